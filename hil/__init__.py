@@ -1,0 +1,1 @@
+"""Hardware in the loop: device files, Modbus/TCP adapter, safety guard, emulators. No HELICS."""
