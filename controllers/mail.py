@@ -98,8 +98,21 @@ class LatestMail:
             self.values[mail.link] = mail.values
             self.round[mail.link] = mail.round
             return
+        self._absorb_any(mail)
+
+    def _absorb_any(self, mail: Mail) -> None:
+        """Any order, any widths, several messages for one link; the first of equal rounds stays."""
         stop = np.cumsum(self._widths[mail.link])
-        for i, (link, sent) in enumerate(zip(mail.link, mail.round, strict=True)):
-            if sent > self.round[link]:
-                self.of(link)[:] = mail.values[stop[i] - self._widths[link] : stop[i]]
-                self.round[link] = sent
+        position = np.arange(mail.link.size)
+        order = np.lexsort((-position, mail.round, mail.link))
+        last_of_link = np.append(np.diff(mail.link[order]) != 0, True)
+        taken = order[last_of_link]
+        taken = taken[mail.round[taken] > self.round[mail.link[taken]]]
+        if not taken.size:
+            return
+        link = mail.link[taken]
+        width = self._widths[link]
+        within = np.arange(int(width.sum())) - np.repeat(np.cumsum(width) - width, width)
+        source = np.repeat(stop[taken] - width, width) + within
+        self.values[np.repeat(self._start[link], width) + within] = mail.values[source]
+        self.round[link] = mail.round[taken]
