@@ -1,0 +1,397 @@
+"""Houses: an RC thermal model with HVAC, and tanks of water; power of consumption is positive here.
+
+Thesis (Nair, device models of heat pumps), written for consumption P > 0:
+
+    cooling  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) - rho P(t))
+    heating  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) + rho P(t))
+    theta = exp(-dt / (R C)),  rho = R eta
+
+which is the exact solution of ``C dT/dt = (T_out - T)/R -/+ eta P`` for inputs held over the step.
+The text prints P as an injection (P <= 0), which is the same equations; the approximation
+``theta = 1 - dt/(R C)`` it also gives is not used.
+
+The thermostat has hysteresis and looks one step ahead: a unit that would cross its switching-off
+temperature inside the step runs for the part of the step that ends there. At 1 s this is a plain
+on/off thermostat; at 15 min the power is the mean over the step and the comfort band still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grid_models.errors import GridModelError
+from grid_models.feeder import Der
+from grid_models.load_diversity import hashed_uniform, label_key
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HouseParameters:
+    """Per house, each of shape (n,).
+
+    Attributes
+    ----------
+    r_k_per_kw, c_kwh_per_k : ndarray
+        Thermal resistance and capacity.
+    cop : ndarray
+        Heat moved per electrical energy (eta of the thesis).
+    hvac_kw : ndarray
+        Electrical rating of the HVAC.
+    heat_set_c, cool_set_c : ndarray
+        Set points; heat_set_c + band_k <= cool_set_c.
+    band_k : ndarray
+        Whole width of the comfort band round each set point.
+    base_kw : ndarray
+        Other consumption at ``load_pu = 1``; it cannot be shed (the critical part).
+    start_c : ndarray
+        Indoor temperature at the start; spread, so that houses do not switch together.
+    """
+
+    r_k_per_kw: Array
+    c_kwh_per_k: Array
+    cop: Array
+    hvac_kw: Array
+    heat_set_c: Array
+    cool_set_c: Array
+    band_k: Array
+    base_kw: Array
+    start_c: Array
+
+    def __post_init__(self) -> None:
+        _check_arrays(self, ("hvac_kw", "base_kw", "heat_set_c", "cool_set_c"))
+        if (self.heat_set_c + self.band_k > self.cool_set_c + 1e-9).any():
+            raise GridModelError(
+                "heating and cooling bands overlap",
+                where="house parameters",
+                expected="heat_set_c + band_k <= cool_set_c",
+            )
+
+    @classmethod
+    def draw(cls, labels: Sequence[str], seed: int, rated_kw: ArrayLike = 7.0) -> HouseParameters:
+        """Draw houses; each depends on the seed and its own label only.
+
+        R and C are uniform round 2 K/kW and 2 kWh/K for a house of 7 kW, the residential values
+        of Hao, Sanandaji, Poolla and Vincent, "Aggregate flexibility of thermostatically
+        controlled loads", IEEE Trans. Power Systems 30(1), 2015, table I, and scale with the
+        rating: a larger house loses more and stores more. 20 to 30 % of the rating is critical
+        (thesis, DER-rich system), the rest is the HVAC.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            One per house.
+        seed : int
+        rated_kw : array_like
+            HVAC and other consumption together; scalar or shape (n,).
+        """
+        keys = _keys(labels, seed)
+        rated = np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape)
+        size = rated / 7.0
+        critical = _uniform(keys, 1, 0.2, 0.3)
+        cool = _uniform(keys, 2, 22.0, 25.0)
+        heat = cool - _uniform(keys, 6, 3.0, 5.0)
+        return cls(
+            r_k_per_kw=_uniform(keys, 3, 1.5, 2.5) / size,
+            c_kwh_per_k=_uniform(keys, 4, 1.5, 2.5) * size,
+            cop=_uniform(keys, 5, 2.5, 3.5),
+            hvac_kw=(1.0 - critical) * rated,
+            heat_set_c=heat,
+            cool_set_c=cool,
+            band_k=_uniform(keys, 7, 0.6, 1.4),
+            base_kw=critical * rated,
+            start_c=heat + (cool - heat) * _uniform(keys, 8, 0.0, 1.0),
+        )
+
+
+@dataclass(frozen=True)
+class TankParameters:
+    """Water heaters, each array of shape (n,): a tank as one thermal mass.
+
+    `draw_kw` is the heat taken by hot water at ``load_pu = 1``, `start_c` the first temperature.
+    """
+
+    r_k_per_kw: Array
+    c_kwh_per_k: Array
+    heater_kw: Array
+    set_c: Array
+    band_k: Array
+    draw_kw: Array
+    start_c: Array
+
+    def __post_init__(self) -> None:
+        _check_arrays(self, ("heater_kw", "set_c", "draw_kw"))
+
+    @classmethod
+    def draw(cls, labels: Sequence[str], seed: int, rated_kw: ArrayLike = 4.5) -> TankParameters:
+        """Draw tanks round 0.4 kWh/K, 120 K/kW and 48.5 degrees C (Hao and others, table I)."""
+        keys = _keys(labels, seed)
+        set_c, band_k = _uniform(keys, 13, 43.5, 53.5), _uniform(keys, 14, 2.0, 4.0)
+        return cls(
+            r_k_per_kw=_uniform(keys, 11, 100.0, 140.0),
+            c_kwh_per_k=_uniform(keys, 12, 0.2, 0.6),
+            heater_kw=np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape).copy(),
+            set_c=set_c,
+            band_k=band_k,
+            draw_kw=_uniform(keys, 15, 0.2, 0.6),
+            start_c=set_c + band_k * _uniform(keys, 16, -0.5, 0.5),
+        )
+
+
+def _keys(labels: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    return np.array([label_key(f"{seed}/{label}") for label in labels], dtype=np.uint64)
+
+
+def _uniform(keys: NDArray[np.uint64], counter: int, low: float, high: float) -> Array:
+    return low + (high - low) * hashed_uniform(keys, counter)
+
+
+def _grouped(group: NDArray[np.intp], values: Array, n: int) -> Array:
+    """Return the sum of `values` by group, shape (n,)."""
+    return np.bincount(group, values, n).astype(np.float64, copy=False)
+
+
+def _check_arrays(parameters: HouseParameters | TankParameters, may_be_zero: Sequence[str]) -> None:
+    shape = parameters.r_k_per_kw.shape
+    for field in fields(parameters):
+        values = getattr(parameters, field.name)
+        low_ok = values >= 0.0 if field.name in may_be_zero else values > 0.0
+        if field.name.endswith("_c"):
+            low_ok = np.isfinite(values)
+        if values.shape != shape or len(shape) != 1 or not (np.isfinite(values) & low_ok).all():
+            raise GridModelError(
+                f"{field.name} is not usable",
+                where="house parameters",
+                expected="positive finite numbers, one per house",
+            )
+
+
+class _Decay:
+    """theta = exp(-dt / RC), kept until the step length changes."""
+
+    def __init__(self, rc_h: Array) -> None:
+        self._rc_h = rc_h
+        self._dt_s: float | None = None
+        self.theta = np.ones_like(rc_h)
+
+    def at(self, dt_s: float) -> Array:
+        if dt_s != self._dt_s:
+            if not (np.isfinite(dt_s) and dt_s > 0.0):
+                raise GridModelError(f"dt_s is {dt_s}", where="house step", expected="a time > 0 s")
+            self.theta = np.exp(-dt_s / 3600.0 / self._rc_h)
+            self._dt_s = dt_s
+        return self.theta
+
+
+class TankFleet:
+    """Water heaters with hysteresis, vectorised.
+
+    Parameters
+    ----------
+    parameters : TankParameters
+        Of n tanks.
+    ambient_c : float
+        Temperature round the tanks.
+
+    Attributes
+    ----------
+    temp_c : ndarray, shape (n,)
+        Water temperature.
+    """
+
+    def __init__(self, parameters: TankParameters, ambient_c: float = 20.0) -> None:
+        self.parameters = parameters
+        self.ambient_c = ambient_c
+        p = parameters
+        self.temp_c: Array = p.start_c.copy()
+        self._upper = p.set_c + 0.5 * p.band_k
+        self._lower = p.set_c - 0.5 * p.band_k
+        self._on = np.zeros(p.set_c.shape, dtype=bool)
+        self._decay = _Decay(p.r_k_per_kw * p.c_kwh_per_k)
+        self._free = self.temp_c
+        self._gain = np.zeros_like(self.temp_c)
+
+    def wanted_kw(self, dt_s: float, load_pu: float = 1.0) -> Array:
+        """Return what each heater asks for in the coming step (mean kW), shape (n,)."""
+        p = self.parameters
+        theta = self._decay.at(dt_s)
+        rest = self.ambient_c - p.r_k_per_kw * p.draw_kw * load_pu
+        self._free = theta * self.temp_c + (1.0 - theta) * rest
+        self._gain = (1.0 - theta) * p.r_k_per_kw
+        self._on |= self._free < self._lower
+        need = np.minimum(np.maximum((self._upper - self._free) / self._gain, 0.0), p.heater_kw)
+        return np.where(self._on, need, 0.0)
+
+    def advance(self, p_kw: Array) -> None:
+        """Finish the step begun by `wanted_kw` with the power that was granted, shape (n,)."""
+        self.temp_c = self._free + self._gain * p_kw
+        self._on &= self.temp_c < self._upper - 1e-9
+
+
+class HouseFleet:
+    """Houses with HVAC, other consumption and, some of them, a water heater, vectorised.
+
+    Parameters
+    ----------
+    parameters : HouseParameters
+        Of n houses.
+    tanks : TankParameters, optional
+        Of m water heaters.
+    tank_house : array_like of int, shape (m,), optional
+        The house each tank stands in.
+    power_factor : float
+        Of everything in the house, lagging.
+
+    Attributes
+    ----------
+    temp_in_c : ndarray, shape (n,)
+        Indoor temperature.
+    hvac_kw, base_kw, tank_kw : ndarray, shape (n,)
+        Consumption in the last step by use.
+    """
+
+    def __init__(
+        self,
+        parameters: HouseParameters,
+        tanks: TankParameters | None = None,
+        tank_house: ArrayLike | None = None,
+        power_factor: float = 0.95,
+    ) -> None:
+        if not 0.0 < power_factor <= 1.0:
+            raise GridModelError(
+                f"power_factor is {power_factor}", where="houses", expected="a number in (0, 1]"
+            )
+        self.parameters = p = parameters
+        self.n = len(p.r_k_per_kw)
+        self.tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
+        self.temp_in_c: Array = p.start_c.copy()
+        self.hvac_kw: Array = np.zeros(self.n)
+        self.base_kw: Array = np.zeros(self.n)
+        self.tank_kw: Array = np.zeros(self.n)
+        half = 0.5 * p.band_k
+        self._cool_on_c, self._cool_off_c = p.cool_set_c + half, p.cool_set_c - half
+        self._heat_on_c, self._heat_off_c = p.heat_set_c - half, p.heat_set_c + half
+        self._cooling = np.zeros(self.n, dtype=bool)
+        self._heating = np.zeros(self.n, dtype=bool)
+        self._decay = _Decay(p.r_k_per_kw * p.c_kwh_per_k)
+        self._rho = p.r_k_per_kw * p.cop
+        self._no_limit = np.full(self.n, np.inf)
+        self.tanks = TankFleet(tanks) if tanks is not None else None
+        self._tank_house = np.asarray(() if tank_house is None else tank_house, dtype=np.intp)
+        n_tanks = 0 if tanks is None else len(tanks.set_c)
+        inside = ((self._tank_house >= 0) & (self._tank_house < self.n)).all()
+        if self._tank_house.shape != (n_tanks,) or not inside:
+            raise GridModelError(
+                "tank_house does not fit",
+                where="houses",
+                expected=f"{n_tanks} house numbers from 0 to {self.n - 1}",
+            )
+
+    def step(
+        self,
+        dt_s: float,
+        temp_out_c: float,
+        load_pu: float | Array = 1.0,
+        limit_kw: Array | None = None,
+        group: NDArray[np.intp] | None = None,
+    ) -> Array:
+        """Advance all houses by one step.
+
+        Parameters
+        ----------
+        dt_s : float
+            Length of the step, s.
+        temp_out_c : float
+            Outdoor temperature over the step.
+        load_pu : float or ndarray
+            Multiple of `base_kw`; scalar or shape (n,).
+        limit_kw : ndarray, optional
+            Demand response: the most each group may draw, shape (groups,); inf = no limit. HVAC
+            and tanks give way, all of a group by the same ratio; other consumption does not.
+        group : ndarray of int, shape (n,), optional
+            The group of each house; by default every house is its own.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Consumption of each house, kW, mean over the step.
+        """
+        p = self.parameters
+        theta = self._decay.at(dt_s)
+        free = theta * self.temp_in_c + (1.0 - theta) * temp_out_c
+        gain = (1.0 - theta) * self._rho
+        hvac = self._wanted_hvac_kw(free, gain)
+        self.base_kw = p.base_kw * load_pu
+        tank = None
+        if self.tanks is not None:
+            mean_load = float(np.mean(load_pu))
+            tank = self.tanks.wanted_kw(dt_s, mean_load)
+            self.tank_kw = _grouped(self._tank_house, tank, self.n)
+        if limit_kw is not None:
+            keep = self._kept_share(hvac + self.tank_kw, limit_kw, group)
+            hvac = hvac * keep
+            if tank is not None:
+                tank = tank * keep[self._tank_house]
+                self.tank_kw = self.tank_kw * keep
+        if self.tanks is not None and tank is not None:
+            self.tanks.advance(tank)
+        self.temp_in_c = free + np.where(self._heating, gain, -gain) * hvac
+        self._cooling &= self.temp_in_c > self._cool_off_c + 1e-9
+        self._heating &= self.temp_in_c < self._heat_off_c - 1e-9
+        self.hvac_kw = hvac
+        return hvac + self.base_kw + self.tank_kw
+
+    def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
+        """Switch the thermostats on where needed and return the mean power they ask for."""
+        self._cooling |= free > self._cool_on_c
+        self._heating |= free < self._heat_on_c
+        # A unit never does both: what the indoor air drifts to without it decides.
+        self._cooling &= free > self._heat_off_c
+        self._heating &= ~self._cooling
+        excess = np.where(self._cooling, free - self._cool_off_c, 0.0)
+        excess = np.where(self._heating, self._heat_off_c - free, excess)
+        return np.minimum(np.maximum(excess / gain, 0.0), self.parameters.hvac_kw)
+
+    def _kept_share(
+        self, flexible_kw: Array, limit_kw: Array, group: NDArray[np.intp] | None
+    ) -> Array:
+        """Return the share of its flexible consumption each house keeps under its group's limit."""
+        if group is None:
+            wanted, base = flexible_kw, self.base_kw
+        else:
+            wanted = _grouped(group, flexible_kw, len(limit_kw))
+            base = _grouped(group, self.base_kw, len(limit_kw))
+        room = np.maximum(limit_kw - base, 0.0)
+        share = np.where(wanted > room, room / np.maximum(wanted, 1e-12), 1.0)
+        return share if group is None else share[group]
+
+
+def houses_of_ders(ders: Sequence[Der], seed: int) -> tuple[HouseParameters, NDArray[np.intp]]:
+    """Return the single houses behind house DERs, and the DER (by position) of each.
+
+    `Der.count` houses share the rating ``-p_min_kw`` in random parts, the largest at most 2.5
+    times the smallest (4 to 10 kW in the thesis when the mean is near 7).
+    """
+    labels: list[str] = []
+    owner: list[int] = []
+    for i, der in enumerate(ders):
+        labels += [f"{der.name}/{k}" for k in range(der.count)]
+        owner += [i] * der.count
+    group = np.array(owner, dtype=np.intp)
+    part = _uniform(_keys(labels, seed), 0, 4.0, 10.0)
+    total = _grouped(group, part, len(ders))
+    rating = np.array([-der.p_min_kw for der in ders])
+    rated = part * (rating / np.maximum(total, 1e-12))[group]
+    return HouseParameters.draw(labels, seed, rated), group
+
+
+def tanks_of_ders(ders: Sequence[Der], seed: int) -> tuple[TankParameters, NDArray[np.intp]]:
+    """Return the single tanks behind flexible loads with storage, and the DER of each."""
+    labels = [f"{der.name}/{k}" for der in ders for k in range(der.count)]
+    group = np.repeat(np.arange(len(ders), dtype=np.intp), [der.count for der in ders])
+    rated = np.repeat([-der.p_min_kw / der.count for der in ders], [der.count for der in ders])
+    return TankParameters.draw(labels, seed, rated), group
