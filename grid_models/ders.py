@@ -94,7 +94,7 @@ class DerFleet:
         self._pv_coeff = pv_temp_coeff_per_k
         self._tan_phi = math.sqrt(1.0 - power_factor**2) / power_factor
         self._index_kinds()
-        self._pv_rating = self.p_high_kw[self._pv]
+        self._pv_rating = self.p_high_kw[self._pv].copy()
         self._p_rating_low, self._p_rating_high = self.p_low_kw.copy(), self.p_high_kw.copy()
         self._nan_is_free = np.array([d.kind not in ("battery", "inverter") for d in self.ders])
         self._p_set = np.where(self._nan_is_free, np.nan, 0.0)
