@@ -1,0 +1,41 @@
+"""No volt/var control: every DER is told to keep its reactive power at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.mail import FloatArray, Mail
+from controllers.optdist_options import parse_options
+from controllers.optdist_terminals import DerTerminals, agent_names
+from controllers.protocol import ControllerStep, ControlSite
+
+
+@dataclass(frozen=True, slots=True)
+class NoControlOptions:
+    """There is nothing to set."""
+
+
+class NoControl:
+    """The baseline without control; it publishes zero set-points like any other controller."""
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        parse_options(NoControlOptions, options, "none")
+        terminals = DerTerminals(site, hosted)
+        self.inputs = terminals.inputs
+        self.outputs = terminals.outputs
+        self.links_in = ()
+        self.links_out = ()
+        self._zero_kvar: FloatArray = np.zeros(len(hosted))
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return one agent per DER."""
+        return agent_names(site)
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Return q = 0 for every hosted agent."""
+        return ControllerStep({"q_set_kvar": self._zero_kvar.copy()})

@@ -1,0 +1,149 @@
+"""The two forms of OPTDIST-VC as update rules over the agents' arrays.
+
+Both solve, by feedback and neighbour messages,
+
+    min  sum_k w_k q_k^2 / 2 + (d/2) q' X q
+    s.t. v_lo <= v(q) <= v_hi,  q_lo <= q <= q_hi
+
+with v the *squared* voltage magnitude, X = dv/dq and Y = inv(X)', which is sparse. One step of
+an agent k needs its own state and ``coupling_k = sum_i Y_ki message_i`` over its neighbours.
+
+Sources: (P) the paper's eqs. (7)-(8), "Optimal Distributed Feedback Voltage Control under
+Limited Reactive Power", G. Qu and N. Li, IEEE Trans. Power Systems 35(1), 2020,
+doi:10.1109/TPWRS.2019.2931685. Everything is per unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.mail import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Limits of a step, per agent or scalar: squared voltage and reactive power, per unit."""
+
+    v_lo: float
+    v_hi: float
+    q_lo: FloatArray
+    q_hi: FloatArray
+
+
+class Form(Protocol):
+    """An update rule: `message` is what each agent last sent to its neighbours."""
+
+    message: FloatArray
+
+    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
+        """Take one step and return the injected reactive power q, per unit."""
+        ...
+
+
+def soft_threshold(y: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return ST(y) = max(min(y - low, 0), y - high): 0 between the bounds, the excess outside."""
+    return np.maximum(np.minimum(y - low, 0.0), y - high)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSteps:
+    """Step sizes of the published form; `c` weighs the augmentation, `d` the loss term."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    c: float
+    d: float
+
+
+class PublishedForm:
+    """OPTDIST-VC as published.
+
+    The thresholds are c*q_lo and c*q_hi: the paper prints c*q_hi twice, which runs to a wrong
+    fixed point. As in the original authors' code the multipliers are advanced first.
+
+    | symbol | here |
+    | --- | --- |
+    | q hat, xi | `q_hat`, `xi` |
+    | lambda upper, lower | `lam_up`, `lam_lo` |
+    | f'(q hat) + ST(xi + c q hat) | `message` |
+    """
+
+    def __init__(self, weights: FloatArray, steps: PublishedSteps) -> None:
+        self._w = weights
+        self._s = steps
+        zeros = np.zeros_like(weights)
+        self.q_hat, self.xi, self.lam_up, self.lam_lo = (zeros.copy() for _ in range(4))
+        self.message: FloatArray = zeros.copy()
+        self._excess: FloatArray = zeros.copy()
+
+    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
+        """Take one step, eqs. (7a)-(7d) and (8)."""
+        s = self._s
+        self.lam_up = np.maximum(self.lam_up + s.gamma * (v_sq - band.v_hi), 0.0)
+        self.lam_lo = np.maximum(self.lam_lo + s.gamma * (band.v_lo - v_sq), 0.0)
+        self.xi = self.xi + (s.beta / s.c) * (self._excess - self.xi)
+        self.q_hat = self.q_hat - s.alpha * (
+            self.lam_up - self.lam_lo + s.d * self.q_hat + coupling
+        )
+        self._excess = soft_threshold(
+            self.xi + s.c * self.q_hat, s.c * band.q_lo, s.c * band.q_hi
+        )
+        self.message = self._w * self.q_hat + self._excess
+        return np.clip(self.q_hat, band.q_lo, band.q_hi)
+
+
+@dataclass(frozen=True, slots=True)
+class PreconditionedSteps:
+    """Step sizes of the preconditioned form.
+
+    `step` (n,) multiplies each agent's residual (it holds 1/Y_kk), `dual` the multipliers'
+    integral, `proportional` the direct reaction to a violation, `momentum` the heavy ball.
+    """
+
+    step: FloatArray
+    dual: float
+    proportional: float
+    momentum: float
+    d: float
+
+    def of(self, agents: NDArray[np.int64]) -> PreconditionedSteps:
+        """Return the step sizes of the chosen agents."""
+        return replace(self, step=self.step[agents])
+
+
+class PreconditionedForm:
+    """OPTDIST-VC with diagonal preconditioning, a proportional path, and limits by clipping.
+
+    Each agent keeps mu, its estimate of the shadow price X'(lam_up - lam_lo), by a Jacobi step
+    with heavy ball on Y mu = lam_up - lam_lo + rho ([v - v_hi]+ - [v_lo - v]+) + d q, and
+    injects q = clip(-mu / w). The message is mu. At rest Y mu = lam_up - lam_lo + d q with
+    complementary multipliers: the same KKT point as the published form.
+    """
+
+    def __init__(self, weights: FloatArray, steps: PreconditionedSteps) -> None:
+        self._w = weights
+        self._s = steps
+        zeros = np.zeros_like(weights)
+        self.lam_up, self.lam_lo, self._mu_old, self.q = (zeros.copy() for _ in range(4))
+        self.message: FloatArray = zeros.copy()
+
+    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
+        """Take one step."""
+        s = self._s
+        over, under = v_sq - band.v_hi, band.v_lo - v_sq
+        self.lam_up = np.maximum(self.lam_up + s.dual * over, 0.0)
+        self.lam_lo = np.maximum(self.lam_lo + s.dual * under, 0.0)
+        push = np.maximum(over, 0.0) - np.maximum(under, 0.0)
+        residual = (
+            coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * self.q
+        )
+        mu = self.message
+        self.message = mu - s.step * residual + s.momentum * (mu - self._mu_old)
+        self._mu_old = mu
+        self.q = np.clip(-self.message / self._w, band.q_lo, band.q_hi)
+        return self.q

@@ -1,0 +1,110 @@
+"""The centralised optimum as a running controller: the benchmark the distributed forms approach.
+
+Every step the operator has all measurements, corrects the model's offset with them
+(``v0 = v^2 - X q`` with the q it commanded last), solves the quadratic programme and sends the
+set-points. The offset makes the voltages exact at rest, whatever the error of X.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.errors import ControllerError
+from controllers.mail import FloatArray, Mail
+from controllers.optdist_network import Q_BASE_KVAR, agent_network
+from controllers.optdist_options import checked_choice, checked_number, parse_options
+from controllers.optdist_terminals import DerTerminals, agent_names
+from controllers.optimum_qp import VoltageQp, VoltageQpResult, solve_voltage_qp
+from controllers.protocol import ControllerStep, ControlSite
+
+__all__ = ["Optimum", "OptimumOptions", "VoltageQp", "VoltageQpResult", "solve_voltage_qp"]
+
+_WHERE = "optimum"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimumOptions:
+    """Settings of the optimum.
+
+    Attributes
+    ----------
+    model : 'three_phase' or 'single_phase'
+        The linear model that gives X.
+    margin_pu : float
+        Tightens the voltage band at both ends.
+    relaxation : float
+        Share of the way to the new solution that is taken at each step, 0 < relaxation <= 1.
+    """
+
+    model: str = "three_phase"
+    margin_pu: float = 0.0
+    relaxation: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_choice("model", self.model, ("three_phase", "single_phase"))
+        checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
+        checked_number("relaxation", self.relaxation, low=0.0, high=1.0, open_low=True)
+
+
+class Optimum:
+    """The centralised optimum; it needs all agents in one instance, as it needs all measurements.
+
+    While the band cannot be held it applies the set-points of the smallest violation.
+
+    Attributes
+    ----------
+    infeasible_steps : int
+        Steps in which the band could not be held.
+    violation_pu : float
+        Smallest reachable violation at the last step, by the linear model.
+    """
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        settings = parse_options(OptimumOptions, options, _WHERE)
+        if tuple(hosted) != agent_names(site):
+            raise ControllerError(
+                f"{len(hosted)} of {len(site.ders)} agents are hosted here",
+                where=_WHERE,
+                expected="all agents in one federate: the optimum is centralised",
+            )
+        self._terminals = DerTerminals(site, hosted)
+        self.inputs = self._terminals.inputs
+        self.outputs = self._terminals.outputs
+        self.links_in = ()
+        self.links_out = ()
+        self._x = agent_network(site, settings.model).x
+        self._qp = VoltageQp(self._x)
+        self._v_min = site.v_min_pu + settings.margin_pu
+        self._v_max = site.v_max_pu - settings.margin_pu
+        if self._v_min >= self._v_max:
+            raise ControllerError("margin_pu leaves no band", where=_WHERE, expected="a band")
+        self._relaxation = settings.relaxation
+        self._q_pu: FloatArray = np.zeros(len(hosted))
+        self.infeasible_steps = 0
+        self.violation_pu = 0.0
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return one agent per DER."""
+        return agent_names(site)
+
+    @property
+    def held_values(self) -> int:
+        """Measurements that were not finite and were replaced by the last good one."""
+        return self._terminals.held_values
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Solve for the measured state."""
+        reading = self._terminals.read(inputs)
+        v0_sq = reading.v_pu**2 - self._x @ self._q_pu
+        q_max = reading.q_max_kvar / Q_BASE_KVAR
+        result = self._qp.solve(v0_sq, -q_max, q_max, self._v_min, self._v_max)
+        self.violation_pu = result.violation_pu
+        self.infeasible_steps += not result.feasible
+        q_pu = self._q_pu + self._relaxation * (result.q - self._q_pu)
+        self._q_pu = np.clip(q_pu, -q_max, q_max)
+        return ControllerStep({"q_set_kvar": self._q_pu * Q_BASE_KVAR})

@@ -1,0 +1,113 @@
+"""Controllers by name, and a user's own class by ``module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import cast
+
+from controllers.errors import ControllerError
+from controllers.protocol import Controller
+from grid_models.errors import nearest_name
+
+_SHIPPED: dict[str, tuple[str, str]] = {
+    "none": ("controllers.no_control:NoControl", "no control: reactive power stays at zero"),
+    "volt-var-1547": (
+        "controllers.volt_var_1547:VoltVar1547",
+        "local droop of IEEE 1547-2018, category A or B, with its open-loop response time",
+    ),
+    "optdist-vc": (
+        "controllers.optdist_vc:OptdistVc",
+        "distributed optimal voltage control by feedback and neighbour messages (OPTDIST-VC)",
+    ),
+    "optimum": (
+        "controllers.optimum:Optimum",
+        "centralised optimum: one quadratic programme with all measurements, as a benchmark",
+    ),
+}
+
+
+def descriptions() -> dict[str, str]:
+    """Return the name of every shipped controller with a one-line description."""
+    return {name: text for name, (_, text) in _SHIPPED.items()}
+
+
+def resolve(name: str) -> type[Controller]:
+    """Return a controller class by its shipped name or as ``module:Class``; imports only that one.
+
+    Raises
+    ------
+    ControllerError
+        The name is unknown, the module cannot be imported, it has no such class, or the class
+        does not follow `controllers.protocol.Controller`; the message says what is missing.
+    """
+    target = _SHIPPED[name][0] if name in _SHIPPED else name
+    where = f"controller '{name}'"
+    module_name, colon, class_name = target.partition(":")
+    if not colon or not module_name or not class_name:
+        raise ControllerError(
+            "no such controller",
+            where=where,
+            expected="one of " + ", ".join(_SHIPPED) + ", or 'module:Class'",
+            nearest=nearest_name(name, _SHIPPED),
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise ControllerError(
+            f"module '{module_name}' cannot be imported ({type(error).__name__}: {error})",
+            where=where,
+            expected="an importable module; its folder must be on PYTHONPATH",
+        ) from error
+    if not hasattr(module, class_name):
+        classes = [n for n, obj in vars(module).items() if inspect.isclass(obj)]
+        raise ControllerError(
+            f"module '{module_name}' has no '{class_name}'",
+            where=where,
+            expected="the name of a class of the module",
+            nearest=nearest_name(class_name, classes),
+        )
+    return _checked(getattr(module, class_name), where)
+
+
+def _checked(candidate: object, where: str) -> type[Controller]:
+    """Return `candidate` when it has the methods of the protocol (ports appear on instances)."""
+    if not inspect.isclass(candidate):
+        raise ControllerError(
+            f"is {type(candidate).__name__}, not a class", where=where, expected="a class"
+        )
+    missing = [
+        f"{name}{signature}"
+        for name, signature in (("agents", "(site, **options)"), ("step", "(time_s, inputs, mail)"))
+        if not callable(getattr(candidate, name, None))
+    ]
+    if missing:
+        raise ControllerError(
+            f"'{candidate.__name__}' is no controller: it lacks " + " and ".join(missing),
+            where=where,
+            expected="a class that follows controllers.protocol.Controller",
+        )
+    if not isinstance(inspect.getattr_static(candidate, "agents"), (classmethod, staticmethod)):
+        raise ControllerError(
+            f"'{candidate.__name__}.agents' needs an instance",
+            where=where,
+            expected="a classmethod: it is called before any instance exists",
+        )
+    for name, count in (("step", 4), ("__init__", 3)):
+        _check_arity(candidate, name, count, where)
+    return cast(type[Controller], candidate)
+
+
+def _check_arity(candidate: type, method: str, count: int, where: str) -> None:
+    """Check that `method` can be called with `count` positional arguments (self included)."""
+    try:
+        inspect.signature(getattr(candidate, method)).bind(*[None] * count)
+    except TypeError as error:
+        expected = {"step": "(self, time_s, inputs, mail)"}.get(
+            method, "(self, site, hosted, **options)"
+        )
+        raise ControllerError(
+            f"'{candidate.__name__}.{method}' has another signature ({error})",
+            where=where,
+            expected=f"{method}{expected}",
+        ) from None
