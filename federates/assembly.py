@@ -1,0 +1,257 @@
+"""From a scenario to federates: which there are, how to build one, how they hang together."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+from controllers import registry
+from controllers.protocol import Controller, ControlSite
+from federates.clock import Timing, to_ns
+from federates.context import FederateContext, GridSite
+from federates.errors import ScenarioError
+from federates.federate import Federate
+from federates.kinds.controller import ControllerFederate
+from federates.kinds.external import ExternalFederate
+from federates.scenario import FederateSpec, Scenario
+from federates.wiring import FederateWiring, wire
+from grid_models.errors import FeederateError, nearest_name
+from grid_models.feeder import Der
+
+KINDS: Mapping[str, str] = {
+    "feeder": "OpenDSS power flow of the grid with its loads, DERs and day",
+    "controller": "a distributed controller, in one federate or split over several",
+    "external": "any HELICS program that is not ours, by its topic names",
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One federate to be: its name, the scenario's section it comes from, the agents it hosts."""
+
+    name: str
+    group: str
+    agents: tuple[str, ...] = ()
+
+
+class Assembly:
+    """Everything that follows from a scenario before a host starts it.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    n_steps : int, optional
+        Number of feeder steps; the scenario's by default.
+    """
+
+    def __init__(self, scenario: Scenario, n_steps: int | None = None) -> None:
+        self.scenario = scenario
+        self.n_steps = scenario.n_steps if n_steps is None else n_steps
+        self.site = GridSite(scenario)
+        self._controllers: dict[str, tuple[type[Controller], ControlSite]] = {}
+        self._find_user_modules()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Classes of a user's module can be unpickled only after its folder is on the path.
+        return self.__dict__ | {"_controllers": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._find_user_modules()
+
+    def _find_user_modules(self) -> None:
+        """Let `module:Class` be found beside the scenario file."""
+        base = str(self.scenario.base_dir)
+        if base not in sys.path:
+            sys.path.append(base)
+
+    @property
+    def horizon_ns(self) -> int:
+        """End of the run; no federate steps at or after it."""
+        return self.n_steps * self.scenario.step_ns
+
+    @cached_property
+    def instances(self) -> tuple[Instance, ...]:
+        """All federates of the run, in the scenario's order."""
+        out: list[Instance] = []
+        for group, spec in self.scenario.federates.items():
+            if spec.kind == "controller":
+                parts = self._split(group, spec)
+                names = (
+                    [group] if len(parts) == 1 else [f"{group}_{i + 1}" for i in range(len(parts))]
+                )
+                out += [Instance(n, group, p) for n, p in zip(names, parts, strict=True)]
+            else:
+                out.append(Instance(group, group))
+        _refuse_same_names(out, self.scenario)
+        return tuple(out)
+
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Names of the federates that are other people's programs."""
+        return tuple(n for n, s in self.scenario.federates.items() if s.kind == "external")
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Instance names by the scenario's federate name."""
+        groups: dict[str, list[str]] = {}
+        for instance in self.instances:
+            groups.setdefault(instance.group, []).append(instance.name)
+        return groups
+
+    def timing(self, group: str) -> Timing:
+        """Return when a federate steps: the feeder on the step, all others half a step later."""
+        spec = self.scenario.federates[group]
+        period = to_ns(spec.period_s) if spec.period_s is not None else self.scenario.step_ns
+        if spec.offset_s is not None:
+            return Timing(period, to_ns(spec.offset_s))
+        return Timing(period, 0 if spec.kind == "feeder" else self.scenario.step_ns // 2)
+
+    def build(self, name: str) -> Federate | ExternalFederate:
+        """Build one federate (loads its models; may take a second)."""
+        instance = next(i for i in self.instances if i.name == name)
+        spec = self.scenario.federates[instance.group]
+        timing = self.timing(instance.group)
+        if spec.kind == "external":
+            return ExternalFederate(name, timing, spec)
+        context = FederateContext(name, timing, self.scenario, self.site, self.n_steps)
+        try:
+            if spec.kind == "feeder":
+                from federates.kinds.feeder import FeederFederate
+
+                return FeederFederate(context)
+            if spec.kind == "controller":
+                cls, site = self._controller(instance.group, spec)
+                return ControllerFederate(context, cls, site, instance.agents, spec.options)
+            return self._user_federate(context, spec)
+        except FeederateError as error:
+            if error.where is None:
+                error.where = self.scenario.where("federates", instance.group)
+            raise
+
+    def build_all(self) -> dict[str, Federate | ExternalFederate]:
+        """Build every federate."""
+        return {instance.name: self.build(instance.name) for instance in self.instances}
+
+    def wire(
+        self, federates: Mapping[str, Federate | ExternalFederate]
+    ) -> dict[str, FederateWiring]:
+        """Check and resolve all connections between built federates."""
+        return wire(self.scenario, list(federates.values()), self.groups, self.external)
+
+    def _controller(self, group: str, spec: FederateSpec) -> tuple[type[Controller], ControlSite]:
+        if group not in self._controllers:
+            where = self.scenario.where("federates", group)
+            if spec.controller is None:
+                raise ScenarioError(
+                    "a controller federate needs the key 'controller'",
+                    where=where,
+                    expected=f"one of {', '.join(registry.descriptions())}, or module:Class",
+                )
+            try:
+                cls = registry.resolve(spec.controller)
+            except FeederateError as error:
+                error.where = self.scenario.where("federates", group, "controller")
+                raise
+            feeder = self.site.feeder
+            site = ControlSite(
+                feeder=feeder,
+                ders=self._commanded(group, spec),
+                period_s=self.timing(group).period_ns / 1e9,
+                v_min_pu=self.scenario.band.v_min_pu,
+                v_max_pu=self.scenario.band.v_max_pu,
+                seed=self.scenario.seed,
+            )
+            self._controllers[group] = (cls, site)
+        return self._controllers[group]
+
+    def _commanded(self, group: str, spec: FederateSpec) -> tuple[Der, ...]:
+        ders = self.site.placed_ders(self.site.feeder)
+        if spec.ders is None:
+            return ders
+        for i, glob in enumerate(spec.ders):
+            if not any(fnmatchcase(der.name, glob) for der in ders):
+                raise ScenarioError(
+                    f"no DER is called '{glob}'",
+                    where=self.scenario.where("federates", group, "ders", i),
+                    expected="names or globs of the scenario's DERs",
+                    nearest=nearest_name(glob, [der.name for der in ders]),
+                )
+        return tuple(d for d in ders if any(fnmatchcase(d.name, glob) for glob in spec.ders))
+
+    def _split(self, group: str, spec: FederateSpec) -> list[tuple[str, ...]]:
+        """Divide a controller's agents over federates; how must not change any trajectory."""
+        cls, site = self._controller(group, spec)
+        agents = cls.agents(site, **spec.options)
+        if not agents:
+            raise ScenarioError(
+                "the controller has no agent: the grid has no DER it commands",
+                where=self.scenario.where("federates", group),
+                expected="at least one rule under grid.ders",
+            )
+        if spec.split == "agents":
+            return [(agent,) for agent in agents]
+        if spec.split == "areas":
+            return self._by_area(group, spec, agents)
+        n = min(spec.split, len(agents))
+        bounds = [len(agents) * i // n for i in range(n + 1)]
+        return [agents[a:b] for a, b in itertools.pairwise(bounds)]
+
+    def _by_area(
+        self, group: str, spec: FederateSpec, agents: tuple[str, ...]
+    ) -> list[tuple[str, ...]]:
+        from grid_models.topology import areas
+
+        bus_of = {der.name: der.bus for der in self.site.feeder.ders}
+        strange = [agent for agent in agents if agent not in bus_of]
+        if strange:
+            raise ScenarioError(
+                f"agent '{strange[0]}' is not named after a DER, so it lies in no area",
+                where=self.scenario.where("federates", group, "split"),
+                expected="a number, or 'agents'",
+            )
+        area = areas(self.site.feeder, spec.areas)
+        parts: dict[int, list[str]] = {}
+        for agent in agents:
+            parts.setdefault(area[bus_of[agent]], []).append(agent)
+        return [tuple(parts[key]) for key in sorted(parts)]
+
+    def _user_federate(self, context: FederateContext, spec: FederateSpec) -> Federate:
+        module_name, colon, class_name = spec.kind.partition(":")
+        where = self.scenario.where("federates", context.name, "kind")
+        if not colon:
+            raise ScenarioError(
+                f"no federate kind is called '{spec.kind}'",
+                where=where,
+                expected=f"one of {', '.join(KINDS)}, or module:Class",
+                nearest=nearest_name(spec.kind, KINDS),
+            )
+        try:
+            cls = getattr(importlib.import_module(module_name), class_name)
+        except ImportError as error:
+            raise ScenarioError(f"cannot import '{module_name}': {error}", where=where) from error
+        except AttributeError:
+            raise ScenarioError(
+                f"module '{module_name}' has no '{class_name}'", where=where
+            ) from None
+        if not (isinstance(cls, type) and issubclass(cls, Federate)):
+            raise ScenarioError(f"'{spec.kind}' is not a federates.federate.Federate", where=where)
+        return cls(context, **spec.options)
+
+
+def _refuse_same_names(instances: list[Instance], scenario: Scenario) -> None:
+    seen: set[str] = set()
+    for instance in instances:
+        if instance.name in seen:
+            raise ScenarioError(
+                f"two federates are called '{instance.name}'",
+                where=scenario.where("federates", instance.group),
+                expected="names that differ from those of a split controller's parts",
+            )
+        seen.add(instance.name)

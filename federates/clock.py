@@ -1,0 +1,29 @@
+"""Integer time. Inside the federation time is an integer number of nanoseconds (HELICS' tick)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NS_PER_S = 1_000_000_000
+
+
+def to_ns(seconds: float) -> int:
+    """Return the integer time nearest to `seconds`."""
+    return round(seconds * NS_PER_S)
+
+
+def to_s(ns: int) -> float:
+    """Return seconds; exact for HELICS, which converts back to the same integer."""
+    return ns / NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a federate steps: at ``offset + k * period`` for k = 0, 1, ..."""
+
+    period_ns: int
+    offset_ns: int = 0
+
+    def steps_before(self, horizon_ns: int) -> int:
+        """Return how many steps lie in ``[0, horizon)``."""
+        return max(0, -(-(horizon_ns - self.offset_ns) // self.period_ns))

@@ -1,0 +1,39 @@
+"""Errors of the federation.
+
+FeederateError (grid_models.errors)
+|-- ScenarioError         the scenario file cannot be read or breaks the schema      exit code 2
+|   `-- WiringError       its connections do not fit together                        exit code 2
+|-- RunError              a federate crashed, hung, died or lost its connection      exit code 3
+`-- RunInterruptedError   the user stopped the run; what was recorded is readable    exit code 130
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grid_models.errors import FeederateError
+
+
+class ScenarioError(FeederateError):
+    """The scenario file cannot be read or breaks the schema."""
+
+
+class WiringError(ScenarioError):
+    """Connections do not fit together; `problems` lists every one of them."""
+
+    def __init__(self, problems: list[str], *, where: str | None = None) -> None:
+        self.problems = problems
+        super().__init__("\n  ".join(problems), where=where)
+
+
+class RunError(FeederateError):
+    """A run ended before its time; `federate` is the one that failed first."""
+
+    def __init__(self, what: str, *, federate: str, run_dir: Path | None = None) -> None:
+        super().__init__(what, where=f"federate '{federate}'")
+        self.federate = federate
+        self.run_dir = run_dir
+
+
+class RunInterruptedError(FeederateError):
+    """The user stopped the run."""

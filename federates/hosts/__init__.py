@@ -1,0 +1,1 @@
+"""Hosts: run the federates of an assembly in one thread, in threads, or in processes."""

@@ -1,0 +1,73 @@
+"""Starts and stops the programs of external federates."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from federates.errors import ScenarioError
+from federates.hosts.helics_bus import Endpoint
+from federates.kinds.external import ExternalFederate
+
+# tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
+NETWORK_CORE = "tcp_ss"
+
+
+@contextmanager
+def running(
+    externals: Iterable[ExternalFederate], endpoint: Endpoint, base_dir: Path, log_dir: Path
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start every external federate that has a command; end their process groups at the exit."""
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for federate in externals:
+            if federate.command:
+                started[federate.name] = _start(federate, endpoint, base_dir, log_dir)
+        yield started
+    finally:
+        for process in started.values():
+            stop(process)
+
+
+def _start(
+    federate: ExternalFederate, endpoint: Endpoint, base_dir: Path, log_dir: Path
+) -> subprocess.Popen[bytes]:
+    log_dir.mkdir(exist_ok=True)
+    words = {"broker": endpoint.address, "core": endpoint.core_type, "key": endpoint.key}
+    try:
+        command = [part.format_map(words) for part in federate.command or []]
+    except (KeyError, ValueError, IndexError) as error:
+        raise ScenarioError(
+            f"cannot fill in the command: {error}",
+            where=f"federates.{federate.name}.command",
+            expected="only {broker}, {core} and {key} in braces",
+        ) from None
+    with (log_dir / f"{federate.name}.log").open("ab") as log:
+        try:
+            return subprocess.Popen(
+                command, cwd=base_dir, stdout=log, stderr=log, start_new_session=True
+            )
+        except OSError as error:
+            raise ScenarioError(
+                f"cannot start '{command[0]}': {error.strerror}",
+                where=f"federates.{federate.name}.command",
+            ) from None
+
+
+def stop(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> None:
+    """End a process and everything in its group."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except (ProcessLookupError, PermissionError):
+            break
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    process.wait()

@@ -1,0 +1,294 @@
+"""HELICS: brokers, cores and one federate's connection. The only file that imports helics.
+
+The per-step calls go to the C library with buffers that are allocated once: the convenience layer
+of pyhelics copies every vector element by element through Python lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import helics as h
+import numpy as np
+from helics.capi import ffi, lib
+
+from controllers.mail import FloatArray
+from federates.clock import to_s
+from federates.federate import Federate
+from federates.hosts.outcome import BusLostError
+from federates.links import Bundle
+from federates.wiring import FederateWiring
+
+# A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
+_COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
+_ERROR_CODE = 3
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """How to reach a broker: core type, and its address (its name for ``inproc``)."""
+
+    core_type: str
+    address: str
+    key: str = ""
+
+    @property
+    def core_init(self) -> str:
+        """Options for a core that connects to this broker."""
+        flag = "--broker" if self.core_type == "inproc" else "--broker_address"
+        key = f" --brokerkey={self.key}" if self.key else ""
+        return f"{_COMMON} {flag}={self.address}{key}"
+
+
+def free_port() -> int:
+    """Return a TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """A HELICS broker in this process.
+
+    Parameters
+    ----------
+    n_federates : int
+        Number of federates that must join before time starts.
+    core_type : str
+        ``inproc`` for federates of this process; ``tcp_ss`` and the like for several.
+    host : str
+        Interface to listen on.
+    port : int
+        0 picks a free one.
+    key : str
+        Federates must show this key, so that two runs on one machine never meet.
+    """
+
+    def __init__(
+        self,
+        n_federates: int,
+        core_type: str = "inproc",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str = "",
+    ) -> None:
+        name = f"broker-{uuid.uuid4().hex}"
+        init = f"-f {n_federates} {_COMMON}"
+        if core_type == "inproc":
+            self.endpoint = Endpoint(core_type, name)
+        else:
+            port = port or free_port()
+            scheme = "udp" if core_type == "udp" else "tcp"
+            self.endpoint = Endpoint(core_type, f"{scheme}://{host}:{port}", key)
+            init += f" --local_interface={host} --localport={port}"
+            init += f" --brokerkey={key}" if key else ""
+        self._broker = h.helicsCreateBroker(core_type, name, init)
+        if not h.helicsBrokerIsConnected(self._broker):
+            raise OSError(None, f"the HELICS broker cannot listen on {self.endpoint.address}")
+
+    def global_error(self, message: str) -> None:
+        """End the federation: every federate's next or pending request fails."""
+        with contextlib.suppress(h.HelicsException):
+            h.helicsBrokerGlobalError(self._broker, _ERROR_CODE, message)
+
+    def connected(self) -> bool:
+        """Whether the broker still serves a federation."""
+        return bool(h.helicsBrokerIsConnected(self._broker))
+
+    def close(self, wait_ms: int = 500) -> None:
+        """Wait briefly for the federates to leave, then disconnect."""
+        with contextlib.suppress(h.HelicsException):
+            h.helicsBrokerWaitForDisconnect(self._broker, wait_ms)
+            h.helicsBrokerDisconnect(self._broker)
+            h.helicsBrokerFree(self._broker)
+
+
+class Core:
+    """A HELICS core shared by the federates of one process; messages between them stay in it."""
+
+    def __init__(self, endpoint: Endpoint, n_federates: int) -> None:
+        self.core_type = endpoint.core_type
+        self.name = f"core-{uuid.uuid4().hex}"
+        init = f"{endpoint.core_init} --federates={n_federates}"
+        self._core = h.helicsCreateCore(endpoint.core_type, self.name, init)
+        if not h.helicsCoreConnect(self._core):
+            raise OSError(None, f"no HELICS broker answers at {endpoint.address}")
+
+    def close(self) -> None:
+        """Disconnect."""
+        with contextlib.suppress(h.HelicsException):
+            h.helicsCoreDisconnect(self._core)
+            h.helicsCoreFree(self._core)
+
+
+def close_library() -> None:
+    """Release what HELICS holds for this process."""
+    h.helicsCleanupLibrary()
+
+
+class HelicsBus:
+    """One federate's connection to the federation.
+
+    Parameters
+    ----------
+    core : Core
+    federate : Federate
+    wiring : FederateWiring
+    topics : mapping of (federate, port) to topic
+        Only for ports of programs that are not ours; ours are ``federate/port``.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        federate: Federate,
+        wiring: FederateWiring,
+        topics: Mapping[tuple[str, str], str],
+    ) -> None:
+        self._name = federate.name
+        info = h.helicsCreateFederateInfo()
+        h.helicsFederateInfoSetCoreTypeFromString(info, core.core_type)
+        h.helicsFederateInfoSetCoreName(info, core.name)
+        timing = federate.timing
+        period, offset = h.HELICS_PROPERTY_TIME_PERIOD, h.HELICS_PROPERTY_TIME_OFFSET
+        h.helicsFederateInfoSetTimeProperty(info, period, to_s(timing.period_ns))
+        h.helicsFederateInfoSetTimeProperty(info, offset, to_s(timing.offset_ns))
+        # A grant earlier than asked for would reorder the step; values wait for the next grant.
+        h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
+        mailing = bool(federate.links_in or federate.links_out)
+        create = h.helicsCreateCombinationFederate if mailing else h.helicsCreateValueFederate
+        self._fed = create(federate.name, info)
+        self._handle = self._fed.handle
+        self._err = h.helicsErrorInitialize()
+        self._size = ffi.new("int *")
+        self._publications = self._register_publications(federate, wiring)
+        self._inputs = self._register_inputs(wiring, topics)
+        self._endpoint = None
+        if mailing:
+            self._endpoint = h.helicsFederateRegisterGlobalEndpoint(
+                self._fed, f"{federate.name}/mail", "feederate"
+            )
+
+    def _register_publications(
+        self, federate: Federate, wiring: FederateWiring
+    ) -> dict[str, tuple[object, int]]:
+        out = {}
+        for port in federate.outputs:
+            if port.name in wiring.published:
+                topic = f"{federate.name}/{port.name}"
+                publication = h.helicsFederateRegisterGlobalPublication(
+                    self._fed, topic, h.HELICS_DATA_TYPE_VECTOR, port.unit
+                )
+                h.helicsPublicationSetInfo(publication, json.dumps(list(port.labels)))
+                out[port.name] = (publication.handle, len(port.labels))
+        return out
+
+    def _register_inputs(
+        self, wiring: FederateWiring, topics: Mapping[tuple[str, str], str]
+    ) -> dict[tuple[str, str], _Subscription]:
+        out: dict[tuple[str, str], _Subscription] = {}
+        for feeds in wiring.feeds.values():
+            for feed in feeds:
+                key = (feed.source, feed.port)
+                if key not in out:
+                    topic = topics.get(key, f"{feed.source}/{feed.port}")
+                    handle = h.helicsFederateRegisterSubscription(self._fed, topic, "").handle
+                    out[key] = _Subscription(topic, handle, feed.source_size)
+        return out
+
+    def enter(self) -> None:
+        """Wait until every federate is there, then start at time 0."""
+        try:
+            h.helicsFederateEnterExecutingMode(self._fed)
+        except h.HelicsException as error:
+            raise BusLostError(f"the federation did not start: {error}") from None
+
+    def advance(self, now_ns: int) -> None:
+        """Return when HELICS grants `now_ns`.
+
+        Raises
+        ------
+        BusLostError
+            The federation ended, or another time came back (which is how HELICS releases a
+            federate whose peers are gone).
+        """
+        if now_ns == 0:
+            return  # entering execution grants time zero
+        asked = to_s(now_ns)
+        granted = lib.helicsFederateRequestTime(self._handle, asked, self._err)
+        if self._err.error_code != 0 or granted != asked:
+            raise BusLostError(self._message() or f"HELICS granted {granted:g} s, not {asked:g} s")
+
+    def latest(self, source: str, port: str) -> FloatArray | None:
+        """Return what `source` published last, or None before its first step."""
+        subscription = self._inputs[source, port]
+        if lib.helicsInputIsUpdated(subscription.handle):
+            size, err = self._size, self._err
+            pointer, room = subscription.pointer, subscription.room
+            lib.helicsInputGetVector(subscription.handle, pointer, room, size, err)
+            if err.error_code != 0:
+                raise BusLostError(self._message())
+            if size[0] != subscription.buffer.size:
+                raise ValueError(
+                    f"topic '{subscription.topic}' gave {size[0]} numbers; "
+                    f"expected {subscription.buffer.size}, one per label"
+                )
+            subscription.seen = True
+        return subscription.buffer if subscription.seen else None
+
+    def publish(self, port: str, values: FloatArray) -> None:
+        """Publish one output port."""
+        handle, n = self._publications[port]
+        data = ffi.from_buffer("double[]", np.ascontiguousarray(values, dtype=np.float64))
+        lib.helicsPublicationPublishVector(handle, data, n, self._err)
+        if self._err.error_code != 0:
+            raise BusLostError(self._message())
+
+    def send(self, peer: str, bundle: Bundle) -> None:
+        """Send mail to a peer as one message."""
+        h.helicsEndpointSendBytesTo(self._endpoint, bundle.to_bytes(), f"{peer}/mail")
+
+    def receive(self) -> list[Bundle]:
+        """Return the mail that came in."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return []
+        count = lib.helicsEndpointPendingMessageCount(endpoint.handle)
+        return [
+            Bundle.from_bytes(h.helicsMessageGetBytes(h.helicsEndpointGetMessage(endpoint)))
+            for _ in range(count)
+        ]
+
+    def fail(self, message: str) -> None:
+        """End the federation for everybody, naming the reason."""
+        with contextlib.suppress(h.HelicsException):
+            h.helicsFederateGlobalError(self._fed, _ERROR_CODE, message)
+
+    def leave(self) -> None:
+        """Disconnect."""
+        with contextlib.suppress(h.HelicsException):
+            h.helicsFederateDisconnect(self._fed)
+
+    def _message(self) -> str:
+        text = ffi.string(self._err.message).decode() if self._err.error_code else ""
+        lib.helicsErrorClear(self._err)
+        return text
+
+
+class _Subscription:
+    """An input and the buffer HELICS writes its vector into."""
+
+    def __init__(self, topic: str, handle: object, n: int) -> None:
+        self.topic = topic
+        self.handle = handle
+        # HELICS truncates silently, so leave room for one more to notice a vector that is too long.
+        room: FloatArray = np.zeros(n + 1)
+        self.pointer = ffi.from_buffer("double[]", room)
+        self.buffer = room[:n]
+        self.room = n + 1
+        self.seen = False

@@ -1,0 +1,72 @@
+"""How a host's run ended, and what it shares with the watchdog while it goes."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from federates.progress import Progress
+from grid_models.errors import FeederateError
+
+
+class BusLostError(Exception):
+    """The federation ended under a federate: another one failed, or the connection broke."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that went wrong in a run."""
+
+    federate: str
+    reason: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, federate: str, error: BaseException) -> Failure:
+        """Describe an exception: the message for the user, the traceback for the log file."""
+        text = "".join(traceback.format_exception(error))
+        if isinstance(error, FeederateError):
+            return cls(federate, str(error), text)
+        if isinstance(error, OSError) and error.strerror:
+            place = f": {error.filename}" if error.filename else ""
+            return cls(federate, f"{error.strerror}{place}", text)
+        return cls(federate, f"{type(error).__name__}: {error}", text)
+
+
+@dataclass
+class Outcome:
+    """What a host reports at the end."""
+
+    failure: Failure | None = None
+    interrupted: bool = False
+    summaries: dict[str, dict[str, float]] = field(default_factory=dict)
+    stepping_s: float = 0.0
+    """Wall time from the first step to the last, without set-up."""
+
+
+class Control:
+    """Shared by a host, its federates and the watchdog."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        step_timeout_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.progress = progress
+        self.step_timeout_s = step_timeout_s
+        self.on_progress = on_progress
+        self.stop = threading.Event()
+        self.failure: Failure | None = None
+        self._lock = threading.Lock()
+
+    def fail(self, failure: Failure) -> bool:
+        """Keep the first failure; return whether this one was it."""
+        with self._lock:
+            first = self.failure is None
+            if first:
+                self.failure = failure
+            self.stop.set()
+            return first

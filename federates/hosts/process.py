@@ -1,0 +1,327 @@
+"""The process host: one process per federate, a broker process, this one watching over all.
+
+Everything that can be killed is a child in a process group of its own. Children are told what to
+do over standard input and end when it closes, so that nothing outlives a run, not even one whose
+parent was killed with -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federates.errors import ScenarioError
+from federates.hosts import external
+from federates.hosts.helics_bus import Endpoint
+from federates.hosts.outcome import Control, Failure, Outcome
+from federates.kinds.external import ExternalFederate
+from federates.progress import Progress
+from federates.run_store import RunStore
+
+if TYPE_CHECKING:
+    from federates.assembly import Assembly
+    from federates.runner import Reach
+    from federates.wiring import FederateWiring
+
+_READY_S = 120.0
+_RELEASE_S = 4.0
+_POLL_S = 0.05
+
+
+@dataclass
+class Job:
+    """What a child needs to build and run its federate; sent to it pickled."""
+
+    assembly: Assembly
+    name: str
+    wiring: FederateWiring
+    folder: Path
+    progress: Path
+    row: int
+    rows: int
+    topics: dict[tuple[str, str], str]
+
+
+@dataclass
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    ready: bool = False
+    done: bool = False
+    inbox: bytes = b""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def tell(self, **message: Any) -> None:
+        """Send one line; a child that is gone does not matter here."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.flush()
+
+    def drain(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages that have come in."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(stdout.fileno(), 65536):
+                self.inbox += chunk
+        *lines, self.inbox = self.inbox.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def _spawn(name: str, module: str, store: RunStore) -> _Child:
+    store.logs.mkdir(exist_ok=True)
+    with (store.logs / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            # -P: a user's own controllers/ folder must not shadow ours.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    return _Child(name, process)
+
+
+def run_processes(
+    assembly: Assembly,
+    names: Sequence[str],
+    externals: Sequence[ExternalFederate],
+    wirings: dict[str, FederateWiring],
+    store: RunStore,
+    reach: Reach,
+    tell: Callable[[int], None],
+) -> tuple[Outcome, int]:
+    """Run federates as processes; return how it ended and how many steps the first one did.
+
+    With `reach`, only some of them run here and the broker may be elsewhere.
+    """
+    total = len(names) + len(externals)
+    here = _chosen(assembly, names, reach)
+    heartbeat = store.folder / ".progress"
+    progress = Progress(len(here), heartbeat)
+    control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
+    topics = {(e.name, port): topic for e in externals for port, topic in e.topics.items()}
+    outcome = Outcome()
+    children: list[_Child] = []
+    try:
+        broker = _Broker(store, total, reach, bool(externals))
+        if broker.child is not None:
+            children.append(broker.child)
+        for row, name in enumerate(here):
+            child = _spawn(name, "federates.hosts.child", store)
+            children.append(child)
+            job = Job(
+                assembly, name, wirings[name], store.folder, heartbeat, row, len(here), topics
+            )
+            _send_job(child, job)
+        members = children[-len(here) :] if here else []
+        programs = [e for e in externals if not reach.only or e.name in reach.only]
+        with external.running(
+            programs, broker.endpoint, assembly.scenario.base_dir, store.logs
+        ) as started:
+            _supervise(members, broker, control, outcome, started)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    finally:
+        for child in children:
+            _end(child)
+        heartbeat.unlink(missing_ok=True)
+    store.finalise_signals()
+    outcome.failure = control.failure
+    return outcome, progress.steps(0)
+
+
+def _chosen(assembly: Assembly, names: Sequence[str], reach: Reach) -> list[str]:
+    """Return the federates that run on this host."""
+    if reach.only is None:
+        return list(names)
+    groups = assembly.groups
+    unknown = [n for n in reach.only if n not in groups and n not in names]
+    if unknown:
+        raise ScenarioError(
+            f"no federate is called '{unknown[0]}'",
+            where="--only",
+            expected=f"some of {', '.join(groups)}",
+        )
+    wanted = {n for o in reach.only for n in groups.get(o, [o])}
+    return [n for n in names if n in wanted]
+
+
+class _Broker:
+    """The broker of a run: a child of ours, or one that runs elsewhere."""
+
+    def __init__(self, store: RunStore, total: int, reach: Reach, open_to_all: bool) -> None:
+        self.child: _Child | None = None
+        if reach.join is not None:
+            self.endpoint = Endpoint(external.NETWORK_CORE, reach.join)
+            return
+        # Hosts and programs started by hand cannot know a random key.
+        key = "" if open_to_all or reach.listen else uuid.uuid4().hex
+        self.child = _spawn("broker", "federates.hosts.broker", store)
+        self.child.tell(n=total, core_type=external.NETWORK_CORE, listen=reach.listen, key=key)
+        address = self._address()
+        self.endpoint = Endpoint(external.NETWORK_CORE, address, key)
+
+    def _address(self) -> str:
+        assert self.child is not None
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline and self.child.process.poll() is None:
+            for message in self.child.drain():
+                if "error" in message:
+                    raise ScenarioError(message["error"], where="--listen")
+                return str(message["address"])
+            time.sleep(0.01)
+        raise ScenarioError("the HELICS broker did not start; see logs/broker.log")
+
+    def abort(self) -> None:
+        if self.child is not None:
+            self.child.tell(abort="the run was stopped")
+
+    def died(self) -> Failure | None:
+        if self.child is None or self.child.process.poll() is None:
+            return None
+        return Failure("broker", f"the HELICS broker ended ({_ending(self.child.process)})")
+
+
+def _send_job(child: _Child, job: Job) -> None:
+    data = pickle.dumps(job)
+    stdin = child.process.stdin
+    assert stdin is not None
+    # A child that died at once is noticed, and named, by the supervisor.
+    with contextlib.suppress(OSError):
+        stdin.write(struct.pack("<q", len(data)) + data)
+        stdin.flush()
+
+
+def _supervise(
+    members: Sequence[_Child],
+    broker: _Broker,
+    control: Control,
+    outcome: Outcome,
+    programs: dict[str, subprocess.Popen[bytes]],
+) -> None:
+    """Watch until every member has ended."""
+    started = False
+    stopped_at: float | None = None
+    with selectors.DefaultSelector() as selector:
+        for child in members:
+            assert child.process.stdout is not None
+            selector.register(child.process.stdout, selectors.EVENT_READ)
+        while not all(c.done or c.process.poll() is not None for c in members) or not started:
+            try:
+                selector.select(_POLL_S)
+                _listen(members, control, outcome)
+                if not started and all(c.ready for c in members):
+                    started = True
+                    for child in members:
+                        child.tell(
+                            core_type=broker.endpoint.core_type,
+                            address=broker.endpoint.address,
+                            key=broker.endpoint.key,
+                        )
+                _look_for_trouble(members, broker, control, programs)
+                if control.on_progress is not None:
+                    control.on_progress(control.progress.steps(0))
+            except KeyboardInterrupt:
+                outcome.interrupted = control.failure is None
+                control.stop.set()
+            if control.stop.is_set():
+                if stopped_at is None:
+                    stopped_at = time.monotonic()
+                    for child in members:
+                        child.tell(stop=True)
+                age = time.monotonic() - stopped_at
+                if control.failure is not None or age > 1.0:
+                    broker.abort()
+                if age > _RELEASE_S:
+                    break
+        _listen(members, control, outcome)
+        _look_for_trouble(members, broker, control, programs)
+
+
+def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> None:
+    for child in members:
+        for message in child.drain():
+            if "ready" in message:
+                child.ready = True
+            elif "failed" in message:
+                control.fail(
+                    Failure(message["federate"], message["failed"], message.get("traceback", ""))
+                )
+            elif "done" in message:
+                child.done = True
+                outcome.summaries[child.name] = message["done"]
+                outcome.stepping_s = max(outcome.stepping_s, message["stepping_s"])
+
+
+def _look_for_trouble(
+    members: Sequence[_Child],
+    broker: _Broker,
+    control: Control,
+    programs: dict[str, subprocess.Popen[bytes]],
+) -> None:
+    if control.failure is not None:
+        return
+    for child in members:
+        if not child.done and child.process.poll() is not None:
+            if child.process.returncode == 0 and control.stop.is_set():
+                continue
+            control.fail(Failure(child.name, f"its process ended ({_ending(child.process)})"))
+            return
+    for name, program in programs.items():
+        if program.poll():
+            control.fail(Failure(name, f"its program ended ({_ending(program)})"))
+            return
+    row = control.progress.hung(control.step_timeout_s)
+    if row is not None:
+        limit = control.step_timeout_s
+        reason = f"one step took longer than step_timeout_s = {limit:g} s"
+        control.fail(Failure(members[row].name, reason))
+        _kill(members[row])
+        return
+    lost = broker.died()
+    if lost is not None and not all(c.done for c in members):
+        control.fail(lost)
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _kill(child: _Child) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def _end(child: _Child) -> None:
+    """Close the child's input, which ends it; kill it if it does not obey."""
+    with contextlib.suppress(OSError, ValueError):
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.process.wait(2.0)
+    _kill(child)
+    child.process.wait()
+    if child.process.stdout is not None:
+        child.process.stdout.close()

@@ -1,0 +1,107 @@
+"""The thread host: one process, one HELICS core, one thread per federate (the default)."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from federates.hosts import external
+from federates.hosts.drive import drive
+from federates.hosts.helics_bus import Broker, Core, HelicsBus
+from federates.hosts.outcome import Control, Failure, Outcome
+from federates.kinds.external import ExternalFederate
+from federates.shell import Shell
+
+_RELEASE_S = 3.0
+
+
+def run_threads(
+    shells: Mapping[str, Shell],
+    externals: Sequence[ExternalFederate],
+    horizon_ns: int,
+    control: Control,
+    base_dir: Path,
+    log_dir: Path,
+) -> Outcome:
+    """Run all shells on HELICS, each in a thread; models are loaded before this is called."""
+    core_type = external.NETWORK_CORE if externals else "inproc"
+    # Programs that are not ours may not know how to show a key, so they get a keyless broker.
+    key = "" if externals else uuid.uuid4().hex
+    outcome = Outcome()
+    with contextlib.ExitStack() as stack:
+        broker = Broker(len(shells) + len(externals), core_type, key=key)
+        stack.callback(broker.close)
+        programs = stack.enter_context(
+            external.running(externals, broker.endpoint, base_dir, log_dir)
+        )
+        core = Core(broker.endpoint, len(shells))
+        stack.callback(core.close)
+        topics = {(e.name, port): topic for e in externals for port, topic in e.topics.items()}
+        workers = [
+            _Worker(
+                shell,
+                HelicsBus(core, shell.federate, shell.wiring, topics),
+                horizon_ns,
+                control,
+            )
+            for shell in shells.values()
+        ]
+        for worker in workers:
+            worker.start()
+        _watch(workers, control, broker, outcome, programs)
+        outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
+    outcome.failure = control.failure
+    return outcome
+
+
+class _Worker(threading.Thread):
+    def __init__(self, shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control) -> None:
+        # A daemon, because a step that hangs cannot be ended from outside.
+        super().__init__(name=shell.federate.name, daemon=True)
+        self.stepping_s = 0.0
+        self._job = (shell, bus, horizon_ns, control)
+
+    def run(self) -> None:
+        self.stepping_s = drive(*self._job)
+
+
+def _watch(
+    workers: Sequence[_Worker],
+    control: Control,
+    broker: Broker,
+    outcome: Outcome,
+    programs: Mapping[str, subprocess.Popen[bytes]],
+) -> None:
+    """Wait for the workers; end the federation when one hangs, a program dies or the user stops."""
+    stopped_at: float | None = None
+    while any(worker.is_alive() for worker in workers):
+        try:
+            for worker in workers:
+                worker.join(0.1)
+                if worker.is_alive():
+                    break
+            if control.on_progress is not None:
+                control.on_progress(control.progress.steps(0))
+            row = control.progress.hung(control.step_timeout_s)
+            if row is not None and control.failure is None:
+                limit = control.step_timeout_s
+                reason = f"one step took longer than step_timeout_s = {limit:g} s"
+                control.fail(Failure(workers[row].name, reason))
+            for name, program in programs.items():
+                code = program.poll()
+                if code and control.failure is None:
+                    control.fail(Failure(name, f"its program ended with exit code {code}"))
+        except KeyboardInterrupt:
+            outcome.interrupted = control.failure is None
+            control.stop.set()
+        if control.stop.is_set():
+            stopped_at = stopped_at or time.monotonic()
+            if control.failure is not None or time.monotonic() - stopped_at > 1.0:
+                broker.global_error("the run was stopped")
+            if time.monotonic() - stopped_at > _RELEASE_S:
+                return  # what still lives is the step that hangs

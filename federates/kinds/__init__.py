@@ -1,0 +1,1 @@
+"""The federate kinds, one per file."""

@@ -1,0 +1,50 @@
+"""The controller federate: hosts some or all agents of a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from controllers.protocol import Controller, ControllerStep, ControlSite
+from federates.context import FederateContext
+from federates.federate import Federate, FloatArray, Mail
+
+
+class ControllerFederate(Federate):
+    """A `controllers.protocol.Controller` on the federation's time.
+
+    Parameters
+    ----------
+    context : FederateContext
+    controller : type
+        The controller class.
+    site : ControlSite
+    hosted : sequence of str
+        The agents this federate hosts.
+    options : mapping
+        The scenario's options, passed on.
+    """
+
+    def __init__(
+        self,
+        context: FederateContext,
+        controller: type[Controller],
+        site: ControlSite,
+        hosted: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__(context)
+        self.controller = controller(site, tuple(hosted), **options)
+        self.inputs = self.controller.inputs
+        self.outputs = self.controller.outputs
+        self.links_in = self.controller.links_in
+        self.links_out = self.controller.links_out
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Let the agents step."""
+        return self.controller.step(time_s, inputs, mail)
+
+    def summary(self) -> dict[str, float]:
+        """Return the controller's own metrics, if it has any."""
+        own = getattr(self.controller, "summary", None)
+        return dict(own()) if own is not None else {}

@@ -1,0 +1,145 @@
+"""The power-flow federate: an OpenDSS feeder with its loads, DERs and day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from grid_models.opendss import open_circuit
+
+from federates.context import FederateContext
+from federates.federate import Federate, FloatArray, Mail, Port, Step
+from grid_models.ders import DerFleet
+from grid_models.errors import PowerFlowError
+from grid_models.load_diversity import LoadDiversity
+
+SOURCE = ("source",)
+
+
+class FeederFederate(Federate):
+    """Solves the feeder once per step with the set-points that were published before it.
+
+    Inputs (both optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
+    positive. Outputs: ``v_pu`` per node; ``p_kw``, ``q_kvar`` per DER as applied (after ratings
+    and headroom); ``import_kw``, ``import_kvar``, ``losses_kw`` of the feeder.
+    """
+
+    def __init__(self, context: FederateContext) -> None:
+        super().__init__(context)
+        scenario, site = context.scenario, context.site
+        grid, time = scenario.grid, scenario.time
+        placed = site.placed_ders(site.feeder)
+        self._circuit = open_circuit(
+            site.model,
+            placed,
+            regulators=grid.regulators,
+            taps=grid.taps or None,
+            source_v_pu=grid.source_v_pu,
+        )
+        self._fleet = DerFleet(placed, seed=scenario.seed)
+        self._dt_s = context.period_s
+        self._start_s = time.start_s
+        self._load_kw = self._circuit.load_kw * grid.load_scale
+        self._load_kvar = self._circuit.load_kvar * grid.load_scale
+        self._diversity = (
+            LoadDiversity(self._circuit.load_names, scenario.seed, grid.load_diversity)
+            if grid.load_diversity
+            else None
+        )
+        times = time.start_s + np.arange(context.n_steps) * time.step_s
+        self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
+        self._k = 0
+        der_names = tuple(der.name for der in placed)
+        self.inputs = (
+            Port("q_set_kvar", "kvar", der_names, required=False),
+            Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
+        )
+        self.outputs = (
+            Port("v_pu", "pu", self._circuit.node_labels, initial=1.0),
+            Port("p_kw", "kW", der_names),
+            Port("q_kvar", "kvar", der_names),
+            Port("import_kw", "kW", SOURCE),
+            Port("import_kvar", "kvar", SOURCE),
+            Port("losses_kw", "kW", SOURCE),
+        )
+        self._metrics = _FeederMetrics(scenario.band.v_min_pu, scenario.band.v_max_pu)
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Apply profile and set-points, solve, measure."""
+        day, k = self._day, self._k
+        self._k += 1
+        factor = day["load_pu"][k]
+        if self._diversity is not None:
+            factor = factor * self._diversity.factors(self._start_s + time_s)
+        circuit = self._circuit
+        circuit.set_loads(self._load_kw * factor, self._load_kvar * factor)
+        p_kw, q_kvar = self._fleet.step(
+            self._dt_s,
+            day["irradiance_pu"][k],
+            day["temp_c"][k],
+            inputs["p_set_kw"],
+            inputs["q_set_kvar"],
+        )
+        circuit.set_ders(p_kw, q_kvar)
+        try:
+            circuit.solve()
+        except PowerFlowError as error:
+            error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
+            raise
+        v_pu = circuit.v_pu()
+        import_kw, import_kvar = circuit.source_kw_kvar()
+        losses_kw = circuit.losses_kw()
+        self._metrics.add(self._dt_s, v_pu, import_kw, losses_kw, q_kvar)
+        return Step(
+            {
+                "v_pu": v_pu,
+                "p_kw": p_kw,
+                "q_kvar": q_kvar,
+                "import_kw": np.array([import_kw]),
+                "import_kvar": np.array([import_kvar]),
+                "losses_kw": np.array([losses_kw]),
+            }
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return the run's metrics."""
+        return self._metrics.totals()
+
+
+class _FeederMetrics:
+    """Sums over a run; per-step cost is a few array operations, so nothing is read back."""
+
+    def __init__(self, v_min_pu: float, v_max_pu: float) -> None:
+        self._band = (v_min_pu, v_max_pu)
+        self._v_max_pu = -np.inf
+        self._v_min_pu = np.inf
+        self._out_h = self._losses_kwh = self._import_kwh = self._abs_q_kvarh = 0.0
+
+    def add(
+        self,
+        dt_s: float,
+        v_pu: FloatArray,
+        import_kw: float,
+        losses_kw: float,
+        q_kvar: FloatArray,
+    ) -> None:
+        dt_h = dt_s / 3600.0
+        low, high = float(v_pu.min()), float(v_pu.max())
+        self._v_max_pu = max(self._v_max_pu, high)
+        self._v_min_pu = min(self._v_min_pu, low)
+        if low < self._band[0] or high > self._band[1]:
+            out = np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1]))
+            self._out_h += out * dt_h
+        self._losses_kwh += losses_kw * dt_h
+        self._import_kwh += import_kw * dt_h
+        self._abs_q_kvarh += float(np.abs(q_kvar).sum()) * dt_h
+
+    def totals(self) -> dict[str, float]:
+        return {
+            "v_max_pu": self._v_max_pu,
+            "v_min_pu": self._v_min_pu,
+            "out_of_band_node_hours": self._out_h,
+            "losses_kwh": self._losses_kwh,
+            "import_kwh": self._import_kwh,
+            "abs_q_kvarh": self._abs_q_kvarh,
+        }

@@ -1,0 +1,57 @@
+"""A heartbeat per federate, readable from other threads and processes without their help.
+
+The watchdog must see a federate that hangs, even one that holds the interpreter, so the heartbeat
+is a small memory-mapped file and not a message.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+
+import numpy as np
+
+_BUSY_SINCE, _STEPS, _FIELDS = 0, 1, 2
+
+
+class Progress:
+    """Heartbeats of `n` federates, in memory or in a file shared between processes.
+
+    Monotonic time is the same clock in every process of a machine.
+    """
+
+    def __init__(self, n: int, path: Path | None = None) -> None:
+        size = n * _FIELDS * 8
+        if path is None:
+            self._map: mmap.mmap | None = None
+            self._table = np.zeros((n, _FIELDS), dtype=np.int64)
+            return
+        if not path.exists():
+            path.write_bytes(bytes(size))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), size)
+        self._table = np.frombuffer(self._map, dtype=np.int64).reshape(n, _FIELDS)
+
+    def begin(self, row: int) -> None:
+        """Say that federate `row` starts computing a step."""
+        self._table[row, _BUSY_SINCE] = time.monotonic_ns()
+
+    def end(self, row: int) -> None:
+        """Say that federate `row` has finished a step."""
+        self._table[row, _BUSY_SINCE] = 0
+        self._table[row, _STEPS] += 1
+
+    def steps(self, row: int) -> int:
+        """Return how many steps federate `row` has finished."""
+        return int(self._table[row, _STEPS])
+
+    def hung(self, limit_s: float) -> int | None:
+        """Return the federate that has computed one step for longer than `limit_s`, if any."""
+        since = self._table[:, _BUSY_SINCE]
+        busy = since > 0
+        if not busy.any():
+            return None
+        worst = int(np.argmin(np.where(busy, since, np.iinfo(np.int64).max)))
+        age_s = (time.monotonic_ns() - int(since[worst])) / 1e9
+        return worst if age_s > limit_s else None

@@ -1,0 +1,371 @@
+"""The scenario schema: one YAML file that describes a whole run.
+
+The pydantic models below are the single source of the schema; ``feederate schema`` exports them as
+JSON Schema, and their field descriptions are the reference documentation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+
+from federates.clock import to_ns
+from federates.errors import ScenarioError
+from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml
+from grid_models.der_rules import DerRule
+from grid_models.errors import nearest_name
+
+CONFIG_SUFFIX = ".yaml"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Duration = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+# The rule's own class checks it and owns its fields; the schema is generated from there.
+DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Time(Section):
+    """When the run starts, how long it lasts and how fine it steps."""
+
+    start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
+    duration_s: float = Field(86400.0, gt=0, description="Simulated time.")
+    step_s: float = Field(60.0, ge=1e-6, description="Period of the feeder federate.")
+    step_timeout_s: float = Field(
+        20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
+    )
+
+
+class Profiles(Section):
+    """The day: irradiance, temperature, load and price over time."""
+
+    path: str | None = Field(None, description="The user's own CSV or Parquet table.")
+    kind: Literal["clear", "cloudy", "overcast"] = Field("clear", description="Generated sky.")
+    seed: int | None = Field(None, description="Seed of the generated day; default: the run's.")
+    repeat: bool = Field(False, description="Repeat the table when the run is longer.")
+
+
+class Grid(Section):
+    """The feeder, its DERs and its day."""
+
+    model: str = Field(
+        "ieee123", description="A shipped feeder's name, or the path of an OpenDSS master file."
+    )
+    regulators: Literal["fixed", "auto"] = Field(
+        "fixed", description="Regulator taps stay where they are, or their controls act."
+    )
+    taps: dict[str, int] = Field({}, description="Tap steps (of 0.00625 pu) by regulator name.")
+    source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
+    load_scale: float = Field(1.0, ge=0, description="Factor on every load.")
+    load_diversity: float = Field(
+        0.0, ge=0, le=1, description="Deviation of each load around the common profile."
+    )
+    ders: list[DerRuleTable] = Field(
+        [], description="Rules that place DERs by what stands there, so they fit any feeder."
+    )
+    der_table: str | None = Field(
+        None, description="A CSV table of DERs, or 'ieee123-der-rich', the shipped one."
+    )
+    profiles: Profiles = Profiles()
+
+
+class Band(Section):
+    """The voltage band against which violations are counted."""
+
+    v_min_pu: float = Field(0.95, gt=0)
+    v_max_pu: float = Field(1.05, gt=0)
+
+
+class ExternalPort(Section):
+    """A topic of a program that is not ours."""
+
+    topic: str | None = Field(
+        None, description="Outputs: the HELICS publication's full name; default federate/port."
+    )
+    unit: str = Field(description="Unit symbol, as in our ports: kW, kvar, pu.")
+    labels: list[str] = Field(description="One label per element of the vector.")
+    initial: float = 0.0
+
+
+class FederateSpec(Section):
+    """One federate, or one controller split over several."""
+
+    kind: str = Field(description="feeder, controller, external, or module:Class of your own.")
+    period_s: float | None = Field(None, gt=0, description="Default: the feeder's step.")
+    offset_s: Duration | None = Field(
+        None, description="Default: 0 for the feeder, half a step for every other federate."
+    )
+    controller: str | None = Field(None, description="Controller: name or module:Class.")
+    ders: list[str] | None = Field(
+        None, description="Controller: names or globs of the DERs it commands; default: all."
+    )
+    split: int | Literal["agents", "areas"] = Field(
+        1, description="Controller: number of federates its agents are spread over."
+    )
+    areas: int = Field(4, ge=1, description="Controller: number of areas when split by areas.")
+    options: dict[str, Any] = Field({}, description="Passed to the controller or federate class.")
+    inputs: dict[str, ExternalPort] = Field({}, description="External: topics it reads from us.")
+    outputs: dict[str, ExternalPort] = Field({}, description="External: topics it publishes.")
+    command: list[str] | None = Field(
+        None, description="External: program to start; {broker}, {core}, {key} are filled in."
+    )
+
+    @field_validator("split")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'agents', or 'areas'")
+        return value
+
+
+class LinkRule(Section):
+    """Quality of the links whose ends match; later rules win over earlier ones."""
+
+    source: str = Field("*", description="Glob over the names of sending agents.")
+    target: str = Field("*", description="Glob over the names of receiving agents.")
+    latency_s: Duration = 0.0
+    jitter_s: Duration = Field(0.0, description="Uniform extra delay of up to this.")
+    loss: Probability = 0.0
+    noise: Duration = Field(0.0, description="Standard deviation added to every number.")
+
+
+class Connection(Section):
+    """From an output port to an input port, ``federate.port`` each."""
+
+    source: str
+    target: str
+    noise: Duration = Field(
+        0.0, description="Standard deviation of the measurement error, in the port's unit."
+    )
+
+
+class Record(Section):
+    """What goes into ``signals/``."""
+
+    ports: list[str] = Field(["*"], description="Globs over federate.port.")
+    labels: list[str] = Field(["*"], description="Globs over labels.")
+    every: int = Field(1, ge=1, description="Record every n-th step.")
+
+
+class Scenario(Section):
+    """A whole run."""
+
+    title: str = ""
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    time: Time = Time()
+    grid: Grid = Grid()
+    band: Band = Band()
+    federates: dict[Name, FederateSpec] = Field(min_length=1)
+    connections: list[Connection | str] = []
+    links: list[LinkRule] = Field([], description="Quality of mail between agents.")
+    record: Record = Record()
+
+    _source: YamlSource | None = PrivateAttr(None)
+    _base_dir: Path = PrivateAttr(Path())
+    _name: str = PrivateAttr("scenario")
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return self._name
+
+    @property
+    def base_dir(self) -> Path:
+        """Folder that relative paths and user modules are looked up in."""
+        return self._base_dir
+
+    @property
+    def step_ns(self) -> int:
+        """The feeder's period as integer time."""
+        return to_ns(self.time.step_s)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of feeder steps."""
+        return max(1, round(self.time.duration_s / self.time.step_s))
+
+    def where(self, *path: str | int) -> str:
+        """Return the place of a key in the user's file."""
+        return self._source.where(path) if self._source else dotted(path)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole scenario with every default filled in, as plain data."""
+        return self.model_dump(mode="json")
+
+
+def parse_connection(text: str) -> Connection:
+    """Read ``"feeder.v_pu -> volt_var.v_pu"``."""
+    source, arrow, target = (part.strip() for part in text.partition("->"))
+    if not arrow or source.count(".") != 1 or target.count(".") != 1:
+        raise ValueError(f"'{text}' is not 'federate.port -> federate.port'")
+    return Connection(source=source, target=target)
+
+
+def shipped_dir() -> Path:
+    """Return the folder of the shipped scenarios (in the wheel, or in the source tree)."""
+    packaged = Path(__file__).parent / "_configs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "co-sim-configs"
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Return the shipped scenarios by name."""
+    return {path.stem: path for path in sorted(shipped_dir().glob(f"*{CONFIG_SUFFIX}"))}
+
+
+def find_scenario(name_or_path: str) -> Path:
+    """Return the file of a scenario given by path or by shipped name."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_scenarios()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    what = "is a folder" if path.is_dir() else "no such file or shipped scenario"
+    raise ScenarioError(
+        what,
+        where=name_or_path,
+        expected=f"a path or one of {', '.join(shipped)}",
+        nearest=nearest_name(path.stem, shipped),
+    )
+
+
+def load_scenario(
+    name_or_path: str | Path, overrides: Sequence[str] = (), *, seed: int | None = None
+) -> Scenario:
+    """Read, override (``key.path=value``) and validate a scenario.
+
+    Raises
+    ------
+    ScenarioError
+        Naming file, line and key, what was found, what was expected and the nearest valid name.
+    """
+    path = find_scenario(str(name_or_path))
+    source = load_yaml(path)
+    return scenario_from(source, overrides, seed=seed)
+
+
+def scenario_from(
+    source: YamlSource, overrides: Sequence[str] = (), *, seed: int | None = None
+) -> Scenario:
+    """Validate a parsed scenario file."""
+    data = copy.deepcopy(source.data)
+    for override in overrides:
+        _apply_override(data, override)
+    if seed is not None:
+        data["seed"] = seed
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        raise _schema_error(source, error) from None
+    for i, connection in enumerate(scenario.connections):
+        if isinstance(connection, str):
+            try:
+                scenario.connections[i] = parse_connection(connection)
+            except ValueError as error:
+                raise ScenarioError(str(error), where=source.where(("connections", i))) from None
+    for i, rule in enumerate(scenario.grid.ders):
+        DerRule.from_mapping(rule, where=source.where(("grid", "ders", i)))
+    if scenario.band.v_min_pu >= scenario.band.v_max_pu:
+        raise ScenarioError("v_min_pu is not below v_max_pu", where=source.where(("band",)))
+    path = Path(source.name)
+    scenario._source = source
+    scenario._base_dir = path.resolve().parent
+    scenario._name = path.stem
+    return scenario
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    where = f"--set {override}"
+    if not equals or not key:
+        raise ScenarioError("not of the form key=value", where=where, expected="grid.model=ieee13")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ScenarioError(f"'{text}' is not a YAML value", where=where) from None
+    *parents, last = key.split(".")
+    node: Any = data
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise ScenarioError(f"'{part}' does not lead to a section", where=where)
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ScenarioError(f"'{last}' cannot be set here", where=where)
+
+
+def _schema_error(source: YamlSource, error: ValidationError) -> ScenarioError:
+    problems = []
+    for item in error.errors():
+        # A union's branches put their own names into the path; only what the user wrote is said.
+        loc: KeyPath = tuple(p for p in item["loc"] if isinstance(p, int) or not _is_branch(str(p)))
+        where = source.where(loc)
+        if item["type"] == "extra_forbidden":
+            names = _field_names(loc[:-1])
+            near = nearest_name(str(loc[-1]), names)
+            text = f"unknown key; expected one of {', '.join(names)}"
+            text += f"; did you mean '{near}'?" if near else ""
+        elif item["type"] == "missing":
+            text = "required key is missing"
+        else:
+            text = f"{item['msg'].removeprefix('Value error, ')}, found {item['input']!r:.60}"
+        line = f"{where}: {text}"
+        if line not in problems:
+            problems.append(line)
+    return ScenarioError("\n".join(problems))
+
+
+def _is_branch(part: str) -> bool:
+    return part in {"str", "int", "Connection", "ConnectionString"} or part.startswith(
+        ("literal[", "list[", "constrained-", "function-")
+    )
+
+
+def _field_names(path: KeyPath) -> list[str]:
+    """Return the valid keys of the section at `path`."""
+    section: type[BaseModel] = Scenario
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        inner = _section_of(annotation)
+        if inner is not None:
+            section = inner
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for arg in getattr(annotation, "__args__", ()):
+        found = _section_of(arg)
+        if found is not None:
+            return found
+    return None

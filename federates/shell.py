@@ -1,0 +1,178 @@
+"""The shell: runs one federate's steps on a bus. The same code under every host.
+
+One step: read what was published before now, take the mail that is due, let the federate step,
+publish, post, record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from controllers.mail import FloatArray, Mail
+from federates import counter_rng
+from federates.clock import to_s
+from federates.federate import Federate, Step
+from federates.links import Bundle, Inbox, Outbox
+from federates.progress import Progress
+from federates.run_store import RunStore
+from federates.signals import SignalWriter
+from federates.wiring import FederateWiring, Feed
+
+_NOISE_CHANNEL = 16
+
+
+class Bus(Protocol):
+    """What a shell needs from a host: values by port, bundles by peer."""
+
+    def latest(self, source: str, port: str) -> FloatArray | None:
+        """Return what `source` published last, as visible to this federate now; None if nothing."""
+        ...
+
+    def publish(self, port: str, values: FloatArray) -> None:
+        """Publish one output port."""
+        ...
+
+    def send(self, peer: str, bundle: Bundle) -> None:
+        """Send mail to a peer."""
+        ...
+
+    def receive(self) -> list[Bundle]:
+        """Return the bundles that came in since the last call."""
+        ...
+
+
+class Shell:
+    """Hosts one federate.
+
+    Parameters
+    ----------
+    federate : Federate
+    wiring : FederateWiring
+    store : RunStore
+        Where this federate's ports are recorded.
+    seed : int
+    progress, row
+        The heartbeat table and this federate's row in it.
+    """
+
+    def __init__(
+        self,
+        federate: Federate,
+        wiring: FederateWiring,
+        store: RunStore,
+        seed: int,
+        progress: Progress,
+        row: int,
+    ) -> None:
+        self.federate = federate
+        self.wiring = wiring
+        self._seed = seed
+        self._progress = progress
+        self._row = row
+        self._inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
+        self._readers: list[Callable[[Bus, int], None]] = [
+            self._reader(self._inputs[port], feed)
+            for port, feeds in wiring.feeds.items()
+            for feed in feeds
+        ]
+        self._outbox = Outbox(federate.links_out, wiring.mail_routes)
+        self.inbox = Inbox(federate.links_in, wiring.link_quality, seed)
+        self._held: list[Bundle] = []
+        self._mail = Mail.empty()
+        self._writers: list[tuple[str, SignalWriter]] = []
+        self._shapes = {p.name: (len(p.labels),) for p in federate.outputs}
+        self._published = wiring.published
+        for port in federate.outputs:
+            writer = store.writer(federate.name, port)
+            if writer is not None:
+                self._writers.append((port.name, writer))
+
+    def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
+        source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
+        everything = slice(None)
+        target = everything if to is None else to
+        if feed.noise:
+            streams, sigma = counter_rng.stream_ids(feed.noise_streams), feed.noise
+
+            def read_noisy(bus: Bus, now_ns: int) -> None:
+                values = bus.latest(source, port)
+                if values is not None:
+                    error = counter_rng.normal(self._seed, streams, now_ns, _NOISE_CHANNEL)
+                    into[target] = (values if at is None else values[at]) + sigma * error
+
+            return read_noisy
+
+        def read(bus: Bus, now_ns: int) -> None:
+            values = bus.latest(source, port)
+            if values is not None:
+                into[target] = values if at is None else values[at]
+
+        return read
+
+    def read(self, bus: Bus, now_ns: int) -> None:
+        """Take in the values and the mail that are visible at `now_ns`."""
+        for reader in self._readers:
+            reader(bus, now_ns)
+        if self.federate.links_in:
+            arrived = self._held + bus.receive() if self._held else bus.receive()
+            self._held = [b for b in arrived if b.sent_ns >= now_ns]
+            for bundle in arrived:
+                if bundle.sent_ns < now_ns:
+                    self.inbox.accept(bundle)
+            self._mail = self.inbox.deliver(now_ns)
+
+    def step(self, bus: Bus, now_ns: int) -> None:
+        """Let the federate step, then publish, post and record what it gives."""
+        time_s = to_s(now_ns)
+        self._progress.begin(self._row)
+        result = self.federate.step(time_s, self._inputs, self._mail)
+        self._check(result)
+        outputs = result.outputs
+        for name in self._published:
+            bus.publish(name, outputs[name])
+        if len(result.mail):
+            for peer, bundle in self._outbox.bundles(result.mail, now_ns):
+                if peer == self.federate.name:
+                    self._held.append(bundle)
+                else:
+                    bus.send(peer, bundle)
+        for name, writer in self._writers:
+            writer.append(time_s, outputs[name])
+        self._progress.end(self._row)
+
+    def _check(self, result: Step) -> None:
+        for name, shape in self._shapes.items():
+            values = result.outputs.get(name)
+            if values is None or values.shape != shape:
+                found = "nothing" if values is None else f"shape {values.shape}"
+                raise ValueError(
+                    f"step() of {type(self.federate).__name__} gave {found} for output port "
+                    f"'{name}'; expected a float64 array of shape {shape}"
+                )
+
+    def summary(self) -> dict[str, float]:
+        """Return the federate's metrics and its mail counts."""
+        metrics = dict(self.federate.summary())
+        if self.federate.links_in:
+            metrics["mail_delivered_count"] = float(self.inbox.delivered)
+            metrics["mail_lost_count"] = float(self.inbox.lost)
+        return metrics
+
+    def flush(self) -> None:
+        """Flush what is recorded, without closing it."""
+        for _, writer in self._writers:
+            writer.flush()
+
+    def close(self) -> None:
+        """Close the federate and its recordings; the first error is raised after all are tried."""
+        first: BaseException | None = None
+        for close in (self.federate.close, *(writer.close for _, writer in self._writers)):
+            try:
+                close()
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first

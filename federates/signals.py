@@ -1,0 +1,198 @@
+"""Recorded signals: written as an Arrow stream while the run goes, one Parquet file at its end.
+
+A Parquet file is unreadable until it is closed; an Arrow stream is readable up to its last flush.
+So a run that is killed leaves ``NAME.arrows``, which `read_signal` and `finalise` understand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from controllers.mail import FloatArray, IntArray
+
+STREAM, TABLE = ".arrows", ".parquet"
+FLUSH_S = 1.0
+_CHUNK_VALUES = 1 << 17
+_ROW_GROUP = 16384
+
+
+class SignalWriter:
+    """Records one port: ``time_s`` and one column per label.
+
+    Parameters
+    ----------
+    stem : Path
+        File path without suffix, ``signals/feeder.v_pu``.
+    labels : sequence of str
+        Labels to record.
+    columns : int array, optional
+        Positions of `labels` in the port's vector; None records all of it.
+    every : int
+        Record every n-th call of `append`.
+    """
+
+    def __init__(
+        self, stem: Path, labels: Sequence[str], columns: IntArray | None = None, every: int = 1
+    ) -> None:
+        self._stem = stem
+        self._columns = columns
+        self._every = every
+        self._calls = 0
+        self._schema = pa.schema([(name, pa.float64()) for name in ("time_s", *labels)])
+        rows = max(16, min(4096, _CHUNK_VALUES // (len(labels) + 1)))
+        # One row of the buffer per label, so that a flush hands contiguous columns to Arrow.
+        self._buffer = np.empty((len(labels) + 1, rows))
+        self._filled = 0
+        self._file = open(_with(stem, STREAM), "wb")  # noqa: SIM115 - closed in close()
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        self._flush()
+        self._last_flush = time.monotonic()
+
+    def append(self, time_s: float, values: FloatArray) -> None:
+        """Record one step; flushes at the latest every second of wall time."""
+        self._calls += 1
+        if (self._calls - 1) % self._every:
+            return
+        k = self._filled
+        buffer = self._buffer
+        buffer[0, k] = time_s
+        buffer[1:, k] = values if self._columns is None else values[self._columns]
+        self._filled = k + 1
+        if self._filled == buffer.shape[1] or time.monotonic() - self._last_flush > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything recorded so far to the operating system."""
+        if self._filled:
+            columns = [pa.array(row[: self._filled]) for row in self._buffer]
+            self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+            self._filled = 0
+        self._flush()
+        self._last_flush = time.monotonic()
+
+    def _flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and turn the stream into a Parquet file. What cannot be written stays a stream."""
+        if self._file.closed:
+            return
+        try:
+            self.flush()
+            self._stream.close()
+        finally:
+            self._file.close()
+        finalise(self._stem)
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)
+
+
+def _batches(path: Path) -> Iterator[Any]:
+    """Yield the readable batches of a stream; a torn tail (killed writer) is the end."""
+    with pa.OSFile(str(path)) as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+        except (pa.ArrowInvalid, EOFError):
+            return
+        while True:
+            try:
+                yield reader.read_next_batch()
+            except (StopIteration, pa.ArrowInvalid, OSError, EOFError):
+                return
+
+
+def _stream_schema(path: Path) -> Any | None:
+    with pa.OSFile(str(path)) as file:
+        try:
+            return pa.ipc.open_stream(file).schema
+        except (pa.ArrowInvalid, EOFError):
+            return None
+
+
+def finalise(stem: Path) -> None:
+    """Turn ``stem.arrows`` into ``stem.parquet``; the stream goes only when the table is whole.
+
+    Row groups have a fixed length, so the bytes do not depend on when the stream was flushed.
+    """
+    stream = _with(stem, STREAM)
+    schema = _stream_schema(stream)
+    if schema is None:
+        return
+    partial = _with(stem, TABLE + ".partial")
+    try:
+        with pq.ParquetWriter(
+            partial,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            use_byte_stream_split=True,
+            write_statistics=False,
+        ) as writer:
+            held: list[Any] = []
+            rows = 0
+            for batch in _batches(stream):
+                held.append(batch)
+                rows += batch.num_rows
+                while rows >= _ROW_GROUP:
+                    table = pa.Table.from_batches(held, schema)
+                    writer.write_table(table.slice(0, _ROW_GROUP), row_group_size=_ROW_GROUP)
+                    rest = table.slice(_ROW_GROUP)
+                    held, rows = rest.to_batches(), rest.num_rows
+            writer.write_table(pa.Table.from_batches(held, schema), row_group_size=_ROW_GROUP)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, _with(stem, TABLE))
+    stream.unlink()
+
+
+def finalise_folder(folder: Path) -> list[str]:
+    """Finalise every stream that a killed writer left in `folder`; return what could not be."""
+    failed = []
+    for stream in sorted(folder.glob(f"*{STREAM}")):
+        try:
+            finalise(stream.with_name(stream.name.removesuffix(STREAM)))
+        except (OSError, pa.ArrowException) as error:
+            failed.append(f"{stream.name}: {error}")
+    return failed
+
+
+def signal_names(folder: Path) -> list[str]:
+    """Return the recorded signals of a ``signals/`` folder, ``federate.port``."""
+    names = {p.name.removesuffix(s) for s in (STREAM, TABLE) for p in folder.glob(f"*{s}")}
+    return sorted(names)
+
+
+def read_signal(folder: Path, name: str) -> tuple[FloatArray, tuple[str, ...], FloatArray]:
+    """Read a recorded signal, of a finished or of a killed run.
+
+    Returns
+    -------
+    time_s : float64 (n_steps,)
+    labels : tuple of str
+    values : float64 (n_steps, n_labels)
+    """
+    stem = folder / name
+    table_path = _with(stem, TABLE)
+    if table_path.exists():
+        table = pq.read_table(table_path)
+    else:
+        stream = _with(stem, STREAM)
+        if not stream.exists():
+            raise FileNotFoundError(f"{stem}: no such signal; have {signal_names(folder)}")
+        schema = _stream_schema(stream) or pa.schema([("time_s", pa.float64())])
+        table = pa.Table.from_batches(list(_batches(stream)), schema)
+    columns = [column.to_numpy() for column in table.columns]
+    values = np.column_stack(columns[1:]) if columns[1:] else np.empty((table.num_rows, 0))
+    return columns[0], tuple(table.column_names[1:]), values
