@@ -158,7 +158,7 @@ def feeder_from_tables(
     _check_unique_names(parts)
     source = _source(parts, folder, source_bus, source_kv_ll)
     buses = _walk(parts, source, _coordinates(tables["bus_coords"]))
-    loads = _loads(buses, [*tables["spot_loads"]]) + _loads(buses, spread)
+    loads = _loads(buses, tables["spot_loads"], "load") + _loads(buses, spread, "spread")
     return Feeder(
         name=name or folder.name,
         source=source,
@@ -477,7 +477,7 @@ def _bus_of(row: Row, buses: Mapping[str, Bus]) -> Bus:
     return buses[name]
 
 
-def _loads(buses: Mapping[str, Bus], rows: Sequence[Row]) -> list[Load]:
+def _loads(buses: Mapping[str, Bus], rows: Sequence[Row], prefix: str) -> list[Load]:
     """One load per phase (wye) or phase pair (delta: a = A-B, b = B-C, c = C-A)."""
     loads: dict[str, Load] = {}
     for row in rows:
@@ -492,7 +492,7 @@ def _loads(buses: Mapping[str, Bus], rows: Sequence[Row]) -> list[Load]:
             nodes = (i + 1,) if connection == "wye" else (i + 1, (i + 1) % 3 + 1)
             _check_phases(row, f"kw_{letter}", bus, nodes)
             kv = bus.base_kv_ln * (1.0 if connection == "wye" else np.sqrt(3.0))
-            name = f"load_{bus.name}{letter}"
+            name = f"{prefix}_{bus.name}{letter}"
             if name in loads:
                 raise row.error(
                     "bus",

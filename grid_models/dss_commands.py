@@ -1,0 +1,142 @@
+"""The OpenDSS commands that build a circuit from a `Feeder`. Text only: no engine here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.feeder import Capacitor, Der, Feeder, Line, Load, Regulator, Switch, Transformer
+
+# Constant-power loads must stay so over the whole range of interest; OpenDSS's own limits of 0.95
+# and 1.05 turn them into impedances inside it.
+LOAD_V_MIN_PU, LOAD_V_MAX_PU = 0.7, 1.3
+# A stiff source and an ideal switch need some impedance for the admittance matrix to exist.
+STIFF_OHM = 1e-6
+SWITCH_OHM = 1e-4
+# Stand-ins for the impedance-free regulator of the IEEE documents: 0.001 % on 10 MVA.
+REGULATOR_KVA, REGULATOR_X_PCT = 10000.0, 0.001
+BASE_HZ = 60.0
+_LOAD_MODEL = {"PQ": 1, "Z": 2, "I": 5}
+
+
+def feeder_commands(feeder: Feeder) -> list[str]:
+    """Return the commands that define the feeder's circuit, without its DERs.
+
+    Regulators come with their controls, which act only in a control mode other than off.
+    """
+    s = feeder.source
+    r, x = max(s.r_ohm, STIFF_OHM), max(s.x_ohm, STIFF_OHM)
+    commands = [
+        "clear",
+        f"new circuit.feeder bus1={s.bus} basekv={s.base_kv_ll!r} pu={s.v_pu!r} "
+        f"angle={s.angle_deg!r} r1={r!r} x1={x!r} r0={r!r} x0={x!r}",
+    ]
+    commands += [_line(line) for line in feeder.lines if line.closed]
+    commands += [_switch(switch) for switch in feeder.switches]
+    commands += [f"open line.{s.name} 1" for s in feeder.switches if not s.closed]
+    commands += [_transformer(transformer) for transformer in feeder.transformers]
+    for regulator in feeder.regulators:
+        kv_ln = feeder.buses[regulator.from_bus].base_kv_ln
+        commands += _regulator(regulator, kv_ln)
+    commands += [_capacitor(bank) for bank in feeder.capacitors if bank.closed]
+    commands += [_load(load) for load in feeder.loads]
+    return commands
+
+
+def der_command(element: str, der: Der, base_kv_ln: float) -> str:
+    """Return the command for a constant-power injection: a load of negative power, at rest.
+
+    A load is the engine's cheapest constant-power element and keeps its power from 0.7 to
+    1.3 pu, as the loads do.
+    """
+    n = len(der.phases)
+    kv = base_kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    return (
+        f'new "load.{element}" bus1={_at(der.bus, der.phases)} phases={n} conn=wye kv={kv!r} '
+        f"model=1 kw=0 kvar=0 vminpu={LOAD_V_MIN_PU} vmaxpu={LOAD_V_MAX_PU}"
+    )
+
+
+def _at(bus: str, nodes: Iterable[int]) -> str:
+    return ".".join([bus, *(str(n) for n in nodes)])
+
+
+def _matrix(values: NDArray[np.float64]) -> str:
+    rows = (" ".join(repr(float(v)) for v in row) for row in values)
+    return "[" + " | ".join(rows) + "]"
+
+
+def _line(line: Line) -> str:
+    n = len(line.phases)
+    # A section of no length still needs an invertible matrix.
+    z = line.z_ohm if np.all(np.abs(np.diag(line.z_ohm)) > 1e-9) else SWITCH_OHM * np.eye(n)
+    c_nf = line.b_us * 1e3 / (2.0 * math.pi * BASE_HZ)
+    return (
+        f'new "line.{line.name}" bus1={_at(line.from_bus, line.phases)} '
+        f"bus2={_at(line.to_bus, line.phases)} phases={n} length=1 units=none "
+        f"rmatrix={_matrix(z.real)} xmatrix={_matrix(z.imag)} cmatrix={_matrix(c_nf)}"
+    )
+
+
+def _switch(switch: Switch) -> str:
+    return (
+        f'new "line.{switch.name}" bus1={_at(switch.from_bus, switch.phases)} '
+        f"bus2={_at(switch.to_bus, switch.phases)} phases={len(switch.phases)} length=1 "
+        f"units=none r1={SWITCH_OHM} r0={SWITCH_OHM} x1=0 x0=0 c1=0 c0=0"
+    )
+
+
+def _transformer(transformer: Transformer) -> str:
+    names = ("xhl", "xht", "xlt")
+    x = " ".join(f"{k}={v!r}" for k, v in zip(names, transformer.x_pct, strict=False))
+    text = (
+        f'new "transformer.{transformer.name}" phases={transformer.n_phases} '
+        f"windings={len(transformer.windings)} {x}"
+    )
+    for number, w in enumerate(transformer.windings, start=1):
+        text += (
+            f" wdg={number} bus={_at(w.bus, w.nodes)} conn={w.connection} kv={w.kv!r} "
+            f"kva={w.kva!r} %r={w.r_pct!r} tap={w.tap_pu!r}"
+        )
+    return text
+
+
+def _regulator(regulator: Regulator, kv_ln: float) -> list[str]:
+    n = len(regulator.phases)
+    kv = kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    phase = regulator.phases.index(regulator.monitored_phase) + 1
+    buses = f"{_at(regulator.from_bus, regulator.phases)} {_at(regulator.to_bus, regulator.phases)}"
+    return [
+        f'new "transformer.{regulator.name}" phases={n} windings=2 buses=[{buses}] '
+        f"conns=[wye wye] kvs=[{kv!r} {kv!r}] kvas=[{REGULATOR_KVA} {REGULATOR_KVA}] "
+        f"xhl={REGULATOR_X_PCT} %loadloss=0.00001 ppm=0 taps=[1 {regulator.tap_pu!r}]",
+        f'new "regcontrol.{regulator.name}" transformer={regulator.name} winding=2 '
+        f"vreg={regulator.v_set_v!r} band={regulator.bandwidth_v!r} ptratio={regulator.pt_ratio!r} "
+        f"ctprim={regulator.ct_primary_a!r} r={regulator.r_set_v!r} x={regulator.x_set_v!r} "
+        f"ptphase={phase}",
+    ]
+
+
+def _capacitor(bank: Capacitor) -> str:
+    n = len(bank.phases)
+    kv = bank.kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    n = 1 if bank.connection == "delta" and n == 2 else n
+    # A bank of negative kvar is how a shunt reactor is kept.
+    kind = "capacitor" if bank.kvar >= 0.0 else "reactor"
+    return (
+        f'new "{kind}.{bank.name}" bus1={_at(bank.bus, bank.phases)} phases={n} '
+        f"conn={bank.connection} kv={kv!r} kvar={abs(bank.kvar)!r}"
+    )
+
+
+def _load(load: Load) -> str:
+    # OpenDSS counts a two-node delta as one phase.
+    n = 1 if load.connection == "delta" and len(load.phases) == 2 else len(load.phases)
+    return (
+        f'new "load.{load.name}" bus1={_at(load.bus, load.phases)} phases={n} '
+        f"conn={load.connection} kv={load.kv!r} model={_LOAD_MODEL[load.model]} kw={load.kw!r} "
+        f"kvar={load.kvar!r} vminpu={LOAD_V_MIN_PU} vmaxpu={LOAD_V_MAX_PU}"
+    )
