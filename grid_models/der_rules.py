@@ -97,8 +97,14 @@ class DerRule:
         _require_choice("kind", self.kind, get_args(DerKind))
         if isinstance(self.at, str):
             _require_choice("at", self.at, get_args(SiteRule))
-        elif not self.at:
-            raise DerError("at is empty", where="DER rule", expected="at least one bus name")
+        elif not isinstance(self.at, Sequence) or not self.at:
+            raise DerError(
+                f"at is {self.at!r}",
+                where="DER rule",
+                expected=f"{_listed(SiteRule)} or a list of buses",
+            )
+        if not isinstance(self.seed, int):
+            raise DerError(f"seed is {self.seed!r}", where="DER rule", expected="a whole number")
         if self.share is not None:
             _require_choice("share", self.share, ("load", "equal"))
         _require_range("fraction", self.fraction, 0.0, 1.0, open_below=True)

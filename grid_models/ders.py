@@ -96,7 +96,9 @@ class DerFleet:
         self._index_kinds()
         self._pv_rating = self.p_high_kw[self._pv].copy()
         self._p_rating_low, self._p_rating_high = self.p_low_kw.copy(), self.p_high_kw.copy()
-        self._nan_is_free = np.array([d.kind not in ("battery", "inverter") for d in self.ders])
+        self._nan_is_free = np.array(
+            [d.kind not in ("battery", "inverter") for d in self.ders], dtype=bool
+        )
         self._p_set = np.where(self._nan_is_free, np.nan, 0.0)
         self._q_set = np.zeros(n)
         self._p_kw = np.zeros(n)
@@ -335,12 +337,16 @@ def _check_ders(ders: Sequence[Der]) -> None:
             fault = "finite ratings, kva and energy_kwh not negative"
         elif der.p_min_kw > der.p_max_kw:
             fault = "p_min_kw <= p_max_kw"
-        elif der.kind in ("pv", "house") and der.p_max_kw * der.p_min_kw != 0.0:
-            fault = "p_min_kw = 0 for PV, p_max_kw = 0 for houses"
-        elif der.kind == "battery" and not (der.energy_kwh > 0.0 and der.p_min_kw <= 0.0):
+        elif der.kind == "pv" and der.p_min_kw != 0.0:
+            fault = "p_min_kw = 0 <= p_max_kw for PV"
+        elif der.kind == "battery" and not (
+            der.energy_kwh > 0.0 and der.p_min_kw <= 0.0 <= der.p_max_kw
+        ):
             fault = "a battery with energy_kwh > 0 and p_min_kw <= 0 <= p_max_kw"
         elif der.kind in ("house", "flexible_load") and (der.p_max_kw > 0.0 or der.count < 1):
-            fault = "a load: p_max_kw <= 0, count >= 1"
+            fault = "a load: p_min_kw <= p_max_kw <= 0, count >= 1"
+        elif der.kind == "house" and der.p_max_kw != 0.0:
+            fault = "p_max_kw = 0 for a house"
         if fault:
             raise DerError("ratings are impossible", where=f"DER '{der.name}'", expected=fault)
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from grid_models.errors import ProfileError
 
@@ -100,6 +99,9 @@ class LoadDiversity:
         self._right = self._left
 
     def _lattice(self, index: int) -> NDArray[np.float64]:
+        # Imported late: placing DERs needs only the hash above, and scipy.special is slow to load.
+        from scipy.special import ndtri
+
         normal: NDArray[np.float64] = ndtri(hashed_uniform(self._keys, index))
         return self.rel_std * normal
 

@@ -208,7 +208,7 @@ def check_columns(columns: Mapping[str, Array], where: str, first_row: int = 1) 
         if wrong.any():
             i = int(np.argmax(wrong))
             raise ProfileError(
-                f"{values[i]:g} is out of range, probably another unit",
+                f"{values[i]:g} is out of range (another unit?)",
                 where=at.format(i + first_row),
                 expected=f"{_MEANING[name]}, from {low:g} to {high:g}",
             )

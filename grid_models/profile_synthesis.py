@@ -136,11 +136,16 @@ def _clear_sky_index(n: int, kind: str, seed: int) -> Array:
     return _smooth(index, SMOOTHING_S)
 
 
+def _fade(time_s: Array) -> Array:
+    """Return 1 by day and 0 at midnight, so that noise drawn day by day meets without a jump."""
+    return np.minimum(1.0, np.minimum(time_s, DAY_S - time_s) / 1800.0)
+
+
 def _temperature(time_s: Array, kind: str, seed: int, mean_c: float, amplitude_k: float) -> Array:
     """Return outdoor temperature at 1 s: a daily wave, highest at 15 h, plus slow weather noise."""
     wave = np.cos(2.0 * np.pi * (time_s / 3600.0 - 15.0) / 24.0)
     noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "temperature"), len(time_s), 7200.0), 300)
-    return mean_c + SKIES[kind].swing * amplitude_k * wave + 0.5 * noise
+    return mean_c + SKIES[kind].swing * amplitude_k * wave + 0.5 * noise * _fade(time_s)
 
 
 def _load(time_s: Array, seed: int, peak_pu: float) -> Array:
@@ -149,7 +154,7 @@ def _load(time_s: Array, seed: int, peak_pu: float) -> Array:
     shape = CubicSpline(hours, (*LOAD_BY_HOUR, LOAD_BY_HOUR[0]), bc_type="periodic")
     base: Array = np.asarray(shape((time_s / 3600.0) % 24.0), dtype=np.float64)
     noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "load"), len(time_s), 600.0), 30)
-    return peak_pu * base * np.exp(0.015 * noise)
+    return peak_pu * base * np.exp(0.015 * noise * _fade(time_s))
 
 
 def _price(time_s: Array, seed: int) -> Array:
