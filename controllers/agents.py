@@ -272,7 +272,8 @@ class AgentGroup(ABC):
         """Advance every hosted agent by one step; see `controllers.protocol.Controller`."""
         self._deliver(mail)
         for name, held in self._held.items():
-            held[:] = np.where(np.isfinite(inputs[name]), inputs[name], held)
+            given = inputs.get(name, held)  # a port that is not required may be left out
+            held[:] = np.where(np.isfinite(given), given, held)
         outputs = {port.name: np.empty(len(port.labels)) for port in self.outputs}
         links: list[int] = []
         rounds: list[int] = []

@@ -34,10 +34,16 @@ class Post:
     duplication: float = 0.0
     seed: int = 0
 
-    def draw(self, link_key: str, step: int, purpose: str) -> float:
-        """Return a number in [0, 1) that depends on nothing but its arguments and the seed."""
-        text = f"{self.seed}|{link_key}|{step}|{purpose}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2.0**64
+    def draw(self, link_key: str, step: int, number: int) -> tuple[float, ...]:
+        """Return four numbers in [0, 1) that depend on nothing but the arguments and the seed."""
+        text = f"{self.seed}|{link_key}|{step}|{number}".encode()
+        digest = hashlib.blake2b(text, digest_size=32).digest()
+        return tuple(int.from_bytes(digest[i : i + 8], "big") / 2.0**64 for i in range(0, 32, 8))
+
+    @property
+    def perfect(self) -> bool:
+        """Whether mail passes at once, once and always."""
+        return not (self.loss or self.max_delay_steps or self.duplication)
 
 
 class MailLoop:
@@ -108,15 +114,17 @@ class MailLoop:
         rows = np.split(mail.values, np.cumsum(widths)[:-1]) if widths else []
         for link, number, row in zip(mail.link, mail.round, rows, strict=True):
             key = host.links_out[link].key
-            tag = f"{number}"
-            if self.post.draw(key, step, f"loss{tag}") < self.post.loss:
-                continue
             target, at = self._inbound[key]
-            copies = 1 + (self.post.draw(key, step, f"twice{tag}") < self.post.duplication)
-            for copy in range(copies):
-                share = self.post.draw(key, step, f"delay{tag}.{copy}")
+            message = (at, int(number), row.copy())
+            if self.post.perfect:
+                self._due[target, step + 1].append(message)
+                continue
+            lost, twice, *delays = self.post.draw(key, step, int(number))
+            if lost < self.post.loss:
+                continue
+            for share in delays[: 1 + (twice < self.post.duplication)]:
                 due = step + 1 + int(share * (self.post.max_delay_steps + 1))
-                self._due[target, due].append((at, int(number), row.copy()))
+                self._due[target, due].append(message)
 
 
 def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:

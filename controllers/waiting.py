@@ -164,7 +164,7 @@ class BarrierMailbox(Mailbox):
         if number < self._next[link]:
             return
         buffer = self._waiting[link]
-        buffer[number] = values
+        buffer.setdefault(number, values)
         # Two peers that both wait are never further apart than one round, so a larger gap means a
         # free-running peer that will not repeat what we missed: go on with what it says now.
         if number > self._next[link] + 1:
