@@ -8,7 +8,17 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from grid_models.feeder import Capacitor, Der, Feeder, Line, Load, Regulator, Switch, Transformer
+from grid_models.feeder import (
+    Bus,
+    Capacitor,
+    Der,
+    Feeder,
+    Line,
+    Load,
+    Regulator,
+    Switch,
+    Transformer,
+)
 
 # Constant-power loads must stay so over the whole range of interest; OpenDSS's own limits of 0.95
 # and 1.05 turn them into impedances inside it.
@@ -46,18 +56,47 @@ def feeder_commands(feeder: Feeder) -> list[str]:
     return commands
 
 
-def der_command(element: str, der: Der, base_kv_ln: float) -> str:
+def der_command(element: str, der: Der, bus: Bus, *, floating: bool) -> str:
     """Return the command for a constant-power injection: a load of negative power, at rest.
 
     A load is the engine's cheapest constant-power element and keeps its power from 0.7 to
-    1.3 pu, as the loads do.
+    1.3 pu, as the loads do. On a bus without a path to ground (`floating_buses`) phase-to-ground
+    power has no meaning, so there the resource sits between its phases, a single-phase one
+    between its phase and the next.
     """
-    n = len(der.phases)
-    kv = base_kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    nodes = der.phases
+    conn, n = "wye", len(nodes)
+    kv = bus.base_kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    if floating and len(bus.phases) > 1:
+        if n == 1:
+            place = bus.phases.index(nodes[0])
+            nodes = (nodes[0], bus.phases[(place + 1) % len(bus.phases)])
+        conn, n = "delta", (3 if len(nodes) == 3 else 1)
+        kv = bus.base_kv_ln * math.sqrt(3.0)
     return (
-        f'new "load.{element}" bus1={_at(der.bus, der.phases)} phases={n} conn=wye kv={kv!r} '
+        f'new "load.{element}" bus1={_at(bus.name, nodes)} phases={n} conn={conn} kv={kv!r} '
         f"model=1 kw=0 kvar=0 vminpu={LOAD_V_MIN_PU} vmaxpu={LOAD_V_MAX_PU}"
     )
+
+
+def floating_buses(feeder: Feeder) -> set[str]:
+    """Return the buses that no conducting path ties to ground (behind delta windings only)."""
+    group = {bus: bus for bus in feeder.buses}
+
+    def root(bus: str) -> str:
+        while group[bus] != bus:
+            group[bus] = group[group[bus]]
+            bus = group[bus]
+        return bus
+
+    for edge in (*feeder.lines, *feeder.switches, *feeder.regulators):
+        group[root(edge.from_bus)] = root(edge.to_bus)
+    grounded = {root(feeder.source.bus)} if feeder.source.bus in group else set()
+    for transformer in feeder.transformers:
+        for w in transformer.windings:
+            if w.connection == "wye" and 0 in w.nodes:
+                grounded.add(root(w.bus))
+    return {bus for bus in feeder.buses if root(bus) not in grounded}
 
 
 def _at(bus: str, nodes: Iterable[int]) -> str:

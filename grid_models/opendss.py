@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grid_models import dss_reader, dss_script
 from grid_models.catalog import require_model_path, shipped_feeders
-from grid_models.dss_commands import der_command, feeder_commands
+from grid_models.dss_commands import der_command, feeder_commands, floating_buses
 from grid_models.errors import FeederateError, FeederError, PowerFlowError, nearest_name
 from grid_models.feeder import Der, Feeder
 
@@ -232,10 +232,11 @@ class Circuit:
         """Add the DERs and bind every array to the engine's objects."""
         engine = self._engine
         elements = []
+        floating = floating_buses(feeder) if feeder.ders else set()
         for i, der in enumerate(feeder.ders):
-            bus = _check_der(der, feeder)
+            bus = feeder.buses[_check_der(der, feeder)]
             elements.append(f"{_DER_PREFIX}{i}")
-            engine.command(der_command(elements[-1], der, feeder.buses[bus].base_kv_ln))
+            engine.command(der_command(elements[-1], der, bus, floating=bus.name in floating))
         self.feeder = feeder
         self.node_labels: tuple[str, ...] = feeder.node_labels
         self._base_v = np.array(
