@@ -72,7 +72,7 @@ class SignalWriter:
     def flush(self) -> None:
         """Hand everything recorded so far to the operating system."""
         if self._filled:
-            columns = [pa.array(row[: self._filled]) for row in self._buffer]
+            columns = [_arrow(row[: self._filled]) for row in self._buffer]
             self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
             self._filled = 0
         self._flush()
@@ -91,6 +91,17 @@ class SignalWriter:
         finally:
             self._file.close()
         finalise(self._stem)
+
+
+def _arrow(row: FloatArray) -> Any:
+    """Wrap a contiguous row without a copy; `pa.array` would import pandas to look at it."""
+    return pa.Array.from_buffers(pa.float64(), len(row), [None, pa.py_buffer(row)])
+
+
+def _numpy(array: Any) -> FloatArray:
+    """View a float64 Arrow array without nulls; `to_numpy` would import pandas."""
+    buffer = np.frombuffer(array.buffers()[1], dtype=np.float64)
+    return buffer[array.offset : array.offset + len(array)]
 
 
 def _with(stem: Path, suffix: str) -> Path:
@@ -174,6 +185,37 @@ def signal_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
+def signal_labels(folder: Path, name: str) -> tuple[str, ...]:
+    """Return the labels of a recorded signal."""
+    stem = folder / name
+    if _with(stem, TABLE).exists():
+        schema = pq.read_schema(_with(stem, TABLE))
+    elif _with(stem, STREAM).exists():
+        schema = _stream_schema(_with(stem, STREAM)) or pa.schema([("time_s", pa.float64())])
+    else:
+        raise FileNotFoundError(f"{stem}: no such signal; have {signal_names(folder)}")
+    return tuple(schema.names[1:])
+
+
+def signal_batches(
+    folder: Path, name: str, rows: int = 4096
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield (time_s (n,), values (n, n_labels)) piece by piece, so that a long run fits in memory.
+
+    Reads a finished run's table, or the stream that a killed run left.
+    """
+    stem = folder / name
+    signal_labels(folder, name)
+    if _with(stem, TABLE).exists():
+        batches = pq.ParquetFile(_with(stem, TABLE)).iter_batches(rows)
+    else:
+        batches = _batches(_with(stem, STREAM))
+    for batch in batches:
+        columns = [_numpy(column) for column in batch.columns]
+        values = np.column_stack(columns[1:]) if columns[1:] else np.empty((batch.num_rows, 0))
+        yield columns[0], values
+
+
 def read_signal(folder: Path, name: str) -> tuple[FloatArray, tuple[str, ...], FloatArray]:
     """Read a recorded signal, of a finished or of a killed run.
 
@@ -183,16 +225,12 @@ def read_signal(folder: Path, name: str) -> tuple[FloatArray, tuple[str, ...], F
     labels : tuple of str
     values : float64 (n_steps, n_labels)
     """
-    stem = folder / name
-    table_path = _with(stem, TABLE)
-    if table_path.exists():
-        table = pq.read_table(table_path)
-    else:
-        stream = _with(stem, STREAM)
-        if not stream.exists():
-            raise FileNotFoundError(f"{stem}: no such signal; have {signal_names(folder)}")
-        schema = _stream_schema(stream) or pa.schema([("time_s", pa.float64())])
-        table = pa.Table.from_batches(list(_batches(stream)), schema)
-    columns = [column.to_numpy() for column in table.columns]
-    values = np.column_stack(columns[1:]) if columns[1:] else np.empty((table.num_rows, 0))
-    return columns[0], tuple(table.column_names[1:]), values
+    labels = signal_labels(folder, name)
+    batches = list(signal_batches(folder, name))
+    if not batches:
+        return np.empty(0), labels, np.empty((0, len(labels)))
+    return (
+        np.concatenate([time_s for time_s, _ in batches]),
+        labels,
+        np.concatenate([values for _, values in batches]),
+    )
