@@ -48,7 +48,7 @@ class Progress:
 
     def hung(self, limit_s: float) -> int | None:
         """Return the federate that has computed one step for longer than `limit_s`, if any."""
-        since = self._table[:, _BUSY_SINCE]
+        since = self._table[:, _BUSY_SINCE].copy()  # the federates go on writing
         busy = since > 0
         if not busy.any():
             return None

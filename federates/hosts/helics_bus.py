@@ -27,6 +27,7 @@ from federates.wiring import FederateWiring
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
 _ERROR_CODE = 3
+_SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ class Broker:
 
     def global_error(self, message: str) -> None:
         """End the federation: every federate's next or pending request fails."""
-        with contextlib.suppress(h.HelicsException):
-            h.helicsBrokerGlobalError(self._broker, _ERROR_CODE, message)
+        # pyhelics passes the text on without encoding it, which the C library refuses.
+        err = h.helicsErrorInitialize()
+        lib.helicsBrokerGlobalError(self._broker.handle, _ERROR_CODE, message.encode(), err)
 
     def connected(self) -> bool:
         """Whether the broker still serves a federation."""
@@ -160,6 +162,8 @@ class HelicsBus:
         h.helicsFederateInfoSetTimeProperty(info, offset, to_s(timing.offset_ns))
         # A grant earlier than asked for would reorder the step; values wait for the next grant.
         h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
+        # Its own messages would land on standard output; failures are reported by us.
+        h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
         mailing = bool(federate.links_in or federate.links_out)
         create = h.helicsCreateCombinationFederate if mailing else h.helicsCreateValueFederate
         self._fed = create(federate.name, info)
