@@ -23,6 +23,7 @@ Real = NDArray[np.float64]
 Columns = dict[int, int]
 
 _RANK_TOLERANCE = 1e-9
+_PHASES = 3
 
 
 def edge_law(
@@ -154,7 +155,7 @@ def _put(
     m: Real, row: int, coil: tuple[int, int], columns: Columns, value: float, name: str
 ) -> None:
     for node, sign in zip(coil, (1.0, -1.0), strict=True):
-        if node > 0:
+        if 0 < node <= _PHASES:  # node 4 is a neutral: taken as ground
             if node not in columns:
                 raise TopologyError(
                     f"transformer '{name}' connects to phase {node}, which is not fed",

@@ -252,13 +252,13 @@ def _add_shunts(feeder: Feeder, build: NetworkBuilder) -> None:
 
 def terminal_pairs(phases: tuple[int, ...], connection: str) -> list[tuple[int, ...]]:
     """Return the terminals of each single-phase part: (a,) to ground, or (a, b)."""
-    if connection == "wye":
+    if connection == "wye" or len(phases) == 1:  # one delta terminal: the other is at ground
         return [(p,) for p in phases]
     if len(phases) == 2:
         return [phases]
     if len(phases) == 3:
         return [(phases[k], phases[(k + 1) % 3]) for k in range(3)]
-    raise FeederError(f"a delta connection on phase(s) {phases}", expected="two or three phases")
+    raise FeederError(f"a delta connection on phases {phases}", expected="at most three phases")
 
 
 def _finish(feeder: Feeder, build: NetworkBuilder) -> Network:

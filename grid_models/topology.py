@@ -6,6 +6,7 @@ regulators, say, are one edge), so banks of single-phase units count as radial.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -227,7 +228,7 @@ def _check_no_loop(
         return
     u, v = (int(i) for i in closing[0])
     loop = [*_up_to_common(parent, u, v), *reversed(_up_to_common(parent, v, u))]
-    hops = [*zip(loop, loop[1:], strict=False), (u, v)]
+    hops = [*itertools.pairwise(loop), (u, v)]
     found = [e.name for a, b in hops if a != b for e in pairs.get((min(a, b), max(a, b)), [])]
     raise TopologyError(
         f"the feeder is meshed: {len(closing)} loop(s), one through {_listed(found)} "
