@@ -250,13 +250,16 @@ class AgentGroup(ABC):
 
     @classmethod
     @abstractmethod
-    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
-        """Return the names of all agents, hosted anywhere."""
+    def agents(cls, site: ControlSite, *args: Any, **options: Any) -> tuple[str, ...]:
+        """Return the names of all agents, hosted anywhere.
+
+        (`args` and `options` only let type checkers accept a subclass that names its options.)
+        """
 
     @classmethod
     @abstractmethod
     def build(
-        cls, site: ControlSite, hosted: Sequence[str], **options: Any
+        cls, site: ControlSite, hosted: Sequence[str], *args: Any, **options: Any
     ) -> Sequence[IterativeAgent]:
         """Return the agents named in `hosted`, in that order, from what the site says."""
 
