@@ -220,7 +220,7 @@ def _meeting_places(
     u, v = sparse.triu(graph, k=1).tocoo().coords
     both = separates[u] & separates[v]
     direct = attached[:, u[both]] + attached[:, v[both]]
-    meets = sparse.csr_array(sparse.hstack([through, direct]), dtype=np.int64)
+    meets = sparse.csr_array(sparse.hstack([through, direct]).astype(np.int64))
     return meets, attached
 
 

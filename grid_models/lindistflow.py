@@ -134,7 +134,8 @@ class LinDistFlow:
         """
         flat = FlatLinearisation(self.network)
         s = self._node_va(p_kw, q_kvar)[:, 0]
-        nominal = self._gather @ self._loads.injection_va(flat.voltage[self.network.node])
+        at_labels = self._loads.injection_va(flat.voltage[self.network.node])
+        nominal: NDArray[np.complex128] = np.asarray(self._gather @ at_labels)
         law = TangentLinearisation(self.network, self._loads, s - nominal, s)
         return LinDistFlow(self.feeder, self.tree, self.network, self._loads, self.phases, law)
 

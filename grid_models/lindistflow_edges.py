@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,12 +97,16 @@ def _eliminate_rows(a: Real, b: Real, zr: Complex, *, floating: bool) -> tuple[C
         zr = np.block([[zr, np.zeros((len(zr), 1))], [np.zeros((1, len(zr))), level / n]])
     if len(b) == n:
         inverse = np.linalg.inv(b)
-        return (inverse @ a).astype(np.complex128), inverse @ zr @ inverse.T
+        return _complex(inverse @ a), _complex(inverse @ zr @ inverse.T)
     # More rows than voltages (closed delta, parallel units): weigh the rows by admittance.
     floor = 1e-9 * max(1.0, float(np.abs(zr).max()))
     y = np.linalg.inv(zr + floor * np.eye(len(zr)))
     z = np.linalg.inv(b.T @ y @ b)
-    return z @ b.T @ y @ a, z
+    return _complex(z @ b.T @ y @ a), _complex(z)
+
+
+def _complex(values: NDArray[Any]) -> Complex:
+    return np.asarray(values, dtype=np.complex128)
 
 
 def _rows(

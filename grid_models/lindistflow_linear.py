@@ -54,6 +54,7 @@ class FlatLinearisation:
 
     def __init__(self, network: Network) -> None:
         self._lower = _unit_lower_lu(network)
+        self._upper = _unit_lower_lu(network, transposed=True)
         self._impedance = network.impedance
         self.voltage: Complex = self._lower.solve(network.source_v)
         nominal = network.base_v * np.exp(1j * np.angle(self.voltage))
@@ -65,7 +66,7 @@ class FlatLinearisation:
         """Return the change of the squared voltages for injections (m, k)."""
         reference = self.voltage[:, None]
         injected = np.conj(s_va / reference)
-        flow = self._lower.solve(np.asarray(injected, dtype=np.complex128), trans="H")
+        flow = np.conj(self._upper.solve(np.conj(injected)))
         rise = self._lower.solve(self._impedance @ flow)
         return np.asarray(2.0 * (reference.real * rise.real + reference.imag * rise.imag))
 
@@ -114,8 +115,8 @@ class TangentLinearisation:
         v: Complex = _unit_lower_lu(network).solve(network.source_v)
         c = self._loads.terminals
         for _ in range(_MAX_ITERATIONS):
-            drawn = np.conj(self._constant_va / (c @ v))
-            new = lu.solve(source + np.conj(self._extra_va / v) - c.T @ drawn)
+            drawn = c.T @ np.conj(self._constant_va / np.asarray(c @ v))
+            new = lu.solve(source + np.conj(self._extra_va / v) - np.asarray(drawn))
             change = float(np.abs((new - v) / network.base_v).max())
             v = new
             if change < _TOLERANCE_PU:
@@ -131,7 +132,8 @@ class TangentLinearisation:
     def _real_jacobian(self, nodal: sparse.csr_array) -> sparse.csr_array:
         c, v = self._loads.terminals, self.voltage
         wye = sparse.diags_array(np.conj(self._extra_va) / np.conj(v) ** 2)
-        parts = sparse.diags_array(np.conj(self._constant_va) / np.conj(c @ v) ** 2)
+        across: Complex = np.asarray(c @ v)
+        parts = sparse.diags_array(np.conj(self._constant_va) / np.conj(across) ** 2)
         d = sparse.csr_array(wye - c.T @ parts @ c)
         blocks = [
             [nodal.real + d.real, d.imag - nodal.imag],
@@ -145,14 +147,15 @@ def nodal_equations(network: Network) -> tuple[sparse.csr_array, Complex]:
     eye = sparse.eye_array(network.size, format="csr", dtype=np.complex128)
     lower = eye - network.transfer
     upward = sparse.csr_array(lower.conj().T @ _inverse_blocks(network))
-    return sparse.csr_array(upward @ lower + network.shunt), upward @ network.source_v
+    return sparse.csr_array(upward @ lower + network.shunt), np.asarray(upward @ network.source_v)
 
 
-def _unit_lower_lu(network: Network) -> SuperLU:
-    """Factor I - T, which is its own L: no fill, no pivoting."""
+def _unit_lower_lu(network: Network, *, transposed: bool = False) -> SuperLU:
+    """Factor I - T (or its transpose), which is triangular already: no fill, no pivoting."""
     eye = sparse.eye_array(network.size, dtype=np.complex128)
-    lower = sparse.csc_array(eye - network.transfer)
-    return splu(lower, permc_spec="NATURAL", diag_pivot_thresh=0.0)
+    lower = eye - network.transfer
+    factor = sparse.csc_array(lower.T if transposed else lower)
+    return splu(factor, permc_spec="NATURAL", diag_pivot_thresh=0.0)
 
 
 def _inverse_blocks(network: Network) -> sparse.csr_array:

@@ -43,8 +43,9 @@ class LoadSet:
 
     def injection_va(self, label_v: Complex) -> Complex:
         """Return nominal injections by label, delta parts split by the voltages `label_v`."""
-        current = self.power_va / (self.labels @ label_v)
-        return -label_v * (self.labels.T @ current)
+        across: Complex = np.asarray(self.labels @ label_v)
+        drawn: Complex = np.asarray(self.labels.T @ (self.power_va / across))
+        return np.asarray(-label_v * drawn)
 
     def shunt(self) -> sparse.csr_array:
         """Return the nodal admittance of the share that goes with the squared voltage."""

@@ -193,7 +193,8 @@ def three_phase_network(
     build = NetworkBuilder()
     source = feeder.source
     root = feeder.buses[source.bus]
-    z0 = source_impedance(feeder, with_source_impedance) * np.eye(len(root.phases))
+    ohm = source_impedance(feeder, with_source_impedance)
+    z0 = np.diag(np.full(len(root.phases), ohm))
     build.add_root(root.name, root.phases, _source_volts(feeder), z0, _base_v(root))
     for i, name in enumerate(tree.buses[1:], start=1):
         bus, parent = feeder.buses[name], tree.buses[int(tree.parent[i])]
@@ -217,7 +218,8 @@ def _source_volts(feeder: Feeder) -> Complex:
     source = feeder.source
     magnitude = source.v_pu * source.base_kv_ll * 1e3 / sqrt(3)
     turn = magnitude * np.exp(1j * np.deg2rad(source.angle_deg)) * _ANGLES
-    return turn[[p - 1 for p in feeder.buses[source.bus].phases]]
+    phases = [p - 1 for p in feeder.buses[source.bus].phases]
+    return np.asarray(turn[phases], dtype=np.complex128)
 
 
 def _fed_phases(elements: Sequence[BranchElement], bus: Bus, live: Columns) -> tuple[int, ...]:
@@ -238,7 +240,7 @@ def _add_shunts(feeder: Feeder, build: NetworkBuilder) -> None:
         for bus in (line.from_bus, line.to_bus):
             live = build.columns.get(bus, {})
             used = [i for i, p in enumerate(line.phases) if p in live]
-            half = 0.5e-6j * np.asarray(line.b_us)[np.ix_(used, used)]
+            half = 0.5e-6j * np.asarray(line.b_us, dtype=np.complex128)[np.ix_(used, used)]
             build.add_shunt([live[line.phases[i]] for i in used], half)
     for cap in feeder.capacitors:
         if cap.closed:
