@@ -53,6 +53,12 @@ def feeder_commands(feeder: Feeder) -> list[str]:
         commands += _regulator(regulator, kv_ln)
     commands += [_capacitor(bank) for bank in feeder.capacitors if bank.closed]
     commands += [_load(load) for load in feeder.loads]
+    # With base voltages the engine measures its convergence against them. Without, against the
+    # voltage itself, which never settles on a bus that has none.
+    commands.append("makebuslist")
+    commands += [
+        f"setkvbase bus={bus.name} kvln={bus.base_kv_ln!r}" for bus in feeder.buses.values()
+    ]
     return commands
 
 

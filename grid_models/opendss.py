@@ -298,7 +298,7 @@ class Circuit:
                     where=f"circuit '{self.name}'",
                     expected=f"a solution within {MAX_ITERATIONS} iterations",
                 )
-            self._set_tolerance(10.0 * self.tolerance_pu)
+            self._set_tolerance(float(f"{10.0 * self.tolerance_pu:.0e}"))
         if self._gather is None:
             self._bind_nodes()
         v = self._voltages()

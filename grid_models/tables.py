@@ -449,20 +449,26 @@ def _walk(parts: _Parts, source: Source, xy: Mapping[str, tuple[float, float]]) 
             if there not in base_kv:
                 base_kv[there] = base_kv[here] if kv is None else kv
                 queue.append(there)
-    for edge in parts.edges:
-        dead = edge.to_bus if edge.to_bus not in base_kv else edge.from_bus
-        if edge.closed and dead not in base_kv:
-            column = "to_bus" if dead == edge.to_bus else "from_bus"
-            raise edge.row.error(
-                column,
-                f"bus '{dead}' is not connected to the source '{source.bus}'",
-                expected="a bus that closed elements lead to",
-                nearest=nearest_name(dead, base_kv),
-            )
+    _check_connected(parts, source, base_kv)
     return {
         bus: Bus(bus, tuple(sorted(phases[bus])), float(kv), *(xy.get(bus) or (None, None)))
         for bus, kv in base_kv.items()
     }
+
+
+def _check_connected(parts: _Parts, source: Source, reached: Mapping[str, float]) -> None:
+    """Complain of the bus at which a part that the source does not feed begins."""
+    dead = [e for e in parts.edges if e.closed and e.from_bus not in reached]
+    if not dead:
+        return
+    fed = {e.to_bus for e in parts.edges if e.closed}
+    edge = next((e for e in dead if e.from_bus not in fed), dead[0])
+    raise edge.row.error(
+        "from_bus",
+        f"bus '{edge.from_bus}' is not connected to the source '{source.bus}'",
+        expected="a bus that closed elements lead to",
+        nearest=nearest_name(edge.from_bus, reached),
+    )
 
 
 def _bus_of(row: Row, buses: Mapping[str, Bus]) -> Bus:

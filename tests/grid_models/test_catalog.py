@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from grid_models.catalog import load_feeder, shipped_feeders, shipped_folder
+from grid_models.errors import FeederError
+
+
+def test_every_shipped_feeder_has_a_line_of_description_and_loads() -> None:
+    feeders = shipped_feeders()
+    assert set(feeders) == {"ieee13", "ieee123"}
+    assert {p.name for p in shipped_folder("ieee13").parent.iterdir() if p.is_dir()} == set(feeders)
+    for name, text in feeders.items():
+        assert text
+        assert "\n" not in text
+        assert load_feeder(name).name == name
+        assert load_feeder(name.upper()).name == name
+
+
+def test_a_table_folder_is_a_model() -> None:
+    assert load_feeder(shipped_folder("ieee13")).node_labels == load_feeder("ieee13").node_labels
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(
+        FeederError, match=r"no such feeder; expected one of .*did you mean 'ieee13"
+    ):
+        load_feeder("iee13")
+    (tmp_path / "master.dss").write_text("clear\n")
+    with pytest.raises(FeederError, match=r"no such file; .*did you mean '.*master\.dss'"):
+        load_feeder(tmp_path / "mastr.dss")
