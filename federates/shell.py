@@ -6,6 +6,7 @@ publish, post, record.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from federates.run_store import RunStore
 from federates.signals import SignalWriter
 from federates.wiring import FederateWiring, Feed
 
+FLUSH_S = 1.0
 _NOISE_CHANNEL = 16
 
 
@@ -83,6 +85,7 @@ class Shell:
         self._held: list[Bundle] = []
         self._mail = Mail.empty()
         self._writers: list[tuple[str, SignalWriter]] = []
+        self._next_flush = time.monotonic() + FLUSH_S
         self._shapes = {p.name: (len(p.labels),) for p in federate.outputs}
         self._published = wiring.published
         for port in federate.outputs:
@@ -141,6 +144,8 @@ class Shell:
                     bus.send(peer, bundle)
         for name, writer in self._writers:
             writer.append(time_s, outputs[name])
+        if time.monotonic() > self._next_flush:
+            self.flush()
         self._progress.end(self._row)
 
     def _check(self, result: Step) -> None:
@@ -162,7 +167,8 @@ class Shell:
         return metrics
 
     def flush(self) -> None:
-        """Flush what is recorded, without closing it."""
+        """Hand what is recorded to the operating system; a kill loses only what came since."""
+        self._next_flush = time.monotonic() + FLUSH_S
         for _, writer in self._writers:
             writer.flush()
 
