@@ -34,7 +34,7 @@ from grid_models.lindistflow_network import Network
 _MAX_ITERATIONS = 100
 _TOLERANCE_PU = 1e-10
 # Series impedance floor of the nodal form, in pu on 1 MVA: an ideal regulator has none.
-_FLOOR_PU = 1e-6
+_FLOOR_PU = 1e-9
 _FLOOR_BASE_VA = 1e6
 
 
@@ -114,15 +114,16 @@ class TangentLinearisation:
         lu = splu(sparse.csc_array(nodal))
         v: Complex = _unit_lower_lu(network).solve(network.source_v)
         c = self._loads.terminals
-        for _ in range(_MAX_ITERATIONS):
-            drawn = c.T @ np.conj(self._constant_va / np.asarray(c @ v))
-            new = lu.solve(source + np.conj(self._extra_va / v) - np.asarray(drawn))
-            change = float(np.abs((new - v) / network.base_v).max())
-            v = new
-            if change < _TOLERANCE_PU:
-                return v
-            if not np.isfinite(change):
-                break
+        with np.errstate(all="ignore"):  # a diverging iteration ends in NaN, then in our error
+            for _ in range(_MAX_ITERATIONS):
+                drawn = c.T @ np.conj(self._constant_va / np.asarray(c @ v))
+                new = lu.solve(source + np.conj(self._extra_va / v) - np.asarray(drawn))
+                change = float(np.abs((new - v) / network.base_v).max())
+                v = new
+                if change < _TOLERANCE_PU:
+                    return v
+                if not np.isfinite(change):
+                    break
         raise PowerFlowError(
             f"no operating point found in {_MAX_ITERATIONS} iterations to linearise around",
             expected="injections that the feeder can carry; linearise flat (around=None) or "
@@ -167,7 +168,9 @@ def _inverse_blocks(network: Network) -> sparse.csr_array:
     blocks = np.zeros((len(starts), width, width), dtype=np.complex128)
     blocks[:, np.arange(width), np.arange(width)] = 1.0  # padding of narrower buses
     z = network.impedance.tocoo()
-    blocks[bus, within, within] = _FLOOR_PU * network.base_v**2 / _FLOOR_BASE_VA
+    floor = _FLOOR_PU * network.base_v**2 / _FLOOR_BASE_VA
+    ideal = np.abs(network.impedance.diagonal()) < floor
+    blocks[bus, within, within] = np.where(ideal, floor, 0.0)
     np.add.at(blocks, (bus[z.row], within[z.row], within[z.col]), z.data)
     inverse = np.linalg.inv(blocks)
     counts = np.bincount(bus)
