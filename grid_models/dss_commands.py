@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.errors import FeederError, nearest_name
 from grid_models.feeder import (
     Bus,
     Capacitor,
@@ -95,8 +96,11 @@ def floating_buses(feeder: Feeder) -> set[str]:
             bus = group[bus]
         return bus
 
-    for edge in (*feeder.lines, *feeder.switches, *feeder.regulators):
-        group[root(edge.from_bus)] = root(edge.to_bus)
+    ends = [(e.from_bus, e.to_bus) for e in feeder.lines]
+    ends += [(e.from_bus, e.to_bus) for e in feeder.switches]
+    ends += [(e.from_bus, e.to_bus) for e in feeder.regulators]
+    for a, b in ends:
+        group[root(a)] = root(b)
     grounded = {root(feeder.source.bus)} if feeder.source.bus in group else set()
     for transformer in feeder.transformers:
         for w in transformer.windings:
@@ -185,3 +189,41 @@ def _load(load: Load) -> str:
         f"conn={load.connection} kv={load.kv!r} model={_LOAD_MODEL[load.model]} kw={load.kw!r} "
         f"kvar={load.kvar!r} vminpu={LOAD_V_MIN_PU} vmaxpu={LOAD_V_MAX_PU}"
     )
+
+
+def check_der(der: Der, feeder: Feeder) -> str:
+    """Return the bus of a resource, lower-case, or complain that it has no place there."""
+    where = f"DER '{der.name}'"
+    bus = der.bus.lower()
+    if bus not in feeder.buses:
+        raise FeederError(
+            f"bus '{der.bus}' is not a bus of '{feeder.name}'",
+            where=where,
+            expected="a bus of the feeder",
+            nearest=nearest_name(der.bus, feeder.buses),
+        )
+    phases = feeder.buses[bus].phases
+    if not der.phases or not set(der.phases) <= set(phases):
+        raise FeederError(
+            f"bus '{der.bus}' does not have phases {der.phases}",
+            where=where,
+            expected=f"phases of {phases}",
+        )
+    return bus
+
+
+def element_names(feeder: Feeder, der_elements: Sequence[str]) -> dict[str, str]:
+    """Map a feeder's own names to the engine's; where two share a name the DER or load wins."""
+    names: dict[str, str] = {}
+    for kind, group in (
+        ("capacitor", feeder.capacitors),
+        ("transformer", feeder.regulators),
+        ("transformer", feeder.transformers),
+        ("line", feeder.switches),
+        ("line", feeder.lines),
+        ("load", feeder.loads),
+    ):
+        names |= {e.name.lower(): f"{kind}.{e.name}" for e in group}
+    for der, element in zip(feeder.ders, der_elements, strict=True):
+        names[der.name.lower()] = f"load.{element}"
+    return names

@@ -49,7 +49,6 @@ _DER_CLASSES: tuple[tuple[str, DerKind], ...] = (
     ("storage", "battery"),
     ("generator", "inverter"),
 )
-_DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 
 
 class ReadableEngine(Protocol):
@@ -91,7 +90,7 @@ def feeder_from_engine(engine: ReadableEngine, *, name: str, origin: str = "") -
         regulators=tuple(regulators),
         capacitors=tuple(reader.capacitors()),
         loads=tuple(reader.loads()),
-        ders=tuple(der for der, _ in _ders(engine) if der.bus in reader.buses),
+        ders=tuple(der for der, _ in ders_of(engine) if der.bus in reader.buses),
         origin=origin,
     )
 
@@ -108,18 +107,18 @@ class _Reader:
 
     def source(self) -> Source:
         """Return the first source in service."""
-        for _ in _each(self.dss.Vsources):
+        for _ in each(self.dss.Vsources):
             v = self.dss.Vsources
             bus = _terminals(self.dss)[0][0]
             r, x = (float(self.engine.command(f"? vsource.{v.Name()}.{k}")) for k in ("r1", "x1"))
-            return Source(bus, float(v.BasekV()), float(v.PU()), float(v.AngleDeg()), r, x)
+            return Source(bus, _source_kv_ll(self.dss), float(v.PU()), float(v.AngleDeg()), r, x)
         raise FeederError("the circuit has no source", expected="a Vsource in service")
 
     def lines_and_switches(self) -> tuple[list[Line], list[Switch]]:
         """Return the lines, series reactors and series capacitors, and the switches."""
         lines: list[Line] = []
         switches: list[Switch] = []
-        for _ in _each(self.dss.Lines):
+        for _ in each(self.dss.Lines):
             name = str(self.dss.Lines.Name()).lower()
             (a, nodes_a), (b, nodes_b) = _terminals(self.dss)
             if not self.live(a, b):
@@ -135,7 +134,7 @@ class _Reader:
                 amps = float(self.dss.Lines.NormAmps()) or None
                 lines.append(self._series(name, a, b, nodes_a, closed, feet, amps))
         for kind, interface in (("reactor", self.dss.Reactors), ("cap", self.dss.Capacitors)):
-            for _ in _each(interface):
+            for _ in each(interface):
                 ends = _terminals(self.dss)
                 if len(ends) < 2 or ends[0][0] == ends[1][0] or not self.live(ends[0][0]):
                     continue
@@ -178,10 +177,10 @@ class _Reader:
 
     def regulators_and_transformers(self) -> tuple[list[Regulator], list[Transformer]]:
         """Return the regulators and all other transformers."""
-        controls = _controls(self.dss)
+        controls = controls_by_transformer(self.dss)
         regulators: list[Regulator] = []
         transformers: list[Transformer] = []
-        for _ in _each(self.dss.Transformers):
+        for _ in each(self.dss.Transformers):
             transformer = self._transformer()
             if not self.live(*(w.bus for w in transformer.windings)):
                 continue
@@ -221,7 +220,7 @@ class _Reader:
         """Return the shunt banks, shunt reactors among them with negative kvar."""
         banks = []
         for sign, interface in ((1.0, self.dss.Capacitors), (-1.0, self.dss.Reactors)):
-            for _ in _each(interface):
+            for _ in each(interface):
                 ends = _terminals(self.dss)
                 bus, nodes = ends[0]
                 delta = bool(interface.IsDelta())
@@ -250,7 +249,7 @@ class _Reader:
         """Return the loads at the circuit's present load multiplier."""
         multiplier = float(self.dss.Solution.LoadMult())
         loads = []
-        for _ in _each(self.dss.Loads):
+        for _ in each(self.dss.Loads):
             api = self.dss.Loads
             bus, nodes = _terminals(self.dss)[0]
             phases = tuple(dict.fromkeys(n for n in nodes if 1 <= n <= 3))
@@ -275,12 +274,18 @@ class _Reader:
         return loads
 
 
-def _each(interface: Any) -> Iterator[None]:
+def each(interface: Any) -> Iterator[None]:
     """Step through the elements of a class that are in service; each becomes the active one."""
     more = interface.First()
     while more:
         yield
         more = interface.Next()
+
+
+def _source_kv_ll(dss: Any) -> float:
+    """Return the line-to-line base of the active source; a single-phase one states its own."""
+    kv = float(dss.Vsources.BasekV())
+    return kv * float(np.sqrt(3.0)) if int(dss.Vsources.Phases()) == 1 else kv
 
 
 def _terminals(dss: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -332,8 +337,8 @@ def _ensure_voltage_bases(engine: ReadableEngine) -> None:
     """Where the file left bases out, choose them from the rated voltages it names."""
     if not _buses_without_base(engine.dss):
         return
-    kv_ll = {float(engine.dss.Vsources.BasekV()) for _ in _each(engine.dss.Vsources)}
-    for _ in _each(engine.dss.Transformers):
+    kv_ll = {_source_kv_ll(engine.dss) for _ in each(engine.dss.Vsources)}
+    for _ in each(engine.dss.Transformers):
         t = engine.dss.Transformers
         for number in range(1, int(t.NumWindings()) + 1):
             t.Wdg(number)
@@ -359,10 +364,10 @@ def _buses_without_base(dss: Any) -> list[str]:
     return missing
 
 
-def _controls(dss: Any) -> dict[str, dict[str, float]]:
+def controls_by_transformer(dss: Any) -> dict[str, dict[str, float]]:
     """Settings of every regulator control in service, by transformer name."""
     controls = {}
-    for _ in _each(dss.RegControls):
+    for _ in each(dss.RegControls):
         r = dss.RegControls
         controls[str(r.Transformer()).lower()] = {
             "winding": float(r.TapWinding() or r.Winding()),
@@ -401,7 +406,7 @@ def _as_regulator(transformer: Transformer, control: dict[str, float]) -> Regula
     )
 
 
-def _ders(engine: ReadableEngine) -> Iterator[tuple[Der, str]]:
+def ders_of(engine: ReadableEngine) -> Iterator[tuple[Der, str]]:
     """Yield each PVSystem, Storage and Generator in service, with its full name."""
     dss = engine.dss
     names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
@@ -432,67 +437,3 @@ def _rating(engine: ReadableEngine, full: str, kind: DerKind) -> tuple[float, fl
         return max(value("kva"), kw), kw, -kw, value("kwhrated")
     kva = max(value("kva"), value("kw"))
     return kva, kva, 0.0, 0.0
-
-
-def take_over_ders(engine: ReadableEngine, buses: dict[str, Bus]) -> list[tuple[float, float]]:
-    """Put the file's own DERs and their controls out of service; return their injections.
-
-    Returns
-    -------
-    list of (p_kw, q_kvar)
-        Injections of the last solution, in the order of the feeder's `ders`.
-    """
-    dss = engine.dss
-    injections = []
-    taken = []
-    for der, full in _ders(engine):
-        if der.bus not in buses:
-            continue
-        dss.Circuit.SetActiveElement(full)
-        power = np.asarray(dss.CktElement.TotalPowers())
-        if not np.iscomplexobj(power):
-            power = power.astype(np.float64).view(np.complex128)
-        injections.append((-float(power[0].real), -float(power[0].imag)))
-        taken.append(full)
-    if taken:
-        names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
-        taken += [n for n in names if n.split(".")[0] in _DER_CONTROLS]
-    for full in taken:
-        engine.command(f'edit "{full}" enabled=no')
-    return injections
-
-
-def widen_load_limits(engine: ReadableEngine, limits_pu: tuple[float, float] | None) -> None:
-    """Let every load keep its own model over at least `limits_pu`."""
-    if limits_pu is None:
-        return
-    for _ in _each(engine.dss.Loads):
-        api = engine.dss.Loads
-        api.Vminpu(min(api.Vminpu(), limits_pu[0]))
-        api.Vmaxpu(max(api.Vmaxpu(), limits_pu[1]))
-
-
-def zero_length_lines(engine: ReadableEngine) -> list[str]:
-    """Return the lines in service whose length is zero."""
-    lines = engine.dss.Lines
-    return [str(lines.Name()) for _ in _each(lines) if lines.Length() == 0.0]
-
-
-def tap_steps(engine: ReadableEngine) -> dict[str, int]:
-    """Return the tap of every controlled transformer, in steps of 0.00625 pu."""
-    steps = {}
-    t = engine.dss.Transformers
-    for name, control in _controls(engine.dss).items():
-        t.Name(name)
-        t.Wdg(int(control["winding"]))
-        steps[name] = round((float(t.Tap()) - 1.0) / TAP_STEP_PU)
-    return steps
-
-
-def set_taps(engine: ReadableEngine, steps: dict[str, int]) -> None:
-    """Set the taps of controlled transformers, in steps of 0.00625 pu."""
-    controls = _controls(engine.dss)
-    for name, step in steps.items():
-        winding = int(controls[name]["winding"])
-        tap = 1.0 + TAP_STEP_PU * step
-        engine.command(f'edit "transformer.{name}" wdg={winding} tap={tap!r}')

@@ -112,6 +112,9 @@ def _run_file(engine: CommandEngine, path: Path, depth: int) -> Path:
         if verb == "compile" or (len(verb) > 3 and "redirect".startswith(verb)):
             folder = _follow(engine, text[match.end() :], verb, folder, depth, where)
             continue
+        if verb in ("buscoords", "latlongcoords"):
+            wanted = _file_name(text[match.end() :], verb, where)
+            text = f'{verb} "{_find(folder, wanted, where)}"'
         if verb.startswith("calcv"):
             mend_zero_lengths(engine)
         try:
@@ -124,10 +127,7 @@ def _run_file(engine: CommandEngine, path: Path, depth: int) -> Path:
 def _follow(
     engine: CommandEngine, rest: str, verb: str, folder: Path, depth: int, where: str
 ) -> Path:
-    match = _FILE.match(rest)
-    wanted = next((g for g in match.groups() if g is not None), "") if match else ""
-    if not wanted:
-        raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
+    wanted = _file_name(rest, verb, where)
     if depth >= MAX_DEPTH:
         raise FeederError(
             f"files redirect to each other more than {MAX_DEPTH} deep",
@@ -140,6 +140,14 @@ def _follow(
         return inner
     engine.command(f'set datapath="{folder}"')
     return folder
+
+
+def _file_name(rest: str, verb: str, where: str) -> str:
+    match = _FILE.match(rest)
+    wanted = next((g for g in match.groups() if g is not None), "") if match else ""
+    if not wanted:
+        raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
+    return wanted
 
 
 def _find(folder: Path, wanted: str, where: str) -> Path:

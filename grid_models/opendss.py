@@ -13,10 +13,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grid_models import dss_reader, dss_script
+from grid_models import dss_edit, dss_reader, dss_script
 from grid_models.catalog import require_model_path, shipped_feeders
-from grid_models.dss_commands import der_command, feeder_commands, floating_buses
-from grid_models.errors import FeederateError, FeederError, PowerFlowError, nearest_name
+from grid_models.dss_commands import (
+    check_der,
+    der_command,
+    element_names,
+    feeder_commands,
+    floating_buses,
+)
+from grid_models.dss_powers import PowerBank
+from grid_models.errors import FeederError, PowerFlowError, nearest_name
 from grid_models.feeder import Der, Feeder
 
 RegulatorMode = Literal["fixed", "auto"]
@@ -26,8 +33,6 @@ RegulatorMode = Literal["fixed", "auto"]
 TOLERANCE_PU, LOOSEST_TOLERANCE_PU = 1e-6, 1e-4
 MAX_ITERATIONS = 100
 MAX_CONTROL_ITERATIONS = 100
-# Setting a load's power leaves the admittance matrix alone: it only preconditions the iteration.
-_AVOID_FULL_RECALC = 2
 _DER_PREFIX = "feederate_der_"
 
 
@@ -74,7 +79,7 @@ class Engine:
 
     def zero_length_lines(self) -> list[str]:
         """Return the lines in service whose length is zero."""
-        return dss_reader.zero_length_lines(self) if self.circuit_name() else []
+        return dss_edit.zero_length_lines(self) if self.circuit_name() else []
 
     def handles(self, kind: str, names: Sequence[str]) -> Any:
         """Return a C array of the engine's objects `names` of class `kind`."""
@@ -90,29 +95,6 @@ class Engine:
         self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
         names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
         return names.index(name) + 1
-
-
-class _PowerBank:
-    """Loads whose kW and kvar are written together, through pointers into two arrays."""
-
-    def __init__(self, engine: Engine, elements: Sequence[str]) -> None:
-        self.n = len(elements)
-        self.kw = np.zeros(self.n)
-        self.kvar = np.zeros(self.n)
-        self._set = engine.lib.Batch_SetFloat64Array
-        if self.n:
-            self._handles = engine.handles("Load", elements)
-            self._kw_index = engine.property_index("Load", "kw")
-            self._kvar_index = engine.property_index("Load", "kvar")
-            self._kw_pointer = engine.ffi.cast("double*", self.kw.ctypes.data)
-            self._kvar_pointer = engine.ffi.cast("double*", self.kvar.ctypes.data)
-
-    def write(self) -> None:
-        if self.n:
-            self._set(self._handles, self.n, self._kw_index, self._kw_pointer, _AVOID_FULL_RECALC)
-            self._set(
-                self._handles, self.n, self._kvar_index, self._kvar_pointer, _AVOID_FULL_RECALC
-            )
 
 
 class Circuit:
@@ -211,11 +193,11 @@ class Circuit:
         """
         engine = Engine()
         name = dss_script.compile_master(engine, Path(path))
-        dss_reader.widen_load_limits(engine, load_limits_pu)
+        dss_edit.widen_load_limits(engine, load_limits_pu)
         try:
             _first_solution(engine, name)
             feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
-            taken = [] if ders else dss_reader.take_over_ders(engine, dict(feeder.buses))
+            taken = [] if ders else dss_edit.take_over_ders(engine, feeder.buses)
         except dss_script.DssError as error:
             raise FeederError(str(error), where=str(path)) from None
         if ders:
@@ -234,7 +216,7 @@ class Circuit:
         elements = []
         floating = floating_buses(feeder) if feeder.ders else set()
         for i, der in enumerate(feeder.ders):
-            bus = feeder.buses[_check_der(der, feeder)]
+            bus = feeder.buses[check_der(der, feeder)]
             elements.append(f"{_DER_PREFIX}{i}")
             engine.command(der_command(elements[-1], der, bus, floating=bus.name in floating))
         self.feeder = feeder
@@ -246,9 +228,9 @@ class Circuit:
         self.der_names = tuple(der.name for der in feeder.ders)
         self.load_kw = np.array([load.kw for load in feeder.loads], dtype=np.float64)
         self.load_kvar = np.array([load.kvar for load in feeder.loads], dtype=np.float64)
-        self._elements = _element_names(feeder, elements)
-        self._loads = _PowerBank(engine, self.load_names)
-        self._ders = _PowerBank(engine, elements)
+        self._elements = element_names(feeder, elements)
+        self._loads = PowerBank(engine, self.load_names)
+        self._ders = PowerBank(engine, elements)
         self._loads.kw[:], self._loads.kvar[:] = self.load_kw, self.load_kvar
 
     def _configure(self) -> None:
@@ -270,13 +252,13 @@ class Circuit:
 
         This is the power at nominal voltage; loads of model I or Z draw it scaled by the voltage.
         """
-        _fill(self._loads, kw, kvar, "loads", self.name)
+        self._loads.fill(kw, kvar, f"loads of circuit '{self.name}'")
         self._loads.write()
 
     def set_ders(self, p_kw: ArrayLike, q_kvar: ArrayLike) -> None:
         """Set the injection of every DER, arrays of shape (n_ders,) in order of `der_names`."""
         bank = self._ders
-        _fill(bank, p_kw, q_kvar, "DERs", self.name)
+        bank.fill(p_kw, q_kvar, f"DERs of circuit '{self.name}'")
         np.negative(bank.kw, out=bank.kw)
         np.negative(bank.kvar, out=bank.kvar)
         bank.write()
@@ -361,7 +343,7 @@ class Circuit:
 
     def tap_steps(self) -> dict[str, int]:
         """Return the tap of every regulator, in steps of 0.00625 pu, by transformer name."""
-        return dss_reader.tap_steps(self._engine)
+        return dss_edit.tap_steps(self._engine)
 
     def set_taps(self, taps: Mapping[str, int]) -> None:
         """Move regulators to given taps; regulators that are not named stay.
@@ -385,7 +367,7 @@ class Circuit:
             if step != int(step) or abs(step) > 16:
                 raise FeederError(f"tap step {step}", where=where, expected="-16 to 16")
             steps[known[name.lower()]] = int(step)
-        dss_reader.set_taps(self._engine, steps)
+        dss_edit.set_taps(self._engine, steps)
 
     def enable(self, element: str, on: bool) -> None:
         """Put an element in or out of service (a trip), from the next `solve` on.
@@ -493,58 +475,4 @@ def _first_solution(engine: Engine, name: str) -> None:
         raise PowerFlowError(
             f"the power flow did not converge{': ' + message if message else ''}",
             where=f"circuit '{name}'",
-        )
-
-
-def _check_der(der: Der, feeder: Feeder) -> str:
-    where = f"DER '{der.name}'"
-    bus = der.bus.lower()
-    if bus not in feeder.buses:
-        raise FeederError(
-            f"bus '{der.bus}' is not a bus of '{feeder.name}'",
-            where=where,
-            expected="a bus of the feeder",
-            nearest=nearest_name(der.bus, feeder.buses),
-        )
-    phases = feeder.buses[bus].phases
-    if not der.phases or not set(der.phases) <= set(phases):
-        raise FeederError(
-            f"bus '{der.bus}' does not have phases {der.phases}",
-            where=where,
-            expected=f"phases of {phases}",
-        )
-    return bus
-
-
-def _element_names(feeder: Feeder, der_elements: Sequence[str]) -> dict[str, str]:
-    """Map a feeder's own names to the engine's; where two share a name the DER or load wins."""
-    names: dict[str, str] = {}
-    for kind, group in (
-        ("capacitor", feeder.capacitors),
-        ("transformer", feeder.regulators),
-        ("transformer", feeder.transformers),
-        ("line", feeder.switches),
-        ("line", feeder.lines),
-        ("load", feeder.loads),
-    ):
-        names |= {e.name.lower(): f"{kind}.{e.name}" for e in group}
-    for der, element in zip(feeder.ders, der_elements, strict=True):
-        names[der.name.lower()] = f"load.{element}"
-    return names
-
-
-def _fill(bank: _PowerBank, p: ArrayLike, q: ArrayLike, what: str, name: str) -> None:
-    """Copy powers into a bank, refusing a wrong shape or a value that is not finite."""
-    for values, target, unit in ((p, bank.kw, "kW"), (q, bank.kvar, "kvar")):
-        array = np.asarray(values, dtype=np.float64)
-        if array.shape != target.shape:
-            raise FeederateError(
-                f"{unit} of the {what} has shape {array.shape}",
-                where=f"circuit '{name}'",
-                expected=f"{target.shape}",
-            )
-        target[:] = array
-    if not (np.isfinite(bank.kw).all() and np.isfinite(bank.kvar).all()):
-        raise PowerFlowError(
-            f"a power of the {what} is not finite", where=f"circuit '{name}'", expected="numbers"
         )

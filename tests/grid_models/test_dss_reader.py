@@ -94,7 +94,9 @@ def test_line_with_one_phase_open(read: Read) -> None:
         "new load.a bus1=b.1 phases=1 kv=7.2 kw=300\nnew load.c bus1=b.3 phases=1 kv=7.2 kw=99\n"
     )
     assert circuit.feeder.lines[0].phases == (1, 3)
-    assert circuit.feeder.buses["b"].phases == (1, 3) or volts(circuit).get("b.2", 0.0) < 0.6
+    # The open conductor hangs on the coupling of the others: far below its base, not a dead node.
+    assert volts(circuit)["b.1"] > 0.9
+    assert volts(circuit).get("b.2", 0.0) < 0.6
 
 
 def test_delta_and_open_wye_loads(read: Read) -> None:
