@@ -90,9 +90,7 @@ class PublishedForm:
         self.q_hat = self.q_hat - s.alpha * (
             self.lam_up - self.lam_lo + s.d * self.q_hat + coupling
         )
-        self._excess = soft_threshold(
-            self.xi + s.c * self.q_hat, s.c * band.q_lo, s.c * band.q_hi
-        )
+        self._excess = soft_threshold(self.xi + s.c * self.q_hat, s.c * band.q_lo, s.c * band.q_hi)
         self.message = self._w * self.q_hat + self._excess
         return np.clip(self.q_hat, band.q_lo, band.q_hi)
 
@@ -102,25 +100,25 @@ class PreconditionedSteps:
     """Step sizes of the preconditioned form.
 
     `step` (n,) multiplies each agent's residual (it holds 1/Y_kk), `dual` the multipliers'
-    integral, `proportional` the direct reaction to a violation, `momentum` the heavy ball.
+    integral, `proportional` (n,) the direct reaction to a violation, `momentum` the heavy ball.
     """
 
     step: FloatArray
     dual: float
-    proportional: float
+    proportional: FloatArray
     momentum: float
     d: float
 
     def of(self, agents: NDArray[np.int64]) -> PreconditionedSteps:
         """Return the step sizes of the chosen agents."""
-        return replace(self, step=self.step[agents])
+        return replace(self, step=self.step[agents], proportional=self.proportional[agents])
 
 
 class PreconditionedForm:
     """OPTDIST-VC with diagonal preconditioning, a proportional path, and limits by clipping.
 
     Each agent keeps mu, its estimate of the shadow price X'(lam_up - lam_lo), by a Jacobi step
-    with heavy ball on Y mu = lam_up - lam_lo + rho ([v - v_hi]+ - [v_lo - v]+) + d q, and
+    with heavy ball on Y mu = lam_up - lam_lo + P ([v - v_hi]+ - [v_lo - v]+) + d q, and
     injects q = clip(-mu / w). The message is mu. At rest Y mu = lam_up - lam_lo + d q with
     complementary multipliers: the same KKT point as the published form.
     """
@@ -139,9 +137,7 @@ class PreconditionedForm:
         self.lam_up = np.maximum(self.lam_up + s.dual * over, 0.0)
         self.lam_lo = np.maximum(self.lam_lo + s.dual * under, 0.0)
         push = np.maximum(over, 0.0) - np.maximum(under, 0.0)
-        residual = (
-            coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * self.q
-        )
+        residual = coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * self.q
         mu = self.message
         self.message = mu - s.step * residual + s.momentum * (mu - self._mu_old)
         self._mu_old = mu

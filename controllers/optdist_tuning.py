@@ -7,12 +7,20 @@ Published form (with w the largest cost weight, nu the eigenvalues of Y):
 which for a symmetric Y is 0.95 * 2 / (lambda_max(Y)(w + c) + d). At 1.3 times the bound the
 iteration diverges. beta = c, and gamma = g / lambda_max(X)^2 with g = `gain`.
 
-Preconditioned form (nu the eigenvalues of diag(Y)^-1 Y, m the momentum): the inner iteration
-``mu <- mu - s (diag(Y)^-1 Y mu - ...) + m (mu - mu_old)`` has the characteristic roots of
-``z^2 - (1 + m - s nu) z + m``; for real nu they lie inside the unit circle exactly while
-``s < 2 (1 + m) / nu_max``. The library takes 0.95 of that, and less while some complex nu of an
-untransposed feeder would leave the circle. The multipliers' gain is `dual_gain` / max_k |X_k|^2:
-the integral loop over the fastest single agent.
+Preconditioned form (m the momentum). Three loops, each with its bound:
+
+1. inner, ``mu <- mu - s diag(Y)^-1 (Y mu - ...) + m (mu - mu_old)``: with nu the eigenvalues of
+   diag(Y)^-1 Y the characteristic roots of ``z^2 - (1 + m - s nu) z + m`` lie inside the unit
+   circle, for real nu exactly while ``s < 2 (1 + m) / nu_max``. The library takes 0.95 of the
+   bound, which is lower where an untransposed feeder has complex nu.
+2. proportional, through the plant: with S = s diag(Y)^-1 and gains P = kappa diag(p), the loop
+   matrix is S P E X F, where E and F select the agents at a voltage limit and those not at a
+   limit of q. Its eigenvalues lie within the spectral radius of ``S P |X|`` for *every* E and F
+   (Perron-Frobenius: a submatrix of a non-negative matrix has no larger radius). kappa puts that
+   radius at `proportional_gain` times 2 (1 + m), the bound for this loop alone.
+   p_k = sqrt(Y_kk / sum_j |X_kj|) halves, in logarithm, the way between equal gains (p = 1) and
+   equal loop gains; measured, it is the best of 0, 1/3, 1/2, 2/3 and 1 of that way.
+3. integral: `dual_gain` / max_k |X_k|^2, of the order of the fastest single agent's loop.
 
 With mail up to D steps late the inner iteration is an asynchronous Jacobi iteration, which
 converges for every bounded delay when diag(Y)^-1 |Y| has a spectral radius of at most 1 and there
@@ -29,7 +37,7 @@ from numpy.typing import NDArray
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
 from controllers.optdist_forms import PreconditionedSteps, PublishedSteps
-from controllers.optdist_network import AgentNetwork
+from controllers.optdist_network import MODELS, PATTERNS, AgentNetwork
 from controllers.optdist_options import checked_choice, checked_number, checked_whole
 
 SAFETY = 0.95
@@ -46,6 +54,9 @@ class OptdistOptions:
         Which update rule.
     model : 'three_phase' or 'single_phase'
         The linear model that gives X and the neighbours.
+    pattern : 'exact' or 'phase'
+        Who are neighbours: all that Y couples, or only agents that share a phase (fewer
+        messages at a higher cost of q, see `grid_models.kron`).
     margin_pu : float
         Tightens the voltage band at both ends, for nodes without an agent and transients.
     max_delay_steps : int
@@ -53,13 +64,15 @@ class OptdistOptions:
     loss_weight : float
         d: weighs q'Xq/2, which approximates the losses.
     dual_gain, proportional_gain, momentum, step_share : float, optional
-        Preconditioned form: gx, rx, m, and the share of the bound on the step.
+        Preconditioned form: integral gain, share of the proportional loop's bound, m, and share
+        of the inner step's bound.
     alpha, beta, gamma, gain, augmentation : float, optional
         Published form: its alpha, beta, gamma (or g, which gives gamma), and c.
     """
 
     form: str = "preconditioned"
     model: str = "three_phase"
+    pattern: str = "exact"
     margin_pu: float = 0.0
     max_delay_steps: int = 0
     loss_weight: float = 0.0
@@ -75,7 +88,8 @@ class OptdistOptions:
 
     def __post_init__(self) -> None:
         checked_choice("form", self.form, ("preconditioned", "published"))
-        checked_choice("model", self.model, ("three_phase", "single_phase"))
+        checked_choice("model", self.model, MODELS)
+        checked_choice("pattern", self.pattern, PATTERNS)
         checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
         checked_whole("max_delay_steps", self.max_delay_steps)
         checked_number("loss_weight", self.loss_weight, low=0.0)
@@ -117,7 +131,7 @@ def published_steps(
     gain = _or(options.gain, 3.0)
     if options.max_delay_steps:
         gain = _or(options.gain, 3.0 / (1 + options.max_delay_steps))
-    nu = np.linalg.eigvals(network.y_dense()) * (float(weights.max()) + c) + d
+    nu = _eigenvalues(network.y_dense()) * (float(weights.max()) + c) + d
     bound = float((2.0 * nu.real / np.abs(nu) ** 2).min())
     if bound <= 0.0:
         raise ControllerError(
@@ -136,21 +150,23 @@ def preconditioned_steps(
 ) -> PreconditionedSteps:
     """Return the step sizes of the preconditioned form."""
     late = options.max_delay_steps > 0
-    momentum = _or(options.momentum, 0.0 if late else 0.4)
-    dual = _or(options.dual_gain, 0.3 if late else 1.0)
-    proportional = _or(options.proportional_gain, 3.0 if late else 10.0)
+    momentum = _or(options.momentum, 0.0 if late else 0.5)
+    dual = _or(options.dual_gain, 1.0 if late else 2.0)
+    proportional = _or(options.proportional_gain, 0.65 if late else 0.8)
     share = _or(options.step_share, SAFETY)
-    step = share * step_bound(network, momentum)
+    step = share * step_bound(network, momentum) / network.y_diag
     # Weights scale q per price, hence the loop gain of each agent.
+    x = np.abs(network.x) / weights[None, :]
+    shape = np.sqrt(network.y_diag / x.sum(axis=1))
+    radius = float(np.abs(_eigenvalues((step * shape)[:, None] * x)).max())
+    kappa = proportional * 2.0 * (1.0 + momentum) / radius
     x_sq = float((network.x**2 / weights[None, :]).sum(axis=1).max())
-    return PreconditionedSteps(
-        step / network.y_diag, dual / x_sq, proportional / x_sq, momentum, options.loss_weight
-    )
+    return PreconditionedSteps(step, dual / x_sq, kappa * shape, momentum, options.loss_weight)
 
 
 def step_bound(network: AgentNetwork, momentum: float) -> float:
     """Return the largest s for which the inner iteration is stable (see the module's text)."""
-    nu = np.linalg.eigvals(network.y_dense() / network.y_diag[:, None])
+    nu = _eigenvalues(network.y_dense() / network.y_diag[:, None])
     if (nu.real <= 0.0).any():
         raise ControllerError(
             "the feeder's sensitivities leave no stable step",
@@ -173,6 +189,9 @@ def _radius(nu: NDArray[np.complex128], s: float, m: float) -> float:
     return float(np.maximum(np.abs(b + root), np.abs(b - root)).max()) / 2.0
 
 
+def _eigenvalues(matrix: FloatArray) -> NDArray[np.complex128]:
+    return np.asarray(np.linalg.eigvals(matrix), dtype=np.complex128)
+
+
 def _or(value: float | None, default: float) -> float:
     return default if value is None else float(value)
-

@@ -53,7 +53,7 @@ class OptdistVc:
         self.inputs = self._terminals.inputs
         self.outputs = self._terminals.outputs
         self._v_lo_sq, self._v_hi_sq = _band_sq(site, settings)
-        network = agent_network(site, settings.model)
+        network = agent_network(site, settings.model, settings.pattern)
         chosen = np.array([network.names.index(name) for name in hosted], dtype=np.int64)
         self._wire(network, chosen)
         self._form = _form(network, settings, chosen)
@@ -114,7 +114,7 @@ class OptdistVc:
         others = np.bincount(
             self._edge_target, self._edge_weight * self._inbox.values, minlength=own.size
         )
-        return self._own_weight * own + others
+        return np.asarray(self._own_weight * own + others)
 
     def _letters(self) -> Mail:
         mail = Mail(

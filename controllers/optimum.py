@@ -15,7 +15,7 @@ import numpy as np
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, Mail
-from controllers.optdist_network import Q_BASE_KVAR, agent_network
+from controllers.optdist_network import MODELS, Q_BASE_KVAR, linear_model
 from controllers.optdist_options import checked_choice, checked_number, parse_options
 from controllers.optdist_terminals import DerTerminals, agent_names
 from controllers.optimum_qp import VoltageQp, VoltageQpResult, solve_voltage_qp
@@ -45,7 +45,7 @@ class OptimumOptions:
     relaxation: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_choice("model", self.model, ("three_phase", "single_phase"))
+        checked_choice("model", self.model, MODELS)
         checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
         checked_number("relaxation", self.relaxation, low=0.0, high=1.0, open_low=True)
 
@@ -76,7 +76,8 @@ class Optimum:
         self.outputs = self._terminals.outputs
         self.links_in = ()
         self.links_out = ()
-        self._x = agent_network(site, settings.model).x
+        _, x_per_kvar = linear_model(site, settings.model).sensitivity(site.ders, site.ders)
+        self._x: FloatArray = x_per_kvar * Q_BASE_KVAR
         self._qp = VoltageQp(self._x)
         self._v_min = site.v_min_pu + settings.margin_pu
         self._v_max = site.v_max_pu - settings.margin_pu

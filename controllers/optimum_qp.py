@@ -101,8 +101,9 @@ class VoltageQp:
         v_max: FloatArray | float,
     ) -> VoltageQpResult:
         """Solve for one state; see `solve_voltage_qp`, without its choice of raising."""
-        v_lo, v_hi = np.square(np.broadcast_to(v_min, v0_sq.shape)), np.square(
-            np.broadcast_to(v_max, v0_sq.shape)
+        v_lo, v_hi = (
+            np.square(np.broadcast_to(v_min, v0_sq.shape)),
+            np.square(np.broadcast_to(v_max, v0_sq.shape)),
         )
         q_lo, q_hi = (np.broadcast_to(b, v0_sq.shape) for b in (q_min, q_max))
         for name, low, high in (("q", q_lo, q_hi), ("v", v_lo, v_hi)):
