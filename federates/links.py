@@ -18,6 +18,8 @@ from federates import counter_rng
 from federates.clock import to_ns
 
 _LOSS, _JITTER, _NOISE = 0, 1, 2
+# Sets the messages apart that one link carries at one instant; odd, so it visits every stream.
+_NTH = np.uint64(0xD6E8FEB86659FD93)
 _HEADER = struct.Struct("<qqq")
 
 
@@ -131,12 +133,12 @@ class Inbox:
         if self._perfect:
             self._pending.append((None, mail))
             return
-        streams, sent = self._streams[mail.link], bundle.sent_ns
+        streams, sent = self._streams_of(mail.link), bundle.sent_ns
         kept = counter_rng.uniform(self._seed, streams, sent, _LOSS) >= self._loss[mail.link]
         jitter = counter_rng.uniform(self._seed, streams, sent, _JITTER)
         arrival = sent + self._latency[mail.link]
         arrival += (jitter * self._jitter[mail.link]).astype(np.int64)
-        mail = Mail(mail.link, mail.round, mail.values + self._noise_of(mail, sent))
+        mail = Mail(mail.link, mail.round, self._with_noise(mail, streams, sent))
         if not kept.all():
             self.lost += int(mail.link.size - kept.sum())
             mail, arrival = self._select(mail, kept), arrival[kept]
@@ -193,12 +195,27 @@ class Inbox:
     def _select(self, mail: Mail, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Mail:
         return self._take(mail, np.flatnonzero(mask))
 
-    def _noise_of(self, mail: Mail, sent_ns: int) -> FloatArray:
-        if not self._noise.any():
-            return np.zeros(1)
+    def _streams_of(self, link: IntArray) -> counter_rng.UIntArray:
+        """Return the random stream of each message: its link, and how many went before it."""
+        streams: counter_rng.UIntArray = self._streams[link]
+        if (link[1:] > link[:-1]).all():
+            return streams
+        order = np.argsort(link, kind="stable")
+        first = np.flatnonzero(np.diff(link[order], prepend=-1))
+        nth = np.empty(link.size, dtype=np.uint64)
+        nth[order] = np.arange(link.size) - np.repeat(first, np.diff(first, append=link.size))
+        return streams + nth * _NTH
+
+    def _with_noise(self, mail: Mail, streams: counter_rng.UIntArray, sent_ns: int) -> FloatArray:
+        """Return the values with noise on those of noisy links; all others keep their bits."""
+        noisy_link = self._noise[mail.link]
+        if not noisy_link.any():
+            return mail.values
         width = self._width[mail.link]
+        sigma = np.repeat(noisy_link, width)
+        at = np.flatnonzero(sigma)
         within = np.arange(mail.values.size) - np.repeat(np.cumsum(width) - width, width)
-        streams = np.repeat(self._streams[mail.link], width) + within.astype(np.uint64)
-        draw = counter_rng.normal(self._seed, streams, sent_ns, _NOISE)
-        noise: FloatArray = draw * np.repeat(self._noise[mail.link], width)
-        return noise
+        each = (np.repeat(streams, width) + within.astype(np.uint64))[at]
+        values = mail.values.copy()
+        values[at] += sigma[at] * counter_rng.normal(self._seed, each, sent_ns, _NOISE)
+        return values
