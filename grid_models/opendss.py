@@ -6,6 +6,7 @@ several live side by side, in one thread or in many. One circuit belongs to one 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,25 @@ MAX_CONTROL_ITERATIONS = 100
 _DER_PREFIX = "feederate_der_"
 
 
+def _forget_context(ctx: Any) -> None:
+    """Let go of a context: the engine's Python layers keep every one of them for ever.
+
+    Their three tables map a context weakly to objects that hold it strongly, so that nothing
+    ever leaves (2.5 MB for each circuit of a sweep).
+    """
+    from dss._cffi_api_util import CffiApiUtil
+    from dss_python_backend.events import EventCallbackManager
+    from opendssdirect.OpenDSSDirect import OpenDSSDirect
+
+    for holder, table in (
+        (OpenDSSDirect, "_ctx_to_dss"),
+        (CffiApiUtil, "_ctx_to_util"),
+        (EventCallbackManager, "_ctx_to_manager"),
+    ):
+        # A later version without such a table has nothing to forget.
+        getattr(holder, table, {}).pop(ctx, None)
+
+
 class Engine:
     """One engine context with the few calls that are needed, errors as `DssError`."""
 
@@ -53,6 +73,7 @@ class Engine:
         self.ffi: Any = util.ffi
         self.ctx: Any = util.ctx
         self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
+        weakref.finalize(self, _forget_context, self.ctx).atexit = False
 
     def take_error(self) -> str | None:
         """Return the engine's pending error message, if any, and clear it."""
