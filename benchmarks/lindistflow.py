@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from grid_models.catalog import load_feeder
 from grid_models.feeder import Bus, Feeder, Line, Load, Source
-from grid_models.lindistflow import LinDistFlow
+from grid_models.lindistflow import LinDistFlow, OperatingPoint
 
+_LAWS: tuple[tuple[str, OperatingPoint], ...] = (("flat", None), ("tangent", "nominal"))
 _PHASE_SETS = ((1, 2, 3), (1, 2), (2, 3), (1,), (2,), (3,))
 
 
@@ -61,12 +63,12 @@ def best_of(action: Callable[[], Any], times: int) -> tuple[float, Any]:
 
 def measure(feeder: Feeder) -> dict[str, Any]:
     figures: dict[str, Any] = {"feeder": feeder.name, "buses": len(feeder.buses)}
-    for name, around in (("flat", None), ("tangent", "nominal")):
-        build_s, model = best_of(lambda a=around: LinDistFlow.from_feeder(feeder, around=a), 2)
+    for name, around in _LAWS:
+        build_s, model = best_of(partial(LinDistFlow.from_feeder, feeder, around=around), 2)
         p_kw, q_kvar = model.nominal_injection()
-        apply_s, _ = best_of(lambda m=model, p=p_kw, q=q_kvar: m.v_pu(p, q), 20)
+        apply_s, _ = best_of(partial(model.v_pu, p_kw, q_kvar), 20)
         agents = model.nodes[:: max(1, len(model.nodes) // 100)][:100]
-        sens_s, _ = best_of(lambda m=model, a=agents: m.sensitivity(a, a), 2)
+        sens_s, _ = best_of(partial(model.sensitivity, agents, agents), 2)
         figures["nodes"] = len(model.nodes)
         figures[f"{name}_build_s"] = build_s
         figures[f"{name}_apply_ms"] = 1e3 * apply_s
@@ -81,7 +83,7 @@ def compare(feeder: Feeder, circuit: Any) -> dict[str, float]:
     circuit.solve()
     solved = dict(zip(circuit.node_labels, circuit.v_pu(), strict=True))
     figures = {}
-    for name, around in (("flat", None), ("tangent", "nominal")):
+    for name, around in _LAWS:
         model = LinDistFlow.from_feeder(feeder, around=around)
         error = model.v_pu(*model.nominal_injection()) - [solved[x] for x in model.nodes]
         medium = model.network.base_v[model.network.node] > 1e3

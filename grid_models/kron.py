@@ -281,14 +281,19 @@ def _graph(model: LinDistFlow, *, within_phase: bool) -> sparse.csr_array:
     network = model.network
     transfer = (abs(network.transfer) > 0).astype(np.int64)
     if within_phase:
-        graph = transfer + transfer.T
+        down = transfer.tocoo()
+        phase = _phase_of_node(model)
+        same = phase[down.row] == phase[down.col]
+        down = sparse.coo_array(
+            (down.data[same], (down.row[same], down.col[same])), shape=down.shape
+        )
+        graph = down + down.T
     else:
         to_bus = _bus_membership(model)
         same_bus = to_bus @ to_bus.T
         down = same_bus @ transfer
         graph = down + down.T + same_bus
-    stiff = (network.source_v != 0) & (np.asarray(abs(network.impedance).sum(axis=1)) == 0)
-    live = sparse.diags_array((~stiff).astype(np.int64), dtype=np.int64)
+    live = sparse.diags_array((~network.stiff).astype(np.int64), dtype=np.int64)
     return sparse.csr_array(live @ graph @ live)
 
 
@@ -311,9 +316,16 @@ def _shares_phase(model: LinDistFlow, nodes: list[tuple[int, ...]]) -> NDArray[n
     """Say for each pair of agents whether they have a phase in common."""
     if model.phases == "single":
         return np.ones((len(nodes), len(nodes)), dtype=bool)
-    phase = np.zeros(model.network.size, dtype=np.intp)
-    phase[model.network.node] = [int(label.rsplit(".", 1)[1]) for label in model.nodes]
+    phase = _phase_of_node(model)
     on = np.zeros((len(nodes), int(phase.max()) + 1), dtype=np.int64)
     for row, own in zip(on, nodes, strict=True):
         row[phase[list(own)]] = 1
     return np.asarray(on @ on.T > 0)
+
+
+def _phase_of_node(model: LinDistFlow) -> NDArray[np.intp]:
+    """Return the phase of each electrical node, 0 in the single-phase model."""
+    phase = np.zeros(model.network.size, dtype=np.intp)
+    if model.phases == "three":
+        phase[model.network.node] = [int(label.rsplit(".", 1)[1]) for label in model.nodes]
+    return phase

@@ -34,7 +34,7 @@ from grid_models.lindistflow_network import Network
 _MAX_ITERATIONS = 100
 _TOLERANCE_PU = 1e-10
 # Series impedance floor of the nodal form, in pu on 1 MVA: an ideal regulator has none.
-_FLOOR_PU = 1e-9
+_FLOOR_PU = 1e-6
 _FLOOR_BASE_VA = 1e6
 
 
@@ -94,8 +94,8 @@ class TangentLinearisation:
         self._loads = loads
         self._extra_va = extra_va
         self._constant_va = loads.power_va - loads.z_va
-        nodal, source = nodal_equations(network)
-        nodal = sparse.csr_array(nodal + loads.shunt())
+        nodal, source = nodal_equations(network, loads.shunt())
+        self._live = (~network.stiff).astype(np.float64)
         self.voltage: Complex = self._solve(network, nodal, source)
         self._jacobian = splu(sparse.csc_array(self._real_jacobian(nodal)))
         squared = np.abs(self.voltage) ** 2
@@ -105,7 +105,7 @@ class TangentLinearisation:
         """Return the change of the squared voltages for injections (m, k)."""
         m = len(self.voltage)
         v = self.voltage[:, None]
-        injected = np.conj(s_va / v)
+        injected = self._live[:, None] * np.conj(s_va / v)
         dv = self._jacobian.solve(np.concatenate([injected.real, injected.imag]))
         return np.asarray(2.0 * (v.real * dv[:m] + v.imag * dv[m:]))
 
@@ -117,7 +117,8 @@ class TangentLinearisation:
         with np.errstate(all="ignore"):  # a diverging iteration ends in NaN, then in our error
             for _ in range(_MAX_ITERATIONS):
                 drawn = c.T @ np.conj(self._constant_va / np.asarray(c @ v))
-                new = lu.solve(source + np.conj(self._extra_va / v) - np.asarray(drawn))
+                injected = np.conj(self._extra_va / v) - np.asarray(drawn)
+                new = lu.solve(source + self._live * injected)
                 change = float(np.abs((new - v) / network.base_v).max())
                 v = new
                 if change < _TOLERANCE_PU:
@@ -135,7 +136,7 @@ class TangentLinearisation:
         wye = sparse.diags_array(np.conj(self._extra_va) / np.conj(v) ** 2)
         across: Complex = np.asarray(c @ v)
         parts = sparse.diags_array(np.conj(self._constant_va) / np.conj(across) ** 2)
-        d = sparse.csr_array(wye - c.T @ parts @ c)
+        d = sparse.csr_array(sparse.diags_array(self._live) @ (wye - c.T @ parts @ c))
         blocks = [
             [nodal.real + d.real, d.imag - nodal.imag],
             [nodal.imag + d.imag, nodal.real - d.real],
@@ -143,12 +144,21 @@ class TangentLinearisation:
         return sparse.csr_array(sparse.block_array(blocks))
 
 
-def nodal_equations(network: Network) -> tuple[sparse.csr_array, Complex]:
-    """Return the nodal admittance matrix Y and the source currents J0: ``Y V = J0 + J``."""
+def nodal_equations(
+    network: Network, load_shunt: sparse.csr_array
+) -> tuple[sparse.csr_array, Complex]:
+    """Return the nodal admittance matrix Y and the source currents J0: ``Y V = J0 + J``.
+
+    At a stiff source the row reads ``V = V0`` instead, and no current may be injected.
+    """
     eye = sparse.eye_array(network.size, format="csr", dtype=np.complex128)
     lower = eye - network.transfer
     upward = sparse.csr_array(lower.conj().T @ _inverse_blocks(network))
-    return sparse.csr_array(upward @ lower + network.shunt), np.asarray(upward @ network.source_v)
+    stiff = network.stiff.astype(np.float64)
+    live = sparse.diags_array(1.0 - stiff)
+    nodal = live @ (upward @ lower + network.shunt + load_shunt) + sparse.diags_array(stiff)
+    source = (1.0 - stiff) * np.asarray(upward @ network.source_v) + stiff * network.source_v
+    return sparse.csr_array(nodal), source
 
 
 def _unit_lower_lu(network: Network, *, transposed: bool = False) -> SuperLU:

@@ -67,6 +67,12 @@ class Network:
         """Number of electrical nodes."""
         return len(self.base_v)
 
+    @property
+    def stiff(self) -> NDArray[np.bool_]:
+        """Whether a node's voltage is fixed: the source without impedance, (m,)."""
+        no_drop = np.asarray(abs(self.impedance).sum(axis=1)) == 0
+        return np.asarray((self.source_v != 0) & no_drop)
+
 
 class Triplets:
     """Collects dense blocks of a sparse matrix."""

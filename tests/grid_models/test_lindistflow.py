@@ -121,8 +121,8 @@ def test_single_phase_x_is_symmetric_positive_definite_and_grows_along_paths(see
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
-def test_renaming_and_reordering_change_nothing(seed: int, random: object) -> None:
+@given(st.integers(0, 10_000))
+def test_renaming_and_reordering_change_nothing(seed: int) -> None:
     feeder = random_feeder(seed, 15)
     order = np.random.default_rng(seed + 1).permutation(len(feeder.lines))
     new = {name: f"x{i}" for i, name in enumerate(sorted(feeder.buses, reverse=True))}
@@ -181,7 +181,7 @@ def test_no_load_tangent_equals_lindistflow() -> None:
     tangent = LinDistFlow.from_feeder(feeder, around=(zero, zero))
     below = [n for n in flat.nodes if not n.startswith("s.")]
     for a, b in zip(flat.sensitivity(below, below), tangent.sensitivity(below, below), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(a).max(), rtol=1e-6)
+        np.testing.assert_allclose(a, b, atol=1e-9 * np.abs(a).max())
 
 
 def two_bus(*elements: object, kv_ln: float = KV_LN, phases: tuple[int, ...] = (1, 2, 3)) -> Feeder:
