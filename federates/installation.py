@@ -53,7 +53,7 @@ def common_parent(folders: Mapping[str, Path | None]) -> Path:
         if folder.parent != ours:
             raise InstallationError(
                 f"Python finds another package called '{name}' in {folder}; expected the one in "
-                f"{ours / name}; take {folder.parent} off PYTHONPATH, or uninstall what put it there"
+                f"{ours / name}; take {folder.parent} off PYTHONPATH, or uninstall that package"
             )
     return ours
 
