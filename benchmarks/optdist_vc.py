@@ -225,8 +225,6 @@ def measure_linear() -> dict[str, dict[str, Any]]:
         row: dict[str, Any] = {}
         for form, steps in (("published", 4000), ("preconditioned", 1500)):
             options: dict[str, Any] = {"form": form, "model": "single_phase"}
-            if form == "published":
-                options["gain"] = 100.0
             trace = run(case, agents_of(case, **options), steps)
             row[f"{form}_cost"] = cost_from(trace, best, 1e-3)
             row[f"{form}_q"] = q_from(trace, best, case.q_max_kvar, 1e-3)

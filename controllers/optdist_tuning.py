@@ -126,11 +126,9 @@ def published_steps(
     network: AgentNetwork, options: OptdistOptions, weights: FloatArray
 ) -> PublishedSteps:
     """Return the step sizes of the published form."""
-    c = _or(options.augmentation, 0.3)
+    c = _or(options.augmentation, 0.25)
     d = options.loss_weight
-    gain = _or(options.gain, 3.0)
-    if options.max_delay_steps:
-        gain = _or(options.gain, 3.0 / (1 + options.max_delay_steps))
+    gain = _or(options.gain, 25.0 / (1 + options.max_delay_steps))
     nu = _eigenvalues(network.y_dense()) * (float(weights.max()) + c) + d
     bound = float((2.0 * nu.real / np.abs(nu) ** 2).min())
     if bound <= 0.0:
