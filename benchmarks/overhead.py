@@ -52,7 +52,7 @@ class Models:
     def __init__(self, spec: Scenario, steps: int) -> None:
         site = GridSite(spec)
         feeder = site.feeder
-        ders = site.placed_ders(feeder)
+        ders = feeder.ders
         self.circuit: Circuit = open_circuit(
             site.model, ders, taps=spec.grid.taps, source_v_pu=spec.grid.source_v_pu
         )

@@ -30,6 +30,8 @@ KINDS: Mapping[str, str] = {
     "external": "any HELICS program that is not ours, by its topic names",
 }
 
+_INVERTERS = ("pv", "battery", "inverter")
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -172,9 +174,9 @@ class Assembly:
         return self._controllers[group]
 
     def _commanded(self, group: str, spec: FederateSpec) -> tuple[Der, ...]:
-        ders = self.site.placed_ders(self.site.feeder)
+        ders = self.site.feeder.ders
         if spec.ders is None:
-            return ders
+            return tuple(der for der in ders if der.kind in _INVERTERS)
         for i, glob in enumerate(spec.ders):
             if not any(fnmatchcase(der.name, glob) for der in ders):
                 raise ScenarioError(

@@ -10,13 +10,12 @@ from pathlib import Path
 from federates.clock import Timing, to_s
 from federates.errors import ScenarioError
 from federates.scenario import Scenario
+from grid_models import der_rich
 from grid_models.catalog import load_feeder, shipped_feeders
 from grid_models.der_rules import DerRule, place
 from grid_models.errors import FeederateError
 from grid_models.feeder import Der, Feeder
 from grid_models.profiles import Profiles
-
-DER_RICH = "ieee123-der-rich"
 
 
 class GridSite:
@@ -37,22 +36,26 @@ class GridSite:
 
     @cached_property
     def feeder(self) -> Feeder:
-        """The feeder with the scenario's DERs placed on it (beside those of its own)."""
+        """The feeder with the scenario's DERs placed on it."""
         feeder = load_feeder(self.model)
-        return feeder.with_ders((*feeder.ders, *self.placed_ders(feeder)))
-
-    def placed_ders(self, feeder: Feeder) -> tuple[Der, ...]:
-        """Return the DERs that the scenario adds."""
-        grid = self._scenario.grid
         rules = [
             DerRule.from_mapping(rule, where=self._scenario.where("grid", "ders", i))
-            for i, rule in enumerate(grid.ders)
+            for i, rule in enumerate(self._scenario.grid.ders)
         ]
-        ders: tuple[Der, ...] = place(feeder, rules) if rules else ()
-        if grid.der_table is not None:
-            ders += _der_table(grid.der_table, self._scenario)
+        placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
+        placed += self._der_table()
+        # What a user's master file brings along stays OpenDSS' own, unless nothing else is there.
+        own = () if placed and isinstance(self.model, Path) else feeder.ders
+        ders = (*own, *placed)
         _refuse_duplicates(ders, self._scenario)
-        return ders
+        return feeder.with_ders(ders)
+
+    def _der_table(self) -> tuple[Der, ...]:
+        name = self._scenario.grid.der_table
+        if name is None:
+            return ()
+        beside = self._scenario.base_dir / name
+        return der_rich.read_table(beside if beside.exists() else Path(name))
 
     def profiles(self) -> Profiles:
         """Return the day, at the feeder's resolution."""
@@ -66,21 +69,6 @@ class GridSite:
         return Profiles.generate(
             spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
         )
-
-
-def _der_table(name: str, scenario: Scenario) -> tuple[Der, ...]:
-    from grid_models import der_rich
-
-    if name == DER_RICH:
-        return der_rich.load()
-    path = scenario.base_dir / name
-    if not path.is_file():
-        raise ScenarioError(
-            f"no DER table at '{name}'",
-            where=scenario.where("grid", "der_table"),
-            expected=f"the path of a CSV table, or '{DER_RICH}'",
-        )
-    return der_rich.load(path)
 
 
 def _refuse_duplicates(ders: Sequence[Der], scenario: Scenario) -> None:

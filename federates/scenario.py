@@ -7,7 +7,10 @@ JSON Schema, and their field descriptions are the reference documentation.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +28,7 @@ from pydantic import (
 
 from federates.clock import to_ns
 from federates.errors import ScenarioError
-from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml
+from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml, parse_value
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
 
@@ -40,7 +43,8 @@ DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).jso
 class Section(BaseModel):
     """Base of every section: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Time(Section):
@@ -82,7 +86,7 @@ class Grid(Section):
         [], description="Rules that place DERs by what stands there, so they fit any feeder."
     )
     der_table: str | None = Field(
-        None, description="A CSV table of DERs, or 'ieee123-der-rich', the shipped one."
+        None, description="A CSV table of DERs; columns: the fields of grid_models.feeder.Der."
     )
     profiles: Profiles = Profiles()
 
@@ -115,7 +119,7 @@ class FederateSpec(Section):
     )
     controller: str | None = Field(None, description="Controller: name or module:Class.")
     ders: list[str] | None = Field(
-        None, description="Controller: names or globs of the DERs it commands; default: all."
+        None, description="Controller: names or globs of the DERs it commands; default: all inverters."
     )
     split: int | Literal["agents", "areas"] = Field(
         1, description="Controller: number of federates its agents are spread over."

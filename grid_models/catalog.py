@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from grid_models.tables import feeder_from_tables
 _SHIPPED = {
     "ieee13": "IEEE 13-node test feeder, 4.16 kV, 3.5 MW, short and highly loaded",
     "ieee123": "IEEE 123-node test feeder, 4.16 kV, 3.5 MW, 85 load buses, seven regulators",
+    "ieee123-der-rich": "IEEE 123 with 1008 houses, 348 water heaters, 207 PV and 173 batteries "
+    "in place of its spot loads",
 }
+_DER_RICH = "ieee123-der-rich"
 
 
 def shipped_feeders() -> dict[str, str]:
@@ -41,6 +45,11 @@ def load_feeder(model: str | Path) -> Feeder:
     """
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
+        if name == _DER_RICH:
+            from grid_models import der_rich
+
+            # The houses stand for the spot loads; both would serve the same customers twice.
+            return replace(load_feeder("ieee123"), name=name, loads=(), ders=der_rich.load())
         return feeder_from_tables(shipped_folder(name), name=name)
     path = require_model_path(model)
     if path.is_dir():

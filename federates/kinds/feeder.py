@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from grid_models.opendss import open_circuit
 
 from federates.context import FederateContext
 from federates.federate import Federate, FloatArray, Mail, Port, Step
 from grid_models.ders import DerFleet
 from grid_models.errors import PowerFlowError
 from grid_models.load_diversity import LoadDiversity
+from grid_models.opendss import open_circuit
 
 SOURCE = ("source",)
 
@@ -28,15 +28,15 @@ class FeederFederate(Federate):
         super().__init__(context)
         scenario, site = context.scenario, context.site
         grid, time = scenario.grid, scenario.time
-        placed = site.placed_ders(site.feeder)
+        ders = site.feeder.ders
         self._circuit = open_circuit(
             site.model,
-            placed,
+            ders,
             regulators=grid.regulators,
             taps=grid.taps or None,
             source_v_pu=grid.source_v_pu,
         )
-        self._fleet = DerFleet(placed, seed=scenario.seed)
+        self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
         self._start_s = time.start_s
         self._load_kw = self._circuit.load_kw * grid.load_scale
@@ -49,7 +49,7 @@ class FeederFederate(Federate):
         times = time.start_s + np.arange(context.n_steps) * time.step_s
         self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
         self._k = 0
-        der_names = tuple(der.name for der in placed)
+        der_names = tuple(der.name for der in ders)
         self.inputs = (
             Port("q_set_kvar", "kvar", der_names, required=False),
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
@@ -63,7 +63,7 @@ class FeederFederate(Federate):
             Port("losses_kw", "kW", SOURCE),
         )
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
-        self._metrics = _FeederMetrics(band, len(self._circuit.node_labels), len(placed))
+        self._metrics = _FeederMetrics(band, len(self._circuit.node_labels), len(ders))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Apply profile and set-points, solve, measure."""
@@ -80,6 +80,7 @@ class FeederFederate(Federate):
             day["temp_c"][k],
             inputs["p_set_kw"],
             inputs["q_set_kvar"],
+            load_pu=day["load_pu"][k],
         )
         circuit.set_ders(p_kw, q_kvar)
         try:
@@ -148,7 +149,7 @@ class _FeederMetrics:
         v_pu, dt_h = self._v_pu[:n], self._dt_h
         self._v_max_pu = max(self._v_max_pu, float(v_pu.max()))
         self._v_min_pu = min(self._v_min_pu, float(v_pu.min()))
-        out = np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1]))
+        out = int(np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1])))
         self._out_h += out * dt_h
         import_kw, losses_kw = self._source[:n].sum(axis=0)
         self._import_kwh += float(import_kw) * dt_h
