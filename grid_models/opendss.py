@@ -44,7 +44,7 @@ def _forget_context(ctx: Any) -> None:
     ever leaves (2.5 MB for each circuit of a sweep).
     """
     from dss._cffi_api_util import CffiApiUtil
-    from dss_python_backend.events import EventCallbackManager
+    from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
     from opendssdirect.OpenDSSDirect import OpenDSSDirect
 
     for holder, table in (

@@ -8,84 +8,32 @@ feeders (`grid_models/data`) and a user's own folder are read by the same functi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grid_models.csv_tables import PHASE_OF_LETTER, Row, read_table
+from grid_models.csv_tables import PHASE_OF_LETTER, Row
 from grid_models.errors import FeederError, nearest_name
 from grid_models.feeder import (
     Bus,
-    Capacitor,
-    Connection,
     Feeder,
     Line,
-    Load,
-    LoadModel,
     Regulator,
     Source,
     Switch,
     Transformer,
     Winding,
 )
+from grid_models.table_folder import POWER_COLUMNS, read_folder
+from grid_models.table_shunts import read_capacitors, read_loads
 
 FT_PER_MILE = 5280.0
 # A load spread evenly along a segment is met by two thirds of it at a quarter of the length and
 # one third at the far end (Kersting, Distribution System Modeling and Analysis, section 3.3).
 NEAR_POINT, NEAR_SHARE = 0.25, 2.0 / 3.0
-
-_POWER_COLUMNS = ("kw_a", "kvar_a", "kw_b", "kvar_b", "kw_c", "kvar_c")
-_COLUMNS: dict[str, tuple[str, ...]] = {
-    "lines": ("from_bus", "to_bus", "phases", "length_ft", "config"),
-    "line_configs": (
-        "config",
-        "phase_i",
-        "phase_j",
-        "r_ohm_per_mile",
-        "x_ohm_per_mile",
-        "b_microsiemens_per_mile",
-    ),
-    "spot_loads": ("bus", "connection", "model", *_POWER_COLUMNS),
-    "distributed_loads": ("from_bus", "to_bus", "connection", "model", *_POWER_COLUMNS),
-    "transformers": (
-        "name",
-        "from_bus",
-        "to_bus",
-        "phases",
-        "kva",
-        "kv_ll_high",
-        "conn_high",
-        "kv_ll_low",
-        "conn_low",
-        "r_pct",
-        "x_pct",
-        "in_published_solution",
-    ),
-    "regulators": (
-        "name",
-        "from_bus",
-        "to_bus",
-        "phases",
-        "monitored_phase",
-        "ganged",
-        "bandwidth_v",
-        "pt_ratio",
-        "ct_primary_a",
-        "r_setting_v",
-        "x_setting_v",
-        "voltage_level_v",
-        "published_tap_step",
-    ),
-    "capacitors": ("bus", "kv_ln", "kvar_a", "kvar_b", "kvar_c"),
-    "switches": ("name", "from_bus", "to_bus", "phases", "normal_state"),
-    "bus_coords": ("bus", "x_ft", "y_ft"),
-}
-_REQUIRED = ("lines", "line_configs", "spot_loads")
-_IGNORED = ("line_config_conductors", "reference_")
 
 
 @dataclass(slots=True)
@@ -149,7 +97,7 @@ def feeder_from_tables(
         Anything that is missing, malformed, duplicate or unknown, with file, row and column.
     """
     folder = Path(folder)
-    tables = _read_folder(folder)
+    tables = read_folder(folder)
     parts = _Parts()
     spread = _read_lines(parts, tables, _configs(tables["line_configs"]))
     _read_transformers(parts, tables["transformers"])
@@ -158,7 +106,7 @@ def feeder_from_tables(
     _check_unique_names(parts)
     source = _source(parts, folder, source_bus, source_kv_ll)
     buses = _walk(parts, source, _coordinates(tables["bus_coords"]))
-    loads = _loads(buses, tables["spot_loads"], "load") + _loads(buses, spread, "spread")
+    loads = read_loads(buses, tables["spot_loads"], "load") + read_loads(buses, spread, "spread")
     return Feeder(
         name=name or folder.name,
         source=source,
@@ -167,35 +115,10 @@ def feeder_from_tables(
         switches=tuple(s for s in parts.switches if s.to_bus in buses and s.from_bus in buses),
         transformers=tuple(parts.transformers),
         regulators=tuple(parts.regulators),
-        capacitors=tuple(_capacitors(buses, tables["capacitors"])),
+        capacitors=tuple(read_capacitors(buses, tables["capacitors"])),
         loads=tuple(loads),
         origin=str(folder),
     )
-
-
-def _read_folder(folder: Path) -> dict[str, list[Row]]:
-    if not folder.is_dir():
-        siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise FeederError(
-            "the folder does not exist",
-            where=str(folder),
-            expected="a folder of feeder tables",
-            nearest=nearest_name(folder.name, siblings),
-        )
-    for path in sorted(folder.glob("*.csv")):
-        # A misspelt optional table would otherwise be a silently smaller feeder.
-        if path.stem not in _COLUMNS and not path.name.startswith(_IGNORED):
-            raise FeederError(
-                "no table has this name",
-                where=str(path),
-                expected=", ".join(f"{t}.csv" for t in _COLUMNS),
-                nearest=nearest_name(path.stem, _COLUMNS),
-            )
-    tables = {}
-    for table, columns in _COLUMNS.items():
-        path = folder / f"{table}.csv"
-        tables[table] = read_table(path, columns) if table in _REQUIRED or path.exists() else []
-    return tables
 
 
 @dataclass(slots=True)
@@ -291,7 +214,7 @@ def _matrices(
 def _as_spots(load: Row, near: str, far: str) -> list[Row]:
     spots = []
     for bus, share in ((near, NEAR_SHARE), (far, 1.0 - NEAR_SHARE)):
-        powers = {c: repr(load.number_of(c) * share) for c in _POWER_COLUMNS}
+        powers = {c: repr(load.number_of(c) * share) for c in POWER_COLUMNS}
         spots.append(Row(load.file, load.number, {**load.cells, **powers, "bus": bus}))
     return spots
 
@@ -469,71 +392,3 @@ def _check_connected(parts: _Parts, source: Source, reached: Mapping[str, float]
         expected="a bus that closed elements lead to",
         nearest=nearest_name(edge.from_bus, reached),
     )
-
-
-def _bus_of(row: Row, buses: Mapping[str, Bus]) -> Bus:
-    name = row.name("bus")
-    if name not in buses:
-        raise row.error(
-            "bus",
-            f"bus '{name}' is unknown",
-            expected="a bus that a line, switch or transformer leads to",
-            nearest=nearest_name(name, buses),
-        )
-    return buses[name]
-
-
-def _loads(buses: Mapping[str, Bus], rows: Sequence[Row], prefix: str) -> list[Load]:
-    """One load per phase (wye) or phase pair (delta: a = A-B, b = B-C, c = C-A)."""
-    loads: dict[str, Load] = {}
-    for row in rows:
-        bus = _bus_of(row, buses)
-        connection: Connection = "wye" if row.choice("connection", ("Y", "D")) == "Y" else "delta"
-        wanted = row.choice("model", get_args(LoadModel))
-        model: LoadModel = "PQ" if wanted == "PQ" else "I" if wanted == "I" else "Z"
-        for i, letter in enumerate("abc"):
-            kw, kvar = row.number_of(f"kw_{letter}"), row.number_of(f"kvar_{letter}")
-            if kw == 0.0 and kvar == 0.0:
-                continue
-            nodes = (i + 1,) if connection == "wye" else (i + 1, (i + 1) % 3 + 1)
-            _check_phases(row, f"kw_{letter}", bus, nodes)
-            kv = bus.base_kv_ln * (1.0 if connection == "wye" else np.sqrt(3.0))
-            name = f"{prefix}_{bus.name}{letter}"
-            if name in loads:
-                raise row.error(
-                    "bus",
-                    f"bus '{bus.name}' has two loads on {letter.upper()}",
-                    expected="one row per bus and phase",
-                )
-            loads[name] = Load(name, bus.name, nodes, connection, model, kw, kvar, float(kv))
-    return list(loads.values())
-
-
-def _capacitors(buses: Mapping[str, Bus], rows: Iterable[Row]) -> list[Capacitor]:
-    """One bank where the phases are equal, else one capacitor per phase."""
-    banks: dict[str, Capacitor] = {}
-    for row in rows:
-        bus = _bus_of(row, buses)
-        kv_ln = row.number_of("kv_ln", over=0.0)
-        kvar = {p: row.number_of(f"kvar_{letter}", least=0.0) for p, letter in enumerate("abc", 1)}
-        used = tuple(p for p in kvar if kvar[p] > 0.0)
-        groups: list[tuple[int, ...]] = [(p,) for p in used]
-        if len({kvar[p] for p in used}) == 1:
-            groups = [used]
-        for group in groups:
-            _check_phases(row, f"kvar_{'abc'[group[0] - 1]}", bus, group)
-            name = f"cap_{bus.name}" + ("" if len(group) > 1 else "abc"[group[0] - 1])
-            if name in banks:
-                raise row.error("bus", f"'{name}' is defined twice", expected="one row per bus")
-            total = sum(kvar[p] for p in group)
-            banks[name] = Capacitor(name, bus.name, group, "wye", total, kv_ln)
-    return list(banks.values())
-
-
-def _check_phases(row: Row, column: str, bus: Bus, nodes: tuple[int, ...]) -> None:
-    for node in nodes:
-        if node not in bus.phases:
-            has = "".join("ABC"[p - 1] for p in bus.phases)
-            raise row.error(
-                column, f"bus '{bus.name}' has no phase {'ABC'[node - 1]}", expected=f"phases {has}"
-            )
