@@ -34,8 +34,11 @@ def edge_law(
     parent_phases: tuple[int, ...],
     child_phases: tuple[int, ...],
     limit_ohm: float,
-) -> tuple[Complex, Complex]:
-    """Return T (child x parent) and Z (child x child, ohm) of equation (1) for one edge.
+) -> tuple[Complex, Complex, Complex | None]:
+    """Return T (child x parent) and Z (child x child, ohm) of one edge, and its parent shunt.
+
+    The shunt (parent x parent, siemens) is what a grounded wye - delta bank draws from its
+    primary to ground as zero-sequence current circulates in the delta; None for other edges.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ def edge_law(
         If the elements leave a child voltage open.
     """
     if len(elements) == 1 and isinstance(elements[0], Line):
-        return _line_law(elements[0], parent_phases, child_phases)
+        return *_line_law(elements[0], parent_phases, child_phases), None
     up = {p: i for i, p in enumerate(parent_phases)}
     down = {p: i for i, p in enumerate(child_phases)}
     parts = [_rows(e, parent, child, up, down, limit_ohm) for e in elements]
@@ -72,7 +75,9 @@ def edge_law(
             f"{', '.join(e.name for e in elements)} leave voltages of bus '{child}' undetermined",
             expected=f"one line phase or transformer coil for each of its phases {child_phases}",
         )
-    return _eliminate_rows(a, b, zr, floating=rank == n - 1)
+    floating = rank == n - 1
+    shunt = _circulating_shunt(a, b, zr) if floating and len(a) >= n else None
+    return *_eliminate_rows(a, b, zr, floating=floating), shunt
 
 
 def _line_law(
@@ -103,6 +108,14 @@ def _eliminate_rows(a: Real, b: Real, zr: Complex, *, floating: bool) -> tuple[C
     y = np.linalg.inv(zr + floor * np.eye(len(zr)))
     z = np.linalg.inv(b.T @ y @ b)
     return _complex(z @ b.T @ y @ a), _complex(z)
+
+
+def _circulating_shunt(a: Real, b: Real, zr: Complex) -> Complex:
+    """Return the parent admittance left over when the child carries no current."""
+    y = np.linalg.inv(zr)
+    to_child = y @ b
+    left = y - to_child @ np.linalg.pinv(b.T @ to_child) @ to_child.T
+    return _complex(a.T @ left @ a)
 
 
 def _complex(values: NDArray[Any]) -> Complex:

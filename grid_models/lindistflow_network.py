@@ -210,8 +210,10 @@ def three_phase_network(
         if is_negligible(tree.edges[i], limit):
             build.merge_bus(name, phases, parent)
             continue
-        t, z = edge_law(tree.edges[i], parent, name, tuple(live), phases, limit)
+        t, z, shunt = edge_law(tree.edges[i], parent, name, tuple(live), phases, limit)
         build.add_bus(name, phases, parent, t, z, _base_v(bus))
+        if shunt is not None:
+            build.add_shunt(list(live.values()), shunt)
     _add_shunts(feeder, build)
     return _finish(feeder, build)
 

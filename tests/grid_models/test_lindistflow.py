@@ -26,6 +26,7 @@ from grid_models.feeder import (
     Winding,
 )
 from grid_models.lindistflow import LinDistFlow
+from grid_models.lindistflow_edges import edge_law
 
 KV_LN = 2.4
 ALPHA = {p: np.exp(-2j * np.pi / 3 * (p - 1)) for p in (1, 2, 3)}
@@ -226,6 +227,20 @@ def test_delta_wye_shifts_by_thirty_degrees_and_mixes_phases() -> None:
     np.testing.assert_allclose(v2[[4, 5]], 1.0, atol=1e-12)
     angle = np.angle(model.network.source_v[0] / model._law.voltage[3], deg=True)
     assert angle == pytest.approx(30.0, abs=1e-9)
+
+
+def test_grounded_wye_delta_bank_is_a_zero_sequence_shunt() -> None:
+    """Textbook zero-sequence circuit: the leakage impedance to ground at the primary."""
+    bank = Transformer(
+        "t", 3, (wdg("s", (1, 2, 3), "wye", 4.157), wdg("e", (1, 2, 3), "delta", 0.48)), (4.0,)
+    )
+    _, _, shunt = edge_law((bank,), "s", "e", (1, 2, 3), (1, 2, 3), 5e-3)
+    z_ohm = (0.01 + 0.04j) * (4157 / 3**0.5) ** 2 / 100e3
+    assert shunt is not None
+    np.testing.assert_allclose(shunt, np.full((3, 3), 1 / (3 * z_ohm)), rtol=1e-9)
+    delta = Transformer("d", 3, (wdg("s", (1, 2, 3), "delta", 4.157), bank.windings[1]), (4.0,))
+    _, _, none = edge_law((delta,), "s", "e", (1, 2, 3), (1, 2, 3), 5e-3)
+    np.testing.assert_allclose(none, 0, atol=1e-12)
 
 
 def test_centre_tapped_secondary() -> None:
