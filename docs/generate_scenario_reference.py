@@ -1,0 +1,275 @@
+"""Write docs/scenario.md from the schema: ``python docs/generate_scenario_reference.py``.
+
+A test compares the committed page with `reference()`, so the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from controllers import registry
+from federates.assembly import KINDS
+from federates.kinds.feeder import FeederFederate
+from federates.scenario import (
+    Connection,
+    ExternalPort,
+    FederateSpec,
+    LinkRule,
+    Scenario,
+    shipped_scenarios,
+)
+from grid_models.catalog import shipped_feeders
+from grid_models.der_rules import DerRule
+from grid_models.profiles import Profiles
+
+PAGE = Path(__file__).with_name("scenario.md")
+_HEAD = """\
+# The scenario file
+
+A scenario is one YAML file that describes a whole run. This page is generated from the schema
+(`python docs/generate_scenario_reference.py`); `feederate schema` prints the same schema as JSON
+Schema, for an editor. Unknown keys are errors. `feederate check FILE` reads a file, wires it and
+says what it amounts to, or everything that is wrong with it; `feederate new scenario NAME` writes a
+commented one to start from.
+
+Any key can be changed for one run: `feederate run FILE --set time.duration_s=3600 --set
+grid.ders.0.total_kw=3000`. Positions in lists are numbers. Relative paths are looked up beside the
+scenario file, then in the current folder. Injections are positive (generation minus load); units
+are in the names.
+"""
+# Keys whose field has no description in the schema; a description there wins.
+_MEANINGS = {
+    "Scenario.title": "One line for lists and reports.",
+    "Scenario.description": "What the scenario shows, for its reader.",
+    "Scenario.seed": "Seed of everything random in the run: sky, mail, noise, controllers.",
+    "Scenario.federates": "The participants by name; see `federates.NAME` below.",
+    "Scenario.connections": "Which output port feeds which input port; see below.",
+    "Band.v_min_pu": "Lower end, per unit of the bus's nominal voltage.",
+    "Band.v_max_pu": "Upper end.",
+    "ExternalPort.initial": "What readers see before the first publication.",
+    "Connection.source": "`federate.port` of an output.",
+    "Connection.target": "`federate.port` of an input.",
+    "LinkRule.latency_s": "Delay of every message.",
+    "LinkRule.loss": "Probability that a message is lost.",
+}
+
+
+def reference() -> str:
+    """Return the page."""
+    parts = [_HEAD, *_top(), *_grid_parts(), *_federate_parts(), *_traffic_parts(), *_names()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _top() -> Iterator[str]:
+    yield "## The file\n"
+    yield _table(Scenario)
+    for section in ("time", "band", "record"):
+        yield f"## `{section}`\n"
+        yield _section(Scenario.model_fields[section])
+
+
+def _grid_parts() -> Iterator[str]:
+    grid = Scenario.model_fields["grid"]
+    yield "## `grid`\n"
+    yield _section(grid)
+    yield "### `grid.profiles`\n"
+    yield _section(_model_of(grid).model_fields["profiles"])
+    yield f"The user's own table has the columns {_described(Profiles)['columns'][1]}\n"
+    yield "### `grid.ders[]`: rules that place DERs\n"
+    yield _first_paragraph(DerRule) + "\n"
+    yield _dataclass_table(DerRule)
+
+
+def _federate_parts() -> Iterator[str]:
+    yield "## `federates.NAME`\n"
+    yield _first_paragraph(FederateSpec) + "\n"
+    yield "| kind | what it is |\n| --- | --- |"
+    yield from (f"| `{kind}` | {text} |" for kind, text in KINDS.items())
+    yield "| `module:Class` | your own `federates.federate.Federate`, looked up beside the file |\n"
+    yield _table(FederateSpec)
+    yield "### Ports of the feeder federate\n"
+    yield _paragraph(FeederFederate, 1) + "\n"
+    yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"
+    yield _first_paragraph(ExternalPort) + "\n"
+    yield _table(ExternalPort)
+    for name in registry.descriptions():
+        options = _options_of(name)
+        if options is not None:
+            yield f"### `options` of the controller `{name}`\n"
+            yield _dataclass_table(options)
+
+
+def _traffic_parts() -> Iterator[str]:
+    yield "## `connections[]`\n"
+    yield _first_paragraph(Connection) + "\n"
+    yield "Short form: `feeder.v_pu -> volt_var.v_pu`. Labels are matched by name: the consumer may"
+    yield "want fewer, in another order. A split controller is named once; the parts get theirs.\n"
+    yield _table(Connection)
+    yield "## `links[]`\n"
+    yield _first_paragraph(LinkRule) + "\n"
+    yield _table(LinkRule)
+
+
+def _names() -> Iterator[str]:
+    titles = {}
+    for name, path in shipped_scenarios().items():
+        found = re.search(r"^title: *(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        titles[name] = found.group(1).strip("\"'") if found else ""
+    yield "## Names that ship\n"
+    for heading, names in (
+        ("feeder (`grid.model`)", shipped_feeders()),
+        ("controller", registry.descriptions()),
+        ("scenario", titles),
+    ):
+        yield f"| {heading} | |\n| --- | --- |"
+        yield from (f"| `{name}` | {_cell(text)} |" for name, text in names.items())
+        yield ""
+
+
+def _section(field: FieldInfo) -> str:
+    model = _model_of(field)
+    return f"{_first_paragraph(model)}\n\n{_table(model)}"
+
+
+def _model_of(field: FieldInfo) -> type[BaseModel]:
+    assert isinstance(field.annotation, type)
+    assert issubclass(field.annotation, BaseModel)
+    return field.annotation
+
+
+def _table(model: type[BaseModel]) -> str:
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        text = field.description or _MEANINGS.get(f"{model.__name__}.{name}", "")
+        if not text and isinstance(inner, type) and issubclass(inner, BaseModel):
+            text = f"{_first_paragraph(inner)} See `{name}` below."
+        text += _limits(field)
+        rows.append(
+            f"| `{name}` | {_cell(_type_name(field.annotation))} | {_default(field)} "
+            f"| {_cell(text.strip())} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value == "" or isinstance(value, BaseModel):
+        return "-"
+    return f"`{_literal(value)}`"
+
+
+def _limits(field: FieldInfo) -> str:
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = [
+        f"{word} {getattr(item, key):g}"
+        for item in field.metadata
+        for key, word in words.items()
+        if getattr(item, key, None) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _dataclass_table(cls: type) -> str:
+    assert is_dataclass(cls)
+    if not fields(cls):
+        return "None.\n"
+    entries = _described(cls)
+    hints = typing.get_type_hints(cls)
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in fields(cls):
+        default = "required" if field.default is MISSING else f"`{_literal(field.default)}`"
+        default = "-" if field.default is None else default
+        kind, meaning = entries.get(field.name, (_type_name(hints[field.name]), ""))
+        rows.append(f"| `{field.name}` | {_cell(kind)} | {default} | {_cell(meaning)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _options_of(controller: str) -> type | None:
+    """Return the options dataclass that a shipped controller's module uses."""
+    module = importlib.import_module(registry.resolve(controller).__module__)
+    for name, value in inspect.getmembers(module, inspect.isclass):
+        if name.endswith("Options") and is_dataclass(value):
+            return value
+    return None
+
+
+def _described(cls: type) -> dict[str, tuple[str, str]]:
+    """Read ``name, other : type`` entries of a numpy-style docstring: type and meaning."""
+    found: dict[str, tuple[str, str]] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
+        entry = re.match(r"^([a-z_][a-z0-9_, ]*?) : (.+)$", line)
+        if entry:
+            names = [name.strip() for name in entry.group(1).split(",")]
+            found |= dict.fromkeys(names, (_plain_type(entry.group(2)), ""))
+        elif line.startswith("    ") and names:
+            for name in names:
+                kind, meaning = found[name]
+                found[name] = (kind, f"{meaning} {line.strip()}".strip())
+        elif line.strip():
+            names = []
+    return found
+
+
+def _plain_type(text: str) -> str:
+    text = text.removesuffix(", optional").strip("{}")
+    for python, plain in (("float", "number"), ("int", "whole number"), ("bool", "yes or no")):
+        text = re.sub(rf"\b{python}\b", plain, text)
+    return re.sub(r"\b(sequence of )?str\b", r"\1text", text).replace("'", "`")
+
+
+def _first_paragraph(cls: type) -> str:
+    return _paragraph(cls, 0)
+
+
+def _paragraph(cls: type, i: int) -> str:
+    """Return a paragraph of a docstring, in Markdown."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[i].split()).replace("``", "`")
+
+
+def _type_name(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(arg) for arg in args if arg is not types.NoneType)
+    if origin is dict:
+        return f"name to {_type_name(args[1])}" if args[0] is not Any else "mapping"
+    if origin in (list, tuple) or (origin and origin.__name__ == "Sequence"):
+        return f"list of {_type_name(args[0])}"
+    words = {str: "text", int: "whole number", float: "number", bool: "yes or no", Any: "anything"}
+    if hint in words:
+        return words[hint]
+    return "section" if isinstance(hint, type) and issubclass(hint, BaseModel) else hint.__name__
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
