@@ -37,19 +37,17 @@ MAX_CONTROL_ITERATIONS = 100
 _DER_PREFIX = "feederate_der_"
 
 
-def _forget_context(ctx: Any) -> None:
+def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
     """Let go of a context: the engine's Python layers keep every one of them for ever.
 
     Their three tables map a context weakly to objects that hold it strongly, so that nothing
     ever leaves (2.5 MB for each circuit of a sweep).
     """
-    from dss._cffi_api_util import CffiApiUtil
     from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
-    from opendssdirect.OpenDSSDirect import OpenDSSDirect
 
     for holder, table in (
-        (OpenDSSDirect, "_ctx_to_dss"),
-        (CffiApiUtil, "_ctx_to_util"),
+        (holders[0], "_ctx_to_dss"),
+        (holders[1], "_ctx_to_util"),
         (EventCallbackManager, "_ctx_to_manager"),
     ):
         # A later version without such a table has nothing to forget.
@@ -73,7 +71,8 @@ class Engine:
         self.ffi: Any = util.ffi
         self.ctx: Any = util.ctx
         self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
-        weakref.finalize(self, _forget_context, self.ctx).atexit = False
+        holders = (type(self.dss), type(util))
+        weakref.finalize(self, _forget_context, self.ctx, holders).atexit = False
 
     def take_error(self) -> str | None:
         """Return the engine's pending error message, if any, and clear it."""

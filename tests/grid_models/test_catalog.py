@@ -24,7 +24,10 @@ def test_every_shipped_feeder_solves_in_a_sane_voltage_range(name: str) -> None:
     from grid_models.opendss import open_circuit
 
     v_pu = open_circuit(name).v_pu()
-    assert 0.9 < v_pu.min() <= v_pu.max() < 1.1
+    # With the IEEE loads in the range of the result sheets; without loads (DERs at rest) the
+    # published taps lift an idle feeder: 1.0437 * 1.05 * capacitors.
+    highest = 1.1 if load_feeder(name).loads else 1.15
+    assert 0.9 < v_pu.min() <= v_pu.max() < highest
 
 
 def test_a_table_folder_is_a_model() -> None:
