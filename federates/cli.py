@@ -1,0 +1,270 @@
+"""The command line, ``feederate``.
+
+This module imports typer and the standard library only, so that ``--help`` and completion answer
+at once; everything else is imported inside the command that needs it.
+
+Exit codes: 0 fine; 2 the input is wrong; 3 the run failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="feederate",
+    help="Closed-loop co-simulation of distribution feeders, distributed controllers and devices.",
+    epilog="Start with 'feederate demo', or 'feederate new scenario my-study'.",
+    # Plain help: the rich one imports a markdown parser and doubles the time to the first word.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+
+
+class Where(StrEnum):
+    """Where the federates run."""
+
+    thread = "thread"
+    process = "process"
+    single = "single"
+
+
+class Starter(StrEnum):
+    """What `feederate new` can write."""
+
+    scenario = "scenario"
+    controller = "controller"
+
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or a name of the list.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key; can be given repeatedly."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
+]
+RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"feederate {metadata.version('feederate')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def demo(
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the runs. Default: runs/demo-TIME.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
+    ] = None,
+) -> None:
+    """No control, local droop and OPTDIST-VC on one PV-rich day."""
+    from federates.demo import run_demo
+
+    run_demo(out=out, steps=steps, as_json=as_json)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/NAME-TIME.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many feeder steps.")
+    ] = None,
+    overrides: Overrides = None,
+    placement: Annotated[
+        Where | None,
+        typer.Option(
+            help="Federates as threads on HELICS, as processes on HELICS, or in a single thread "
+            "without HELICS. Default: thread."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    join: Annotated[
+        str | None, typer.Option(metavar="URL", help="Join a HELICS broker that runs elsewhere.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="URL", help="Run the broker here, open to other hosts.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run one scenario."""
+    from federates.cli_run import Order, run_command
+
+    spans_hosts = join is not None or listen is not None or only is not None
+    if placement is None:
+        placement = Where.process if spans_hosts else Where.thread
+    if spans_hosts and placement is not Where.process:
+        raise typer.BadParameter(
+            f"--join, --listen and --only need --placement process, found {placement.value}"
+        )
+    names = tuple(n.strip() for item in only or () for n in item.split(",") if n.strip())
+    order = Order(
+        scenario=scenario,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        steps=steps,
+        placement=placement.value,
+        out=out,
+        join=join,
+        listen=listen,
+        only=names if only is not None else None,
+        report=report,
+    )
+    run_command(order, as_json=as_json)
+
+
+@app.command()
+def check(scenario: ScenarioArgument, overrides: Overrides = None) -> None:
+    """Show how a scenario is wired, or everything that is wrong with it."""
+    from federates.check import check_scenario, print_check
+    from federates.cli_terminal import output
+    from federates.scenario import load_scenario
+
+    print_check(check_scenario(load_scenario(scenario, overrides or ())), output())
+
+
+@app.command("list")
+def list_() -> None:
+    """Shipped scenarios, feeders and controllers."""
+    from federates.cli_list import print_list
+
+    print_list()
+
+
+@app.command()
+def report(folders: RunFolders) -> None:
+    """Write report.html into folders of runs, finished or not."""
+    from federates.report import write_report
+
+    for folder in folders:
+        typer.echo(write_report(folder))
+
+
+@app.command()
+def compare(
+    folders: RunFolders,
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page that shows the runs side by side.")
+    ] = None,
+) -> None:
+    """Show the metrics of runs side by side."""
+    from federates.cli_terminal import output
+    from federates.compare import as_data, load_runs, print_comparison, write_comparison
+
+    runs = load_runs(folders)
+    if html is not None:
+        write_comparison(runs, html)
+    if as_json:
+        print_json(as_data(runs))
+    else:
+        print_comparison(runs, output())
+
+
+@app.command()
+def new(
+    what: Annotated[Starter, typer.Argument(metavar="scenario|controller")],
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+) -> None:
+    """Write a commented starting point that runs; never overwrites a file."""
+    from federates.cli_new import new_controller, new_scenario
+
+    if what is Starter.scenario:
+        new_scenario(name)
+    else:
+        new_controller(name)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario."""
+    from federates.scenario import Scenario
+
+    print_json(Scenario.model_json_schema())
+
+
+def print_json(data: Any) -> None:
+    """Write JSON to standard output."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    code = call(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The reader has gone (`feederate list | head`); nothing is left to say to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if threading.active_count() > 1:
+        # A step that hangs in a thread cannot be ended from outside; leave without waiting for it.
+        os._exit(code)
+    sys.exit(code)
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line; print what went wrong in plain words; return the exit code."""
+    try:
+        code = app(arguments, prog_name="feederate", standalone_mode=False)
+    except typer.Abort:
+        return _say(["interrupted"], 130)
+    except KeyboardInterrupt:
+        return _say(["interrupted before the run began"], 130)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        usage = type(error).__mro__
+        if any(cls.__name__ == "ClickException" for cls in usage):
+            return _say(_usage_lines(error), 2)
+        from federates.cli_errors import explain
+
+        code, lines = explain(error)
+        return _say(lines, code)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_lines(error: Any) -> list[str]:
+    context = getattr(error, "ctx", None)
+    lines = str(error.format_message()).splitlines()
+    if context is not None:
+        lines.append(f"see '{context.command_path} --help'")
+    return lines
+
+
+def _say(lines: list[str], code: int) -> int:
+    prefix = typer.style("error:", fg=typer.colors.RED, bold=True)
+    for line in lines:
+        typer.echo(f"{prefix} {line}", err=True)
+    return code

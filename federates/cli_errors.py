@@ -1,0 +1,63 @@
+"""What a failure means to the user: exit code and plain words."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+from federates.errors import RunError, RunInterruptedError
+from grid_models.errors import FeederateError
+
+WRONG_INPUT, FAILED, INTERRUPTED = 2, 3, 130
+
+
+def explain(error: BaseException) -> tuple[int, list[str]]:
+    """Return the exit code and the lines to print; an unexpected error is logged to a file."""
+    if isinstance(error, RunError):
+        lines = _lines(error)
+        if error.run_dir is not None:
+            lines.append(f"the run failed; what it recorded is in {error.run_dir}")
+        return FAILED, lines
+    if isinstance(error, RunInterruptedError):
+        return INTERRUPTED, [f"{error.what}; what was recorded is readable in {error.where}"]
+    if isinstance(error, FeederateError):
+        return WRONG_INPUT, _lines(error)
+    if isinstance(error, FileExistsError):
+        return WRONG_INPUT, [
+            f"{_place(error)} exists already; expected the path of a new or empty folder"
+        ]
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        return WRONG_INPUT, [f"{_place(error)}: {error.strerror or error}"]
+    if isinstance(error, OSError) and error.strerror:
+        return FAILED, [f"{_place(error)}: {error.strerror}"]
+    log = _log(error)
+    words = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
+    return FAILED, [f"{what} (unexpected; the traceback is in {log})"]
+
+
+def run_folder(error: BaseException) -> Path | None:
+    """Return the folder of the run that ended with `error`, if it had one."""
+    if isinstance(error, RunError):
+        return error.run_dir
+    if isinstance(error, RunInterruptedError) and error.where:
+        return Path(error.where)
+    return None
+
+
+def _lines(error: FeederateError) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()]
+
+
+def _place(error: OSError) -> str:
+    # new_run_dir raises with the path as its only argument.
+    return str(error.filename or (error.args[0] if error.args else error))
+
+
+def _log(error: BaseException) -> str:
+    handle, path = tempfile.mkstemp(prefix="feederate-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    return path

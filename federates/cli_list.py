@@ -1,0 +1,26 @@
+"""``feederate list``: everything that ships, one line each."""
+
+from __future__ import annotations
+
+import typer
+
+from controllers.registry import descriptions
+from federates.errors import ScenarioError
+from federates.scenario import load_scenario, shipped_scenarios
+from grid_models.catalog import shipped_feeders
+
+
+def print_list() -> None:
+    """Print shipped scenarios, feeders and controllers."""
+    titles = {}
+    for name, path in shipped_scenarios().items():
+        try:
+            titles[name] = load_scenario(path).title
+        except ScenarioError as error:
+            titles[name] = f"({error})"
+    sections = {"Scenarios": titles, "Feeders": shipped_feeders(), "Controllers": descriptions()}
+    for i, (section, entries) in enumerate(sections.items()):
+        typer.secho(("\n" if i else "") + section, bold=True)
+        width = max(map(len, entries), default=0)
+        for name, text in entries.items():
+            typer.echo(f"  {name:<{width}}  {text}".rstrip())

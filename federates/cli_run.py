@@ -1,0 +1,137 @@
+"""``feederate run``: one run, its report, its summary."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from federates.cli_errors import explain, run_folder
+from federates.cli_terminal import clean_stdout, messages, output, progress_bar
+from federates.errors import RunError, RunInterruptedError
+from federates.report_format import metric_name, metric_value
+from federates.run_store import write_json
+
+if TYPE_CHECKING:
+    from federates.runner import Placement, RunResult
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for."""
+
+    scenario: str
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    steps: int | None = None
+    placement: Placement = "thread"
+    out: Path | None = None
+    join: str | None = None
+    listen: str | None = None
+    only: tuple[str, ...] | None = None
+    report: bool = True
+
+    def command(self) -> str:
+        """Return the command line that gives this run again."""
+        words = ["feederate", "run", self.scenario]
+        for override in self.overrides:
+            words += ["--set", override]
+        for option in ("seed", "steps", "join", "listen"):
+            value = getattr(self, option)
+            if value is not None:
+                words += [f"--{option}", str(value)]
+        if self.only is not None:
+            words += ["--only", ",".join(self.only)]
+        if self.placement != "thread":
+            words += ["--placement", self.placement]
+        return shlex.join(words)
+
+
+def run_command(order: Order, *, as_json: bool) -> None:
+    """Run and print the summary."""
+    try:
+        with clean_stdout(as_json):
+            result = execute(order)
+    except (RunError, RunInterruptedError) as error:
+        if as_json:
+            summary = summary_of_failure(error)
+            if summary is not None:
+                typer.echo(json.dumps(summary, indent=2))
+        raise
+    if as_json:
+        typer.echo(json.dumps(result.summary, indent=2))
+    else:
+        print_summary(result, output(), has_report=order.report)
+
+
+def execute(order: Order, label: str | None = None) -> RunResult:
+    """Run with a progress bar; write the report however the run ended."""
+    from federates.runner import Reach, run
+    from federates.scenario import load_scenario
+
+    scenario = load_scenario(order.scenario, order.overrides, seed=order.seed)
+    try:
+        with progress_bar(label or scenario.name) as tell:
+            result = run(
+                scenario,
+                out=order.out,
+                placement=order.placement,
+                steps=order.steps,
+                reach=Reach(order.join, order.listen, order.only),
+                on_progress=tell,
+            )
+    except (RunError, RunInterruptedError) as error:
+        folder = run_folder(error)
+        if folder is not None:
+            finish_folder(folder, order)
+        raise
+    finish_folder(result.folder, order)
+    return result
+
+
+def finish_folder(folder: Path, order: Order) -> None:
+    """Note the command and write the report; neither may spoil a run that is safely stored."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        write_json(folder / "manifest.json", manifest | {"command": order.command()})
+        if order.report:
+            from federates.report import write_report
+
+            write_report(folder)
+    except Exception as error:
+        _, lines = explain(error)
+        messages().print(f"warning: no report: {lines[0]}", markup=False, soft_wrap=True)
+
+
+def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] | None:
+    """Return the summary of a run that did not finish, or None where there is no folder."""
+    folder = run_folder(error)
+    if folder is None:
+        return None
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # The disk may be what failed.
+        status = "failed" if isinstance(error, RunError) else "interrupted"
+        summary = {"status": status, "reason": str(error), "metrics": {}}
+    return summary
+
+
+def print_summary(result: RunResult, console: Console, *, has_report: bool) -> None:
+    """Print the metrics of a finished run and where its files are."""
+    summary = result.summary
+    console.print(f"[bold]{summary['title'] or summary['scenario']}[/bold]", soft_wrap=True)
+    console.print(
+        f"[green]{summary['status']}[/green]: {summary['steps']} steps in "
+        f"{summary['wall_s']:.1f} s, {summary['steps_per_s']:,.0f} steps/s\n"
+    )
+    for key, value in summary["metrics"].items():
+        console.print(f"  {metric_name(key):<34}{metric_value(key, value):>18}", markup=False)
+    console.print(f"\nrun     {result.folder}", markup=False, soft_wrap=True)
+    if has_report:
+        console.print(f"report  {result.folder / 'report.html'}", markup=False, soft_wrap=True)

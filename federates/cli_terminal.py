@@ -1,0 +1,72 @@
+"""Consoles, the progress bar and clean standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+WIDTH = 80
+_REFRESH_S = 0.1
+
+
+def output() -> Console:
+    """Return the console of standard output; 80 columns where there is no terminal to ask."""
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def messages() -> Console:
+    """Return the console of standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback (steps done, in all) that draws a bar, or None without a terminal."""
+    console = messages()
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        drawn = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            # Called at every step by the single host, where a drawing would cost more than it.
+            if now - drawn >= _REFRESH_S or done >= total:
+                drawn = now
+                bar.update(task, completed=done, total=total)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def clean_stdout(wanted: bool = True) -> Iterator[None]:
+    """Send to standard error whatever a library or a user's module prints meanwhile."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

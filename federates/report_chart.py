@@ -1,0 +1,255 @@
+"""Charts as HTML and inline SVG that stay readable from a phone to a desk.
+
+The curves are an SVG that stretches to the space there is; all text is HTML around it, so letters
+keep their size. Colours come from the page's style sheet, so one chart serves light and dark.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+
+from controllers.mail import FloatArray
+from federates.report_data import Spread
+from federates.report_format import clock
+
+_SIZE = 1000.0
+_TIME_STEPS_S = (
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600, 7200, 10800, 14400, 21600, 43200, 86400, 2 * 86400, 7 * 86400),
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A filled range with a line through its middle. `style` is a class of the style sheet."""
+
+    name: str
+    spread: Spread
+    style: str
+    fill: bool = True
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A horizontal line that should not be crossed."""
+
+    value: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One time chart; `y_range` may widen the axis, the data always fit."""
+
+    title: str
+    y_title: str
+    bands: Sequence[Band]
+    limits: Sequence[Limit] = ()
+    y_range: tuple[float, float] | None = None
+    start_s: float = 0.0
+    digits: int = 0
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return round numbers that divide ``[low, high]`` into about `about` parts."""
+    span = high - low
+    if not math.isfinite(span) or span <= 0:
+        return [low]
+    raw = span / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def time_ticks(start_s: float, end_s: float, about: int = 6) -> list[float]:
+    """Return round times of day inside ``[start_s, end_s]``."""
+    span = max(end_s - start_s, 1e-9)
+    step = next((s for s in _TIME_STEPS_S if span / s <= about), _TIME_STEPS_S[-1])
+    first, last = math.ceil(start_s / step - 1e-9), math.floor(end_s / step + 1e-9)
+    return [float(k * step) for k in range(first, last + 1)]
+
+
+def axis_range(chart: Chart) -> tuple[float, float]:
+    """Return the y axis: all data and limits with a little air, at least a hair wide."""
+    values = [limit.value for limit in chart.limits]
+    for band in chart.bands:
+        for series in (band.spread.low, band.spread.high):
+            finite = series[np.isfinite(series)]
+            if finite.size:
+                values += [float(finite.min()), float(finite.max())]
+    values += list(chart.y_range or ())
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    air = 0.06 * (high - low) or max(abs(high) * 0.02, 0.5 * 10.0**-chart.digits)
+    return low - air, high + air
+
+
+def time_chart(chart: Chart) -> str:
+    """Return the chart as an HTML figure."""
+    bands = [Band(b.name, b.spread.decimated(), b.style, b.fill) for b in chart.bands]
+    low, high = axis_range(chart)
+    time_s = bands[0].spread.time_s + chart.start_s
+    t0, t1 = float(time_s[0]), float(time_s[-1])
+    if t1 <= t0:
+        t1 = t0 + 1.0
+    scale = _Scale(t0, t1, low, high)
+    shapes = [_grid(scale, chart)]
+    shapes += [_band(scale, band, time_s) for band in bands]
+    shapes += [_limit(scale, limit) for limit in chart.limits]
+    x_labels = [(scale.x(t), clock(t)) for t in time_ticks(t0, t1)]
+    y_labels = [(scale.y(v), f"{v:,.{chart.digits}f}") for v in _y_ticks(chart, low, high)]
+    legend = [(b.style, b.name) for b in bands] if len(bands) > 1 or bands[0].fill else []
+    return frame(
+        chart.title,
+        chart.y_title,
+        "Time of day",
+        "".join(shapes),
+        x_labels,
+        y_labels,
+        legend=legend,
+        limits=[(scale.y(limit.value), limit.name) for limit in chart.limits],
+        notes=chart.notes,
+        data=_readout(bands, time_s, chart.digits),
+    )
+
+
+@dataclass(frozen=True)
+class _Scale:
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+
+    def x(self, value: float) -> float:
+        """Return the share of the width in percent."""
+        return 100.0 * (value - self.x0) / (self.x1 - self.x0)
+
+    def y(self, value: float) -> float:
+        """Return the share of the height in percent, from above."""
+        return 100.0 * (self.y1 - value) / (self.y1 - self.y0)
+
+    def points(self, xs: FloatArray, ys: FloatArray) -> list[str]:
+        px = _SIZE * (xs - self.x0) / (self.x1 - self.x0)
+        py = _SIZE * (self.y1 - ys) / (self.y1 - self.y0)
+        return [f"{x:.1f} {y:.1f}" for x, y in zip(px, py, strict=True)]
+
+
+def _y_ticks(chart: Chart, low: float, high: float) -> list[float]:
+    """Return the ticks of the y axis, without those that a limit's own label would hide."""
+    near = 0.045 * (high - low)
+    ticks = nice_ticks(low, high)
+    return [v for v in ticks if all(abs(v - limit.value) > near for limit in chart.limits)] + [
+        limit.value for limit in chart.limits
+    ]
+
+
+def _grid(scale: _Scale, chart: Chart) -> str:
+    lines = [f"M0 {10 * scale.y(v):.1f}H{_SIZE:.0f}" for v in nice_ticks(scale.y0, scale.y1)] + [
+        f"M{10 * scale.x(t):.1f} 0V{_SIZE:.0f}" for t in time_ticks(scale.x0, scale.x1)
+    ]
+    return f'<path class="grid" d="{"".join(lines)}"/>'
+
+
+def _band(scale: _Scale, band: Band, time_s: FloatArray) -> str:
+    spread = band.spread
+    good = np.isfinite(spread.low) & np.isfinite(spread.high) & np.isfinite(spread.mid)
+    if not good.any():
+        return ""
+    t, low, mid, high = time_s[good], spread.low[good], spread.mid[good], spread.high[good]
+    out = ""
+    if band.fill or (high > low).any():
+        there = scale.points(t, high)
+        back = scale.points(t[::-1], low[::-1])
+        out += f'<path class="fill {band.style}" d="M{"L".join(there + back)}Z"/>'
+    if band.fill:
+        for edge in (low, high):
+            out += f'<path class="edge {band.style}" d="M{"L".join(scale.points(t, edge))}"/>'
+    return out + f'<path class="line {band.style}" d="M{"L".join(scale.points(t, mid))}"/>'
+
+
+def _limit(scale: _Scale, limit: Limit) -> str:
+    return f'<path class="limit" d="M0 {10 * scale.y(limit.value):.1f}H{_SIZE:.0f}"/>'
+
+
+def _readout(bands: Sequence[Band], time_s: FloatArray, digits: int) -> str:
+    """Return the numbers behind the curves, for the pointer's read-out."""
+
+    def numbers(values: FloatArray) -> list[float | None]:
+        return [round(float(v), digits + 1) if math.isfinite(v) else None for v in values.tolist()]
+
+    return json.dumps(
+        {
+            "t": [clock(t) for t in np.round(time_s).tolist()],
+            "digits": digits,
+            "series": [
+                {
+                    "name": b.name,
+                    "low": numbers(b.spread.low) if b.fill else None,
+                    "mid": numbers(b.spread.mid),
+                    "high": numbers(b.spread.high) if b.fill else None,
+                }
+                for b in bands
+            ],
+        },
+        separators=(",", ":"),
+    )
+
+
+def frame(
+    title: str,
+    y_title: str,
+    x_title: str,
+    shapes: str,
+    x_labels: Sequence[tuple[float, str]],
+    y_labels: Sequence[tuple[float, str]],
+    *,
+    legend: Sequence[tuple[str, str]] = (),
+    limits: Sequence[tuple[float, str]] = (),
+    notes: Sequence[str] = (),
+    data: str | None = None,
+) -> str:
+    """Return a figure: title, legend, axes with their titles around a stretching SVG.
+
+    Positions of labels are in percent from the left and from above.
+    """
+    out = ['<figure class="chart">', f"<figcaption>{escape(title)}</figcaption>"]
+    keys = "".join(f'<li><i class="key {style}"></i>{escape(name)}</li>' for style, name in legend)
+    out.append(
+        f'<div class="over"><span class="axis-title">{escape(y_title)}</span>'
+        f'<ul class="legend">{keys}</ul></div>'
+    )
+    y_axis = "".join(f'<span style="top:{p:.2f}%">{escape(t)}</span>' for p, t in y_labels)
+    x_axis = "".join(f'<span style="left:{p:.2f}%">{escape(t)}</span>' for p, t in x_labels)
+    marks = "".join(
+        f'<span class="limit-name" style="top:{p:.2f}%">{escape(t)}</span>' for p, t in limits
+    )
+    readout = f'<script type="application/json">{data}</script>' if data else ""
+    out.append(
+        f'<div class="plot"><div class="y-axis">{y_axis}</div>'
+        f'<div class="area"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(title)}">{shapes}</svg>{marks}{readout}</div>'
+        f'<div class="x-axis">{x_axis}</div></div>'
+        f'<div class="x-title">{escape(x_title)}</div>'
+    )
+    out += [f'<p class="note">{escape(note)}</p>' for note in notes]
+    out.append("</figure>")
+    return "".join(out)
+
+
+def dots(points: Sequence[tuple[float, float]], style: str) -> str:
+    """Return round dots at positions in percent; they stay round however the chart stretches."""
+    path = "".join(f"M{10 * x:.1f} {10 * y:.1f}h0" for x, y in points)
+    return f'<path class="dot {style}" d="{path}"/>' if path else ""
+
+
+def segments(pairs: Sequence[tuple[float, float, float, float]], style: str) -> str:
+    """Return line segments (x1, y1, x2, y2) in percent."""
+    path = "".join(f"M{10 * a:.1f} {10 * b:.1f}L{10 * c:.1f} {10 * d:.1f}" for a, b, c, d in pairs)
+    return f'<path class="line {style}" d="{path}"/>' if path else ""

@@ -1,0 +1,69 @@
+"""Names, units and digits of metrics, for the terminal and for pages."""
+
+from __future__ import annotations
+
+import math
+
+_NAMES = {
+    "v_max_pu": "Highest voltage",
+    "v_min_pu": "Lowest voltage",
+    "out_of_band_node_hours": "Out of the voltage band",
+    "losses_kwh": "Losses",
+    "import_kwh": "Import",
+    "abs_q_kvarh": "Reactive energy of the DERs, sum of |q|",
+    "mail_delivered_count": "Messages delivered",
+    "mail_lost_count": "Messages lost",
+}
+# Longest first, so that "_kvarh" is not taken for "_h".
+_UNITS: tuple[tuple[str, str, int], ...] = (
+    ("_node_hours", "node-h", 1),
+    ("_count", "", 0),
+    ("_kvarh", "kvarh", 1),
+    ("_steps", "steps", 0),
+    ("_kvar", "kvar", 1),
+    ("_kwh", "kWh", 1),
+    ("_kva", "kVA", 1),
+    ("_kw", "kW", 1),
+    ("_pu", "pu", 4),
+    ("_pct", "%", 1),
+    ("_s", "s", 2),
+    ("_h", "h", 2),
+)
+
+
+def metric_unit(key: str) -> str:
+    """Return the unit that a metric's key ends with."""
+    return next((unit for suffix, unit, _ in _UNITS if key.endswith(suffix)), "")
+
+
+def metric_name(key: str) -> str:
+    """Return a metric's name in words."""
+    if key in _NAMES:
+        return _NAMES[key]
+    suffix = next((s for s, _, _ in _UNITS if key.endswith(s)), "")
+    words = key.removesuffix(suffix).replace("_", " ").strip() or key
+    return words[0].upper() + words[1:]
+
+
+def metric_number(key: str, value: float | None) -> str:
+    """Return a metric's value without its unit; a metric that is not a number gives a dash."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    digits = next((n for suffix, _, n in _UNITS if key.endswith(suffix)), None)
+    return f"{value:.4g}" if digits is None else f"{value:,.{digits}f}"
+
+
+def metric_value(key: str, value: float | None) -> str:
+    """Return a metric's value with its unit."""
+    return f"{metric_number(key, value)} {metric_unit(key)}".rstrip()
+
+
+def clock(time_s: float) -> str:
+    """Write a time of day as ``13:05`` or, off the minute, ``13:05:30``; later days as ``d1``."""
+    day, rest = divmod(round(time_s, 3), 86400.0)
+    hours, rest = divmod(rest, 3600.0)
+    minutes, seconds = divmod(rest, 60.0)
+    text = f"{int(hours):02d}:{int(minutes):02d}"
+    if seconds:
+        text += f":{seconds:02.0f}" if seconds == int(seconds) else f":{seconds:06.3f}"
+    return f"d{int(day)} {text}" if day else text

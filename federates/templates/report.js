@@ -1,0 +1,26 @@
+// The read-out under the pointer: the numbers behind the curves, from the JSON beside each chart.
+for (const area of document.querySelectorAll(".area")) {
+  const source = area.querySelector("script");
+  if (!source) continue;
+  const data = JSON.parse(source.textContent);
+  const cursor = document.createElement("div"), box = document.createElement("div");
+  cursor.className = "cursor"; box.className = "readout";
+  const number = v => v === null ? "-" : v.toFixed(data.digits);
+  const leave = () => { cursor.remove(); box.remove(); };
+  const move = event => {
+    const frame = area.getBoundingClientRect(), n = data.t.length;
+    const share = Math.min(1, Math.max(0, (event.clientX - frame.left) / frame.width));
+    const i = Math.round(share * (n - 1));
+    box.replaceChildren(data.t[i], ...data.series.flatMap(s => {
+      const range = s.low && s.low[i] !== s.high[i] ? ` (${number(s.low[i])} to ${number(s.high[i])})` : "";
+      return [document.createElement("br"), `${s.name}: ${number(s.mid[i])}${range}`];
+    }));
+    area.append(cursor, box);
+    cursor.style.left = `${100 * i / Math.max(1, n - 1)}%`;
+    const left = share * frame.width, width = box.offsetWidth;
+    box.style.left = `${Math.max(0, Math.min(frame.width - width, left < frame.width / 2 ? left + 10 : left - width - 10))}px`;
+  };
+  area.addEventListener("pointermove", move);
+  area.addEventListener("pointerdown", move);
+  area.addEventListener("pointerleave", leave);
+}
