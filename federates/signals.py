@@ -19,7 +19,7 @@ from controllers.mail import FloatArray, IntArray
 
 STREAM, TABLE = ".arrows", ".parquet"
 _CHUNK_VALUES = 1 << 17
-_ROW_GROUP = 16384
+_ROW_GROUP = 4096
 
 
 class SignalWriter:
