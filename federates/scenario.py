@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from pydantic import (
 
 from federates.clock import to_ns
 from federates.errors import ScenarioError
+from federates.schema_errors import schema_error
 from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml, parse_value
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
@@ -35,7 +36,12 @@ from grid_models.errors import nearest_name
 CONFIG_SUFFIX = ".yaml"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Duration = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+# A hundred years; HELICS' time, 64 bits of nanoseconds, ends at 292.
+MAX_TIME_S = 3.2e9
+MAX_STEPS = 100_000_000
+Duration = Annotated[float, Field(ge=0.0, le=MAX_TIME_S)]
+Period = Annotated[float, Field(ge=1e-6, le=MAX_TIME_S)]
+Deviation = Annotated[float, Field(ge=0.0)]
 # The rule's own class checks it and owns its fields; the schema is generated from there.
 DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
 
@@ -51,8 +57,8 @@ class Time(Section):
     """When the run starts, how long it lasts and how fine it steps."""
 
     start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
-    duration_s: float = Field(86400.0, gt=0, description="Simulated time.")
-    step_s: float = Field(60.0, ge=1e-6, description="Period of the feeder federate.")
+    duration_s: Period = Field(86400.0, description="Simulated time.")
+    step_s: Period = Field(60.0, description="Period of the feeder federate.")
     step_timeout_s: float = Field(
         20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
     )
@@ -113,13 +119,14 @@ class FederateSpec(Section):
     """One federate, or one controller split over several."""
 
     kind: str = Field(description="feeder, controller, external, or module:Class of your own.")
-    period_s: float | None = Field(None, gt=0, description="Default: the feeder's step.")
+    period_s: Period | None = Field(None, description="Default: the feeder's step.")
     offset_s: Duration | None = Field(
         None, description="Default: 0 for the feeder, half a step for every other federate."
     )
     controller: str | None = Field(None, description="Controller: name or module:Class.")
     ders: list[str] | None = Field(
-        None, description="Controller: names or globs of the DERs it commands; default: all inverters."
+        None,
+        description="Controller: names or globs of the DERs it commands; default: all inverters.",
     )
     split: int | Literal["agents", "areas"] = Field(
         1, description="Controller: number of federates its agents are spread over."
@@ -148,7 +155,7 @@ class LinkRule(Section):
     latency_s: Duration = 0.0
     jitter_s: Duration = Field(0.0, description="Uniform extra delay of up to this.")
     loss: Probability = 0.0
-    noise: Duration = Field(0.0, description="Standard deviation added to every number.")
+    noise: Deviation = Field(0.0, description="Standard deviation added to every number.")
 
 
 class Connection(Section):
@@ -156,7 +163,7 @@ class Connection(Section):
 
     source: str
     target: str
-    noise: Duration = Field(
+    noise: Deviation = Field(
         0.0, description="Standard deviation of the measurement error, in the port's unit."
     )
 
@@ -272,14 +279,14 @@ def scenario_from(
 ) -> Scenario:
     """Validate a parsed scenario file."""
     data = copy.deepcopy(source.data)
-    for override in overrides:
-        _apply_override(data, override)
+    keys = {_apply_override(data, override): override for override in overrides}
+    source = dataclasses.replace(source, overrides=keys)
     if seed is not None:
         data["seed"] = seed
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
-        raise _schema_error(source, error) from None
+        raise schema_error(source, Scenario, error) from None
     for i, connection in enumerate(scenario.connections):
         if isinstance(connection, str):
             try:
@@ -288,8 +295,7 @@ def scenario_from(
                 raise ScenarioError(str(error), where=source.where(("connections", i))) from None
     for i, rule in enumerate(scenario.grid.ders):
         DerRule.from_mapping(rule, where=source.where(("grid", "ders", i)))
-    if scenario.band.v_min_pu >= scenario.band.v_max_pu:
-        raise ScenarioError("v_min_pu is not below v_max_pu", where=source.where(("band",)))
+    _check_values(scenario, source)
     path = Path(source.name)
     scenario._source = source
     scenario._base_dir = path.resolve().parent
@@ -297,79 +303,70 @@ def scenario_from(
     return scenario
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _check_values(scenario: Scenario, source: YamlSource) -> None:
+    """Refuse what is wrong only together."""
+    time = scenario.time
+    if scenario.band.v_min_pu >= scenario.band.v_max_pu:
+        raise ScenarioError("v_min_pu is not below v_max_pu", where=source.where(("band",)))
+    if time.duration_s / time.step_s > MAX_STEPS:
+        raise ScenarioError(
+            f"{time.duration_s / time.step_s:.3g} steps",
+            where=source.where(("time",)),
+            expected=f"at most {MAX_STEPS:.0e}",
+        )
+    for name, spec in scenario.federates.items():
+        if spec.offset_s is not None and spec.offset_s >= time.duration_s:
+            raise ScenarioError(
+                f"never steps: offset_s = {spec.offset_s:g} is not before the end of the run",
+                where=source.where(("federates", name, "offset_s")),
+                expected=f"less than duration_s = {time.duration_s:g}",
+            )
+        try:
+            json.dumps(spec.options, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ScenarioError(
+                f"cannot be kept in the run's manifest: {error}",
+                where=source.where(("federates", name, "options")),
+                expected="text, finite numbers, true or false, lists and mappings of them",
+            ) from None
+
+
+_KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+
+
+def _apply_override(data: dict[str, Any], override: str) -> KeyPath:
+    """Set one key, ``grid.ders[0].kind`` or ``grid.ders.0.kind``; return its path."""
     key, equals, text = override.partition("=")
     where = f"--set {override}"
-    if not equals or not key:
+    parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
+    if not equals or not parts or _KEY_PART.sub("", key):
         raise ScenarioError("not of the form key=value", where=where, expected="grid.model=ieee13")
     try:
-        value = yaml.safe_load(text)
+        value = parse_value(text)
     except yaml.YAMLError:
         raise ScenarioError(f"'{text}' is not a YAML value", where=where) from None
-    *parents, last = key.split(".")
+    path: list[str | int] = []
     node: Any = data
-    for part in parents:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
+    for n, part in enumerate(parts):
+        last = n == len(parts) - 1
+        step: str | int = part
+        if isinstance(node, list):
+            if not str(part).isdigit() or int(part) >= len(node):
+                raise ScenarioError(
+                    f"'{part}' is not an entry of {dotted(path)}",
+                    where=where,
+                    expected=f"a number below {len(node)}",
+                )
+            step = int(part)
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"'{dotted(path)}' is not a section", where=where)
         else:
-            raise ScenarioError(f"'{part}' does not lead to a section", where=where)
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ScenarioError(f"'{last}' cannot be set here", where=where)
-
-
-def _schema_error(source: YamlSource, error: ValidationError) -> ScenarioError:
-    problems = []
-    for item in error.errors():
-        # A union's branches put their own names into the path; only what the user wrote is said.
-        loc: KeyPath = tuple(p for p in item["loc"] if isinstance(p, int) or not _is_branch(str(p)))
-        where = source.where(loc)
-        if item["type"] == "extra_forbidden":
-            names = _field_names(loc[:-1])
-            near = nearest_name(str(loc[-1]), names)
-            text = f"unknown key; expected one of {', '.join(names)}"
-            text += f"; did you mean '{near}'?" if near else ""
-        elif item["type"] == "missing":
-            text = "required key is missing"
+            step = str(part)
+            if not last and node.get(step) is None:
+                node[step] = {}
+        path.append(step)
+        if last:
+            node[step] = value
         else:
-            text = f"{item['msg'].removeprefix('Value error, ')}, found {item['input']!r:.60}"
-        line = f"{where}: {text}"
-        if line not in problems:
-            problems.append(line)
-    return ScenarioError("\n".join(problems))
-
-
-def _is_branch(part: str) -> bool:
-    return part in {"str", "int", "Connection", "ConnectionString"} or part.startswith(
-        ("literal[", "list[", "constrained-", "function-")
-    )
-
-
-def _field_names(path: KeyPath) -> list[str]:
-    """Return the valid keys of the section at `path`."""
-    section: type[BaseModel] = Scenario
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        inner = _section_of(annotation)
-        if inner is not None:
-            section = inner
-    return list(section.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for arg in getattr(annotation, "__args__", ()):
-        found = _section_of(arg)
-        if found is not None:
-            return found
-    return None
+            node = node[step]
+    return tuple(path)
