@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from controllers import registry
@@ -68,10 +69,10 @@ class Assembly:
         self._find_user_modules()
 
     def _find_user_modules(self) -> None:
-        """Let `module:Class` be found beside the scenario file."""
-        base = str(self.scenario.base_dir)
-        if base not in sys.path:
-            sys.path.append(base)
+        """Let `module:Class` be found beside the scenario file, or else where the user stands."""
+        for folder in (str(self.scenario.base_dir), str(Path.cwd())):
+            if folder not in sys.path:
+                sys.path.append(folder)
 
     @property
     def horizon_ns(self) -> int:
