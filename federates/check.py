@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from federates.assembly import Assembly
@@ -91,12 +92,11 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
         agents[instance.group] = agents.get(instance.group, 0) + len(instance.agents)
     rows = []
     for group, names in assembly.groups.items():
-        spec = assembly.scenario.federates[group]
-        timing = assembly.timing(group)
+        spec, timing = assembly.scenario.federates[group], assembly.timing(group)
         rows.append(
             FederateRow(
                 group,
-                spec.controller or spec.kind if spec.kind == "controller" else spec.kind,
+                (spec.controller if spec.kind == "controller" else None) or spec.kind,
                 len(names),
                 agents[group],
                 to_s(timing.period_ns),
@@ -135,7 +135,7 @@ def _wires(
 
 def print_check(result: CheckResult, console: Console) -> None:
     """Print the federates and the wiring."""
-    console.print(f"[bold]{result.name}[/bold]  {result.title}", soft_wrap=True)
+    console.print(f"[bold]{result.name}[/bold]  {escape(result.title)}", soft_wrap=True)
     console.print(f"{result.steps} steps of {result.step_s:g} s\n")
     table = _table("Federate", "Kind", "Every", "Offset", "Ports")
     for row in result.federates:

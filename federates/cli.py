@@ -146,7 +146,7 @@ def run(
 
 @app.command()
 def check(scenario: ScenarioArgument, overrides: Overrides = None) -> None:
-    """Show how a scenario is wired, or everything that is wrong with it."""
+    """Show how a scenario is wired, or what is wrong with it."""
     from federates.check import check_scenario, print_check
     from federates.cli_terminal import output
     from federates.scenario import load_scenario
@@ -197,7 +197,7 @@ def new(
     what: Annotated[Starter, typer.Argument(metavar="scenario|controller")],
     name: Annotated[str, typer.Argument(metavar="NAME")],
 ) -> None:
-    """Write a commented starting point that runs; never overwrites a file."""
+    """Write a commented starting point that runs."""
     from federates.cli_new import new_controller, new_scenario
 
     if what is Starter.scenario:

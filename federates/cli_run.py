@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from federates.cli_errors import explain, run_folder
 from federates.cli_terminal import clean_stdout, messages, output, progress_bar
 from federates.errors import RunError, RunInterruptedError
-from federates.report_format import metric_name, metric_value
+from federates.report_format import metric_name, metric_number, metric_unit
 from federates.run_store import write_json
 
 if TYPE_CHECKING:
@@ -125,13 +126,16 @@ def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] 
 def print_summary(result: RunResult, console: Console, *, has_report: bool) -> None:
     """Print the metrics of a finished run and where its files are."""
     summary = result.summary
-    console.print(f"[bold]{summary['title'] or summary['scenario']}[/bold]", soft_wrap=True)
+    console.print(f"[bold]{escape(summary['title'] or summary['scenario'])}[/bold]", soft_wrap=True)
     console.print(
         f"[green]{summary['status']}[/green]: {summary['steps']} steps in "
         f"{summary['wall_s']:.1f} s, {summary['steps_per_s']:,.0f} steps/s\n"
     )
-    for key, value in summary["metrics"].items():
-        console.print(f"  {metric_name(key):<34}{metric_value(key, value):>18}", markup=False)
+    rows = [(metric_name(key), key, value) for key, value in summary["metrics"].items()]
+    width = max((len(name) for name, _, _ in rows), default=0)
+    for name, key, value in rows:
+        number = f"{metric_number(key, value):>12} {metric_unit(key)}"
+        console.print(f"  {name:<{width}}{number}".rstrip(), markup=False)
     console.print(f"\nrun     {result.folder}", markup=False, soft_wrap=True)
     if has_report:
         console.print(f"report  {result.folder / 'report.html'}", markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ _NAMES = {
     "out_of_band_node_hours": "Out of the voltage band",
     "losses_kwh": "Losses",
     "import_kwh": "Import",
-    "abs_q_kvarh": "Reactive energy of the DERs, sum of |q|",
+    "abs_q_kvarh": "Reactive energy of DERs, sum of |q|",
     "mail_delivered_count": "Messages delivered",
     "mail_lost_count": "Messages lost",
 }
@@ -51,11 +51,6 @@ def metric_number(key: str, value: float | None) -> str:
         return "-"
     digits = next((n for suffix, _, n in _UNITS if key.endswith(suffix)), None)
     return f"{value:.4g}" if digits is None else f"{value:,.{digits}f}"
-
-
-def metric_value(key: str, value: float | None) -> str:
-    """Return a metric's value with its unit."""
-    return f"{metric_number(key, value)} {metric_unit(key)}".rstrip()
 
 
 def clock(time_s: float) -> str:

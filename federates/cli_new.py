@@ -1,0 +1,83 @@
+"""``feederate new``: commented starting points that run."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from pathlib import Path
+from string import Template
+
+import typer
+
+from federates.errors import ScenarioError
+from federates.report_page import template
+
+_OURS = ("controllers", "federates", "grid_models", "hil")
+
+
+def new_scenario(name: str) -> None:
+    """Write ``NAME.yaml``.
+
+    Raises
+    ------
+    ScenarioError
+        The name cannot be used, or the file exists.
+    """
+    stem = name.removesuffix(".yaml")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
+        nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_0123456789")
+        raise _bad_name(name, "letters, digits, - and _, a letter first", nearest)
+    path = _write(Path(f"{stem}.yaml"), Template(template("scenario.yaml")).substitute(name=stem))
+    typer.echo(f"wrote {path}; run it with: feederate run {path}")
+
+
+def new_controller(name: str) -> None:
+    """Write ``NAME.py`` with a working controller, and say how a scenario uses it.
+
+    Raises
+    ------
+    ScenarioError
+        The name cannot be used as a module's, or the file exists.
+    """
+    module = name.removesuffix(".py")
+    if not module.isidentifier() or keyword.iskeyword(module):
+        nearest = re.sub(r"\W+", "_", module).strip("_0123456789")
+        raise _bad_name(name, "a Python module's name: letters, digits and _", nearest)
+    taken = module in _OURS or module in sys.stdlib_module_names
+    if taken or (
+        importlib.util.find_spec(module) is not None and not Path(f"{module}.py").exists()
+    ):
+        raise _bad_name(name, "a name that no installed module has", f"my_{module}")
+    class_name = "".join(part[:1].upper() + part[1:] for part in module.split("_") if part)
+    text = Template(template("controller.py.txt")).substitute(module=module, class_name=class_name)
+    path = _write(Path(f"{module}.py"), text)
+    typer.echo(
+        f"wrote {path}\n\n"
+        "In a scenario beside it:\n"
+        "  federates:\n"
+        f'    control: {{kind: controller, controller: "{module}:{class_name}"}}\n'
+        "  connections:\n"
+        "    - feeder.v_pu -> control.v_pu\n"
+        "    - control.q_set_kvar -> feeder.q_set_kvar\n\n"
+        "Or try it at once:\n"
+        "  feederate run voltvar-ieee123-droop --steps 400 \\\n"
+        f"    --set federates.volt_var.controller={module}:{class_name} \\\n"
+        "    --set federates.volt_var.options={}"
+    )
+
+
+def _bad_name(name: str, expected: str, nearest: str) -> ScenarioError:
+    return ScenarioError(f"'{name}' cannot be the name", expected=expected, nearest=nearest or None)
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ScenarioError(
+            "exists already and is kept", where=str(path), expected="a new name"
+        ) from None
+    return path

@@ -1,0 +1,135 @@
+"""``feederate compare``: the metrics of several runs side by side, as table, data and page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from federates.report import REPORT, limits
+from federates.report_chart import Band, Chart, axis_range, time_chart
+from federates.report_data import RunData
+from federates.report_format import metric_name, metric_number, metric_unit
+from federates.report_page import table, write_page
+
+
+def load_runs(folders: Sequence[Path]) -> list[RunData]:
+    """Open runs.
+
+    Raises
+    ------
+    ScenarioError
+        A folder holds no run.
+    """
+    return [RunData(folder) for folder in folders]
+
+
+def run_labels(runs: Sequence[RunData]) -> list[str]:
+    """Return a name for each run: its scenario's, or its folder's where two share one."""
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    names = [run.folder.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def metric_keys(runs: Sequence[RunData]) -> list[str]:
+    """Return the metrics that any of the runs has, in order of appearance."""
+    return list(dict.fromkeys(key for run in runs for key in run.metrics))
+
+
+def as_data(runs: Sequence[RunData]) -> dict[str, Any]:
+    """Return the comparison as plain data: ``{"runs": {label: summary}}``."""
+    return {
+        "runs": {
+            label: {"folder": str(run.folder), "status": run.status}
+            | {k: run.summary.get(k) for k in ("steps", "wall_s", "steps_per_s", "seed")}
+            | {"metrics": run.metrics}
+            for label, run in zip(run_labels(runs), runs, strict=True)
+        }
+    }
+
+
+def metric_rows(runs: Sequence[RunData]) -> list[list[str]]:
+    """Return name, unit and one value per run, for each metric and for status and speed."""
+    rows = [["Status", "", *(run.status for run in runs)]]
+    for key in metric_keys(runs):
+        values = [metric_number(key, run.metrics.get(key)) for run in runs]
+        rows.append([metric_name(key), metric_unit(key), *values])
+    speeds = [run.summary.get("steps_per_s") for run in runs]
+    rows.append(["Speed", "steps/s", *("-" if s is None else f"{s:,.0f}" for s in speeds)])
+    return rows
+
+
+def print_comparison(runs: Sequence[RunData], console: Console) -> None:
+    """Print the metrics: one column per run, or one row per run when the columns do not fit."""
+    labels, rows = run_labels(runs), metric_rows(runs)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("Metric", overflow="fold")
+    grid.add_column("Unit", no_wrap=True)
+    for label in labels:
+        grid.add_column(Text(label), justify="right", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(grid)
+
+
+def write_comparison(
+    runs: Sequence[RunData],
+    path: Path,
+    title: str = "Runs compared",
+    intro: Sequence[str] = (),
+) -> Path:
+    """Write one page with the metrics and the voltages of all runs; `intro` is said first."""
+    labels = run_labels(runs)
+    rows = [
+        [f"{name}, {unit}" if unit else name, *values] for name, unit, *values in metric_rows(runs)
+    ]
+    numbers = tuple(range(1, len(runs) + 1))
+    body = [
+        f"<header><h1>{escape(title)}</h1></header>",
+        *(f"<p>{escape(words)}</p>" for words in intro),
+        f"<section><h2>Metrics</h2>{table(['Metric', *labels], rows, numbers=numbers)}</section>",
+        _voltages(runs, labels),
+        f"<section><h2>Each run</h2><ul>{_links(runs, labels, path)}</ul></section>",
+    ]
+    return write_page(path, title, "\n".join(body))
+
+
+def _links(runs: Sequence[RunData], labels: Sequence[str], path: Path) -> str:
+    items = []
+    for run, label in zip(runs, labels, strict=True):
+        words = f"{escape(label)}</a>: {escape(run.title)} ({escape(run.status)})"
+        target = os.path.relpath(run.folder / REPORT, path.parent)
+        items.append(f'<li><a href="{quote(target)}">{words}</li>')
+    return "".join(items)
+
+
+def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    charts = []
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        if run.voltages is not None:
+            band = Band("lowest, median and highest node", run.voltages.total, f"s{i % 4 + 1}")
+            charts.append(
+                Chart(label, "Voltage, pu", [band], limits(run), start_s=run.start_s, digits=3)
+            )
+    if not charts:
+        return ""
+    ranges = [axis_range(chart) for chart in charts]
+    lowest, highest = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    air = 0.05 * (highest - lowest)
+    shared = (lowest + air, highest - air)
+    figures = "".join(time_chart(replace(chart, y_range=shared)) for chart in charts)
+    return (
+        f'<section><h2>Voltages of all nodes</h2><div class="grid-{min(3, len(charts))}">'
+        f"{figures}</div></section>"
+    )
