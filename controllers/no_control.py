@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from controllers.mail import FloatArray, Mail
+from controllers.mail import FloatArray, Link, Mail
 from controllers.optdist_options import parse_options
 from controllers.optdist_terminals import DerTerminals, agent_names
 from controllers.protocol import ControllerStep, ControlSite
@@ -27,8 +27,8 @@ class NoControl:
         terminals = DerTerminals(site, hosted)
         self.inputs = terminals.inputs
         self.outputs = terminals.outputs
-        self.links_in = ()
-        self.links_out = ()
+        self.links_in: tuple[Link, ...] = ()
+        self.links_out: tuple[Link, ...] = ()
         self._zero_kvar: FloatArray = np.zeros(len(hosted))
 
     @classmethod

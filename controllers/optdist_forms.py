@@ -16,7 +16,6 @@ doi:10.1109/TPWRS.2019.2931685. Everything is per unit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +25,10 @@ from controllers.mail import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Limits of a step, per agent or scalar: squared voltage and reactive power, per unit."""
+    """Limits of the squared voltage, per unit."""
 
     v_lo: float
     v_hi: float
-    q_lo: FloatArray
-    q_hi: FloatArray
-
-
-class Form(Protocol):
-    """An update rule: `message` is what each agent last sent to its neighbours."""
-
-    message: FloatArray
-
-    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
-        """Take one step and return the injected reactive power q, per unit."""
-        ...
 
 
 def soft_threshold(y: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -81,8 +68,15 @@ class PublishedForm:
         self.message: FloatArray = zeros.copy()
         self._excess: FloatArray = zeros.copy()
 
-    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
-        """Take one step, eqs. (7a)-(7d) and (8)."""
+    def advance(
+        self,
+        v_sq: FloatArray,
+        band: Band,
+        coupling: FloatArray,
+        q_lo: FloatArray,
+        q_hi: FloatArray,
+    ) -> FloatArray:
+        """Take one step, eqs. (7a)-(7d) and (8), and return q."""
         s = self._s
         self.lam_up = np.maximum(self.lam_up + s.gamma * (v_sq - band.v_hi), 0.0)
         self.lam_lo = np.maximum(self.lam_lo + s.gamma * (band.v_lo - v_sq), 0.0)
@@ -90,9 +84,9 @@ class PublishedForm:
         self.q_hat = self.q_hat - s.alpha * (
             self.lam_up - self.lam_lo + s.d * self.q_hat + coupling
         )
-        self._excess = soft_threshold(self.xi + s.c * self.q_hat, s.c * band.q_lo, s.c * band.q_hi)
+        self._excess = soft_threshold(self.xi + s.c * self.q_hat, s.c * q_lo, s.c * q_hi)
         self.message = self._w * self.q_hat + self._excess
-        return np.clip(self.q_hat, band.q_lo, band.q_hi)
+        return np.clip(self.q_hat, q_lo, q_hi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,37 +103,37 @@ class PreconditionedSteps:
     momentum: float
     d: float
 
-    def of(self, agents: NDArray[np.int64]) -> PreconditionedSteps:
-        """Return the step sizes of the chosen agents."""
-        return replace(self, step=self.step[agents], proportional=self.proportional[agents])
+    def of(self, points: NDArray[np.int64]) -> PreconditionedSteps:
+        """Return the step sizes of the chosen points."""
+        return replace(self, step=self.step[points], proportional=self.proportional[points])
 
 
 class PreconditionedForm:
     """OPTDIST-VC with diagonal preconditioning, a proportional path, and limits by clipping.
 
-    Each agent keeps mu, its estimate of the shadow price X'(lam_up - lam_lo), by a Jacobi step
-    with heavy ball on Y mu = lam_up - lam_lo + P ([v - v_hi]+ - [v_lo - v]+) + d q, and
-    injects q = clip(-mu / w). The message is mu. At rest Y mu = lam_up - lam_lo + d q with
-    complementary multipliers: the same KKT point as the published form.
+    The owner of each point keeps mu, its estimate of the price X'(lam_up - lam_lo), by a Jacobi
+    step with heavy ball on Y mu = lam_up - lam_lo + P ([v - v_hi]+ - [v_lo - v]+) + d q. The
+    message is mu; an agent injects q = clip(-mean(mu) / w), the mean over its points. At rest
+    Y mu = lam_up - lam_lo + d q with complementary multipliers: the same KKT point as the
+    published form's, for each phase's own voltage.
     """
 
-    def __init__(self, weights: FloatArray, steps: PreconditionedSteps) -> None:
-        self._w = weights
+    def __init__(self, steps: PreconditionedSteps) -> None:
         self._s = steps
-        zeros = np.zeros_like(weights)
-        self.lam_up, self.lam_lo, self._mu_old, self.q = (zeros.copy() for _ in range(4))
+        zeros = np.zeros_like(steps.step)
+        self.lam_up, self.lam_lo, self._mu_old = (zeros.copy() for _ in range(3))
         self.message: FloatArray = zeros.copy()
 
-    def advance(self, v_sq: FloatArray, band: Band, coupling: FloatArray) -> FloatArray:
-        """Take one step."""
+    def advance(
+        self, v_sq: FloatArray, band: Band, coupling: FloatArray, q_point: FloatArray
+    ) -> None:
+        """Take one step; `q_point` is what the agents inject at their points now."""
         s = self._s
         over, under = v_sq - band.v_hi, band.v_lo - v_sq
         self.lam_up = np.maximum(self.lam_up + s.dual * over, 0.0)
         self.lam_lo = np.maximum(self.lam_lo + s.dual * under, 0.0)
         push = np.maximum(over, 0.0) - np.maximum(under, 0.0)
-        residual = coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * self.q
+        residual = coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * q_point
         mu = self.message
         self.message = mu - s.step * residual + s.momentum * (mu - self._mu_old)
         self._mu_old = mu
-        self.q = np.clip(-self.message / self._w, band.q_lo, band.q_hi)
-        return self.q

@@ -17,14 +17,16 @@ from grid_models.feeder import Der
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One step's measurements of the hosted agents, each float (n,).
+    """One step's measurements of the hosted agents, float (n,) where not said otherwise.
 
     `v_pu` is the mean of the agent's phase voltages; `q_max_kvar` its reactive headroom
-    ``sqrt(kva^2 - p^2)``, which bounds both absorption and injection.
+    ``sqrt(kva^2 - p^2)``, which bounds both absorption and injection; `node_v_pu` the voltages
+    in the order of the `v_pu` port.
     """
 
     v_pu: FloatArray
     q_max_kvar: FloatArray
+    node_v_pu: FloatArray
 
 
 def agent_names(site: ControlSite) -> tuple[str, ...]:
@@ -88,11 +90,11 @@ class DerTerminals:
         self._phases = np.array([len(der.phases) for der in self.ders], dtype=np.int64)
         self._owner = np.repeat(np.arange(len(self.ders)), self._phases)
         self._kva_sq: FloatArray = np.array([der.kva**2 for der in self.ders])
-        self.inputs = (
+        self.inputs: tuple[Port, ...] = (
             Port("v_pu", "pu", tuple(labels), initial=1.0),
             Port("p_kw", "kW", self.names, required=False),
         )
-        self.outputs = (Port("q_set_kvar", "kvar", self.names),)
+        self.outputs: tuple[Port, ...] = (Port("q_set_kvar", "kvar", self.names),)
         self._last_v: FloatArray = np.ones(len(labels))
         self._last_p: FloatArray = np.zeros(len(self.ders))
         self.held_values = 0
@@ -105,7 +107,7 @@ class DerTerminals:
         # bincount adds in order, agent by agent: the same bits whatever else is hosted here.
         v_sum = np.bincount(self._owner, self._last_v[self._gather], minlength=len(self.ders))
         headroom = np.sqrt(np.maximum(self._kva_sq - self._last_p * self._last_p, 0.0))
-        return Reading(v_sum / self._phases, headroom)
+        return Reading(v_sum / self._phases, headroom, self._last_v)
 
     def _hold(self, values: FloatArray, last: FloatArray) -> FloatArray:
         good = np.isfinite(values)

@@ -14,12 +14,13 @@ Preconditioned form (m the momentum). Three loops, each with its bound:
    circle, for real nu exactly while ``s < 2 (1 + m) / nu_max``. The library takes 0.95 of the
    bound, which is lower where an untransposed feeder has complex nu.
 2. proportional, through the plant: with S = s diag(Y)^-1 and gains P = kappa diag(p), the loop
-   matrix is S P E X F, where E and F select the agents at a voltage limit and those not at a
-   limit of q. Its eigenvalues lie within the spectral radius of ``S P |X|`` for *every* E and F
+   matrix is S P E X M F M', where E and F select the points at a voltage limit and the agents
+   not at a limit of q, and M spreads an agent's q on its points. Its eigenvalues lie within the
+   spectral radius of ``S P |X| M M'`` for *every* E and F
    (Perron-Frobenius: a submatrix of a non-negative matrix has no larger radius). kappa puts that
    radius at `proportional_gain` times 2 (1 + m), the bound for this loop alone.
-   p_k = sqrt(Y_kk / sum_j |X_kj|) halves, in logarithm, the way between equal gains (p = 1) and
-   equal loop gains; measured, it is the best of 0, 1/3, 1/2, 2/3 and 1 of that way.
+   p_k = sqrt(Y_kk / sum_j (|X| M M')_kj) is half-way, in logarithm, between equal gains (p = 1)
+   and equal loop gains; of 0, 1/3, 1/2, 2/3 and 1 of that way it served best on IEEE 123.
 3. integral: `dual_gain` / max_k |X_k|^2, of the order of the fastest single agent's loop.
 
 With mail up to D steps late the inner iteration is an asynchronous Jacobi iteration, which
@@ -153,12 +154,13 @@ def preconditioned_steps(
     proportional = _or(options.proportional_gain, 0.65 if late else 0.8)
     share = _or(options.step_share, SAFETY)
     step = share * step_bound(network, momentum) / network.y_diag
-    # Weights scale q per price, hence the loop gain of each agent.
-    x = np.abs(network.x) / weights[None, :]
+    # How a price moves the voltages, through the agents that answer it: weights scale q.
+    spread = network.spread() / np.sqrt(weights)[None, :]
+    x = np.abs(network.x) @ spread @ spread.T
     shape = np.sqrt(network.y_diag / x.sum(axis=1))
     radius = float(np.abs(_eigenvalues((step * shape)[:, None] * x)).max())
     kappa = proportional * 2.0 * (1.0 + momentum) / radius
-    x_sq = float((network.x**2 / weights[None, :]).sum(axis=1).max())
+    x_sq = float(((network.x @ spread) ** 2).sum(axis=1).max())
     return PreconditionedSteps(step, dual / x_sq, kappa * shape, momentum, options.loss_weight)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from controllers.errors import ControllerError
-from controllers.mail import FloatArray, Mail
+from controllers.mail import FloatArray, Link, Mail
 from controllers.optdist_network import MODELS, Q_BASE_KVAR, linear_model
 from controllers.optdist_options import checked_choice, checked_number, parse_options
 from controllers.optdist_terminals import DerTerminals, agent_names
@@ -74,9 +74,12 @@ class Optimum:
         self._terminals = DerTerminals(site, hosted)
         self.inputs = self._terminals.inputs
         self.outputs = self._terminals.outputs
-        self.links_in = ()
-        self.links_out = ()
-        _, x_per_kvar = linear_model(site, settings.model).sensitivity(site.ders, site.ders)
+        self.links_in: tuple[Link, ...] = ()
+        self.links_out: tuple[Link, ...] = ()
+        # Three phases: every measured node keeps the band; otherwise each DER's mean voltage.
+        self._per_node = settings.model == "three_phase"
+        rows = self.inputs[0].labels if self._per_node else site.ders
+        _, x_per_kvar = linear_model(site, settings.model).sensitivity(rows, site.ders)
         self._x: FloatArray = x_per_kvar * Q_BASE_KVAR
         self._qp = VoltageQp(self._x)
         self._v_min = site.v_min_pu + settings.margin_pu
@@ -101,7 +104,8 @@ class Optimum:
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Solve for the measured state."""
         reading = self._terminals.read(inputs)
-        v0_sq = reading.v_pu**2 - self._x @ self._q_pu
+        v_pu = reading.node_v_pu if self._per_node else reading.v_pu
+        v0_sq = v_pu**2 - self._x @ self._q_pu
         q_max = reading.q_max_kvar / Q_BASE_KVAR
         result = self._qp.solve(v0_sq, -q_max, q_max, self._v_min, self._v_max)
         self.violation_pu = result.violation_pu

@@ -39,7 +39,7 @@ class VoltageQpResult:
     ----------
     q : float (n,)
         Reactive power, in the unit of the limits.
-    v_pu : float (n,)
+    v_pu : float (m,)
         Voltage magnitudes that the linear model expects.
     cost : float
         ``sum(w q^2) / 2``.
@@ -61,8 +61,8 @@ class VoltageQp:
 
     Parameters
     ----------
-    x : float (n, n)
-        Sensitivity of the squared voltages (pu^2) to q, per unit of q.
+    x : float (m, n)
+        Sensitivity of m squared voltages (pu^2) to n reactive powers, per unit of q.
     weights : float (n,), optional
         Cost weights w > 0; 1 by default.
     """
@@ -70,10 +70,12 @@ class VoltageQp:
     def __init__(self, x: FloatArray, weights: FloatArray | None = None) -> None:
         import cvxpy as cp
 
-        n = len(x)
-        if x.shape != (n, n):
-            raise ControllerError("X is not square", where="optimum", expected="shape (n, n)")
         self._x = np.array(x, dtype=np.float64)
+        if self._x.ndim != 2 or not self._x.size or not np.isfinite(self._x).all():
+            raise ControllerError(
+                "X is not usable", where="optimum", expected="a finite (m, n) matrix"
+            )
+        m, n = self._x.shape
         self._w = np.ones(n) if weights is None else np.array(weights, dtype=np.float64)
         if self._w.shape != (n,) or not (self._w > 0).all():
             raise ControllerError(
@@ -84,7 +86,7 @@ class VoltageQp:
         q = cp.Variable(n)
         t = cp.Variable(nonneg=True)
         self._q, self._t = q, t
-        self._v0, self._v_lo, self._v_hi = cp.Parameter(n), cp.Parameter(n), cp.Parameter(n)
+        self._v0, self._v_lo, self._v_hi = (cp.Parameter(m) for _ in range(3))
         self._q_lo, self._q_hi = cp.Parameter(n), cp.Parameter(n)
         v = self._v0 + (self._x * self._scale) @ q
         box = [q >= self._q_lo, q <= self._q_hi]
@@ -105,7 +107,7 @@ class VoltageQp:
             np.square(np.broadcast_to(v_min, v0_sq.shape)),
             np.square(np.broadcast_to(v_max, v0_sq.shape)),
         )
-        q_lo, q_hi = (np.broadcast_to(b, v0_sq.shape) for b in (q_min, q_max))
+        q_lo, q_hi = (np.broadcast_to(b, self._w.shape) for b in (q_min, q_max))
         for name, low, high in (("q", q_lo, q_hi), ("v", v_lo, v_hi)):
             if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
                 raise ControllerError(
@@ -179,13 +181,13 @@ def solve_voltage_qp(
 
     Parameters
     ----------
-    x : float (n, n)
+    x : float (m, n)
         Sensitivity of the squared voltages (pu^2) to q, per unit of q.
-    v0_sq : float (n,)
+    v0_sq : float (m,)
         Squared voltages (pu^2) at q = 0.
     q_min, q_max : float (n,)
         Reactive power limits, in the same unit of q.
-    v_min, v_max : float or float (n,)
+    v_min, v_max : float or float (m,)
         Voltage band in pu (magnitude, not squared).
     weights : float (n,), optional
         Cost weights.

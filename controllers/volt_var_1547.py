@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from controllers.errors import ControllerError
-from controllers.mail import FloatArray, Mail
+from controllers.mail import FloatArray, Link, Mail
 from controllers.optdist_options import checked_choice, checked_number, parse_options
 from controllers.optdist_terminals import DerTerminals, agent_names
 from controllers.protocol import ControllerStep, ControlSite
@@ -118,8 +118,8 @@ class VoltVar1547:
         self._terminals = DerTerminals(site, hosted)
         self.inputs = self._terminals.inputs
         self.outputs = self._terminals.outputs
-        self.links_in = ()
-        self.links_out = ()
+        self.links_in: tuple[Link, ...] = ()
+        self.links_out: tuple[Link, ...] = ()
         self._curve_v_pu, self._curve_q_pu = settings.points()
         self._tau_s = settings.time_constant_s()
         self._period_s = site.period_s
