@@ -187,7 +187,7 @@ def dss_case(name: str, pv_mw: float = 5.0, every: int = 1) -> Case:
     def plant(q_kvar: FloatArray) -> FloatArray:
         circuit.set_ders(p_kw, q_kvar)
         circuit.solve()
-        return circuit.v_pu()[gather]
+        return np.asarray(circuit.v_pu()[gather])
 
     return Case(name, ControlSite(feeder, ders, 1.0), p_kw, plant)
 

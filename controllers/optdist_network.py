@@ -187,6 +187,12 @@ def der_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
     return _network(site, places, reduced, [(k, k, 1.0) for k in range(len(names))])
 
 
+def linear_model(site: ControlSite, model: str) -> LinDistFlow:
+    """Return the flat LinDistFlow of the site's feeder with the site's DERs."""
+    phases: Literal["three", "single"] = "three" if model == "three_phase" else "single"
+    return LinDistFlow.from_feeder(site.feeder.with_ders(site.ders), phases)
+
+
 _Key = tuple[int, str, str, str]
 _CACHE: dict[_Key, tuple[weakref.ref[object], tuple[object, ...], AgentNetwork]] = {}
 
