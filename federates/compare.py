@@ -88,17 +88,19 @@ def write_comparison(
     path: Path,
     title: str = "Runs compared",
     intro: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Write one page with the metrics and the voltages of all runs; `intro` is said first."""
-    labels = run_labels(runs)
+    labels = run_labels(runs) if labels is None else labels
     rows = [
         [f"{name}, {unit}" if unit else name, *values] for name, unit, *values in metric_rows(runs)
     ]
     numbers = tuple(range(1, len(runs) + 1))
     body = [
         f"<header><h1>{escape(title)}</h1></header>",
-        *(f"<p>{escape(words)}</p>" for words in intro),
-        f"<section><h2>Metrics</h2>{table(['Metric', *labels], rows, numbers=numbers)}</section>",
+        *(f'<p class="intro">{escape(words)}</p>' for words in intro),
+        f"<section><h2>Metrics</h2>"
+        f"{table(['Metric', *labels], rows, numbers=numbers, style='compare')}</section>",
         _voltages(runs, labels),
         f"<section><h2>Each run</h2><ul>{_links(runs, labels, path)}</ul></section>",
     ]

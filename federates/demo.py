@@ -69,6 +69,7 @@ def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
                 folder / REPORT,
                 "Volt/VAR control of the IEEE 123-node feeder, three ways",
                 intro=plain_words(runs),
+                labels=[run.label for run in runs],
             )
     except (RunError, RunInterruptedError) as error:
         if as_json:
@@ -149,7 +150,7 @@ def plain_words(runs: Sequence[DemoRun]) -> list[str]:
         f"No control: the highest voltage is {none.metric('v_max_pu'):.3f} pu; {_out(none)}.",
         f"Droop: every inverter acts on its own voltage alone; {_out(droop)}.",
         f"OPTDIST-VC: agents write to their neighbours; {_out(optdist)}.",
-        f"The band is {low:g} to {high:g} pu; OPTDIST-VC changes the losses by {more_kwh:+.0f} kWh.",
+        f"Band: {low:g} to {high:g} pu. OPTDIST-VC changes the losses by {more_kwh:+.0f} kWh.",
     ]
 
 

@@ -34,15 +34,17 @@ def table(
     rows: Iterable[Sequence[str]],
     numbers: Sequence[int] = (),
     wrap: Sequence[int] = (),
+    style: str = "",
 ) -> str:
     """Return a table that scrolls sideways where it must.
 
-    `numbers` are right-aligned columns, `wrap` those whose text may break into lines.
+    `numbers` are right-aligned columns, `wrap` those whose text may break into lines, `style` is
+    a class of the style sheet.
     """
 
     def cell(tag: str, i: int, text: str) -> str:
-        style = ' class="number"' if i in numbers else ' class="wrap"' if i in wrap else ""
-        return f"<{tag}{style}>{escape(text)}</{tag}>"
+        kind = ' class="number"' if i in numbers else ' class="wrap"' if i in wrap else ""
+        return f"<{tag}{kind}>{escape(text)}</{tag}>"
 
     top = "".join(cell("th", i, text) for i, text in enumerate(head))
     body = "".join(
@@ -50,7 +52,7 @@ def table(
         for row in rows
     )
     return (
-        f'<div class="card scroll"><table><thead><tr>{top}</tr></thead>'
+        f'<div class="card scroll {style}"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
