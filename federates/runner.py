@@ -14,6 +14,7 @@ from federates.assembly import Assembly
 from federates.errors import RunError, RunInterruptedError
 from federates.federate import Federate
 from federates.hosts.outcome import Control, Failure, Outcome
+from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
 from federates.progress import Progress
 from federates.run_store import Manifest, RunStore, new_run_dir, write_json
@@ -35,24 +36,6 @@ class RunResult:
     def metrics(self) -> dict[str, float]:
         """The run's metrics, units in the keys."""
         return dict(self.summary["metrics"])
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Which part of a federation runs here, for runs that span several hosts.
-
-    `join` is the URL of a HELICS broker that runs elsewhere, `listen` the URL at which this host
-    runs the broker, `only` the names (or groups) of the federates to run here; None means all.
-    """
-
-    join: str | None = None
-    listen: str | None = None
-    only: tuple[str, ...] | None = None
-
-    @property
-    def here_only(self) -> bool:
-        """Whether the whole federation runs on this host."""
-        return self.join is None and self.listen is None and self.only is None
 
 
 def run(

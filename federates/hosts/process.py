@@ -27,13 +27,13 @@ from federates.errors import ScenarioError
 from federates.hosts import external
 from federates.hosts.helics_bus import Endpoint
 from federates.hosts.outcome import Control, Failure, Outcome
+from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
 from federates.progress import Progress
 from federates.run_store import RunStore
 
 if TYPE_CHECKING:
     from federates.assembly import Assembly
-    from federates.runner import Reach
     from federates.wiring import FederateWiring
 
 _READY_S = 120.0
