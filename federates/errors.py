@@ -3,6 +3,7 @@
 FeederateError (grid_models.errors)
 |-- ScenarioError         the scenario file cannot be read or breaks the schema      exit code 2
 |   `-- WiringError       its connections do not fit together                        exit code 2
+|-- OutputError           a step gave what its ports do not allow; becomes a RunError
 |-- RunError              a federate crashed, hung, died or lost its connection      exit code 3
 `-- RunInterruptedError   the user stopped the run; what was recorded is readable    exit code 130
 """
@@ -24,6 +25,17 @@ class WiringError(ScenarioError):
     def __init__(self, problems: list[str], *, where: str | None = None) -> None:
         self.problems = problems
         super().__init__("\n  ".join(problems), where=where)
+
+
+class OutputError(FeederateError):
+    """A step gave what its ports do not allow."""
+
+    def __init__(self, port: str, found: str, expected: str, time_s: float) -> None:
+        super().__init__(
+            f"its step at time_s={time_s:g} gave {found}",
+            where=f"output port '{port}'",
+            expected=expected,
+        )
 
 
 class RunError(FeederateError):

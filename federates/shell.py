@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from controllers.mail import FloatArray, Mail
 from federates import counter_rng
 from federates.clock import to_s
+from federates.errors import OutputError
 from federates.federate import Federate, Step
 from federates.links import Bundle, Inbox, Outbox
 from federates.progress import Progress
@@ -86,7 +88,9 @@ class Shell:
         self._mail = Mail.empty()
         self._writers: list[tuple[str, SignalWriter]] = []
         self._next_flush = time.monotonic() + FLUSH_S
-        self._shapes = {p.name: (len(p.labels),) for p in federate.outputs}
+        # NaN is a value only where the port starts with it: "no set-point", "no reading".
+        self._expected = [(p.name, (len(p.labels),), isfinite(p.initial)) for p in federate.outputs]
+        self._labels = {p.name: p.labels for p in federate.outputs}
         self._published = wiring.published
         for port in federate.outputs:
             writer = store.writer(federate.name, port)
@@ -132,7 +136,7 @@ class Shell:
         time_s = to_s(now_ns)
         self._progress.begin(self._row)
         result = self.federate.step(time_s, self._inputs, self._mail)
-        self._check(result)
+        self._check(result, time_s)
         outputs = result.outputs
         for name in self._published:
             bus.publish(name, outputs[name])
@@ -148,15 +152,18 @@ class Shell:
             self.flush()
         self._progress.end(self._row)
 
-    def _check(self, result: Step) -> None:
-        for name, shape in self._shapes.items():
+    def _check(self, result: Step, time_s: float) -> None:
+        for name, shape, finite in self._expected:
             values = result.outputs.get(name)
-            if values is None or values.shape != shape:
-                found = "nothing" if values is None else f"shape {values.shape}"
-                raise ValueError(
-                    f"step() of {type(self.federate).__name__} gave {found} for output port "
-                    f"'{name}'; expected a float64 array of shape {shape}"
-                )
+            if values is None or getattr(values, "shape", None) != shape:
+                raise OutputError(name, _found(values), f"a float64 array of shape {shape}", time_s)
+            # The square sum is the cheapest witness; it may overflow, so it only raises suspicion.
+            if finite and not isfinite(values.dot(values)):
+                bad = np.flatnonzero(~np.isfinite(values))
+                if bad.size:
+                    label = self._labels[name][bad[0]]
+                    what = f"{values[bad[0]]} for '{label}' ({bad.size} of {shape[0]} labels)"
+                    raise OutputError(name, what, "finite numbers", time_s)
 
     def summary(self) -> dict[str, float]:
         """Return the federate's metrics and its mail counts."""
@@ -182,3 +189,10 @@ class Shell:
                 first = first or error
         if first is not None:
             raise first
+
+
+def _found(values: object) -> str:
+    if values is None:
+        return "nothing"
+    shape = getattr(values, "shape", None)
+    return f"a {type(values).__name__}" if shape is None else f"shape {shape}"

@@ -7,7 +7,9 @@ published, and where mail goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -21,6 +23,8 @@ from federates.errors import WiringError
 from federates.links import LinkQuality
 from federates.scenario import Connection, LinkRule, Scenario
 from grid_models.errors import nearest_name
+
+_PORT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # a file's name and a HELICS topic are made of it
 
 
 class Wirable(Protocol):
@@ -83,7 +87,7 @@ def wire(
         Listing every problem found, each with file, line and key.
     """
     by_name = {federate.name: federate for federate in federates}
-    problems: list[str] = []
+    problems = [text for federate in federates for text in _bad_ports(federate)]
     feeds: dict[str, dict[str, list[Feed]]] = {f.name: {} for f in federates}
     fed: dict[tuple[str, str], list[str | None]] = {
         (f.name, p.name): [None] * len(p.labels) for f in federates for p in f.inputs
@@ -97,6 +101,9 @@ def wire(
         ]
         if all(ends):
             _connect(connection, ends[0], ends[1], where, feeds, fed, problems)
+            for target, port in ends[1]:
+                if target.name in external:
+                    _check_foreign(connection, ends[0], target, port, where, problems)
     _check_fed(scenario, federates, fed, problems)
     routes, quality = _mail(scenario, federates, problems)
     if problems:
@@ -117,6 +124,47 @@ def wire(
         )
         for f in federates
     }
+
+
+def _bad_ports(federate: Wirable) -> Iterator[str]:
+    """Say what is wrong with a federate's own ports, which a user's class may declare."""
+    for side, ports in (("input", federate.inputs), ("output", federate.outputs)):
+        for name, n in Counter(port.name for port in ports).items():
+            if n > 1:
+                yield f"{federate.name}: {n} {side} ports are called '{name}'; expected one"
+            if not _PORT_NAME.fullmatch(name):
+                yield (
+                    f"{federate.name}: {side} port '{name}'; expected a name of letters, digits, "
+                    "'_' and '-'"
+                )
+        for port in ports:
+            label, n = next(iter(Counter(port.labels).most_common(1)), ("", 0))
+            if n > 1:
+                yield f"{federate.name}.{port.name}: {n} labels '{label}'; expected one"
+
+
+def _check_foreign(
+    connection: Connection,
+    sources: list[tuple[Wirable, Port]],
+    target: Wirable,
+    port: Port,
+    where: str,
+    problems: list[str],
+) -> None:
+    """A program that is not ours reads the topic as it is: nothing can be picked or disturbed."""
+    if connection.noise:
+        problems.append(
+            f"{where}: noise cannot be added to what the external federate '{target.name}' reads; "
+            "expected a connection without noise"
+        )
+    for source, source_port in sources:
+        if source_port.labels != port.labels:
+            labels = source_port.labels
+            problems.append(
+                f"{where}: the external federate '{target.name}' reads all {len(labels)} elements "
+                f"of {source.name}.{source_port.name}; expected all labels in their order "
+                f"({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})"
+            )
 
 
 def _ports(

@@ -41,7 +41,7 @@ class MemoryBus:
         """Publish a port."""
         kept = self._values.get((self._name, port))
         if kept is None:
-            self._values[self._name, port] = values.copy()
+            self._values[self._name, port] = np.array(values, dtype=np.float64)
         else:
             kept[:] = values
 
