@@ -137,6 +137,12 @@ class Assembly:
             if error.where is None:
                 error.where = self.scenario.where("federates", instance.group)
             raise
+        except Exception as error:
+            # A user's own class may fail in any way, most often on an option it does not know.
+            raise ScenarioError(
+                f"cannot be built ({type(error).__name__}: {error})",
+                where=self.scenario.where("federates", instance.group),
+            ) from error
 
     def build_all(self) -> dict[str, Federate | ExternalFederate]:
         """Build every federate."""
