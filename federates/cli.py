@@ -257,7 +257,7 @@ def call(arguments: list[str]) -> int:
 
 def _usage_lines(error: Any) -> list[str]:
     context = getattr(error, "ctx", None)
-    lines = str(error.format_message()).splitlines()
+    lines = str(error.format_message()).replace("Value error, ", "").splitlines()
     if context is not None:
         lines.append(f"see '{context.command_path} --help'")
     return lines

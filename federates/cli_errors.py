@@ -23,7 +23,11 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, RunInterruptedError):
         return INTERRUPTED, [f"{error.what}; what was recorded is readable in {error.where}"]
     if isinstance(error, FeederateError):
-        return WRONG_INPUT, _lines(error)
+        lines = _lines(error)
+        if error.__cause__ is not None:
+            # A user's own module failed; its author needs the place.
+            lines.append(f"the traceback is in {_log(error)}")
+        return WRONG_INPUT, lines
     if isinstance(error, FileExistsError):
         return WRONG_INPUT, [
             f"{_place(error)} exists already; expected the path of a new or empty folder"
