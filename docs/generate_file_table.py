@@ -26,11 +26,12 @@ def table() -> str:
     """Return one Markdown table per package."""
     lines = []
     for package in PACKAGES:
-        lines += [f"\n### `{package}/`\n", "| file | |", "| --- | --- |"]
-        for path in sorted((ROOT / package).rglob("*.py")):
+        files = [p for p in sorted((ROOT / package).rglob("*.py")) if p.name != "__init__.py"]
+        if files:
+            lines += [f"\n### `{package}/`\n", "| file | |", "| --- | --- |"]
+        for path in files:
             name = path.relative_to(ROOT / package).as_posix()
-            if not name.endswith("__init__.py"):
-                lines.append(f"| `{name}` | {_summary(path)} |")
+            lines.append(f"| `{name}` | {_summary(path)} |")
     return "\n".join(lines) + "\n\n"
 
 

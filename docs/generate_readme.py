@@ -1,0 +1,103 @@
+"""Put what the demo prints into README.md: ``python docs/generate_readme.py`` (runs the demo).
+
+A test compares the README with the demo again, but for wall-clock figures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federates.demo import NAMES, DemoRun, plain_words
+from federates.report_data import RunData
+from federates.report_format import metric_number
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "README.md"
+_COLUMNS = {
+    "v_max_pu": "highest voltage, pu",
+    "v_min_pu": "lowest, pu",
+    "out_of_band_node_hours": "out of band, node-hours",
+    "losses_kwh": "losses, kWh",
+    "abs_q_kvarh": "sum of abs q, kvarh",
+}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What one execution of the demo left."""
+
+    summaries: Mapping[str, Mapping[str, Any]]
+    words: list[str]
+
+    def table(self) -> list[list[str]]:
+        """Return one row per run: label, metrics, steps per second, seconds."""
+        return [
+            [
+                label,
+                *(metric_number(key, self.summaries[name]["metrics"][key]) for key in _COLUMNS),
+                f"{self.summaries[name]['steps_per_s']:,.0f}",
+                f"{self.summaries[name]['wall_s']:.1f}",
+            ]
+            for name, label in NAMES.items()
+        ]
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        head = ["IEEE 123, one day", *_COLUMNS.values(), "steps/s", "seconds"]
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        return "".join(f"| {' | '.join(row)} |\n" for row in [head, rule, *self.table()])
+
+
+def run_demo(folder: Path) -> Demo:
+    """Run the demo as a user does."""
+    entry = "from federates.cli import main; main()"
+    command = [sys.executable, "-P", "-c", entry, "demo", "--json", "--out", str(folder)]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=folder.parent, timeout=600
+    )
+    summaries = json.loads(done.stdout)["runs"]
+    runs = [DemoRun(NAMES[n], RunData(folder / n), summaries[n]) for n in NAMES]
+    return Demo(summaries, plain_words(runs))
+
+
+def section(page: str, name: str) -> str:
+    """Return what stands between ``<!-- name -->`` and its end."""
+    kind = name.partition(":")[0]
+    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- /{kind} -->", page, re.DOTALL)
+    if found is None:
+        raise ValueError(f"README.md has no section '{name}'")
+    return found.group(1)
+
+
+def with_section(page: str, name: str, text: str) -> str:
+    """Return the page with one section replaced."""
+    begin = f"<!-- {name} -->\n"
+    return page.replace(begin + section(page, name), begin + text, 1)
+
+
+def scenario_block(name: str) -> str:
+    """Return a shipped scenario as a code block."""
+    text = (ROOT / "co-sim-configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    return f"```yaml\n{text.rstrip()}\n```\n"
+
+
+def main() -> None:
+    """Rewrite the README's measured sections."""
+    with tempfile.TemporaryDirectory() as folder:
+        demo = run_demo(Path(folder) / "demo")
+    page = with_section(PAGE.read_text(encoding="utf-8"), "demo-table", demo.markdown())
+    page = with_section(page, "demo-words", "".join(f"- {line}\n" for line in demo.words))
+    page = with_section(page, "scenario: voltvar-ieee123", scenario_block("voltvar-ieee123"))
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
