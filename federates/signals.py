@@ -191,7 +191,7 @@ def signal_labels(folder: Path, name: str) -> tuple[str, ...]:
 
 
 def signal_batches(
-    folder: Path, name: str, rows: int = 4096
+    folder: Path, name: str, rows: int = 1024
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield (time_s (n,), values (n, n_labels)) piece by piece, so that a long run fits in memory.
 
@@ -200,7 +200,9 @@ def signal_batches(
     stem = folder / name
     signal_labels(folder, name)
     if _with(stem, TABLE).exists():
-        batches = pq.ParquetFile(_with(stem, TABLE)).iter_batches(rows)
+        # Without read-ahead: it would hold the whole file in memory.
+        file = pq.ParquetFile(_with(stem, TABLE), pre_buffer=False)
+        batches = file.iter_batches(rows, use_threads=False)
     else:
         batches = _batches(_with(stem, STREAM))
     for batch in batches:
