@@ -221,6 +221,12 @@ def print_json(data: Any) -> None:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    from federates.installation import InstallationError, check_installation
+
+    try:
+        check_installation()
+    except InstallationError as error:
+        sys.exit(_say([str(error)], 2))
     code = call(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:

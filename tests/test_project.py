@@ -78,14 +78,14 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "Usage: feederate" in done.stdout
 
 
-def test_a_run_loads_no_pandas_cvxpy_or_matplotlib(tmp_path: Path) -> None:
+def test_a_run_needs_no_pandas_cvxpy_or_matplotlib(tmp_path: Path) -> None:
+    # Taken away, not only looked for: OpenDSSDirect imports pandas by itself where it finds it.
     code = (
         "import sys; from pathlib import Path\n"
+        "sys.modules |= dict.fromkeys(('pandas', 'cvxpy', 'matplotlib'))\n"
         "from federates.runner import run; from federates.scenario import load_scenario\n"
         "result = run(load_scenario('voltvar-ieee123'), out=Path('out'), steps=2)\n"
-        "assert result.summary['status'] == 'finished'\n"
-        "heavy = {'cvxpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(repr(heavy) if heavy else 0)"
+        "sys.exit(result.summary['status'] != 'finished')"
     )
     done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
