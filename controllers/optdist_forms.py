@@ -2,7 +2,7 @@
 
 Both solve, by feedback and neighbour messages,
 
-    min  sum_k w_k q_k^2 / 2 + (d/2) q' X q
+    min  sum_k q_k^2 / 2 + (d/2) q' X q
     s.t. v_lo <= v(q) <= v_hi,  q_lo <= q <= q_hi
 
 with v the *squared* voltage magnitude, X = dv/dq and Y = inv(X)', which is sparse. One step of
@@ -60,10 +60,9 @@ class PublishedForm:
     | f'(q hat) + ST(xi + c q hat) | `message` |
     """
 
-    def __init__(self, weights: FloatArray, steps: PublishedSteps) -> None:
-        self._w = weights
+    def __init__(self, n_agents: int, steps: PublishedSteps) -> None:
         self._s = steps
-        zeros = np.zeros_like(weights)
+        zeros = np.zeros(n_agents)
         self.q_hat, self.xi, self.lam_up, self.lam_lo = (zeros.copy() for _ in range(4))
         self.message: FloatArray = zeros.copy()
         self._excess: FloatArray = zeros.copy()
@@ -85,7 +84,7 @@ class PublishedForm:
             self.lam_up - self.lam_lo + s.d * self.q_hat + coupling
         )
         self._excess = soft_threshold(self.xi + s.c * self.q_hat, s.c * q_lo, s.c * q_hi)
-        self.message = self._w * self.q_hat + self._excess
+        self.message = self.q_hat + self._excess
         return np.clip(self.q_hat, q_lo, q_hi)
 
 
@@ -113,7 +112,7 @@ class PreconditionedForm:
 
     The owner of each point keeps mu, its estimate of the price X'(lam_up - lam_lo), by a Jacobi
     step with heavy ball on Y mu = lam_up - lam_lo + P ([v - v_hi]+ - [v_lo - v]+) + d q. The
-    message is mu; an agent injects q = clip(-mean(mu) / w), the mean over its points. At rest
+    message is mu; an agent injects q = clip(-mean(mu)), the mean over its points. At rest
     Y mu = lam_up - lam_lo + d q with complementary multipliers: the same KKT point as the
     published form's, for each phase's own voltage.
     """

@@ -33,7 +33,7 @@ PATTERNS = ("exact", "phase")
 (on IEEE 123 with an agent per loaded phase the voltage leaves the band and the cost doubles)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AgentNetwork:
     """Points where agents act, who owns them, their sensitivities and their neighbours.
 

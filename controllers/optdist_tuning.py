@@ -1,10 +1,10 @@
 """Step sizes of OPTDIST-VC from the agents' network, with the bounds they keep.
 
-Published form (with w the largest cost weight, nu the eigenvalues of Y):
+Published form (nu the eigenvalues of Y; the cost is q^2 / 2):
 
-    alpha = 0.95 * min over nu of 2 Re(nu (w + c) + d) / |nu (w + c) + d|^2
+    alpha = 0.95 * min over nu of 2 Re(nu (1 + c) + d) / |nu (1 + c) + d|^2
 
-which for a symmetric Y is 0.95 * 2 / (lambda_max(Y)(w + c) + d). At 1.3 times the bound the
+which for a symmetric Y is 0.95 * 2 / (lambda_max(Y)(1 + c) + d). At 1.3 times the bound the
 iteration diverges. beta = c, and gamma = g / lambda_max(X)^2 with g = `gain`.
 
 Preconditioned form (m the momentum). Three loops, each with its bound:
@@ -21,7 +21,13 @@ Preconditioned form (m the momentum). Three loops, each with its bound:
    radius at `proportional_gain` times 2 (1 + m), the bound for this loop alone.
    p_k = sqrt(Y_kk / sum_j (|X| M M')_kj) is half-way, in logarithm, between equal gains (p = 1)
    and equal loop gains; of 0, 1/3, 1/2, 2/3 and 1 of that way it served best on IEEE 123.
-3. integral: `dual_gain` / max_k |X_k|^2, of the order of the fastest single agent's loop.
+3. integral: `dual_gain` / max_k |X_k|^2, at most 2 (1 with late mail).
+
+Loops overlap, most of all on short feeders. So the gains of 2 and 3 that the library chooses are
+lowered by steps of 2^(-1/4) until the linear loop still decays: loops 1 and 2 at 1.25 times the
+proportional gain with all points, and with each of the 24 most sensitive points alone, at a
+voltage limit; loops 1 to 3 at 3 times the integral gain with each of these alone. A gain that the
+user sets is taken as it is.
 
 With mail up to D steps late the inner iteration is an asynchronous Jacobi iteration, which
 converges for every bounded delay when diag(Y)^-1 |Y| has a spectral radius of at most 1 and there
@@ -30,7 +36,9 @@ is no momentum; the outer loop then needs a lower gain, as the plant's answer me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +48,15 @@ from controllers.mail import FloatArray
 from controllers.optdist_forms import PreconditionedSteps, PublishedSteps
 from controllers.optdist_network import MODELS, PATTERNS, AgentNetwork
 from controllers.optdist_options import checked_choice, checked_number, checked_whole
+
+# Instances of one site have one network; a run has few sites.
+_STEPS_KEPT = 8
+_PROPORTIONAL_MARGIN, _DUAL_MARGIN = 1.25, 3.0
+_LADDER, _RUNG = 60, 2.0**-0.25
+_POINTS_TRIED = 24
+_LOOP_STEPS = 800
+_PUBLISHED_LOOP_STEPS, _PUBLISHED_MARGIN = 3000, 1.5
+_AT_REST, _GONE = 1e-6, 1e12
 
 SAFETY = 0.95
 """Share of the stability bound that the library uses."""
@@ -123,14 +140,13 @@ def _refuse_options_of_other_form(options: OptdistOptions) -> None:
             )
 
 
-def published_steps(
-    network: AgentNetwork, options: OptdistOptions, weights: FloatArray
-) -> PublishedSteps:
+@lru_cache(maxsize=_STEPS_KEPT)
+def published_steps(network: AgentNetwork, options: OptdistOptions) -> PublishedSteps:
     """Return the step sizes of the published form."""
     c = _or(options.augmentation, 0.25)
     d = options.loss_weight
     gain = _or(options.gain, 25.0 / (1 + options.max_delay_steps))
-    nu = _eigenvalues(network.y_dense()) * (float(weights.max()) + c) + d
+    nu = _eigenvalues(network.y_dense()) * (1.0 + c) + d
     bound = float((2.0 * nu.real / np.abs(nu) ** 2).min())
     if bound <= 0.0:
         raise ControllerError(
@@ -141,27 +157,104 @@ def published_steps(
     alpha = _or(options.alpha, SAFETY * bound)
     x_max = float(np.linalg.norm(network.x, 2))
     gamma = _or(options.gamma, gain / x_max**2)
-    return PublishedSteps(alpha, _or(options.beta, c), gamma, c, d)
+    steps = PublishedSteps(alpha, _or(options.beta, c), gamma, c, d)
+    if options.gain is None and options.gamma is None and options.alpha is None:
+        for _ in range(_LADDER):
+            if _published_decays(network, replace(steps, gamma=_PUBLISHED_MARGIN * steps.gamma)):
+                break
+            steps = replace(steps, gamma=steps.gamma * _RUNG)
+    return steps
 
 
-def preconditioned_steps(
-    network: AgentNetwork, options: OptdistOptions, weights: FloatArray
-) -> PreconditionedSteps:
-    """Return the step sizes of the preconditioned form."""
+def _published_decays(network: AgentNetwork, steps: PublishedSteps) -> bool:
+    """As `decays`, for the published form away from the limits of q."""
+    x, y = network.x, network.y_dense()
+    worst = np.argsort(-(x**2).sum(axis=1), kind="stable")[:_POINTS_TRIED]
+    at_limit = np.eye(len(y))[:, worst]
+    q_hat, lam = _start(len(y), len(worst)), np.zeros((len(y), len(worst)))
+    size: list[float] = []
+    for _ in range(4):
+        for _ in range(_PUBLISHED_LOOP_STEPS // 4):
+            lam = lam + steps.gamma * at_limit * (x @ q_hat)
+            q_hat = q_hat - steps.alpha * (lam + steps.d * q_hat + y @ q_hat)
+            if not np.abs(q_hat).max() < _GONE:
+                return False
+        size.append(float(np.abs(q_hat).max()))
+    return size[-1] <= max(size[1], _AT_REST)
+
+
+def _start(points: int, columns: int) -> FloatArray:
+    """Return a start that excites smooth and rough modes alike, in every run the same."""
+    return np.repeat(np.cos(np.arange(points) ** 2)[:, None], columns, axis=1)
+
+
+@lru_cache(maxsize=_STEPS_KEPT)
+def preconditioned_steps(network: AgentNetwork, options: OptdistOptions) -> PreconditionedSteps:
+    """Return the step sizes of the preconditioned form, for all points."""
     late = options.max_delay_steps > 0
     momentum = _or(options.momentum, 0.0 if late else 0.5)
-    dual = _or(options.dual_gain, 1.0 if late else 2.0)
     proportional = _or(options.proportional_gain, 0.65 if late else 0.8)
     share = _or(options.step_share, SAFETY)
     step = share * step_bound(network, momentum) / network.y_diag
-    # How a price moves the voltages, through the agents that answer it: weights scale q.
-    spread = network.spread() / np.sqrt(weights)[None, :]
+    # How a price moves the voltages, through the agents that answer it.
+    spread = network.spread()
     x = np.abs(network.x) @ spread @ spread.T
     shape = np.sqrt(network.y_diag / x.sum(axis=1))
     radius = float(np.abs(_eigenvalues((step * shape)[:, None] * x)).max())
     kappa = proportional * 2.0 * (1.0 + momentum) / radius
     x_sq = float(((network.x @ spread) ** 2).sum(axis=1).max())
-    return PreconditionedSteps(step, dual / x_sq, kappa * shape, momentum, options.loss_weight)
+    steps = PreconditionedSteps(step, 0.0, kappa * shape, momentum, options.loss_weight)
+    if options.proportional_gain is None:
+        # Loops 1 and 2 together: their fast modes overlap on short feeders.
+        steps = _lowered(network, steps, "proportional", _PROPORTIONAL_MARGIN)
+    if options.dual_gain is not None:
+        return replace(steps, dual=options.dual_gain / x_sq)
+    steps = replace(steps, dual=(1.0 if late else 2.0) / x_sq)
+    return _lowered(network, steps, "dual", _DUAL_MARGIN)
+
+
+def _lowered(
+    network: AgentNetwork,
+    steps: PreconditionedSteps,
+    gain: Literal["proportional", "dual"],
+    margin: float,
+) -> PreconditionedSteps:
+    """Return `steps` with one gain lowered until the loop decays at `margin` times it."""
+    for _ in range(_LADDER):
+        value = getattr(steps, gain)
+        if decays(network, replace(steps, **{gain: margin * value})):
+            break
+        steps = replace(steps, **{gain: value * _RUNG})
+    return steps
+
+
+def decays(network: AgentNetwork, steps: PreconditionedSteps) -> bool:
+    """Say whether the linear closed loop decays, by simulation.
+
+    One column for each of the most sensitive points alone at a voltage limit; without an integral
+    gain also one for all points at a limit.
+    """
+    spread = network.spread()
+    response = network.x @ spread
+    g = response @ spread.T
+    y, s, p = network.y_dense(), steps.step[:, None], steps.proportional[:, None]
+    worst = np.argsort(-(response**2).sum(axis=1), kind="stable")[:_POINTS_TRIED]
+    at_limit = np.eye(len(y))[:, worst]
+    if steps.dual == 0.0:
+        at_limit = np.hstack([at_limit, np.ones((len(y), 1))])
+    mu = _start(len(y), at_limit.shape[1])
+    lam, mu_old = np.zeros_like(mu), mu
+    size = []
+    for k in range(_LOOP_STEPS):
+        v = -at_limit * (g @ mu)
+        lam = lam + steps.dual * v
+        mu, mu_old = mu + s * (lam + p * v - y @ mu) + steps.momentum * (mu - mu_old), mu
+        if (k + 1) % (_LOOP_STEPS // 4) == 0:
+            size.append(float(np.abs(mu).max()))
+            if not size[-1] < _GONE:
+                return False
+    # Far below the start only rounding is left.
+    return size[-1] <= max(size[1], _AT_REST)
 
 
 def step_bound(network: AgentNetwork, momentum: float) -> float:

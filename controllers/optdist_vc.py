@@ -65,14 +65,12 @@ class OptdistVc:
         self.links_in = wiring.links_in
         self.links_out = wiring.links_out
         self._inbox = LatestMail(self.links_in)
-        # The step sizes are those of all agents, cut to the points owned here.
-        weights = np.ones(len(network.names))
-        self._weights = weights[chosen]
         self._form: PublishedForm | PreconditionedForm
         if published:
-            self._form = PublishedForm(self._weights, published_steps(network, settings, weights))
+            self._form = PublishedForm(len(hosted), published_steps(network, settings))
         else:
-            steps = preconditioned_steps(network, settings, weights)
+            # The step sizes are those of all agents, cut to the points owned here.
+            steps = preconditioned_steps(network, settings)
             self._form = PreconditionedForm(steps.of(wiring.owned))
         self._q: FloatArray = np.zeros(len(hosted))
         self._round = 0
@@ -102,7 +100,7 @@ class OptdistVc:
         else:
             form.advance(v_pu * v_pu, self._band, coupling, wiring.injection(self._q))
             price = wiring.price(form.message, self._inbox.values)
-            self._q = np.clip(-price / self._weights, -q_max, q_max)
+            self._q = np.clip(-price, -q_max, q_max)
         return ControllerStep({"q_set_kvar": self._q * Q_BASE_KVAR}, self._letters())
 
     def _absorb(self, mail: Mail) -> None:
