@@ -13,7 +13,7 @@ def to_ns(seconds: float) -> int:
 
 
 def to_s(ns: int) -> float:
-    """Return seconds; exact for HELICS, which converts back to the same integer."""
+    """Return seconds; HELICS, like `to_ns`, converts them back to the same integer."""
     return ns / NS_PER_S
 
 

@@ -321,6 +321,12 @@ def _check_values(scenario: Scenario, source: YamlSource) -> None:
                 where=source.where(("federates", name, "offset_s")),
                 expected=f"less than duration_s = {time.duration_s:g}",
             )
+        if spec.offset_s is not None and 0.0 < spec.offset_s < 1e-6:
+            raise ScenarioError(
+                f"offset_s = {spec.offset_s:g} is finer than time is kept",
+                where=source.where(("federates", name, "offset_s")),
+                expected="0, or at least 1e-6",
+            )
         try:
             json.dumps(spec.options, allow_nan=False)
         except (TypeError, ValueError) as error:
