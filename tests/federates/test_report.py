@@ -1,0 +1,167 @@
+"""The report page of whole and of broken runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from federates.cli import call
+from federates.report import write_report
+from federates.runner import run
+from federates.scenario import load_scenario
+from federates.signals import read_signal
+
+VOID = {"meta", "br", "circle", "rect", "path"}
+
+
+class _Page(HTMLParser):
+    """Checks that tags are balanced and collects what a page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.titles = 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [v or "" for k, v in attrs if k in ("src", "href")]
+        self.titles += tag == "figure"
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "one"
+    sunny = ["time.start_s=43200", "grid.profiles.kind=clear", "grid.ders.0.total_kw=6000"]
+    scenario = load_scenario("voltvar-ieee123-droop", sunny)
+    run(scenario, out=folder, placement="single", steps=30)
+    return folder
+
+
+def test_a_page_is_whole_and_refers_to_nothing_outside(finished: Path) -> None:
+    page = write_report(finished)
+
+    text = page.read_text()
+    parsed = _Page(text)
+    assert parsed.links == []
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "@import" not in text
+    assert "url(" not in text
+    assert page.stat().st_size < 1_500_000
+
+
+def test_a_page_shows_the_run(finished: Path) -> None:
+    text = write_report(finished).read_text()
+
+    _, labels, v_pu = read_signal(finished / "signals", "feeder.v_pu")
+    summary = json.loads((finished / "summary.json").read_text())
+    assert f"{v_pu.max():.4f} <span" in text
+    assert f"node {labels[v_pu.max(axis=0).argmax()]} at " in text
+    assert f"{summary['metrics']['losses_kwh']:,.1f} <span" in text
+    for part in ("Phase A", "Phase C", "Every node at the worst instant", "Map of the feeder"):
+        assert part in text
+    for part in ("Reactive power of all DERs", "Losses", "Voltage, pu", "Power, kW"):
+        assert part in text
+    assert "--seed 1" in text
+    assert "total_kw: 6000" in text
+
+
+def test_the_map_has_every_bus_with_coordinates_in_the_class_of_its_worst_voltage(
+    finished: Path,
+) -> None:
+    text = write_report(finished).read_text()
+
+    _, labels, v_pu = read_signal(finished / "signals", "feeder.v_pu")
+    high: dict[str, float] = {}
+    for label, value in zip(labels, v_pu.max(axis=0), strict=True):
+        bus = label.rpartition(".")[0]
+        high[bus] = max(high.get(bus, 0.0), value)
+    bus = max(high, key=lambda name: high[name])
+    assert high[bus] > 1.07, "the case must have a bus far above the band"
+    place = text.index(f"<title>bus {bus}: {high[bus]:.4f} pu</title>")
+    assert "hi2" in text[text.rindex("<circle", 0, place) : place]
+
+
+def test_a_killed_run_is_reported_as_far_as_it_came(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(finished, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {"status": "running", "reason": "not finished"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "summary.json").unlink()
+    (folder / "signals" / "feeder.q_kvar.parquet").unlink()
+
+    text = write_report(folder).read_text()
+
+    _Page(text)
+    assert "The run is not finished." in text
+    assert "Phase A" in text
+    assert "Reactive power of all DERs" not in text
+
+
+def test_a_failed_run_shows_the_end_of_its_log(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "failed"
+    shutil.copytree(finished, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {"status": "failed", "reason": "volt_var: it <broke>"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "logs").mkdir()
+    (folder / "logs" / "volt_var.log").write_text("Traceback: line 12\n")
+
+    text = write_report(folder).read_text()
+
+    assert "volt_var: it &lt;broke&gt;" in text
+    assert "Traceback: line 12" in text
+
+
+def test_words_of_a_scenario_cannot_become_markup(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evil"
+    shutil.copytree(finished, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["scenario"]["title"] = "<script>alert(1)</script> $body"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    text = write_report(folder).read_text()
+
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; $body" in text
+
+
+def test_a_run_without_a_feeder_has_a_page(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "signals")
+
+    _Page(write_report(folder).read_text())
+
+
+def test_the_command_names_the_pages_it_wrote(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["report", str(finished)]) == 0
+    assert capsys.readouterr().out.strip() == str(finished / "report.html")
+
+
+def test_the_command_refuses_a_folder_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: not the folder of a run")

@@ -1,0 +1,97 @@
+"""Charts: axes, ticks and curves."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federates.report_chart import Band, Chart, Limit, nice_ticks, time_chart, time_ticks
+from federates.report_data import Spread
+from federates.report_format import clock, metric_name, metric_number, metric_unit
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_lie_inside_and_are_even(low: float, span: float) -> None:
+    ticks = nice_ticks(low, low + span)
+
+    assert 2 <= len(ticks) <= 8
+    assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+
+
+def test_a_day_has_ticks_every_four_hours() -> None:
+    assert [clock(t) for t in time_ticks(0.0, 86399.0)] == [
+        "00:00",
+        "04:00",
+        "08:00",
+        "12:00",
+        "16:00",
+        "20:00",
+    ]
+
+
+def _day(spike: float) -> Spread:
+    time_s = np.arange(86400.0)
+    mid = np.ones(86400)
+    high = mid + 0.01
+    high[54321] = spike
+    return Spread(time_s, mid - 0.01, mid, high)
+
+
+def test_a_day_at_one_second_is_small_and_keeps_a_spike_of_one_step() -> None:
+    page = time_chart(Chart("V", "Voltage, pu", [Band("v", _day(1.234), "s1")], digits=3))
+
+    data = json.loads(re.search(r'application/json">(.*?)</script>', page)[1])
+    assert max(data["series"][0]["high"]) == 1.234
+    assert len(page) < 60_000
+
+
+def test_the_curve_is_where_the_axis_says() -> None:
+    # From 1.0 at the left to 1.1 at the right; 6 % of air on both sides of the 0.1 in between.
+    spread = Spread(*(np.array(x) for x in ([0.0, 60.0], [1.0, 1.1], [1.0, 1.1], [1.0, 1.1])))
+    page = time_chart(Chart("V", "pu", [Band("v", spread, "s1", fill=False)], digits=2))
+
+    assert f'd="M0.0 {1000 * 0.106 / 0.112:.1f}L1000.0 {1000 * 0.006 / 0.112:.1f}"' in page
+
+
+def test_a_flat_single_step_and_a_gap_can_be_drawn() -> None:
+    one = Spread(*(np.array([x]) for x in (0.0, 1.0, 1.0, 1.0)))
+    gap = Spread(np.arange(3.0), *(np.array([1.0, np.nan, 2.0]) for _ in range(3)))
+
+    for spread in (one, gap):
+        page = time_chart(Chart("V", "pu", [Band("v", spread, "s1")], [Limit(1.05, "limit")]))
+        curves = "".join(re.findall(r' d="([^"]*)"', page))
+        assert "nan" not in curves
+        assert "inf" not in curves
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(0, "00:00"), (47100, "13:05"), (47130, "13:05:30"), (86400 + 3600, "d1 01:00")],
+)
+def test_clock(time_s: float, text: str) -> None:
+    assert clock(time_s) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("v_max_pu", 1.09643, "Highest voltage: 1.0964 pu"),
+        ("out_of_band_node_hours", 1360.04, "Out of the voltage band: 1,360.0 node-h"),
+        ("abs_q_kvarh", 12.0, "Reactive energy of DERs, sum of |q|: 12.0 kvarh"),
+        ("settling_time_s", 2.5, "Settling time: 2.50 s"),
+        ("objective", 0.00123456, "Objective: 0.001235"),
+        ("losses_kwh", None, "Losses: - kWh"),
+        ("mail_lost_count", 3.0, "Messages lost: 3"),
+    ],
+)
+def test_metrics_are_said_in_words_with_their_unit(
+    key: str, value: float | None, text: str
+) -> None:
+    said = f"{metric_name(key)}: {metric_number(key, value)} {metric_unit(key)}".rstrip()
+    assert said == text

@@ -1,0 +1,94 @@
+"""What a report reads from a run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federates.errors import ScenarioError
+from federates.report_data import RunData, Spread
+from federates.scenario import Scenario
+from federates.signals import SignalWriter
+
+SCENARIO = {"title": "Two nodes", "federates": {"grid": {"kind": "feeder"}}}
+
+
+def make_run(folder: Path, v_pu: np.ndarray, labels: list[str], *, closed: bool = True) -> Path:
+    """Write a run with hand-made voltages; not closed is what kill -9 leaves."""
+    (folder / "signals").mkdir(parents=True)
+    scenario = Scenario.model_validate(SCENARIO).resolved()
+    status = "finished" if closed else "running"
+    manifest = {"status": status, "name": "two", "seed": 3, "scenario": scenario}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    writer = SignalWriter(folder / "signals" / "grid.v_pu", labels)
+    for k, row in enumerate(v_pu):
+        writer.append(60.0 * k, row)
+    writer.flush()
+    stream = (folder / "signals" / "grid.v_pu.arrows").read_bytes()
+    writer.close()
+    if not closed:
+        (folder / "signals" / "grid.v_pu.parquet").unlink()
+        (folder / "signals" / "grid.v_pu.arrows").write_bytes(stream)
+    return folder
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_voltages_of_a_run_worked_by_hand(tmp_path: Path, closed: bool) -> None:
+    v_pu = np.array([[1.00, 1.01, 0.99], [1.02, 1.07, 0.98], [1.01, 1.03, 0.91]])
+    run = RunData(make_run(tmp_path / "r", v_pu, ["1.1", "2.1", "2.3"], closed=closed))
+
+    voltages = run.voltages
+
+    assert voltages is not None
+    # 0.91 is 0.04 below the band, 1.07 only 0.02 above it.
+    assert voltages.worst_s == 120.0
+    assert voltages.worst.tolist() == [1.01, 1.03, 0.91]
+    assert voltages.extreme(highest=True) == ("2.1", 1.07, 60.0)
+    assert voltages.extreme(highest=False) == ("2.3", 0.91, 120.0)
+    assert list(voltages.phases) == ["A", "C"]
+    assert voltages.phases["A"].high.tolist() == [1.01, 1.07, 1.03]
+    assert voltages.phases["C"].mid.tolist() == [0.99, 0.98, 0.91]
+    assert voltages.total.mid.tolist() == [1.00, 1.02, 1.01]
+    assert run.status == ("finished" if closed else "not finished")
+
+
+def test_a_run_without_steps_has_no_voltages(tmp_path: Path) -> None:
+    run = RunData(make_run(tmp_path / "r", np.empty((0, 1)), ["1.1"], closed=False))
+
+    assert run.voltages is None
+    assert run.total("v_pu") is None
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="not the folder of a run"):
+        RunData(tmp_path)
+
+
+def test_a_torn_last_event_is_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "r", np.ones((1, 1)), ["1.1"])
+    (folder / "events.jsonl").write_text('{"event": "started"}\n{"event": "fini')
+
+    assert RunData(folder).events() == [{"event": "started"}]
+
+
+@given(
+    st.lists(st.floats(0.5, 1.5), min_size=1, max_size=300),
+    st.integers(1, 50),
+)
+@settings(deadline=None)
+def test_decimation_keeps_the_extremes_and_the_mean(values: list[float], bins: int) -> None:
+    series = np.array(values)
+    time_s = np.arange(len(series), dtype=np.float64)
+
+    small = Spread(time_s, series, series, series).decimated(bins)
+
+    assert len(small.time_s) == min(bins, len(series))
+    assert small.high.max() == series.max()
+    assert small.low.min() == series.min()
+    assert (np.diff(small.time_s) > 0).all()
+    assert ((small.low <= small.mid + 1e-12) & (small.mid <= small.high + 1e-12)).all()
