@@ -157,8 +157,9 @@ def test_a_hung_step_does_not_keep_the_process(broken: str) -> None:
 
 
 def test_an_interrupted_run_is_exit_code_130_and_readable() -> None:
+    options = ["--set", "time.step_s=1", "--json", "--out", "r"]
     process = subprocess.Popen(
-        [*COMMAND, *("run voltvar-ieee123-droop --set time.step_s=1 --json --out r".split())],
+        [*COMMAND, "run", "voltvar-ieee123-droop", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
