@@ -27,8 +27,9 @@ from federates.wiring import FederateWiring
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
 _ERROR_CODE = 3
-# Above the rounding of seconds within a century, below the shortest period, 1e-6 s.
-_SAME_TIME_S = 5e-7
+# Above the rounding of seconds within decades, below the shortest period, 1e-6 s.
+_SAME_TIME_S = 4e-7
+_EARLY_NS = 400
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 
 
@@ -226,7 +227,9 @@ class HelicsBus:
         if now_ns == 0:
             return  # entering execution grants time zero
         asked = to_s(now_ns)
-        granted = lib.helicsFederateRequestTime(self._handle, asked, self._err)
+        # A little early: seconds that round up by one tick would be granted a period later.
+        early = to_s(now_ns - _EARLY_NS)
+        granted = lib.helicsFederateRequestTime(self._handle, early, self._err)
         # HELICS makes seconds by multiplying its ticks, so 0.3 s comes back as 0.30000000000000004.
         if self._err.error_code != 0 or abs(granted - asked) > _SAME_TIME_S:
             raise BusLostError(self._message() or f"HELICS granted {granted:g} s, not {asked:g} s")
