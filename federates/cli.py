@@ -247,7 +247,7 @@ def call(arguments: list[str]) -> int:
     except typer.Abort:
         return _say(["interrupted"], 130)
     except KeyboardInterrupt:
-        return _say(["interrupted before the run began"], 130)
+        return _say(["interrupted"], 130)
     except BrokenPipeError:
         return 0
     except Exception as error:

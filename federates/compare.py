@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from federates.report import REPORT, limits
-from federates.report_chart import Band, Chart, axis_range, time_chart
+from federates.report_chart import Band, Chart, same_axis, time_chart
 from federates.report_data import RunData
 from federates.report_format import metric_name, metric_number, metric_unit
 from federates.report_page import table, write_page
@@ -126,11 +125,7 @@ def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
             )
     if not charts:
         return ""
-    ranges = [axis_range(chart) for chart in charts]
-    lowest, highest = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    air = 0.05 * (highest - lowest)
-    shared = (lowest + air, highest - air)
-    figures = "".join(time_chart(replace(chart, y_range=shared)) for chart in charts)
+    figures = "".join(time_chart(chart) for chart in same_axis(charts))
     return (
         f'<section><h2>Voltages of all nodes</h2><div class="grid-{min(3, len(charts))}">'
         f"{figures}</div></section>"

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from federates.report_chart import Band, Chart, Limit, axis_range, time_chart
-from federates.report_data import RunData, Voltages
+from federates.report_chart import Band, Chart, Limit, same_axis, time_chart
+from federates.report_data import OTHER, RunData, Voltages
 from federates.report_feeder import feeder_map, load_run_feeder, voltage_profile
 from federates.report_format import clock
 from federates.report_page import details, metric_tile, table, tile, write_page
@@ -110,7 +110,7 @@ def limits(run: RunData) -> list[Limit]:
 def _voltage_section(run: RunData, voltages: Voltages) -> str:
     charts = [
         Chart(
-            f"Phase {phase}" if len(phase) == 1 else f"Terminal {phase}",
+            "Other nodes" if phase == OTHER else f"Phase {phase}",
             "Voltage, pu",
             [Band("lowest, median and highest node", spread, f"phase-{phase.lower()}")],
             limits(run),
@@ -119,13 +119,8 @@ def _voltage_section(run: RunData, voltages: Voltages) -> str:
         )
         for phase, spread in voltages.phases.items()
     ]
-    # One axis for all, so that the phases can be compared by eye.
-    ranges = [axis_range(chart) for chart in charts]
-    lowest, highest = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    air = 0.05 * (highest - lowest)
-    shared = (lowest + air, highest - air)
     columns = "grid-3" if len(charts) >= 3 else "grid-2" if len(charts) == 2 else ""
-    figures = "".join(time_chart(Chart(**{**vars(chart), "y_range": shared})) for chart in charts)
+    figures = "".join(time_chart(chart) for chart in same_axis(charts))
     return f'<section><h2>Voltages</h2><div class="{columns}">{figures}</div></section>'
 
 

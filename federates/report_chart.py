@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 import numpy as np
@@ -69,6 +69,13 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
+def tick_digits(low: float, high: float) -> int:
+    """Return the decimals that tell the ticks of `nice_ticks` apart."""
+    ticks = nice_ticks(low, high)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    return next((n for n in range(9) if abs(round(step, n) - step) < 1e-6 * step), 9)
+
+
 def time_ticks(start_s: float, end_s: float, about: int = 6) -> list[float]:
     """Return round times of day inside ``[start_s, end_s]``."""
     span = max(end_s - start_s, 1e-9)
@@ -77,8 +84,20 @@ def time_ticks(start_s: float, end_s: float, about: int = 6) -> list[float]:
     return [float(k * step) for k in range(first, last + 1)]
 
 
+def same_axis(charts: Sequence[Chart]) -> list[Chart]:
+    """Return charts that share one y axis, so that they can be compared by eye."""
+    ends = [end for chart in charts for end in _extent(chart)]
+    return [replace(chart, y_range=(min(ends), max(ends))) for chart in charts]
+
+
 def axis_range(chart: Chart) -> tuple[float, float]:
     """Return the y axis: all data and limits with a little air, at least a hair wide."""
+    low, high = _extent(chart)
+    air = 0.06 * (high - low) or max(abs(high) * 0.02, 0.5 * 10.0**-chart.digits)
+    return low - air, high + air
+
+
+def _extent(chart: Chart) -> tuple[float, float]:
     values = [limit.value for limit in chart.limits]
     for band in chart.bands:
         for series in (band.spread.low, band.spread.high):
@@ -86,9 +105,7 @@ def axis_range(chart: Chart) -> tuple[float, float]:
             if finite.size:
                 values += [float(finite.min()), float(finite.max())]
     values += list(chart.y_range or ())
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = 0.06 * (high - low) or max(abs(high) * 0.02, 0.5 * 10.0**-chart.digits)
-    return low - air, high + air
+    return (min(values), max(values)) if values else (0.0, 1.0)
 
 
 def time_chart(chart: Chart) -> str:
@@ -104,7 +121,9 @@ def time_chart(chart: Chart) -> str:
     shapes += [_band(scale, band, time_s) for band in bands]
     shapes += [_limit(scale, limit) for limit in chart.limits]
     x_labels = [(scale.x(t), clock(t)) for t in time_ticks(t0, t1)]
-    y_labels = [(scale.y(v), f"{v:,.{chart.digits}f}") for v in _y_ticks(chart, low, high)]
+    ticks = _y_ticks(chart, low, high)
+    digits = max(chart.digits, tick_digits(low, high))
+    y_labels = [(scale.y(v), f"{v:,.{digits}f}") for v in ticks]
     legend = [(b.style, b.name) for b in bands] if len(bands) > 1 or bands[0].fill else []
     return frame(
         chart.title,

@@ -21,6 +21,7 @@ from federates.signals import signal_batches, signal_labels, signal_names
 
 BINS = 480
 PHASE_NAMES = {"1": "A", "2": "B", "3": "C"}
+OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,8 @@ def _spread(
 
 def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | None:
     labels = signal_labels(folder, name)
-    phase_of = np.array([label.rpartition(".")[2] for label in labels])
-    groups = {PHASE_NAMES.get(p, p): np.flatnonzero(phase_of == p) for p in sorted(set(phase_of))}
+    phase_of = np.array([PHASE_NAMES.get(x.rpartition(".")[2], OTHER) for x in labels])
+    groups = {str(p): np.flatnonzero(phase_of == p) for p in sorted(set(phase_of))}
     times: list[FloatArray] = []
     total: list[Any] = []
     phases: dict[str, list[Any]] = {phase: [] for phase in groups}

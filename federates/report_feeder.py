@@ -40,12 +40,13 @@ class _Node:
 def load_run_feeder(run: RunData) -> Feeder | None:
     """Rebuild the run's feeder with its DERs; None where its files are gone."""
     from federates.context import GridSite
-    from federates.scenario import Scenario
+    from federates.scenario import scenario_from
+    from federates.yaml_source import YamlSource
 
+    # Relative paths of the scenario are looked up beside the file it came from.
+    file = Path(run.manifest.get("base_dir", ".")) / f"{run.name}.yaml"
     try:
-        scenario = Scenario.model_validate(run.scenario)
-        scenario._base_dir = Path(run.manifest.get("base_dir", "."))
-        return GridSite(scenario).feeder
+        return GridSite(scenario_from(YamlSource(str(file), run.scenario))).feeder
     except (FeederateError, ValueError, OSError):
         return None
 

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federates.report_chart import Band, Chart, Limit, nice_ticks, time_chart, time_ticks
+from federates.report_chart import (
+    Band,
+    Chart,
+    Limit,
+    axis_range,
+    nice_ticks,
+    same_axis,
+    tick_digits,
+    time_chart,
+    time_ticks,
+)
 from federates.report_data import Spread
 from federates.report_format import clock, metric_name, metric_number, metric_unit
 
@@ -22,6 +32,24 @@ def test_ticks_lie_inside_and_are_even(low: float, span: float) -> None:
     assert 2 <= len(ticks) <= 8
     assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-4, 1e6))
+def test_labels_of_ticks_differ(low: float, span: float) -> None:
+    digits = tick_digits(low, low + span)
+    labels = [f"{tick:.{digits}f}" for tick in nice_ticks(low, low + span)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_charts_side_by_side_share_their_axis() -> None:
+    charts = [Chart("a", "pu", [Band("a", _day(1.1), "s1")])]
+    charts.append(Chart("b", "pu", [Band("b", _day(1.3), "s1")], [Limit(0.9, "limit")]))
+
+    one, other = (axis_range(chart) for chart in same_axis(charts))
+
+    assert one == other
+    assert one[0] < 0.9
+    assert one[1] > 1.3
 
 
 def test_a_day_has_ticks_every_four_hours() -> None:

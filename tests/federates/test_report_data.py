@@ -57,6 +57,13 @@ def test_voltages_of_a_run_worked_by_hand(tmp_path: Path, closed: bool) -> None:
     assert run.status == ("finished" if closed else "not finished")
 
 
+def test_labels_that_name_no_phase_are_one_group(tmp_path: Path) -> None:
+    run = RunData(make_run(tmp_path / "r", np.ones((2, 3)), ["house", "1.2", "shop"]))
+
+    assert run.voltages is not None
+    assert list(run.voltages.phases) == ["B", "other"]
+
+
 def test_a_run_without_steps_has_no_voltages(tmp_path: Path) -> None:
     run = RunData(make_run(tmp_path / "r", np.empty((0, 1)), ["1.1"], closed=False))
 
