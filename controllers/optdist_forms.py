@@ -112,13 +112,16 @@ class PreconditionedForm:
 
     The owner of each point keeps mu, its estimate of the price X'(lam_up - lam_lo), by a Jacobi
     step with heavy ball on Y mu = lam_up - lam_lo + P ([v - v_hi]+ - [v_lo - v]+) + d q. The
-    message is mu; an agent injects q = clip(-mean(mu)), the mean over its points. At rest
+    multipliers stop at `lam_cap`, which no feasible case should need: while the band cannot be
+    held they would otherwise wind up, and hold q at its limit long after. The message is mu; an
+    agent injects q = clip(-mean(mu)), the mean over its points. At rest
     Y mu = lam_up - lam_lo + d q with complementary multipliers: the same KKT point as the
     published form's, for each phase's own voltage.
     """
 
-    def __init__(self, steps: PreconditionedSteps) -> None:
+    def __init__(self, steps: PreconditionedSteps, lam_cap: FloatArray) -> None:
         self._s = steps
+        self._cap = lam_cap
         zeros = np.zeros_like(steps.step)
         self.lam_up, self.lam_lo, self._mu_old = (zeros.copy() for _ in range(3))
         self.message: FloatArray = zeros.copy()
@@ -129,8 +132,8 @@ class PreconditionedForm:
         """Take one step; `q_point` is what the agents inject at their points now."""
         s = self._s
         over, under = v_sq - band.v_hi, band.v_lo - v_sq
-        self.lam_up = np.maximum(self.lam_up + s.dual * over, 0.0)
-        self.lam_lo = np.maximum(self.lam_lo + s.dual * under, 0.0)
+        self.lam_up = np.clip(self.lam_up + s.dual * over, 0.0, self._cap)
+        self.lam_lo = np.clip(self.lam_lo + s.dual * under, 0.0, self._cap)
         push = np.maximum(over, 0.0) - np.maximum(under, 0.0)
         residual = coupling - (self.lam_up - self.lam_lo) - s.proportional * push - s.d * q_point
         mu = self.message

@@ -24,6 +24,8 @@ from controllers.optdist_wiring import Wiring
 from controllers.protocol import ControllerStep, ControlSite
 
 _WHERE = "optdist-vc"
+# In the two cases of the benchmark prices use at most 5 % of this cap.
+_PRICE_CAP = 3.0
 
 
 class OptdistVc:
@@ -71,7 +73,10 @@ class OptdistVc:
         else:
             # The step sizes are those of all agents, cut to the points owned here.
             steps = preconditioned_steps(network, settings)
-            self._form = PreconditionedForm(steps.of(wiring.owned))
+            # At the cap a point's own price is many times what would use the largest rating.
+            rating = max(der.kva for der in site.ders) / Q_BASE_KVAR
+            lam_cap = _PRICE_CAP * rating / np.diag(network.x)[wiring.owned]
+            self._form = PreconditionedForm(steps.of(wiring.owned), lam_cap)
         self._q: FloatArray = np.zeros(len(hosted))
         self._round = 0
         self.held_messages = 0

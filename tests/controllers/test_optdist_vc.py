@@ -236,6 +236,24 @@ def test_mail_that_is_not_finite_is_dropped_and_counted() -> None:
     assert np.isfinite(done.outputs["q_set_kvar"]).all()
 
 
+def test_prices_do_not_wind_up_while_the_band_cannot_be_held() -> None:
+    # 20,000 steps 0.07 pu above what q can mend, then a feasible over-voltage: q must be back at
+    # its optimum after a time that does not depend on how long the bad time was.
+    bad, good = linear(1.14), linear(1.045)
+    best = good.optimum()
+
+    def error_after(bad_steps: int) -> float:
+        agents = OptdistVc(good.site, OptdistVc.agents(good.site))
+        q, mail = np.zeros_like(best), Mail.empty()
+        for k in range(bad_steps + 1500):
+            plant = bad.plant if k < bad_steps else good.plant
+            done = agents.step(float(k), {"v_pu": plant(q), "p_kw": good.p_kw}, mail)
+            q, mail = done.outputs["q_set_kvar"], done.mail
+        return float(np.abs(q - best).max())
+
+    assert error_after(20_000) <= 1e-3 * good.q_max.max()
+
+
 # ------------------------------------------------------------------ IEEE 123
 
 
