@@ -48,13 +48,18 @@ def run_body(run: RunData) -> str:
 def header(run: RunData) -> str:
     """Return title, status and the run in one line."""
     time = run.scenario["time"]
-    steps = run.summary.get("steps", run.manifest.get("steps"))
+    planned = run.manifest.get("steps")
+    steps = run.summary.get("steps", planned)
+    if "steps" not in run.summary and run.voltages is not None:
+        # Killed: what is readable is all that is known.
+        steps = len(run.voltages.total.time_s)
     simulated_h = float(steps or 0) * float(time["step_s"]) / 3600.0
     grid = run.scenario.get("grid", {})
     facts = [
         run.name,
         f"feeder {Path(str(grid.get('model', ''))).name}",
-        f"{steps} steps of {time['step_s']:g} s ({simulated_h:.3g} h)",
+        f"{steps}{'' if steps == planned else f' of {planned}'} steps of {time['step_s']:g} s "
+        f"({simulated_h:.3g} h)",
         f"seed {run.manifest.get('seed')}",
     ]
     badge = f'<span class="badge {run.status.split()[0]}">{escape(run.status)}</span>'
@@ -69,8 +74,11 @@ def header(run: RunData) -> str:
 def _trouble(run: RunData) -> str:
     if run.status == "finished":
         return ""
-    out = f'<div class="alert"><strong>The run is {escape(run.status)}.</strong> '
-    out += f"{escape(run.reason)}<br>What was recorded until then is shown below.</div>"
+    reason = run.reason.removeprefix("not finished: ")
+    out = (
+        f'<div class="alert"><strong>The run is {escape(run.status)}.</strong> {escape(reason)}'
+        "<br>What was recorded until then is shown below.</div>"
+    )
     for name, text in run.logs().items():
         out += details(f"End of logs/{name}.log", text)
     return out

@@ -11,10 +11,10 @@ for (const area of document.querySelectorAll(".area")) {
     const frame = area.getBoundingClientRect(), n = data.t.length;
     const share = Math.min(1, Math.max(0, (event.clientX - frame.left) / frame.width));
     const i = Math.round(share * (n - 1));
-    box.replaceChildren(data.t[i], ...data.series.flatMap(s => {
-      const range = s.low && s.low[i] !== s.high[i] ? ` (${number(s.low[i])} to ${number(s.high[i])})` : "";
-      return [document.createElement("br"), `${s.name}: ${number(s.mid[i])}${range}`];
-    }));
+    const lines = data.series.flatMap(s => s.low
+      ? [`highest ${number(s.high[i])}`, `median ${number(s.mid[i])}`, `lowest ${number(s.low[i])}`]
+      : [number(s.mid[i])]);
+    box.replaceChildren(data.t[i], ...lines.flatMap(line => [document.createElement("br"), line]));
     area.append(cursor, box);
     cursor.style.left = `${100 * i / Math.max(1, n - 1)}%`;
     const left = share * frame.width, width = box.offsetWidth;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from federates import cli
+from federates import cli, cli_terminal
 from federates.cli import call
 from federates.errors import RunError
 
@@ -289,6 +291,25 @@ def test_a_summary_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Highest voltage" in out
     assert max(map(len, out.splitlines())) <= 80
     assert "report.html" not in out
+
+
+def test_the_progress_bar_goes_to_standard_error_of_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cli_terminal.progress_bar("quiet") as tell:
+        assert tell is None
+    assert capsys.readouterr() == ("", "")
+
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=True, width=80, legacy_windows=False)
+    monkeypatch.setattr(cli_terminal, "messages", lambda: console)
+    with cli_terminal.progress_bar("my-study") as tell:
+        assert tell is not None
+        for done in range(1, 1001):
+            tell(done, 1000)
+    assert "my-study" in drawn.getvalue()
+    assert "1000/1000" in drawn.getvalue()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_list_has_one_line_for_each_thing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,6 +113,7 @@ def test_a_killed_run_is_reported_as_far_as_it_came(finished: Path, tmp_path: Pa
 
     _Page(text)
     assert "The run is not finished." in text
+    assert "30 steps of " in text
     assert "Phase A" in text
     assert "Reactive power of all DERs" not in text
 
