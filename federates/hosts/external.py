@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,28 +49,33 @@ def _start(
             where=f"federates.{federate.name}.command",
             expected="only {broker}, {core} and {key} in braces",
         ) from None
+    # `python` and HELICS' own programs mean those of this environment, activated or not.
+    here = os.path.dirname(sys.executable)
+    env = os.environ | {"PATH": os.pathsep.join((here, os.environ.get("PATH", os.defpath)))}
+    if shutil.which(command[0], path=env["PATH"]) is None and not (base_dir / command[0]).is_file():
+        raise ScenarioError(
+            f"cannot start '{command[0]}': no such program",
+            where=f"federates.{federate.name}.command",
+        )
     with (log_dir / f"{federate.name}.log").open("ab") as log:
-        try:
-            return subprocess.Popen(
-                command, cwd=base_dir, stdout=log, stderr=log, start_new_session=True
-            )
-        except OSError as error:
-            raise ScenarioError(
-                f"cannot start '{command[0]}': {error.strerror}",
-                where=f"federates.{federate.name}.command",
-            ) from None
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "federates.hosts.leash", *command],
+            cwd=base_dir,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> None:
-    """End a process and everything in its group."""
+    """End a program on its leash, and everything that it started."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, sign)
-        except (ProcessLookupError, PermissionError):
-            break
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-        break
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

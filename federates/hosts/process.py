@@ -141,8 +141,7 @@ def run_processes(
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
-        for child in children:
-            _end(child)
+        _end(children)
         heartbeat.unlink(missing_ok=True)
     store.finalise_signals()
     outcome.failure = control.failure
@@ -314,14 +313,17 @@ def _kill(child: _Child) -> None:
         os.killpg(child.process.pid, signal.SIGKILL)
 
 
-def _end(child: _Child) -> None:
-    """Close the child's input, which ends it; kill it if it does not obey."""
-    with contextlib.suppress(OSError, ValueError):
-        if child.process.stdin is not None:
-            child.process.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.process.wait(2.0)
-    _kill(child)
-    child.process.wait()
-    if child.process.stdout is not None:
-        child.process.stdout.close()
+def _end(children: Sequence[_Child], patience_s: float = 2.0) -> None:
+    """Close the children's input, which ends them; kill those that do not obey."""
+    for child in children:
+        with contextlib.suppress(OSError, ValueError):
+            if child.process.stdin is not None:
+                child.process.stdin.close()
+    deadline = time.monotonic() + patience_s
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        _kill(child)
+        child.process.wait()
+        if child.process.stdout is not None:
+            child.process.stdout.close()
