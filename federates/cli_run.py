@@ -72,7 +72,8 @@ def run_command(order: Order, *, as_json: bool) -> None:
 
 def execute(order: Order, label: str | None = None) -> RunResult:
     """Run with a progress bar; write the report however the run ended."""
-    from federates.runner import Reach, run
+    from federates.hosts.reach import Reach
+    from federates.runner import run
     from federates.scenario import load_scenario
 
     scenario = load_scenario(order.scenario, order.overrides, seed=order.seed)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,6 @@ from hypothesis import strategies as st
 from federates.errors import ScenarioError
 from federates.report_data import RunData, Spread
 from federates.scenario import Scenario
-from federates.signals import SignalWriter
 
 SCENARIO = {"title": "Two nodes", "federates": {"grid": {"kind": "feeder"}}}
 
@@ -25,15 +26,17 @@ def make_run(folder: Path, v_pu: np.ndarray, labels: list[str], *, closed: bool 
     status = "finished" if closed else "running"
     manifest = {"status": status, "name": "two", "seed": 3, "scenario": scenario}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    writer = SignalWriter(folder / "signals" / "grid.v_pu", labels)
-    for k, row in enumerate(v_pu):
-        writer.append(60.0 * k, row)
-    writer.flush()
-    stream = (folder / "signals" / "grid.v_pu.arrows").read_bytes()
-    writer.close()
-    if not closed:
-        (folder / "signals" / "grid.v_pu.parquet").unlink()
-        (folder / "signals" / "grid.v_pu.arrows").write_bytes(stream)
+    columns = {"time_s": 60.0 * np.arange(len(v_pu)), **dict(zip(labels, v_pu.T, strict=True))}
+    table = pa.table(columns)
+    if closed:
+        pq.write_table(table, folder / "signals" / "grid.v_pu.parquet")
+        return folder
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=1)
+    # Without the mark of the end (8 bytes), and with the head of a batch that never came.
+    torn = sink.getvalue().to_pybytes()[:-8] + b"\xff\xff\xff\xff\x40"
+    (folder / "signals" / "grid.v_pu.arrows").write_bytes(torn)
     return folder
 
 
