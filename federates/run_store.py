@@ -61,13 +61,18 @@ class RunStore:
         self._record = record
         self.signals.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def every(self) -> int:
+        """Record every n-th step."""
+        return self._record.every
+
     def writer(self, federate: str, port: Port) -> SignalWriter | None:
         """Return a writer for one output port, or None where the scenario does not record it."""
         name = f"{federate}.{port.name}"
         if not any(fnmatchcase(name, glob) for glob in self._record.ports):
             return None
         if self._record.labels == ["*"]:
-            return SignalWriter(self.signals / name, port.labels, None, self._record.every)
+            return SignalWriter(self.signals / name, port.labels)
         chosen = [
             i
             for i, label in enumerate(port.labels)
@@ -76,7 +81,7 @@ class RunStore:
         if not chosen:
             return None
         labels = [port.labels[i] for i in chosen]
-        return SignalWriter(self.signals / name, labels, np.array(chosen), self._record.every)
+        return SignalWriter(self.signals / name, labels, np.array(chosen))
 
     def event(self, federate: str, kind: str, time_s: float | None = None, **fields: Any) -> None:
         """Append one line to ``events.jsonl``; safe from several processes at once."""

@@ -6,9 +6,7 @@ publish, post, record.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +14,13 @@ import numpy as np
 from controllers.mail import FloatArray, Mail
 from federates import counter_rng
 from federates.clock import to_s
-from federates.errors import OutputError
-from federates.federate import Federate, Step
+from federates.federate import Federate
 from federates.links import Bundle, Inbox, Outbox
 from federates.progress import Progress
+from federates.recorder import Recorder
 from federates.run_store import RunStore
-from federates.signals import SignalWriter
 from federates.wiring import FederateWiring, Feed
 
-FLUSH_S = 1.0
 _NOISE_CHANNEL = 16
 
 
@@ -86,16 +82,8 @@ class Shell:
         self.inbox = Inbox(federate.links_in, wiring.link_quality, seed)
         self._held: list[Bundle] = []
         self._mail = Mail.empty()
-        self._writers: list[tuple[str, SignalWriter]] = []
-        self._next_flush = time.monotonic() + FLUSH_S
-        # NaN is a value only where the port starts with it: "no set-point", "no reading".
-        self._expected = [(p.name, (len(p.labels),), isfinite(p.initial)) for p in federate.outputs]
-        self._labels = {p.name: p.labels for p in federate.outputs}
         self._published = wiring.published
-        for port in federate.outputs:
-            writer = store.writer(federate.name, port)
-            if writer is not None:
-                self._writers.append((port.name, writer))
+        self._recorder = Recorder(federate.name, federate.outputs, store)
 
     def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
         source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
@@ -136,8 +124,8 @@ class Shell:
         time_s = to_s(now_ns)
         self._progress.begin(self._row)
         result = self.federate.step(time_s, self._inputs, self._mail)
-        self._check(result, time_s)
         outputs = result.outputs
+        self._recorder.take(time_s, outputs)
         for name in self._published:
             bus.publish(name, outputs[name])
         if len(result.mail):
@@ -146,24 +134,7 @@ class Shell:
                     self._held.append(bundle)
                 else:
                     bus.send(peer, bundle)
-        for name, writer in self._writers:
-            writer.append(time_s, outputs[name])
-        if time.monotonic() > self._next_flush:
-            self.flush()
         self._progress.end(self._row)
-
-    def _check(self, result: Step, time_s: float) -> None:
-        for name, shape, finite in self._expected:
-            values = result.outputs.get(name)
-            if values is None or getattr(values, "shape", None) != shape:
-                raise OutputError(name, _found(values), f"a float64 array of shape {shape}", time_s)
-            # The square sum is the cheapest witness; it may overflow, so it only raises suspicion.
-            if finite and not isfinite(values.dot(values)):
-                bad = np.flatnonzero(~np.isfinite(values))
-                if bad.size:
-                    label = self._labels[name][bad[0]]
-                    what = f"{values[bad[0]]} for '{label}' ({bad.size} of {shape[0]} labels)"
-                    raise OutputError(name, what, "finite numbers", time_s)
 
     def summary(self) -> dict[str, float]:
         """Return the federate's metrics and its mail counts."""
@@ -173,26 +144,9 @@ class Shell:
             metrics["mail_lost_count"] = float(self.inbox.lost)
         return metrics
 
-    def flush(self) -> None:
-        """Hand what is recorded to the operating system; a kill loses only what came since."""
-        self._next_flush = time.monotonic() + FLUSH_S
-        for _, writer in self._writers:
-            writer.flush()
-
     def close(self) -> None:
-        """Close the federate and its recordings; the first error is raised after all are tried."""
-        first: BaseException | None = None
-        for close in (self.federate.close, *(writer.close for _, writer in self._writers)):
-            try:
-                close()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
-
-
-def _found(values: object) -> str:
-    if values is None:
-        return "nothing"
-    shape = getattr(values, "shape", None)
-    return f"a {type(values).__name__}" if shape is None else f"shape {shape}"
+        """Close the federate and its recordings; the first error is raised after both are tried."""
+        try:
+            self.federate.close()
+        finally:
+            self._recorder.close()

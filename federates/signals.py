@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from controllers.mail import FloatArray, IntArray
 
 STREAM, TABLE = ".arrows", ".parquet"
-_CHUNK_VALUES = 1 << 17
 _ROW_GROUP = 4096
 
 
@@ -33,53 +32,29 @@ class SignalWriter:
         Labels to record.
     columns : int array, optional
         Positions of `labels` in the port's vector; None records all of it.
-    every : int
-        Record every n-th call of `append`.
     """
 
-    def __init__(
-        self, stem: Path, labels: Sequence[str], columns: IntArray | None = None, every: int = 1
-    ) -> None:
+    def __init__(self, stem: Path, labels: Sequence[str], columns: IntArray | None = None) -> None:
         self._stem = stem
         self._columns = columns
-        self._every = every
-        self._calls = 0
         self._schema = pa.schema([(name, pa.float64()) for name in ("time_s", *labels)])
-        rows = max(16, min(4096, _CHUNK_VALUES // (len(labels) + 1)))
-        self._buffer = np.empty((rows, len(labels) + 1))
-        self._full = rows
-        self._filled = 0
         self._file = open(_with(stem, STREAM), "wb")  # noqa: SIM115 - closed in close()
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._file.flush()
 
-    def append(self, time_s: float, values: FloatArray) -> None:
-        """Record one step. The owner calls `flush` now and then, so that a kill loses little."""
-        self._calls += 1
-        if self._every > 1 and (self._calls - 1) % self._every:
-            return
-        row = self._buffer[self._filled]
-        row[0] = time_s
-        row[1:] = values if self._columns is None else values[self._columns]
-        self._filled += 1
-        if self._filled == self._full:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand everything recorded so far to the operating system."""
-        if self._filled:
-            # Arrow wants each column contiguous.
-            columns = [_arrow(row) for row in self._buffer[: self._filled].T.copy()]
-            self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-            self._filled = 0
+    def write(self, time_s: FloatArray, values: FloatArray) -> None:
+        """Hand steps to the operating system: `time_s` (m,), `values` (m, n) of the whole port."""
+        chosen = values if self._columns is None else values[:, self._columns]
+        # Arrow wants each column contiguous, and this copy is all that it keeps.
+        columns = [_arrow(row) for row in (time_s.copy(), *chosen.T.copy())]
+        self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         self._file.flush()
 
     def close(self) -> None:
-        """Flush and turn the stream into a Parquet file. What cannot be written stays a stream."""
+        """Turn the stream into a Parquet file. What cannot be written stays a stream."""
         if self._file.closed:
             return
         try:
-            self.flush()
             self._stream.close()
         finally:
             self._file.close()

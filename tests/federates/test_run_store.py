@@ -102,7 +102,7 @@ def test_labels_are_picked_by_glob(tmp_path: Path) -> None:
     store = RunStore(tmp_path, Record(labels=["65.*", "pv_?"]))
     writer = store.writer("f", Port("x", "pu", ("65.1", "66.1", "pv_1", "65.3")))
     assert writer is not None
-    writer.append(0.0, np.array([1.0, 2.0, 3.0, 4.0]))
+    writer.write(np.zeros(1), np.array([[1.0, 2.0, 3.0, 4.0]]))
     writer.close()
     _, labels, values = run_store_read(store)
     assert (labels, values.tolist()) == (("65.1", "pv_1", "65.3"), [[1.0, 3.0, 4.0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -25,11 +26,11 @@ def _values(n: int, width: int = 3) -> np.ndarray:
 
 
 def _record(folder: Path, values: np.ndarray, flush_after: set[int], name: str = "f.p") -> Path:
+    """Record in blocks that end after the given rows."""
     writer = SignalWriter(folder / name, LABELS)
-    for k, row in enumerate(values):
-        writer.append(0.5 * k, row)
-        if k in flush_after:
-            writer.flush()
+    ends = sorted({k + 1 for k in flush_after if k + 1 < len(values)} | {len(values)})
+    for start, end in itertools.pairwise([0, *ends]):
+        writer.write(0.5 * np.arange(start, end), values[start:end])
     writer.close()
     return folder / f"{name}.parquet"
 
@@ -70,20 +71,19 @@ def test_bytes_do_not_depend_on_when_it_was_flushed(
     assert _record(tmp_path, values, flush_after, "b.p").read_bytes() == one
 
 
-def test_every_and_labels(tmp_path: Path) -> None:
-    writer = SignalWriter(tmp_path / "f.p", LABELS[1:], np.array([1, 2]), every=3)
+def test_columns_are_picked_by_position(tmp_path: Path) -> None:
+    writer = SignalWriter(tmp_path / "f.p", LABELS[1:], np.array([1, 2]))
     values = _values(10)
-    for k, row in enumerate(values):
-        writer.append(float(k), row)
+    writer.write(np.arange(10.0), values)
     writer.close()
     time_s, labels, got = read_signal(tmp_path, "f.p")
-    assert (time_s.tolist(), labels) == ([0.0, 3.0, 6.0, 9.0], LABELS[1:])
-    assert (got == values[::3, 1:]).all()
+    assert (time_s.tolist(), labels) == (list(range(10)), LABELS[1:])
+    assert (got == values[:, 1:]).all()
 
 
 def test_a_port_without_labels_keeps_its_times(tmp_path: Path) -> None:
     writer = SignalWriter(tmp_path / "f.p", ())
-    writer.append(1.5, np.empty(0))
+    writer.write(np.array([1.5]), np.empty((1, 0)))
     writer.close()
     time_s, labels, values = read_signal(tmp_path, "f.p")
     assert (time_s.tolist(), labels, values.shape) == ([1.5], (), (1, 0))
@@ -94,8 +94,7 @@ def test_long_record_takes_at_most_eight_bytes_a_value(tmp_path: Path) -> None:
     labels = [str(i) for i in range(278)]
     writer = SignalWriter(tmp_path / "f.v_pu", labels)
     values = np.random.default_rng(0).uniform(0.95, 1.05, size=(20_000, 278))
-    for k, row in enumerate(values):
-        writer.append(15.0 * k, row)
+    writer.write(15.0 * np.arange(20_000), values)
     writer.close()
     size = (tmp_path / "f.v_pu.parquet").stat().st_size
     assert size / (20_000 * 279) <= 8.0
@@ -107,10 +106,8 @@ from pathlib import Path
 import numpy as np
 from federates.signals import SignalWriter
 writer = SignalWriter(Path(sys.argv[1]) / "f.p", ["a", "b"])
-for k in range(70):
-    writer.append(float(k), np.array([k, -k], dtype=float))
-    if k == 49:
-        writer.flush()
+for k in range(50):
+    writer.write(np.array([float(k)]), np.array([[k, -k]], dtype=float))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -134,10 +131,8 @@ def test_a_stream_torn_anywhere_reads_as_a_prefix(tmp_path: Path, data: st.DataO
     stem = tmp_path / "f.p"
     writer = SignalWriter(stem, LABELS)
     values = _values(40)
-    for k, row in enumerate(values):
-        writer.append(float(k), row)
-        if k % 10 == 9:
-            writer.flush()
+    for k in range(0, 40, 10):
+        writer.write(np.arange(k, k + 10.0), values[k : k + 10])
     stream = tmp_path / "f.p.arrows"
     whole = stream.read_bytes()
     stream.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -151,7 +146,7 @@ def test_no_space_for_the_table_leaves_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = SignalWriter(tmp_path / "f.p", LABELS)
-    writer.append(0.0, np.ones(3))
+    writer.write(np.zeros(1), np.ones((1, 3)))
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
