@@ -106,10 +106,10 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     join: Annotated[
-        str | None, typer.Option(metavar="URL", help="Join a HELICS broker that runs elsewhere.")
+        str | None, typer.Option(metavar="URL", help="Join the HELICS broker at tcp://host:port.")
     ] = None,
     listen: Annotated[
-        str | None, typer.Option(metavar="URL", help="Run the broker here, open to other hosts.")
+        str | None, typer.Option(metavar="URL", help="Run the broker here, at tcp://host:port.")
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -128,6 +128,8 @@ def run(
         raise typer.BadParameter(
             f"--join, --listen and --only need --placement process, found {placement.value}"
         )
+    for option, url in (("--join", join), ("--listen", listen)):
+        _check_url(option, url)
     names = tuple(n.strip() for item in only or () for n in item.split(",") if n.strip())
     order = Order(
         scenario=scenario,
@@ -212,6 +214,20 @@ def schema() -> None:
     from federates.scenario import Scenario
 
     print_json(Scenario.model_json_schema())
+
+
+def _check_url(option: str, url: str | None) -> None:
+    from urllib.parse import urlsplit
+
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "tcp" and parts.hostname and parts.port
+    except ValueError:
+        good = False
+    if not good:
+        raise typer.BadParameter(f"{option}: found '{url}', expected tcp://host:port")
 
 
 def print_json(data: Any) -> None:

@@ -137,6 +137,8 @@ def print_summary(result: RunResult, console: Console, *, has_report: bool) -> N
     for name, key, value in rows:
         number = f"{metric_number(key, value):>12} {metric_unit(key)}"
         console.print(f"  {name:<{width}}{number}".rstrip(), markup=False)
-    console.print(f"\nrun     {result.folder}", markup=False, soft_wrap=True)
+    if rows:
+        console.print()
+    console.print(f"run     {result.folder}", markup=False, soft_wrap=True)
     if has_report:
         console.print(f"report  {result.folder / 'report.html'}", markup=False, soft_wrap=True)

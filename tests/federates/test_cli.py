@@ -192,6 +192,8 @@ def test_an_interrupted_run_is_exit_code_130_and_readable() -> None:
         (["run", "voltvar-ieee123-droop", "--placement", "proces"], "'thread', 'process'"),
         (["run", "voltvar-ieee123-droop", "--steps", "0"], "--steps"),
         (["run", "voltvar-ieee123-droop", "--only", "feeder", "--placement", "single"], "--join"),
+        (["run", "x", "--listen", "127.0.0.1"], "found '127.0.0.1', expected tcp://host:port"),
+        (["run", "x", "--join", "tcp://a:b"], "expected tcp://host:port"),
         (["rnu"], "run"),
         (["check", "."], "is a folder"),
         (["new", "thing", "x"], "scenario"),
