@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.mail import FloatArray, IntArray, Link, Mail
-from federates import counter_rng
 from federates.clock import to_ns
+from grid_models import counter_rng
 
 _LOSS, _JITTER, _NOISE = 0, 1, 2
 # Sets the messages apart that one link carries at one instant; odd, so it visits every stream.

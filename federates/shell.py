@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from controllers.mail import FloatArray, Mail
-from federates import counter_rng
 from federates.clock import to_s
 from federates.federate import Federate
 from federates.links import Bundle, Inbox, Outbox
@@ -20,6 +19,7 @@ from federates.progress import Progress
 from federates.recorder import Recorder
 from federates.run_store import RunStore
 from federates.wiring import FederateWiring, Feed
+from grid_models import counter_rng
 
 _NOISE_CHANNEL = 16
 

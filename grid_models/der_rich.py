@@ -29,12 +29,10 @@ from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
+from grid_models.counter_rng import stream_ids, uniform
 from grid_models.der_rules import KVA_PER_KW, DerError, load_kw_by_node
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der, DerKind, Feeder
-from grid_models.load_diversity import hashed_uniform, label_key
 
 SEED = 123
 HOUSES, WATER_HEATERS = 1008, 348
@@ -62,8 +60,8 @@ class _House:
 
 def _draw(seed: int, purpose: str, labels: Iterable[str]) -> list[float]:
     """Return one number in (0, 1) per label, independent of their order."""
-    keys = np.array([label_key(f"{seed}/{purpose}/{x}") for x in labels], dtype=np.uint64)
-    return [float(u) for u in hashed_uniform(keys, 0)]
+    streams = stream_ids(f"{purpose}/{x}" for x in labels)
+    return [float(u) for u in uniform(seed, streams, 0, 0)]
 
 
 def _ranked(seed: int, purpose: str, labels: Sequence[str]) -> list[str]:

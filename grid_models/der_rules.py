@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
+from grid_models.counter_rng import stream_id
 from grid_models.errors import GridModelError, nearest_name
 from grid_models.feeder import Der, DerKind, Feeder
-from grid_models.load_diversity import label_key
 
 SiteRule = Literal["load_buses", "load_phases", "every_bus"]
 #: kVA over kW that leaves 44 % of the kVA for reactive power at full sun: 1 / sqrt(1 - 0.44**2),
@@ -284,7 +284,7 @@ def _chosen(found: Sequence[Site], rule: DerRule) -> tuple[Site, ...]:
         return tuple(found)
     rank = sorted(
         range(len(found)),
-        key=lambda i: label_key(f"{rule.seed}/{rule.name_prefix}/{found[i].suffix}"),
+        key=lambda i: stream_id(f"{rule.seed}/{rule.name_prefix}/{found[i].suffix}"),
     )
     return tuple(found[i] for i in sorted(rank[:n]))
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grid_models.counter_rng import stream_ids, uniform
 from grid_models.errors import GridModelError
 from grid_models.feeder import Der
-from grid_models.load_diversity import hashed_uniform, label_key
 
 Array = NDArray[np.float64]
 
@@ -143,11 +143,11 @@ class TankParameters:
 
 
 def _keys(labels: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    return np.array([label_key(f"{seed}/{label}") for label in labels], dtype=np.uint64)
+    return stream_ids(f"{seed}/{label}" for label in labels)
 
 
 def _uniform(keys: NDArray[np.uint64], counter: int, low: float, high: float) -> Array:
-    return low + (high - low) * hashed_uniform(keys, counter)
+    return low + (high - low) * uniform(0, keys, counter, 0)
 
 
 def _grouped(group: NDArray[np.intp], values: Array, n: int) -> Array:

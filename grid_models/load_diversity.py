@@ -7,49 +7,15 @@ So a subset of the loads, another order, or a run that starts at noon sees the s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.counter_rng import stream_ids, uniform
 from grid_models.errors import ProfileError
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-
-
-def label_key(text: str) -> int:
-    """Return a 64-bit key of `text`, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix 64-bit words (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-
-    Parameters
-    ----------
-    state : ndarray of uint64
-        Any shape.
-
-    Returns
-    -------
-    ndarray of uint64
-        Same shape; each output bit depends on every input bit.
-    """
-    z = state + _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    return z ^ (z >> np.uint64(31))
-
-
-def hashed_uniform(keys: NDArray[np.uint64], counter: int) -> NDArray[np.float64]:
-    """Return one number in (0, 1) per key for this counter; never 0 or 1."""
-    count = np.array([counter & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
-    bits = splitmix64(keys ^ splitmix64(count)) >> np.uint64(11)
-    uniform: NDArray[np.float64] = (bits.astype(np.float64) + 0.5) * 2.0**-53
-    return uniform
+_WORD = 0xFFFFFFFFFFFFFFFF
 
 
 class LoadDiversity:
@@ -91,8 +57,8 @@ class LoadDiversity:
         self.labels = tuple(labels)
         self.rel_std = float(rel_std)
         self.tau_s = float(tau_s)
-        keys = np.array([label_key(f"{seed}/{name}") for name in self.labels], dtype=np.uint64)
-        self._keys = splitmix64(keys)
+        self._seed = seed
+        self._streams = stream_ids(self.labels)
         self._offset = -0.5 * self.rel_std**2
         self._index: int | None = None
         self._left = np.zeros(len(self.labels))
@@ -102,7 +68,7 @@ class LoadDiversity:
         # Imported late: placing DERs needs only the hash above, and scipy.special is slow to load.
         from scipy.special import ndtri
 
-        normal: NDArray[np.float64] = ndtri(hashed_uniform(self._keys, index))
+        normal: NDArray[np.float64] = ndtri(uniform(self._seed, self._streams, index & _WORD, 0))
         return self.rel_std * normal
 
     def factors(self, time_s: float) -> NDArray[np.float64]:

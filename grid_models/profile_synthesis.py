@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.signal import lfilter
 
+from grid_models.counter_rng import stream_id
 from grid_models.errors import ProfileError, nearest_name
-from grid_models.load_diversity import label_key
 
 SkyKind = Literal["clear", "cloudy", "overcast"]
 DAY_S = 86_400
@@ -103,7 +103,7 @@ def clear_sky_irradiance_pu(time_s: Array, latitude_deg: float, day_of_year: int
 
 def _stream(seed: int, purpose: str) -> np.random.Generator:
     """Return a random stream of its own for each purpose, so that none shifts another."""
-    return np.random.Generator(np.random.PCG64([seed, label_key(purpose)]))
+    return np.random.Generator(np.random.PCG64([seed, stream_id(purpose)]))
 
 
 def _ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau_s: float) -> Array:
@@ -245,7 +245,7 @@ def _fine_columns(
     days: list[dict[str, Array]] = []
     local = time_s[:DAY_S]
     for day in range(len(time_s) // DAY_S):
-        key = label_key(f"{seed}/day {day}") >> 1
+        key = stream_id(f"{seed}/day {day}") >> 1
         sun = clear_sky_irradiance_pu(local + day * DAY_S, latitude_deg, day_of_year)
         days.append(
             {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.mail import Link, Mail
-from federates import counter_rng
+from grid_models import counter_rng
 from federates.links import Bundle, Inbox, LinkQuality, Outbox
 
 STEP_NS = 1_000_000_000

@@ -6,19 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grid_models.errors import ProfileError
-from grid_models.load_diversity import LoadDiversity, splitmix64
+from grid_models.load_diversity import LoadDiversity
 
 LABELS = [f"load_{i}" for i in range(4000)]
-
-
-def test_splitmix64_meets_the_published_sequence():
-    # Reference outputs of the public-domain splitmix64.c (Vigna) for the seed 1234567.
-    state = np.uint64(1234567) + np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    assert splitmix64(state).tolist() == [
-        6457827717110365317,
-        3203168211198807973,
-        9817491932198370423,
-    ]
 
 
 def test_mean_spread_and_memory():

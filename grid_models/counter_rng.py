@@ -22,10 +22,14 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _MASK = (1 << 64) - 1
 
 
+def stream_id(name: str) -> int:
+    """Return a 64-bit identity of `name`, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
 def stream_ids(names: Iterable[str]) -> UIntArray:
-    """Return a 64-bit stream identity per name, equal on every machine."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.array([int.from_bytes(d, "little") for d in digests], dtype=np.uint64)
+    """Return the identities of several names."""
+    return np.array([stream_id(name) for name in names], dtype=np.uint64)
 
 
 def _mix(z: UIntArray) -> UIntArray:
