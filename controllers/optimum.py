@@ -23,6 +23,7 @@ from controllers.protocol import ControllerStep, ControlSite
 
 __all__ = ["Optimum", "OptimumOptions", "VoltageQp", "VoltageQpResult", "solve_voltage_qp"]
 
+AGENT = "optimum"
 _WHERE = "optimum"
 
 
@@ -51,7 +52,7 @@ class OptimumOptions:
 
 
 class Optimum:
-    """The centralised optimum; it needs all agents in one instance, as it needs all measurements.
+    """The centralised optimum: one agent with all measurements and all set-points.
 
     While the band cannot be held it applies the set-points of the smallest violation.
 
@@ -65,13 +66,13 @@ class Optimum:
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
         settings = parse_options(OptimumOptions, options, _WHERE)
-        if tuple(hosted) != agent_names(site):
+        if tuple(hosted) != (AGENT,):
             raise ControllerError(
-                f"{len(hosted)} of {len(site.ders)} agents are hosted here",
+                f"cannot host {', '.join(hosted) or 'nobody'}",
                 where=_WHERE,
-                expected="all agents in one federate: the optimum is centralised",
+                expected=f"its one agent, '{AGENT}'",
             )
-        self._terminals = DerTerminals(site, hosted)
+        self._terminals = DerTerminals(site, agent_names(site))
         self.inputs = self._terminals.inputs
         self.outputs = self._terminals.outputs
         self.links_in: tuple[Link, ...] = ()
@@ -87,14 +88,22 @@ class Optimum:
         if self._v_min >= self._v_max:
             raise ControllerError("margin_pu leaves no band", where=_WHERE, expected="a band")
         self._relaxation = settings.relaxation
-        self._q_pu: FloatArray = np.zeros(len(hosted))
+        self._q_pu: FloatArray = np.zeros(len(site.ders))
         self.infeasible_steps = 0
         self.violation_pu = 0.0
+        self._worst_violation_pu = 0.0
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
-        """Return one agent per DER."""
-        return agent_names(site)
+        """Return the one agent there is: it sees and commands every DER."""
+        return (AGENT,)
+
+    def summary(self) -> dict[str, float]:
+        """Return how often, and by how much at worst, no set-points could hold the band."""
+        return {
+            "infeasible_step_count": float(self.infeasible_steps),
+            "worst_reachable_violation_pu": self._worst_violation_pu,
+        }
 
     @property
     def held_values(self) -> int:
@@ -109,6 +118,7 @@ class Optimum:
         q_max = reading.q_max_kvar / Q_BASE_KVAR
         result = self._qp.solve(v0_sq, -q_max, q_max, self._v_min, self._v_max)
         self.violation_pu = result.violation_pu
+        self._worst_violation_pu = max(self._worst_violation_pu, result.violation_pu)
         self.infeasible_steps += not result.feasible
         q_pu = self._q_pu + self._relaxation * (result.q - self._q_pu)
         self._q_pu = np.clip(q_pu, -q_max, q_max)

@@ -179,7 +179,7 @@ def test_each_mistake_is_named(cls: type[Any], name: str, text: str) -> None:
     assert f"controller {cls.__name__}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["none", "volt-var-1547", "optdist-vc"])
+@pytest.mark.parametrize("name", ["none", "volt-var-1547", "optdist-vc", "optimum"])
 def test_shipped_controllers_pass_on_the_sample_site_and_on_a_slower_one(name: str) -> None:
     check_controller(name)
     check_controller(name, sample_site(period_s=60.0, seed=3))

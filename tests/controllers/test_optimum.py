@@ -149,9 +149,12 @@ def test_infeasible_steps_are_counted_and_reported() -> None:
     agents, q, v = run(sample_site(), 1.25, 5, 1.0)
     assert agents.infeasible_steps == 5
     assert agents.violation_pu == pytest.approx(v.max() - 1.05, abs=1e-4)
+    assert agents.summary()["infeasible_step_count"] == 5
+    assert agents.summary()["worst_reachable_violation_pu"] >= agents.violation_pu
     assert np.abs(q).max() > 50.0
 
 
-def test_all_agents_must_be_together() -> None:
-    with pytest.raises(ControllerError, match="all agents in one federate"):
+def test_there_is_one_agent_and_it_is_not_called_after_a_der() -> None:
+    assert Optimum.agents(sample_site()) == ("optimum",)
+    with pytest.raises(ControllerError, match="its one agent, 'optimum'"):
         Optimum(sample_site(), ["pv_b1"])
