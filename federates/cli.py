@@ -264,7 +264,10 @@ def call(arguments: list[str]) -> int:
         return _say(["interrupted"], 130)
     except KeyboardInterrupt:
         return _say(["interrupted"], 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as stop:
+        # Typer turns a broken pipe (`feederate list | head`) into an exit; to us it is no failure.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
         return 0
     except Exception as error:
         usage = type(error).__mro__

@@ -15,10 +15,16 @@ WIDTH = 80
 _REFRESH_S = 0.1
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends well when its reader has gone."""
+        raise BrokenPipeError
+
+
 def output() -> Console:
     """Return the console of standard output; 80 columns where there is no terminal to ask."""
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = _Output(highlight=False)
+    return console if console.is_terminal else _Output(highlight=False, width=WIDTH)
 
 
 def messages() -> Console:

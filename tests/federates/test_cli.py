@@ -327,6 +327,22 @@ def test_list_has_one_line_for_each_thing(capsys: pytest.CaptureFixture[str]) ->
     assert all(len(line.split()) > 2 for line in lines if line.startswith("  "))
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["check", "voltvar-ieee13"], ["schema"]])
+def test_a_reader_that_has_gone_is_no_failure(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_schema_is_a_json_schema_of_the_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
