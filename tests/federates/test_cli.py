@@ -142,6 +142,8 @@ def test_a_failed_run_is_exit_code_3_with_its_folder_and_json(broken: str) -> No
     assert "federate 'volt_var'" in errors[0]
     assert "sensor 5 exploded" in errors[0]
     assert errors[1].endswith("is in r")
+    assert errors[2].endswith(f"is in {Path('r/logs/volt_var.log')}")
+    assert "broken.py" in Path("r/logs/volt_var.log").read_text()
     assert "Traceback" not in done.stderr
     assert "sensor 5 exploded" in Path("r/report.html").read_text()
 
