@@ -19,9 +19,9 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         lines = _lines(error)
         if error.run_dir is not None:
             lines.append(f"the run failed; what it recorded is in {error.run_dir}")
-            log = error.run_dir / "logs" / f"{error.federate}.log"
-            if log.is_file() and log.stat().st_size:
-                lines.append(f"its traceback is in {log}")
+            own_log = error.run_dir / "logs" / f"{error.federate}.log"
+            if own_log.is_file() and own_log.stat().st_size:
+                lines.append(f"its traceback is in {own_log}")
         return FAILED, lines
     if isinstance(error, RunInterruptedError):
         return INTERRUPTED, [f"{error.what}; what was recorded is readable in {error.where}"]
