@@ -110,14 +110,14 @@ class Misbehave(Federate):
 class BadController:
     """Every agent commands one DER; goes wrong after a while."""
 
-    def __init__(self, site, hosted, what):
+    def __init__(self, site, hosted, what="nan"):
         self.inputs, self.links_in, self.links_out = (), (), ()
         self.outputs = (Port("q_set_kvar", "kvar", tuple(hosted)),)
         self.inputs = (Port("v_pu", "pu", (site.ders[0].labels[0],), initial=1.0),)
         self.n, self.what, self.began = len(hosted), what, None
 
     @classmethod
-    def agents(cls, site, what):
+    def agents(cls, site, what="nan"):
         return tuple(der.name for der in site.ders)
 
     def step(self, time_s, inputs, mail):
@@ -289,7 +289,7 @@ def _write_inputs(case: Case, folder: Path) -> None:
         text = text.replace("  model:", "  profiles: {path: day.csv}\n  model:")
         rows = "\n".join(f"{t},1,0.5,20,30" for t in (0, 43200))
         (folder / "day.csv").write_text(
-            f"time_s,load_pu,irradiance_pu,temp_c,price_per_mwh\n{rows}\n86400,1,nan,20,30\n"
+            f"time_s,load_pu,irradiance_pu,temp_c,price_per_kwh\n{rows}\n86400,1,nan,20,30\n"
         )
     (folder / "fails.yaml").write_text(text)
     (folder / "misbehave.py").write_text(MISBEHAVE)
@@ -363,6 +363,7 @@ def _break_it(
         time.sleep(0.02)
     else:
         result.problems.append("recorded nothing before the fault")
+    time.sleep(0.3)  # the others flush within the same second
     pid = process.pid if case.target == "parent" else _child(mark, out, case.target or "")
     if pid is None:
         result.problems.append(f"no process of '{case.target}' was found")

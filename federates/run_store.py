@@ -26,6 +26,9 @@ from federates.signals import SignalWriter, finalise_folder
 _PACKAGES = ("feederate", "helics", "numpy", "scipy", "opendssdirect.py", "dss-python", "pyarrow")
 
 
+_RESERVE_BYTES = 1 << 16
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that a reader sees either the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
@@ -130,9 +133,17 @@ class Manifest:
             "scenario": scenario.resolved(),
         }
         write_json(self._path, self.data)
+        # Given back at the end, so that a run that filled the disk can still say so.
+        self._reserve = folder / ".reserve"
+        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+
+    def free_reserve(self) -> None:
+        """Make room on a full disk for the words about how the run ended."""
+        self._reserve.unlink(missing_ok=True)
 
     def finish(self, status: str, reason: str | None, **fields: Any) -> None:
         """Write the end of the run."""
+        self.free_reserve()
         self.data |= {"status": status, "reason": reason, **fields}
         self.data["finished"] = datetime.now(UTC).isoformat()
         write_json(self._path, self.data)

@@ -186,13 +186,13 @@ def _finish(
         "seed": scenario.seed,
         "metrics": _metrics(outcome.summaries),
     }
-    # A full disk must not hide the failure that it caused.
+    # A full disk must not hide the failure that it caused: the most important is written first.
     with contextlib.suppress(OSError):
-        if failure and failure.traceback:
-            store.log_traceback(failure.federate, failure.traceback)
-        store.event(failure.federate if failure else "feederate", status, reason=reason)
         manifest.finish(status, reason)
         write_json(folder / "summary.json", summary)
+        store.event(failure.federate if failure else "feederate", status, reason=reason)
+        if failure and failure.traceback:
+            store.log_traceback(failure.federate, failure.traceback)
     if failure:
         raise RunError(failure.reason, federate=failure.federate, run_dir=folder)
     if outcome.interrupted:

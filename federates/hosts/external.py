@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from federates.errors import ScenarioError
-from federates.hosts.helics_bus import Endpoint
+from federates.hosts.helics_bus import NETWORK_OPTIONS, Endpoint
 from federates.kinds.external import ExternalFederate
 
 # tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
@@ -51,7 +51,11 @@ def _start(
         ) from None
     # `python` and HELICS' own programs mean those of this environment, activated or not.
     here = os.path.dirname(sys.executable)
-    env = os.environ | {"PATH": os.pathsep.join((here, os.environ.get("PATH", os.defpath)))}
+    # HELICS' apps take core options from there; a program of the user's reads it if it wants to.
+    options = {"HELICS_CORE_INIT_STRING": NETWORK_OPTIONS}
+    env = (
+        os.environ | options | {"PATH": os.pathsep.join((here, os.environ.get("PATH", os.defpath)))}
+    )
     if shutil.which(command[0], path=env["PATH"]) is None and not (base_dir / command[0]).is_file():
         raise ScenarioError(
             f"cannot start '{command[0]}': no such program",

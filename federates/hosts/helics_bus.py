@@ -26,6 +26,10 @@ from federates.wiring import FederateWiring
 
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
+# HELICS' TCP cores hang, without a word, on a message that is longer than the receiver's buffer;
+# theirs is 4096 bytes, which the voltages of 500 nodes fill.
+MAX_MESSAGE_BYTES = 1 << 20
+NETWORK_OPTIONS = f"--maxsize={MAX_MESSAGE_BYTES}"
 _ERROR_CODE = 3
 # Above the rounding of seconds within decades, below the shortest period, 1e-6 s.
 _SAME_TIME_S = 4e-7
@@ -44,9 +48,10 @@ class Endpoint:
     @property
     def core_init(self) -> str:
         """Options for a core that connects to this broker."""
-        flag = "--broker" if self.core_type == "inproc" else "--broker_address"
+        if self.core_type == "inproc":
+            return f"{_COMMON} --broker={self.address}"
         key = f" --brokerkey={self.key}" if self.key else ""
-        return f"{_COMMON} {flag}={self.address}{key}"
+        return f"{_COMMON} {NETWORK_OPTIONS} --broker_address={self.address}{key}"
 
 
 def free_port() -> int:
@@ -89,7 +94,7 @@ class Broker:
             port = port or free_port()
             scheme = "udp" if core_type == "udp" else "tcp"
             self.endpoint = Endpoint(core_type, f"{scheme}://{host}:{port}", key)
-            init += f" --local_interface={host} --localport={port}"
+            init += f" {NETWORK_OPTIONS} --local_interface={host} --localport={port}"
             init += f" --brokerkey={key}" if key else ""
         self._broker = h.helicsCreateBroker(core_type, name, init)
         if not h.helicsBrokerIsConnected(self._broker):
@@ -156,6 +161,7 @@ class HelicsBus:
         topics: Mapping[tuple[str, str], str],
     ) -> None:
         self._name = federate.name
+        self._networked = core.core_type != "inproc"
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreTypeFromString(info, core.core_type)
         h.helicsFederateInfoSetCoreName(info, core.name)
@@ -188,10 +194,12 @@ class HelicsBus:
         for port in federate.outputs:
             if port.name in wiring.published:
                 topic = f"{federate.name}/{port.name}"
+                labels = json.dumps(list(port.labels))
+                self._refuse_too_long(topic, max(8 * len(port.labels), len(labels)))
                 publication = h.helicsFederateRegisterGlobalPublication(
                     self._fed, topic, h.HELICS_DATA_TYPE_VECTOR, port.unit
                 )
-                h.helicsPublicationSetInfo(publication, json.dumps(list(port.labels)))
+                h.helicsPublicationSetInfo(publication, labels)
                 out[port.name] = (publication.handle, len(port.labels))
         return out
 
@@ -261,7 +269,16 @@ class HelicsBus:
 
     def send(self, peer: str, bundle: Bundle) -> None:
         """Send mail to a peer as one message."""
-        h.helicsEndpointSendBytesTo(self._endpoint, bundle.to_bytes(), f"{peer}/mail")
+        data = bundle.to_bytes()
+        self._refuse_too_long(f"the mail to '{peer}'", len(data))
+        h.helicsEndpointSendBytesTo(self._endpoint, data, f"{peer}/mail")
+
+    def _refuse_too_long(self, what: str, n_bytes: int) -> None:
+        if self._networked and n_bytes > MAX_MESSAGE_BYTES - 1024:
+            raise ValueError(
+                f"{what} has {n_bytes} bytes a step; processes can exchange {MAX_MESSAGE_BYTES} "
+                "in one message (threads any number)"
+            )
 
     def receive(self) -> list[Bundle]:
         """Return the mail that came in."""

@@ -84,7 +84,7 @@ def run_single(shells: Mapping[str, Shell], horizon_ns: int, control: Control) -
                 control.on_progress(control.progress.steps(0))
     except KeyboardInterrupt:
         outcome.interrupted = control.failure is None
-    except Exception as error:
+    except BaseException as error:  # a federate that calls sys.exit has failed, too
         control.fail(Failure.of(current, error))
     finally:
         watchdog.close()
