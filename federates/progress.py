@@ -55,3 +55,31 @@ class Progress:
         worst = int(np.argmin(np.where(busy, since, np.iinfo(np.int64).max)))
         age_s = (time.monotonic_ns() - int(since[worst])) / 1e9
         return worst if age_s > limit_s else None
+
+    def all_waiting(self) -> bool:
+        """Whether nobody computes: everybody waits for the federation."""
+        return not self._table[:, _BUSY_SINCE].any()
+
+    def total_steps(self) -> int:
+        """Return how many steps all federates have finished together."""
+        return int(self._table[:, _STEPS].sum())
+
+
+class StallWatch:
+    """Notices that nobody computes and nobody is granted time: who hangs is not one of ours.
+
+    Before the first step there is nothing to notice; a program may be started by hand.
+    """
+
+    def __init__(self, progress: Progress, limit_s: float) -> None:
+        self._progress = progress
+        self._limit_s = limit_s
+        self._steps = 0
+        self._since = time.monotonic()
+
+    def stalled(self) -> bool:
+        """Return whether time has stood still for longer than the limit. To be called often."""
+        steps, now = self._progress.total_steps(), time.monotonic()
+        if steps != self._steps or steps == 0 or not self._progress.all_waiting():
+            self._steps, self._since = steps, now
+        return now - self._since > self._limit_s

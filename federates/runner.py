@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from federates.assembly import Assembly
-from federates.errors import RunError, RunInterruptedError
+from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.federate import Federate
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
@@ -78,6 +78,13 @@ def run(
     assembly = Assembly(scenario, n_steps)
     federates = assembly.build_all()
     wirings = assembly.wire(federates)
+    if placement == "single" and assembly.external:
+        name = assembly.external[0]
+        raise ScenarioError(
+            f"'{name}' is a HELICS program, and placement 'single' has no HELICS",
+            where=scenario.where("federates", name),
+            expected="placement 'thread' or 'process'",
+        )
     folder = new_run_dir(scenario.name, out)
     manifest = Manifest(folder, scenario, placement, n_steps)
     store = RunStore(folder, scenario.record)
@@ -87,10 +94,15 @@ def run(
         if on_progress is not None:
             on_progress(done, n_steps)
 
-    if placement == "process":
-        outcome, counted = _run_processes(assembly, federates, wirings, store, reach, tell)
-    else:
-        outcome, counted = _run_here(assembly, federates, wirings, store, placement, tell)
+    try:
+        if placement == "process":
+            outcome, counted = _run_processes(assembly, federates, wirings, store, reach, tell)
+        else:
+            outcome, counted = _run_here(assembly, federates, wirings, store, placement, tell)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            manifest.finish("failed", f"could not be started: {error}")
+        raise
     result = _finish(scenario, folder, manifest, store, outcome, counted, began)
     tell(counted)
     return result
@@ -116,8 +128,6 @@ def _run_here(
     if placement == "single":
         from federates.hosts.single import run_single
 
-        if externals:
-            raise RunError("cannot run without HELICS", federate=externals[0].name)
         outcome = run_single(shells, assembly.horizon_ns, control)
     else:
         from federates.hosts.thread import run_threads
@@ -126,9 +136,11 @@ def _run_here(
             shells, externals, assembly.horizon_ns, control, scenario.base_dir, store.logs
         )
     for name, shell in shells.items():
-        outcome.summaries[name] = shell.summary()
         try:
-            shell.close()
+            try:
+                outcome.summaries[name] = shell.summary()
+            finally:
+                shell.close()
         except Exception as error:
             if outcome.failure is None:
                 outcome.failure = Failure.of(name, error)

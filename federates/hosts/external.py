@@ -73,6 +73,14 @@ def _start(
         )
 
 
+def ending(process: subprocess.Popen[bytes]) -> str:
+    """Say how a process ended."""
+    code = process.returncode
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
 def stop(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> None:
     """End a program on its leash, and everything that it started."""
     for sign in (signal.SIGTERM, signal.SIGKILL):

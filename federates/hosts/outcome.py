@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from federates.progress import Progress
+from federates.progress import Progress, StallWatch
 from grid_models.errors import FeederateError
 
 
@@ -58,6 +58,7 @@ class Control:
         self.progress = progress
         self.step_timeout_s = step_timeout_s
         self.on_progress = on_progress
+        self._stall = StallWatch(progress, step_timeout_s)
         self.stop = threading.Event()
         self.failure: Failure | None = None
         self._lock = threading.Lock()
@@ -70,3 +71,14 @@ class Control:
                 self.failure = failure
             self.stop.set()
             return first
+
+    def hung(self, names: Sequence[str], strangers: Sequence[str]) -> Failure | None:
+        """Return who has hung, if anybody: one of ours in a step, or else one of the strangers."""
+        limit = f"step_timeout_s = {self.step_timeout_s:g} s"
+        row = self.progress.hung(self.step_timeout_s)
+        if row is not None:
+            return Failure(names[row], f"one step took longer than {limit}")
+        if self._stall.stalled():
+            reason = f"everybody has waited for it for longer than {limit}"
+            return Failure(" or ".join((*strangers, "broker")), reason)
+        return None

@@ -197,7 +197,7 @@ class _Broker:
     def died(self) -> Failure | None:
         if self.child is None or self.child.process.poll() is None:
             return None
-        return Failure("broker", f"the HELICS broker ended ({_ending(self.child.process)})")
+        return Failure("broker", f"the HELICS broker ended ({external.ending(self.child.process)})")
 
 
 def _send_job(child: _Child, job: Job) -> None:
@@ -283,29 +283,24 @@ def _look_for_trouble(
         if not child.done and child.process.poll() is not None:
             if child.process.returncode == 0 and control.stop.is_set():
                 continue
-            control.fail(Failure(child.name, f"its process ended ({_ending(child.process)})"))
+            control.fail(
+                Failure(child.name, f"its process ended ({external.ending(child.process)})")
+            )
             return
     for name, program in programs.items():
         if program.poll():
-            control.fail(Failure(name, f"its program ended ({_ending(program)})"))
+            control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
             return
-    row = control.progress.hung(control.step_timeout_s)
-    if row is not None:
-        limit = control.step_timeout_s
-        reason = f"one step took longer than step_timeout_s = {limit:g} s"
-        control.fail(Failure(members[row].name, reason))
-        _kill(members[row])
+    hung = control.hung([child.name for child in members], list(programs))
+    if hung is not None:
+        control.fail(hung)
+        for child in members:
+            if child.name == hung.federate:
+                _kill(child)
         return
     lost = broker.died()
     if lost is not None and not all(c.done for c in members):
         control.fail(lost)
-
-
-def _ending(process: subprocess.Popen[bytes]) -> str:
-    code = process.returncode
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
 
 
 def _kill(child: _Child) -> None:

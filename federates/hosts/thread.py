@@ -87,15 +87,12 @@ def _watch(
                     break
             if control.on_progress is not None:
                 control.on_progress(control.progress.steps(0))
-            row = control.progress.hung(control.step_timeout_s)
-            if row is not None and control.failure is None:
-                limit = control.step_timeout_s
-                reason = f"one step took longer than step_timeout_s = {limit:g} s"
-                control.fail(Failure(workers[row].name, reason))
+            hung = control.hung([worker.name for worker in workers], list(programs))
+            if hung is not None and control.failure is None:
+                control.fail(hung)
             for name, program in programs.items():
-                code = program.poll()
-                if code and control.failure is None:
-                    control.fail(Failure(name, f"its program ended with exit code {code}"))
+                if program.poll() and control.failure is None:
+                    control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
         except KeyboardInterrupt:
             outcome.interrupted = control.failure is None
             control.stop.set()
