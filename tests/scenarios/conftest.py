@@ -1,0 +1,110 @@
+"""Whole co-simulations in a folder of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federates.runner import Placement, RunResult, run
+from federates.scenario import load_scenario
+from federates.signals import read_signal, signal_names
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run and ways to compare it with another."""
+
+    result: RunResult
+
+    @property
+    def signals(self) -> Path:
+        return self.result.folder / "signals"
+
+    def digests(self) -> dict[str, str]:
+        """Return the hash of every signal file."""
+        assert not list(self.signals.glob("*.arrows"))
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.signals.iterdir())
+        }
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the recorded values of ``federate.port``."""
+        return read_signal(self.signals, name)[2]
+
+    def by_label(self, port: str) -> dict[str, bytes]:
+        """Return the bits of every label of `port`, whichever federate recorded it."""
+        out: dict[str, bytes] = {}
+        for name in signal_names(self.signals):
+            if name.endswith(f".{port}"):
+                _, labels, values = read_signal(self.signals, name)
+                for label, column in zip(labels, values.T, strict=True):
+                    assert label not in out
+                    out[label] = column.tobytes()
+        return out
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.result.folder / "manifest.json").read_text())
+        return data
+
+
+Runner = Callable[..., Ran]
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Runner:
+    """Run a scenario (text, path or shipped name) and return what came of it."""
+    count = 0
+
+    def go(
+        scenario: str | Path,
+        *overrides: str,
+        placement: Placement = "single",
+        steps: int | None = None,
+        seed: int | None = None,
+    ) -> Ran:
+        nonlocal count
+        count += 1
+        if isinstance(scenario, str) and "\n" in scenario:
+            path = tmp_path / "study.yaml"
+            path.write_text(scenario)
+            scenario = path
+        loaded = load_scenario(scenario, overrides, seed=seed)
+        out = tmp_path / f"run-{count}"
+        return Ran(run(loaded, out=out, placement=placement, steps=steps))
+
+    return go
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> Callable[[Sequence[str]], subprocess.Popen[str]]:
+    """Start the command line as a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from federates.cli import main; main()", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
