@@ -275,7 +275,8 @@ def measure(case: Case, folder: Path) -> Result:
             began = max((p.stat().st_mtime for p in out.glob("signals/*.arrows")), default=began)
         result.seconds = round(ended - began, 2)
         result.code = process.returncode
-        result.message = "\n".join(line for line in stderr.splitlines() if "error:" in line)
+        lines = [line for line in stderr.splitlines() if "error:" in line]
+        result.message = "\n".join(lines).replace(str(folder), "FOLDER")
         _look_at_folder(out, result)
         result.problems += _judge(case, result, stderr)
     return result
@@ -304,7 +305,7 @@ def _disk(case: Case, out: Path) -> Iterator[None]:
         yield
         return
     out.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "feederate-fault", str(out)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "feederate-fault", str(out)]
     subprocess.run(mount, check=True, capture_output=True, timeout=10)
     try:
         yield

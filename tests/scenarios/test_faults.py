@@ -28,20 +28,14 @@ CASES = {case.key: case for case in faults.cases()}
 HANDFUL = [
     "kill -9 of feeder (process)",
     "kill -9 of broker (process)",
-    "kill -9 of an external program (thread)",
     "kill -9 of the whole run's parent (process)",
-    "exception in a federate (process)",
     "sys.exit(0) in a federate (single)",
     "hang: sleeps (thread)",
     "hang: busy loop (single)",
-    "hang: SIGSTOP of a federate (process)",
     "Ctrl-C (process)",
     "Ctrl-C (thread)",
-    "Ctrl-C (single)",
     "file size limit (thread)",
     "NaN from a controller (thread)",
-    "wrong shape from a controller (single)",
-    "power flow that does not converge (single)",
     "NaN in a profile (single)",
 ]
 

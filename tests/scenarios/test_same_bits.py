@@ -33,7 +33,7 @@ connections:
 links:
   - {loss: 0.2, latency_s: 4, jitter_s: 45, noise: 0.0005}
 """
-STEPS = 25
+STEPS = 16
 PERFECT = LOSSY[: LOSSY.index("links:")].replace(", noise: 0.001", "")
 
 
