@@ -221,7 +221,7 @@ def cases() -> list[Case]:
                  words=("one step took longer than step_timeout_s = 3 s",)),
             Case("Ctrl-C", placement, "", 130, sign=ctrl_c, target="parent",
                  words=("interrupted after", "readable")),
-            Case("file size limit", placement, "feeder", 3, file_limit_bytes=120_000,
+            Case("file size limit", placement, "", 3, file_limit_bytes=120_000,
                  words=("File too large",), steps_before=False),
             Case("disk full", placement, "", 3, small_disk=True, steps_before=False,
                  words=("No space left on device",)),
