@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.mail import Link, Mail
-from grid_models import counter_rng
 from federates.links import Bundle, Inbox, LinkQuality, Outbox
+from grid_models import counter_rng
 
 STEP_NS = 1_000_000_000
 
