@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -107,6 +107,20 @@ class Assembly:
         for instance in self.instances:
             groups.setdefault(instance.group, []).append(instance.name)
         return groups
+
+    def select(self, only: Sequence[str] | None) -> set[str]:
+        """Return the instances meant by names of federates or groups; None means all."""
+        groups = self.groups
+        known = {i.name: [i.name] for i in self.instances} | groups
+        for name in only or ():
+            if name not in known:
+                raise ScenarioError(
+                    f"no federate is called '{name}'",
+                    where="--only",
+                    expected=f"some of {', '.join(groups)}",
+                    nearest=nearest_name(name, known),
+                )
+        return {i for name in (known if only is None else only) for i in known[name]}
 
     def timing(self, group: str) -> Timing:
         """Return when a federate steps: the feeder on the step, all others half a step later."""
@@ -215,7 +229,7 @@ class Assembly:
     def _by_area(
         self, group: str, spec: FederateSpec, agents: tuple[str, ...]
     ) -> list[tuple[str, ...]]:
-        from grid_models.topology import areas
+        from grid_models.topology import areas, radial_tree
 
         bus_of = {der.name: der.bus for der in self.site.feeder.ders}
         strange = [agent for agent in agents if agent not in bus_of]
@@ -225,7 +239,8 @@ class Assembly:
                 where=self.scenario.where("federates", group, "split"),
                 expected="a number, or 'agents'",
             )
-        area = areas(self.site.feeder, spec.areas)
+        feeder = self.site.feeder
+        area = areas(feeder, min(spec.areas, len(radial_tree(feeder).buses)))
         parts: dict[int, list[str]] = {}
         for agent in agents:
             parts.setdefault(area[bus_of[agent]], []).append(agent)

@@ -85,6 +85,8 @@ def run(
             where=scenario.where("federates", name),
             expected="placement 'thread' or 'process'",
         )
+    if reach is not None:
+        assembly.select(reach.only)  # a wrong name is refused before anything is written
     folder = new_run_dir(scenario.name, out)
     manifest = Manifest(folder, scenario, placement, n_steps)
     store = RunStore(folder, scenario.record)

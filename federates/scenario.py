@@ -82,7 +82,11 @@ class Grid(Section):
     regulators: Literal["fixed", "auto"] = Field(
         "fixed", description="Regulator taps stay where they are, or their controls act."
     )
-    taps: dict[str, int] = Field({}, description="Tap steps (of 0.00625 pu) by regulator name.")
+    taps: dict[str, int] = Field(
+        {},
+        description="Tap steps (of 0.00625 pu) by regulator name. They belong to the model: "
+        "``--set grid.model=...`` leaves them out.",
+    )
     source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
     load_scale: float = Field(1.0, ge=0, description="Factor on every load.")
     load_diversity: float = Field(
@@ -131,7 +135,7 @@ class FederateSpec(Section):
     split: int | Literal["agents", "areas"] = Field(
         1, description="Controller: number of federates its agents are spread over."
     )
-    areas: int = Field(4, ge=1, description="Controller: number of areas when split by areas.")
+    areas: int = Field(4, ge=1, description="Controller: number of areas when split by areas, at most one per bus.")
     options: dict[str, Any] = Field({}, description="Passed to the controller or federate class.")
     inputs: dict[str, ExternalPort] = Field({}, description="External: topics it reads from us.")
     outputs: dict[str, ExternalPort] = Field({}, description="External: topics it publishes.")
@@ -372,6 +376,8 @@ def _apply_override(data: dict[str, Any], override: str) -> KeyPath:
                 node[step] = {}
         path.append(step)
         if last:
+            if path == ["grid", "model"] and node.get(step) != value:
+                node.pop("taps", None)  # they name regulators of the model that was there
             node[step] = value
         else:
             node = node[step]

@@ -24,7 +24,6 @@ from federates.cli import app
 from federates.installation import PACKAGES, InstallationError, check_installation, common_parent
 from federates.runner import run
 from federates.scenario import load_scenario, shipped_scenarios
-from grid_models.errors import FeederateError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -260,11 +259,6 @@ Calcvoltagebases
 
 
 @pytest.mark.scenario
-@pytest.mark.xfail(
-    reason="scenarios that set grid.taps name regulators of their own feeder only",
-    raises=FeederateError,
-    strict=False,
-)
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
 def test_every_scenario_takes_a_users_own_feeder(name: str, tmp_path: Path) -> None:
     # As the README says; two load buses with four phases in all, names unlike those that ship.

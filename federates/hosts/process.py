@@ -114,7 +114,8 @@ def run_processes(
     With `reach`, only some of them run here and the broker may be elsewhere.
     """
     total = len(names) + len(externals)
-    here = _chosen(assembly, names, reach)
+    wanted = assembly.select(reach.only)
+    here = [name for name in names if name in wanted]
     heartbeat = store.folder / ".progress"
     progress = Progress(len(here), heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
@@ -146,22 +147,6 @@ def run_processes(
     store.finalise_signals()
     outcome.failure = control.failure
     return outcome, progress.steps(0)
-
-
-def _chosen(assembly: Assembly, names: Sequence[str], reach: Reach) -> list[str]:
-    """Return the federates that run on this host."""
-    if reach.only is None:
-        return list(names)
-    groups = assembly.groups
-    unknown = [n for n in reach.only if n not in groups and n not in names]
-    if unknown:
-        raise ScenarioError(
-            f"no federate is called '{unknown[0]}'",
-            where="--only",
-            expected=f"some of {', '.join(groups)}",
-        )
-    wanted = {n for o in reach.only for n in groups.get(o, [o])}
-    return [n for n in names if n in wanted]
 
 
 class _Broker:

@@ -32,13 +32,13 @@ def test_a_new_scenario_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_new_controller_keeps_the_protocol_and_controls(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(["new", "controller", "my_droop"]) == 0
-    assert '"my_droop:MyDroop"' in capsys.readouterr().out
+    assert call(["new", "controller", "my_first_droop"]) == 0
+    assert '"my_first_droop:MyFirstDroop"' in capsys.readouterr().out
 
-    check_controller("my_droop:MyDroop")
+    check_controller("my_first_droop:MyFirstDroop")
 
     out_of_band = {}
-    for name in ("my_droop:MyDroop", "none"):
+    for name in ("my_first_droop:MyFirstDroop", "none"):
         options = ["--set", f"federates.volt_var.controller={name}"]
         options += ["--set", "federates.volt_var.options={}", "--set", "time.start_s=43200"]
         options += ["--set", "grid.profiles.kind=clear", "--set", "grid.ders.0.total_kw=6000"]
@@ -47,7 +47,7 @@ def test_a_new_controller_keeps_the_protocol_and_controls(
         metrics = json.loads(capsys.readouterr().out)["metrics"]
         out_of_band[name] = metrics["out_of_band_node_hours"]
     assert out_of_band["none"] > 1
-    assert out_of_band["my_droop:MyDroop"] < 0.8 * out_of_band["none"]
+    assert out_of_band["my_first_droop:MyFirstDroop"] < 0.8 * out_of_band["none"]
 
 
 @pytest.mark.parametrize(("what", "name"), [("scenario", "a"), ("controller", "my_a")])
