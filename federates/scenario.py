@@ -135,7 +135,9 @@ class FederateSpec(Section):
     split: int | Literal["agents", "areas"] = Field(
         1, description="Controller: number of federates its agents are spread over."
     )
-    areas: int = Field(4, ge=1, description="Controller: number of areas when split by areas, at most one per bus.")
+    areas: int = Field(
+        4, ge=1, description="Controller: number of areas when split by areas, at most one per bus."
+    )
     options: dict[str, Any] = Field({}, description="Passed to the controller or federate class.")
     inputs: dict[str, ExternalPort] = Field({}, description="External: topics it reads from us.")
     outputs: dict[str, ExternalPort] = Field({}, description="External: topics it publishes.")
