@@ -23,6 +23,7 @@ from grid_models.dss_commands import (
     feeder_commands,
     floating_buses,
 )
+from grid_models.dss_environment import settle_environment
 from grid_models.dss_powers import PowerBank
 from grid_models.errors import FeederError, PowerFlowError, nearest_name
 from grid_models.feeder import Der, Feeder
@@ -58,6 +59,7 @@ class Engine:
     """One engine context with the few calls that are needed, errors as `DssError`."""
 
     def __init__(self) -> None:
+        settle_environment()
         import opendssdirect
 
         self.dss: Any = opendssdirect.dss.NewContext()
