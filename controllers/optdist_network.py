@@ -14,18 +14,26 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, IntArray
+from controllers.optdist_sensitivity import DenseSensitivity, Sensitivity, TreeSensitivity
 from controllers.optdist_terminals import agent_names
 from controllers.protocol import ControlSite
 from grid_models.errors import GridModelError
-from grid_models.kron import KronReduction, Pattern, kron_reduce
+from grid_models.kron import Pattern, kron_reduce
+from grid_models.kron_tree import TreeReduction, tree_reduce
 from grid_models.lindistflow import LinDistFlow
 
 Q_BASE_KVAR = 1000.0
 """Base of the per-unit reactive power inside the volt/var algorithms."""
+
+DENSE_POINTS = 256
+"""Above it X is kept as tree sweeps, and relays keep Y sparse."""
+
+BoolArray = NDArray[np.bool_]
 
 MODELS = ("three_phase", "single_phase")
 PATTERNS = ("exact", "phase")
@@ -39,7 +47,9 @@ class AgentNetwork:
 
     A *point* is an electrical node with at least one DER. The first DER there owns it: its agent
     watches the point's voltage and keeps its price. Other DERs at the point read that price by
-    mail, so that DERs on one node do not make X singular and share the duty by weight.
+    mail, so that DERs on one node do not make X singular and share the duty by weight. On large
+    feeders there are also *relays*, points without a DER (`grid_models.kron_tree`): an agent near
+    by keeps their price, which no voltage drives.
 
     Attributes
     ----------
@@ -48,11 +58,11 @@ class AgentNetwork:
     points : tuple of str, (m,)
         Names of the points.
     watched : tuple of tuple of str, (m,)
-        Node labels whose mean is a point's voltage.
+        Node labels whose mean is a point's voltage; none for a relay.
     owner : int (m,)
         Position of the owning agent.
-    x : float (m, m)
-        d v^2 [pu^2] / d q [per unit of `Q_BASE_KVAR`] between the points.
+    sensitivity : Sensitivity
+        X, d v^2 [pu^2] / d q [per unit of `Q_BASE_KVAR`] between the points.
     y_diag : float (m,)
         Diagonal of Y = inv(X)'.
     target, source : int (e,)
@@ -69,7 +79,7 @@ class AgentNetwork:
     points: tuple[str, ...]
     watched: tuple[tuple[str, ...], ...]
     owner: IntArray
-    x: FloatArray
+    sensitivity: Sensitivity
     y_diag: FloatArray
     target: IntArray
     source: IntArray
@@ -78,17 +88,35 @@ class AgentNetwork:
     member_point: IntArray
     member_share: FloatArray
 
+    @property
+    def x(self) -> FloatArray:
+        """X as a dense matrix, (m, m)."""
+        return self.sensitivity.dense()
+
     def y_dense(self) -> FloatArray:
         """Return Y as a dense matrix, (m, m)."""
-        y: FloatArray = np.diag(self.y_diag)
-        y[self.target, self.source] = self.weight
-        return y
+        return np.asarray(self.y_matrix().toarray())
 
-    def spread(self) -> FloatArray:
+    def y_matrix(self) -> sparse.csr_array:
+        """Return Y, (m, m)."""
+        m = len(self.points)
+        own = np.arange(m)
+        rows = np.concatenate([self.target, own])
+        cols = np.concatenate([self.source, own])
+        values = np.concatenate([self.weight, self.y_diag])
+        return sparse.csr_array((values, (rows, cols)), shape=(m, m))
+
+    def spread(self) -> sparse.csr_array:
         """Return the (m, n) matrix of each agent's shares on the points."""
-        matrix: FloatArray = np.zeros((len(self.points), len(self.names)))
-        matrix[self.member_point, self.member_agent] = self.member_share
-        return matrix
+        return sparse.csr_array(
+            (self.member_share, (self.member_point, self.member_agent)),
+            shape=(len(self.points), len(self.names)),
+        )
+
+    def relays(self) -> BoolArray:
+        """Say which points nobody injects at, (m,): they only pass prices on."""
+        counts = np.bincount(self.member_point, minlength=len(self.points))
+        return np.asarray(counts == 0)
 
     def needs(self) -> IntArray:
         """Return the (agent, point) pairs of which `agent` needs the point's message by mail.
@@ -111,30 +139,35 @@ class AgentNetwork:
 def _network(
     site: ControlSite,
     places: _Places,
-    reduced: KronReduction,
+    x: Sensitivity,
+    y_kvar: sparse.csr_array,
     members: list[tuple[int, int, float]],
 ) -> AgentNetwork:
-    y = sparse.csr_array(reduced.y.T).toarray() * (1.0 / Q_BASE_KVAR)
-    y_diag = np.array(np.diag(y), dtype=np.float64)
-    if not (np.isfinite(reduced.x).all() and np.isfinite(y).all() and (y_diag > 0.0).all()):
+    """Put a network together; `y_kvar` is inv(X) in kvar per pu."""
+    y = sparse.csr_array(y_kvar.T * (1.0 / Q_BASE_KVAR))
+    y.sort_indices()
+    y_diag = np.array(y.diagonal(), dtype=np.float64)
+    good = np.isfinite(x.diagonal).all() and np.isfinite(y.data).all() and (y_diag > 0.0).all()
+    if not good:
         raise ControllerError(
             "reactive power does not raise its own voltage at every agent",
             where=site.feeder.name,
             expected="DERs behind some reactance",
         )
-    off = y - np.diag(y_diag)
-    target, source = np.nonzero(off)
+    target = np.repeat(np.arange(len(y_diag)), np.diff(y.indptr))
+    source = y.indices.astype(np.int64)
+    off = (target != source) & (y.data != 0.0)
     agent, point, share = zip(*members, strict=True)
     return AgentNetwork(
         names=agent_names(site),
         points=places.points,
         watched=places.watched,
         owner=np.array(places.owner, dtype=np.int64),
-        x=np.asarray(reduced.x * Q_BASE_KVAR),
+        sensitivity=x,
         y_diag=y_diag,
-        target=target.astype(np.int64),
-        source=source.astype(np.int64),
-        weight=np.array(off[target, source], dtype=np.float64),
+        target=target[off],
+        source=source[off],
+        weight=np.array(y.data[off], dtype=np.float64),
         member_agent=np.array(agent, dtype=np.int64),
         member_point=np.array(point, dtype=np.int64),
         member_share=np.array(share, dtype=np.float64),
@@ -165,8 +198,40 @@ def point_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
                 watched.append((label,) if model == "three_phase" else der.labels)
                 owner.append(agent)
             members.append((agent, place[node], 1.0 / len(labels)))
-    reduced = kron_reduce(linear, points, pattern=cast(Pattern, pattern))
-    return _network(site, _Places(tuple(points), tuple(watched), tuple(owner)), reduced, members)
+    places = _Places(tuple(points), tuple(watched), tuple(owner))
+    if len(points) <= DENSE_POINTS:
+        reduced = kron_reduce(linear, points, pattern=cast(Pattern, pattern))
+        return _network(site, places, DenseSensitivity(reduced.x * Q_BASE_KVAR), reduced.y, members)
+    tree = tree_reduce(linear, points, within_phase=pattern == "phase")
+    places = _with_relays(places, tree)
+    return _network(site, places, TreeSensitivity(tree.x, Q_BASE_KVAR), tree.y, members)
+
+
+def _with_relays(places: _Places, tree: TreeReduction) -> _Places:
+    """Give each relay to the owner of the point it is coupled with most, agents' points first."""
+    y = tree.y
+    owner = [*places.owner, *[-1] * len(tree.relays)]
+    waiting = list(range(len(places.owner), len(owner)))
+    while waiting:
+        left, found = [], {}
+        for relay in waiting:
+            row = slice(y.indptr[relay], y.indptr[relay + 1])
+            near = [
+                (abs(value), -i)
+                for i, value in zip(y.indices[row].tolist(), y.data[row].tolist(), strict=True)
+                if owner[i] >= 0
+            ]
+            if near:
+                found[relay] = owner[-max(near)[1]]
+            else:
+                left.append(relay)
+        for relay, agent in found.items():
+            owner[relay] = agent
+        if not found:  # cannot be: every kept node lies above an agent
+            raise AssertionError("a relay is not connected to any agent")
+        waiting = left
+    nothing: tuple[tuple[str, ...], ...] = ((),) * len(tree.relays)
+    return _Places(places.points + tree.relays, places.watched + nothing, tuple(owner))
 
 
 _MAX_ERROR = 0.1
@@ -177,14 +242,26 @@ def der_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
 
     DERs on several phases have no sparse Y that would be an inverse of X; all agents are then
     neighbours of all others.
+
+    Raises
+    ------
+    ControllerError
+        There are more than `DENSE_POINTS` DERs: the published form knows no relays.
     """
+    if len(site.ders) > DENSE_POINTS:
+        raise ControllerError(
+            f"form 'published' cannot serve {len(site.ders)} agents",
+            where=site.feeder.name,
+            expected=f"at most {DENSE_POINTS} agents, or form 'preconditioned', which has no limit",
+        )
     linear = linear_model(site, model)
     reduced = kron_reduce(linear, site.ders, pattern=cast(Pattern, pattern))
     if reduced.error > _MAX_ERROR:
         reduced = replace(reduced, y=sparse.csr_array(np.linalg.inv(reduced.x)))
     names = agent_names(site)
     places = _Places(names, tuple(der.labels for der in site.ders), tuple(range(len(names))))
-    return _network(site, places, reduced, [(k, k, 1.0) for k in range(len(names))])
+    members = [(k, k, 1.0) for k in range(len(names))]
+    return _network(site, places, DenseSensitivity(reduced.x * Q_BASE_KVAR), reduced.y, members)
 
 
 def linear_model(site: ControlSite, model: str) -> LinDistFlow:

@@ -42,11 +42,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import eigs
 
 from controllers.errors import ControllerError
-from controllers.mail import FloatArray
+from controllers.mail import FloatArray, IntArray
 from controllers.optdist_forms import PreconditionedSteps, PublishedSteps
-from controllers.optdist_network import MODELS, PATTERNS, AgentNetwork
+from controllers.optdist_network import DENSE_POINTS, MODELS, PATTERNS, AgentNetwork
 from controllers.optdist_options import checked_choice, checked_number, checked_whole
 
 # Instances of one site have one network; a run has few sites.
@@ -55,6 +57,8 @@ _PROPORTIONAL_MARGIN, _DUAL_MARGIN = 1.25, 3.0
 _LADDER, _RUNG = 60, 2.0**-0.25
 _POINTS_TRIED = 24
 _LOOP_STEPS = 800
+# On large feeders.
+_CANDIDATES, _FEW_TRIED, _OUTERMOST, _POWER_STEPS = 64, 8, 6, 200
 _PUBLISHED_LOOP_STEPS, _PUBLISHED_MARGIN = 3000, 1.5
 _AT_REST, _GONE = 1e-6, 1e12
 
@@ -196,13 +200,10 @@ def preconditioned_steps(network: AgentNetwork, options: OptdistOptions) -> Prec
     proportional = _or(options.proportional_gain, 0.65 if late else 0.8)
     share = _or(options.step_share, SAFETY)
     step = share * step_bound(network, momentum) / network.y_diag
-    # How a price moves the voltages, through the agents that answer it.
-    spread = network.spread()
-    x = np.abs(network.x) @ spread @ spread.T
-    shape = np.sqrt(network.y_diag / x.sum(axis=1))
-    radius = float(np.abs(_eigenvalues((step * shape)[:, None] * x)).max())
-    kappa = proportional * 2.0 * (1.0 + momentum) / radius
-    x_sq = float(((network.x @ spread) ** 2).sum(axis=1).max())
+    reach = reached(network, np.ones(len(step)))
+    shape = np.where(network.relays(), 0.0, np.sqrt(network.y_diag / reach))
+    kappa = proportional * 2.0 * (1.0 + momentum) / _reach_radius(network, step * shape)
+    x_sq = float((_most_sensitive(network).response ** 2).sum(axis=1).max())
     steps = PreconditionedSteps(step, 0.0, kappa * shape, momentum, options.loss_weight)
     if options.proportional_gain is None:
         # Loops 1 and 2 together: their fast modes overlap on short feeders.
@@ -211,6 +212,50 @@ def preconditioned_steps(network: AgentNetwork, options: OptdistOptions) -> Prec
         return replace(steps, dual=options.dual_gain / x_sq)
     steps = replace(steps, dual=(1.0 if late else 2.0) / x_sq)
     return _lowered(network, steps, "dual", _DUAL_MARGIN)
+
+
+def reached(network: AgentNetwork, price: FloatArray) -> FloatArray:
+    """Return ``|X| M M' price``: how prices move voltages, through the agents that answer them."""
+    spread = network.spread()
+    return network.sensitivity.times_abs(np.asarray(spread @ (spread.T @ price)))
+
+
+def _reach_radius(network: AgentNetwork, weight: FloatArray) -> float:
+    """Return the spectral radius of diag(weight) |X| M M', or an upper bound close to it."""
+    if len(weight) <= DENSE_POINTS:
+        matrix = weight[:, None] * reached(network, np.eye(len(weight)))
+        return float(np.abs(np.linalg.eigvals(matrix)).max())
+    live = weight > 0.0
+    v: FloatArray = live.astype(np.float64)
+    for _ in range(_POWER_STEPS):
+        new = weight * reached(network, v)
+        # Collatz and Wielandt: for every positive v the radius lies between these two.
+        ratio = new[live] / v[live]
+        if ratio.max() <= 1.01 * ratio.min():
+            break
+        v = new / new.max()
+    return float(ratio.max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sensitive:
+    """The points whose voltages the agents move most, most first, and their rows of X M."""
+
+    points: IntArray
+    response: FloatArray
+
+
+@lru_cache(maxsize=_STEPS_KEPT)
+def _most_sensitive(network: AgentNetwork) -> _Sensitive:
+    spread = network.spread()
+    points = np.flatnonzero(~network.relays())
+    if len(network.points) > DENSE_POINTS:
+        # The norms of a few rows only: of those with the largest sums.
+        total = reached(network, np.ones(len(network.points)))[points]
+        points = points[np.argsort(-total, kind="stable")[:_CANDIDATES]]
+    response = np.asarray(network.sensitivity.rows(points) @ spread)
+    order = np.argsort(-(response**2).sum(axis=1), kind="stable")
+    return _Sensitive(points[order], response[order])
 
 
 def _lowered(
@@ -234,20 +279,22 @@ def decays(network: AgentNetwork, steps: PreconditionedSteps) -> bool:
     One column for each of the most sensitive points alone at a voltage limit; without an integral
     gain also one for all points at a limit.
     """
-    spread = network.spread()
-    response = network.x @ spread
-    g = response @ spread.T
-    y, s, p = network.y_dense(), steps.step[:, None], steps.proportional[:, None]
-    worst = np.argsort(-(response**2).sum(axis=1), kind="stable")[:_POINTS_TRIED]
-    at_limit = np.eye(len(y))[:, worst]
-    if steps.dual == 0.0:
-        at_limit = np.hstack([at_limit, np.ones((len(y), 1))])
-    mu = _start(len(y), at_limit.shape[1])
-    lam, mu_old = np.zeros_like(mu), mu
+    spread, sensitive = network.spread(), _most_sensitive(network)
+    large = len(network.points) > DENSE_POINTS
+    # Of a large feeder's many points alike every few, not all in one street.
+    tried = slice(None, None, _CANDIDATES // _FEW_TRIED) if large else slice(_POINTS_TRIED)
+    worst, g = sensitive.points[tried], np.asarray(sensitive.response[tried] @ spread.T)
+    y = network.y_matrix() if large else network.y_dense()
+    one, with_all = np.arange(len(worst)), steps.dual == 0.0
+    s, p = steps.step[:, None], steps.proportional[:, None]
+    mu = _start(len(s), len(worst) + with_all)
+    v, lam, mu_old = np.zeros_like(mu), np.zeros_like(mu), mu
     size = []
     for k in range(_LOOP_STEPS):
-        v = -at_limit * (g @ mu)
-        lam = lam + steps.dual * v
+        v[worst, one] = -np.einsum("kj,jk->k", g, mu[:, : len(worst)])
+        if with_all:
+            v[:, -1] = -network.sensitivity.times(spread @ (spread.T @ mu[:, -1]))
+        lam[worst, one] += steps.dual * v[worst, one]
         mu, mu_old = mu + s * (lam + p * v - y @ mu) + steps.momentum * (mu - mu_old), mu
         if (k + 1) % (_LOOP_STEPS // 4) == 0:
             size.append(float(np.abs(mu).max()))
@@ -259,7 +306,7 @@ def decays(network: AgentNetwork, steps: PreconditionedSteps) -> bool:
 
 def step_bound(network: AgentNetwork, momentum: float) -> float:
     """Return the largest s for which the inner iteration is stable (see the module's text)."""
-    nu = _eigenvalues(network.y_dense() / network.y_diag[:, None])
+    nu = _inner_eigenvalues(network)
     if (nu.real <= 0.0).any():
         raise ControllerError(
             "the feeder's sensitivities leave no stable step",
@@ -273,6 +320,24 @@ def step_bound(network: AgentNetwork, momentum: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _radius(nu, middle, momentum) < 1.0 else (low, middle)
     return low
+
+
+def _inner_eigenvalues(network: AgentNetwork) -> NDArray[np.complex128]:
+    """Return the eigenvalues of diag(Y)^-1 Y that bound s: on large feeders the outermost ones.
+
+    Those are the largest, the most oscillating and the smallest, by Arnoldi iteration from a
+    fixed start.
+    """
+    if len(network.points) <= DENSE_POINTS:
+        return _eigenvalues(network.y_dense() / network.y_diag[:, None])
+    matrix = sparse.csc_array(sparse.diags_array(1.0 / network.y_diag) @ network.y_matrix())
+    start = _start(matrix.shape[0], 1)[:, 0]
+    found = [
+        eigs(matrix, k=_OUTERMOST, which=which, v0=start, return_eigenvectors=False, tol=1e-4)
+        for which in ("LM", "LI")
+    ]
+    found.append(eigs(matrix, k=2, sigma=0.0, v0=start, return_eigenvectors=False, tol=1e-4))
+    return np.concatenate(found)
 
 
 def _radius(nu: NDArray[np.complex128], s: float, m: float) -> float:

@@ -61,7 +61,8 @@ class OptdistVc:
         network = agent_network(
             site, settings.model, settings.pattern, "ders" if published else "nodes"
         )
-        chosen = np.array([network.names.index(name) for name in hosted], dtype=np.int64)
+        position = {name: i for i, name in enumerate(network.names)}
+        chosen = np.array([position[name] for name in hosted], dtype=np.int64)
         wiring = Wiring(network, chosen, self.inputs[0].labels)
         self._wiring = wiring
         self.links_in = wiring.links_in
@@ -75,7 +76,9 @@ class OptdistVc:
             steps = preconditioned_steps(network, settings)
             # At the cap a point's own price is many times what would use the largest rating.
             rating = max(der.kva for der in site.ders) / Q_BASE_KVAR
-            lam_cap = _PRICE_CAP * rating / np.diag(network.x)[wiring.owned]
+            cap = _PRICE_CAP * rating / network.sensitivity.diagonal
+            # No voltage drives a relay's price.
+            lam_cap = np.where(network.relays(), 0.0, cap)[wiring.owned]
             self._form = PreconditionedForm(steps.of(wiring.owned), lam_cap)
         self._q: FloatArray = np.zeros(len(hosted))
         self._round = 0

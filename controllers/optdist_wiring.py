@@ -100,9 +100,9 @@ class Wiring:
         self._watcher = np.repeat(np.arange(len(groups)), self._watch_count)
 
     def point_voltage(self, node_v_pu: FloatArray) -> FloatArray:
-        """Return the voltage of each owned point, (p,): the mean of its watched nodes."""
+        """Return the voltage of each owned point, (p,): the mean of its watched nodes, 0 of none."""
         total = np.bincount(self._watcher, node_v_pu[self._watched], minlength=len(self.owned))
-        return np.asarray(total / self._watch_count)
+        return np.asarray(total / np.maximum(self._watch_count, 1))
 
     def coupling(self, message: FloatArray, inbox: FloatArray) -> FloatArray:
         """Return ``sum_i Y_ki message_i`` for each owned point k, (p,)."""
