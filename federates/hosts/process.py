@@ -221,7 +221,7 @@ def _supervise(
                             address=broker.endpoint.address,
                             key=broker.endpoint.key,
                         )
-                _look_for_trouble(members, broker, control, programs)
+                _look_for_trouble(members, broker, control, outcome, programs)
                 if control.on_progress is not None:
                     control.on_progress(control.progress.steps(0))
             except KeyboardInterrupt:
@@ -238,7 +238,7 @@ def _supervise(
                 if age > _RELEASE_S:
                     break
         _listen(members, control, outcome)
-        _look_for_trouble(members, broker, control, programs)
+        _look_for_trouble(members, broker, control, outcome, programs)
 
 
 def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> None:
@@ -260,12 +260,16 @@ def _look_for_trouble(
     members: Sequence[_Child],
     broker: _Broker,
     control: Control,
+    outcome: Outcome,
     programs: dict[str, subprocess.Popen[bytes]],
 ) -> None:
+    ended = [c for c in members if not c.done and c.process.poll() is not None]
+    # Its last words may have come after the last look, and are worth more than its exit code.
+    _listen(ended, control, outcome)
     if control.failure is not None:
         return
-    for child in members:
-        if not child.done and child.process.poll() is not None:
+    for child in ended:
+        if not child.done:
             if child.process.returncode == 0 and control.stop.is_set():
                 continue
             control.fail(
