@@ -27,7 +27,7 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return INTERRUPTED, [f"{error.what}; what was recorded is readable in {error.where}"]
     if isinstance(error, FeederateError):
         lines = _lines(error)
-        if error.__cause__ is not None:
+        if error.__cause__ is not None and not isinstance(error.__cause__, FeederateError):
             # A user's own module failed; its author needs the place.
             lines.append(f"the traceback is in {_log(error)}")
         return WRONG_INPUT, lines
