@@ -19,6 +19,9 @@ from hil.points import PointSpec, Value
 Verdict = Literal["written", "clamped", "limited", "unchanged", "refused", "unsafe"]
 
 
+_WRONG_WEIGHT = 3
+
+
 @dataclass(frozen=True)
 class Decision:
     """What the guard makes of a command.
@@ -99,6 +102,7 @@ class Guard:
         self.spec = spec
         self.armed = armed
         self.fault = ""
+        self._curve_failures: dict[int, int] = {}
         self._states = {name: _State() for name, p in spec.points.items() if p.writable}
 
     def admit(self, point: str, value: Value) -> float:
@@ -215,14 +219,23 @@ class Guard:
         state = self._states[point]
         state.sent, state.sent_s, state.failures = value, now_s, 0
 
-    def failed(self, point: str, why: str) -> bool:
-        """Note that a write was not verified; return True where this latches a fault."""
+    def failed(self, point: str, why: str, *, lost: bool = False) -> bool:
+        """Note that a write was not verified; return True where this latches a fault.
+
+        A lost reply (`lost`) weighs a third of a wrong one: networks lose some, honest devices
+        do not read back something else.
+        """
         state = self._states[point]
         state.sent = math.nan  # nobody knows what the device has now
-        state.failures += 1
-        if state.failures >= self.spec.guard.readback_failures:
+        state.failures += 1 if lost else _WRONG_WEIGHT
+        if state.failures >= _WRONG_WEIGHT * self.spec.guard.readback_failures:
             self.latch(f"{point}: {why}")
         return bool(self.fault)
+
+    def failed_curve(self, model: int) -> bool:
+        """Note that a curve was not adopted; return True where that is once too often."""
+        self._curve_failures[model] = self._curve_failures.get(model, 0) + 1
+        return self._curve_failures[model] >= self.spec.guard.readback_failures
 
     def latch(self, why: str) -> None:
         """Latch a fault: only safe values are written until `reset`."""
@@ -231,6 +244,7 @@ class Guard:
     def reset(self) -> None:
         """Forget the fault and what was sent."""
         self.fault = ""
+        self._curve_failures.clear()
         self.forget()
 
     def forget(self) -> None:
