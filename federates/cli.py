@@ -18,6 +18,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from federates.cli_emulate import emulate_app
+
 app = typer.Typer(
     name="feederate",
     help="Closed-loop co-simulation of distribution feeders, distributed controllers and devices.",
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
+app.add_typer(emulate_app, name="emulate")
 
 
 class Where(StrEnum):

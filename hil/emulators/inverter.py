@@ -322,12 +322,13 @@ class InverterFleet:
         s = self.settings
         most = np.where(pct >= 0.0, s.var_inject_kvar, s.var_absorb_kvar)
         left = np.sqrt(np.maximum(s.va_max_kva**2 - p**2, 0.0))
-        base = np.select(
+        base: Array = np.select(
             [ref == VarRef.w_max, ref == VarRef.var_max, ref == VarRef.var_available],
             [s.w_max_kw, most, np.minimum(left, most)],
             s.va_max_kva,
         )
-        return pct / 100.0 * base
+        kvar: Array = pct / 100.0 * base
+        return kvar
 
     def _fit(self, p: Array, q: Array, priority: Codes, by_pf: Flags) -> tuple[Array, Array]:
         """Fit both powers into the ratings (clause 5.2)."""
