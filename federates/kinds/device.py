@@ -1,0 +1,350 @@
+"""The device federate: DERs that are simulated, emulated or real, one word each in the scenario.
+
+Set-points come in by port and go to points of the devices through the guard; what the devices
+measure comes out by port, with its quality. The feeder takes the measured injections in place of
+its own model of these DERs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from federates.clock import to_s
+from federates.context import FederateContext
+from federates.errors import DeviceNotGoodError, ScenarioError
+from federates.federate import Federate, FloatArray, Mail, Port, Step
+from federates.kinds.device_models import DeviceModel, Surroundings, build_model
+from federates.kinds.device_roles import ROLES, PortPoint, role_of
+from federates.scenario import FederateSpec
+from grid_models.errors import nearest_name
+from grid_models.feeder import Der, node_label
+
+if TYPE_CHECKING:
+    from federates.run_store import RunStore
+    from hil.device_file import DeviceSpec
+
+SIMULATED, EMULATED = "simulated", "emulated"
+GOOD, STALE, BAD = 0.0, 1.0, 2.0
+_QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
+
+
+class Live(Protocol):
+    """Devices that answer from outside this process."""
+
+    def exchange(
+        self, time_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> tuple[Mapping[str, FloatArray], FloatArray]:
+        """Pass one step.
+
+        Parameters
+        ----------
+        time_s : float
+        around : Surroundings
+        asked : mapping of port to ndarray, shape (m,)
+            Set-points; NaN goes to the guard like any number. Minus infinity: none was ever given,
+            and none is sent.
+
+        Returns
+        -------
+        values : mapping of port to ndarray, shape (m,)
+        quality : ndarray, shape (m,)
+        """
+        ...
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return and forget what happened: refusals, faults, lost connections."""
+        ...
+
+    def summary(self) -> dict[str, float]:
+        """Return metrics."""
+        ...
+
+    def close(self) -> None:
+        """Bring the devices to their safe state and let them go."""
+        ...
+
+
+class DeviceFederate(Federate):
+    """Devices of one role: inverters, batteries or thermostats.
+
+    Parameters
+    ----------
+    context : FederateContext
+    spec : FederateSpec
+        `devices` says what each of them is, `not_good` what the grid sees of one that fails.
+    points : mapping of str to str, optional
+        Points of the device files by port, where they are not called as usual.
+    power_factor : float
+        Of thermostats, which do not measure reactive power; lagging.
+    """
+
+    def __init__(
+        self,
+        context: FederateContext,
+        spec: FederateSpec,
+        points: Mapping[str, str] | None = None,
+        power_factor: float = 0.95,
+    ) -> None:
+        super().__init__(context)
+        self._context, self._spec = context, spec
+        self.ders, self.kinds_of = _chosen(context, spec)
+        self.names = tuple(der.name for der in self.ders)
+        role = role_of(self.ders)
+        if role is None:
+            kinds = ", ".join(sorted({der.kind for der in self.ders}))
+            raise context.error(
+                f"devices of several kinds ({kinds})",
+                "devices",
+                expected="inverters, batteries or thermostats; one federate for each",
+            )
+        self.role = ROLES[role]
+        self.set_points = _renamed(context, self.role.inputs, points)
+        self.measured = _renamed(context, self.role.outputs, points)
+        self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
+        nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
+        labels = tuple(dict.fromkeys(x for row in nodes for x in row))
+        self._v_mean = np.array([[x in row for x in labels] for row in nodes], dtype=np.float64)
+        self._v_mean /= self._v_mean.sum(axis=1, keepdims=True)
+        self.inputs = (
+            Port("v_pu", "pu", labels, initial=1.0, required=False),
+            *(Port(p.port, p.unit, self.names, p.initial, False) for p in self.set_points),
+        )
+        nan = float("nan")
+        self.outputs = (
+            Port("p_kw", "kW", self.names, nan),
+            Port("q_kvar", "kvar", self.names, nan),
+            *(
+                Port(p.port, p.unit, self.names, nan)
+                for p in self.measured
+                if p.port not in ("p_kw", "q_kvar")
+            ),
+            Port("quality", "1", self.names, BAD),
+        )
+        self._weather_of_steps()
+        self._dt_s = context.period_s
+        n = len(self.ders)
+        self._held = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
+        self._quality = np.full(n, GOOD)
+        self._ever = {p.port: np.zeros(n, dtype=bool) for p in self.set_points}
+        self._k = 0
+        self._not_good_s = 0.0
+        self._live: list[tuple[list[int], Live]] = []
+        self._store: RunStore | None = None
+        self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
+        wanted = self._is_simulated | (spec.not_good == "model")
+        self._modelled = np.flatnonzero(wanted).tolist()
+        self._model: DeviceModel | None = None
+        if self._modelled:
+            modelled = [self.ders[i] for i in self._modelled]
+            self._model = build_model(role, modelled, context.scenario.seed)
+        self.specs = self._read_files()
+        self._require_real_time()
+
+    def _weather_of_steps(self) -> None:
+        """The feeder's weather of the step each of ours falls into, so that all see one sky."""
+        context, timing = self._context, self.timing
+        step_ns = context.scenario.step_ns
+        count = timing.steps_before(context.n_steps * step_ns)
+        steps = (timing.offset_ns + np.arange(count) * timing.period_ns) // step_ns
+        times_s = context.scenario.time.start_s + steps * to_s(step_ns)
+        repeat = context.scenario.grid.profiles.repeat
+        self._day = context.site.profiles().sample(times_s, repeat_daily=repeat)
+
+    def _read_files(self) -> dict[str, DeviceSpec]:
+        """Return the real devices by DER name; each answers to that name, in `--arm` too."""
+        base_dir = self._context.scenario.base_dir
+        out = {}
+        for name, kind in zip(self.names, self.kinds_of, strict=True):
+            if kind not in (SIMULATED, EMULATED):
+                where = self._context.scenario.where("federates", self.name, "devices")
+                spec = read_device_file(kind, base_dir, where).at(name=name)
+                _require_points(spec, (*self.set_points, *self.measured), where)
+                out[name] = spec
+        return out
+
+    def _require_real_time(self) -> None:
+        if self.specs and self._context.scenario.time.real_time is None:
+            name = next(iter(self.specs))
+            raise self._context.error(
+                f"'{name}' is a device, and the run does not keep its time",
+                "devices",
+                expected="time.real_time: {factor: 1.0}",
+            )
+
+    def start(self, store: RunStore) -> None:
+        """Start emulators, connect to devices, read them once."""
+        from federates.bench import connect
+
+        self._store = store
+        self._live = connect(self._context, self, store)
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Send the set-points, let the devices act, give what they measure."""
+        k, day = self._k, self._day
+        self._k += 1
+        around = Surroundings(
+            self._v_mean @ inputs["v_pu"],
+            float(day["irradiance_pu"][k]),
+            float(day["temp_c"][k]),
+            float(day["load_pu"][k]),
+        )
+        asked = {p.port: inputs[p.port] for p in self.set_points}
+        values, quality = self._from_model(around, asked)
+        modelled = values["p_kw"].copy(), values["q_kvar"].copy()
+        for index, live in self._live:
+            got, good = live.exchange(time_s, around.at(index), self._given(index, asked))
+            quality[index] = good
+            for port, array in got.items():
+                values[port][index] = array
+            if "q_kvar" not in got:
+                values["q_kvar"][index] = self._tan_phi * values["p_kw"][index]
+            self._tell(time_s, live.events())
+        self._replace(time_s, values, quality, modelled)
+        return Step({**values, "quality": quality})
+
+    def _from_model(
+        self, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Return what the models give, NaN for devices without one; shape (n,) each."""
+        n = len(self.names)
+        values = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
+        if self._model is not None:
+            at = self._modelled
+            given = {port: array[at] for port, array in asked.items()}
+            for port, array in self._model.step(self._dt_s, around.at(at), given).items():
+                values[port][at] = array
+            if "q_kvar" not in {p.port for p in self.measured}:
+                values["q_kvar"] = self._tan_phi * values["p_kw"]
+        return values, np.where(self._is_simulated, GOOD, BAD)
+
+    def _given(
+        self, index: Sequence[int], asked: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Return the set-points of some devices, minus infinity where there never was one."""
+        out = {}
+        for port, array in asked.items():
+            self._ever[port] |= np.isfinite(array)
+            out[port] = np.where(self._ever[port], array, -np.inf)[index]
+        return out
+
+    def _replace(
+        self,
+        time_s: float,
+        values: dict[str, FloatArray],
+        quality: FloatArray,
+        modelled: tuple[FloatArray, FloatArray],
+    ) -> None:
+        """Put what the scenario says in place of what is not good; tell when that changes."""
+        good = quality == GOOD
+        for i in np.flatnonzero(quality != self._quality):
+            word = _QUALITY_WORDS[float(quality[i])]
+            if self._store is not None:
+                self._store.event(self.name, "quality", time_s, device=self.names[i], now=word)
+        self._quality = quality.copy()
+        if not good.all():
+            bad = [self.names[i] for i in np.flatnonzero(~good)]
+            self._not_good_s += self._dt_s * len(bad)
+            if self._spec.not_good == "fail":
+                raise DeviceNotGoodError(
+                    f"device '{bad[0]}' is {_QUALITY_WORDS[float(quality[~good][0])]} at "
+                    f"time_s={time_s:g} ({len(bad)} of {len(good)} devices are not good), and "
+                    "not_good is 'fail'"
+                )
+            model = self._spec.not_good == "model"
+            stand_in = dict(zip(("p_kw", "q_kvar"), modelled, strict=True)) if model else {}
+            for port, array in values.items():
+                np.copyto(array, stand_in.get(port, self._held[port]), where=~good)
+        for port, array in values.items():
+            np.copyto(self._held[port], array, where=good)
+
+    def _tell(self, time_s: float, events: Sequence[Mapping[str, Any]]) -> None:
+        if self._store is not None:
+            for event in events:
+                self._store.event(self.name, "device", time_s, **event)
+
+    def summary(self) -> dict[str, float]:
+        """Return how long devices were not good, and what the adapters counted."""
+        out = {"devices_not_good_s": self._not_good_s}
+        for _, live in self._live:
+            for key, value in live.summary().items():
+                out[key] = out.get(key, 0.0) + value
+        return out
+
+    def close(self) -> None:
+        """Bring all devices to their safe state; end the emulators."""
+        for _, live in self._live:
+            live.close()
+
+
+def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ...], list[str]]:
+    """Return the DERs that are devices and what each of them is; later entries win."""
+    ders = context.site.feeder.ders
+    if not spec.devices:
+        raise context.error(
+            "no device is named", expected="devices: {NAME or glob: simulated | emulated | FILE}"
+        )
+    for glob in spec.devices:
+        if not any(fnmatchcase(der.name, glob) for der in ders):
+            near = nearest_name(glob, [der.name for der in ders])
+            raise context.error(
+                f"no DER is called '{glob}'",
+                "devices",
+                glob,
+                expected=f"a name or glob of DERs, such as '{near or ders[0].name}'"
+                if ders
+                else "DERs under grid.ders",
+            )
+    what = {}
+    for der in ders:
+        for glob, kind in spec.devices.items():
+            if fnmatchcase(der.name, glob):
+                what[der.name] = kind
+    chosen = tuple(der for der in ders if der.name in what)
+    return chosen, [what[der.name] for der in chosen]
+
+
+def _renamed(
+    context: FederateContext, ports: tuple[PortPoint, ...], points: Mapping[str, str] | None
+) -> tuple[PortPoint, ...]:
+    return tuple(replace(p, point=(points or {}).get(p.port, p.point)) for p in ports)
+
+
+def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
+    """Return a device file that a scenario names: a path beside it, or a shipped file.
+
+    Raises
+    ------
+    ScenarioError, DeviceFileError
+    """
+    # Imported here: a run whose devices are all simulated needs nothing of it.
+    from hil.device_file import find_device_file, load_device_file, shipped_devices
+
+    beside = base_dir / name
+    path = beside if beside.exists() else find_device_file(name)
+    if not path.exists():
+        raise ScenarioError(
+            f"no such device file: '{name}'",
+            where=where,
+            expected="simulated, emulated, a path, or one of " + ", ".join(shipped_devices()),
+        )
+    return load_device_file(path)
+
+
+def _require_points(spec: DeviceSpec, wanted: Sequence[PortPoint], where: str) -> None:
+    """Refuse a device file without a point that a port needs."""
+    for p in wanted:
+        # Points of whole SunSpec models are known only after the scan.
+        if p.point not in spec.points and not p.point.partition(".")[0].isdigit():
+            raise ScenarioError(
+                f"the device file of '{spec.name}' has no point '{p.point}', which port "
+                f"'{p.port}' is",
+                where=where,
+                expected=f"that point, or options: {{points: {{{p.port}: POINT}}}}",
+                nearest=nearest_name(p.point, spec.points),
+            )
