@@ -149,6 +149,10 @@ class EmulatorHost:
             loop.add_signal_handler(number, self.stopped.set)
         if self.options.leash:
             loop.add_reader(sys.stdin.fileno(), self._tug)
+        await self.run()
+
+    async def run(self) -> None:
+        """Serve until `stopped`."""
         await self.start()
         # What was built so far stays; collecting it again would only delay answers.
         gc.freeze()

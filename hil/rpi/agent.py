@@ -11,21 +11,22 @@ import asyncio
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from grid_models.errors import FeederateError
 from hil.rpi.relay import Relays
 from hil.rpi.relay_control import RelayControl, Timing, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
 from hil.rpi.service import notify
-from hil.servers.errors import ServerError
 from hil.servers.security import server_context
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 
-#: A thread that reads the sensor may hang in the kernel; the loop does not wait for it.
+#: Of control, of the sensor and of the sign of life to systemd.
 PERIOD_S = 1.0
 
 
@@ -103,17 +104,13 @@ class Agent:
 
     async def run(self, server: ModbusTcpServer, stop: asyncio.Event) -> None:
         """Serve and control until `stop`; the relays are open afterwards, whatever happens."""
-        reading: asyncio.Task[float | None] | None = None
+        reader = threading.Thread(target=self._read_forever, args=(stop,), daemon=True)
         try:
             await server.start()
             print(f"listening: thermostat {server.host}:{server.port} unit 1", flush=True)
+            reader.start()
             notify("READY=1")
             while not stop.is_set():
-                if reading is not None and reading.done():
-                    self.fresh.take(reading.result())
-                    reading = None
-                if reading is None:
-                    reading = asyncio.create_task(asyncio.to_thread(self.sensor.read_c))
                 self.step()
                 notify("WATCHDOG=1")  # only after a whole pass
                 with contextlib.suppress(TimeoutError):
@@ -121,9 +118,14 @@ class Agent:
         finally:
             self.relays.close()
             notify("STOPPING=1")
-            if reading is not None:
-                reading.cancel()
+            stop.set()
             await server.close()
+
+    def _read_forever(self, stop: asyncio.Event) -> None:
+        """Read the sensor in a thread: a reading takes 0.75 s, and may hang in the kernel."""
+        while not stop.is_set():
+            self.fresh.take(self.sensor.read_c())
+            time.sleep(PERIOD_S)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         agent = Agent(W1Sensor(given.sensor), relays, timing, given.power, given.stale)
         server = ModbusTcpServer({1: agent.thermostat.bank}, given.host, given.port, tls=tls)
         asyncio.run(_run(agent, server))
-    except ServerError as error:
+    except FeederateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -69,15 +69,16 @@ class FreshTemperature:
 
     def __init__(self, now: Callable[[], float], stale_s: float) -> None:
         self._now, self.stale_s = now, stale_s
-        self._temp_c: float | None = None
-        self._at_s = float("-inf")
+        # One tuple, because another thread takes readings.
+        self._last: tuple[float | None, float] = (None, float("-inf"))
 
     def take(self, temp_c: float | None) -> None:
         """Take a reading; None is no reading."""
         if temp_c is not None:
-            self._temp_c, self._at_s = temp_c, self._now()
+            self._last = (temp_c, self._now())
 
     @property
     def temp_c(self) -> float | None:
         """The temperature, or None."""
-        return self._temp_c if self._now() - self._at_s <= self.stale_s else None
+        temp_c, at_s = self._last
+        return temp_c if self._now() - at_s <= self.stale_s else None

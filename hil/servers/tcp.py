@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from hil.servers.errors import ServerError
 from hil.servers.faults import FaultMode, Faults, distort
 from hil.servers.pdu import Bank, Refusal, answer, refusal
-from hil.servers.security import RolePolicy, peer_role
+from hil.servers.security import RolePolicy
+from hil.tls import peer_role
 
 _HEADER = struct.Struct(">HHHB")
 _MAX_LENGTH = 254  # unit id and a PDU of at most 253 bytes
@@ -171,7 +172,7 @@ class _Client(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_MAX_WAITING)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
-            role = peer_role(tls.getpeercert(binary_form=True))
+            role = peer_role(tls)
             self.may_read = self.server.roles.may_read(role)
             self.may_write = self.server.roles.may_write(role)
         self.server.admit(self)
