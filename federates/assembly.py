@@ -167,7 +167,20 @@ class Assembly:
 
     def build_all(self) -> dict[str, Federate | ExternalFederate]:
         """Build every federate."""
-        return {instance.name: self.build(instance.name) for instance in self.instances}
+        federates = {instance.name: self.build(instance.name) for instance in self.instances}
+        devices = [n for f in federates.values() for n in getattr(f, "specs", {})]
+        for name in self.armed:
+            if name not in devices:
+                raise ScenarioError(
+                    f"no device is called '{name}'",
+                    where="--arm",
+                    expected="one of " + ", ".join(devices)
+                    if devices
+                    else "nothing: the scenario names no device file, and what a run emulates "
+                    "itself is armed",
+                    nearest=nearest_name(name, devices),
+                )
+        return federates
 
     def wire(
         self, federates: Mapping[str, Federate | ExternalFederate]

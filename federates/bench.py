@@ -149,6 +149,12 @@ class AdapterGroup:
             return self._gather(readings, asked_s)
         return self._gather(readings)
 
+    def pass_time(self, around: Surroundings) -> None:
+        """Let emulators live one period; see `federates.kinds.device.Live`."""
+        self._pulse.step()
+        if self._advance is not None:
+            self._advance(around)
+
     def _send(self) -> None:
         for name, point, value in self._commands:
             try:

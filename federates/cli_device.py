@@ -27,7 +27,7 @@ from hil.device_file import (
     shipped_devices,
 )
 from hil.errors import DeviceFileError
-from hil.points import Quality, Reading
+from hil.points import Quality, Reading, Value
 from hil.sunspec import SunSpecMap, scan
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})(?:/(?P<unit>\d+))?")
@@ -84,8 +84,8 @@ def read(target: str, points: tuple[str, ...], *, as_json: bool = False) -> dict
     return None
 
 
-def write(file: str, point: str, value: str, armed: tuple[str, ...]) -> None:
-    """Write one point through the guard, and show what was read back."""
+def write(file: str, point: str, value: str, armed: tuple[str, ...], hold_s: float = 0.0) -> None:
+    """Write one point through the guard, show what was read back, and hold it for a while."""
     if _is_url(file):
         raise ScenarioError(
             "an address has no limits", where=file, expected="a device file, which declares them"
@@ -102,6 +102,7 @@ def write(file: str, point: str, value: str, armed: tuple[str, ...]) -> None:
             done = adapter.flush(timeout_s=_WRITE_S)
             problems = [e for e in adapter.events() if e.kind != "quality"]
             reading = adapter.poll(timeout_s=_patience_s(spec))[spec.name].get(point)
+            _hold(adapter, spec, point, _number(value), hold_s)
         finally:
             adapter.close()
     console = output()
@@ -172,6 +173,14 @@ async def _scan(spec: DeviceSpec) -> SunSpecMap:
         return await scan(link, spec.connection.unit)
     finally:
         link.close()
+
+
+def _hold(adapter: Adapter, spec: DeviceSpec, point: str, value: Value, hold_s: float) -> None:
+    end_s = time.monotonic() + hold_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        adapter.heartbeat()
+        adapter.command(spec.name, point, value)
+        time.sleep(min(left_s, spec.guard.heartbeat_s / 4))
 
 
 class _reader:  # noqa: N801 - reads like a function: with _reader(spec) as adapter

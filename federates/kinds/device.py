@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from federates.clock import to_s
+from federates.clock import to_ns, to_s
 from federates.context import FederateContext
 from federates.errors import DeviceNotGoodError, ScenarioError
 from federates.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.device_models import DeviceModel, Surroundings, build_model
 from federates.kinds.device_roles import ROLES, PortPoint, role_of
-from federates.scenario import FederateSpec
+from federates.scenario import Connection, FederateSpec
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der, node_label
 
@@ -57,6 +57,10 @@ class Live(Protocol):
         """
         ...
 
+    def pass_time(self, around: Surroundings) -> None:
+        """Let emulators live one period without set-points; real devices have their own time."""
+        ...
+
     def events(self) -> list[dict[str, Any]]:
         """Return and forget what happened: refusals, faults, lost connections."""
         ...
@@ -78,18 +82,23 @@ class DeviceFederate(Federate):
     context : FederateContext
     spec : FederateSpec
         `devices` says what each of them is, `not_good` what the grid sees of one that fails.
-    points : mapping of str to str, optional
-        Points of the device files by port, where they are not called as usual.
+    points : mapping of str to str or None, optional
+        Points of the device files by port, where they are not called as usual; None for what the
+        devices do not measure.
     power_factor : float
         Of thermostats, which do not measure reactive power; lagging.
+    settle_s : float
+        How long simulated and emulated devices live before the run, without set-points, in the
+        weather before its start: houses then no longer switch as they happened to begin.
     """
 
     def __init__(
         self,
         context: FederateContext,
         spec: FederateSpec,
-        points: Mapping[str, str] | None = None,
+        points: Mapping[str, str | None] | None = None,
         power_factor: float = 0.95,
+        settle_s: float = 0.0,
     ) -> None:
         super().__init__(context)
         self._context, self._spec = context, spec
@@ -104,8 +113,17 @@ class DeviceFederate(Federate):
                 expected="inverters, batteries or thermostats; one federate for each",
             )
         self.role = ROLES[role]
-        self.set_points = _renamed(context, self.role.inputs, points)
-        self.measured = _renamed(context, self.role.outputs, points)
+        known = [p.port for p in (*self.role.inputs, *self.role.outputs)]
+        for port in points or {}:
+            if port not in known:
+                raise context.error(
+                    f"{role}s have no port '{port}'",
+                    "options",
+                    "points",
+                    expected=f"one of {', '.join(known)}",
+                )
+        self.set_points = _renamed(self.role.inputs, points)
+        self.measured = _renamed(self.role.outputs, points)
         self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
         nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
         labels = tuple(dict.fromkeys(x for row in nodes for x in row))
@@ -126,7 +144,7 @@ class DeviceFederate(Federate):
             ),
             Port("quality", "1", self.names, BAD),
         )
-        self._weather_of_steps()
+        self._weather_of_steps(settle_s)
         self._dt_s = context.period_s
         n = len(self.ders)
         self._held = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
@@ -146,25 +164,47 @@ class DeviceFederate(Federate):
         self.specs = self._read_files()
         self._require_real_time()
 
-    def _weather_of_steps(self) -> None:
+    def _weather_of_steps(self, settle_s: float) -> None:
         """The feeder's weather of the step each of ours falls into, so that all see one sky."""
         context, timing = self._context, self.timing
-        step_ns = context.scenario.step_ns
+        step_ns, start_s = context.scenario.step_ns, context.scenario.time.start_s
+        if not 0.0 <= settle_s <= start_s:
+            raise context.error(
+                f"settle_s is {settle_s:g}",
+                "options",
+                "settle_s",
+                expected=f"from 0 to time.start_s = {start_s:g}: the day has no weather before",
+            )
         count = timing.steps_before(context.n_steps * step_ns)
-        steps = (timing.offset_ns + np.arange(count) * timing.period_ns) // step_ns
-        times_s = context.scenario.time.start_s + steps * to_s(step_ns)
+        self._settling = int(to_ns(settle_s) // timing.period_ns)
+        steps = np.arange(-self._settling, count)
+        steps = (timing.offset_ns + steps * timing.period_ns) // step_ns
+        times_s = np.maximum(start_s + steps * to_s(step_ns), 0.0)
         repeat = context.scenario.grid.profiles.repeat
         self._day = context.site.profiles().sample(times_s, repeat_daily=repeat)
 
+    def _around(self, v_pu: FloatArray) -> Surroundings:
+        """Return what the devices feel in the next step."""
+        k, day = self._k, self._day
+        self._k += 1
+        return Surroundings(
+            v_pu,
+            float(day["irradiance_pu"][k]),
+            float(day["temp_c"][k]),
+            float(day["load_pu"][k]),
+        )
+
     def _read_files(self) -> dict[str, DeviceSpec]:
         """Return the real devices by DER name; each answers to that name, in `--arm` too."""
-        base_dir = self._context.scenario.base_dir
-        out = {}
+        scenario = self._context.scenario
+        base_dir, out = scenario.base_dir, {}
+        fed = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        used = [p for p in self.set_points if f"{self.name}.{p.port}" in fed]
         for name, kind in zip(self.names, self.kinds_of, strict=True):
             if kind not in (SIMULATED, EMULATED):
                 where = self._context.scenario.where("federates", self.name, "devices")
                 spec = read_device_file(kind, base_dir, where).at(name=name)
-                _require_points(spec, (*self.set_points, *self.measured), where)
+                _require_points(spec, (*used, *self.measured), where)
                 out[name] = spec
         return out
 
@@ -183,17 +223,16 @@ class DeviceFederate(Federate):
 
         self._store = store
         self._live = connect(self._context, self, store)
+        nothing = {p.port: np.full(len(self.names), np.nan) for p in self.set_points}
+        for _ in range(self._settling):
+            around = self._around(np.ones(len(self.names)))
+            self._from_model(around, nothing)
+            for index, live in self._live:
+                live.pass_time(around.at(index))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Send the set-points, let the devices act, give what they measure."""
-        k, day = self._k, self._day
-        self._k += 1
-        around = Surroundings(
-            self._v_mean @ inputs["v_pu"],
-            float(day["irradiance_pu"][k]),
-            float(day["temp_c"][k]),
-            float(day["load_pu"][k]),
-        )
+        around = self._around(self._v_mean @ inputs["v_pu"])
         asked = {p.port: inputs[p.port] for p in self.set_points}
         values, quality = self._from_model(around, asked)
         modelled = values["p_kw"].copy(), values["q_kvar"].copy()
@@ -216,7 +255,8 @@ class DeviceFederate(Federate):
         values = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
         if self._model is not None:
             at = self._modelled
-            given = {port: array[at] for port, array in asked.items()}
+            nothing = np.full(n, np.nan)
+            given = {p.port: asked.get(p.port, nothing)[at] for p in self.role.inputs}
             for port, array in self._model.step(self._dt_s, around.at(at), given).items():
                 values[port][at] = array
             if "q_kvar" not in {p.port for p in self.measured}:
@@ -310,9 +350,12 @@ def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ..
 
 
 def _renamed(
-    context: FederateContext, ports: tuple[PortPoint, ...], points: Mapping[str, str] | None
+    ports: tuple[PortPoint, ...],
+    points: Mapping[str, str | None] | None,
 ) -> tuple[PortPoint, ...]:
-    return tuple(replace(p, point=(points or {}).get(p.port, p.point)) for p in ports)
+    """Return the ports that have a point, under the names that the device files use."""
+    names = {p.port: p.point for p in ports} | dict(points or {})
+    return tuple(replace(p, point=str(names[p.port])) for p in ports if names[p.port] is not None)
 
 
 def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
