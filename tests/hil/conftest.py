@@ -92,7 +92,9 @@ class RawDevice:
         if bank is not None:
             if address + count > self.valid:
                 return bytes([function | 0x80, 2])
-            return struct.pack(f">BB{count}H", function, 2 * count, *bank[address : address + count])
+            return struct.pack(
+                f">BB{count}H", function, 2 * count, *bank[address : address + count]
+            )
         if function in (1, 2):
             bits = self.coils[address : address + count]
             packed = sum(b << i for i, b in enumerate(bits)).to_bytes((count + 7) // 8, "little")
@@ -162,3 +164,8 @@ def until() -> Callable[..., bool]:
         return condition()
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def raw_device_class() -> type[RawDevice]:
+    return RawDevice
