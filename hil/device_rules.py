@@ -32,8 +32,25 @@ def rule_problems(spec: DeviceSpec) -> list[Found]:
         found += [((*at, *key), *rest) for key, *rest in _place_problems(point)]  # type: ignore[misc]
         found += [((*at, *key), *rest) for key, *rest in _limit_problems(point)]  # type: ignore[misc]
         found += [((*at, *key), *rest) for key, *rest in _reference_problems(spec, name, point)]  # type: ignore[misc]
+    found += _overlaps(spec)
     found += _guard_problems(spec)
     return found
+
+
+def _overlaps(spec: DeviceSpec) -> Iterable[Found]:
+    """Two points may be the same registers with the same type, but not parts of each other."""
+    ends: dict[str, list[tuple[int, int, str, str]]] = {}
+    for name, point in spec.points.items():
+        if point.table is None or point.address is None or point.type in (None, "string"):
+            continue
+        end = point.address + TYPE_WORDS[str(point.type)]
+        kind = f"{point.type} {point.word_order}"
+        for start, stop, other_kind, other in ends.get(point.table, []):
+            same = (start, stop, other_kind) == (point.address, end, kind)
+            if point.address < stop and start < end and not same:
+                key: KeyPath = ("points", name, "address")
+                yield key, f"overlaps '{other}'", "registers of its own", ""
+        ends.setdefault(point.table, []).append((point.address, end, kind, name))
 
 
 def _model_problem(key: KeyPath, model: int) -> list[Found]:
