@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
     from federates.context import FederateContext
     from federates.kinds.device import DeviceFederate, Live
     from federates.run_store import RunStore
-    from hil.adapter_snapshot import Event
 
 EMULATED = "emulated"
 _NEVER = -np.inf
 _START_S = 10.0
+_REPEATING = ("refused", "clamped", "limited")
 _BAD = Reading(float("nan"), Quality.BAD, float("inf"))
 
 
@@ -120,8 +119,7 @@ class AdapterGroup:
         self._inputs = [(p, np.array([p.factor(der) for der in ders])) for p in inputs]
         self._outputs = [(p, np.array([p.factor(der) for der in ders])) for p in outputs]
         self._commands: list[tuple[str, str, float]] = []
-        self._refused: set[tuple[str, str, str]] = set()
-        self._events: list[dict[str, Any]] = []
+        self._told: set[tuple[str, str, str]] = set()
         self._refused_count = 0
         shortest_s = min(spec.guard.heartbeat_s for spec in specs)
         self._pulse = Pulse(adapter, shortest_s / 4.0, patience_s, self._send)
@@ -159,12 +157,8 @@ class AdapterGroup:
         for name, point, value in self._commands:
             try:
                 self._adapter.command(name, point, value)
-            except GuardError as error:
+            except GuardError:  # recorded by the adapter, in its audit log and its events
                 self._refused_count += 1
-                key = (name, point, error.what)
-                if key not in self._refused:  # once; the audit log has them all
-                    self._refused.add(key)
-                    self._events.append({"device": name, "point": point, "refused": str(error)})
 
     def _gather(
         self, readings: Mapping[str, Mapping[str, Reading]], asked_s: float = -np.inf
@@ -182,8 +176,16 @@ class AdapterGroup:
 
     def events(self) -> list[dict[str, Any]]:
         """Return and forget what happened."""
-        out, self._events = self._events, []
-        return out + [_as_dict(event) for event in self._adapter.events()]
+        out = []
+        for event in self._adapter.events():
+            if event.kind in _REPEATING:
+                # Each step may say the same again; the audit log has them all.
+                key = (event.device, event.kind, event.text.partition(": ")[2])
+                if key in self._told:
+                    continue
+                self._told.add(key)
+            out.append({"device": event.device, "what": event.kind, "text": event.text})
+        return out
 
     def summary(self) -> dict[str, float]:
         """Return counts of the adapter."""
@@ -196,10 +198,6 @@ class AdapterGroup:
                 stack.callback(callback)
             stack.callback(self._adapter.close)
             self._pulse.close()
-
-
-def _as_dict(event: Event) -> dict[str, Any]:
-    return {key: value for key, value in asdict(event).items() if key != "time_s"}
 
 
 def connect(
