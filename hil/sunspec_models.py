@@ -214,7 +214,7 @@ class _Walk:
 
     def _count(self, group: dict[str, Any], scopes: list[dict[str, str]]) -> int:
         count = group.get("count", 1)
-        left = len(self.registers) - self.at
+        left = max(len(self.registers) - self.at, 0)
         size = _fixed_size(group)
         if isinstance(count, str):
             name = self._full_name(count, scopes)
