@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 EMULATED = "emulated"
 _NEVER = -np.inf
 _START_S = 10.0
+_UNFINISHED: list[Adapter] = []
 _REPEATING = ("refused", "clamped", "limited")
 _BAD = Reading(float("nan"), Quality.BAD, float("inf"))
 
@@ -196,8 +197,13 @@ class AdapterGroup:
         with ExitStack() as stack:
             for callback in self._last:
                 stack.callback(callback)
-            stack.callback(self._adapter.close)
+            stack.callback(self._close_adapter)
             self._pulse.close()
+
+    def _close_adapter(self) -> None:
+        if not self._adapter.close():
+            # Its watchdog still tries to reach a device, and is a child of this process.
+            _UNFINISHED.append(self._adapter)
 
 
 def connect(

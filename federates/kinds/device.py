@@ -219,10 +219,11 @@ class DeviceFederate(Federate):
 
     def start(self, store: RunStore) -> None:
         """Start emulators, connect to devices, read them once."""
-        from federates.bench import connect
-
         self._store = store
-        self._live = connect(self._context, self, store)
+        if not self._is_simulated.all():
+            from federates.bench import connect
+
+            self._live = connect(self._context, self, store)
         nothing = {p.port: np.full(len(self.names), np.nan) for p in self.set_points}
         for _ in range(self._settling):
             around = self._around(np.ones(len(self.names)))
