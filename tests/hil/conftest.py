@@ -169,3 +169,12 @@ def until() -> Callable[..., bool]:
 @pytest.fixture(scope="session")
 def raw_device_class() -> type[RawDevice]:
     return RawDevice
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
