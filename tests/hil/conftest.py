@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hil.tls import peer_role
+
 Action = bytes | float | str
 Behaviour = Callable[[int, int, bytes, bytes], list[Action]]
 """(tid, unit, request pdu, honest reply pdu) -> bytes to send, seconds to wait, or 'reset',
@@ -32,6 +34,7 @@ class RawDevice:
         self.writes: list[tuple[float, int, int, list[int]]] = []
         self.requests: list[bytes] = []
         self.connections = 0
+        self.peers: list[str | None] = []
         self.errors: list[str] = []
         self.valid = 1 << 16
         self._ssl = ssl_context
@@ -57,6 +60,8 @@ class RawDevice:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self._ssl is not None:
+            self.peers.append(peer_role(writer.get_extra_info("ssl_object")))
         self._writers.add(writer)
         try:
             while True:
