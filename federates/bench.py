@@ -29,11 +29,10 @@ from hil.points import Quality, Reading
 
 if TYPE_CHECKING:
     from federates.context import FederateContext
-    from federates.kinds.device import DeviceFederate, Live
+    from federates.kinds.device import DeviceFederate, Flags, Live
     from federates.run_store import RunStore
 
 EMULATED = "emulated"
-_NEVER = -np.inf
 _START_S = 10.0
 _UNFINISHED: list[Adapter] = []
 _REPEATING = ("refused", "clamped", "limited")
@@ -126,14 +125,19 @@ class AdapterGroup:
         self._pulse = Pulse(adapter, shortest_s / 4.0, patience_s, self._send)
 
     def exchange(
-        self, time_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+        self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
     ) -> tuple[Mapping[str, FloatArray], FloatArray]:
         """Command and read; see `federates.kinds.device.Live`."""
         self._commands = [
             (name, p.point, value)
             for p, factor in self._inputs
-            for name, value in zip(self._names, (asked[p.port] / factor).tolist(), strict=True)
-            if value != _NEVER and value != -_NEVER
+            for name, value, given in zip(
+                self._names,
+                (asked[p.port][0] / factor).tolist(),
+                asked[p.port][1].tolist(),
+                strict=True,
+            )
+            if given
         ]
         self._pulse.step()
         self._send()

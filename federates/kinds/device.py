@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from federates.clock import to_ns, to_s
 from federates.context import FederateContext
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from federates.run_store import RunStore
     from hil.device_file import DeviceSpec
 
+Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"
 GOOD, STALE, BAD = 0.0, 1.0, 2.0
 _QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
@@ -38,17 +40,16 @@ class Live(Protocol):
     """Devices that answer from outside this process."""
 
     def exchange(
-        self, time_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+        self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
     ) -> tuple[Mapping[str, FloatArray], FloatArray]:
         """Pass one step.
 
         Parameters
         ----------
-        time_s : float
         around : Surroundings
-        asked : mapping of port to ndarray, shape (m,)
-            Set-points; NaN goes to the guard like any number. Minus infinity: none was ever given,
-            and none is sent.
+        asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
+            Set-points, and which of them were ever given. Those go to the guard whatever they are
+            now; a NaN that was a number before is no wish, but a fault.
 
         Returns
         -------
@@ -238,7 +239,7 @@ class DeviceFederate(Federate):
         values, quality = self._from_model(around, asked)
         modelled = values["p_kw"].copy(), values["q_kvar"].copy()
         for index, live in self._live:
-            got, good = live.exchange(time_s, around.at(index), self._given(index, asked))
+            got, good = live.exchange(around.at(index), self._given(index, asked))
             quality[index] = good
             for port, array in got.items():
                 values[port][index] = array
@@ -266,12 +267,12 @@ class DeviceFederate(Federate):
 
     def _given(
         self, index: Sequence[int], asked: Mapping[str, FloatArray]
-    ) -> dict[str, FloatArray]:
-        """Return the set-points of some devices, minus infinity where there never was one."""
+    ) -> dict[str, tuple[FloatArray, Flags]]:
+        """Return the set-points of some devices, and which of them there ever were."""
         out = {}
         for port, array in asked.items():
-            self._ever[port] |= np.isfinite(array)
-            out[port] = np.where(self._ever[port], array, -np.inf)[index]
+            self._ever[port] |= ~np.isnan(array)
+            out[port] = array[index], self._ever[port][index]
         return out
 
     def _replace(
