@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -69,7 +70,7 @@ class AdapterLoop:
         if watchdog and self._armed:
             self._watchdog = WatchdogClient(audit, self._watchdog_fired, self._watchdog_lost)
         self._watchdog_gone = ""
-        self._planned: set[str] = set()
+        self._planned: dict[str, int] = {}
         self._beat_s = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lateness: deque[float] = deque(maxlen=_LATENESS_KEPT)
@@ -122,8 +123,17 @@ class AdapterLoop:
         for writer in self._armed:
             writer.go_safe("the adapter closes")
         deadline_s = time.monotonic() + self.close_timeout_s
-        while not self.all_safe and time.monotonic() < deadline_s:
+        while not self._settled and time.monotonic() < deadline_s:
             await asyncio.sleep(0.005)
+
+    @property
+    def _settled(self) -> bool:
+        """Return True where no device is waited for: one that never answered may stay away."""
+        return all(w.is_safe or self._never_met(w) for w in self._armed)
+
+    @staticmethod
+    def _never_met(writer: DeviceWriter) -> bool:
+        return not writer.touched and math.isinf(writer.reader.silent_s)
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -133,7 +143,7 @@ class AdapterLoop:
             link.close()
         if self._watchdog is not None:
             for writer in self._armed:
-                if writer.is_safe:
+                if writer.is_safe or self._never_met(writer):
                     self._watchdog.release(writer.name)
             await self._watchdog.close()
         await asyncio.sleep(0)  # let closed transports say goodbye
@@ -216,7 +226,7 @@ class AdapterLoop:
 
     def _plan(self, writer: DeviceWriter) -> bool:
         """Tell the watchdog how the device is made safe, as soon as that is known."""
-        if writer.name in self._planned:
+        if self._planned.get(writer.name) == writer.reader.scans:
             return True
         try:
             plan = writer.safe_plan()
@@ -224,7 +234,7 @@ class AdapterLoop:
             return False
         if self._watchdog is not None:
             self._watchdog.plan(writer.reader.spec, plan)
-        self._planned.add(writer.name)
+        self._planned[writer.name] = writer.reader.scans
         return True
 
     async def _supervise(self) -> None:
@@ -292,7 +302,7 @@ class AdapterLoop:
     def reset(self, writer: DeviceWriter) -> None:
         """Forget a latched fault; the watchdog is told the plan anew."""
         writer.guard.reset()
-        self._planned.discard(writer.name)
+        self._planned.pop(writer.name, None)
         self.audit.record(writer.name, "", verdict="written", why="fault reset by the user")
         self.tell(writer.name, "fault", "reset")
 

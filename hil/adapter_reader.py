@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -14,7 +15,15 @@ import numpy.typing as npt
 from hil.client import Link
 from hil.codec import TYPE_WORDS, BlockCodec, Place, Request, plan_requests
 from hil.device_file import DeviceSpec
-from hil.errors import DeviceError, ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.errors import (
+    DeviceError,
+    ExchangeError,
+    LinkError,
+    NoReplyError,
+    RefusedError,
+    ScanError,
+    WrongReplyError,
+)
 from hil.points import PointSpec, Quality
 from hil.sunspec import SunSpecMap, scan
 from hil.sunspec_models import text_of
@@ -57,7 +66,9 @@ class DeviceReader:
         self.map: SunSpecMap | None = None
         self.texts: dict[str, str] = {}
         self.last_error = ""
+        self.scans = 0
         self._lock = threading.Lock()
+        self._preparing = asyncio.Lock()
         self._blocks: dict[float, list[_Block]] = {}
         self._heard_s = -math.inf
         self._ready = False
@@ -86,9 +97,19 @@ class DeviceReader:
 
     async def prepare(self) -> None:
         """Scan for SunSpec models and read the texts, once after the device was away."""
-        away_s = time.monotonic() - self._heard_s
-        if self._ready and (not self.spec.has_sunspec or away_s < self.spec.bad_limit_s()):
+        if self._prepared:
             return
+        async with self._preparing:
+            if not self._prepared:
+                await self._prepare()
+
+    @property
+    def _prepared(self) -> bool:
+        # A SunSpec device that was away for long may come back with another map.
+        away = self.spec.has_sunspec and self.silent_s >= self.spec.bad_limit_s()
+        return self._ready and not away
+
+    async def _prepare(self) -> None:
         for name, point in self._text_points():
             if point.table is not None and point.address is not None:
                 data = await self.link.read(self.unit, point.table, point.address, point.length)
@@ -101,6 +122,7 @@ class DeviceReader:
             self.texts.update(self.map.identity)
             self._lay_out(self._mapped_places(self.map))
         self._heard_s = time.monotonic()
+        self.scans += 1
         self._ready = True
 
     def _mapped_places(self, found: SunSpecMap) -> list[tuple[str, Place | None, PointSpec | None]]:
@@ -194,8 +216,8 @@ class DeviceReader:
         """Read the points of one period (default all); return True where every read was good."""
         try:
             await self.prepare()
-        except (ExchangeError, ScanError) as error:
-            self._note(error, slice(None) if not isinstance(error, ExchangeError) else None)
+        except DeviceError as error:
+            self._note(error, slice(None))
             return False
         good = True
         received: list[npt.NDArray[np.intp]] = []
@@ -231,9 +253,10 @@ class DeviceReader:
         self.last_error = error.what
         if isinstance(error, RefusedError) and error.code in _BUSY:
             return
-        if isinstance(error, (RefusedError, ScanError, WrongReplyError)):
+        lost = isinstance(error, (NoReplyError, LinkError))
+        if slots is not None and not lost:
             with self._lock:
-                self._bad[slots if slots is not None else slice(None)] = True
+                self._bad[slots] = True
 
     def _take(self, slots: npt.NDArray[np.intp]) -> None:
         """Turn the raw values of `slots` into values; what is not there is bad."""

@@ -57,6 +57,7 @@ class DeviceWriter:
         self.safe_why = ""
         self.is_safe = False
         self._making_safe = False
+        self.touched = False  # whether anything but safe values was ever sent
         self._count = 0
 
     # -- called inside the loop -------------------------------------------------------------------
@@ -239,6 +240,7 @@ class DeviceWriter:
     ) -> float:
         place, sf = self.reader.place(point)
         words, sent = encode(place, value, sf=sf, low=low, high=high)
+        self.touched = self.touched or not self._making_safe
         link = self.reader.link
         await link.write(self.reader.unit, self._function(point, place), place.address, words)
         return sent
