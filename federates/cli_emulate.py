@@ -75,6 +75,8 @@ def _options(
     from hil.emulators.host import HostOptions
     from hil.servers.security import server_context
 
+    if tls is None and host not in ("127.0.0.1", "::1", "localhost"):
+        typer.echo(f"warning: {host} is open to the network without TLS", err=True)
     if time is Clock.grid and grid_port is None:
         raise typer.BadParameter("--time grid needs --grid-port")
     return HostOptions(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from hil.emulators.host import EmulatorHost, HostOptions
@@ -76,7 +76,8 @@ def background(plant: Plant, options: HostOptions | None = None) -> Iterator[Bac
     try:
         yield Background([s.port for s in host.servers], host.channel.port, host)
     finally:
-        loop.call_soon_threadsafe(host.stopped.set)
+        with suppress(RuntimeError):  # the loop has ended by itself; `problems` says why
+            loop.call_soon_threadsafe(host.stopped.set)
         thread.join(10.0)
         if problems:
             raise problems[0]

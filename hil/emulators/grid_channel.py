@@ -98,40 +98,41 @@ class GridChannel:
     def _apply(self, message: Mapping[str, Any]) -> None:
         inputs = {k: v for k, v in message.items() if k not in ("t", "fault", "device")}
         target_s = self._target_s(message["t"]) if "t" in message else self.plant.time_s
-        if "fault" in message:
-            self._set_fault(message["fault"], message.get("device"))
+        fault = str(message.get("fault", "none"))
+        chosen = self._chosen(message.get("device")) if "fault" in message else []
+        Faults.parse(fault)
         self.plant.set_inputs(inputs)
+        for faults in chosen:
+            faults.set(fault)
         advance(self.plant, target_s - self.plant.time_s, self.step_s)
 
     def _target_s(self, value: object) -> float:
         now = self.plant.time_s
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         if not self.by_grid:
             raise ServerError(
                 "time is the wall clock here",
                 where="grid side channel, t",
                 expected="an emulator that was started with --time grid",
             )
-        if not number or not now <= float(value) <= now + _MAX_ADVANCE_S:  # type: ignore[arg-type]
-            raise ServerError(
-                f"t is {value}",
-                where="grid side channel",
-                expected=f"a time from {now:g} s to one day later",
-            )
-        return float(value)  # type: ignore[arg-type]
+        if isinstance(value, bool):
+            value = None
+        if isinstance(value, int | float) and now <= value <= now + _MAX_ADVANCE_S:
+            return float(value)
+        raise ServerError(
+            f"t is {value}",
+            where="grid side channel",
+            expected=f"a time from {now:g} s to one day later",
+        )
 
-    def _set_fault(self, text: object, device: object) -> None:
+    def _chosen(self, device: object) -> list[Faults]:
         n = len(self.faults)
         if device is None:
-            chosen = list(self.faults)
-        elif isinstance(device, int) and 0 <= device < n:
-            chosen = [self.faults[device]]
-        else:
-            raise ServerError(
-                f"device is {device}", where="grid side channel", expected=f"0 to {n - 1}"
-            )
-        for faults in chosen:
-            faults.set(str(text))
+            return list(self.faults)
+        if isinstance(device, int) and 0 <= device < n:
+            return [self.faults[device]]
+        raise ServerError(
+            f"device is {device}", where="grid side channel", expected=f"0 to {n - 1}"
+        )
 
 
 def advance(plant: Plant, dt_s: float, step_s: float) -> None:

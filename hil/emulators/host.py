@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -157,12 +156,16 @@ class EmulatorHost:
         # What was built so far stays; collecting it again would only delay answers.
         gc.freeze()
         clock = asyncio.create_task(self._tick())
+        end = asyncio.create_task(self.stopped.wait())
         try:
-            await self.stopped.wait()
+            # The clock ends by a defect only; then the devices must not go on with frozen physics.
+            await asyncio.wait((clock, end), return_when=asyncio.FIRST_COMPLETED)
+            if clock.done():
+                clock.result()
         finally:
-            clock.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await clock
+            for task in (clock, end):
+                task.cancel()
+            await asyncio.gather(clock, end, return_exceptions=True)
             await self.close()
 
     def _tug(self) -> None:

@@ -60,6 +60,7 @@ class InverterUnit:
         self.reading_factor = 1.0
         self.time_s = 0.0
         self._shown_s = -1.0
+        self._beat = 0.0
         self._beat_s: float | None = None
         self._standby = False
         self.bank = SunSpecImage(MODELS, nameplate.base, self._refresh, self._written)
@@ -107,8 +108,10 @@ class InverterUnit:
                 curve.adopt(self.bank, int(self.bank.get(m, "AdptCrvReq")), self.time_s)
             elif {(m, "Ena"), (m, "RvrtTms")} & touched:
                 curve.start(self.bank, self.time_s)
-        if (715, "ControllerHb") in touched:
-            self._beat_s = self.time_s
+        beat = self.bank.get(715, "ControllerHb")
+        # A controller that hangs may repeat itself; only a new value is a sign of life.
+        if (715, "ControllerHb") in touched and (self._beat_s is None or beat != self._beat):
+            self._beat, self._beat_s = beat, self.time_s
         if (715, "AlarmReset") in touched:
             self.fleet.reset_alarms(self.row)
             self.bank.put(715, "AlarmReset", 0)

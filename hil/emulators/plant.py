@@ -93,5 +93,4 @@ def checked_inputs(
 
 def _inside(value: object, low: float, high: float) -> bool:
     """Tell whether a value is a number (nan is not) in the range."""
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return numeric and low <= float(value) <= high  # type: ignore[arg-type]
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -80,6 +80,7 @@ class Thermostat:
         self.bank = MapBank(THERMOSTAT_MAP, check=self._check, written=self._written)
         self.time_s = 0.0
         self._verb_end_s = math.inf
+        self._beat = 0.0
         self._beat_s: float | None = None
         self._reverted = False
         self._publish()
@@ -160,8 +161,9 @@ class Thermostat:
 
     def _written(self, names: Sequence[str]) -> None:
         values = self.bank.values
-        if "heartbeat" in names or ("heartbeat_s" in names and self._beat_s is not None):
-            self._beat_s = self.time_s
+        # A controller that hangs may repeat itself; only a new value is a sign of life.
+        if "heartbeat" in names and (self._beat_s is None or values["heartbeat"] != self._beat):
+            self._beat, self._beat_s = values["heartbeat"], self.time_s
             self._reverted = False
         if "verb" in names:
             values["verb_now"] = values["verb"]

@@ -10,17 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sunspec2
 import sunspec2.modbus.client as sunspec
+from hypothesis import given
+from hypothesis import strategies as st
 from sunspec2.modbus.modbus import ModbusClientError, ModbusClientException
 
 from hil.emulators.background import Background, background
+from hil.emulators.grid_channel import GridChannel
 from hil.emulators.host import HostOptions
 from hil.emulators.inverter_nameplate import MODELS
 from hil.emulators.inverter_plant import batteries, inverters
 from hil.emulators.sunspec_image import SunSpecImage
 from hil.servers.errors import ServerError
+from hil.servers.faults import Faults
 from hil.servers.pdu import Refused, Table
 from hil.servers.security import server_context
 
@@ -203,6 +208,8 @@ def test_a_lost_heartbeat_reverts_commands_without_a_timer(client: Any, grid: An
             beat.ControllerHb.value = t
             beat.write()
             assert feed(t=t)["p_kw"] == pytest.approx([3.0])
+        beat.write()  # nothing new
+        device.write(beat.model_addr + beat.ControllerHb.offset, (109).to_bytes(4, "big"))
         assert feed(t=112.9)["p_kw"] == pytest.approx([3.0])
         assert feed(t=114.1)["p_kw"] == pytest.approx([10.0])
         beat.read()
@@ -300,13 +307,60 @@ def test_side_channel_refuses_what_it_cannot_use(grid: Any) -> None:
             {"t": 5.0},  # the wall clock rules here
             {"fault": "silnt"},
             {"fault": "silent", "device": 2},
+            {"fault": "silent", "v_pu": -1},
+            {"fault": "silnt", "v_pu": 1.5},
         ):
             assert "expected" in feed(**message)["error"]
+        assert [f.mode for f in devices.host.faults] == ["none", "none"]
         feed.file.write("[1]\n{\n")
         feed.file.flush()
         assert "error" in json.loads(feed.file.readline())
         assert "not JSON" in json.loads(feed.file.readline())["error"]
         assert "t" in feed()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(
+    st.binary(max_size=40)
+    | st.dictionaries(
+        st.sampled_from(["t", "v_pu", "hz", "irradiance_pu", "fault", "device", "x"]), json_values
+    ).map(lambda message: json.dumps(message).encode())
+)
+def test_no_line_breaks_the_side_channel(line: bytes) -> None:
+    plant = inverters(2, 10.0)
+    channel = GridChannel(plant, [Faults(), Faults()], by_grid=True, step_s=3600.0)
+    answer = channel.handle(line)
+    assert ("error" in answer) != ("p_kw" in answer)
+    assert json.loads(json.dumps(answer, allow_nan=False))["t" if "t" in answer else "error"] != ""
+    assert np.isfinite(plant.outputs()["p_kw"]).all()
+
+
+def test_a_defect_of_the_physics_ends_the_process_instead_of_freezing_it() -> None:
+    plant = inverters(1, 10.0)
+
+    def fail(dt_s: float) -> None:
+        raise ZeroDivisionError
+
+    plant.advance = fail  # type: ignore[method-assign]
+
+    def wait_for_the_end() -> None:
+        with background(plant) as devices:
+            for _ in range(100):
+                time.sleep(0.05)
+                try:
+                    socket.create_connection(("127.0.0.1", devices.ports[0]), timeout=1).close()
+                except OSError:
+                    return
+            pytest.fail("it goes on")
+
+    with pytest.raises(ZeroDivisionError):
+        wait_for_the_end()
 
 
 def test_faults_come_and_go_by_the_side_channel(client: Any, grid: Any) -> None:

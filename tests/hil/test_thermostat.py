@@ -60,7 +60,9 @@ def test_a_lost_heartbeat_brings_back_the_safe_set_points() -> None:
     thermostat.advance(1000.0)  # nobody promised a heartbeat
     assert not thermostat.targets.may_run
     write(thermostat, BEAT, 1)
-    thermostat.advance(29.9)
+    thermostat.advance(20.0)
+    write(thermostat, BEAT, 1)  # the same value again is no sign of life
+    thermostat.advance(9.9)
     assert not thermostat.targets.may_run
     thermostat.advance(0.2)
     assert thermostat.targets.may_run
@@ -154,5 +156,6 @@ def test_registers_show_the_house_within_their_resolution() -> None:
 def test_the_map_has_no_overlaps_and_documents_every_point() -> None:
     taken = [(p.table, p.address + i) for p in THERMOSTAT_MAP for i in range(p.size)]
     assert len(set(taken)) == len(taken)
+    assert [p.address for p in THERMOSTAT_MAP if p.name == "verb"] == [VERB]
     table = markdown_table(THERMOSTAT_MAP)
     assert all(f"`{p.name}`" in table for p in THERMOSTAT_MAP)
