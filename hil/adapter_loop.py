@@ -136,9 +136,11 @@ class AdapterLoop:
         return not writer.touched and math.isinf(writer.reader.silent_s)
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            # Python 3.11's wait_for may swallow a cancellation (gh-86296), so it is said again.
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=0.1)
         for link in self._links.values():
             link.close()
         if self._watchdog is not None:

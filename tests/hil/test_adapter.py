@@ -318,6 +318,14 @@ def test_a_device_that_is_not_there_does_not_hold_up_the_others(
         assert "gone" in adapter.stats["last_errors"]
 
 
+def test_a_device_never_met_does_not_hold_up_the_end(tmp_path: Path, unused_port: int) -> None:
+    adapter = Adapter([spec_of(unused_port)], armed={"d"}, audit=tmp_path / "a.jsonl")
+    adapter.start()
+    start_s = time.monotonic()
+    assert not adapter.close()  # it is not known to be safe
+    assert time.monotonic() - start_s < 1.0
+
+
 def test_not_started_and_closed(tmp_path: Path) -> None:
     adapter = Adapter([spec_of(1)], audit=tmp_path / "a.jsonl")
     with pytest.raises(DeviceError, match="not running"):

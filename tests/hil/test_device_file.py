@@ -18,6 +18,7 @@ from hil.device_file import (
 )
 from hil.errors import DeviceFileError
 from hil.points import PointSpec
+from hil.schema import SCHEMA_PATH, schema_text
 
 HEAD = "name: t\npoints:\n"
 SET = "  set_c: {table: holding, address: 0, type: int16, access: rw, "
@@ -45,6 +46,10 @@ def test_the_six_shipped_kinds_are_there() -> None:
         shipped_devices()
     )
     assert len(shipped_devices()) >= 6
+
+
+def test_the_published_schema_is_the_one_in_the_code() -> None:
+    assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), "run python -m hil.schema"
 
 
 def test_every_key_is_described_by_the_schema() -> None:
