@@ -132,15 +132,16 @@ def test_refusals_are_immediate_logged_and_visible(
     adapter.heartbeat()
     adapter.command("d", "mode", 7)
     adapter.command("d", "strict", 500)
+    adapter.flush()
     adapter.command("d", "strict", 90)  # too fast: 1 per second
     adapter.flush()
     assert raw_device.writes == []
     events = [e for e in adapter.events() if e.kind == "refused"]
-    assert len(events) == 6  # of the two for 'strict' the latest won
+    assert len(events) == 7
     with pytest.raises(DeviceError, match="no device 'x'"):
         adapter.command("x", "mode", 1)
     refused = [r for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "refused"]
-    assert len(refused) == 6
+    assert len(refused) == 7
     assert all(r["why"] for r in refused)
 
 
