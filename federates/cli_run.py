@@ -141,6 +141,14 @@ def print_summary(result: RunResult, console: Console, *, has_report: bool) -> N
         f"[green]{summary['status']}[/green]: {summary['steps']} steps in "
         f"{summary['wall_s']:.1f} s, {summary['steps_per_s']:,.0f} steps/s\n"
     )
+    pace = summary.get("real_time")
+    if pace is not None:
+        late = ", ".join(f"{pace[f'lateness_{k}_ms']:.1f}" for k in ("p50", "p99", "max"))
+        console.print(
+            f"{pace['factor']:g} x real time; steps late by {late} ms (median, 99 %, most); "
+            f"{pace['overruns']} overruns\n",
+            soft_wrap=True,
+        )
     rows = [(metric_name(key), key, value) for key, value in summary["metrics"].items()]
     width = max((len(name) for name, _, _ in rows), default=0)
     for name, key, value in rows:
