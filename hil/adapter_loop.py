@@ -70,7 +70,7 @@ class AdapterLoop:
         if watchdog and self._armed:
             self._watchdog = WatchdogClient(audit, self._watchdog_fired, self._watchdog_lost)
         self._watchdog_gone = ""
-        self._planned: dict[str, int] = {}
+        self._planned: dict[str, tuple[int, list[list[Any]]]] = {}
         self._beat_s = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lateness: deque[float] = deque(maxlen=_LATENESS_KEPT)
@@ -228,15 +228,16 @@ class AdapterLoop:
 
     def _plan(self, writer: DeviceWriter) -> bool:
         """Tell the watchdog how the device is made safe, as soon as that is known."""
-        if self._planned.get(writer.name) == writer.reader.scans:
+        scans, known = self._planned.get(writer.name, (-1, []))
+        if scans == writer.reader.scans and not writer.reader.moving_factors:
             return True
         try:
             plan = writer.safe_plan()
         except DeviceError:
-            return False
-        if self._watchdog is not None:
+            return bool(known)
+        if self._watchdog is not None and (scans, known) != (writer.reader.scans, plan):
             self._watchdog.plan(writer.reader.spec, plan)
-        self._planned[writer.name] = writer.reader.scans
+        self._planned[writer.name] = writer.reader.scans, plan
         return True
 
     async def _supervise(self) -> None:

@@ -294,6 +294,11 @@ class DeviceReader:
         return float(values[i]) if i is not None and quality[i] == Quality.GOOD else math.nan
 
     @property
+    def moving_factors(self) -> bool:
+        """Return True where scale factors are read with the values, because they may change."""
+        return bool(np.any(self._sf_slot >= 0))
+
+    @property
     def silent_s(self) -> float:
         """Seconds since the device gave a usable reply."""
         return time.monotonic() - self._heard_s
