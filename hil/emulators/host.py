@@ -182,7 +182,7 @@ class EmulatorHost:
             due_s = max(due_s + pace_s, time.monotonic())
             await asyncio.sleep(due_s - time.monotonic())
             now_s = time.monotonic()
-            self.plant.set_reading_factor(self.faults[0].reading_factor)
+            self.plant.set_reading_factors([f.reading_factor for f in self.faults])
             if not options.by_grid:
                 lag_s = min((now_s - last_s) * options.speed, _MAX_LAG_S)
                 advance(self.plant, lag_s, float("inf"))

@@ -77,9 +77,9 @@ class InverterPlant:
             values["soc_pu"] = (source.soc_kwh / source.energy_kwh).tolist()
         return values
 
-    def set_reading_factor(self, factor: float) -> None:
-        """Make the sensors read too much."""
-        for unit in self.units:
+    def set_reading_factors(self, factors: Sequence[float]) -> None:
+        """Make the sensors read too much, one factor per device."""
+        for unit, factor in zip(self.units, factors, strict=True):
             unit.reading_factor = factor
 
 

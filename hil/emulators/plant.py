@@ -45,8 +45,8 @@ class Plant(Protocol):
         """Return what happens physically, whatever the registers say, one number per device."""
         ...
 
-    def set_reading_factor(self, factor: float) -> None:
-        """Make sensors read too much by a factor; physics is not touched."""
+    def set_reading_factors(self, factors: Sequence[float]) -> None:
+        """Make sensors read too much, by one factor per device; physics is not touched."""
         ...
 
 

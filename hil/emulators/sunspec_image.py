@@ -144,9 +144,8 @@ class SunSpecImage:
 
     def _lay_out(self, model: int, counts: Mapping[str, int]) -> None:
         start = len(self.words)
-        for name, point in _walk(_definition(model), counts):
-            slot = _slot(model, name, point, self.base + len(self.words))
-            self.slots[model, name] = slot
+        for slot in _slots(model, tuple(counts.items()), self.base + start):
+            self.slots[model, slot.name] = slot
             for i in range(slot.size):
                 self._at[slot.address + i] = (slot, i)
             self.words += _not_implemented(slot)
@@ -245,6 +244,16 @@ class SunSpecImage:
         value, tiny = raw * self.scale_of(slot), 1e-9
         if (low is not None and value < low - tiny) or (high is not None and value > high + tiny):
             raise Refused(Refusal.illegal_value)
+
+
+@functools.cache
+def _slots(model: int, counts: tuple[tuple[str, int], ...], address: int) -> tuple[Slot, ...]:
+    """Return the points of a model; equal devices share them."""
+    slots = []
+    for name, point in _walk(_definition(model), dict(counts)):
+        slots.append(_slot(model, name, point, address))
+        address += slots[-1].size
+    return tuple(slots)
 
 
 def _slot(model: int, name: str, point: Mapping[str, Any], address: int) -> Slot:

@@ -39,7 +39,7 @@ class ThermostatPlant:
     ) -> None:
         self.houses = houses
         self.time_s = 0.0
-        self._factor = 1.0
+        self._factors: Array = np.ones(houses.n)
         self._total_kw: Array = np.zeros(houses.n)
         self._energy_kwh: Array = np.zeros(houses.n)
         self._inputs: dict[str, Array] = {
@@ -83,7 +83,7 @@ class ThermostatPlant:
         h = self.houses
         rows = zip(
             self.thermostats,
-            (h.temp_in_c * self._factor).tolist(),
+            (h.temp_in_c * self._factors).tolist(),
             (1e3 * h.hvac_kw).tolist(),
             h.heating.tolist(),
             (1e3 * self._total_kw).tolist(),
@@ -108,9 +108,9 @@ class ThermostatPlant:
             "temp_in_c": self.houses.temp_in_c.tolist(),
         }
 
-    def set_reading_factor(self, factor: float) -> None:
-        """Make the temperature sensors read too much."""
-        self._factor = factor
+    def set_reading_factors(self, factors: Sequence[float]) -> None:
+        """Make the temperature sensors read too much, one factor per device."""
+        self._factors = np.array(factors)
 
 
 def thermostats(

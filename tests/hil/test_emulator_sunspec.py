@@ -367,13 +367,18 @@ def test_faults_come_and_go_by_the_side_channel(client: Any, grid: Any) -> None:
     with background(inverters(2, 10.0), HostOptions(grid_port=0, step_s=0.02)) as devices:
         feed = grid(devices)
         devices_clients = [client(port) for port in devices.ports]
-        feed(fault="wrong_echo", device=1)
         first = devices.host.plant.banks[0]
         assert isinstance(first, SunSpecImage)
         address = first.slots[715, "ControllerHb"].address
         devices_clients[0].write(address, b"\0\0\0\5")
-        feed(fault="drift:1.0")
+        feed(fault="drift:1.0", device=0)
         time.sleep(0.2)
         measured = devices_clients[0].read(first.slots[701, "LNV"].address, 1)
         assert int.from_bytes(measured, "big") > 2770 * 1.05
+        other = devices_clients[1].read(first.slots[701, "LNV"].address, 1)
+        assert int.from_bytes(other, "big") == 2770
+        feed(fault="reset", device=1)
+        with pytest.raises((ModbusClientError, OSError)):
+            devices_clients[1].write(address, b"\0\0\0\5")
+        devices_clients[0].write(address, b"\0\0\0\6")
         assert feed(fault="none")["p_kw"] == [10.0, 10.0]  # physics did not drift
