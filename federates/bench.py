@@ -194,7 +194,8 @@ class AdapterGroup:
 
     def summary(self) -> dict[str, float]:
         """Return counts of the adapter."""
-        return {"commands_refused_count": float(self._refused_count)}
+        lost = float(self._adapter.stats["lost_polls"])
+        return {"commands_refused_count": float(self._refused_count), "polls_lost_count": lost}
 
     def close(self) -> None:
         """Fall silent, and bring the devices to their safe state."""

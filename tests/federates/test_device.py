@@ -265,14 +265,16 @@ def test_fail_ends_the_run_and_names_the_device(scenario, bench, tmp_path) -> No
 
 @pytest.mark.scenario
 def test_a_device_that_is_not_armed_is_only_read(scenario, bench, tmp_path) -> None:
+    """In a mixed run: some are simulated, one is emulated, one stands on the bench."""
     real = scenario(
-        f"federates.bench.devices={{pv_65_1: {bench.file}, pv_76_1: emulated}}",
+        f"federates.bench.devices={{'pv_4*': simulated, pv_65_1: {bench.file}, pv_76_1: emulated}}",
         "time.real_time={factor: 20}",
     )
     result = run(real, out=tmp_path / "run", steps=20)
     assert signal(result, "bench.q_kvar") == pytest.approx(0.0, abs=1e-9)
     assert signal(result, "bench.q_kvar", "pv_76_1")[2:] == pytest.approx(-10.0, abs=0.02)
     assert signal(result, "bench.p_kw")[2:] == pytest.approx(KW, abs=0.02)
+    assert signal(result, "bench.p_kw", "pv_48_1")[2:].min() > 1.0
     assert result.metrics["commands_refused_count"] >= 20
     events = (result.folder / "events.jsonl").read_text()
     assert "not armed" in events

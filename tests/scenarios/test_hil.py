@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,27 @@ def test_emulated_batteries_follow_simulated_ones(tmp_path: Path) -> None:
     assert max(v.max() for k, v in p_kw.items() if k != "time_s") == pytest.approx(20.0)
 
 
+def test_emulators_do_not_outlive_a_run_that_is_killed(tmp_path: Path, feederate: str) -> None:
+    command = [feederate, "run", "hil-thermostats-ieee123", "--out", str(tmp_path / "run")]
+    run = subprocess.Popen(
+        [*command, "--set", "time.real_time.factor=10"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 30.0
+        while not (emulators_alive(tmp_path / "run")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    deadline = time.monotonic() + 5.0
+    while emulators_alive(tmp_path / "run"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_one_command_runs_each_scenario(tmp_path: Path, feederate: str) -> None:
     for name in ("hil-thermostats-ieee123", "hil-inverter-voltvar"):
         done = subprocess.run(
@@ -218,6 +241,4 @@ def test_one_command_runs_each_scenario(tmp_path: Path, feederate: str) -> None:
 
 @pytest.fixture
 def feederate() -> str:
-    import sys
-
     return str(Path(sys.executable).with_name("feederate"))
