@@ -134,7 +134,8 @@ class InverterSettings:
         self.v_ref_auto: Flags = np.zeros(n, dtype=bool)
         self.v_ref_auto_s = _full(n, 300.0)
         self.volt_watt_on: Flags = np.zeros(n, dtype=bool)
-        self.volt_watt = Curve(n, (1.06, 1.10), (100.0, 20.0))
+        # P2 is the lesser of 20 % and what the unit cannot go below, which is nothing here.
+        self.volt_watt = Curve(n, (1.06, 1.10), (100.0, 0.0))
         self.volt_watt_available: Flags = np.zeros(n, dtype=bool)
         self.volt_watt_response_s = _full(n, 10.0)
         self.watt_var_on: Flags = np.zeros(n, dtype=bool)
