@@ -18,6 +18,7 @@ import numpy as np
 
 from controllers.mail import FloatArray
 from federates.bench_emulators import Emulator, rating_groups
+from federates.kinds.device_live import EMULATED
 from federates.kinds.device_models import Surroundings
 from federates.kinds.device_roles import PortPoint
 from federates.scenario import shipped_dir
@@ -29,10 +30,10 @@ from hil.points import Quality, Reading
 
 if TYPE_CHECKING:
     from federates.context import FederateContext
-    from federates.kinds.device import DeviceFederate, Flags, Live
+    from federates.kinds.device import DeviceFederate
+    from federates.kinds.device_live import Flags, Live
     from federates.run_store import RunStore
 
-EMULATED = "emulated"
 _START_S = 10.0
 _UNFINISHED: list[Adapter] = []
 _REPEATING = ("refused", "clamped", "limited")

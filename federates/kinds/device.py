@@ -10,18 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from federates.clock import to_ns, to_s
 from federates.context import FederateContext
-from federates.errors import DeviceNotGoodError, ScenarioError
+from federates.errors import DeviceNotGoodError
 from federates.federate import Federate, FloatArray, Mail, Port, Step
+from federates.kinds.device_live import (
+    BAD,
+    EMULATED,
+    GOOD,
+    SIMULATED,
+    STALE,
+    Flags,
+    Live,
+    read_device_file,
+    require_points,
+)
 from federates.kinds.device_models import DeviceModel, Surroundings, build_model
-from federates.kinds.device_roles import ROLES, PortPoint, role_of
+from federates.kinds.device_roles import ROLES, PortPoint, Role, role_of
 from federates.scenario import Connection, FederateSpec
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der, node_label
@@ -30,49 +39,7 @@ if TYPE_CHECKING:
     from federates.run_store import RunStore
     from hil.device_file import DeviceSpec
 
-Flags = NDArray[np.bool_]
-SIMULATED, EMULATED = "simulated", "emulated"
-GOOD, STALE, BAD = 0.0, 1.0, 2.0
-_QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
-
-
-class Live(Protocol):
-    """Devices that answer from outside this process."""
-
-    def exchange(
-        self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
-    ) -> tuple[Mapping[str, FloatArray], FloatArray]:
-        """Pass one step.
-
-        Parameters
-        ----------
-        around : Surroundings
-        asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
-            Set-points, and which of them were ever given. Those go to the guard whatever they are
-            now; a NaN that was a number before is no wish, but a fault.
-
-        Returns
-        -------
-        values : mapping of port to ndarray, shape (m,)
-        quality : ndarray, shape (m,)
-        """
-        ...
-
-    def pass_time(self, around: Surroundings) -> None:
-        """Let emulators live one period without set-points; real devices have their own time."""
-        ...
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return and forget what happened: refusals, faults, lost connections."""
-        ...
-
-    def summary(self) -> dict[str, float]:
-        """Return metrics."""
-        ...
-
-    def close(self) -> None:
-        """Bring the devices to their safe state and let them go."""
-        ...
+QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
 
 
 class DeviceFederate(Federate):
@@ -105,46 +72,12 @@ class DeviceFederate(Federate):
         self._context, self._spec = context, spec
         self.ders, self.kinds_of = _chosen(context, spec)
         self.names = tuple(der.name for der in self.ders)
-        role = role_of(self.ders)
-        if role is None:
-            kinds = ", ".join(sorted({der.kind for der in self.ders}))
-            raise context.error(
-                f"devices of several kinds ({kinds})",
-                "devices",
-                expected="inverters, batteries or thermostats; one federate for each",
-            )
-        self.role = ROLES[role]
-        known = [p.port for p in (*self.role.inputs, *self.role.outputs)]
-        for port in points or {}:
-            if port not in known:
-                raise context.error(
-                    f"{role}s have no port '{port}'",
-                    "options",
-                    "points",
-                    expected=f"one of {', '.join(known)}",
-                )
+        self.role = _role(context, self.ders)
+        _check_options(context, self.role, points, power_factor)
         self.set_points = _renamed(self.role.inputs, points)
         self.measured = _renamed(self.role.outputs, points)
         self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
-        nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
-        labels = tuple(dict.fromkeys(x for row in nodes for x in row))
-        self._v_mean = np.array([[x in row for x in labels] for row in nodes], dtype=np.float64)
-        self._v_mean /= self._v_mean.sum(axis=1, keepdims=True)
-        self.inputs = (
-            Port("v_pu", "pu", labels, initial=1.0, required=False),
-            *(Port(p.port, p.unit, self.names, p.initial, False) for p in self.set_points),
-        )
-        nan = float("nan")
-        self.outputs = (
-            Port("p_kw", "kW", self.names, nan),
-            Port("q_kvar", "kvar", self.names, nan),
-            *(
-                Port(p.port, p.unit, self.names, nan)
-                for p in self.measured
-                if p.port not in ("p_kw", "q_kvar")
-            ),
-            Port("quality", "1", self.names, BAD),
-        )
+        self._build_ports()
         self._weather_of_steps(settle_s)
         self._dt_s = context.period_s
         n = len(self.ders)
@@ -156,14 +89,35 @@ class DeviceFederate(Federate):
         self._live: list[tuple[list[int], Live]] = []
         self._store: RunStore | None = None
         self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
-        wanted = self._is_simulated | (spec.not_good == "model")
+        self._build_model()
+        self.specs = self._read_files()
+        self._require_real_time()
+
+    def _build_ports(self) -> None:
+        nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
+        labels = tuple(dict.fromkeys(x for row in nodes for x in row))
+        self._v_mean = np.array([[x in row for x in labels] for row in nodes], dtype=np.float64)
+        self._v_mean /= self._v_mean.sum(axis=1, keepdims=True)
+        self.inputs = (
+            Port("v_pu", "pu", labels, initial=1.0, required=False),
+            *(Port(p.port, p.unit, self.names, p.initial, False) for p in self.set_points),
+        )
+        more = [p for p in self.measured if p.port not in ("p_kw", "q_kvar")]
+        self.outputs = (
+            Port("p_kw", "kW", self.names, np.nan),
+            Port("q_kvar", "kvar", self.names, np.nan),
+            *(Port(p.port, p.unit, self.names, np.nan) for p in more),
+            Port("quality", "1", self.names, BAD),
+        )
+
+    def _build_model(self) -> None:
+        """Build the model of the devices that are one, or may need one."""
+        wanted = self._is_simulated | (self._spec.not_good == "model")
         self._modelled = np.flatnonzero(wanted).tolist()
         self._model: DeviceModel | None = None
         if self._modelled:
             modelled = [self.ders[i] for i in self._modelled]
-            self._model = build_model(role, modelled, context.scenario.seed)
-        self.specs = self._read_files()
-        self._require_real_time()
+            self._model = build_model(self.role.name, modelled, self._context.scenario.seed)
 
     def _weather_of_steps(self, settle_s: float) -> None:
         """The feeder's weather of the step each of ours falls into, so that all see one sky."""
@@ -205,7 +159,7 @@ class DeviceFederate(Federate):
             if kind not in (SIMULATED, EMULATED):
                 where = self._context.scenario.where("federates", self.name, "devices")
                 spec = read_device_file(kind, base_dir, where).at(name=name)
-                _require_points(spec, (*used, *self.measured), where)
+                require_points(spec, (*used, *self.measured), where)
                 out[name] = spec
         return out
 
@@ -285,7 +239,7 @@ class DeviceFederate(Federate):
         """Put what the scenario says in place of what is not good; tell when that changes."""
         good = quality == GOOD
         for i in np.flatnonzero(quality != self._quality):
-            word = _QUALITY_WORDS[float(quality[i])]
+            word = QUALITY_WORDS[float(quality[i])]
             if self._store is not None:
                 self._store.event(self.name, "quality", time_s, device=self.names[i], now=word)
         self._quality = quality.copy()
@@ -294,7 +248,7 @@ class DeviceFederate(Federate):
             self._not_good_s += self._dt_s * len(bad)
             if self._spec.not_good == "fail":
                 raise DeviceNotGoodError(
-                    f"device '{bad[0]}' is {_QUALITY_WORDS[float(quality[~good][0])]} at "
+                    f"device '{bad[0]}' is {QUALITY_WORDS[float(quality[~good][0])]} at "
                     f"time_s={time_s:g} ({len(bad)} of {len(good)} devices are not good), and "
                     "not_good is 'fail'"
                 )
@@ -351,6 +305,42 @@ def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ..
     return chosen, [what[der.name] for der in chosen]
 
 
+def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
+    name = role_of(ders)
+    if name is None:
+        kinds = ", ".join(sorted({der.kind for der in ders}))
+        raise context.error(
+            f"devices of several kinds ({kinds})",
+            "devices",
+            expected="inverters, batteries or thermostats; one federate for each",
+        )
+    return ROLES[name]
+
+
+def _check_options(
+    context: FederateContext,
+    role: Role,
+    points: Mapping[str, str | None] | None,
+    power_factor: float,
+) -> None:
+    known = [p.port for p in (*role.inputs, *role.outputs)]
+    for port in points or {}:
+        if port not in known:
+            raise context.error(
+                f"{role.name}s have no port '{port}'",
+                "options",
+                "points",
+                expected=f"one of {', '.join(known)}",
+            )
+    if not 0.0 < power_factor <= 1.0:
+        raise context.error(
+            f"power_factor is {power_factor}",
+            "options",
+            "power_factor",
+            expected="a number in (0, 1]",
+        )
+
+
 def _renamed(
     ports: tuple[PortPoint, ...],
     points: Mapping[str, str | None] | None,
@@ -358,38 +348,3 @@ def _renamed(
     """Return the ports that have a point, under the names that the device files use."""
     names = {p.port: p.point for p in ports} | dict(points or {})
     return tuple(replace(p, point=str(names[p.port])) for p in ports if names[p.port] is not None)
-
-
-def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
-    """Return a device file that a scenario names: a path beside it, or a shipped file.
-
-    Raises
-    ------
-    ScenarioError, DeviceFileError
-    """
-    # Imported here: a run whose devices are all simulated needs nothing of it.
-    from hil.device_file import find_device_file, load_device_file, shipped_devices
-
-    beside = base_dir / name
-    path = beside if beside.exists() else find_device_file(name)
-    if not path.exists():
-        raise ScenarioError(
-            f"no such device file: '{name}'",
-            where=where,
-            expected="simulated, emulated, a path, or one of " + ", ".join(shipped_devices()),
-        )
-    return load_device_file(path)
-
-
-def _require_points(spec: DeviceSpec, wanted: Sequence[PortPoint], where: str) -> None:
-    """Refuse a device file without a point that a port needs."""
-    for p in wanted:
-        # Points of whole SunSpec models are known only after the scan.
-        if p.point not in spec.points and not p.point.partition(".")[0].isdigit():
-            raise ScenarioError(
-                f"the device file of '{spec.name}' has no point '{p.point}', which port "
-                f"'{p.port}' is",
-                where=where,
-                expected=f"that point, or options: {{points: {{{p.port}: POINT}}}}",
-                nearest=nearest_name(p.point, spec.points),
-            )
