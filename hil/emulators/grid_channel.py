@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grid_models.errors import FeederateError
@@ -42,11 +42,21 @@ class GridChannel:
         Whether ``t`` advances the plant.
     step_s : float
         Longest step of the plant inside one advance, s; inf for one step per line.
+    to_present : callable
+        Called before and after each line: what was written until now counts until now, and the
+        answer is what the new inputs and commands make of it.
     """
 
     def __init__(
-        self, plant: Plant, faults: Sequence[Faults], *, by_grid: bool, step_s: float
+        self,
+        plant: Plant,
+        faults: Sequence[Faults],
+        *,
+        by_grid: bool,
+        step_s: float,
+        to_present: Callable[[], None] = lambda: None,
     ) -> None:
+        self._to_present = to_present
         self.plant, self.faults, self.by_grid, self.step_s = plant, faults, by_grid, step_s
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -101,10 +111,12 @@ class GridChannel:
         fault = str(message.get("fault", "none"))
         chosen = self._chosen(message.get("device")) if "fault" in message else []
         Faults.parse(fault)
+        self._to_present()
         self.plant.set_inputs(inputs)
         for faults in chosen:
             faults.set(fault)
         advance(self.plant, target_s - self.plant.time_s, self.step_s)
+        self._to_present()
 
     def _target_s(self, value: object) -> float:
         now = self.plant.time_s

@@ -104,8 +104,15 @@ class EmulatorHost:
                 for bank, port, faults in zip(faulty, ports, self.faults, strict=True)
             ]
         step_s = options.step_s if options.by_grid else float("inf")
-        self.channel = GridChannel(self.plant, self.faults, by_grid=options.by_grid, step_s=step_s)
+        self.channel = GridChannel(
+            self.plant,
+            self.faults,
+            by_grid=options.by_grid,
+            step_s=step_s,
+            to_present=self._catch_up,
+        )
         self.stopped = asyncio.Event()
+        self._last_s = time.monotonic()
 
     def _check_room(self, n: int) -> None:
         options = self.options
@@ -177,16 +184,20 @@ class EmulatorHost:
         """Advance with the wall clock; apply drift."""
         options = self.options
         pace_s = options.step_s / options.speed if not options.by_grid else 0.1
-        last_s = due_s = time.monotonic()
+        due_s = self._last_s = time.monotonic()
         while True:
             due_s = max(due_s + pace_s, time.monotonic())
             await asyncio.sleep(due_s - time.monotonic())
-            now_s = time.monotonic()
             self.plant.set_reading_factors([f.reading_factor for f in self.faults])
-            if not options.by_grid:
-                lag_s = min((now_s - last_s) * options.speed, _MAX_LAG_S)
-                advance(self.plant, lag_s, float("inf"))
-            last_s = now_s
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Bring the plant to the present, where the wall clock rules."""
+        now_s = time.monotonic()
+        if not self.options.by_grid:
+            lag_s = min((now_s - self._last_s) * self.options.speed, _MAX_LAG_S)
+            advance(self.plant, lag_s, float("inf"))
+        self._last_s = now_s
 
 
 def serve(plant: Plant, names: Sequence[str], options: HostOptions) -> None:
