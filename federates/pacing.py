@@ -60,6 +60,8 @@ class Pacer:
         if self._first_ns is None:
             self._first_ns = now_ns
             self._origin_ns = float(time.monotonic_ns())
+            self._lateness_ns.append(0)  # the schedule begins with it
+            return
         deadline_ns = self._origin_ns + (now_ns - self._first_ns) / self.factor
         left_ns = deadline_ns - time.monotonic_ns()
         if left_ns < 0.0:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from federates.assembly import Assembly
+from federates.bench import AdapterGroup, Pulse
 from federates.bench_emulators import Emulator, rating_groups
 from federates.cli import call
 from federates.errors import RunError, ScenarioError
 from federates.kinds.device import DeviceFederate
 from federates.kinds.device_models import Surroundings
+from federates.kinds.device_roles import ROLES
 from federates.runner import RunResult, run
 from federates.scenario import Scenario, load_scenario
 from grid_models.feeder import Der
-from hil.device_file import shipped_devices
+from hil.device_file import load_device_file, shipped_devices
+from hil.points import Quality, Reading
 
 KVA, KW = 58.63151862464183, 52.65042979942693  # pv_65_1 of the scenario below
 BASE = """
@@ -258,8 +264,12 @@ def test_fail_ends_the_run_and_names_the_device(scenario, bench, tmp_path) -> No
         "federates.bench.not_good=fail",
         "time.real_time={factor: 20}",
     )
+    # The device answers again soon, so that it can be made safe when the run ends.
+    back = threading.Timer(2.0, bench.ask, kwargs={"fault": "none"})
+    back.start()
     with pytest.raises(RunError, match="device 'pv_65_1' is stale at time_s=") as caught:
-        run_with_outage(real, bench, tmp_path / "run")
+        run_with_outage(real, bench, tmp_path / "run", end=1000)
+    back.join()
     assert caught.value.federate == "bench"
 
 
@@ -287,6 +297,74 @@ def send_and_wait(emulator: Emulator, around: Surroundings) -> None:
     for _ in range(3):
         emulator.send(around)
         emulator.wait()
+
+
+class FakeAdapter:
+    """Takes commands and readings down; nothing is sent."""
+
+    stats: ClassVar[dict[str, float]] = {"lost_polls": 0.0}
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, str, float]] = []
+        self.beats = 0
+
+    def command(self, device: str, point: str, value: float) -> None:
+        self.commands.append((device, point, value))
+
+    def heartbeat(self) -> None:
+        self.beats += 1
+
+    def latest(self) -> dict[str, dict[str, Reading]]:
+        good = Reading(1500.0, Quality.GOOD, 0.01)
+        return {
+            "pv_1": {"p_w": good, "q_var": good},
+            "pv_2": {"p_w": good, "q_var": Reading(7.0, Quality.STALE, 3.0)},
+        }
+
+    def close(self) -> bool:
+        return True
+
+
+def test_what_was_never_asked_for_is_not_sent_and_what_is_no_number_is() -> None:
+    """Unlike a port that never gave a number, NaN and infinity go to the guard, which acts."""
+    ders = [Der(name, "pv", "1", (1,), 20.0, 10.0, 0.0) for name in ("pv_1", "pv_2")]
+    specs = [load_device_file("sunspec-inverter").at(name=der.name) for der in ders]
+    adapter = FakeAdapter()
+    role = ROLES["inverter"]
+    group = AdapterGroup(ders, specs, role.inputs, role.outputs, adapter, 5.0)  # type: ignore[arg-type]
+    never, ever = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
+    asked = {
+        "q_set_kvar": (np.array([np.nan, -np.inf]), ever),
+        "p_set_kw": (np.array([np.nan, 5.0]), np.array([False, True])),
+    }
+    values, quality = group.exchange(Surroundings(np.ones(2), 1.0, 20.0, 1.0), asked)
+    sent = {(device, point): value for device, point, value in adapter.commands}
+    assert np.isnan(sent["pv_1", "var_set_pct"])
+    assert sent["pv_2", "var_set_pct"] == -np.inf
+    assert sent["pv_2", "w_limit_pct"] == 50.0
+    assert ("pv_1", "w_limit_pct") not in sent
+    assert values["p_kw"].tolist() == [1.5, 1.5]
+    assert quality.tolist() == [0.0, 1.0]
+    adapter.commands.clear()
+    asked = {port: (array, never) for port, (array, _) in asked.items()}
+    group.exchange(Surroundings(np.ones(2), 1.0, 20.0, 1.0), asked)
+    group.close()
+    assert adapter.commands == []
+
+
+def test_the_pulse_stops_when_steps_stop() -> None:
+    adapter = FakeAdapter()
+    pulse = Pulse(adapter, 0.02, 0.2, lambda: None)  # type: ignore[arg-type]
+    time.sleep(0.15)
+    assert adapter.beats >= 3
+    time.sleep(0.3)
+    silent = adapter.beats
+    time.sleep(0.15)
+    assert adapter.beats == silent
+    pulse.step()
+    time.sleep(0.1)
+    assert adapter.beats > silent + 1
+    pulse.close()
 
 
 def test_emulator_that_ends_is_named(tmp_path: Path) -> None:

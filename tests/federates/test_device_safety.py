@@ -220,10 +220,9 @@ def test_sigterm_ends_the_run_in_order(start, device) -> None:
     assert any(x["verdict"] == "safe" and x["by"] == "adapter" for x in run.audit())
 
 
-@pytest.mark.parametrize("bad", ["nan", "inf"])
-def test_set_points_that_are_no_numbers(start, device, bad: str) -> None:
+def test_set_points_that_are_no_numbers(start, device) -> None:
     """At 20 s, that is after 2 s: the run goes on, the device goes to its safe value."""
-    run = start("thread", bad_from_s=20.0, bad=bad)
+    run = start("thread", bad_from_s=20.0, bad="nan")
     device.wait_for(0.0, 10.0)
     time.sleep(0.3)  # for the read-back that the audit log waits for
     assert run.process.poll() is None

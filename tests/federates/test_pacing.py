@@ -122,6 +122,15 @@ def test_a_paced_run_takes_its_time_and_gives_the_same_bytes(placement, tmp_path
 
 
 @pytest.mark.scenario
+def test_a_run_that_keeps_its_time_has_no_overrun(tmp_path) -> None:
+    """Four steps of 0.5 s each; a machine that stalls for half a second fails this."""
+    pace = ["time.real_time.factor=10", "time.real_time.overrun=abort"]
+    scenario = load_scenario("voltvar-ieee13", [*SHORT, *pace])
+    result = run(scenario, out=tmp_path / "run", steps=4)
+    assert result.summary["real_time"]["overruns"] == 0
+
+
+@pytest.mark.scenario
 def test_an_overrun_with_abort_ends_the_run_with_its_reason(tmp_path) -> None:
     scenario = load_scenario(
         "voltvar-ieee13",

@@ -116,7 +116,7 @@ def test_optdist_vc_with_emulated_inverters(tmp_path: Path) -> None:
     """
     emulated = volt_var(("emulated", "emulated"), tmp_path / "emulated", [])
     simulated = volt_var(("simulated", "simulated"), tmp_path / "simulated", [])
-    mixed = volt_var(("simulated", "emulated"), tmp_path / "mixed", [], placement="process")
+    mixed = volt_var(("simulated", "emulated"), tmp_path / "mixed", [], placement="single")
     scenario = load_scenario("hil-inverter-voltvar")
     ders = [d for d in GridSite(scenario).feeder.ders if d.name in ("pv_65_1", "pv_76_1")]
     bound = 2.0 * max(q for _, q in bounds_kw(ders).values())
@@ -135,7 +135,7 @@ def test_optdist_vc_with_emulated_inverters(tmp_path: Path) -> None:
 def test_emulated_runs_repeat_to_the_last_byte(tmp_path: Path) -> None:
     runs = [
         volt_var(("emulated", "emulated"), tmp_path / placement, [], placement=placement)
-        for placement in ("thread", "single")
+        for placement in ("process", "single")
     ]
     for file in sorted((runs[0].folder / "signals").iterdir()):
         assert file.read_bytes() == (runs[1].folder / "signals" / file.name).read_bytes()
