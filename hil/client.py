@@ -37,7 +37,14 @@ from pymodbus.transaction import TransactionManager
 from pymodbus.transport import CommParams, CommType
 
 from hil.device_file import Connection
-from hil.errors import ExchangeError, LinkError, NoReplyError, RefusedError, WrongReplyError
+from hil.errors import (
+    DeviceError,
+    ExchangeError,
+    LinkError,
+    NoReplyError,
+    RefusedError,
+    WrongReplyError,
+)
 from hil.tls import client_context
 
 # pymodbus speaks through the root logger's last resort where nobody configured logging; what it
@@ -101,10 +108,16 @@ class CheckedTransactions(TransactionManager):
                 server_hostname=server_name or params.host,
             )
 
+    @property
+    def usable(self) -> bool:
+        """Return True while there is a connection that is not going down."""
+        transport = self.transport
+        return transport is not None and not transport.is_closing()
+
     async def exchange(self, request: ModbusPDU, timeout_s: float, data_bytes: int) -> bytes:
         """Send a request and return its reply's data; one at a time."""
         async with self._lock:
-            if not self.transport:
+            if not self.usable:
                 raise LinkError("not connected")
             request.transaction_id = tid = self.getNextTID()
             pdu = bytes([request.function_code]) + request.encode()
@@ -180,6 +193,7 @@ class CheckedTransactions(TransactionManager):
         """Close the connection from our side."""
         self.link_stats.last_error = why
         transport = self.transport
+        self.is_closing = False  # pymodbus' close() does nothing at all while this is set
         self.close()
         if transport is not None:
             transport.abort()  # type: ignore[attr-defined]
@@ -215,11 +229,10 @@ def _problem(waiting: _Waiting, unit: int, pdu: bytes) -> str:
 class CheckedClient(AsyncModbusTcpClient):
     """pymodbus' client over `CheckedTransactions`; made inside the running loop."""
 
-    def __init__(self, connection: Connection, stats: LinkStats) -> None:
+    def __init__(
+        self, connection: Connection, context: ssl.SSLContext | None, stats: LinkStats
+    ) -> None:
         tls = connection.tls
-        context: ssl.SSLContext | None = None
-        if tls is not None:
-            context = client_context(tls.ca, tls.cert, tls.key)
         self.comm_params = CommParams(
             comm_type=CommType.TLS if tls else CommType.TCP,
             comm_name=f"{connection.host}:{connection.port}",
@@ -250,6 +263,7 @@ class Link:
         self.connection = connection
         self.stats = LinkStats()
         self._client: CheckedClient | None = None
+        self._context: ssl.SSLContext | None = None
         self._connecting = asyncio.Lock()
         self._next_try_s = 0.0
         self._backoff_s = 0.0
@@ -258,7 +272,7 @@ class Link:
     @property
     def connected(self) -> bool:
         """Return True while there is a connection."""
-        return self._client is not None and self._client.connected
+        return self._client is not None and self._client.checked.usable
 
     async def read(self, unit: int, table: str, address: int, count: int) -> bytes:
         """Return the data bytes of one read (registers: two bytes each; bits: packed).
@@ -291,7 +305,7 @@ class Link:
 
     async def _exchange(self, request: ModbusPDU, data_bytes: int) -> bytes:
         client = self._client
-        if client is None or not client.connected:
+        if client is None or not client.checked.usable:
             client = await self._connect()
         if self.connection.pause_s:
             now = time.monotonic()
@@ -311,15 +325,25 @@ class Link:
 
     async def _connect(self) -> CheckedClient:
         async with self._connecting:
-            if self._client is not None and self._client.connected:
+            if self._client is not None and self._client.checked.usable:
                 return self._client
             wait_s = self._next_try_s - time.monotonic()
             if wait_s > 0:
                 raise LinkError(f"not connected; next try in {wait_s:.1f} s")
-            self._client = self._client or CheckedClient(self.connection, self.stats)
-            if await self._try(self._client):
+            if self._client is not None:
+                self._client.checked.drop("connected anew")
+            tls = self.connection.tls
+            if tls is not None and self._context is None:
+                try:
+                    self._context = client_context(tls.ca, tls.cert, tls.key)
+                except DeviceError as error:
+                    raise LinkError(str(error)) from None
+            # A protocol object per connection: what an old one still has to say goes nowhere.
+            self._client = client = CheckedClient(self.connection, self._context, self.stats)
+            if await self._try(client):
                 self.stats.connects += 1
-                return self._client
+                return client
+            client.checked.drop("not connected")
             self.stats.failed_connects += 1
             self._postpone()
             raise LinkError(f"cannot connect to {self.connection.host}:{self.connection.port}")
