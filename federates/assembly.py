@@ -20,6 +20,7 @@ from federates.errors import ScenarioError
 from federates.federate import Federate
 from federates.kinds.controller import ControllerFederate
 from federates.kinds.external import ExternalFederate
+from federates.pacing import Pacer
 from federates.scenario import FederateSpec, Scenario
 from federates.wiring import FederateWiring, wire
 from grid_models.errors import FeederateError, nearest_name
@@ -28,6 +29,8 @@ from grid_models.feeder import Der
 KINDS: Mapping[str, str] = {
     "feeder": "OpenDSS power flow of the grid with its loads, DERs and day",
     "controller": "a distributed controller, in one federate or split over several",
+    "device": "inverters, batteries or thermostats: simulated, emulated or real, behind Modbus/TCP",
+    "signal": "a value by the clock: an operator's word at a given minute",
     "external": "any HELICS program that is not ours, by its topic names",
 }
 
@@ -51,10 +54,15 @@ class Assembly:
     scenario : Scenario
     n_steps : int, optional
         Number of feeder steps; the scenario's by default.
+    armed : tuple of str
+        Devices that the user armed by name.
     """
 
-    def __init__(self, scenario: Scenario, n_steps: int | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, n_steps: int | None = None, armed: tuple[str, ...] = ()
+    ) -> None:
         self.scenario = scenario
+        self.armed = armed
         self.n_steps = scenario.n_steps if n_steps is None else n_steps
         self.site = GridSite(scenario)
         self._controllers: dict[str, tuple[type[Controller], ControlSite]] = {}
@@ -130,6 +138,11 @@ class Assembly:
             return Timing(period, to_ns(spec.offset_s))
         return Timing(period, 0 if spec.kind == "feeder" else self.scenario.step_ns // 2)
 
+    def pacer(self, timing: Timing) -> Pacer | None:
+        """Return what paces a federate of this timing in real time; None without real time."""
+        real_time = self.scenario.time.real_time
+        return None if real_time is None else Pacer(timing, real_time.factor, real_time.overrun)
+
     def build(self, name: str) -> Federate | ExternalFederate:
         """Build one federate (loads its models; may take a second)."""
         instance = next(i for i in self.instances if i.name == name)
@@ -137,7 +150,7 @@ class Assembly:
         timing = self.timing(instance.group)
         if spec.kind == "external":
             return ExternalFederate(name, timing, spec)
-        context = FederateContext(name, timing, self.scenario, self.site, self.n_steps)
+        context = FederateContext(name, timing, self.scenario, self.site, self.n_steps, self.armed)
         try:
             if spec.kind == "feeder":
                 from federates.kinds.feeder import FeederFederate
@@ -146,6 +159,14 @@ class Assembly:
             if spec.kind == "controller":
                 cls, site = self._controller(instance.group, spec)
                 return ControllerFederate(context, cls, site, instance.agents, spec.options)
+            if spec.kind == "signal":
+                from federates.kinds.signal import SignalFederate
+
+                return SignalFederate(context, **spec.options)
+            if spec.kind == "device":
+                from federates.kinds.device import DeviceFederate
+
+                return DeviceFederate(context, spec, **spec.options)
             return self._user_federate(context, spec)
         except FeederateError as error:
             if error.where is None:
@@ -160,7 +181,20 @@ class Assembly:
 
     def build_all(self) -> dict[str, Federate | ExternalFederate]:
         """Build every federate."""
-        return {instance.name: self.build(instance.name) for instance in self.instances}
+        federates = {instance.name: self.build(instance.name) for instance in self.instances}
+        devices = [n for f in federates.values() for n in getattr(f, "specs", {})]
+        for name in self.armed:
+            if name not in devices:
+                raise ScenarioError(
+                    f"no device is called '{name}'",
+                    where="--arm",
+                    expected="one of " + ", ".join(devices)
+                    if devices
+                    else "nothing: the scenario names no device file, and what a run emulates "
+                    "itself is armed",
+                    nearest=nearest_name(name, devices),
+                )
+        return federates
 
     def wire(
         self, federates: Mapping[str, Federate | ExternalFederate]

@@ -18,6 +18,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from federates.cli_emulate import emulate_app
+
 app = typer.Typer(
     name="feederate",
     help="Closed-loop co-simulation of distribution feeders, distributed controllers and devices.",
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
+app.add_typer(emulate_app, name="emulate")
 
 
 class Where(StrEnum):
@@ -53,6 +56,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
+]
+Arm = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Let this device be commanded; can be given repeatedly."),
 ]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")]
 
@@ -115,6 +122,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
     ] = None,
+    arm: Arm = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -141,6 +149,7 @@ def run(
         join=join,
         listen=listen,
         only=names if only is not None else None,
+        arm=tuple(arm or ()),
         report=report,
     )
     run_command(order, as_json=as_json)
@@ -214,6 +223,78 @@ def schema() -> None:
     from federates.scenario import Scenario
 
     print_json(Scenario.model_json_schema())
+
+
+device_app = typer.Typer(
+    help="A device on the bench: check its file, scan, read, watch, write.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(device_app, name="device")
+DeviceFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="A device file, or the name of a shipped one.")
+]
+DeviceTarget = Annotated[
+    str, typer.Argument(metavar="URL_OR_FILE", help="HOST:PORT/UNIT, or a device file.")
+]
+Points = Annotated[
+    list[str] | None, typer.Argument(metavar="[POINT]...", help="Only these points.")
+]
+
+
+@device_app.command("check")
+def device_check(file: DeviceFile) -> None:
+    """Say what is wrong with a device file, line by line."""
+    from federates.cli_device import check
+
+    check(file)
+
+
+@device_app.command("scan")
+def device_scan(target: DeviceTarget) -> None:
+    """Show the SunSpec models that a device has."""
+    from federates.cli_device import scan_device
+
+    scan_device(target)
+
+
+@device_app.command("read")
+def device_read(target: DeviceTarget, points: Points = None, as_json: AsJson = False) -> None:
+    """Read a device once."""
+    from federates.cli_device import read
+
+    values = read(target, tuple(points or ()), as_json=as_json)
+    if values is not None:
+        print_json(values)
+
+
+@device_app.command("watch")
+def device_watch(
+    target: DeviceTarget,
+    points: Points = None,
+    period: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings.")] = 1.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Readings; default: endless.")] = None,
+) -> None:
+    """Read a device again and again, until Ctrl-C."""
+    from federates.cli_device import watch
+
+    watch(target, tuple(points or ()), period, count)
+
+
+@device_app.command("write")
+def device_write(
+    file: DeviceFile,
+    point: Annotated[str, typer.Argument(metavar="POINT")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="A number, or a name of the enum.")],
+    arm: Arm = None,
+    hold: Annotated[
+        float, typer.Option(min=0.0, help="Keep the value for this long, in seconds.")
+    ] = 0.0,
+) -> None:
+    """Write one point through the guard; the device must be armed by name."""
+    from federates.cli_device import write
+
+    write(file, point, value, tuple(arm or ()), hold)
 
 
 def _check_url(option: str, url: str | None) -> None:

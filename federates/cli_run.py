@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ class Order:
     join: str | None = None
     listen: str | None = None
     only: tuple[str, ...] | None = None
+    arm: tuple[str, ...] = ()
     report: bool = True
 
     def command(self) -> str:
@@ -48,6 +51,8 @@ class Order:
                 words += [f"--{option}", str(value)]
         if self.only is not None:
             words += ["--only", ",".join(self.only)]
+        for name in self.arm:
+            words += ["--arm", name]
         if self.placement != "thread":
             words += ["--placement", self.placement]
         return shlex.join(words)
@@ -77,6 +82,9 @@ def execute(order: Order, label: str | None = None) -> RunResult:
     from federates.scenario import load_scenario
 
     scenario = load_scenario(order.scenario, order.overrides, seed=order.seed)
+    # A run that is told to end does what Ctrl-C does: devices go to their safe state.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with progress_bar(label or scenario.name) as tell:
             result = run(
@@ -85,6 +93,7 @@ def execute(order: Order, label: str | None = None) -> RunResult:
                 placement=order.placement,
                 steps=order.steps,
                 reach=Reach(order.join, order.listen, order.only),
+                armed=order.arm,
                 on_progress=tell,
             )
     except (RunError, RunInterruptedError) as error:
@@ -132,6 +141,14 @@ def print_summary(result: RunResult, console: Console, *, has_report: bool) -> N
         f"[green]{summary['status']}[/green]: {summary['steps']} steps in "
         f"{summary['wall_s']:.1f} s, {summary['steps_per_s']:,.0f} steps/s\n"
     )
+    pace = summary.get("real_time")
+    if pace is not None:
+        late = ", ".join(f"{pace[f'lateness_{k}_ms']:.1f}" for k in ("p50", "p99", "max"))
+        console.print(
+            f"{pace['factor']:g} x real time; steps late by {late} ms (median, 99 %, most); "
+            f"{pace['overruns']} overruns\n",
+            soft_wrap=True,
+        )
     rows = [(metric_name(key), key, value) for key, value in summary["metrics"].items()]
     width = max((len(name) for name, _, _ in rows), default=0)
     for name, key, value in rows:

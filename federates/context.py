@@ -93,6 +93,8 @@ class FederateContext:
     site: GridSite
     n_steps: int
     """Number of steps this run will ask of the feeder."""
+    armed: tuple[str, ...] = ()
+    """Devices that the user armed by name on the command line."""
 
     @property
     def period_s(self) -> float:

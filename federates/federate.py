@@ -17,6 +17,7 @@ from federates.clock import Timing
 
 if TYPE_CHECKING:
     from federates.context import FederateContext
+    from federates.run_store import RunStore
 
 __all__ = ["Federate", "FloatArray", "Link", "Mail", "Port", "Step"]
 
@@ -36,6 +37,15 @@ class Federate(ABC):
     def __init__(self, context: FederateContext) -> None:
         self.name: str = context.name
         self.timing: Timing = context.timing
+
+    def start(self, store: RunStore) -> None:  # noqa: B027 - optional hook, most open nothing
+        """Open what a run needs and a check does not. Called once, before the first step.
+
+        Parameters
+        ----------
+        store : RunStore
+            The run's folder, for logs, and its list of events.
+        """
 
     @abstractmethod
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:

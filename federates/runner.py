@@ -45,6 +45,7 @@ def run(
     placement: Placement = "thread",
     steps: int | None = None,
     reach: Reach | None = None,
+    armed: tuple[str, ...] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a scenario.
@@ -61,6 +62,8 @@ def run(
         Stop after this many feeder steps.
     reach : Reach, optional
         For a federation that spans hosts.
+    armed : tuple of str
+        Devices that may be commanded, besides those that the run emulates itself.
     on_progress : callable, optional
         Called with (steps done, steps in all).
 
@@ -75,7 +78,7 @@ def run(
     """
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
-    assembly = Assembly(scenario, n_steps)
+    assembly = Assembly(scenario, n_steps, armed)
     federates = assembly.build_all()
     wirings = assembly.wire(federates)
     if placement == "single" and assembly.external:
@@ -127,15 +130,16 @@ def _run_here(
         f.name: Shell(f, wirings[f.name], store, scenario.seed, progress, row)
         for row, f in enumerate(ours)
     }
+    pacer = assembly.pacer(ours[0].timing) if ours else None
     if placement == "single":
         from federates.hosts.single import run_single
 
-        outcome = run_single(shells, assembly.horizon_ns, control)
+        outcome = run_single(shells, assembly.horizon_ns, control, pacer)
     else:
         from federates.hosts.thread import run_threads
 
         outcome = run_threads(
-            shells, externals, assembly.horizon_ns, control, scenario.base_dir, store.logs
+            shells, externals, assembly.horizon_ns, control, scenario.base_dir, store.logs, pacer
         )
     for name, shell in shells.items():
         try:
@@ -189,7 +193,7 @@ def _finish(
     failure = outcome.failure
     status = "failed" if failure else "interrupted" if outcome.interrupted else "finished"
     reason = f"{failure.federate}: {failure.reason}" if failure else None
-    summary = {
+    summary: dict[str, Any] = {
         "status": status,
         "reason": reason,
         "scenario": scenario.name,
@@ -200,6 +204,8 @@ def _finish(
         "seed": scenario.seed,
         "metrics": _metrics(outcome.summaries),
     }
+    if outcome.pacing is not None:
+        summary["real_time"] = outcome.pacing
     # A full disk must not hide the failure that it caused: the most important is written first.
     with contextlib.suppress(OSError):
         manifest.finish(status, reason)

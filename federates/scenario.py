@@ -53,6 +53,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
+class RealTime(Section):
+    """The wall clock's part in a run; without this section a run is as fast as it can be."""
+
+    factor: float = Field(1.0, gt=0, description="Simulated seconds per second of the wall clock.")
+    overrun: Literal["skip", "catch_up", "abort"] = Field(
+        "skip",
+        description="When a step comes after its deadline: give up the periods missed, run without "
+        "waiting until the schedule is met again, or fail.",
+    )
+
+
 class Time(Section):
     """When the run starts, how long it lasts and how fine it steps."""
 
@@ -61,6 +72,9 @@ class Time(Section):
     step_s: Period = Field(60.0, description="Period of the feeder federate.")
     step_timeout_s: float = Field(
         20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
+    )
+    real_time: RealTime | None = Field(
+        None, description="Pace the run by the wall clock; devices on a bench need it."
     )
 
 
@@ -141,6 +155,16 @@ class FederateSpec(Section):
     options: dict[str, Any] = Field({}, description="Passed to the controller or federate class.")
     inputs: dict[str, ExternalPort] = Field({}, description="External: topics it reads from us.")
     outputs: dict[str, ExternalPort] = Field({}, description="External: topics it publishes.")
+    devices: dict[str, str] = Field(
+        {},
+        description="Device: by name or glob of DERs, 'simulated', 'emulated', or a device file "
+        "(path, or name of a shipped one); later entries win.",
+    )
+    not_good: Literal["hold", "model", "fail"] = Field(
+        "hold",
+        description="Device: what the grid sees of a device whose values are not good: the last "
+        "good ones, those of its model, or the end of the run.",
+    )
     command: list[str] | None = Field(
         None, description="External: program to start; {broker}, {core}, {key} are filled in."
     )

@@ -84,6 +84,7 @@ class Shell:
         self._mail = Mail.empty()
         self._published = wiring.published
         self._recorder = Recorder(federate.name, federate.outputs, store)
+        self._store = store
 
     def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
         source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
@@ -106,6 +107,10 @@ class Shell:
                 into[target] = values if at is None else values[at]
 
         return read
+
+    def start(self) -> None:
+        """Let the federate open what it needs; before the first step."""
+        self.federate.start(self._store)
 
     def read(self, bus: Bus, now_ns: int) -> None:
         """Take in the values and the mail that are visible at `now_ns`."""

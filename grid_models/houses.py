@@ -272,9 +272,7 @@ class HouseFleet:
         self.hvac_kw: Array = np.zeros(self.n)
         self.base_kw: Array = np.zeros(self.n)
         self.tank_kw: Array = np.zeros(self.n)
-        half = 0.5 * p.band_k
-        self._cool_on_c, self._cool_off_c = p.cool_set_c + half, p.cool_set_c - half
-        self._heat_on_c, self._heat_off_c = p.heat_set_c - half, p.heat_set_c + half
+        self.retarget(p.heat_set_c, p.cool_set_c)
         self._cooling = np.zeros(self.n, dtype=bool)
         self._heating = np.zeros(self.n, dtype=bool)
         self._decay = _Decay(p.r_k_per_kw * p.c_kwh_per_k)
@@ -291,10 +289,24 @@ class HouseFleet:
                 expected=f"{n_tanks} house numbers from 0 to {self.n - 1}",
             )
 
+    @property
+    def heating(self) -> NDArray[np.bool_]:
+        """Which units are switched to heating, shape (n,)."""
+        return self._heating
+
+    def retarget(self, heat_set_c: Array, cool_set_c: Array) -> None:
+        """Change the set points, each of shape (n,); the bands round them keep their width.
+
+        A set point of inf (cooling) or -inf (heating) switches that use off.
+        """
+        half = 0.5 * self.parameters.band_k
+        self._cool_on_c, self._cool_off_c = cool_set_c + half, cool_set_c - half
+        self._heat_on_c, self._heat_off_c = heat_set_c - half, heat_set_c + half
+
     def step(
         self,
         dt_s: float,
-        temp_out_c: float,
+        temp_out_c: float | Array,
         load_pu: float | Array = 1.0,
         limit_kw: Array | None = None,
         group: NDArray[np.intp] | None = None,
@@ -305,8 +317,8 @@ class HouseFleet:
         ----------
         dt_s : float
             Length of the step, s.
-        temp_out_c : float
-            Outdoor temperature over the step.
+        temp_out_c : float or ndarray
+            Outdoor temperature over the step; scalar or shape (n,).
         load_pu : float or ndarray
             Multiple of `base_kw`; scalar or shape (n,).
         limit_kw : ndarray, optional

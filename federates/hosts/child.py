@@ -21,6 +21,7 @@ from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Core, Endpoint, HelicsBus
 from federates.hosts.outcome import Control, Failure
 from federates.hosts.process import Job
+from federates.pacing import Pacer
 from federates.progress import Progress
 from federates.run_store import RunStore
 from federates.shell import Shell
@@ -72,6 +73,7 @@ def main() -> int:
     threading.Thread(target=_listen, args=(stdin, starts, control), daemon=True).start()
     shell: Shell | None = None
     stepping_s = 0.0
+    pacer: Pacer | None = None
     try:
         federate = job.assembly.build(job.name)
         assert isinstance(federate, Federate)
@@ -83,7 +85,8 @@ def main() -> int:
             endpoint = Endpoint(start["core_type"], start["address"], start["key"])
             core = Core(endpoint, 1)
             bus = HelicsBus(core, federate, job.wiring, job.topics)
-            stepping_s = drive(shell, bus, job.assembly.horizon_ns, control)
+            pacer = job.assembly.pacer(federate.timing) if job.paced else None
+            stepping_s = drive(shell, bus, job.assembly.horizon_ns, control, pacer)
             core.close()
     except BaseException as error:
         control.fail(Failure.of(job.name, error))
@@ -93,7 +96,8 @@ def main() -> int:
         line.tell(failed=failure.reason, federate=failure.federate, traceback=failure.traceback)
         return 3
     assert shell is not None
-    line.tell(done=shell.summary(), stepping_s=stepping_s)
+    pacing = pacer.summary() if pacer is not None else None
+    line.tell(done=shell.summary(), stepping_s=stepping_s, pacing=pacing)
     return 0
 
 

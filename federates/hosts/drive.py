@@ -6,11 +6,17 @@ import time
 
 from federates.hosts.helics_bus import HelicsBus
 from federates.hosts.outcome import BusLostError, Control, Failure
+from federates.pacing import Pacer
 from federates.shell import Shell
 
 
-def drive(shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control) -> float:
+def drive(
+    shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control, pacer: Pacer | None = None
+) -> float:
     """Run all steps before `horizon_ns`; return the wall time they took.
+
+    With a pacer each step waits for the wall clock, and the federates that read from this one wait
+    with it.
 
     However it ends, the federation is left: with a global error when this federate failed, so that
     the others stop at once, and with a normal disconnect otherwise. The first failure of the run
@@ -20,11 +26,14 @@ def drive(shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control) -> fl
     timing = shell.federate.timing
     began = time.perf_counter()
     try:
+        shell.start()
         bus.enter()
         began = time.perf_counter()
         for k in range(timing.steps_before(horizon_ns)):
             now_ns = timing.offset_ns + k * timing.period_ns
             bus.advance(now_ns)
+            if pacer is not None:
+                pacer.wait(now_ns, control.stop)
             if control.stop.is_set():
                 break
             shell.read(bus, now_ns)

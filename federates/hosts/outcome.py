@@ -44,6 +44,8 @@ class Outcome:
     summaries: dict[str, dict[str, float]] = field(default_factory=dict)
     stepping_s: float = 0.0
     """Wall time from the first step to the last, without set-up."""
+    pacing: dict[str, float | str] | None = None
+    """Lateness of a run in real time."""
 
 
 class Control:

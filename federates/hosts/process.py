@@ -53,6 +53,8 @@ class Job:
     row: int
     rows: int
     topics: dict[tuple[str, str], str]
+    paced: bool = False
+    """Whether this federate waits for the wall clock, and so holds back all others."""
 
 
 @dataclass
@@ -130,7 +132,15 @@ def run_processes(
             child = _spawn(name, "federates.hosts.child", store)
             children.append(child)
             job = Job(
-                assembly, name, wirings[name], store.folder, heartbeat, row, len(here), topics
+                assembly,
+                name,
+                wirings[name],
+                store.folder,
+                heartbeat,
+                row,
+                len(here),
+                topics,
+                paced=name == names[0],
             )
             _send_job(child, job)
         members = children[-len(here) :] if here else []
@@ -254,6 +264,7 @@ def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> No
                 child.done = True
                 outcome.summaries[child.name] = message["done"]
                 outcome.stepping_s = max(outcome.stepping_s, message["stepping_s"])
+                outcome.pacing = message.get("pacing") or outcome.pacing
 
 
 def _look_for_trouble(

@@ -17,6 +17,7 @@ from controllers.mail import FloatArray
 from federates.clock import Timing
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.links import Bundle
+from federates.pacing import Pacer
 from federates.shell import Shell
 
 
@@ -57,8 +58,10 @@ class MemoryBus:
         return mail
 
 
-def run_single(shells: Mapping[str, Shell], horizon_ns: int, control: Control) -> Outcome:
-    """Step all shells in time order until `horizon_ns`."""
+def run_single(
+    shells: Mapping[str, Shell], horizon_ns: int, control: Control, pacer: Pacer | None = None
+) -> Outcome:
+    """Step all shells in time order until `horizon_ns`; a pacer holds back the first one."""
     values: dict[tuple[str, str], FloatArray | None] = {}
     mail: dict[str, list[Bundle]] = {name: [] for name in shells}
     members = [
@@ -71,7 +74,13 @@ def run_single(shells: Mapping[str, Shell], horizon_ns: int, control: Control) -
     began = time.perf_counter()
     current = names[0]
     try:
+        for name, shell in shells.items():
+            current = name
+            shell.start()
         for now_ns, due in _instants([timing for timing, _, _ in members], horizon_ns):
+            if pacer is not None and due[0] == 0:
+                current = names[0]
+                pacer.wait(now_ns, control.stop)
             if control.stop.is_set():
                 break
             for i in due:
@@ -90,6 +99,7 @@ def run_single(shells: Mapping[str, Shell], horizon_ns: int, control: Control) -
         watchdog.close()
     outcome.stepping_s = time.perf_counter() - began
     outcome.failure = control.failure
+    outcome.pacing = pacer.summary() if pacer is not None else None
     return outcome
 
 

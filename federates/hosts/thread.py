@@ -15,6 +15,7 @@ from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Broker, Core, HelicsBus
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.kinds.external import ExternalFederate
+from federates.pacing import Pacer
 from federates.shell import Shell
 
 _RELEASE_S = 3.0
@@ -27,8 +28,12 @@ def run_threads(
     control: Control,
     base_dir: Path,
     log_dir: Path,
+    pacer: Pacer | None = None,
 ) -> Outcome:
-    """Run all shells on HELICS, each in a thread; models are loaded before this is called."""
+    """Run all shells on HELICS, each in a thread; models are loaded before this is called.
+
+    A pacer holds back the first shell.
+    """
     core_type = external.NETWORK_CORE if externals else "inproc"
     # Programs that are not ours may not know how to show a key, so they get a keyless broker.
     key = "" if externals else uuid.uuid4().hex
@@ -48,23 +53,27 @@ def run_threads(
                 HelicsBus(core, shell.federate, shell.wiring, topics),
                 horizon_ns,
                 control,
+                pacer if i == 0 else None,
             )
-            for shell in shells.values()
+            for i, shell in enumerate(shells.values())
         ]
         for worker in workers:
             worker.start()
         _watch(workers, control, broker, outcome, programs)
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
+    outcome.pacing = pacer.summary() if pacer is not None else None
     return outcome
 
 
 class _Worker(threading.Thread):
-    def __init__(self, shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control) -> None:
+    def __init__(
+        self, shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control, pacer: Pacer | None
+    ) -> None:
         # A daemon, because a step that hangs cannot be ended from outside.
         super().__init__(name=shell.federate.name, daemon=True)
         self.stepping_s = 0.0
-        self._job = (shell, bus, horizon_ns, control)
+        self._job = (shell, bus, horizon_ns, control, pacer)
 
     def run(self) -> None:
         self.stepping_s = drive(*self._job)

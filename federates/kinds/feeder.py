@@ -8,6 +8,7 @@ import numpy as np
 
 from federates.context import FederateContext
 from federates.federate import Federate, FloatArray, Mail, Port, Step
+from federates.scenario import Connection
 from grid_models.ders import DerFleet
 from grid_models.errors import PowerFlowError
 from grid_models.load_diversity import LoadDiversity
@@ -19,9 +20,11 @@ SOURCE = ("source",)
 class FeederFederate(Federate):
     """Solves the feeder once per step with the set-points that were published before it.
 
-    Inputs (both optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
-    positive. Outputs: ``v_pu`` per node; ``p_kw``, ``q_kvar`` per DER as applied (after ratings
-    and headroom); ``import_kw``, ``import_kvar``, ``losses_kw`` of the feeder.
+    Inputs (all optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
+    positive; ``p_meas_kw`` and ``q_meas_kvar``, which where they are not NaN stand for the model of
+    the DER: what a device injects is measured, not computed. Outputs: ``v_pu`` per node; ``p_kw``,
+    ``q_kvar`` per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
+    ``import_kvar``, ``losses_kw`` of the feeder.
     """
 
     def __init__(self, context: FederateContext) -> None:
@@ -49,10 +52,16 @@ class FeederFederate(Federate):
         times = time.start_s + np.arange(context.n_steps) * time.step_s
         self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
         self._k = 0
+        targets = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        self._measures = not targets.isdisjoint(
+            f"{self.name}.{port}" for port in ("p_meas_kw", "q_meas_kvar")
+        )
         der_names = tuple(der.name for der in ders)
         self.inputs = (
             Port("q_set_kvar", "kvar", der_names, required=False),
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
+            Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
+            Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
         )
         self.outputs = (
             Port("v_pu", "pu", self._circuit.node_labels, initial=1.0),
@@ -82,6 +91,10 @@ class FeederFederate(Federate):
             inputs["q_set_kvar"],
             load_pu=day["load_pu"][k],
         )
+        if self._measures:
+            measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
+            p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
+            q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
         circuit.set_ders(p_kw, q_kvar)
         try:
             circuit.solve()

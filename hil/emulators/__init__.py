@@ -1,0 +1,1 @@
+"""Emulated devices: physics without sockets, registers, and the process that serves them."""

@@ -1,0 +1,215 @@
+"""The process that serves emulated devices: sockets, clock, side channel, end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from hil.emulators.grid_channel import GridChannel, advance
+from hil.emulators.plant import Plant
+from hil.servers.errors import ServerError
+from hil.servers.faults import Faults, FaultyBank
+from hil.servers.pdu import Bank
+from hil.servers.tcp import ModbusTcpServer
+
+#: Longest stretch the wall clock may have jumped; a machine that slept does not simulate the night.
+_MAX_LAG_S = 60.0
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """Where and how devices are served.
+
+    Attributes
+    ----------
+    host : str
+    port : int
+        Of the first device; 0: the system chooses each.
+    unit : int
+        Of the first device.
+    one_port : bool
+        True: all devices behind one port with ascending unit ids; False: one port each.
+    tls : ssl.SSLContext, optional
+    fault : str
+        See `hil.servers.faults`.
+    grid_port : int, optional
+        Port of the side channel; 0: the system chooses; None: no side channel.
+    by_grid : bool
+        True: time passes as the side channel says; False: with the wall clock.
+    speed : float
+        Seconds of the devices per second of the wall clock.
+    step_s : float
+        Step of the physics, s of the devices; by the wall clock also its pace.
+    leash : bool
+        End when standard input closes, so that no emulator outlives who started it.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    unit: int = 1
+    one_port: bool = False
+    tls: ssl.SSLContext | None = None
+    fault: str = "none"
+    grid_port: int | None = None
+    by_grid: bool = False
+    speed: float = 1.0
+    step_s: float = 0.1
+    leash: bool = False
+
+
+@dataclass
+class EmulatorHost:
+    """Serves one plant.
+
+    Parameters
+    ----------
+    plant : Plant
+    names : sequence of str
+        One per device.
+    options : HostOptions
+    say : callable
+        Takes each line when everything listens.
+    """
+
+    plant: Plant
+    names: Sequence[str]
+    options: HostOptions = field(default_factory=HostOptions)
+    say: Callable[[str], None] = lambda line: print(line, flush=True)
+
+    def __post_init__(self) -> None:
+        options, banks = self.options, self.plant.banks
+        self.faults = [Faults.parse(options.fault) for _ in banks]
+        faulty: list[Bank] = [
+            FaultyBank(bank, faults) for bank, faults in zip(banks, self.faults, strict=True)
+        ]
+        self._check_room(len(banks))
+        if options.one_port:
+            # The server's own faults (silence, lateness) are those of the first device.
+            units = {options.unit + i: bank for i, bank in enumerate(faulty)}
+            self.servers = [self._server(units, options.port, self.faults[0])]
+            self.faults = [self.faults[0]] * len(banks)
+            for bank in faulty:
+                bank.faults = self.faults[0]  # type: ignore[attr-defined]
+        else:
+            ports = [options.port + i if options.port else 0 for i in range(len(banks))]
+            self.servers = [
+                self._server({options.unit: bank}, port, faults)
+                for bank, port, faults in zip(faulty, ports, self.faults, strict=True)
+            ]
+        step_s = options.step_s if options.by_grid else float("inf")
+        self.channel = GridChannel(
+            self.plant,
+            self.faults,
+            by_grid=options.by_grid,
+            step_s=step_s,
+            to_present=self._catch_up,
+        )
+        self.stopped = asyncio.Event()
+        self._last_s = time.monotonic()
+
+    def _check_room(self, n: int) -> None:
+        options = self.options
+        last_unit = options.unit + (n - 1 if options.one_port else 0)
+        last_port = options.port + (0 if options.one_port or not options.port else n - 1)
+        if not 0 <= options.unit <= last_unit <= 247 or last_port > 65535:
+            raise ServerError(
+                f"no room for {n} devices from port {options.port}, unit {options.unit}",
+                where="emulator",
+                expected="unit ids up to 247 and ports up to 65535",
+            )
+
+    def _server(self, units: dict[int, Bank], port: int, faults: Faults) -> ModbusTcpServer:
+        return ModbusTcpServer(units, self.options.host, port, tls=self.options.tls, faults=faults)
+
+    async def start(self) -> None:
+        """Listen on every port, then say so."""
+        for server in self.servers:
+            await server.start()
+        if self.options.grid_port is not None:
+            await self.channel.start(self.options.host, self.options.grid_port)
+        kind = " (tls)" if self.options.tls else ""
+        for i, name in enumerate(self.names):
+            server = self.servers[0 if self.options.one_port else i]
+            unit = self.options.unit + (i if self.options.one_port else 0)
+            self.say(f"listening: {name} {server.host}:{server.port} unit {unit}{kind}")
+        if self.options.grid_port is not None:
+            self.say(f"listening: grid {self.options.host}:{self.channel.port}")
+
+    async def close(self) -> None:
+        """Stop serving."""
+        await self.channel.close()
+        for server in self.servers:
+            await server.close()
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM, SIGINT, the end of the leash, or `stopped`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopped.set)
+        if self.options.leash:
+            loop.add_reader(sys.stdin.fileno(), self._tug)
+        await self.run()
+
+    async def run(self) -> None:
+        """Serve until `stopped`."""
+        await self.start()
+        # What was built so far stays; collecting it again would only delay answers.
+        gc.freeze()
+        clock = asyncio.create_task(self._tick())
+        end = asyncio.create_task(self.stopped.wait())
+        try:
+            # The clock ends by a defect only; then the devices must not go on with frozen physics.
+            await asyncio.wait((clock, end), return_when=asyncio.FIRST_COMPLETED)
+            if clock.done():
+                clock.result()
+        finally:
+            for task in (clock, end):
+                task.cancel()
+            await asyncio.gather(clock, end, return_exceptions=True)
+            await self.close()
+
+    def _tug(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self.stopped.set()
+
+    async def _tick(self) -> None:
+        """Advance with the wall clock; apply drift."""
+        options = self.options
+        pace_s = options.step_s / options.speed if not options.by_grid else 0.1
+        due_s = self._last_s = time.monotonic()
+        while True:
+            due_s = max(due_s + pace_s, time.monotonic())
+            await asyncio.sleep(due_s - time.monotonic())
+            self.plant.set_reading_factors([f.reading_factor for f in self.faults])
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Bring the plant to the present, where the wall clock rules."""
+        now_s = time.monotonic()
+        if not self.options.by_grid:
+            lag_s = min((now_s - self._last_s) * self.options.speed, _MAX_LAG_S)
+            advance(self.plant, lag_s, float("inf"))
+        self._last_s = now_s
+
+
+def serve(plant: Plant, names: Sequence[str], options: HostOptions) -> None:
+    """Serve a plant in this process until it is told to stop.
+
+    Raises
+    ------
+    ServerError
+        An address cannot be used, or there is no room for so many devices.
+    """
+
+    async def main() -> None:
+        await EmulatorHost(plant, names, replace(options)).serve()
+
+    asyncio.run(main())

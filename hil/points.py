@@ -1,0 +1,150 @@
+"""Points of a device: what the device file says of one value, and what is known of it now.
+
+A point is one value in a device: registers, type, scale, unit, and for a point that may be written
+the limits that its owner declared. Values are always in the point's engineering unit:
+``value = raw * scale + offset`` (SunSpec points: ``raw * 10**sf * scale + offset``).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Table = Literal["coil", "discrete", "input", "holding"]
+RawType = Literal[
+    "bool",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float32",
+    "float64",
+    "string",
+]
+Access = Literal["r", "rw", "guard"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Value = int | float | str | bool
+
+
+class Quality(IntEnum):
+    """How far a value can be trusted."""
+
+    GOOD = 0
+    """Read, checked, and not older than the device file allows."""
+    STALE = 1
+    """Was good, but the last reads did not come; `Reading.value` is the last good value."""
+    BAD = 2
+    """Never read, refused, wrongly answered, not implemented, implausible, or far too old."""
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Reading(NamedTuple):
+    """One value with its quality.
+
+    Parameters
+    ----------
+    value : float
+        Last good value in the point's unit; nan where there never was one.
+    quality : Quality
+        good, stale or bad at the moment of asking.
+    age_s : float
+        Seconds since the last good value was received; inf where there never was one.
+    """
+
+    value: float
+    quality: Quality
+    age_s: float
+
+
+class Section(BaseModel):
+    """A part of a device file: unknown keys are errors, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class ReadBack(Section):
+    """How a write is verified."""
+
+    point: str | None = Field(None, description="point to read; by default the written one")
+    tolerance: Finite = Field(0.0, ge=0, description="largest difference in the point's unit")
+    delay_s: Finite = Field(0.0, ge=0, le=60, description="wait before reading, in seconds")
+
+
+class GuardWrite(Section):
+    """A fixed value that the guard writes to a point of access 'guard'."""
+
+    point: str
+    value: Finite
+
+
+class Reversion(Section):
+    """A timer in the device that ends a set-point by itself; written before the set-point."""
+
+    point: str = Field(description="timer point, access 'guard'")
+    seconds: Positive = Field(description="value written to the timer, in seconds")
+    refresh_s: Positive | None = Field(
+        None, description="write timer and set-point again after this long; default seconds / 2"
+    )
+    before: list[GuardWrite] = Field(
+        default_factory=list, description="values the device reverts to, written before the timer"
+    )
+
+
+class PointSpec(Section):
+    """One point of a device file.
+
+    Either `table`, `address` and `type` say where it is, or `sunspec` names a point of a SunSpec
+    model (``704.WMaxLimPct``, ``705.Crv[1].Pt[2].V``; instances and indices count from 1).
+    """
+
+    table: Table | None = Field(None, description="Modbus table")
+    address: int | None = Field(
+        None, ge=0, le=65535, description="zero-based address on the wire (manuals often say +1)"
+    )
+    type: RawType | None = Field(None, description="type in the registers")
+    length: int = Field(1, ge=1, le=125, description="registers of a string")
+    word_order: Literal["big", "little"] = Field("big", description="order of the 16-bit words")
+    sunspec: str | None = Field(None, description="MODEL.POINT of a SunSpec model")
+    scale: Finite = Field(1.0, description="value = raw * scale + offset")
+    offset: Finite = Field(0.0, description="value = raw * scale + offset")
+    unit: str = Field("", description="unit of the value, after scale and offset")
+    description: str = ""
+    access: Access = Field(
+        "r", description="r: read; rw: may be commanded; guard: only the guard itself writes it"
+    )
+    enum: dict[str, int] | None = Field(None, description="names of the values")
+    not_implemented: int | None = Field(None, description="raw value that means: not there")
+    plausible: tuple[Finite, Finite] | None = Field(
+        None, description="lowest and highest believable reading; outside it the quality is bad"
+    )
+    poll_s: Positive | None = Field(None, description="poll period; default that of the device")
+    min: Finite | None = Field(None, description="lowest value that may be written")
+    max: Finite | None = Field(None, description="highest value that may be written")
+    max_step: Positive | None = Field(None, description="largest change of one write")
+    max_rate: Positive | None = Field(None, description="largest change per second")
+    on_limit: Literal["clamp", "refuse"] = Field(
+        "clamp", description="what happens to a value outside the limits"
+    )
+    safe_value: Finite | None = Field(None, description="value in the safe state")
+    readback: ReadBack | None = Field(
+        None, description="how a write is verified; by default the same registers, exactly"
+    )
+    reversion: Reversion | None = None
+    enable: list[GuardWrite] = Field(
+        default_factory=list, description="written after the set-point, before the read-back"
+    )
+    write_function: Literal[5, 6, 15, 16] | None = Field(
+        None, description="Modbus function; default 6 for one register, 16 for more and SunSpec"
+    )
+
+    @property
+    def writable(self) -> bool:
+        """Return True where a command may change the point."""
+        return self.access == "rw"

@@ -1,0 +1,185 @@
+"""The agent: registers, sensor, relay and watchdog in one loop.
+
+Fails to off: without a fresh temperature, without a valid set-point, at any exit, the relays are
+open. The Modbus side is guarded by the heartbeat of the register map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from grid_models.errors import FeederateError
+from hil.rpi.relay import Relays
+from hil.rpi.relay_control import RelayControl, Timing, Use
+from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
+from hil.rpi.service import notify
+from hil.servers.security import server_context
+from hil.servers.tcp import ModbusTcpServer
+from hil.servers.thermostat import Thermostat
+
+#: Of control, of the sensor and of the sign of life to systemd.
+PERIOD_S = 1.0
+
+
+class Sensor(Protocol):
+    """Where the temperature comes from."""
+
+    def read_c(self) -> float | None:
+        """Return the temperature, deg C, or None; may block."""
+        ...
+
+
+class Actuator(Protocol):
+    """What is switched."""
+
+    def apply(self, use: Use) -> Use:
+        """Switch; return what really runs."""
+        ...
+
+    def close(self) -> None:
+        """Switch off and let go."""
+        ...
+
+
+@dataclass
+class Agent:
+    """One thermostat on hardware.
+
+    Parameters
+    ----------
+    sensor : Sensor
+    relays : Actuator
+    timing : Timing
+    power_w : float
+        What the unit draws while it runs, for the register; there is no meter.
+    stale_s : float
+        Age of the temperature beyond which the relays open.
+    now : callable
+        Monotonic clock, s.
+    """
+
+    sensor: Sensor
+    relays: Actuator
+    timing: Timing = field(default_factory=Timing)
+    power_w: float = 0.0
+    stale_s: float = 30.0
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.thermostat = Thermostat(gap_k=self.timing.band_k)
+        self.control = RelayControl(self.timing, self.now())
+        self.fresh = FreshTemperature(self.now, self.stale_s)
+        self._last_s = self.now()
+        self._energy_wh = 0.0
+        self._using = Use.none
+
+    def step(self) -> Use:
+        """Decide and switch once; return what runs."""
+        now_s = self.now()
+        dt_s, self._last_s = now_s - self._last_s, now_s
+        if self._using is not Use.none:
+            self._energy_wh += self.power_w * dt_s / 3600.0
+        self.thermostat.advance(dt_s)
+        temp_c = self.fresh.temp_c
+        use = self.control.step(now_s, temp_c, self.thermostat.targets)
+        self._using = self.relays.apply(use)
+        self.thermostat.measured(
+            temp_c,
+            cooling=self._using is Use.cooling,
+            heating=self._using is Use.heating,
+            power_w=self.power_w if self._using is not Use.none else 0.0,
+        )
+        self.thermostat.waiting(self.control.waiting)
+        self.thermostat.bank.values["energy_wh"] = self._energy_wh
+        return self._using
+
+    async def run(self, server: ModbusTcpServer, stop: asyncio.Event) -> None:
+        """Serve and control until `stop`; the relays are open afterwards, whatever happens."""
+        reader = threading.Thread(target=self._read_forever, args=(stop,), daemon=True)
+        try:
+            await server.start()
+            print(f"listening: thermostat {server.host}:{server.port} unit 1", flush=True)
+            reader.start()
+            notify("READY=1")
+            while not stop.is_set():
+                self.step()
+                notify("WATCHDOG=1")  # only after a whole pass
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), PERIOD_S)
+        finally:
+            self.relays.close()
+            notify("STOPPING=1")
+            stop.set()
+            await server.close()
+
+    def _read_forever(self, stop: asyncio.Event) -> None:
+        """Read the sensor in a thread: a reading takes 0.75 s, and may hang in the kernel."""
+        while not stop.is_set():
+            self.fresh.take(self.sensor.read_c())
+            time.sleep(PERIOD_S)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="feederate-thermostat",
+        description="Thermostat on a Raspberry Pi: Modbus/TCP registers, relays, 1-wire sensor.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=1502)
+    parser.add_argument("--tls", metavar="CERTDIR", help="ca.pem, server.pem and server.key")
+    parser.add_argument("--cool-pin", type=int, help="BCM number of the cooling relay")
+    parser.add_argument("--heat-pin", type=int, help="BCM number of the heating relay")
+    parser.add_argument("--active-low", action="store_true", help="relays close at 0 V")
+    parser.add_argument("--sensor", default=DEFAULT_PATTERN, help="path of w1_slave; may hold *")
+    parser.add_argument("--stale", type=float, default=30.0, help="s without a temperature")
+    parser.add_argument("--band", type=float, default=1.0, help="width of the band, K")
+    parser.add_argument("--least-on", type=float, default=60.0, help="s")
+    parser.add_argument("--least-off", type=float, default=180.0, help="s")
+    parser.add_argument(
+        "--power", type=float, default=0.0, help="W while it runs, for the register"
+    )
+    parser.add_argument("--off", action="store_true", help="open the relays and leave")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent; return the exit code: 0 fine, 2 wrong input."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.cool_pin is None and given.heat_pin is None:
+        parser.error("give --cool-pin, --heat-pin or both")
+    if given.cool_pin == given.heat_pin:
+        parser.error("--cool-pin and --heat-pin are the same")
+    if not (given.band >= 0.5 and min(given.least_on, given.least_off, given.stale) >= 0.0):
+        parser.error("--band is at least 0.5 K; times are not negative")
+    try:
+        tls = server_context(given.tls) if given.tls else None
+        relays = Relays(given.cool_pin, given.heat_pin, active_high=not given.active_low)
+        if given.off:
+            relays.close()
+            return 0
+        timing = Timing(given.band, given.least_on, given.least_off)
+        agent = Agent(W1Sensor(given.sensor), relays, timing, given.power, given.stale)
+        server = ModbusTcpServer({1: agent.thermostat.bank}, given.host, given.port, tls=tls)
+        asyncio.run(_run(agent, server))
+    except FeederateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _run(agent: Agent, server: ModbusTcpServer) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await agent.run(server, stop)

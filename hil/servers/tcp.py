@@ -1,0 +1,251 @@
+"""Modbus/TCP server on asyncio: many units, pipelined requests, hostile and slow clients.
+
+Framing follows "MODBUS Messaging on TCP/IP Implementation Guide V1.0b" (2006): a header of
+transaction id, protocol id 0, length and unit id. A header that cannot be right ends the
+connection, because the next frame's start is then unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hil.servers.errors import ServerError
+from hil.servers.faults import FaultMode, Faults, distort
+from hil.servers.pdu import Bank, Refusal, answer, refusal
+from hil.servers.security import RolePolicy
+from hil.tls import peer_role
+
+_HEADER = struct.Struct(">HHHB")
+_MAX_LENGTH = 254  # unit id and a PDU of at most 253 bytes
+#: Bytes kept of a client that pipelines faster than it reads the answers.
+_MAX_WAITING = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may cost.
+
+    Attributes
+    ----------
+    connections : int
+        At once; one more ends the connection that was silent for longest.
+    frame_s : float
+        Time to finish a frame that was begun.
+    unread_s : float
+        Time a client may leave its answers unread.
+    """
+
+    connections: int = 64
+    frame_s: float = 5.0
+    unread_s: float = 10.0
+
+
+@dataclass
+class Counters:
+    """What the server has seen, for tests and for the people who watch it."""
+
+    connections: int = 0
+    requests: int = 0
+    refused: int = 0
+    malformed: int = 0
+    evicted: int = 0
+
+
+@dataclass
+class ModbusTcpServer:
+    """One listening socket with the units behind it.
+
+    Parameters
+    ----------
+    units : mapping of int to Bank
+        By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
+    host, port : str, int
+        Address; port 0 takes a free one.
+    tls : ssl.SSLContext, optional
+        See `hil.servers.security.server_context`.
+    roles : RolePolicy, optional
+        Who may read and write, with TLS only.
+    faults : Faults, optional
+        Faults on request.
+    """
+
+    units: Mapping[int, Bank]
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: ssl.SSLContext | None = None
+    roles: RolePolicy = field(default_factory=RolePolicy)
+    faults: Faults = field(default_factory=Faults)
+    limits: Limits = field(default_factory=Limits)
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        wrong = [unit for unit in self.units if not 0 <= unit <= 255]
+        if wrong or not self.units:
+            raise ServerError(
+                f"unit ids {wrong}", where="Modbus server", expected="at least one of 0 to 255"
+            )
+        self.clients: dict[_Client, None] = {}  # ordered by last activity
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; `port` is the real one afterwards.
+
+        Raises
+        ------
+        ServerError
+            The address is in use or not ours.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: _Client(self), self.host, self.port, ssl=self.tls
+            )
+        except (OSError, OverflowError) as error:
+            raise ServerError(
+                f"cannot listen: {error}",
+                where=f"{self.host}:{self.port}",
+                expected="a free port of this machine",
+            ) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Stop listening and end all connections."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        if self._server is not None:
+            self._server.close()
+            for client in list(self.clients):
+                client.transport.abort()
+            await self._server.wait_closed()
+
+    async def _sweep(self) -> None:
+        """End the connections of clients that drip or do not read."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(self.limits.frame_s, self.limits.unread_s, 1.0) / 2)
+            now = loop.time()
+            for client in list(self.clients):
+                if client.overdue(now):
+                    self.counters.evicted += 1
+                    client.transport.abort()
+
+    def admit(self, client: _Client) -> None:
+        """Count a connection in, and the one that was silent for longest out."""
+        self.counters.connections += 1
+        self.clients[client] = None
+        if len(self.clients) > self.limits.connections:
+            oldest = next(iter(self.clients))
+            del self.clients[oldest]
+            self.counters.evicted += 1
+            oldest.transport.abort()
+
+
+class _Client(asyncio.Protocol):
+    """One connection."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: ModbusTcpServer) -> None:
+        self.server = server
+        self.buffer = bytearray()
+        self.may_read = self.may_write = True
+        self._begun_s: float | None = None
+        self._paused_s: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.set_write_buffer_limits(high=_MAX_WAITING)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            role = peer_role(tls)
+            self.may_read = self.server.roles.may_read(role)
+            self.may_write = self.server.roles.may_write(role)
+        self.server.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.clients.pop(self, None)
+        self.buffer.clear()
+
+    def pause_writing(self) -> None:
+        # The client does not read its answers: take no more requests from it.
+        self._paused_s = self._loop.time()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused_s = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def overdue(self, now_s: float) -> bool:
+        limits = self.server.limits
+        begun = self._begun_s is not None and now_s - self._begun_s > limits.frame_s
+        unread = self._paused_s is not None and now_s - self._paused_s > limits.unread_s
+        return begun or unread
+
+    def data_received(self, data: bytes) -> None:
+        server = self.server
+        if self in server.clients:  # to the end: the most recent
+            del server.clients[self]
+            server.clients[self] = None
+        self.buffer += data
+        while len(self.buffer) >= _HEADER.size and not self.transport.is_closing():
+            transaction, protocol, length, unit = _HEADER.unpack_from(self.buffer)
+            if protocol != 0 or not 2 <= length <= _MAX_LENGTH:
+                server.counters.malformed += 1
+                self.buffer.clear()
+                self.transport.close()
+                return
+            if len(self.buffer) < 6 + length:
+                break
+            pdu = bytes(self.buffer[_HEADER.size : 6 + length])
+            del self.buffer[: 6 + length]
+            self._serve(transaction, unit, pdu)
+        self._begun_s = self._loop.time() if self.buffer else None
+
+    def _serve(self, transaction: int, unit: int, pdu: bytes) -> None:
+        server = self.server
+        server.counters.requests += 1
+        mode = server.faults.active
+        if mode is FaultMode.silent:
+            return
+        if mode is FaultMode.reset:
+            self._reset()
+            return
+        bank = server.units.get(unit)
+        if bank is None:
+            response = refusal(pdu[0], Refusal.gateway_no_response)
+        else:
+            response = answer(pdu, bank, may_read=self.may_read, may_write=self.may_write)
+        server.counters.refused += response[0] >= 0x80
+        response = distort(mode, response)
+        frame = _HEADER.pack(transaction, 0, len(response) + 1, unit) + response
+        if mode is FaultMode.late:
+            self._loop.call_later(server.faults.value, self._send, frame)
+        else:
+            self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(frame)
+
+    def _reset(self) -> None:
+        """End the connection with a RST instead of a FIN."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
