@@ -259,7 +259,7 @@ Calcvoltagebases
 
 
 def portable_scenarios() -> list[str]:
-    """Return the scenarios that place everything by rule; a device named singly is of one feeder."""
+    """Return the scenarios that place all by rule; a device named singly is of one feeder."""
     named = (
         name
         for name in shipped_scenarios()
