@@ -28,9 +28,11 @@ from grid_models.feeder import Der
 KINDS: Mapping[str, str] = {
     "feeder": "OpenDSS power flow of the grid with its loads, DERs and day",
     "controller": "a distributed controller, in one federate or split over several",
+    "circuit": "circuit dynamics of lines and buses at milliseconds",
     "external": "any HELICS program that is not ours, by its topic names",
 }
 
+_PLANTS = ("feeder", "circuit")
 _INVERTERS = ("pv", "battery", "inverter")
 
 
@@ -114,7 +116,7 @@ class Assembly:
         period = to_ns(spec.period_s) if spec.period_s is not None else self.scenario.step_ns
         if spec.offset_s is not None:
             return Timing(period, to_ns(spec.offset_s))
-        return Timing(period, 0 if spec.kind == "feeder" else self.scenario.step_ns // 2)
+        return Timing(period, 0 if spec.kind in _PLANTS else self.scenario.step_ns // 2)
 
     def build(self, name: str) -> Federate | ExternalFederate:
         """Build one federate (loads its models; may take a second)."""
@@ -129,6 +131,10 @@ class Assembly:
                 from federates.kinds.feeder import FeederFederate
 
                 return FeederFederate(context)
+            if spec.kind == "circuit":
+                from federates.kinds.fast_plant import FastPlantFederate
+
+                return FastPlantFederate(context, **spec.options)
             if spec.kind == "controller":
                 cls, site = self._controller(instance.group, spec)
                 return ControllerFederate(context, cls, site, instance.agents, spec.options)

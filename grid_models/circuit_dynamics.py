@@ -105,6 +105,14 @@ class Circuit:
             names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
         return tuple(names)
 
+    @property
+    def line_names(self) -> tuple[str, ...]:
+        """Names of the lines, ``FROM-TO``."""
+        names = (*self.buses, "slack")  # position -1 is the slack
+        return tuple(
+            f"{names[a]}-{names[b]}" for a, b in zip(self.line_from, self.line_to, strict=True)
+        )
+
     def incidence(self) -> sparse.csr_array:
         """Return the (m, n) matrix with +1 where a line starts and -1 where it ends."""
         rows = np.arange(self.n_lines)
