@@ -66,7 +66,8 @@ class CircuitDmpcOptions:
     patience : int
         Samples without mail until a boundary goes local.
     trust_pu : float
-        Contradiction between an announced and a measured voltage that counts against a neighbour.
+        Contradiction between the far voltage agreed on and the one measured that counts against
+        a neighbour.
     weights : mapping
         See `controllers.dmpc_condensed.Weights`.
     """
@@ -78,7 +79,7 @@ class CircuitDmpcOptions:
     iterations: int | None = None
     apply: str = "now"
     patience: int = 5
-    trust_pu: float = 0.15
+    trust_pu: float = 0.03
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -240,6 +241,7 @@ class CircuitDmpc:
         self._far = np.array(far, dtype=np.int64)
         judgement = Judgement(settings.patience, settings.trust_pu, -1.0, 3.0)
         self._post = BoundaryMail(self.links_in, self._calls, n, judgement)
+        self._agreed: FloatArray = np.full(len(far), np.nan)
         self._n = n
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
@@ -280,7 +282,7 @@ class CircuitDmpc:
             for bound in (self._low, self._high_now):
                 bound.reshape(-1)[self._first] = self._u
         self._g0 = self._split.drive @ known[self._gather][..., None]
-        self._post.begin_sample(sample, np.zeros(len(self._far), np.int64), known[self._far])
+        self._post.begin_sample(sample, self._agreed, known[self._far])
 
     def _start_flat(self) -> None:
         for k, start, at in self._flat.tolist():
@@ -301,17 +303,19 @@ class CircuitDmpc:
         np.subtract(2.0 * v, t, out=w)
         self._inside = self._split.project(w[:, :nb], self._low, high)
         t[:, :nb] += RELAXATION * (2.0 * self._inside - w[:, :nb] - t[:, :nb])
+        coupled = np.ascontiguousarray(v[:, nb:, 0]).reshape(-1)
+        self._agreed = coupled[self._rows_in[:, 0]]
         if self._post.local.any():
-            self._stay_local(v)
+            self._stay_local(coupled)
         return self._letters()
 
-    def _stay_local(self, v: FloatArray) -> None:
+    def _stay_local(self, planned: FloatArray) -> None:
         """At local boundaries leave the own voltage free and hold the far one as measured."""
         n, lost = self._n, np.flatnonzero(self._post.local)
         coupled = np.ascontiguousarray(self._t[:, self._nb :, 0])
         flat = coupled.reshape(-1)
         own, copy = self._rows_in[lost, n:], self._rows_in[lost, :n]
-        flat[own] = np.ascontiguousarray(v[:, self._nb :, 0]).reshape(-1)[own]
+        flat[own] = planned[own]
         flat[copy] = self._known[self._far[lost]][:, None]
         self._t[:, self._nb :, 0] = coupled
 

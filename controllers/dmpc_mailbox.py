@@ -3,9 +3,10 @@
 Each boundary of a cluster hears one link with the neighbour's rows of the moment. A message of an
 earlier sample is moved on by the samples that passed. A boundary goes *local* (the agreement is
 dropped, the far end is taken as measured) when its neighbour is silent for more than `patience`
-samples, or when what it says is not to be believed: numbers that are not finite or absurd, or, in
-`_STRIKES` samples in a row, a voltage announced for now that the own measurement contradicts by
-more than `trust`. It comes back after `patience` samples of good mail.
+samples, or is not to be believed: it sends numbers that are not finite or absurd, or the far
+voltage that was agreed on for now is contradicted by more than `trust` by the own measurement, in
+`_STRIKES` samples in a row. It comes back after `patience` samples of good mail; a neighbour that
+was not believed needs four times as many, and twice as many again at every further fall.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 from controllers.mail import FloatArray, IntArray, LatestMail, Link, Mail
 
 _STRIKES = 3
+# Probation of a neighbour that was not believed: first in units of `patience`, longest in samples.
+_FIRST, _LONGEST = 4, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,10 @@ class BoundaryMail:
         self._width = links[0].width if n else horizon
         self._used: IntArray = np.full(n, -1, dtype=np.int64)
         self._strikes: IntArray = np.zeros(n, dtype=np.int64)
-        self._good: IntArray = np.full(n, judgement.patience, dtype=np.int64)
+        self._absurd = np.zeros(n, dtype=bool)
+        self._probation: IntArray = np.full(n, _FIRST * judgement.patience, dtype=np.int64)
+        self._served: IntArray = np.full(n, judgement.patience, dtype=np.int64)
+        self._good: IntArray = self._served.copy()
         self.local = np.zeros(n, dtype=bool)
         self.refused = 0
         self.local_samples = 0
@@ -66,7 +72,7 @@ class BoundaryMail:
         good &= ((rows >= self._judge.low) & (rows <= self._judge.high)).all(axis=1)
         if not good.all():
             self.refused += int(np.count_nonzero(~good))
-            self._strikes[mail.link[~good]] = _STRIKES
+            self._absurd[mail.link[~good]] = True
             mail = Mail(mail.link[good], mail.round[good], rows[good].ravel())
         self._inbox.absorb(mail)
 
@@ -75,30 +81,31 @@ class BoundaryMail:
         """Newest message of every link, (links, width)."""
         return self._inbox.values.reshape(-1, self._width)
 
-    def begin_sample(self, sample: int, announced: IntArray, measured: FloatArray) -> None:
+    def begin_sample(self, sample: int, agreed: FloatArray, measured: FloatArray) -> None:
         """Judge every link once per sample.
 
         Parameters
         ----------
         sample : int
-        announced : int (links,)
-            Column of the message that announces the measured quantity one sample ahead.
+        agreed : float (links,)
+            What the last plan says of the far end now; NaN when there is none.
         measured : float (links,)
-            What is measured now; NaN where it cannot be compared.
         """
         if not len(self.local):
             return
         heard = self._inbox.round // self._calls
-        age = sample - heard
-        said = self.rows[np.arange(len(announced)), announced]
-        # Only what was said in the last sample speaks of now.
-        wrong = (age == 1) & (np.abs(said - measured) > self._judge.trust)
+        silent = sample - heard > self._judge.patience
+        # In local mode nothing was agreed, so there is nothing to contradict.
+        wrong = (np.abs(agreed - measured) > self._judge.trust) & ~self.local & (heard >= 0)
         self._strikes = np.where(wrong, self._strikes + 1, np.maximum(self._strikes - 1, 0))
-        bad = (age > self._judge.patience) | (self._strikes >= _STRIKES)
-        well = ~bad & ~wrong & (age <= 1)
-        self._good = np.where(well, self._good + 1, np.where(bad, 0, self._good))
-        self.local = bad | (self.local & (self._good < self._judge.patience))
-        self._strikes = np.minimum(self._strikes, 2 * _STRIKES)
+        self._strikes = np.where(self._absurd, _STRIKES, self._strikes)
+        liar = self._strikes >= _STRIKES
+        fell = liar & ~self.local
+        self._served = np.where(fell, self._probation, self._served)
+        self._probation[fell] = np.minimum(2 * self._probation[fell], _LONGEST)
+        self._good = np.where(liar | silent, 0, self._good + 1)
+        self.local = self._good < self._served
+        self._absurd[:] = False
         self.local_samples += int(np.count_nonzero(self.local))
 
     def fresh(self, sample: int) -> tuple[IntArray, FloatArray]:
