@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from controllers.dmpc_condensed import CircuitProblem, Weights, circuit_problem
+from controllers.dmpc_exchange import Exchange, Measured, positions
 from controllers.dmpc_horizon import (
     RELAXATION,
     RHO_BOUND,
@@ -33,7 +34,7 @@ from controllers.dmpc_mailbox import BoundaryMail, Judgement
 from controllers.dmpc_options import circuit_of
 from controllers.dmpc_splitting import Splitting
 from controllers.errors import ControllerError
-from controllers.mail import FloatArray, Link, Mail
+from controllers.mail import FloatArray, IntArray, Link, Mail
 from controllers.optdist_options import (
     checked_choice,
     checked_number,
@@ -45,6 +46,8 @@ from controllers.protocol import ControllerStep, ControlSite
 from grid_models.errors import nearest_name
 
 _WHERE = "dmpc-circuit"
+# Rows carry the price of the agreement beside the voltage, so honest ones leave the usual range.
+_ABSURD_PU = (-1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +144,16 @@ class CircuitDmpc:
         whole = Splitting(split_parts(problem, RHO_BOUND, RHO_EDGE))
         self._split = whole.of(own)
         self._nb = whole.bounded
-        self._high = padded_limits(problem, self._nb)[own]
-        self._low = -self._high
+        self._limit = padded_limits(problem, self._nb)[own]
+        self._low, self._high = -self._limit, self._limit
         self._shift = shift_rows(problem, self._nb)[own][..., None]
         self._now = settings.apply == "now"
         self._wire_ports(problem, own)
         self._wire_links(problem, own, settings)
-        self._t: FloatArray = np.zeros((len(own), whole.g.shape[1], 1))
-        self._w = np.zeros_like(self._t)
-        self._inside = np.zeros((len(own), self._nb, 1))
-        self._g0 = np.zeros_like(self._t)
-        self._u = np.zeros(len(self._first))
+        self._g0: FloatArray = np.zeros((len(own), whole.g.shape[1], 1))
+        self._hold: FloatArray = np.zeros((len(self._far), 2 * self._n))
+        self._u: FloatArray = np.zeros(len(self._first))
         self._k = 0
-        self.held_values = 0
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
@@ -164,20 +164,15 @@ class CircuitDmpc:
     def _wire_ports(self, problem: CircuitProblem, own: list[int]) -> None:
         """Make the ports of the hosted clusters, and where each parameter is found in them."""
         circuit = problem.circuit
-        lines: dict[int, int] = {}
-        buses: dict[int, int] = {}
-        loads: dict[int, int] = {}
-        units: dict[int, int] = {}
-        for c in own:
-            model = problem.models[c]
-            for table, members in (
-                (lines, model.lines),
-                (buses, np.concatenate([model.buses, model.far_bus])),
-                (loads, model.buses),
-                (units, model.inverters),
-            ):
-                for i in members.tolist():
-                    table.setdefault(i, len(table))
+        models = [problem.models[c] for c in own]
+        none = np.zeros(0, dtype=np.intp)
+
+        def table(parts: list[IntArray]) -> dict[int, int]:
+            return {i: k for k, i in enumerate(dict.fromkeys(np.concatenate([none, *parts])))}
+
+        buses = table([i for m in models for i in (m.buses, m.far_bus)])
+        lines, loads = table([m.lines for m in models]), table([m.buses for m in models])
+        units = table([m.inverters for m in models])
         names, line_names, inverters = circuit.buses, circuit.line_names, circuit.inverters
         self.inputs = (
             Port("v_pu", "pu", tuple(names[i] for i in buses), initial=1.0),
@@ -185,64 +180,55 @@ class CircuitDmpc:
             Port("load_pu", "pu", tuple(names[i] for i in loads), required=False),
         )
         self.outputs = (Port("i_set_pu", "pu", tuple(inverters[i] for i in units)),)
-        # One vector holds all that is known: voltages, currents, loads, last inputs, 1, 0.
-        at_i = len(buses)
-        at_w = at_i + len(lines)
-        at_u = at_w + len(loads)
-        one = at_u + len(units)
-        self._known: FloatArray = np.concatenate([np.ones(at_i), np.zeros(one - at_i), [1.0, 0.0]])
-        self._where = (slice(0, at_i), slice(at_i, at_w), slice(at_w, at_u), slice(at_u, one))
-        gather = np.full((len(own), self._split.parameters), one + 1, dtype=np.int64)
+        known = Measured(
+            v_pu=np.ones(len(buses)),
+            i_pu=np.zeros(len(lines)),
+            load_pu=np.zeros(len(loads)),
+            u=np.zeros(len(units)),
+        )
+        self._known = known
+        gather = np.full((len(own), self._split.parameters), known.zero, dtype=np.int64)
         first: list[int] = []
-        flat: list[list[int]] = []
-        stride = self._nb
-        for k, c in enumerate(own):
-            model = problem.models[c]
-            row = [at_i + lines[i] for i in model.lines.tolist()]
-            row += [buses[i] for i in (*model.buses.tolist(), *model.far_bus.tolist())]
-            row += [at_u + units[i] for i in model.inverters.tolist()]
-            row += [at_w + loads[i] for i in model.buses.tolist()]
-            gather[k, : len(row) + 1] = [*row, one]
-            first += range(k * stride, k * stride + len(model.inverters))
-            start = self._nb
-            for near, far in zip(model.near_bus, model.far_bus, strict=True):
-                pair = [buses[int(model.buses[near])], buses[int(far)]]
-                flat += [[k, start, pair[0]], [k, start + problem.horizon, pair[1]]]
-                start += 2 * problem.horizon
+        for k, m in enumerate(models):
+            row = [known.start("i_pu") + lines[i] for i in m.lines]
+            row += [buses[i] for i in (*m.buses, *m.far_bus)]
+            row += [known.start("u") + units[i] for i in m.inverters]
+            row += [known.start("load_pu") + loads[i] for i in m.buses]
+            gather[k, : len(row) + 1] = [*row, known.one]
+            first += range(k * self._nb, k * self._nb + len(m.inverters))
         self._gather = gather
         self._first = np.array(first, dtype=np.int64)
-        width = np.array([len(problem.models[c].inverters) for c in own], dtype=np.int64)
+        width = np.array([len(m.inverters) for m in models], dtype=np.int64)
         self._second = self._first + np.repeat(width, width)
-        self._flat = np.array(flat, dtype=np.int64).reshape(-1, 3)
 
     def _wire_links(
         self, problem: CircuitProblem, own: list[int], settings: CircuitDmpcOptions
     ) -> None:
-        n = problem.horizon
-        names, line_names = problem.clusters.names, problem.circuit.line_names
-        place = {c: k for k, c in enumerate(own)}
-        links_in, links_out, rows_in, rows_out, far = [], [], [], [], []
-        position = {bus: i for i, bus in enumerate(self.inputs[0].labels)}
-        for c in own:
+        n, circuit = problem.horizon, problem.circuit
+        names, place = problem.clusters.names, positions(self.inputs, "v_pu")
+        links_in, links_out, rows, near, far = [], [], [], [], []
+        for k, c in enumerate(own):
             part, model = problem.parts[c], problem.models[c]
             for j, line in enumerate(part.boundary_line):
-                kind = f"plan:{line_names[int(line)]}"
+                kind = f"plan:{circuit.line_names[int(line)]}"
                 other = names[part.neighbour[j]]
-                start = place[c] * problem.twin.shape[1] + 2 * n * j
                 links_out.append(Link(names[c], other, kind, 2 * n))
                 links_in.append(Link(other, names[c], kind, 2 * n))
-                rows_out.append(start + np.arange(2 * n))
-                # The neighbour's own voltage is my copy, its copy my own voltage.
-                rows_in.append(start + np.r_[n : 2 * n, 0:n])
-                far.append(position[problem.circuit.buses[model.far_bus[j]]])
+                rows.append(k * problem.twin.shape[1] + 2 * n * j + np.arange(2 * n))
+                near.append(place[circuit.buses[model.buses[model.near_bus[j]]]])
+                far.append(place[circuit.buses[model.far_bus[j]]])
         self.links_in, self.links_out = tuple(links_in), tuple(links_out)
-        self._rows_in = np.array(rows_in, dtype=np.int64).reshape(-1, 2 * n)
-        self._rows_out = np.array(rows_out, dtype=np.int64).reshape(-1, 2 * n)
-        self._far = np.array(far, dtype=np.int64)
-        judgement = Judgement(settings.patience, settings.trust_pu, -1.0, 3.0)
+        rows_out = np.array(rows, dtype=np.int64).reshape(-1, 2 * n)
+        # The neighbour's own voltage is my copy, its copy my own voltage.
+        rows_in = rows_out[:, np.r_[n : 2 * n, 0:n]]
+        speaks_of_me = np.tile(np.arange(2 * n) >= n, (len(rows), 1))
+        judgement = Judgement(settings.patience, settings.trust_pu, *_ABSURD_PU)
         self._post = BoundaryMail(self.links_in, self._calls, n, judgement)
-        self._agreed: FloatArray = np.full(len(far), np.nan)
-        self._n = n
+        self._exchange = Exchange(
+            self._split, links_out, rows_in, rows_out, speaks_of_me, self._post, RELAXATION
+        )
+        self._near, self._far = np.array(near, np.int64), np.array(far, np.int64)
+        self._start_rows, self._n = rows_out, n
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Take mail in, begin a sample when one is due, iterate, send, command."""
@@ -252,84 +238,47 @@ class CircuitDmpc:
             self._begin(sample, inputs)
         sent = Mail.empty()
         if phase < self._iterations:
-            self._hear(sample)
-            sent = self._iterate()
+            self._exchange.hear(sample)
+            self._exchange.iterate(self._g0, self._low, self._high, self._hold)
+            sent = self._exchange.letters(self._k)
             if phase == self._iterations - 1 and self._now:
-                self._u = self._inside.ravel()[self._first]
+                self._u = self._exchange.inside.ravel()[self._first]
         self._k += 1
         return ControllerStep({"i_set_pu": self._u.copy()}, sent)
 
     def _begin(self, sample: int, inputs: Mapping[str, FloatArray]) -> None:
-        known = self._known
-        v, i, w, u = self._where
-        for port, at in (("v_pu", v), ("i_pu", i), ("load_pu", w)):
-            given = inputs.get(port)
-            if given is not None:
-                good = np.isfinite(given)
-                self.held_values += int(good.size - np.count_nonzero(good))
-                np.copyto(known[at], given, where=good)
-        known[u] = self._u
+        known, exchange = self._known, self._exchange
+        for port in ("v_pu", "i_pu", "load_pu"):
+            known.take(port, inputs.get(port))
+        known.of("u")[:] = self._u
+        near, far = known.of("v_pu")[self._near], known.of("v_pu")[self._far]
+        agreed = np.full(len(far), np.nan)
         if sample == 0:
-            self._start_flat()
+            flat = exchange.t[:, self._nb :, 0].copy()
+            flat.reshape(-1)[self._start_rows] = np.repeat(
+                np.stack([near, far], axis=1), self._n, axis=1
+            )
+            exchange.t[:, self._nb :, 0] = flat
         else:
-            self._t = np.take_along_axis(self._t, self._shift, axis=1)
+            agreed = exchange.agreed(0)
+            exchange.t = np.take_along_axis(exchange.t, self._shift, axis=1)
             if not self._now:
-                self._u = self._inside.ravel()[self._second]
+                self._u = exchange.inside.ravel()[self._second]
         if not self._now:
             # The input of the running sample is out already; the plan may change the later ones.
-            self._low = -self._high
-            self._high_now = self._high.copy()
-            for bound in (self._low, self._high_now):
+            self._low, self._high = -self._limit, self._limit.copy()
+            for bound in (self._low, self._high):
                 bound.reshape(-1)[self._first] = self._u
-        self._g0 = self._split.drive @ known[self._gather][..., None]
-        self._post.begin_sample(sample, self._agreed, known[self._far])
-
-    def _start_flat(self) -> None:
-        for k, start, at in self._flat.tolist():
-            self._t[k, start : start + self._n, 0] = self._known[at]
-
-    def _hear(self, sample: int) -> None:
-        links, rows = self._post.fresh(sample)
-        if len(links):
-            coupled = np.ascontiguousarray(self._t[:, self._nb :, 0])
-            flat, at = coupled.reshape(-1), self._rows_in[links]
-            flat[at] += RELAXATION * (rows - flat[at])
-            self._t[:, self._nb :, 0] = coupled
-
-    def _iterate(self) -> Mail:
-        t, w, nb = self._t, self._w, self._nb
-        high = self._high if self._now else self._high_now
-        v = self._split.g @ t + self._g0
-        np.subtract(2.0 * v, t, out=w)
-        self._inside = self._split.project(w[:, :nb], self._low, high)
-        t[:, :nb] += RELAXATION * (2.0 * self._inside - w[:, :nb] - t[:, :nb])
-        coupled = np.ascontiguousarray(v[:, nb:, 0]).reshape(-1)
-        self._agreed = coupled[self._rows_in[:, 0]]
-        if self._post.local.any():
-            self._stay_local(coupled)
-        return self._letters()
-
-    def _stay_local(self, planned: FloatArray) -> None:
-        """At local boundaries leave the own voltage free and hold the far one as measured."""
-        n, lost = self._n, np.flatnonzero(self._post.local)
-        coupled = np.ascontiguousarray(self._t[:, self._nb :, 0])
-        flat = coupled.reshape(-1)
-        own, copy = self._rows_in[lost, n:], self._rows_in[lost, :n]
-        flat[own] = planned[own]
-        flat[copy] = self._known[self._far[lost]][:, None]
-        self._t[:, self._nb :, 0] = coupled
-
-    def _letters(self) -> Mail:
-        m = len(self.links_out)
-        values = np.ascontiguousarray(self._w[:, self._nb :, 0]).reshape(-1)[self._rows_out]
-        return Mail(np.arange(m), np.full(m, self._k), values.ravel())
+        self._g0 = self._split.drive @ known.values[self._gather][..., None]
+        self._hold = np.repeat(far[:, None], 2 * self._n, axis=1)
+        self._post.begin_sample(sample, agreed, far)
 
     def summary(self) -> dict[str, float]:
         """Return what the mail was worth: refused messages, samples of boundaries in local mode."""
         return {
             "mail_refused_count": float(self._post.refused),
             "local_mode_samples": float(self._post.local_samples),
-            "held_values_count": float(self.held_values),
+            "held_values_count": float(self._known.held),
         }
 
 

@@ -42,7 +42,7 @@ class BoundaryMail:
     calls : int
         Controller steps per sample; a message's round counts steps.
     horizon : int
-        Steps of each trajectory in a message.
+        Steps of each trajectory in a message, by which an old one is moved on; 1: not moved.
     judgement : Judgement
     """
 
