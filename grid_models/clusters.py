@@ -189,27 +189,42 @@ def _medoids(along: Array, k: int) -> Index:
 
 
 def _balanced(member: Index, along: Array, a: Index, b: Index, k: int) -> Index:
-    """Move boundary buses from larger to smaller neighbouring clusters while sizes even out."""
+    """Move buses from larger to smaller neighbouring clusters while sizes even out.
+
+    A boundary bus takes along what only it connects to the rest of its cluster. Of the moves that
+    leave the two sizes nearer to each other, the one that evens out most is made first; among
+    equal ones that of the nearest bus.
+    """
     member = member.copy()
-    for _ in range(4 * len(member)):
+    for _ in range(len(member)):
         size = np.bincount(member, minlength=k)
         moves = []
         for x, y in (*zip(a, b, strict=True), *zip(b, a, strict=True)):
-            gain = size[member[x]] - size[member[y]]
-            if member[x] != member[y] and gain > 1:
-                cost = along[x][member == member[y]].mean()
-                moves.append((-int(gain), float(cost), int(x), int(member[y])))
-        for _, _, bus, target in sorted(moves):
-            old = member[bus]
-            member[bus] = target
-            own = member[a] == member[b]
-            count, piece = _components(len(member), a[own], b[own])
-            if count == k:
-                break
-            member[bus] = old
-        else:
+            gap = int(size[member[x]] - size[member[y]])
+            if member[x] != member[y] and gap > 1:
+                group = _taken_along(member, a, b, int(x))
+                left = abs(gap - 2 * len(group))
+                if left < gap and len(group) < size[member[x]]:
+                    near = float(along[np.ix_(group, member == member[y])].mean())
+                    moves.append((left - gap, near, int(x), int(member[y]), group))
+        if not moves:
             break
+        _, _, _, target, group = min(moves, key=lambda move: move[:4])
+        member[group] = target
     return member
+
+
+def _taken_along(member: Index, a: Index, b: Index, bus: int) -> Index:
+    """Return `bus` and the pieces of its cluster that lose touch with the largest one without it."""
+    own = np.flatnonzero(member == member[bus])
+    inside = (member[a] == member[bus]) & (member[b] == member[bus]) & (a != bus) & (b != bus)
+    _, piece = _components(len(member), a[inside], b[inside])
+    rest = own[own != bus]
+    if not rest.size:
+        return own
+    labels, counts = np.unique(piece[rest], return_counts=True)
+    main = labels[np.argmax(counts)]
+    return np.concatenate([[bus], rest[piece[rest] != main]]).astype(np.intp)
 
 
 def _bad(what: str, expected: str) -> GridModelError:
