@@ -31,6 +31,9 @@ class Exchange:
         in local mode these are left free, the others held.
     post : BoundaryMail
     relaxation : float
+    inner : int
+        Passes over the cluster's own bounded rows in one iteration, the last of them with the
+        coupling rows: they cost arithmetic, not mail, and pay where mail is slow.
 
     Attributes
     ----------
@@ -49,7 +52,11 @@ class Exchange:
         own: BoolArray,
         post: BoundaryMail,
         relaxation: float,
+        inner: int = 1,
     ) -> None:
+        nb = splitting.bounded
+        self._inner = inner
+        self._g_bounded = np.ascontiguousarray(splitting.g[:, :nb, :nb]) if inner > 1 else None
         self._split, self._post, self._alpha = splitting, post, relaxation
         self._rows_in, self._rows_out, self._own = rows_in, rows_out, own
         self._links = np.arange(len(links_out))
@@ -84,6 +91,8 @@ class Exchange:
     ) -> None:
         """Do one iteration; `hold` (links_in, width) is what local boundaries are held at."""
         t, w, nb = self.t, self._w, self._split.bounded
+        if self._g_bounded is not None:
+            self._settle(g0[:, :nb], low, high)
         np.matmul(self._split.g, t, out=self.v)
         self.v += g0
         np.subtract(2.0 * self.v, t, out=w)
@@ -94,6 +103,17 @@ class Exchange:
             flat, planned, at = self._coupled(t), self._coupled(self.v), self._rows_in[lost]
             flat[at] = np.where(self._own[lost], planned[at], hold[lost])
             self._put_coupled(flat)
+
+    def _settle(self, g0: FloatArray, low: FloatArray, high: FloatArray) -> None:
+        """Do the passes before the last, in which only the bounded rows move."""
+        nb = self._split.bounded
+        rows = np.ascontiguousarray(self.t[:, :nb])
+        fixed = self._split.g[:, :nb, nb:] @ self.t[:, nb:] + g0
+        for _ in range(self._inner - 1):
+            w = 2.0 * (self._g_bounded @ rows + fixed) - rows
+            inside = self._split.project(w, low, high)
+            rows += self._alpha * (2.0 * inside - w - rows)
+        self.t[:, :nb] = rows
 
     def letters(self, step: int, tail: FloatArray | None = None) -> Mail:
         """Return the mail of this step; `tail` (links_out, columns) is appended to each message."""

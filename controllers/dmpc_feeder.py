@@ -163,6 +163,7 @@ class FeederDmpc:
             np.array(mine, dtype=bool).reshape(-1, width),
             self._post,
             settings.relaxation,
+            settings.inner,
         )
         self._hold: FloatArray = np.zeros((len(rows), width))
         self._rows = table

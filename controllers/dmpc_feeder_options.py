@@ -28,6 +28,8 @@ class FeederDmpcOptions:
         Steps of a plan and the length of each.
     iterations : int
         Rounds of mail per sample, one controller period each.
+    inner : int
+        Passes over a cluster's own constraints in each iteration; they need no mail.
     relaxation : float
         Of the splitting, in (0, 1).
     margin_pu : float
@@ -55,6 +57,7 @@ class FeederDmpcOptions:
     horizon: int = 6
     step_s: float = 600.0
     iterations: int = 10
+    inner: int = 8
     relaxation: float = 0.8
     margin_pu: float = 0.006
     taps: Mapping[str, int] = field(default_factory=dict)
@@ -79,6 +82,7 @@ class FeederDmpcOptions:
         checked_whole("horizon", self.horizon, low=1)
         checked_number("step_s", self.step_s, low=0.0, high=1e6, open_low=True)
         checked_whole("iterations", self.iterations, low=1)
+        checked_whole("inner", self.inner, low=1)
         checked_number("relaxation", self.relaxation, low=0.05, high=0.99)
         checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
         checked_whole("patience", self.patience, low=1)

@@ -53,11 +53,11 @@ class FeederWeights:
 class Penalties:
     """Step sizes of the splitting: voltage rows, inputs, energy, coupling v, coupling P and Q."""
 
-    voltage: float = 3.0
+    voltage: float = 0.3
     inputs: float = 1.0
     energy: float = 10.0
-    couple_v: float = 3.0
-    couple_s: float = 3.0
+    couple_v: float = 0.3
+    couple_s: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
