@@ -21,7 +21,7 @@ import numpy as np
 from federates.assembly import Assembly
 from federates.runner import run
 from federates.scenario import load_scenario
-from federates.signals import read_signal, signal_labels
+from federates.signals import read_signal
 
 _ONCE = [
     "federates.clusters.period_s=60",
@@ -75,9 +75,8 @@ def energy(folder: Path, ders: list[Any], step_s: float) -> dict[str, float]:
 
 
 def _columns(folder: Path, port: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    labels = list(signal_labels(folder, port))
-    times, values = read_signal(folder, port)
-    return np.asarray(times), np.asarray(values)[:, [labels.index(name) for name in names]]
+    times, labels, values = read_signal(folder, port)
+    return times, values[:, [labels.index(name) for name in names]]
 
 
 def one(name: str, steps: int | None) -> dict[str, float]:

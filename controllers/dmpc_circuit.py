@@ -222,7 +222,9 @@ class CircuitDmpc:
         # The neighbour's own voltage is my copy, its copy my own voltage.
         rows_in = rows_out[:, np.r_[n : 2 * n, 0:n]]
         speaks_of_me = np.tile(np.arange(2 * n) >= n, (len(rows), 1))
-        judgement = Judgement(settings.patience, settings.trust_pu, *_ABSURD_PU)
+        judgement = Judgement(
+            settings.patience, settings.trust_pu, *_ABSURD_PU, max_age=settings.patience
+        )
         self._post = BoundaryMail(self.links_in, self._calls, n, judgement)
         self._exchange = Exchange(
             self._split, links_out, rows_in, rows_out, speaks_of_me, self._post, RELAXATION

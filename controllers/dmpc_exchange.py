@@ -100,8 +100,11 @@ class Exchange:
         t[:, :nb] += self._alpha * (2.0 * self.inside - w[:, :nb] - t[:, :nb])
         lost = np.flatnonzero(self._post.local)
         if lost.size:
-            flat, planned, at = self._coupled(t), self._coupled(self.v), self._rows_in[lost]
-            flat[at] = np.where(self._own[lost], planned[at], hold[lost])
+            # No agreement: what is mine is free (projection: itself), the far end a fixed number.
+            flat, at = self._coupled(t), self._rows_in[lost]
+            row = self._coupled(w)[at]
+            reflected = np.where(self._own[lost], row, 2.0 * hold[lost] - row)
+            flat[at] += self._alpha * (reflected - flat[at])
             self._put_coupled(flat)
 
     def _settle(self, g0: FloatArray, low: FloatArray, high: FloatArray) -> None:

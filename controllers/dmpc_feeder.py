@@ -128,7 +128,7 @@ class FeederDmpc:
     def _wire_links(self, problem: FeederProblem, own: list[int]) -> None:
         network, n = problem.network, self._n
         width = BLOCKS * n
-        rows, links_out, links_in, mine = [], [], [], []
+        rows, links_out, links_in, mine, cluster_of = [], [], [], [], []
         place = positions(self.inputs, "v_pu")
         zero = self._known.zero
         self._up_links: list[int] = []
@@ -143,6 +143,7 @@ class FeederDmpc:
                 (self._up_links if above else self._down_links).append(len(rows))
                 first = k * self._split.coupled + problem.boundary_rows[c, i]
                 rows.append(first + np.arange(width))
+                cluster_of.append(k)
                 links_out.append(Link(cluster.name, other, "plan", width + _TAIL))
                 links_in.append(Link(other, cluster.name, "plan", width + _TAIL))
                 # Voltages are the parent's own, powers the child's.
@@ -152,8 +153,9 @@ class FeederDmpc:
         table = np.array(rows, dtype=np.int64).reshape(-1, width)
         self._tops = np.array(tops, dtype=np.int64).reshape(-1, 3)
         settings = self._settings
-        judgement = Judgement(settings.patience, settings.trust_pu, -_ABSURD, _ABSURD)
-        # Plans are in absolute quantities and a horizon step is longer than a sample: no shift.
+        # Plans are in absolute quantities and a horizon step is longer than a sample: no shift. An
+        # agreement with what was planned before the last sample would chase its own past.
+        judgement = Judgement(settings.patience, settings.trust_pu, -_ABSURD, _ABSURD, max_age=1)
         self._post = BoundaryMail(self.links_in, self._calls, 1, judgement)
         self._exchange = Exchange(
             self._split,
@@ -167,6 +169,7 @@ class FeederDmpc:
         )
         self._hold: FloatArray = np.zeros((len(rows), width))
         self._rows = table
+        self._cluster_of_link = np.array(cluster_of, dtype=np.int64)
 
     def _wire_rows(self, site: ControlSite, problem: FeederProblem, own: list[int]) -> None:
         """Fill the bounds that never change and find the rows of inputs and energies."""
@@ -181,20 +184,20 @@ class FeederDmpc:
                 expected="less than half of the band's width",
             )
         inputs: list[IntArray] = []
-        sums, tails = [], []
+        sums = []
         unit = 0
         for k, c in enumerate(own):
             lay, cluster = problem.layouts[c], problem.network.clusters[c]
             self._low[k, lay.v_rows], self._high[k, lay.v_rows] = v_lo**2 / V_UNIT, v_hi**2 / V_UNIT
             self._low[k, lay.e_rows], self._high[k, lay.e_rows] = settings.soc_min, settings.soc_max
             inputs.append(k * nb + lay.u_rows.start + np.arange(n * lay.units).reshape(n, -1))
-            share = np.zeros((_TAIL, self._fleet.units))
+            share = np.zeros((_TAIL, lay.units))
             d = len(cluster.ders)
-            share[3:, unit : unit + d] = cluster.share
-            share[:3, unit + d : unit + lay.units] = cluster.share[:, lay.batteries]
+            share[3:, :d] = cluster.share
+            share[:3, d:] = cluster.share[:, lay.batteries]
+            # The sum runs over this cluster alone: the same bits whatever else is hosted here.
+            sums.append((slice(unit, unit + lay.units), share))
             unit += lay.units
-            sums.append(share)
-            tails.append(len(cluster.downs))
         self._u_rows: IntArray = np.concatenate(
             [np.zeros((n, 0), np.int64), *inputs], axis=1
         ).astype(np.int64)
@@ -219,12 +222,22 @@ class FeederDmpc:
             exchange.iterate(self._g0, self._low, self._high, self._hold)
             sent = exchange.letters(self._k, self._tails())
             if phase == self._settings.iterations - 1:
-                self._fleet.command(self._planned())
+                self._fleet.command(self._planned(), self._share_of_way())
         self._k += 1
         fleet = self._fleet
         return ControllerStep(
             {"q_set_kvar": fleet.q_set_kvar.copy(), "p_set_kw": fleet.p_set_kw.copy()}, sent
         )
+
+    def _share_of_way(self) -> FloatArray:
+        """Return 1 for clusters that agree with all neighbours, less for those in local mode.
+
+        Clusters that do not know of each other all mend the same voltage; each going all the way
+        would swing it from limit to limit.
+        """
+        step = np.ones(len(self._low))
+        step[self._cluster_of_link[self._post.local]] = self._settings.local_step
+        return step
 
     def _planned(self) -> FloatArray:
         """Return the first step of the plan, (units,) in 100 kVA."""
@@ -271,7 +284,8 @@ class FeederDmpc:
         planned = self._planned()
         below = self._post.rows[self._down_links, -_TAIL:]
         for link, share, downs in zip(self._up_links, self._tail_of, self._downs_of, strict=True):
-            total = share @ planned
+            mine, matrix = share
+            total = matrix @ planned[mine]
             for j in downs:
                 total = total + below[j]
             self._tail[link] = total

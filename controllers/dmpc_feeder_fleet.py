@@ -74,8 +74,9 @@ class ClusterFleet:
         unit = der = 0
         pv_order: list[IntArray] = []
         n = self._settings.horizon
+        cluster: list[int] = []
         members = set(self.battery.tolist())
-        for c in own:
+        for k, c in enumerate(own):
             d = len(network.clusters[c].ders)
             mine = range(der, der + d)
             b = sum(1 for i in mine if i in members)
@@ -84,9 +85,11 @@ class ClusterFleet:
             pv_order.append(
                 (np.arange(n)[:, None] * len(self.names) + np.array(mine, np.int64)).ravel()
             )
+            cluster += [k] * (d + b)
             unit, der = unit + d + b, der + d
         self.units = unit
         self._q_at, self._p_at = np.array(q_at, np.int64), np.array(p_at, np.int64)
+        self._cluster = np.array(cluster, np.int64)
         self._pv_order = np.concatenate([np.zeros(0, np.int64), *pv_order]).astype(np.int64)
 
     def measure(self, p_kw: FloatArray | None) -> None:
@@ -122,8 +125,16 @@ class ClusterFleet:
         high = np.minimum(self._p_high, drain * (set_.discharge_efficiency / hours))
         return low, high
 
-    def command(self, units: FloatArray) -> None:
-        """Turn planned units into set-points inside ratings and energy limits."""
+    def command(self, planned: FloatArray, step: FloatArray) -> None:
+        """Turn planned units into set-points inside ratings and energy limits.
+
+        Parameters
+        ----------
+        planned : float (units,)
+        step : float (clusters,)
+            Share of the way from the present inputs that each cluster goes.
+        """
+        units = self.u_now + step[self._cluster] * (planned - self.u_now)
         low, high = self._energy_limits()
         p = np.clip(S_UNIT * units[self._p_at], low, high)
         kva = self.kva[self.battery]

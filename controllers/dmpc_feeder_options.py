@@ -50,6 +50,8 @@ class FeederDmpcOptions:
         Samples without mail until a boundary goes local.
     trust_pu : float
         Contradiction between agreed and measured voltage that counts against a neighbour.
+    local_step : float
+        Share of the way to its plan that a cluster in local mode goes at each sample.
     """
 
     clusters: Any = 4
@@ -73,6 +75,7 @@ class FeederDmpcOptions:
     start_s: float = 0.0
     patience: int = 5
     trust_pu: float = 0.02
+    local_step: float = 0.2
 
     def __post_init__(self) -> None:
         if not isinstance(self.clusters, Mapping):
@@ -87,6 +90,7 @@ class FeederDmpcOptions:
         checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
         checked_whole("patience", self.patience, low=1)
         checked_number("trust_pu", self.trust_pu, low=0.0, high=1.0, open_low=True)
+        checked_number("local_step", self.local_step, low=0.0, high=1.0, open_low=True)
         checked_number("start_s", self.start_s, low=0.0)
         for name in ("soc_start", "soc_min", "soc_max", "soc_target"):
             checked_number(name, getattr(self, name), low=0.0, high=1.0)

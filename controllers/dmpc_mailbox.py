@@ -25,12 +25,15 @@ _FIRST, _LONGEST = 4, 100_000
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Settings: `patience` in samples, `trust` in the unit of the rows, and the absurd."""
+    """Settings: `patience` in samples, `trust` in the unit of the rows, the absurd, and the age in
+    samples from which a message is not used.
+    """
 
     patience: int
     trust: float
     low: float
     high: float
+    max_age: int
 
 
 class BoundaryMail:
@@ -54,6 +57,7 @@ class BoundaryMail:
         n = len(links)
         self._width = links[0].width if n else horizon
         self._used: IntArray = np.full(n, -1, dtype=np.int64)
+        self._usable: IntArray = np.full(n, -1, dtype=np.int64)
         self._strikes: IntArray = np.zeros(n, dtype=np.int64)
         self._absurd = np.zeros(n, dtype=bool)
         self._probation: IntArray = np.full(n, _FIRST * judgement.patience, dtype=np.int64)
@@ -94,7 +98,9 @@ class BoundaryMail:
         if not len(self.local):
             return
         heard = self._inbox.round // self._calls
-        silent = sample - heard > self._judge.patience
+        usable = (heard >= 0) & (sample - heard <= self._judge.max_age)
+        self._usable[usable] = sample
+        silent = sample - self._usable > self._judge.patience
         # In local mode nothing was agreed, so there is nothing to contradict.
         wrong = (np.abs(agreed - measured) > self._judge.trust) & ~self.local & (heard >= 0)
         self._strikes = np.where(wrong, self._strikes + 1, np.maximum(self._strikes - 1, 0))
@@ -110,7 +116,8 @@ class BoundaryMail:
 
     def fresh(self, sample: int) -> tuple[IntArray, FloatArray]:
         """Return the links with a message not used before, and the messages moved on to now."""
-        at = np.flatnonzero((self._inbox.round > self._used) & ~self.local)
+        recent = sample - self._inbox.round // self._calls <= self._judge.max_age
+        at = np.flatnonzero((self._inbox.round > self._used) & recent & ~self.local)
         self._used[:] = self._inbox.round
         rows = self.rows[at]
         late = np.maximum(sample - self._inbox.round[at] // self._calls, 0)
