@@ -22,15 +22,15 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from controllers.averaging_pi import AveragingPiLaw
-from controllers.dmpc_condensed import CircuitProblem, circuit_problem
-from controllers.dmpc_horizon import RHO_EDGE, CentralMpc, EdgeWiseMpc, TrackingMpc
-from controllers.dmpc_options import circuit_of
-from controllers.dmpc_trial import Trial, load_step_trial
-from grid_models.circuit_dynamics import TrapezoidalModel, steady_state
-from grid_models.circuit_dynamics_cases import load_step
+from controllers.averaging_pi import AveragingPiLaw  # noqa: E402
+from controllers.dmpc_condensed import CircuitProblem, circuit_problem  # noqa: E402
+from controllers.dmpc_horizon import RHO_EDGE, CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
+from controllers.dmpc_options import circuit_of  # noqa: E402
+from controllers.dmpc_trial import Trial, load_step_trial  # noqa: E402
+from grid_models.circuit_dynamics import TrapezoidalModel, steady_state  # noqa: E402
+from grid_models.circuit_dynamics_cases import load_step  # noqa: E402
 
 SAMPLE_S = 2e-3
 Step = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -168,15 +168,20 @@ def cold_starts(problem: CircuitProblem) -> dict[str, dict[str, Any]]:
     out = {}
     for name, (planner, iterations) in schemes(problem).items():
         gaps = cold_start(problem, planner, iterations)
-        marks = {k: float(gaps[k - 1]) for k in (1, 5, 10, 20, 50, 100, 120, 200, 300, 1500)
-                 if k <= len(gaps)}
+        marks = {
+            k: float(gaps[k - 1])
+            for k in (1, 5, 10, 20, 50, 100, 120, 200, 300, 1500)
+            if k <= len(gaps)
+        }
         out[name] = {"to_1_pct": until(gaps, 0.01), "to_0.1_pct": until(gaps, 0.001), "gap": marks}
     return out
 
 
 def numbers(trial: Trial) -> dict[str, float]:
-    return {k: round(getattr(trial, k), 6)
-            for k in ("settle_ms", "band_ms", "v_min", "v_max", "losses", "cost")}
+    return {
+        k: round(getattr(trial, k), 6)
+        for k in ("settle_ms", "band_ms", "v_min", "v_max", "losses", "cost")
+    }
 
 
 def tuned_pi(problem: CircuitProblem, tries: int, seed: int = 7) -> tuple[tuple[float, ...], Trial]:

@@ -13,6 +13,7 @@ integral is held inside the inverter's limit, so it does not wind up.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ class AveragingPiOptions:
 def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
     """Return pairs of inverters (a < b): each with the one next to it in the circuit's order."""
     order = np.argsort(circuit.inverter_bus, kind="stable")
-    return [(int(min(a, b)), int(max(a, b))) for a, b in zip(order, order[1:], strict=False)]
+    return [(int(min(a, b)), int(max(a, b))) for a, b in itertools.pairwise(order)]
 
 
 class AveragingPiLaw:
@@ -86,9 +87,7 @@ class AveragingPiLaw:
         error = 1.0 - x[circuit.n_lines + circuit.inverter_bus]
         change = error - self._ka * (self._laplacian @ self._integral)
         limit = circuit.inverter_limit_pu
-        self._integral = np.clip(
-            self._integral + self._step_s * self._ki * change, -limit, limit
-        )
+        self._integral = np.clip(self._integral + self._step_s * self._ki * change, -limit, limit)
         return np.asarray(np.clip(self._kp * error + self._integral, -limit, limit))
 
 

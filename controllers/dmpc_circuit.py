@@ -305,5 +305,3 @@ def _positions(hosted: Sequence[str], names: Sequence[str]) -> list[int]:
                 nearest=nearest_name(name, names),
             )
     return [list(names).index(name) for name in hosted]
-
-

@@ -96,9 +96,7 @@ class Condensed:
 
     def cost(self, z: FloatArray, theta: FloatArray) -> float:
         """Return the cost of a plan."""
-        return float(
-            0.5 * z @ self.h @ z + (self.m @ theta) @ z + 0.5 * theta @ self.k @ theta
-        )
+        return float(0.5 * z @ self.h @ z + (self.m @ theta) @ z + 0.5 * theta @ self.k @ theta)
 
 
 def parameters(

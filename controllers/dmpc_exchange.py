@@ -56,7 +56,7 @@ class Exchange:
     ) -> None:
         nb = splitting.bounded
         self._inner = inner
-        self._g_bounded = np.ascontiguousarray(splitting.g[:, :nb, :nb]) if inner > 1 else None
+        self._g_bounded: FloatArray = np.ascontiguousarray(splitting.g[:, :nb, :nb])
         self._split, self._post, self._alpha = splitting, post, relaxation
         self._rows_in, self._rows_out, self._own = rows_in, rows_out, own
         self._links = np.arange(len(links_out))
@@ -86,12 +86,10 @@ class Exchange:
             flat[at] += self._alpha * (rows[:, : at.shape[1]] - flat[at])
             self._put_coupled(flat)
 
-    def iterate(
-        self, g0: FloatArray, low: FloatArray, high: FloatArray, hold: FloatArray
-    ) -> None:
+    def iterate(self, g0: FloatArray, low: FloatArray, high: FloatArray, hold: FloatArray) -> None:
         """Do one iteration; `hold` (links_in, width) is what local boundaries are held at."""
         t, w, nb = self.t, self._w, self._split.bounded
-        if self._g_bounded is not None:
+        if self._inner > 1:
             self._settle(g0[:, :nb], low, high)
         np.matmul(self._split.g, t, out=self.v)
         self.v += g0
@@ -112,8 +110,9 @@ class Exchange:
         nb = self._split.bounded
         rows = np.ascontiguousarray(self.t[:, :nb])
         fixed = self._split.g[:, :nb, nb:] @ self.t[:, nb:] + g0
+        own = self._g_bounded
         for _ in range(self._inner - 1):
-            w = 2.0 * (self._g_bounded @ rows + fixed) - rows
+            w = 2.0 * (own @ rows + fixed) - rows
             inside = self._split.project(w, low, high)
             rows += self._alpha * (2.0 * inside - w - rows)
         self.t[:, :nb] = rows

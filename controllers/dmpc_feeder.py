@@ -128,7 +128,8 @@ class FeederDmpc:
     def _wire_links(self, problem: FeederProblem, own: list[int]) -> None:
         network, n = problem.network, self._n
         width = BLOCKS * n
-        rows, links_out, links_in, mine, cluster_of = [], [], [], [], []
+        rows: list[FloatArray | IntArray] = []
+        links_out, links_in, mine, cluster_of = [], [], [], []
         place = positions(self.inputs, "v_pu")
         zero = self._known.zero
         self._up_links: list[int] = []
@@ -201,12 +202,14 @@ class FeederDmpc:
         self._u_rows: IntArray = np.concatenate(
             [np.zeros((n, 0), np.int64), *inputs], axis=1
         ).astype(np.int64)
-        self._tail_of = [s for s, c in zip(sums, own, strict=True)
-                         if problem.network.clusters[c].up >= 0]
+        self._tail_of = [
+            s for s, c in zip(sums, own, strict=True) if problem.network.clusters[c].up >= 0
+        ]
         self._downs_of = [
             [j for j, i in enumerate(self._down_links) if self.links_in[i].target == names]
-            for names in (problem.network.names[c] for c in own
-                          if problem.network.clusters[c].up >= 0)
+            for names in (
+                problem.network.names[c] for c in own if problem.network.clusters[c].up >= 0
+            )
         ]
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
@@ -241,7 +244,8 @@ class FeederDmpc:
 
     def _planned(self) -> FloatArray:
         """Return the first step of the plan, (units,) in 100 kVA."""
-        return self._exchange.inside.reshape(-1)[self._u_rows[0]]
+        planned: FloatArray = self._exchange.inside.reshape(-1)[self._u_rows[0]]
+        return planned
 
     def _begin(self, time_s: float, sample: int, inputs: Mapping[str, FloatArray]) -> None:
         known, fleet = self._known, self._fleet
@@ -316,5 +320,3 @@ def _hosted(hosted: Sequence[str], names: Sequence[str]) -> list[int]:
                 nearest=nearest_name(name, names),
             )
     return [list(names).index(name) for name in hosted]
-
-

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.dmpc_feeder_network import S_UNIT, FeederNetwork
 from controllers.dmpc_feeder_options import FeederDmpcOptions
@@ -155,7 +157,9 @@ class ClusterFleet:
         change = np.zeros((set_.horizon, len(self.names)))
         if set_.pv_shape is not None:
             shape = _hourly(set_.pv_shape, hours)
-            ratio = shape / shape[0] if shape[0] > 0.01 * max(set_.pv_shape) else np.ones(len(hours))
+            ratio = (
+                shape / shape[0] if shape[0] > 0.01 * max(set_.pv_shape) else np.ones(len(hours))
+            )
             ahead = np.minimum(self.p_kw * ratio[:, None], self._p_max)
             change[:, self._pv] = (ahead - self.p_kw)[:, self._pv] / S_UNIT
         load = np.zeros(set_.horizon)
@@ -165,7 +169,7 @@ class ClusterFleet:
         return change.reshape(-1)[self._pv_order], load
 
 
-def _hourly(values: Sequence[float], hours: FloatArray) -> FloatArray:
+def _hourly(values: Sequence[float], hours: NDArray[np.floating[Any]]) -> FloatArray:
     """Interpolate a day's hourly values (at full hours), periodic."""
     ring = [*values, values[0]]
     return np.asarray(np.interp(np.mod(hours, 24.0), np.arange(25), ring))

@@ -134,9 +134,7 @@ def feeder_network(
     model = LinDistFlow.from_feeder(feeder)
     cut = _cut(model.tree, clusters)
     boundaries = _boundaries(model, cut)
-    parts = tuple(
-        _cluster(site, model, cut, boundaries, c) for c in range(len(cut.names))
-    )
+    parts = tuple(_cluster(site, model, cut, boundaries, c) for c in range(len(cut.names)))
     return FeederNetwork(cut.names, parts, boundaries, model)
 
 

@@ -14,6 +14,7 @@ controller, which clamps the first step with the losses (`controllers.dmpc_feede
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,7 +137,7 @@ def feeder_problem(
                 _tops(network, cluster),
             )
         )
-    rows = max(max(len(p.s) for p in parts), 1)
+    rows = max(1, *(len(p.s) for p in parts))
     block = BLOCKS * horizon
     first: dict[tuple[int, int], int] = {}
     for c, cluster in enumerate(network.clusters):
@@ -144,8 +145,8 @@ def feeder_problem(
         for j, boundary in enumerate([*ups, *cluster.downs]):
             first[c, boundary] = j * block
     twin = np.arange(len(parts) * rows).reshape(len(parts), rows)
-    for i, boundary in enumerate(network.boundaries):
-        a, b = boundary.parent, boundary.child
+    for i, edge in enumerate(network.boundaries):
+        a, b = edge.parent, edge.child
         here, there = first[a, i] + np.arange(block), first[b, i] + np.arange(block)
         twin[a, here], twin[b, there] = b * rows + there, a * rows + here
     return FeederProblem(network, horizon, tuple(layouts), tuple(parts), twin, first)
@@ -160,11 +161,27 @@ def _layout(site: ControlSite, cluster: FeederCluster, n: int) -> Layout:
 
     def slices(*sizes: int) -> list[slice]:
         ends = np.cumsum([0, *sizes]).tolist()
-        return [slice(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
     rows = slices(n * m, n * nu, n * b)
     thetas = slices(m, 3, nu, nd, n * d, n, b, 1)
-    return Layout(nu, batteries, *rows, *thetas[:-1], parameters=thetas[-1].stop)
+    v_rows, u_rows, e_rows = rows
+    t_v, t_up, t_u, t_down, t_pv, t_load, t_soc, one = thetas
+    return Layout(
+        nu,
+        batteries,
+        v_rows,
+        u_rows,
+        e_rows,
+        t_v,
+        t_up,
+        t_u,
+        t_down,
+        t_pv,
+        t_load,
+        t_soc,
+        one.stop,
+    )
 
 
 class _Maps:

@@ -102,9 +102,7 @@ def shift_rows(problem: CircuitProblem, bounded: int) -> IntArray:
     return out
 
 
-def flat_start(
-    problem: CircuitProblem, bounded: int, thetas: Sequence[FloatArray]
-) -> FloatArray:
+def flat_start(problem: CircuitProblem, bounded: int, thetas: Sequence[FloatArray]) -> FloatArray:
     """Return t (C, rows, 1) of a plan that leaves inputs and voltages as they are."""
     n = problem.horizon
     t = np.zeros((len(problem.parts), bounded + problem.twin.shape[1], 1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from controllers.errors import ControllerError
 from grid_models.circuit_dynamics import Circuit
 from grid_models.circuit_dynamics_cases import feeder24, feeder_of_clusters
@@ -50,16 +52,14 @@ def circuit_of(
     if clusters is None:
         return circuit, own
     if isinstance(clusters, Mapping):
-        return circuit, given_clusters(
-            circuit.buses, clusters, circuit.line_from, circuit.line_to
-        )
+        return circuit, given_clusters(circuit.buses, clusters, circuit.line_from, circuit.line_to)
     if isinstance(clusters, bool) or not isinstance(clusters, int):
         raise ControllerError(
             f"{clusters!r} is not accepted",
             where="option 'clusters'",
             expected="a number, or a mapping of cluster name to its buses",
         )
-    length = abs(circuit.r_pu + 377j * circuit.l_pu_s)
+    length = np.hypot(circuit.r_pu, 377.0 * circuit.l_pu_s).astype(np.float64)
     return circuit, found_clusters(
         circuit.n_buses, circuit.line_from, circuit.line_to, length, clusters
     )

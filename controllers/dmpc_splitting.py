@@ -68,7 +68,7 @@ class Splitting:
 
     def __init__(self, parts: Sequence[SplitPart]) -> None:
         self.bounded = max(len(p.b) for p in parts)
-        self.coupled = max(max(len(p.s) for p in parts), 1)
+        self.coupled = max(1, *(len(p.s) for p in parts))
         self.parameters = max(p.m.shape[1] for p in parts)
         rows = self.bounded + self.coupled
         self.g: FloatArray = np.zeros((len(parts), rows, rows))
@@ -273,9 +273,7 @@ class TrackingAdmm:
         self.d[self._each, self._row] = (self._sign * self.s)[..., 0]
         self.d[:, -1] = 0.0
 
-    def solve(
-        self, g0: FloatArray, low: FloatArray, high: FloatArray, iterations: int
-    ) -> Outcome:
+    def solve(self, g0: FloatArray, low: FloatArray, high: FloatArray, iterations: int) -> Outcome:
         """Iterate from the present state, which is changed in place; see `EdgeWise.solve`."""
         split, nb, alpha = self.splitting, self.splitting.bounded, self._alpha
         t = self.t

@@ -129,7 +129,8 @@ class Circuit:
     def slack_drive(self) -> Array:
         """Return the slack's part of each line's equation, (m,)."""
         starts = (self.line_from == SLACK).astype(np.float64)
-        return self.v_slack_pu * (starts - (self.line_to == SLACK))
+        drive: Array = self.v_slack_pu * (starts - (self.line_to == SLACK))
+        return drive
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +209,8 @@ class TrapezoidalModel:
         a = self._lu.solve(self._explicit.toarray())
         b = self._lu.solve(h * model.b.toarray())
         d = self._lu.solve(-h * model.d.toarray())
-        return a, b, d, self._lu.solve(h * model.s)
+        s: Array = self._lu.solve(h * model.s)
+        return a, b, d, s
 
     def simulate(self, x: Array, u_pu: Array, w_pu: Array) -> Array:
         """Return the states at steps 0..T for inputs (T, inverters) and loads (T, buses)."""

@@ -58,8 +58,7 @@ def feeder_of_clusters(
         own = [f"{cluster}_{i}" for i in range(trunk + len(laterals))]
         feeding = [last, *own[: trunk - 1], *(own[i] for i in laterals)]
         lines += [
-            (up, bus, R_PU * vary(), L_PU_S * vary())
-            for up, bus in zip(feeding, own, strict=True)
+            (up, bus, R_PU * vary(), L_PU_S * vary()) for up, bus in zip(feeding, own, strict=True)
         ]
         last = own[trunk - 1]
         buses += own

@@ -87,9 +87,7 @@ class ClusterModel:
         return result
 
 
-def cluster_models(
-    circuit: Circuit, clusters: Clusters, step_s: float
-) -> tuple[ClusterModel, ...]:
+def cluster_models(circuit: Circuit, clusters: Clusters, step_s: float) -> tuple[ClusterModel, ...]:
     """Cut a circuit into the models of its clusters.
 
     Parameters

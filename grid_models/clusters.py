@@ -90,9 +90,7 @@ def given_clusters(
     return clusters
 
 
-def check_connected(
-    clusters: Clusters, buses: Sequence[str], first: Index, second: Index
-) -> None:
+def check_connected(clusters: Clusters, buses: Sequence[str], first: Index, second: Index) -> None:
     """Refuse clusters that fall in pieces, or a cluster graph that does; see `given_clusters`."""
     inside = (first >= 0) & (second >= 0)
     a, b = first[inside], second[inside]
@@ -215,7 +213,7 @@ def _balanced(member: Index, along: Array, a: Index, b: Index, k: int) -> Index:
 
 
 def _taken_along(member: Index, a: Index, b: Index, bus: int) -> Index:
-    """Return `bus` and the pieces of its cluster that lose touch with the largest one without it."""
+    """Return `bus` and what, without it, loses touch with the largest piece of its cluster."""
     own = np.flatnonzero(member == member[bus])
     inside = (member[a] == member[bus]) & (member[b] == member[bus]) & (a != bus) & (b != bus)
     _, piece = _components(len(member), a[inside], b[inside])

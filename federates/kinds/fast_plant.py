@@ -44,9 +44,7 @@ class FastPlantFederate(Federate):
         net, _ = circuit_of(circuit)
         self._circuit = net
         self._model = TrapezoidalModel(net, context.period_s)
-        self._events = sorted(
-            self._load_event(context, i, entry) for i, entry in enumerate(loads)
-        )
+        self._events = sorted(self._load_event(context, i, entry) for i, entry in enumerate(loads))
         self._x = steady_state(net)
         self._load = np.zeros(net.n_buses)
         self._set = np.zeros(net.n_inverters)
@@ -77,7 +75,7 @@ class FastPlantFederate(Federate):
             raise context.error(f"{entry!r} holds no numbers", *path) from None
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
-        """Advance the circuit to `time_s` under the set-points of the last step, then take the new ones."""
+        """Advance to `time_s` under the set-points of the last step, then take the new ones."""
         net, limit = self._circuit, self._circuit.inverter_limit_pu
         self._now += 1
         if self._now:

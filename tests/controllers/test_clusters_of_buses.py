@@ -39,7 +39,7 @@ def test_wrong_lists(lists: dict[str, list[str]], words: str) -> None:
 def test_a_disconnected_cluster_graph_is_refused() -> None:
     # Two branches that only the slack joins: no boundary line, nothing to agree over.
     first, second = np.array([-1, 0, -1, 2]), np.array([0, 1, 2, 3])
-    with pytest.raises(GridModelError, match="cluster graph is disconnected.*y"):
+    with pytest.raises(GridModelError, match=r"cluster graph is disconnected.*y"):
         given_clusters(BUSES, {"x": ["a", "b"], "y": ["c", "d"]}, first, second)
     with pytest.raises(GridModelError, match="in 2 pieces"):
         found_clusters(4, first, second, np.ones(4), 2)

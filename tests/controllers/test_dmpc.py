@@ -92,12 +92,11 @@ def test_central_equals_cvxpy(problem: CircuitProblem) -> None:
         rules.append(x[k + 1] == a @ x[k] + b @ u[k] + d @ w + s)
         change = u[k] - (u_last if k == 0 else u[k - 1])
         cost += weights.voltage * cp.sum_squares(x[k + 1, m:] - 1.0)
-        cost += weights.losses * cp.sum_squares(
-            cp.multiply(np.sqrt(circuit.r_pu), x[k + 1, :m])
-        )
+        cost += weights.losses * cp.sum_squares(cp.multiply(np.sqrt(circuit.r_pu), x[k + 1, :m]))
         cost += weights.effort * cp.sum_squares(u[k]) + weights.change * cp.sum_squares(change)
     reference = cp.Problem(cp.Minimize(cost), rules)
-    reference.solve(solver="CLARABEL", canon_backend="SCIPY", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+    accuracy = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-9)
+    reference.solve(solver="CLARABEL", canon_backend="SCIPY", **accuracy)
     central = CentralMpc(problem)
     plan = central.plan(x0, u_last, w)
     assert np.abs(plan - u.value).max() < 1e-6

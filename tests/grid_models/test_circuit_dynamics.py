@@ -169,7 +169,7 @@ def test_impossible_circuits_are_refused(change: dict[str, np.ndarray], words: s
 
 
 def test_an_island_is_refused() -> None:
-    with pytest.raises(FeederError, match="no line leads from the slack to bus.es. d"):
+    with pytest.raises(FeederError, match=r"no line leads from the slack to bus.es. d"):
         circuit_from_lines("x", ["b", "d"], [(None, "b", 0.1, 0.1)], c_pu_s=1.0)
 
 
