@@ -38,8 +38,8 @@ class AveragingPiOptions:
 
     Attributes
     ----------
-    circuit : str or mapping
-        See `controllers.dmpc_options.circuit_of`.
+    circuit : str
+        The plant's circuit: feeder24, or chain:K for K clusters in a row.
     kp, ki, ka : float
         Proportional gain, integral gain [1/s], averaging gain relative to `ki`.
     """

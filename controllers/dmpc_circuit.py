@@ -15,7 +15,7 @@ sample, and plans with the input of the running sample fixed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,10 @@ class CircuitDmpcOptions:
 
     Attributes
     ----------
-    circuit, clusters
-        See `controllers.dmpc_options.circuit_of`.
+    circuit : str
+        The plant's circuit: feeder24, or chain:K for K clusters in a row.
+    clusters : int or mapping
+        How many clusters to find, or cluster name to its buses; None: the circuit's own.
     sample_s : float
         Time between two plans; a whole number of the controller's periods. None: 20 of them.
     horizon : int
@@ -83,7 +85,7 @@ class CircuitDmpcOptions:
     apply: str = "now"
     patience: int = 5
     trust_pu: float = 0.03
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         checked_whole("horizon", self.horizon, low=2)
@@ -138,7 +140,7 @@ class CircuitDmpc:
         settings = parse_options(CircuitDmpcOptions, options, _WHERE)
         sample_s, self._calls, self._iterations = _timing(settings, site.period_s)
         circuit, clusters = circuit_of(settings.circuit, settings.clusters)
-        weights = _weights(settings.weights)
+        weights = _weights(settings.weights or {})
         problem = circuit_problem(circuit, clusters, sample_s, settings.horizon, weights)
         own = _positions(hosted, clusters.names)
         whole = Splitting(split_parts(problem, RHO_BOUND, RHO_EDGE))

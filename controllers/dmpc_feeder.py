@@ -56,7 +56,7 @@ class FeederDmpc:
         settings = parse_options(FeederDmpcOptions, options, _WHERE)
         self._settings = settings
         sample_s, self._calls = timing(settings, site.period_s)
-        network = feeder_network(site, settings.clusters, settings.taps)
+        network = feeder_network(site, settings.clusters, settings.taps or {})
         own = _hosted(hosted, network.names)
         problem = feeder_problem(
             site,
@@ -80,7 +80,7 @@ class FeederDmpc:
         """Return one agent per cluster."""
         settings = parse_options(FeederDmpcOptions, options, _WHERE)
         timing(settings, site.period_s)
-        return feeder_network(site, settings.clusters, settings.taps).names
+        return feeder_network(site, settings.clusters, settings.taps or {}).names
 
     def _wire_ports(self, problem: FeederProblem, own: list[int]) -> None:
         """Make the ports, the vector of all that is known, and each cluster's gather from it."""

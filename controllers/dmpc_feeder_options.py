@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from controllers.dmpc_feeder_problem import FeederWeights
@@ -62,8 +62,8 @@ class FeederDmpcOptions:
     inner: int = 8
     relaxation: float = 0.8
     margin_pu: float = 0.006
-    taps: Mapping[str, int] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
+    taps: Mapping[str, int] | None = None
+    weights: Mapping[str, float] | None = None
     soc_start: float = 0.5
     soc_min: float = 0.1
     soc_max: float = 1.0
@@ -138,6 +138,8 @@ def timing(settings: FeederDmpcOptions, period_s: float) -> tuple[float, int]:
 
 def weights_of(settings: FeederDmpcOptions) -> FeederWeights:
     """Return the weights that the options ask for."""
+    if settings.weights is None:
+        return FeederWeights()
     if not isinstance(settings.weights, Mapping):
         raise ControllerError(
             f"{settings.weights!r} is not accepted",
