@@ -20,6 +20,18 @@ _SHIPPED: dict[str, tuple[str, str]] = {
         "controllers.optdist_vc:OptdistVc",
         "distributed optimal voltage control by feedback and neighbour messages (OPTDIST-VC)",
     ),
+    "dmpc": (
+        "controllers.dmpc_feeder:FeederDmpc",
+        "distributed MPC of PV and batteries in clusters: voltage, energy, forecast, by mail",
+    ),
+    "dmpc-circuit": (
+        "controllers.dmpc_circuit:CircuitDmpc",
+        "distributed MPC of circuit dynamics: clusters of inverters, edge-wise ADMM by mail",
+    ),
+    "averaging-pi": (
+        "controllers.averaging_pi:AveragingPi",
+        "distributed-averaging PI voltage control of circuit dynamics, the DMPC's baseline",
+    ),
     "optimum": (
         "controllers.optimum:Optimum",
         "centralised optimum: one quadratic programme with all measurements, as a benchmark",

@@ -31,9 +31,11 @@ KINDS: Mapping[str, str] = {
     "controller": "a distributed controller, in one federate or split over several",
     "device": "inverters, batteries or thermostats: simulated, emulated or real, behind Modbus/TCP",
     "signal": "a value by the clock: an operator's word at a given minute",
+    "circuit": "circuit dynamics of lines and buses at milliseconds",
     "external": "any HELICS program that is not ours, by its topic names",
 }
 
+_PLANTS = ("feeder", "circuit")
 _INVERTERS = ("pv", "battery", "inverter")
 
 
@@ -136,7 +138,7 @@ class Assembly:
         period = to_ns(spec.period_s) if spec.period_s is not None else self.scenario.step_ns
         if spec.offset_s is not None:
             return Timing(period, to_ns(spec.offset_s))
-        return Timing(period, 0 if spec.kind == "feeder" else self.scenario.step_ns // 2)
+        return Timing(period, 0 if spec.kind in _PLANTS else self.scenario.step_ns // 2)
 
     def pacer(self, timing: Timing) -> Pacer | None:
         """Return what paces a federate of this timing in real time; None without real time."""
@@ -156,6 +158,10 @@ class Assembly:
                 from federates.kinds.feeder import FeederFederate
 
                 return FeederFederate(context)
+            if spec.kind == "circuit":
+                from federates.kinds.fast_plant import FastPlantFederate
+
+                return FastPlantFederate(context, **spec.options)
             if spec.kind == "controller":
                 cls, site = self._controller(instance.group, spec)
                 return ControllerFederate(context, cls, site, instance.agents, spec.options)

@@ -15,7 +15,15 @@ from controllers.sample_site import sample_site
 
 
 def test_every_shipped_name_gives_a_controller() -> None:
-    assert set(descriptions()) == {"none", "volt-var-1547", "optdist-vc", "optimum"}
+    assert set(descriptions()) == {
+        "none",
+        "volt-var-1547",
+        "optdist-vc",
+        "optimum",
+        "dmpc",
+        "dmpc-circuit",
+        "averaging-pi",
+    }
     site = sample_site()
     for name, text in descriptions().items():
         assert "\n" not in text
