@@ -100,7 +100,7 @@ class Wiring:
         self._watcher = np.repeat(np.arange(len(groups)), self._watch_count)
 
     def point_voltage(self, node_v_pu: FloatArray) -> FloatArray:
-        """Return the voltage of each owned point, (p,): the mean of its watched nodes, 0 of none."""
+        """Return the voltage of each owned point, (p,): the mean of what it watches, or 0."""
         total = np.bincount(self._watcher, node_v_pu[self._watched], minlength=len(self.owned))
         return np.asarray(total / np.maximum(self._watch_count, 1))
 

@@ -20,7 +20,10 @@ patterns that `kron_reduce` offers:
     only: an approximation of inv(X), see `KronReduction.error`.
 ``'phase'``
     Cross-phase terms are left out of X before inverting; neighbours share a phase and are found
-    by the single-phase rule, phase by phase. Y is exactly the inverse of that X.
+    by the single-phase rule, phase by phase. Y is exactly the inverse of that X. The legs of a
+    centre-tapped secondary count as the phase that feeds them.
+
+Feeders with hundreds of agents at the ends of service lines: see `grid_models.kron_tree`.
 
 Agents on one electrical node (two DERs at a node, buses merged by a switch) would make X singular.
 Each of them is hung on the node by its own small service drop: its diagonal entry of X grows by
@@ -44,6 +47,7 @@ from scipy.sparse import csgraph
 
 from grid_models.errors import GridModelError, nearest_name
 from grid_models.feeder import Der, Feeder
+from grid_models.kron_tree_law import feeding_phase
 from grid_models.lindistflow import LinDistFlow
 
 Real = NDArray[np.float64]
@@ -282,7 +286,7 @@ def _graph(model: LinDistFlow, *, within_phase: bool) -> sparse.csr_array:
     transfer = (abs(network.transfer) > 0).astype(np.int64)
     if within_phase:
         down = transfer.tocoo()
-        phase = _phase_of_node(model)
+        phase = feeding_phase(model)
         same = phase[down.row] == phase[down.col]
         down = sparse.coo_array(
             (down.data[same], (down.row[same], down.col[same])), shape=down.shape
@@ -316,16 +320,8 @@ def _shares_phase(model: LinDistFlow, nodes: list[tuple[int, ...]]) -> NDArray[n
     """Say for each pair of agents whether they have a phase in common."""
     if model.phases == "single":
         return np.ones((len(nodes), len(nodes)), dtype=bool)
-    phase = _phase_of_node(model)
+    phase = feeding_phase(model)
     on = np.zeros((len(nodes), int(phase.max()) + 1), dtype=np.int64)
     for row, own in zip(on, nodes, strict=True):
         row[phase[list(own)]] = 1
     return np.asarray(on @ on.T > 0)
-
-
-def _phase_of_node(model: LinDistFlow) -> NDArray[np.intp]:
-    """Return the phase of each electrical node, 0 in the single-phase model."""
-    phase = np.zeros(model.network.size, dtype=np.intp)
-    if model.phases == "three":
-        phase[model.network.node] = [int(label.rsplit(".", 1)[1]) for label in model.nodes]
-    return phase
