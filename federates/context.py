@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -48,7 +48,12 @@ class GridSite:
         own = () if placed and isinstance(self.model, Path) else feeder.ders
         ders = (*own, *placed)
         _refuse_duplicates(ders, self._scenario)
-        return feeder.with_ders(ders)
+        # The circuit refuses a name that is no regulator; here it need only not be missed.
+        taps = self._scenario.grid.taps
+        regulators = tuple(
+            replace(unit, tap_step=taps.get(unit.name, unit.tap_step)) for unit in feeder.regulators
+        )
+        return replace(feeder, regulators=regulators, ders=ders)
 
     def _der_table(self) -> tuple[Der, ...]:
         name = self._scenario.grid.der_table

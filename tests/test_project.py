@@ -259,14 +259,16 @@ Calcvoltagebases
 
 
 def portable_scenarios() -> list[str]:
-    """Return the scenarios that place all by rule; a device named singly is of one feeder."""
-    named = (
-        name
-        for name in shipped_scenarios()
-        for spec in load_scenario(name).federates.values()
-        if any(not set("*?[") & set(device) for device in spec.devices)
-    )
-    return sorted(set(shipped_scenarios()) - set(named))
+    """Return the scenarios of a feeder that place all by rule, no device by its name."""
+    portable = []
+    for name in shipped_scenarios():
+        specs = load_scenario(name).federates.values()
+        devices = [device for spec in specs for device in spec.devices]
+        if any(spec.kind == "feeder" for spec in specs) and all(
+            set("*?[") & set(device) for device in devices
+        ):
+            portable.append(name)
+    return portable
 
 
 @pytest.mark.scenario
