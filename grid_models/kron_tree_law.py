@@ -33,6 +33,8 @@ _PER_KVAR = 1e3
 _IDEAL_SHARE = 1e-12
 # Own reactance of an agent behind an ideal element, as a share of the reactance above it.
 _IDEAL_DROP = 0.05
+# Below this share of the largest reactance to the source there is none.
+_FIXED_SHARE = 1e-9
 _RANK_SHARE = 1e-9
 
 
@@ -81,17 +83,21 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
     if within_phase:
         feeding = feeding_phase(model)
         forward, backward, block = (_same(feeding, part) for part in (forward, backward, block))
+    # Reactance to the source; a node without any has a fixed voltage, whatever ratio it is behind.
+    level = unit_lu(abs(forward.multiply(backward.T))).solve(abs(block.diagonal()))
+    level /= network.base_v**2
+    fixed = network.stiff | (level <= _FIXED_SHARE * level.max())
     drop = abs(block).sum(axis=1)
-    ideal = (drop <= _IDEAL_SHARE * drop.max()) & ~network.stiff
+    ideal = (drop <= _IDEAL_SHARE * drop.max()) & ~fixed
     own = np.zeros(network.size, dtype=bool)
     own[at] = True
     # An agent behind an ideal element gets a service drop of its own, as in `kron_reduce`.
-    if (ideal & own).any():
-        block = _with_service_drops(forward, block, np.flatnonzero(ideal & own), network.stiff)
+    added = np.where(ideal & own, _IDEAL_DROP * level * network.base_v**2, 0.0)
+    block = sparse.csr_array(block + sparse.diags_array(added))
     left_out = needed & ideal & ~own
     written_by = _substitution(forward, left_out)
     drawn_by = _substitution(sparse.csr_array(backward.T), left_out)
-    nodes = np.flatnonzero(needed & ~network.stiff & ~(ideal & ~own))
+    nodes = np.flatnonzero(needed & ~fixed & ~left_out)
     position = np.full(network.size, -1, dtype=np.intp)
     position[nodes] = np.arange(len(nodes))
     return TreeLaw(
@@ -233,15 +239,6 @@ def feeding_phase(model: LinDistFlow) -> Index:
     return phase
 
 
-def _with_service_drops(
-    forward: sparse.csr_array, block: sparse.csr_array, at: Index, stiff: NDArray[np.bool_]
-) -> sparse.csr_array:
-    level = unit_lu(forward).solve(np.where(stiff, 0.0, block.diagonal()))
-    drop = np.zeros(block.shape[0])
-    drop[at] = _IDEAL_DROP * level[at]
-    return sparse.csr_array(block + sparse.diags_array(drop))
-
-
 def _substitution(forward: sparse.csr_array, ideal: NDArray[np.bool_]) -> sparse.csr_array:
     """Return R with v = R v, where the nodes `ideal` are written by those above them."""
     keep = sparse.diags_array((~ideal).astype(np.float64))
@@ -280,7 +277,7 @@ def _block_inverse(block: sparse.csr_array, bus: Index) -> sparse.csr_array:
     return sparse.csr_array((inverse[b, i, j], (first[b] + i, first[b] + j)), shape=block.shape)
 
 
-def unit_lu(strictly_triangular: sparse.csr_array) -> SuperLU:
+def unit_lu(strictly_triangular: sparse.sparray) -> SuperLU:
     """Factor I - F, which is triangular already: no fill, no pivoting."""
     eye = sparse.eye_array(strictly_triangular.shape[0])
     factor = sparse.csc_array(eye - strictly_triangular)
