@@ -16,8 +16,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     TypeAdapter,
@@ -29,28 +27,15 @@ from pydantic import (
 from federates.clock import to_ns
 from federates.errors import ScenarioError
 from federates.schema_errors import schema_error
+from federates.section import Deviation, Duration, Name, Period, Probability, Section
 from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml, parse_value
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
 
 CONFIG_SUFFIX = ".yaml"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-# A hundred years; HELICS' time, 64 bits of nanoseconds, ends at 292.
-MAX_TIME_S = 3.2e9
 MAX_STEPS = 100_000_000
-Duration = Annotated[float, Field(ge=0.0, le=MAX_TIME_S)]
-Period = Annotated[float, Field(ge=1e-6, le=MAX_TIME_S)]
-Deviation = Annotated[float, Field(ge=0.0)]
 # The rule's own class checks it and owns its fields; the schema is generated from there.
 DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors."""
-
-    # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class RealTime(Section):
