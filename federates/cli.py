@@ -57,6 +57,16 @@ Overrides = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
 ]
+Attack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE_OR_NAME",
+        help="Attack it, in place of the scenario's own attack; '' for none.",
+    ),
+]
+Defence = Annotated[
+    str | None, typer.Option(metavar="NAME", help="With this defence of the scenario.")
+]
 Arm = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Let this device be commanded; can be given repeatedly."),
@@ -112,6 +122,8 @@ def run(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    attack: Attack = None,
+    defence: Defence = None,
     join: Annotated[
         str | None, typer.Option(metavar="URL", help="Join the HELICS broker at tcp://host:port.")
     ] = None,
@@ -151,18 +163,26 @@ def run(
         only=names if only is not None else None,
         arm=tuple(arm or ()),
         report=report,
+        attack=attack,
+        defence=defence,
     )
     run_command(order, as_json=as_json)
 
 
 @app.command()
-def check(scenario: ScenarioArgument, overrides: Overrides = None) -> None:
+def check(
+    scenario: ScenarioArgument,
+    overrides: Overrides = None,
+    attack: Attack = None,
+    defence: Defence = None,
+) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
     from federates.check import check_scenario, print_check
     from federates.cli_terminal import output
     from federates.scenario import load_scenario
 
-    print_check(check_scenario(load_scenario(scenario, overrides or ())), output())
+    loaded = load_scenario(scenario, overrides or (), attack=attack, defence=defence)
+    print_check(check_scenario(loaded), output())
 
 
 @app.command("list")

@@ -39,13 +39,15 @@ class Order:
     only: tuple[str, ...] | None = None
     arm: tuple[str, ...] = ()
     report: bool = True
+    attack: str | None = None
+    defence: str | None = None
 
     def command(self) -> str:
         """Return the command line that gives this run again."""
         words = ["feederate", "run", self.scenario]
         for override in self.overrides:
             words += ["--set", override]
-        for option in ("seed", "steps", "join", "listen"):
+        for option in ("attack", "defence", "seed", "steps", "join", "listen"):
             value = getattr(self, option)
             if value is not None:
                 words += [f"--{option}", str(value)]
@@ -81,7 +83,13 @@ def execute(order: Order, label: str | None = None) -> RunResult:
     from federates.runner import run
     from federates.scenario import load_scenario
 
-    scenario = load_scenario(order.scenario, order.overrides, seed=order.seed)
+    scenario = load_scenario(
+        order.scenario,
+        order.overrides,
+        seed=order.seed,
+        attack=order.attack,
+        defence=order.defence,
+    )
     # A run that is told to end does what Ctrl-C does: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -79,8 +79,7 @@ def run(
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
     assembly = Assembly(scenario, n_steps, armed)
-    federates = assembly.build_all()
-    wirings = assembly.wire(federates)
+    federates, wirings = assembly.assemble()
     if placement == "single" and assembly.external:
         name = assembly.external[0]
         raise ScenarioError(

@@ -24,6 +24,8 @@ from pydantic import (
     field_validator,
 )
 
+from federates.attacks.files import adopt, find_attack, load_attack, shipped_attacks
+from federates.attacks.schema import AttackSpec
 from federates.clock import to_ns
 from federates.errors import ScenarioError
 from federates.schema_errors import schema_error
@@ -127,6 +129,7 @@ class FederateSpec(Section):
         None, description="Default: 0 for the feeder, half a step for every other federate."
     )
     controller: str | None = Field(None, description="Controller: name or module:Class.")
+    detector: str | None = Field(None, description="Detector: name or module:Class.")
     ders: list[str] | None = Field(
         None,
         description="Controller: names or globs of the DERs it commands; default: all inverters.",
@@ -191,6 +194,17 @@ class Record(Section):
     every: int = Field(1, ge=1, description="Record every n-th step.")
 
 
+class Defence(Section):
+    """A defence: what it adds to the scenario, or changes in it."""
+
+    title: str = ""
+    description: str = ""
+    patch: dict[str, Any] = Field(
+        description="Merged into the scenario: mappings key by key, lists appended, all else "
+        "replaced."
+    )
+
+
 class Scenario(Section):
     """A whole run."""
 
@@ -201,9 +215,15 @@ class Scenario(Section):
     grid: Grid = Grid()
     band: Band = Band()
     federates: dict[Name, FederateSpec] = Field(min_length=1)
-    connections: list[Connection | str] = []
+    connections: list[Connection | str] = Field([])
     links: list[LinkRule] = Field([], description="Quality of mail between agents.")
     record: Record = Record()
+    attack: AttackSpec | str | None = Field(
+        None, description="Path of an attack file, a shipped attack's name, or the attack itself."
+    )
+    defences: dict[Name, Defence] = Field(
+        {}, description="Defences by name, for 'feederate attack run' and 'run --defence'."
+    )
 
     _source: YamlSource | None = PrivateAttr(None)
     _base_dir: Path = PrivateAttr(Path())
@@ -228,6 +248,12 @@ class Scenario(Section):
     def n_steps(self) -> int:
         """Number of feeder steps."""
         return max(1, round(self.time.duration_s / self.time.step_s))
+
+    @property
+    def attack_spec(self) -> AttackSpec | None:
+        """The attack, read; None for a scenario without one."""
+        assert not isinstance(self.attack, str)
+        return self.attack
 
     def where(self, *path: str | int) -> str:
         """Return the place of a key in the user's file."""
@@ -275,9 +301,26 @@ def find_scenario(name_or_path: str) -> Path:
 
 
 def load_scenario(
-    name_or_path: str | Path, overrides: Sequence[str] = (), *, seed: int | None = None
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    attack: str | None = None,
+    defence: str | None = None,
 ) -> Scenario:
     """Read, override (``key.path=value``) and validate a scenario.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+    overrides : sequence of str
+        ``key.path=value``; they win over everything else.
+    seed : int, optional
+    attack : str, optional
+        Path of an attack file or a shipped attack's name, in place of the scenario's own;
+        empty for none.
+    defence : str, optional
+        Name of one of the scenario's defences.
 
     Raises
     ------
@@ -286,18 +329,28 @@ def load_scenario(
     """
     path = find_scenario(str(name_or_path))
     source = load_yaml(path)
-    return scenario_from(source, overrides, seed=seed)
+    return scenario_from(source, overrides, seed=seed, attack=attack, defence=defence)
 
 
 def scenario_from(
-    source: YamlSource, overrides: Sequence[str] = (), *, seed: int | None = None
+    source: YamlSource,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    attack: str | None = None,
+    defence: str | None = None,
+    base_dir: Path | None = None,
 ) -> Scenario:
-    """Validate a parsed scenario file."""
+    """Validate a parsed scenario file; see `load_scenario`."""
     data = copy.deepcopy(source.data)
+    if defence is not None:
+        data = _defended(data, defence, source)
     keys = {_apply_override(data, override): override for override in overrides}
     source = dataclasses.replace(source, overrides=keys)
     if seed is not None:
         data["seed"] = seed
+    if attack is not None:
+        data["attack"] = attack or None
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
@@ -313,9 +366,53 @@ def scenario_from(
     _check_values(scenario, source)
     path = Path(source.name)
     scenario._source = source
-    scenario._base_dir = path.resolve().parent
+    scenario._base_dir = path.resolve().parent if base_dir is None else base_dir
     scenario._name = path.stem
+    _find_attack(scenario, source, given=attack)
     return scenario
+
+
+def _find_attack(scenario: Scenario, source: YamlSource, given: str | None) -> None:
+    """Read the attack that the scenario or the command line names."""
+    if isinstance(scenario.attack, str):
+        beside = Path() if given else scenario.base_dir
+        try:
+            path = find_attack(scenario.attack, shipped_attacks(shipped_dir()), beside)
+        except ScenarioError as error:
+            if not given:
+                error.where = source.where(("attack",))
+            raise
+        scenario.attack = load_attack(path)
+    elif scenario.attack is not None:
+        inside = {key[1:]: line for key, line in source.lines.items() if key[:1] == ("attack",)}
+        adopt(scenario.attack, dataclasses.replace(source, lines=inside), scenario.base_dir)
+
+
+def _defended(data: dict[str, Any], name: str, source: YamlSource) -> dict[str, Any]:
+    defences = data.get("defences") or {}
+    known = list(defences) if isinstance(defences, dict) else []
+    if name not in known:
+        raise ScenarioError(
+            f"no defence is called '{name}'",
+            where=source.where(("defences",)),
+            expected=f"one of {', '.join(known)}" if known else "a scenario with defences",
+            nearest=nearest_name(name, known),
+        )
+    defence = defences[name]
+    patch = defence.get("patch") if isinstance(defence, dict) else None
+    merged = _merge(data, patch if isinstance(patch, dict) else {})
+    assert isinstance(merged, dict)
+    return merged
+
+
+def _merge(old: Any, new: Any) -> Any:
+    """Return `old` changed by `new`: mappings key by key, lists appended, all else replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = {key: _merge(value, new[key]) if key in new else value for key, value in old.items()}
+        return both | {key: value for key, value in new.items() if key not in old}
+    if isinstance(old, list) and isinstance(new, list):
+        return [*old, *new]
+    return new
 
 
 def _check_values(scenario: Scenario, source: YamlSource) -> None:

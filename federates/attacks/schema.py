@@ -180,7 +180,7 @@ class Replay(Section):
 
 
 class Swap(Section):
-    """Exchanges the targets' values in pairs, the last with the first; sums do not change."""
+    """Exchanges values in pairs: the first target with the last, and so on; sums stay."""
 
     kind: Literal["swap"]
 
@@ -191,7 +191,7 @@ class Adaptive(Section):
     kind: Literal["adaptive"]
     attacker: str = Field(description="Name of a shipped attacker, or module:Class.")
     sees: list[str] = Field([], description="federate.port globs that the attacker reads, too.")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
 
 
 class Jam(Section):
@@ -331,7 +331,7 @@ class Conceal(Section):
     """What the operator sees while a step is active."""
 
     port: str = Field(description="Glob over federate.port, as in a target.")
-    labels: Labels = ["*"]
+    labels: Labels = Field(["*"])
     show: Show
 
 
@@ -344,7 +344,7 @@ class _StepBase(Section):
     probability: Probability = Field(
         1.0, description="Of the action, for each value, message or frame by itself."
     )
-    conceal: list[Conceal] = []
+    conceal: list[Conceal] = Field([])
     on_end: Literal["restore", "leave"] = Field(
         "restore", description="At the step's end: as it was before, or as the step left it."
     )
