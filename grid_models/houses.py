@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.counter_rng import stream_ids, uniform
+from grid_models.disturbances import DerDisturbance, altered_units_kw
 from grid_models.errors import GridModelError
 from grid_models.feeder import Der
 
@@ -300,6 +301,8 @@ class HouseFleet:
         A set point of inf (cooling) or -inf (heating) switches that use off.
         """
         half = 0.5 * self.parameters.band_k
+        self._set_c = heat_set_c, cool_set_c
+        self._offset_k: Array = np.zeros(self.n)
         self._cool_on_c, self._cool_off_c = cool_set_c + half, cool_set_c - half
         self._heat_on_c, self._heat_off_c = heat_set_c - half, heat_set_c + half
 
@@ -310,6 +313,7 @@ class HouseFleet:
         load_pu: float | Array = 1.0,
         limit_kw: Array | None = None,
         group: NDArray[np.intp] | None = None,
+        disturbance: DerDisturbance | None = None,
     ) -> Array:
         """Advance all houses by one step.
 
@@ -326,6 +330,11 @@ class HouseFleet:
             and tanks give way, all of a group by the same ratio; other consumption does not.
         group : ndarray of int, shape (n,), optional
             The group of each house; by default every house is its own.
+        disturbance : DerDisturbance, optional
+            Of the groups. Moves the thermostats, then switches HVAC on or off, past limits too.
+            A unit that is switched on while its thermostat would rest cools where it is warmer
+            outside than the middle of its set-points, else it heats. A house off the grid draws
+            nothing, and drifts.
 
         Returns
         -------
@@ -333,6 +342,10 @@ class HouseFleet:
             Consumption of each house, kW, mean over the step.
         """
         p = self.parameters
+        if disturbance is not None and group is None:
+            group = np.arange(self.n, dtype=np.intp)
+        if disturbance is not None and group is not None:
+            self._move_thermostats(disturbance.thermostat_k[group])
         theta = self._decay.at(dt_s)
         free = theta * self.temp_in_c + (1.0 - theta) * temp_out_c
         gain = (1.0 - theta) * self._rho
@@ -349,13 +362,43 @@ class HouseFleet:
             if tank is not None:
                 tank = tank * keep[self._tank_house]
                 self.tank_kw = self.tank_kw * keep
+        heats = self._heating
+        if disturbance is not None and group is not None:
+            hvac, heats = self._disturbed(hvac, temp_out_c, group, disturbance)
+            on = disturbance.connected[group]
+            self.base_kw = np.where(on, self.base_kw, 0.0)
+            if tank is not None:
+                tank = np.where(on[self._tank_house], tank, 0.0)
+                self.tank_kw = np.where(on, self.tank_kw, 0.0)
         if self.tanks is not None and tank is not None:
             self.tanks.advance(tank)
-        self.temp_in_c = free + np.where(self._heating, gain, -gain) * hvac
+        self.temp_in_c = free + np.where(heats, gain, -gain) * hvac
         self._cooling &= self.temp_in_c > self._cool_off_c + 1e-9
         self._heating &= self.temp_in_c < self._heat_off_c - 1e-9
         self.hvac_kw = hvac
         return hvac + self.base_kw + self.tank_kw
+
+    def _move_thermostats(self, offset_k: Array) -> None:
+        """Move both set-points of every house; an offset that did not change costs nothing."""
+        if not np.array_equal(offset_k, self._offset_k):
+            heat_c, cool_c = self._set_c
+            self.retarget(heat_c + offset_k, cool_c + offset_k)
+            self._set_c, self._offset_k = (heat_c, cool_c), offset_k
+
+    def _disturbed(
+        self, hvac: Array, temp_out_c: float | Array, group: NDArray[np.intp], by: DerDisturbance
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the HVAC's power under a disturbance, and which units heat."""
+        p = self.parameters
+        cold = temp_out_c < 0.5 * (p.heat_set_c + p.cool_set_c)
+        forced = ((by.extra_kw > 0.0) | (by.factor > 1.0))[group]
+        # Whoever switches a unit on decides what it does; its thermostat must not turn it round.
+        turned = forced & np.where(cold, self._cooling, self._heating)
+        self._cooling &= ~turned
+        self._heating &= ~turned
+        hvac = np.where(turned, 0.0, hvac)
+        hvac = altered_units_kw(hvac, p.hvac_kw, self.base_kw, group, by)
+        return hvac, self._heating | (forced & cold)
 
     def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
         """Switch the thermostats on where needed and return the mean power they ask for."""
