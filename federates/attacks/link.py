@@ -237,7 +237,7 @@ class _Targets:
         some = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
         near = nearest_name(name, valid)
         text = f"no {what} is called '{name}'"
-        self._problem(text, *key, expected=f"a name or glob of {some}", nearest=near)
+        self._problem(text, *key, expected=f"one of {some}", nearest=near)
 
     def _problem(
         self, what: str, *key: str | int, expected: str | None = None, nearest: str | None = None
