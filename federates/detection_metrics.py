@@ -1,0 +1,208 @@
+"""What detectors are worth: their scores and alarms against the ground truth of a labelled run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.detection.protocol import ALARM_SCORE
+from controllers.mail import FloatArray
+from federates.attacks.truth import read_truth
+from federates.report_data import RunData
+from federates.signals import signal_batches, signal_names
+
+BoolArray = NDArray[np.bool_]
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """When a step of the attack was at work: ``begin_s <= t < end_s``."""
+
+    step: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one detector said over a run: the largest score of its labels, and any alarm, (k,)."""
+
+    time_s: FloatArray
+    score: FloatArray
+    alarm: BoolArray
+
+
+def area_under_curve(score: FloatArray, positive: BoolArray) -> float | None:
+    """Return the area under the ROC curve, or None where one of the two classes is empty.
+
+    By ranks, ties shared: the share of pairs (positive, negative) in which the positive scores
+    higher, a tie counting half (J. A. Hanley, B. J. McNeil, Radiology 143, 1982).
+
+    Parameters
+    ----------
+    score : ndarray, (k,)
+    positive : ndarray of bool, (k,)
+    """
+    positive = np.asarray(positive, dtype=bool)
+    n_positive = int(np.count_nonzero(positive))
+    n_negative = positive.size - n_positive
+    if not n_positive or not n_negative:
+        return None
+    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - 0.5 * (count - 1)
+    wins = float(rank[group[positive]].sum()) - 0.5 * n_positive * (n_positive + 1)
+    return wins / (n_positive * n_negative)
+
+
+def attack_windows(run: Path) -> list[Window]:
+    """Return one window for each step that did something, by its begin.
+
+    From the ground truth (first to last affected value) and from the events of begin and end; a
+    step that pauses in between has one window over all.
+    """
+    data = RunData(run)
+    step_s = float(data.scenario["time"]["step_s"])
+    end_of_run = step_s * float(data.manifest["steps"])
+    spans: dict[str, list[float]] = {}
+
+    def widen(step: str, begin_s: float, end_s: float) -> None:
+        span = spans.setdefault(step, [begin_s, end_s])
+        span[0], span[1] = min(span[0], begin_s), max(span[1], end_s)
+
+    truth = read_truth(run)
+    if truth.num_rows:
+        times = truth.group_by("step").aggregate([("time_s", "min"), ("time_s", "max")])
+        for row in times.to_pylist():
+            widen(str(row["step"]), row["time_s_min"], row["time_s_max"] + step_s)
+    for step, began_s, ended_s in _announced(run):
+        widen(step, began_s, end_of_run if ended_s is None else ended_s)
+    windows = [Window(step, begin, min(end, end_of_run)) for step, (begin, end) in spans.items()]
+    return sorted(windows, key=lambda w: (w.begin_s, w.step))
+
+
+def _announced(run: Path) -> Iterator[tuple[str, float, float | None]]:
+    """Yield step, begin and end (None: never) as the events tell them."""
+    open_s: dict[str, float] = {}
+    try:
+        lines = (run / "events.jsonl").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # the torn last line of a killed run
+        kind, step, time_s = event.get("event"), event.get("step"), event.get("time_s")
+        if not isinstance(step, str) or time_s is None:
+            continue
+        if kind == "attack_began":
+            open_s.setdefault(step, float(time_s))
+        elif kind == "attack_ended" and step in open_s:
+            yield step, open_s.pop(step), float(time_s)
+    for step, began_s in open_s.items():
+        yield step, began_s, None
+
+
+def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """Return one row of metrics for each window; of a clean run one row, without a step.
+
+    Keys: `step`; `delay_s`, from the begin of the window to the first alarm in it (None: none);
+    `precision`, the share of the alarmed samples that lie in the window, those in other windows
+    left out; `recall`, the share of the window's samples that are alarmed;
+    `false_alarms_per_day`, alarms that begin outside every window, by the time outside; `auc`, of
+    the scores inside against those outside every window; `seen`, whether there was an alarm in the
+    window and alarms are denser inside than outside.
+    """
+    t, alarm = verdicts.time_s, np.asarray(verdicts.alarm, dtype=bool)
+    inside = [(t >= w.begin_s) & (t < w.end_s) for w in windows]
+    clean = ~np.logical_or.reduce(inside) if windows else np.ones(len(t), dtype=bool)
+    begins = alarm & ~np.concatenate([[False], alarm[:-1]])
+    period_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
+    clean_days = np.count_nonzero(clean) * period_s / _DAY_S
+    false_alarms = float(np.count_nonzero(begins & clean))
+    per_day = false_alarms / clean_days if clean_days else None
+    false_share = float(alarm[clean].mean()) if clean.any() else 0.0
+    if not windows:
+        return [_row(None, None, None, None, per_day, None, False)]
+    rows = []
+    for window, here in zip(windows, inside, strict=True):
+        hits = np.flatnonzero(here & alarm)
+        delay_s = float(t[hits[0]] - window.begin_s) if hits.size else None
+        judged = np.count_nonzero(alarm & (here | clean))
+        precision = hits.size / judged if judged else None
+        recall = hits.size / np.count_nonzero(here) if here.any() else None
+        either = here | clean
+        auc = area_under_curve(verdicts.score[either], here[either])
+        seen = bool(recall is not None and recall > false_share)
+        rows.append(_row(window.step, delay_s, precision, recall, per_day, auc, seen))
+    return rows
+
+
+def _row(
+    step: str | None,
+    delay_s: float | None,
+    precision: float | None,
+    recall: float | None,
+    false_alarms_per_day: float | None,
+    auc: float | None,
+    seen: bool,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "delay_s": delay_s,
+        "precision": precision,
+        "recall": recall,
+        "false_alarms_per_day": false_alarms_per_day,
+        "auc": auc,
+        "seen": seen,
+    }
+
+
+def detectors_of(run: Path) -> dict[str, float]:
+    """Return the run's detectors that were recorded, with the time each of them only learnt."""
+    data = RunData(run)
+    recorded = signal_names(data.signals) if data.signals.is_dir() else []
+    return {
+        name: float(spec.get("options", {}).get("calibrate_s", 0.0))
+        for name, spec in data.scenario["federates"].items()
+        if spec.get("kind") == "detector" and f"{name}.score" in recorded
+    }
+
+
+def verdicts_of(run: Path, detector: str, from_s: float = 0.0) -> Verdicts:
+    """Read what one detector said from `from_s` on, piece by piece."""
+    folder = run / "signals"
+    times, scores = [], []
+    for time_s, values in signal_batches(folder, f"{detector}.score"):
+        times.append(time_s)
+        scores.append(values.max(axis=1))
+    if not times:
+        return Verdicts(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+    all_s, score = np.concatenate(times), np.concatenate(scores)
+    kept = all_s >= from_s
+    return Verdicts(all_s[kept], score[kept], score[kept] >= ALARM_SCORE)
+
+
+def detector_rows(run: Path) -> list[dict[str, Any]]:
+    """Return the metrics of every detector of a run against every step of its attack.
+
+    Keys: `detector`, then those of `judge`. A run without detectors gives no row.
+
+    Raises
+    ------
+    ScenarioError
+        The folder holds no run.
+    """
+    windows = attack_windows(run)
+    return [
+        {"detector": name, **row}
+        for name, learnt_s in detectors_of(run).items()
+        for row in judge(verdicts_of(run, name, learnt_s), windows)
+    ]
