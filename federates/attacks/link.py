@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-
-import numpy as np
 
 from controllers.mail import Link
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec, Impersonate, LinkAction, LinkStep, Partition
+from federates.attacks.selection import drawn, matching, nothing_called
 from federates.errors import WiringError
-from grid_models import counter_rng
 from grid_models.errors import nearest_name
 
-_DRAW = 32  # channel of the random draw of targets
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,13 @@ class _Targets:
         if agent is None:
             return {}
         if agent not in self._agents:
-            self._unknown("agent", agent, self._agents, "action", "agent")
+            self._problem(
+                f"no agent is called '{agent}'",
+                "action",
+                "agent",
+                expected="one of " + ", ".join(self._agents[:_SHOWN]),
+                nearest=nearest_name(agent, self._agents),
+            )
             return {}
         lines = {(*_line(link), link.source): link.key for link in self._network}
         out = {link.key: lines.get((*_line(link), agent)) for link in chosen}
@@ -183,61 +186,36 @@ class _Targets:
         return {key: donor for key, donor in out.items() if donor is not None}
 
     def _of_agents(self, globs: Sequence[str]) -> list[Link]:
-        names = self._matching("agents", globs, {name: (name,) for name in self._agents})
-        drawn = set(self._drawn("agents", names))
+        names = self._meant("agents", globs, {name: (name,) for name in self._agents})
         if not isinstance(self._step.action, Partition):
-            return [x for x in self._network if x.source in drawn or x.target in drawn]
-        cut = [x for x in self._network if (x.source in drawn) != (x.target in drawn)]
-        if drawn and not cut:
+            return [x for x in self._network if x.source in names or x.target in names]
+        cut = [x for x in self._network if (x.source in names) != (x.target in names)]
+        if names and not cut:
             self._problem(
                 "nothing to cut: no mail passes between these agents and others",
                 "target",
                 "agents",
-                expected="some of " + ", ".join(self._agents[:12]),
+                expected="some of " + ", ".join(self._agents[:_SHOWN]),
             )
         return cut
 
     def _of_links(self, globs: Sequence[str]) -> list[Link]:
-        names = {x.key: (f"{x.source}>{x.target}", x.key) for x in self._network}
-        drawn = set(self._drawn("links", self._matching("links", globs, names)))
-        return [x for x in self._network if x.key in drawn]
+        names = self._meant(
+            "links", globs, {x.key: (f"{x.source}>{x.target}", x.key) for x in self._network}
+        )
+        return [x for x in self._network if x.key in names]
 
-    def _matching(
+    def _meant(
         self, key: str, globs: Sequence[str], names: Mapping[str, tuple[str, ...]]
-    ) -> list[str]:
-        """Return what the globs mean; `names` holds the spellings of each."""
-        found: set[str] = set()
+    ) -> set[str]:
+        """Return what the globs mean and the draw leaves; `names` holds the spellings of each."""
         for k, glob in enumerate(globs):
-            hits = {n for n, words in names.items() if any(fnmatchcase(w, glob) for w in words)}
-            if not hits:
-                spellings = sorted({words[0] for words in names.values()})
-                self._unknown(key.removesuffix("s"), glob, spellings, "target", key, k)
-            found |= hits
-        return sorted(found)
-
-    def _drawn(self, key: str, names: list[str]) -> list[str]:
-        """Draw by the attack's seed; each name's rank depends on nothing but the step and it."""
-        target, n = self._step.target, len(names)
-        if target.fraction is not None:
-            n = max(1, int(target.fraction * n + 0.5))
-        elif target.count is not None and names:
-            n = target.count
-            if n > len(names):
-                self._problem(
-                    f"count is {n}, and {len(names)} {key} match",
-                    "target",
-                    "count",
-                    expected=f"at most {len(names)}",
-                )
-        streams = counter_rng.stream_ids(f"{self._step.id}:{name}" for name in names)
-        rank = counter_rng.bits(self._spec.seed, streams, 0, _DRAW)
-        return [names[i] for i in np.argsort(rank, kind="stable")[:n]]
-
-    def _unknown(self, what: str, name: str, valid: Sequence[str], *key: str | int) -> None:
-        some = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
-        near = nearest_name(name, valid)
-        text = f"no {what} is called '{name}'"
-        self._problem(text, *key, expected=f"one of {some}", nearest=near)
+            if not any(matching(words, [glob]) for words in names.values()):
+                where = self._spec.where("steps", self._position, "target", key, k)
+                spellings = [words[0] for words in names.values()]
+                self._problems.append(nothing_called(where, key.removesuffix("s"), glob, spellings))
+        found = sorted(name for name, words in names.items() if matching(words, globs))
+        return set(drawn(found, self._step.target, self._spec, self._position))
 
     def _problem(
         self, what: str, *key: str | int, expected: str | None = None, nearest: str | None = None

@@ -90,8 +90,8 @@ def test_fraction_and_count_draw_as_many_as_they_say_and_others_by_another_seed(
         return _chosen(spec)[0]
 
     assert len(draw({"fraction": 0.5}, 1)) == 7  # of 14
-    assert len(draw({"fraction": 0.01}, 1)) == 1
     assert len(draw({"count": 3}, 1)) == 3
+    assert len(draw({"count": 300}, 1)) == 14
     assert draw({"count": 3}, 1) < draw({"count": 5}, 1)
     assert len({frozenset(draw({"count": 3}, seed)) for seed in range(10)}) > 5
 
@@ -124,10 +124,9 @@ def test_one_federate_announces_a_step_and_plans_are_plain_data() -> None:
 @pytest.mark.parametrize(
     ("step", "text"),
     [
-        ({"target": {"links": ["nort>east"]}}, "no link is called 'nort>east'; expected"),
-        ({"target": {"links": ["*", "x>*"]}}, "steps[0].target.links[1]: no link is called 'x>*'"),
+        ({"target": {"links": ["nort>east"]}}, "no link matches 'nort>east'; expected"),
+        ({"target": {"links": ["*", "x>*"]}}, "steps[0].target.links[1]: no link matches 'x>*'"),
         ({"target": {"agents": ["sout"]}}, "did you mean 'south'?"),
-        ({"target": {"agents": ["*"], "count": 9}}, "count is 9, and 4 agents match; expected at"),
         ({"target": {"links": ["*"]}, "action": {"kind": "partition"}}, "needs agents as its"),
         ({"target": {"agents": ["*"]}, "action": {"kind": "partition"}}, "nothing to cut"),
         ({"target": {"devices": ["*"]}}, "needs links or agents as its target"),
