@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controllers import registry
+from controllers.mail import FloatArray
 from controllers.protocol import Controller, ControlSite
 from federates.attacks.plan import AttackPlan
 from federates.clock import Timing, to_ns, to_s
@@ -36,6 +37,9 @@ KINDS: Mapping[str, str] = {
     "circuit": "circuit dynamics of lines and buses at milliseconds",
     "external": "any HELICS program that is not ours, by its topic names",
 }
+
+if TYPE_CHECKING:
+    from federates.attacks.federate import AttackFederate, DirectorFederate
 
 _PLANTS = ("feeder", "circuit")
 _INVERTERS = ("pv", "battery", "inverter")
@@ -242,9 +246,9 @@ class Assembly:
             to_s(self.horizon_ns),
         )
         federates |= {name: self.build(name) for name in self.attack_plan.names}
-        return federates, self._with_first_values(federates, wirings)
+        return federates, self._with_first_values(wirings)
 
-    def _attack_federate(self, name: str, plan: AttackPlan) -> Federate:
+    def _attack_federate(self, name: str, plan: AttackPlan) -> AttackFederate | DirectorFederate:
         from federates.attacks.federate import AttackFederate, DirectorFederate
 
         spec = self.scenario.attack_spec
@@ -257,25 +261,30 @@ class Assembly:
         assert plan.director is not None
         return DirectorFederate(context, spec, plan.director, plan.schedule)
 
-    @staticmethod
-    def _with_first_values(
-        federates: Mapping[str, Federate | ExternalFederate], wirings: dict[str, FederateWiring]
-    ) -> dict[str, FederateWiring]:
-        """Give the grid what an attack on it says at the first step, before anybody has stepped."""
+    def _with_first_values(self, wirings: dict[str, FederateWiring]) -> dict[str, FederateWiring]:
+        """Give readers what an attack says at their first step, before anybody has stepped."""
         from federates.attacks.federate import AttackFederate
 
+        plan = self.attack_plan
+        assert plan is not None
+        first: dict[tuple[str, str], FloatArray] = {}
+        for name, site in plan.sites.items():
+            if site.shift_ns <= 0:
+                continue
+            # A federate made for this alone: the one that runs must not have seen anything yet.
+            fresh = self._attack_federate(name, plan)
+            values = fresh.first_values() if isinstance(fresh, AttackFederate) else {}
+            first |= {(name, port): row for port, row in values.items()}
         out = dict(wirings)
         for name, wiring in wirings.items():
-            first_s = to_s(federates[name].timing.offset_ns)
-            initial = {
-                port: site.initial_values(first_s)[port]
+            begins = tuple(
+                (port, feed, first[feed.source, feed.port])
                 for port, feeds in wiring.feeds.items()
                 for feed in feeds
-                if isinstance(site := federates[feed.source], AttackFederate)
-                and feed.port in site.initial_values(first_s)
-            }
-            if initial:
-                out[name] = replace(wiring, initial=initial)
+                if (feed.source, feed.port) in first
+            )
+            if begins:
+                out[name] = replace(wiring, first=begins)
         return out
 
     def _controller(self, group: str, spec: FederateSpec) -> tuple[type[Controller], ControlSite]:

@@ -77,8 +77,8 @@ class Shell:
         self._progress = progress
         self._row = row
         self._inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
-        for port, values in wiring.initial.items():
-            self._inputs[port][:] = values
+        for port, feed, values in wiring.first:
+            _take(self._inputs[port], feed, values)
         self._readers: list[Callable[[Bus, int], None]] = [
             self._reader(self._inputs[port], feed)
             for port, feeds in wiring.feeds.items()
@@ -199,3 +199,9 @@ class Shell:
             finally:
                 if self._mail_truth is not None:
                     self._mail_truth.close()
+
+
+def _take(into: FloatArray, feed: Feed, values: FloatArray) -> None:
+    """Write a source's values where its feed says."""
+    target = slice(None) if feed.target_index is None else feed.target_index
+    into[target] = values if feed.source_index is None else values[feed.source_index]

@@ -69,8 +69,9 @@ class FederateWiring:
     published: tuple[str, ...] = ()
     mail_routes: tuple[tuple[str, int], ...] = ()
     link_quality: Mapping[str, LinkQuality] = field(default_factory=dict)
-    initial: Mapping[str, FloatArray] = field(default_factory=dict)
-    """Inputs that at the very first step are not at their port's initial value."""
+    first: tuple[tuple[str, Feed, FloatArray], ...] = ()
+    """Inputs with what a source says before anybody has stepped: port, feed, the source's values.
+    """
     link_attack: LinkAttackPlan | None = None
     watch: Feed | None = None
 

@@ -76,18 +76,32 @@ class AttackFederate(Federate):
         if self._plan.physical is not None:
             channels += [("feeder", p.name, p.labels) for p in self._plan.physical.ports()]
         self._truth = TruthWriter(store.folder, self.name, channels, self._schedule.ids)
+        self.first_values()
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Pass on what came in, forged where a step is active."""
-        sample_s = time_s + self._shift_s
         if BEGINS in inputs:
             self._clock.hear(inputs[BEGINS])
+        return Step(self._outputs(time_s + self._shift_s, inputs))
+
+    def first_values(self) -> dict[str, FloatArray]:
+        """Return what the readers' first step shall see, where this federate comes before them.
+
+        Nobody has published anything by then, so these become the initial values of the inputs.
+        """
+        if self._plan.shift_ns <= 0:
+            return {}
+        first_ns = self.timing.offset_ns + self._plan.shift_ns - self.timing.period_ns
+        inputs = {p.name: np.full(len(p.labels), p.initial) for p in self.inputs}
+        return self._outputs(to_s(first_ns), inputs)
+
+    def _outputs(self, sample_s: float, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         elapsed_s = self._clock.elapsed(sample_s)
         self._announce(elapsed_s, sample_s)
         outputs = self._forge(sample_s, elapsed_s, inputs)
         if self._plan.physical is not None:
             outputs |= self._act_on_grid(sample_s, elapsed_s)
-        return Step(outputs)
+        return outputs
 
     def _forge(
         self, sample_s: float, elapsed_s: FloatArray, inputs: Mapping[str, FloatArray]
@@ -111,15 +125,6 @@ class AttackFederate(Federate):
         if self._truth is not None:
             for port, element, true, seen, step in self._plan.physical.affected(values, elapsed_s):
                 self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
-        return values
-
-    def initial_values(self, first_s: float) -> dict[str, FloatArray]:
-        """Return the grid's attack inputs at the very first step, which nobody comes before."""
-        if self._plan.physical is None:
-            return {}
-        values: dict[str, FloatArray] = self._plan.physical.values(
-            self._clock.elapsed(first_s), first_s
-        )
         return values
 
     def note(self, sample_s: float, act: _Act, true: FloatArray, seen: FloatArray) -> None:
