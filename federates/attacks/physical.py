@@ -206,7 +206,7 @@ class PhysicalPlan:
         return out
 
 
-def plan_of(scenario: Scenario, feeder: Feeder) -> PhysicalPlan | None:
+def physical_plan(scenario: Scenario, feeder: Feeder) -> PhysicalPlan | None:
     """Return what a scenario's attack does to the grid; None where it does nothing to it.
 
     Raises
@@ -214,7 +214,7 @@ def plan_of(scenario: Scenario, feeder: Feeder) -> PhysicalPlan | None:
     WiringError
         Listing every step that names what is not there or cannot be done.
     """
-    spec: AttackSpec | None = getattr(scenario, "attack", None)
+    spec = scenario.attack_spec
     if spec is None or not spec.of_layer("physical"):
         return None
     plan, problems = resolve_physical(spec, elements_of(scenario, feeder))

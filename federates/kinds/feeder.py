@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from federates.attacks.physical import plan_of
+from federates.attacks.physical import physical_plan
 from federates.context import FederateContext
 from federates.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder_attack import GridAttack
@@ -81,7 +81,7 @@ class FeederFederate(Federate):
             Port("losses_kw", "kW", SOURCE),
         )
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
-        self.physical = plan_of(scenario, site.feeder)
+        self.physical = physical_plan(scenario, site.feeder)
         self._attack: GridAttack | None = None
         if self.physical is not None:
             self._attack = GridAttack(self.physical, self._circuit)
