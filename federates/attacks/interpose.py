@@ -109,8 +109,8 @@ def _rewired(
         if site.physical is not None:
             outputs += tuple(p.name for p in site.physical.ports())
             for name, federate in federation.by_name.items():
-                if getattr(federate, "physical", None) is not None:
-                    out[name] = _with_grid_inputs(out[name], site)
+                read = {p.name for p in federate.inputs}
+                out[name] = _with_grid_inputs(out[name], site, read)
         out[site.name] = FederateWiring(feeds=feeds_of_site, published=outputs)
     if plan.director is not None:
         out[plan.director.name] = FederateWiring(feeds=plan.director.feeds, published=(BEGINS,))
@@ -138,11 +138,14 @@ def _word_of_director(plan: AttackPlan) -> Feed:
     return Feed(plan.director.name, BEGINS, len(plan.schedule.directed), None, None)
 
 
-def _with_grid_inputs(wiring: FederateWiring, site: SitePlan) -> FederateWiring:
-    feeds = dict(wiring.feeds)
-    for port in site.physical.ports():
-        feeds[port.name] = (Feed(site.name, port.name, len(port.labels), None, None),)
-    return replace(wiring, feeds=feeds)
+def _with_grid_inputs(wiring: FederateWiring, site: SitePlan, read: set[str]) -> FederateWiring:
+    """Feed those inputs of the grid's, and of devices on it, that a federate has."""
+    feeds = {
+        port.name: (Feed(site.name, port.name, len(port.labels), None, None),)
+        for port in site.physical.ports()
+        if port.name in read
+    }
+    return replace(wiring, feeds={**wiring.feeds, **feeds}) if feeds else wiring
 
 
 def _reroute(
