@@ -248,6 +248,25 @@ class Rewrite(Section):
     value: float | None = Field(None, description="In engineering units, in place of the true one.")
     factor: float = 1.0
     bias: float = 0.0
+    hide: bool = Field(
+        False,
+        description="Writes: whoever reads the point meanwhile is shown what was asked for, so "
+        "that reading back finds nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _hides_writes(self) -> Rewrite:
+        if self.hide and self.direction == "read":
+            raise ValueError("hide belongs to direction: write")
+        return self
+
+
+class WritePoint(Section):
+    """Writes a point itself when the step begins; the adapter's own writes still come after it."""
+
+    kind: Literal["write"]
+    point: str = Field(description="Point of the device file.")
+    value: float = Field(description="In engineering units.")
 
 
 class ForgeException(Section):
@@ -309,7 +328,7 @@ class Thermostat(Section):
 
 SignalAction = Bias | Scale | Set | Ramp | Freeze | Noise | Drop | Delay | Replay | Swap | Adaptive
 LinkAction = Drop | Delay | Jam | Tamper | ReplayMail | Impersonate | Partition
-ModbusAction = Rewrite | ForgeException | Delay | Drop | Flood
+ModbusAction = Rewrite | WritePoint | ForgeException | Delay | Drop | Flood
 PhysicalAction = Trip | CloseElement | AlterLoad | Thermostat
 
 
