@@ -103,11 +103,11 @@ class _Walk:
         self._at: Any = root
         self._key: str | None = None
         for part in loc:
-            self._settle()
+            key = self._settle()
             branches = _branches(self._at)
-            if self._key is not None and part in self.tags(self._key):
-                self.tag = (self._key, str(part))
-                self._at = self._tagged(self._key)[str(part)]
+            if key is not None and part in self.tags(key):
+                self.tag = (key, str(part))
+                self._at = self._tagged(key)[str(part)]
                 self._key = None
             elif len(branches) > 1:
                 # The branch's name; one that is a section leads on to its keys.
@@ -129,8 +129,8 @@ class _Walk:
             for tag in typing.get_args(branch.model_fields[key].annotation)
         }
 
-    def _settle(self) -> None:
-        """Step through what leaves no trace in a location."""
+    def _settle(self) -> str | None:
+        """Step through what leaves no trace in a location; return the key of the tags here."""
         while True:
             if typing.get_origin(self._at) is typing.Annotated:
                 inner, *more = typing.get_args(self._at)
@@ -140,16 +140,15 @@ class _Walk:
             elif len(branches := _branches(self._at)) == 1 and branches[0] is not self._at:
                 self._at = branches[0]
             else:
-                return
+                return self._key
 
     def _descend(self, part: str | int) -> None:
         if _is_section(self._at):
             self.names = list(self._at.model_fields)
             field = self._at.model_fields.get(str(part))
             self._at = field.annotation if field else None
-            self._key = (
-                field.discriminator if field and isinstance(field.discriminator, str) else None
-            )
+            tags_by = field.discriminator if field else None
+            self._key = tags_by if isinstance(tags_by, str) else None
         else:
             arguments = typing.get_args(self._at)
             self._at = arguments[-1] if arguments else None
