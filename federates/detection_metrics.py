@@ -125,7 +125,7 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     clean = ~np.logical_or.reduce(inside) if windows else np.ones(len(t), dtype=bool)
     begins = alarm & ~np.concatenate([[False], alarm[:-1]])
     period_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
-    clean_days = np.count_nonzero(clean) * period_s / _DAY_S
+    clean_days = float(np.count_nonzero(clean)) * period_s / _DAY_S
     false_alarms = float(np.count_nonzero(begins & clean))
     per_day = false_alarms / clean_days if clean_days else None
     false_share = float(alarm[clean].mean()) if clean.any() else 0.0
@@ -135,10 +135,10 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     for window, here in zip(windows, inside, strict=True):
         hits = np.flatnonzero(here & alarm)
         delay_s = float(t[hits[0]] - window.begin_s) if hits.size else None
-        judged = np.count_nonzero(alarm & (here | clean))
-        precision = hits.size / judged if judged else None
-        recall = hits.size / np.count_nonzero(here) if here.any() else None
         either = here | clean
+        judged = int(np.count_nonzero(alarm & either))
+        precision = hits.size / judged if judged else None
+        recall = hits.size / int(np.count_nonzero(here)) if here.any() else None
         auc = area_under_curve(verdicts.score[either], here[either])
         seen = bool(recall is not None and recall > false_share)
         rows.append(_row(window.step, delay_s, precision, recall, per_day, auc, seen))

@@ -79,7 +79,7 @@ class CusumOptions:
         checked_choice("on", self.on, ("ewma", "increment"))
         checked_choice("common", self.common, ("remove", "keep"))
         for name in ("horizon_s", "shift", "false_alarms_per_day", "learn_s"):
-            checked_number(name, getattr(self, name), open_low=True)
+            checked_number(name, getattr(self, name), low=0.0, open_low=True)
 
 
 class Cusum:
@@ -171,6 +171,7 @@ class _Prediction:
         self._gain = 1.0 if options.on == "increment" else -np.expm1(-period_s / options.horizon_s)
         steps = max(2, int(np.ceil(options.learn_s / period_s)))
         self._mean = np.full(n, np.nan)
+        self._count = np.zeros(n, dtype=np.int64)
         self._last = np.zeros(n)
         self._autocorrelation = np.zeros(n)
         self._raw = _Deviation(n, steps)
@@ -197,15 +198,19 @@ class _Prediction:
     def forget(self) -> None:
         """Drop the past values; the next ones have no prediction."""
         self._mean[:] = np.nan
+        self._count[:] = 0
         self._last[:] = 0.0
 
     def _miss(self, values: FloatArray) -> FloatArray:
         """Return value minus prediction, 0 where there is none, and take the value in."""
         known = np.isfinite(values)
-        first = known & np.isnan(self._mean)
+        self._count += known
+        first = known & (self._count == 1)
         self._mean = np.where(first, values, self._mean)
         miss = np.where(known & ~first, values - self._mean, 0.0)
-        self._mean = self._mean + self._gain * miss
+        # At first the plain mean of what came: the first value alone would weigh for a horizon.
+        gain = np.maximum(self._gain, 1.0 / np.maximum(self._count, 1))
+        self._mean = self._mean + gain * miss
         return miss
 
     def _own(self, scaled: FloatArray) -> FloatArray:

@@ -69,7 +69,11 @@ class ResidualOptions:
 
     def __post_init__(self) -> None:
         checked_number(
-            "false_alarm_probability", self.false_alarm_probability, high=0.5, open_low=True
+            "false_alarm_probability",
+            self.false_alarm_probability,
+            low=0.0,
+            high=0.5,
+            open_low=True,
         )
         if not isinstance(self.v_labels, str):
             raise ControllerError(
@@ -78,9 +82,9 @@ class ResidualOptions:
                 expected="a glob over nodes, such as '*.1'",
             )
         for name in ("v_std_pu", "source_std_pu", "load_std", "der_std"):
-            checked_number(name, getattr(self, name), high=1.0)
+            checked_number(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("model_std_pu", "import_std"):
-            checked_number(name, getattr(self, name), high=1.0, open_low=True)
+            checked_number(name, getattr(self, name), low=0.0, high=1.0, open_low=True)
 
 
 class PowerFlowResidual:
