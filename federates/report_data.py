@@ -187,20 +187,33 @@ class RunData:
             return None
         return _voltages(self.signals, f"{self.feeder}.v_pu", self.band)
 
+    @cached_property
+    def windows(self) -> tuple[tuple[float, float], ...]:
+        """When the attack was at work, (begin_s, end_s) of each of its steps; empty without one."""
+        if not self.scenario.get("attack"):
+            return ()
+        from federates.detection_metrics import attack_windows
+
+        return tuple((w.begin_s, w.end_s) for w in attack_windows(self.folder))
+
     def spread(self, port: str) -> Spread | None:
         """Return smallest, median and largest element of a feeder port over time."""
-        return self._reduced(port, _spread_of)
+        return self._reduced(f"{self.feeder}.{port}", _spread_of)
 
     def total(self, port: str) -> Spread | None:
         """Return the sum over a feeder port's elements (as a spread, so that it decimates)."""
-        return self._reduced(port, _sum_of)
+        return self._reduced(f"{self.feeder}.{port}", _sum_of)
 
-    def _reduced(self, port: str, reduce: Any) -> Spread | None:
-        if not self.has(port):
+    def total_of(self, name: str) -> Spread | None:
+        """Return the sum over the elements of a recorded signal, ``federate.port``."""
+        return self._reduced(name, _sum_of)
+
+    def _reduced(self, name: str, reduce: Any) -> Spread | None:
+        if name not in self.recorded:
             return None
         times, parts = [], []
-        for time_s, values in signal_batches(self.signals, f"{self.feeder}.{port}"):
-            if values.shape[1]:
+        for time_s, values in signal_batches(self.signals, name):
+            if values.shape[1] and len(time_s):
                 times.append(time_s)
                 parts.append(reduce(values))
         return _spread(times, parts) if times else None

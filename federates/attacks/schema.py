@@ -404,6 +404,11 @@ class AttackSpec(Section):
     """A whole attack."""
 
     id: Name
+    kind: Literal["attack", "disturbance"] = Field(
+        "attack",
+        description="A disturbance is wired and recorded like an attack, and called so in reports; "
+        "it is no attack to labels and detectors.",
+    )
     title: str = ""
     description: str = Field("", description="What happens, and what an analyst should see.")
     scenario: str | None = Field(None, description="The scenario it was written for.")
