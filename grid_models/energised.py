@@ -31,31 +31,26 @@ class EnergisedNodes:
         self._closed: dict[str, bool] = {}
         ends: list[tuple[int, int]] = []
         owner: list[str] = []
+
+        def tie(a: str, b: str, name: str = "") -> None:
+            # A node that never had a voltage has no label, and ties nothing.
+            if a in self._at and b in self._at:
+                ends.append((self._at[a], self._at[b]))
+                owner.append(name)
+
         branches: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
         for element in branches:
             self._closed[element.name] = element.closed
             for phase in element.phases:
-                ends.append(
-                    (
-                        self._at[node_label(element.from_bus, phase)],
-                        self._at[node_label(element.to_bus, phase)],
-                    )
-                )
-                owner.append(element.name)
+                ends_of = (node_label(bus, phase) for bus in (element.from_bus, element.to_bus))
+                tie(next(ends_of), next(ends_of), element.name)
         for unit in feeder.regulators:
             for phase in unit.phases:
-                a, b = node_label(unit.from_bus, phase), node_label(unit.to_bus, phase)
-                ends.append((self._at[a], self._at[b]))
-                owner.append("")
+                tie(node_label(unit.from_bus, phase), node_label(unit.to_bus, phase))
         for transformer in feeder.transformers:
-            nodes = [
-                self._at[label]
-                for w in transformer.windings
-                for phase in w.nodes
-                if (label := node_label(w.bus, phase)) in self._at
-            ]
-            ends += [(nodes[0], other) for other in nodes[1:]]
-            owner += [""] * (len(nodes) - 1)
+            nodes = [node_label(w.bus, n) for w in transformer.windings for n in w.nodes if n]
+            for other in nodes[1:]:
+                tie(nodes[0], other)
         self._ends = np.array(ends, dtype=np.intp).reshape(-1, 2)
         self._owner = owner
 

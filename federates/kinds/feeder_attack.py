@@ -10,7 +10,7 @@ from federates.attacks.physical import CONNECTED, LOAD_FACTOR, LOAD_KW, THERMOST
 from federates.federate import FloatArray
 from grid_models.disturbances import DerDisturbance
 from grid_models.energised import EnergisedNodes
-from grid_models.feeder import Line, Switch
+from grid_models.feeder import Line, Switch, node_label
 from grid_models.opendss import Circuit
 
 
@@ -55,8 +55,8 @@ class GridAttack:
             self._nodes = EnergisedNodes(feeder)
             self._reached = self._nodes.reach({})
         index = {label: i for i, label in enumerate(circuit.node_labels)}
-        self._load_nodes = [[index[f"{x.bus}.{p}"] for p in x.phases] for x in feeder.loads]
-        self._der_nodes = [[index[f"{x.bus.lower()}.{p}"] for p in x.phases] for x in feeder.ders]
+        self._load_nodes = [_places(index, x.bus, x.phases) for x in feeder.loads]
+        self._der_nodes = [_places(index, x.bus, x.phases) for x in feeder.ders]
         self.live = np.ones(len(circuit.node_labels), dtype=bool)
         self._live_loads = np.ones(len(feeder.loads), dtype=bool)
         self._live_ders = np.ones(self._n_ders, dtype=bool)
@@ -107,7 +107,9 @@ class GridAttack:
                 self._circuit.set_switch(f"line.{name}", closed)
         self._now = wanted
         self.live = self._nodes.reach(wanted) | ~self._reached
-        self._live_loads = np.array([self.live[at].any() for at in self._load_nodes], dtype=bool)
+        self._live_loads = np.array(
+            [self.live[at].any() or not at for at in self._load_nodes], dtype=bool
+        )
         self._live_ders = np.array([self.live[at].all() for at in self._der_nodes], dtype=bool)
 
     def loads(self, kw: FloatArray, kvar: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -144,6 +146,12 @@ class GridAttack:
     def summary(self) -> dict[str, float]:
         """Return how long nodes were without voltage, where something could cut them off."""
         return {"dead_node_hours": self._dead_node_h} if self._branches else {}
+
+
+def _places(index: Mapping[str, int], bus: str, phases: tuple[int, ...]) -> list[int]:
+    """Return where an element's nodes are; a node that never had a voltage is nowhere."""
+    labels = (node_label(bus.lower(), phase) for phase in phases)
+    return [index[label] for label in labels if label in index]
 
 
 class _Rows:
