@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from controllers.detection.protocol import ALARM_SCORE
 from controllers.mail import FloatArray
-from federates.attacks.truth import read_truth
+from federates.attacks import labels as attack_labels
 from federates.report_data import RunData
 from federates.signals import signal_batches, signal_names
 
@@ -62,52 +61,18 @@ def area_under_curve(score: FloatArray, positive: BoolArray) -> float | None:
 
 
 def attack_windows(run: Path) -> list[Window]:
-    """Return one window for each step that did something, by its begin.
+    """Return one window for each step of the attack that began, by its begin.
 
-    From the ground truth (first to last affected value) and from the events of begin and end; a
-    step that pauses in between has one window over all.
+    From the run's events, cut at the end of the run; a step that pauses in between has one window
+    over all of it.
     """
     data = RunData(run)
-    step_s = float(data.scenario["time"]["step_s"])
-    end_of_run = step_s * float(data.manifest["steps"])
-    spans: dict[str, list[float]] = {}
-
-    def widen(step: str, begin_s: float, end_s: float) -> None:
-        span = spans.setdefault(step, [begin_s, end_s])
-        span[0], span[1] = min(span[0], begin_s), max(span[1], end_s)
-
-    truth = read_truth(run)
-    if truth.num_rows:
-        times = truth.group_by("step").aggregate([("time_s", "min"), ("time_s", "max")])
-        for row in times.to_pylist():
-            widen(str(row["step"]), row["time_s_min"], row["time_s_max"] + step_s)
-    for step, began_s, ended_s in _announced(run):
-        widen(step, began_s, end_of_run if ended_s is None else ended_s)
-    windows = [Window(step, begin, min(end, end_of_run)) for step, (begin, end) in spans.items()]
-    return sorted(windows, key=lambda w: (w.begin_s, w.step))
-
-
-def _announced(run: Path) -> Iterator[tuple[str, float, float | None]]:
-    """Yield step, begin and end (None: never) as the events tell them."""
-    open_s: dict[str, float] = {}
-    try:
-        lines = (run / "events.jsonl").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # the torn last line of a killed run
-        kind, step, time_s = event.get("event"), event.get("step"), event.get("time_s")
-        if not isinstance(step, str) or time_s is None:
-            continue
-        if kind == "attack_began":
-            open_s.setdefault(step, float(time_s))
-        elif kind == "attack_ended" and step in open_s:
-            yield step, open_s.pop(step), float(time_s)
-    for step, began_s in open_s.items():
-        yield step, began_s, None
+    end_of_run = float(data.scenario["time"]["step_s"]) * float(data.manifest["steps"])
+    spans: dict[str, Window] = {}
+    for step, begin_s, end_s in attack_labels.attack_windows(run):
+        known = spans.get(step, Window(step, begin_s, begin_s))
+        spans[step] = Window(step, known.begin_s, max(known.end_s, min(end_s, end_of_run)))
+    return list(spans.values())
 
 
 def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from controllers.detection.protocol import DetectionSite, History
 from controllers.detection.run_length import decision_interval
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
-from controllers.optdist_options import checked_choice, checked_number, parse_options
+from controllers.optdist_options import checked_choice, checked_globs, checked_number, parse_options
 from controllers.ports import Port
 
 NAME = "cusum"
@@ -43,6 +43,8 @@ class CusumOptions:
     ----------
     signals : sequence of str
         Ports to watch; what nothing feeds is not watched.
+    labels : sequence of str
+        Globs over their labels.
     on : {'ewma', 'increment'}
         What is predicted: the exponentially weighted mean of the past, or the last value.
     horizon_s : float
@@ -61,6 +63,7 @@ class CusumOptions:
     """
 
     signals: Sequence[str] = ("v_pu", "p_kw", "import_kw")
+    labels: Sequence[str] = ("*",)
     on: str = "ewma"
     horizon_s: float = 300.0
     common: str = "remove"
@@ -69,13 +72,8 @@ class CusumOptions:
     learn_s: float = 900.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.signals, str) or not self.signals:
-            raise ControllerError(
-                f"{self.signals!r} is not accepted",
-                where="option 'signals'",
-                expected="a list of ports, such as [v_pu, q_kvar]",
-            )
-        object.__setattr__(self, "signals", tuple(dict.fromkeys(self.signals)))
+        for name in ("signals", "labels"):
+            object.__setattr__(self, name, checked_globs(name, getattr(self, name)))
         checked_choice("on", self.on, ("ewma", "increment"))
         checked_choice("common", self.common, ("remove", "keep"))
         for name in ("horizon_s", "shift", "false_alarms_per_day", "learn_s"):
@@ -94,7 +92,7 @@ class Cusum:
 
     def __init__(self, site: DetectionSite, **options: Any) -> None:
         self.options = o = parse_options(CusumOptions, options, NAME)
-        self.inputs: tuple[Port, ...] = tuple(site.port(name) for name in o.signals)
+        self.inputs: tuple[Port, ...] = tuple(site.port(name, o.labels) for name in o.signals)
         self.labels: tuple[str, ...] = tuple(
             f"{port.name}:{label}" for port in self.inputs for label in port.labels
         )

@@ -7,8 +7,9 @@ and deterministic: no files, no clocks, no random stream, no look at the attack.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,10 +63,16 @@ class DetectionSite:
     period_s: float
     forecast: Forecast
 
-    def port(self, name: str) -> Port:
+    def port(self, name: str, globs: Sequence[str] = ("*",)) -> Port:
         """Return an input port for a signal of the grid, optional in the wiring.
 
         Its initial value is NaN: a label that nothing feeds is a value nobody measures.
+
+        Parameters
+        ----------
+        name : str
+        globs : sequence of str
+            Over the labels wanted.
 
         Raises
         ------
@@ -90,7 +97,8 @@ class DetectionSite:
                 nearest=nearest_name(str(name), known),
             )
         unit, labels = known[name]
-        return Port(name, unit, labels, initial=np.nan, required=False)
+        chosen = tuple(x for x in labels if any(fnmatchcase(x, glob) for glob in globs))
+        return Port(name, unit, chosen, initial=np.nan, required=False)
 
 
 @dataclass(frozen=True)

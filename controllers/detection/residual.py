@@ -9,7 +9,7 @@ The tests are those of `controllers.detection.bad_data`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,7 +22,7 @@ from controllers.detection.protocol import DetectionSite, Forecast, History
 from controllers.detection.residual_model import GridResponse
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, IntArray
-from controllers.optdist_options import checked_number, parse_options
+from controllers.optdist_options import checked_globs, checked_number, parse_options
 from controllers.ports import Port
 
 NAME = "power-flow-residual"
@@ -42,8 +42,10 @@ class ResidualOptions:
     false_alarm_probability : float
         Of the whole detector per step, when its covariances are right: half of it is the
         chi-square test's, half is shared by the normalised residuals.
-    v_labels : str
-        Glob over the nodes that have a voltage sensor.
+    v_labels : sequence of str
+        Globs over the nodes that have a voltage sensor.
+    der_labels : sequence of str
+        Globs over the DERs that have telemetry.
     v_std_pu : float
         Voltage sensors.
     model_std_pu : float
@@ -55,17 +57,18 @@ class ResidualOptions:
     der_std : float
         DER telemetry, relative to the DER's rating.
     import_std : float
-        Import and what the loss model misses, relative to the nominal load.
+        Import and what the loss model misses, relative to all loads and ratings together.
     """
 
     false_alarm_probability: float = 1e-4
-    v_labels: str = "*"
+    v_labels: Sequence[str] = ("*",)
+    der_labels: Sequence[str] = ("*",)
     v_std_pu: float = 0.001
     model_std_pu: float = 0.001
     source_std_pu: float = 0.002
     load_std: float = 0.15
     der_std: float = 0.01
-    import_std: float = 0.01
+    import_std: float = 0.005
 
     def __post_init__(self) -> None:
         checked_number(
@@ -75,12 +78,8 @@ class ResidualOptions:
             high=0.5,
             open_low=True,
         )
-        if not isinstance(self.v_labels, str):
-            raise ControllerError(
-                f"{self.v_labels!r} is not accepted",
-                where="option 'v_labels'",
-                expected="a glob over nodes, such as '*.1'",
-            )
+        for name in ("v_labels", "der_labels"):
+            object.__setattr__(self, name, checked_globs(name, getattr(self, name)))
         for name in ("v_std_pu", "source_std_pu", "load_std", "der_std"):
             checked_number(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("model_std_pu", "import_std"):
@@ -105,23 +104,27 @@ class PowerFlowResidual:
         self.options = parse_options(ResidualOptions, options, NAME)
         self._site = site
         self._grid = GridResponse(site.feeder, site.forecast)
-        sensors = tuple(x for x in self._grid.nodes if fnmatchcase(x, self.options.v_labels))
+        globs = self.options.v_labels
+        sensors = tuple(x for x in self._grid.nodes if any(fnmatchcase(x, g) for g in globs))
         if not sensors or len(sensors) > MAX_MEASUREMENTS:
             raise ControllerError(
-                f"'{self.options.v_labels}' gives {len(sensors)} voltage sensors",
+                f"{', '.join(globs)} gives {len(sensors)} voltage sensors",
                 where=f"{NAME}: option 'v_labels'",
-                expected=f"a glob that matches 1 to {MAX_MEASUREMENTS} nodes of the feeder",
+                expected=f"globs that match 1 to {MAX_MEASUREMENTS} nodes of the feeder",
             )
         v = Port("v_pu", "pu", sensors, initial=np.nan, required=False)
-        names = ("p_kw", "q_kvar", "import_kw", "import_kvar")
-        self.inputs: tuple[Port, ...] = (v, *(site.port(name) for name in names))
+        telemetry = [site.port(name, self.options.der_labels) for name in ("p_kw", "q_kvar")]
+        imports = [site.port(name) for name in ("import_kw", "import_kvar")]
+        self.inputs: tuple[Port, ...] = (v, *telemetry, *imports)
         # Tested directly: voltages and import. Tested as what they do to those: the DERs.
-        order = (v, *self.inputs[3:], *self.inputs[1:3])
+        order = (v, *imports, *telemetry)
         self.labels: tuple[str, ...] = (
             CHI_SQUARE,
             *(f"{port.name}:{label}" for port in order for label in port.labels),
         )
         self._sensor_rows = np.array([self._grid.index[x] for x in sensors], dtype=np.int64)
+        der_at = {der.name: i for i, der in enumerate(site.feeder.ders)}
+        self._der_rows = np.array([der_at[x] for x in telemetry[0].labels], dtype=np.int64)
         self._tests: dict[bytes, _Test] = {}
         self._history: History | None = None
 
@@ -170,22 +173,26 @@ class PowerFlowResidual:
     def _make_test(self, known: BoolArray) -> _Test:
         o, grid = self.options, self._grid
         m = len(self._sensor_rows) + 2
-        measured, telemetered = known[:m], known[m:]
+        measured = known[:m]
+        # Positions of the telemetered values among the states' p, then q of all DERs.
+        of_der = np.concatenate([self._der_rows, len(grid.der_kva) + self._der_rows])[known[m:]]
+        der_std = np.ones(2 * len(grid.der_kva))
+        der_std[of_der] = o.der_std
         h = grid.sensitivity(self._sensor_rows)[measured]
         ratings = np.tile(grid.der_kva, 2)
         state_std = np.concatenate(
             [
                 np.full(3, 2.0 * o.source_std_pu),
                 o.load_std * grid.load_kva,
-                np.where(telemetered, o.der_std, 1.0) * ratings,
+                der_std * ratings,
             ]
         )
         v_var = 4.0 * (o.v_std_pu**2 + o.model_std_pu**2)  # of v^2, at 1 pu
-        import_var = (o.import_std * grid.nominal_kw) ** 2
+        import_var = (o.import_std * grid.size_kva) ** 2
         noise_var = np.concatenate([np.full(m - 2, v_var), np.full(2, import_var)])[measured]
         test = BadDataTest(h, state_std**2, noise_var)
         first_der = len(state_std) - len(ratings)
-        der_columns: IntArray = first_der + np.flatnonzero(telemetered).astype(np.int64)
+        der_columns: IntArray = first_der + of_der.astype(np.int64)
         labels: IntArray = 1 + np.flatnonzero(known).astype(np.int64)
         out = _Test(test, measured, der_columns, labels, o.false_alarm_probability)
         if self._history is not None:
@@ -214,8 +221,9 @@ class PowerFlowResidual:
         """
         expected_p, expected_q = self._grid.expected_der(time_s, forecast)
         p, q = inputs["p_kw"], inputs["q_kvar"]
-        p_here = np.where(np.isnan(p), expected_p, p)
-        q_here = np.where(np.isnan(q), expected_q, q)
+        p_here, q_here, told = expected_p.copy(), expected_q.copy(), self._der_rows
+        p_here[:, told] = np.where(np.isnan(p), expected_p[:, told], p)
+        q_here[:, told] = np.where(np.isnan(q), expected_q[:, told], q)
         v2, import_kw, import_kvar = self._grid.expected(forecast.load_at(time_s), p_here, q_here)
         innovation = np.concatenate(
             [

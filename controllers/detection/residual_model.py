@@ -26,8 +26,8 @@ class GridResponse:
     load_kva : float64 (2 l,)
         Size of the active and of the reactive power of every node with load, at the mean forecast.
     der_kva : float64 (d,)
-    nominal_kw : float
-        All loads together.
+    size_kva : float
+        All loads and DER ratings together.
     """
 
     def __init__(self, feeder: Feeder, forecast: Forecast) -> None:
@@ -49,7 +49,8 @@ class GridResponse:
         self._load_nodes = loaded
         both = np.concatenate([self._load_p[loaded], self._load_q[loaded]])
         self.load_kva: FloatArray = mean_load * np.abs(both)
-        self.nominal_kw = float(np.abs(self._load_p.sum()))
+        size_kva = np.abs(self._load_p.sum()) + self.der_kva.sum()
+        self.size_kva = float(size_kva)
         zero = np.zeros(len(self.nodes))
         self._no_load_v2 = self._model.v_squared_pu(zero, zero)
         # Capacitors and charging of lines, at nominal voltage.

@@ -132,7 +132,7 @@ def test_a_signal_that_never_moved_is_judged_by_its_first_lasting_move() -> None
     ("options", "words"),
     [
         ({"signals": ["v_puu"]}, "did you mean 'v_pu'"),
-        ({"signals": "v_pu"}, "a list of ports"),
+        ({"signals": "v_pu"}, "a list of names"),
         ({"on": "ewm"}, "did you mean 'ewma'"),
         ({"shift": 0}, r"\(0, inf\]"),
         ({"fals_alarms_per_day": 1}, "did you mean 'false_alarms_per_day'"),

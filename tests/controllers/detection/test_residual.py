@@ -37,7 +37,7 @@ def _measured(detector: PowerFlowResidual, seed: int) -> Inputs:
     change = states @ grid.sensitivity(rows).T
     v2 = v2[:, rows] + change[:, :-2]
     v2 += 2 * np.hypot(o.v_std_pu, o.model_std_pu) * rng.normal(size=v2.shape)
-    meter = o.import_std * grid.nominal_kw * rng.normal(size=(k, 2))
+    meter = o.import_std * grid.size_kva * rng.normal(size=(k, 2))
     telemetry = o.der_std * grid.der_kva * rng.normal(size=(2, k, d))
     return {
         "v_pu": np.sqrt(v2),
@@ -149,7 +149,7 @@ def test_calibration_takes_off_bias_and_follows_the_clean_deviation() -> None:
     ("options", "words"),
     [
         ({"false_alarm_probability": 0}, r"\(0, 0.5\]"),
-        ({"v_labels": "x9*"}, "gives 0 voltage sensors"),
+        ({"v_labels": ["x9*"]}, "gives 0 voltage sensors"),
         ({"v_std": 0.1}, "did you mean 'v_std_pu'"),
         ({"model_std_pu": 0}, "model_std_pu"),
     ],
