@@ -107,6 +107,8 @@ def run(
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
         raise
+    if assembly.attack_plan is not None:
+        _close_attack(folder, assembly, store)
     result = _finish(scenario, folder, manifest, store, outcome, counted, began)
     tell(counted)
     return result
@@ -177,6 +179,20 @@ def _feeder_first(federates: list[Federate]) -> list[Federate]:
         i = kinds.index("FeederFederate")
         return [federates[i], *federates[:i], *federates[i + 1 :]]
     return federates
+
+
+def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
+    """Make tables of what is known of the attack; that it fails must not fail the run."""
+    from federates.attacks.labels import write_labels
+    from federates.attacks.truth import finalise_truth
+
+    assert assembly.attack_plan is not None
+    try:
+        finalise_truth(folder)
+        write_labels(folder, assembly.attack_plan, assembly.groups)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            store.event("feederate", "labels_not_written", reason=str(error))
 
 
 def _finish(

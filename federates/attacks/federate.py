@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controllers.mail import FloatArray, Mail
+from controllers.mail import FloatArray, IntArray, Mail
 from controllers.ports import Port
 from federates.attacks.adaptive import AttackSite
 from federates.attacks.plan import BEGINS, DirectorPlan, Part, SitePlan
@@ -63,8 +63,7 @@ class AttackFederate(Federate):
         )
         self._last_seen = self._true.copy()
         self._acts = [_Act(spec, plan, part, context) for part in plan.parts]
-        self._active = np.zeros(len(spec.steps), dtype=bool)
-        self._affected = 0
+        self._active = [False] * len(spec.steps)
         self._truth: TruthWriter | None = None
         self._store: RunStore | None = None
 
@@ -112,8 +111,8 @@ class AttackFederate(Federate):
                 true[at] = inputs[channel.source][channel.positions]
         seen = true.copy()
         for act in self._acts:
-            elapsed = elapsed_s[act.step]
-            act.run(sample_s, None if np.isnan(elapsed) else float(elapsed), seen, self, inputs)
+            elapsed = float(elapsed_s[act.step])
+            act.run(sample_s, elapsed if elapsed == elapsed else None, seen, self, inputs)
         self._last_seen = seen
         return {
             channel.out: seen[at]
@@ -127,34 +126,19 @@ class AttackFederate(Federate):
                 self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
         return values
 
-    def note(self, sample_s: float, act: _Act, true: FloatArray, seen: FloatArray) -> None:
-        """Write what an action did into the ground truth."""
-        if self._truth is None:
-            return
-        for channel, at, element in act.by_channel:
-            chosen = act.hit[at]
-            self._truth.add(
-                sample_s, channel, element[chosen], true[at][chosen], seen[at][chosen], act.step
-            )
+    def note(self, sample_s: float, element: IntArray, seen: FloatArray, step: int) -> None:
+        """Write what a step did to some elements into the ground truth."""
+        if self._truth is not None:
+            self._truth.add_flat(sample_s, element, self._true[element], seen, step)
 
     @property
     def last_seen(self) -> FloatArray:
         """What the readers got last, over all channels."""
         return self._last_seen
 
-    @property
-    def true(self) -> FloatArray:
-        """The true values of this step, over all channels."""
-        return self._true
-
-    @property
-    def slices(self) -> list[slice]:
-        """Where each channel lies in the concatenation."""
-        return self._slices
-
     def _announce(self, elapsed_s: FloatArray, sample_s: float) -> None:
-        active = ~np.isnan(elapsed_s)
-        if self._store is None or (active == self._active).all():
+        active = [since == since for since in elapsed_s.tolist()]  # NaN is not itself
+        if self._store is None or active == self._active:
             return
         for i in self._plan.announces:
             if active[i] != self._active[i]:
@@ -191,14 +175,10 @@ class _Act:
             (f"{plan.channels[c].federate}.{plan.channels[c].port}", plan.channels[c].labels[k])
             for c, k in zip(channel.tolist(), within.tolist(), strict=True)
         )
-        self.by_channel = [
-            (int(c), np.flatnonzero(channel == c), within[channel == c]) for c in np.unique(channel)
-        ]
         self._seed = spec.seed
         self._streams = counter_rng.stream_ids(f"{port}/{label}" for port, label in targets)
         self._chance = 1.0 if part.conceal is not None else step.probability
         self._channel = _CHANCE_CHANNEL + 4 * part.step
-        self.hit = np.ones(part.elements.size, dtype=bool)
         self._sees = {} if part.conceal is not None else dict(plan.sees.get(part.step, {}))
         self._action = self._build(spec, plan, part, context, targets, channel)
 
@@ -209,7 +189,7 @@ class _Act:
         part: Part,
         context: FederateContext,
         targets: tuple[tuple[str, str], ...],
-        channel: np.ndarray[tuple[int], np.dtype[np.int64]],
+        channel: IntArray,
     ) -> SignalAction:
         step = spec.steps[part.step]
         if part.conceal is not None:
@@ -254,10 +234,10 @@ class _Act:
         after = self._action.apply(sample, before)
         if self._chance < 1.0:
             draw = counter_rng.uniform(self._seed, self._streams, sample.time_ns, self._channel)
-            self.hit = draw < self._chance
-            after = np.where(self.hit, after, before)
+            hit = draw < self._chance
+            at, after = at[hit], after[hit]
         seen[at] = after
-        federate.note(sample_s, self, federate.true[at], seen[at])
+        federate.note(sample_s, at, after, self.step)
 
 
 class DirectorFederate(Federate):

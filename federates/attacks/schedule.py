@@ -6,6 +6,7 @@ signal are decided during the run by one federate, the director, whose decisions
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,21 +86,32 @@ class StepClock:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self._begin = np.array(schedule.begin_s)
-        self._directed = np.array(schedule.directed, dtype=np.intp)
-        self._length = np.array(schedule.length_s)
-        self._stays = np.array(schedule.stays)
+        self._begin = list(schedule.begin_s)
 
     def hear(self, begins_s: FloatArray) -> None:
         """Take the director's word: begin of each directed step, NaN while it has not begun."""
-        self._begin[self._directed] = begins_s
+        for i, begin_s in zip(self.schedule.directed, begins_s.tolist(), strict=True):
+            self._begin[i] = begin_s
 
     def elapsed(self, time_s: float) -> FloatArray:
         """Return the seconds since each step's begin, NaN outside its window; shape (n_steps,).
 
         A step that leaves its work behind stays active, with the time that it had at its end.
         """
-        since = time_s - self._begin
-        active = (since >= -LATE_S) & (since < self._length - LATE_S)
-        over = self._stays & (since >= self._length - LATE_S)
-        return np.where(active, np.maximum(since, 0.0), np.where(over, self._length, np.nan))
+        # A handful of steps: plain numbers take a tenth of the time of array operations.
+        return np.array(
+            [
+                _elapsed(time_s - begin, length, stays)
+                for begin, length, stays in zip(
+                    self._begin, self.schedule.length_s, self.schedule.stays, strict=True
+                )
+            ]
+        )
+
+
+def _elapsed(since_s: float, length_s: float, stays: bool) -> float:
+    if not since_s >= -LATE_S:  # before it, or never
+        return math.nan
+    if since_s < length_s - LATE_S:
+        return max(since_s, 0.0)
+    return length_s if stays else math.nan

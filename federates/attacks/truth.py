@@ -69,15 +69,17 @@ class TruthWriter:
             "step": list(steps),
         }
         at = {key: {w: i for i, w in enumerate(words)} for key, words in self._words.items()}
-        self._federate = [at["federate"][f] for f, _, _ in channels]
-        self._port = [at["port"][p] for _, p, _ in channels]
-        self._label = [
-            np.array([at["label"][x] for x in labels], dtype=np.int32) for _, _, labels in channels
-        ]
+        self._federate = np.array([at["federate"][f] for f, _, _ in channels], dtype=np.int32)
+        self._port = np.array([at["port"][p] for _, p, _ in channels], dtype=np.int32)
+        self._label = np.array(
+            [at["label"][x] for _, _, labels in channels for x in labels], dtype=np.int32
+        )
         self._dictionaries = {
             key: pa.array(words, pa.string()) for key, words in self._words.items()
         }
-        self._kept: list[tuple[NDArray[Any], ...]] = []
+        self._first = np.cumsum([0, *(len(labels) for _, _, labels in channels)])
+        self._channel = np.repeat(np.arange(len(channels)), np.diff(self._first))
+        self._kept: list[tuple[FloatArray | float, IntArray, FloatArray, FloatArray, Any]] = []
         self._n_kept = 0
         self._next_flush = time.monotonic() + _FLUSH_S
         self._file = open(self._stem.with_name(writer + STREAM), "wb")  # noqa: SIM115
@@ -108,23 +110,26 @@ class TruthWriter:
         step : int or int64 (m,)
             Position of the step that acted.
         """
-        n = element.size
-        if not n:
+        self.add_flat(time_s, element + self._first[channel], true, seen, step)
+
+    def add_flat(
+        self,
+        time_s: float | FloatArray,
+        element: IntArray,
+        true: FloatArray,
+        seen: FloatArray,
+        step: int | IntArray,
+    ) -> None:
+        """Keep affected values of any channels; see `add`.
+
+        `element` counts over the labels of all channels, one channel after the other. The arrays
+        are kept as they are: the caller does not write to them again.
+        """
+        if not element.size:
             return
-        row = np.ones(n, dtype=np.int32)
-        self._kept.append(
-            (
-                np.broadcast_to(np.asarray(time_s, dtype=np.float64), (n,)),
-                row * self._federate[channel],
-                row * self._port[channel],
-                self._label[channel][element],
-                np.array(true, dtype=np.float64),
-                np.array(seen, dtype=np.float64),
-                (row * step).astype(np.int32),
-            )
-        )
-        self._n_kept += n
-        self.count += n
+        self._kept.append((time_s, element, true, seen, step))
+        self._n_kept += element.size
+        self.count += element.size
         if self._n_kept >= _ROWS or time.monotonic() > self._next_flush:
             self.flush()
 
@@ -133,7 +138,7 @@ class TruthWriter:
         self._next_flush = time.monotonic() + _FLUSH_S
         if not self._kept:
             return
-        columns = [np.concatenate(part) for part in zip(*self._kept, strict=True)]
+        columns = self._columns()
         self._kept, self._n_kept = [], 0
         arrays = []
         for field, column in zip(_SCHEMA, columns, strict=True):
@@ -148,6 +153,28 @@ class TruthWriter:
         self._stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
         self._file.flush()
 
+    def _columns(self) -> list[NDArray[Any]]:
+        """Return what is kept, column by column in the schema's order."""
+        size = np.array([row[1].size for row in self._kept])
+        element = np.concatenate([row[1] for row in self._kept])
+        channel = self._channel[element]
+
+        def spread(k: int, dtype: Any) -> NDArray[Any]:
+            if all(np.ndim(row[k]) == 0 for row in self._kept):
+                return np.repeat(np.array([row[k] for row in self._kept], dtype=dtype), size)
+            parts = [np.broadcast_to(row[k], n) for row, n in zip(self._kept, size, strict=True)]
+            return np.concatenate(parts).astype(dtype)
+
+        return [
+            spread(0, np.float64),
+            self._federate[channel],
+            self._port[channel],
+            self._label[element],
+            np.concatenate([row[2] for row in self._kept]).astype(np.float64),
+            np.concatenate([row[3] for row in self._kept]).astype(np.float64),
+            spread(4, np.int32),
+        ]
+
     def close(self) -> None:
         """Turn the stream into a table; what cannot be written stays a stream."""
         if self._file.closed:
@@ -157,16 +184,25 @@ class TruthWriter:
             self._stream.close()
         finally:
             self._file.close()
-        stream = self._stem.with_name(self._stem.name + STREAM)
-        partial = self._stem.with_name(self._stem.name + TABLE + ".partial")
-        pq.write_table(
-            _plain(pa.Table.from_batches(list(read_batches(stream)), _SCHEMA)),
-            partial,
-            compression="zstd",
-            row_group_size=1 << 16,
-        )
-        partial.replace(self._stem.with_name(self._stem.name + TABLE))
-        stream.unlink()
+        _finalise(self._stem.with_name(self._stem.name + STREAM))
+
+
+def finalise_truth(run: Path) -> None:
+    """Turn what writers that died have left into tables."""
+    for stream in sorted((run / FOLDER).glob(f"*{STREAM}")):
+        _finalise(stream)
+
+
+def _finalise(stream: Path) -> None:
+    table, partial = stream.with_suffix(TABLE), stream.with_suffix(TABLE + ".partial")
+    pq.write_table(
+        _plain(pa.Table.from_batches(list(read_batches(stream)), _SCHEMA)),
+        partial,
+        compression="zstd",
+        row_group_size=1 << 16,
+    )
+    partial.replace(table)
+    stream.unlink()
 
 
 def _plain(table: Any) -> Any:
