@@ -13,6 +13,7 @@ from hil.mitm_rules import DelayRule, DropRule
 from hil.pcapng import Address, Capture, TcpStream
 
 CONNECT_S = 5.0
+LINGER_S = 5.0
 CLIENT_SIDE, DEVICE_SIDE = 0, 1
 INTERFACES = ("client side", "device side")
 _MAX_WAITING = 256 * 1024
@@ -110,10 +111,13 @@ class _Side(asyncio.Protocol):
         self._finish = True
         if self._lane or self.transport is None or self.transport.is_closing():
             return
-        if self.session.all_ended or self.other.ended:
+        if self.session.all_ended or (self.is_client and self.other.ended):
             self.transport.close()
-        elif self.transport.can_write_eof():
-            self.transport.write_eof()
+            return
+        self.transport.write_eof()
+        if self.other.ended:
+            # Closing now would reset the connection under a device that has not read all yet.
+            self._loop.call_later(LINGER_S, self.transport.close)
 
 
 class Session:
