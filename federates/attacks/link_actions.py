@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -40,9 +41,12 @@ class LinkTable:
         self.width: IntArray = np.array([link.width for link in links_in], dtype=np.int64)
         self._start = np.cumsum(self.width) - self.width
         self.size = int(self.width.sum())
+        self.scalar = bool((self.width == 1).all())
 
     def elements(self, link: IntArray) -> IntArray:
         """Return where the numbers of these links stand."""
+        if self.scalar:
+            return link
         return element_index(self._start[link], self.width[link])
 
     def mask(self, keys: tuple[str, ...]) -> BoolArray:
@@ -64,6 +68,8 @@ class Batch:
         Whether a message is still on its way.
     late_ns : int64 (m,)
         How much later than by its link a message arrives.
+    scalar : bool
+        Whether every message is one number.
     """
 
     def __init__(self, mail: Mail, sent_ns: int, table: LinkTable) -> None:
@@ -72,13 +78,31 @@ class Batch:
         self.values = mail.values
         self.kept: BoolArray = np.ones(mail.link.size, dtype=np.bool_)
         self.late_ns: IntArray = np.zeros(mail.link.size, dtype=np.int64)
-        self.width: IntArray = table.width[mail.link]
-        self._start = np.cumsum(self.width) - self.width
+        self.scalar = table.scalar
+        self._table = table
         self._sent = mail.values
+
+    @cached_property
+    def once(self) -> bool:
+        """Whether no link carries two of the messages, and all stand in the links' order."""
+        return bool((self.link[1:] > self.link[:-1]).all())
+
+    @cached_property
+    def _start(self) -> IntArray:
+        width = self._table.width[self.link]
+        start: IntArray = np.cumsum(width) - width
+        return start
 
     def numbers(self, at: IntArray) -> IntArray:
         """Return where the numbers of these messages stand in `values`."""
-        return element_index(self._start[at], self.width[at])
+        if self.scalar:
+            return at
+        return element_index(self._start[at], self.width(at))
+
+    def width(self, at: IntArray) -> IntArray:
+        """Return how many numbers these messages have."""
+        width: IntArray = self._table.width[self.link[at]]
+        return width
 
     def write(self, where: IntArray, values: FloatArray | float) -> None:
         """Put numbers in place of those sent; the sender's own array stays as it is."""
@@ -101,14 +125,20 @@ class Draws:
 
     def uniform(self, batch: Batch, at: IntArray, channel: int) -> FloatArray:
         """Return one number in (0, 1) per message."""
-        streams = message_streams(self.streams, batch.link)[at]
-        return counter_rng.uniform(self.seed, streams, batch.sent_ns, channel)
+        return counter_rng.uniform(self.seed, self._of(batch, at), batch.sent_ns, channel)
 
     def normal(self, batch: Batch, at: IntArray, channel: int) -> FloatArray:
         """Return one standard normal number per number of these messages."""
-        streams = message_streams(self.streams, batch.link)[at]
-        each = number_streams(streams, batch.width[at])
+        each = self._of(batch, at)
+        if not batch.scalar:
+            each = number_streams(each, batch.width(at))
         return counter_rng.normal(self.seed, each, batch.sent_ns, channel)
+
+    def _of(self, batch: Batch, at: IntArray) -> counter_rng.UIntArray:
+        if batch.once:
+            own: counter_rng.UIntArray = self.streams[batch.link[at]]
+            return own
+        return message_streams(self.streams, batch.link)[at]
 
 
 class Effect(Protocol):
@@ -158,8 +188,10 @@ class Jammed:
     def act(self, batch: Batch, at: IntArray, draws: Draws) -> IntArray:
         """Lose some, delay the others."""
         lost = draws.uniform(batch, at, _LOSS) < self._loss
-        late_ns = (draws.uniform(batch, at, _LATE) * self._late_ns).astype(np.int64)
         batch.kept[at[lost]] = False
+        if not self._late_ns:
+            return at[lost]
+        late_ns = (draws.uniform(batch, at, _LATE) * self._late_ns).astype(np.int64)
         batch.late_ns[at] += late_ns
         return at[lost | (late_ns > 0)]
 

@@ -100,8 +100,9 @@ class LinkAttack:
 
     def _tell(self, time_s: float, mail: Mail, batch: Batch, step: int, at: IntArray) -> None:
         numbers = batch.numbers(at)
-        arrives = np.repeat(batch.kept[at], batch.width[at])
-        seen = np.where(arrives, batch.values[numbers], np.nan)
+        seen = batch.values[numbers]
+        if not batch.kept.all():
+            seen[np.repeat(~batch.kept[at], batch.width(at))] = np.nan
         element = self._table.elements(batch.link[at])
         self._truth.add(time_s, 0, element, mail.values[numbers], seen, step)
 
@@ -186,6 +187,10 @@ class AttackedInbox(Inbox):
         batch = self.attack.act(mail, sent_ns)
         if batch is None:
             super().accept(Bundle(sent_ns, mail))
+            return
+        if self._perfect:
+            forged = Mail(mail.link, mail.round, batch.values)
+            self._queue(forged, batch.kept, sent_ns + batch.late_ns)
             return
         streams = message_streams(self._streams, mail.link)
         kept, arrival = self._fate(mail.link, streams, sent_ns)
