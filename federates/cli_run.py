@@ -22,6 +22,7 @@ from federates.run_store import write_json
 
 if TYPE_CHECKING:
     from federates.runner import Placement, RunResult
+    from federates.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def run_command(order: Order, *, as_json: bool) -> None:
 
 
 def execute(order: Order, label: str | None = None) -> RunResult:
-    """Run with a progress bar; write the report however the run ended."""
-    from federates.hosts.reach import Reach
-    from federates.runner import run
+    """Read the scenario and run it; see `carry_out`."""
     from federates.scenario import load_scenario
 
     scenario = load_scenario(
@@ -90,6 +89,14 @@ def execute(order: Order, label: str | None = None) -> RunResult:
         attack=order.attack,
         defence=order.defence,
     )
+    return carry_out(scenario, order, label)
+
+
+def carry_out(scenario: Scenario, order: Order, label: str | None = None) -> RunResult:
+    """Run with a progress bar; write the report however the run ended."""
+    from federates.hosts.reach import Reach
+    from federates.runner import run
+
     # A run that is told to end does what Ctrl-C does: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -128,7 +128,7 @@ def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
                     limits(run),
                     start_s=run.start_s,
                     digits=3,
-                    windows=run.windows,
+                    shade=run.shade,
                 )
             )
     if not charts:

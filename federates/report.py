@@ -125,7 +125,7 @@ def _voltage_section(run: RunData, voltages: Voltages) -> str:
             limits(run),
             start_s=run.start_s,
             digits=3,
-            windows=run.windows,
+            shade=run.shade,
         )
         for phase, spread in voltages.phases.items()
     ]
@@ -157,7 +157,7 @@ def _power_section(run: RunData) -> str:
             [Band("lowest, median and highest DER", q_range, "s3")],
             start_s=run.start_s,
             digits=1,
-            windows=run.windows,
+            shade=run.shade,
         )
         reactive.append(time_chart(chart))
     active = []
@@ -185,7 +185,7 @@ def _line(run: RunData, title: str, unit: str, name: str, series: Any, style: st
             y_range=(0.0, 0.0),
             start_s=run.start_s,
             digits=0 if biggest >= 50 else 1 if biggest >= 5 else 2,
-            windows=run.windows,
+            shade=run.shade,
         )
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from federates.attacks import words
+from federates.attacks.labels import attack_windows
 from federates.attacks.schema import AttackSpec, Step
 from federates.attacks.truth import read_truth
 from federates.report_chart import Band, Chart, time_chart
@@ -46,8 +47,7 @@ def attack_section(run: RunData) -> str:
     if spec.techniques:
         names = ", ".join(words.techniques(spec))
         parts.append(
-            f'<p class="sub">MITRE ATT&amp;CK for ICS {escape(spec.attack_version)}: '
-            f"{escape(names)}</p>"
+            f"<p>MITRE ATT&amp;CK for ICS {escape(spec.attack_version)}: {escape(names)}</p>"
         )
     truth = read_truth(run.folder)
     parts.append(steps_table(run, spec, truth))
@@ -60,16 +60,15 @@ def attack_section(run: RunData) -> str:
 
 def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> str:
     """Return the steps with what they did and when they did it."""
-    from federates.detection_metrics import attack_windows
-
-    windows = {w.step: (w.begin_s, w.end_s) for w in attack_windows(run.folder)}
+    windows = {step: (begin, end) for step, begin, end in attack_windows(run.folder)}
     counts = Counter(truth.column("step").to_pylist())
     rows = []
     for step in spec.steps:
         window = windows.get(step.id)
         began = "never began"
         if window is not None:
-            began = " to ".join(clock(t + run.start_s) for t in window)
+            end = "the end" if np.isinf(window[1]) else clock(window[1] + run.start_s)
+            began = f"{clock(window[0] + run.start_s)} to {end}"
         rows.append(
             (
                 step.id,
@@ -114,27 +113,24 @@ def _sees(step: Step) -> str:
 
 
 def truth_charts(run: RunData, truth: Any) -> list[Chart]:
-    """Return, for each port whose values were changed, how they were and how they were seen."""
+    """Return, for each step and port, how the changed values were and how they were seen."""
     if not truth.num_rows:
         return []
-    ports = truth.group_by(["federate", "port"]).aggregate([("time_s", "count")]).to_pylist()
-    ports.sort(key=lambda row: -row["time_s_count"])
-    charts = []
-    for row in ports[:_CHARTS]:
-        chart = _truth_chart(run, truth, row["federate"], row["port"])
-        if chart is not None:
-            charts.append(chart)
-    return charts
+    keys = ["step", "federate", "port"]
+    groups = truth.group_by(keys).aggregate([("time_s", "count")]).to_pylist()
+    groups.sort(key=lambda row: -row["time_s_count"])
+    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}) for row in groups)
+    return [chart for chart in charts if chart is not None][:_CHARTS]
 
 
-def _truth_chart(run: RunData, truth: Any, federate: str, port: str) -> Chart | None:
+def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | None:
     import pyarrow.compute as pc
 
-    chosen = truth.filter(
-        pc.and_(pc.equal(truth["federate"], federate), pc.equal(truth["port"], port))
-    )
+    chosen = truth
+    for name, value in group.items():
+        chosen = chosen.filter(pc.equal(chosen[name], value))
     time_s, true, seen = (
-        np.asarray(chosen[name].combine_chunks()).astype(np.float64)
+        np.array(chosen[name].to_pylist(), dtype=np.float64)
         for name in ("time_s", "true_value", "seen_value")
     )
     bands = [
@@ -142,11 +138,12 @@ def _truth_chart(run: RunData, truth: Any, federate: str, port: str) -> Chart | 
         for name, values, style in (("as it was", true, "s4"), ("as it was seen", seen, "s2"))
         if (spread := _spread(time_s, values)) is not None
     ]
-    if len(bands) < 2 or len(bands[0].spread.time_s) < 2:
+    if len(bands) < 2 or any(len(b.spread.time_s) < 2 for b in bands):
         return None
-    labels = len(chosen["label"].unique())
+    n = len(chosen["label"].unique())
+    port = group["port"]
     return Chart(
-        f"{federate}.{port}: {labels} attacked label{'s' if labels > 1 else ''}",
+        f"{group['step']}: {n} label{'s' if n > 1 else ''} of {group['federate']}.{port}",
         f"{port}: lowest, median, highest",
         bands,
         start_s=run.start_s,

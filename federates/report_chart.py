@@ -15,7 +15,7 @@ from html import escape
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.report_data import Spread
+from federates.report_data import Shade, Spread
 from federates.report_format import clock
 
 _SIZE = 1000.0
@@ -55,8 +55,7 @@ class Chart:
     start_s: float = 0.0
     digits: int = 0
     notes: Sequence[str] = field(default_factory=tuple)
-    windows: Sequence[tuple[float, float]] = ()
-    """Stretches of time that are shaded, (begin, end) in the bands' own time."""
+    shade: Shade | None = None
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -127,7 +126,7 @@ def time_chart(chart: Chart) -> str:
     digits = max(chart.digits, tick_digits(low, high))
     y_labels = [(scale.y(v), f"{v:,.{digits}f}") for v in ticks]
     legend = [(b.style, b.name) for b in bands] if len(bands) > 1 or bands[0].fill else []
-    legend += [("window", "attack")] if chart.windows else []
+    legend += [("window", chart.shade.name)] if chart.shade else []
     return frame(
         chart.title,
         chart.y_title,
@@ -182,7 +181,7 @@ def _grid(scale: _Scale, chart: Chart) -> str:
 def _shade(scale: _Scale, chart: Chart) -> str:
     """Return one rectangle per window, at least a line wide, so that a short one is seen."""
     out = ""
-    for begin, end in chart.windows:
+    for begin, end in chart.shade.windows if chart.shade else ():
         left, right = (10 * min(100.0, max(0.0, scale.x(t + chart.start_s))) for t in (begin, end))
         width = max(right - left, 3.0)
         out += f'<rect class="window" x="{left:.1f}" y="0" width="{width:.1f}" height="1000"/>'

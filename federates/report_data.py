@@ -49,6 +49,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """Stretches of time, (begin_s, end_s) each, and what was on in them."""
+
+    name: str
+    windows: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Voltages:
     """Node voltages of a feeder over a run.
 
@@ -188,13 +196,15 @@ class RunData:
         return _voltages(self.signals, f"{self.feeder}.v_pu", self.band)
 
     @cached_property
-    def windows(self) -> tuple[tuple[float, float], ...]:
-        """When the attack was at work, (begin_s, end_s) of each of its steps; empty without one."""
-        if not self.scenario.get("attack"):
-            return ()
-        from federates.detection_metrics import attack_windows
+    def shade(self) -> Shade | None:
+        """When the attack was at work; None for a run without one."""
+        attack = self.scenario.get("attack")
+        if not isinstance(attack, dict):
+            return None
+        from federates.attacks.labels import attack_windows
 
-        return tuple((w.begin_s, w.end_s) for w in attack_windows(self.folder))
+        windows = tuple((begin, end) for _, begin, end in attack_windows(self.folder))
+        return Shade(str(attack.get("kind", "attack")), windows) if windows else None
 
     def spread(self, port: str) -> Spread | None:
         """Return smallest, median and largest element of a feeder port over time."""
@@ -203,6 +213,10 @@ class RunData:
     def total(self, port: str) -> Spread | None:
         """Return the sum over a feeder port's elements (as a spread, so that it decimates)."""
         return self._reduced(f"{self.feeder}.{port}", _sum_of)
+
+    def spread_of(self, name: str) -> Spread | None:
+        """Return smallest, median and largest element of a recorded signal, ``federate.port``."""
+        return self._reduced(name, _spread_of)
 
     def total_of(self, name: str) -> Spread | None:
         """Return the sum over the elements of a recorded signal, ``federate.port``."""

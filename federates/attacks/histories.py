@@ -107,14 +107,17 @@ class Trace:
 
 
 def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray]:
-    """Read a long table: times in s, ports, labels, values.
+    """Read a long table: times in s, ports, labels, values; rows without a value are left out.
+
+    The ground truth of an attacked run (its folder, or a table of it) is read as what was seen, a
+    recorded signal (``signals/FEDERATE.PORT.parquet``) as a trace of its port.
 
     Raises
     ------
     ScenarioError
         The file is missing, is no table, lacks a column, or holds a time that is not a number.
     """
-    table = _table(path)
+    table = _in_long_form(_table(path), path)
     names = table.column_names
     time_name = next((n for n in TIME_NAMES if n in names), None)
     wanted = ([] if time_name else ["time_s"]) + [n for n in COLUMNS if n not in names]
@@ -131,8 +134,35 @@ def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray
     values = _numbers(table, "value", path)
     if not np.isfinite(times).all():
         raise ScenarioError("has a time that is not finite", where=str(path))
-    ports, labels = ([str(x) for x in table[n].to_pylist()] for n in ("port", "label"))
-    return times, ports, labels, values
+    good = np.flatnonzero(~np.isnan(values))
+    columns = (table[n].to_pylist() for n in ("port", "label"))
+    ports, labels = ([str(column[i]) for i in good.tolist()] for column in columns)
+    return times[good], ports, labels, values[good]
+
+
+def _in_long_form(table: Any, path: Path) -> Any:
+    """Return a ground truth or a recorded signal as a long table; others as they are."""
+    import pyarrow as pa
+
+    names = table.column_names
+    if {"federate", "port", "label", "seen_value"} <= set(names):
+        whose = zip(table["federate"].to_pylist(), table["port"].to_pylist(), strict=True)
+        columns = [table["time_s"], [f"{f}.{p}" for f, p in whose], table["label"]]
+        return pa.table([*columns, table["seen_value"]], ["time_s", *COLUMNS])
+    if "time_s" in names and not set(COLUMNS) & set(names) and path.stem.count(".") == 1:
+        labels = [n for n in names if n != "time_s"]
+        n, m = table.num_rows, len(labels)
+        values = [table[label].combine_chunks().to_pylist() for label in labels]
+        return pa.table(
+            [
+                np.repeat(table["time_s"].to_pylist(), m),
+                [path.stem] * (n * m),
+                labels * n,
+                np.array(values, dtype=np.float64).T.ravel(),
+            ],
+            ["time_s", *COLUMNS],
+        )
+    return table
 
 
 def _table(path: Path) -> Any:
@@ -140,8 +170,13 @@ def _table(path: Path) -> Any:
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
+    if (path / "manifest.json").is_file():
+        from federates.attacks.truth import read_truth
+
+        return read_truth(path)
     if not path.is_file():
-        raise ScenarioError("no such file", where=str(path), expected="a CSV or Parquet table")
+        what = "is no folder of a run" if path.is_dir() else "no such file"
+        raise ScenarioError(what, where=str(path), expected="a CSV or Parquet table")
     try:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
