@@ -87,7 +87,7 @@ def on(proxy: MitmProxy, *steps: int, time_s: float = 0.0) -> None:
     proxy.set_active(elapsed, time_s)
 
 
-def speak(port: int, data: Sequence[bytes], pause_s: float = 0.02, wait_s: float = 0.25) -> bytes:
+def speak(port: int, data: Sequence[bytes], pause_s: float = 0.01, wait_s: float = 0.15) -> bytes:
     """Send pieces, say that this was all, and return everything that comes."""
     with socket.create_connection(("127.0.0.1", port), 5) as sock:
         for piece in data:
