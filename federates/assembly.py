@@ -16,7 +16,7 @@ from controllers import registry
 from controllers.mail import FloatArray
 from controllers.protocol import Controller, ControlSite
 from federates.attacks.plan import AttackPlan
-from federates.clock import Timing, to_ns, to_s
+from federates.clock import Timing, to_ns
 from federates.context import FederateContext, GridSite
 from federates.errors import ScenarioError
 from federates.federate import Federate
@@ -243,7 +243,7 @@ class Assembly:
             {instance.name: instance.group for instance in self.instances},
             wirings,
             self.external,
-            to_s(self.horizon_ns),
+            self.scenario.n_steps * self.scenario.time.step_s,
         )
         federates |= {name: self.build(name) for name in self.attack_plan.names}
         return federates, self._with_first_values(wirings)

@@ -9,12 +9,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     PrivateAttr,
@@ -28,9 +26,10 @@ from federates.attacks.files import adopt, find_attack, load_attack, shipped_att
 from federates.attacks.schema import AttackSpec
 from federates.clock import to_ns
 from federates.errors import ScenarioError
+from federates.overrides import apply_override
 from federates.schema_errors import schema_error
 from federates.section import Deviation, Duration, Name, Period, Probability, Section
-from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml, parse_value
+from federates.yaml_source import YamlSource, dotted, load_yaml
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
 
@@ -345,7 +344,11 @@ def scenario_from(
     data = copy.deepcopy(source.data)
     if defence is not None:
         data = _defended(data, defence, source)
-    keys = {_apply_override(data, override): override for override in overrides}
+    # Keys of an attack that lies in a file of its own are set there.
+    elsewhere = attack if attack is not None else data.get("attack")
+    of_attack = [o for o in overrides if isinstance(elsewhere, str) and o.startswith("attack.")]
+    own = [override for override in overrides if override not in of_attack]
+    keys = {apply_override(data, override): override for override in own}
     source = dataclasses.replace(source, overrides=keys)
     if seed is not None:
         data["seed"] = seed
@@ -368,11 +371,13 @@ def scenario_from(
     scenario._source = source
     scenario._base_dir = path.resolve().parent if base_dir is None else base_dir
     scenario._name = path.stem
-    _find_attack(scenario, source, given=attack)
+    _find_attack(scenario, source, attack, of_attack)
     return scenario
 
 
-def _find_attack(scenario: Scenario, source: YamlSource, given: str | None) -> None:
+def _find_attack(
+    scenario: Scenario, source: YamlSource, given: str | None, overrides: Sequence[str]
+) -> None:
     """Read the attack that the scenario or the command line names."""
     if isinstance(scenario.attack, str):
         beside = Path() if given else scenario.base_dir
@@ -382,7 +387,7 @@ def _find_attack(scenario: Scenario, source: YamlSource, given: str | None) -> N
             if not given:
                 error.where = source.where(("attack",))
             raise
-        scenario.attack = load_attack(path)
+        scenario.attack = load_attack(path, overrides)
     elif scenario.attack is not None:
         inside = {key[1:]: line for key, line in source.lines.items() if key[:1] == ("attack",)}
         adopt(scenario.attack, dataclasses.replace(source, lines=inside), scenario.base_dir)
@@ -447,46 +452,3 @@ def _check_values(scenario: Scenario, source: YamlSource) -> None:
                 where=source.where(("federates", name, "options")),
                 expected="text, finite numbers, true or false, lists and mappings of them",
             ) from None
-
-
-_KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
-
-
-def _apply_override(data: dict[str, Any], override: str) -> KeyPath:
-    """Set one key, ``grid.ders[0].kind`` or ``grid.ders.0.kind``; return its path."""
-    key, equals, text = override.partition("=")
-    where = f"--set {override}"
-    parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
-    if not equals or not parts or _KEY_PART.sub("", key):
-        raise ScenarioError("not of the form key=value", where=where, expected="grid.model=ieee13")
-    try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        raise ScenarioError(f"'{text}' is not a YAML value", where=where) from None
-    path: list[str | int] = []
-    node: Any = data
-    for n, part in enumerate(parts):
-        last = n == len(parts) - 1
-        step: str | int = part
-        if isinstance(node, list):
-            if not str(part).isdigit() or int(part) >= len(node):
-                raise ScenarioError(
-                    f"'{part}' is not an entry of {dotted(path)}",
-                    where=where,
-                    expected=f"a number below {len(node)}",
-                )
-            step = int(part)
-        elif not isinstance(node, dict):
-            raise ScenarioError(f"'{dotted(path)}' is not a section", where=where)
-        else:
-            step = str(part)
-            if not last and node.get(step) is None:
-                node[step] = {}
-        path.append(step)
-        if last:
-            if path == ["grid", "model"] and node.get(step) != value:
-                node.pop("taps", None)  # they name regulators of the model that was there
-            node[step] = value
-        else:
-            node = node[step]
-    return tuple(path)

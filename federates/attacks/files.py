@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec, Layer, Replay, SignalStep, Step, Target
 from federates.attacks.techniques import TECHNIQUES, VERSION
 from federates.errors import ScenarioError
+from federates.overrides import apply_override
 from federates.schema_errors import schema_error
 from federates.yaml_source import YamlSource, load_yaml
 from grid_models.errors import nearest_name
@@ -46,8 +49,8 @@ def find_attack(name_or_path: str, shipped: dict[str, Path], beside: Path) -> Pa
     )
 
 
-def load_attack(path: Path) -> AttackSpec:
-    """Read and check an attack file.
+def load_attack(path: Path, overrides: Sequence[str] = ()) -> AttackSpec:
+    """Read, override (``attack.steps[0].action.value=0.1``) and check an attack file.
 
     Raises
     ------
@@ -55,8 +58,11 @@ def load_attack(path: Path) -> AttackSpec:
         Naming file, line and key, what was found, what was expected and the nearest valid name.
     """
     source = load_yaml(path)
+    data = copy.deepcopy(source.data)
+    keys = {apply_override({"attack": data}, override)[1:]: override for override in overrides}
+    source = dataclasses.replace(source, overrides=keys)
     try:
-        spec = AttackSpec.model_validate(source.data)
+        spec = AttackSpec.model_validate(data)
     except ValidationError as error:
         raise attack_schema_error(source, error) from None
     adopt(spec, source, path.resolve().parent)

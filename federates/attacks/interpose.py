@@ -15,6 +15,7 @@ from controllers.mail import IntArray
 from federates.attacks.link import resolve_link_steps
 from federates.attacks.modbus import past_forgery, stranded_steps
 from federates.attacks.overlaps import overlap_problems
+from federates.attacks.physical import groundless_steps
 from federates.attacks.plan import BEGINS, AttackPlan, SitePlan
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
@@ -46,7 +47,7 @@ def interpose(
     external : sequence of str
         Programs that are not ours; what they read cannot be rerouted.
     horizon_s : float
-        End of the run.
+        End of the scenario; a run that is stopped sooner may end before a step begins.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def interpose(
         f.name: plan for f in federates if (plan := getattr(f, "physical", None)) is not None
     }
     modbus = {f.name: plan for f in federates if (plan := getattr(f, "modbus", None)) is not None}
-    problems += stranded_steps(spec, federates)
+    problems += stranded_steps(spec, federates) + groundless_steps(spec, physical)
     watches = watches_of(spec, schedule, federation, problems)
     problems += overlap_problems(spec, schedule, touched_by(chosen, links, physical | modbus))
     problems += sees_problems(spec, federation)
