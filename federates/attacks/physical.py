@@ -16,7 +16,7 @@ What a step asks for is not always what the grid gives: see `grid_models.disturb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -219,8 +219,19 @@ def physical_plan(scenario: Scenario, feeder: Feeder) -> PhysicalPlan | None:
         return None
     plan, problems = resolve_physical(spec, elements_of(scenario, feeder))
     if problems:
-        raise WiringError(problems)
+        raise WiringError(problems, where="")  # each says where it is
     return plan
+
+
+def groundless_steps(spec: AttackSpec, grids: Collection[str]) -> list[str]:
+    """Say that an attack has physical steps and the scenario no grid they could act on."""
+    steps = spec.of_layer("physical")
+    if not steps or grids:
+        return []
+    return [
+        f"{spec.where('steps', steps[0][0], 'target')}: the scenario has no grid to act on; "
+        "expected a federate of kind feeder"
+    ]
 
 
 def resolve_physical(

@@ -178,6 +178,13 @@ def test_an_element_that_does_not_exist_is_exit_code_2(
     assert "no element is called 'switch.sw9'" in (said.out + said.err).replace("\n", " ")
 
 
+def test_a_scenario_without_a_feeder_has_no_grid_to_act_on(tmp_path: Path) -> None:
+    (tmp_path / "attack.yaml").write_text("id: a\nsteps:\n" + step("trip", "'*'"))
+    scenario = load_scenario("dmpc-circuit24", attack=str(tmp_path / "attack.yaml"))
+    with pytest.raises(ScenarioError, match=r"steps\[0\].*no grid to act on; expected .* feeder"):
+        Assembly(scenario).assemble()
+
+
 def test_threads_give_the_same_bytes(study: Study) -> None:
     attack = (
         step("trip", "'der.pv_*'", 0, probability=0.5),
