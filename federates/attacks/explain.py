@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from federates.assembly import Assembly
 from federates.attacks import words
+from federates.attacks.modbus import ModbusPlan
 from federates.attacks.plan import AttackPlan
 from federates.attacks.schema import AttackSpec
 from federates.federate import Federate
@@ -86,8 +86,8 @@ def explain_attack(scenario: Scenario) -> AttackExplained:
     built, wirings = assembly.assemble()
     try:
         assert assembly.attack_plan is not None
-        devices = [name for f in built.values() for name in getattr(f, "specs", {})]
-        touched = _Touches(spec, assembly.attack_plan, devices, _readers(assembly, wirings))
+        wires = [plan for f in built.values() if (plan := getattr(f, "modbus", None)) is not None]
+        touched = _Touches(assembly.attack_plan, wires, _readers(assembly, wirings))
         steps = tuple(
             _step(spec, i, touched, scenario.time.start_s) for i in range(len(spec.steps))
         )
@@ -140,12 +140,11 @@ class _Touches:
 
     def __init__(
         self,
-        spec: AttackSpec,
         plan: AttackPlan,
-        devices: Sequence[str],
+        wires: Sequence[ModbusPlan],
         readers: Mapping[tuple[str, str], Sequence[str]],
     ) -> None:
-        self._spec, self._plan, self._devices, self._readers = spec, plan, devices, readers
+        self._plan, self._wires, self._readers = plan, wires, readers
 
     def by(self, step: int, conceal: int | None = None) -> tuple[Touched, ...]:
         """Return what a step touches, or where one of its pictures is shown."""
@@ -200,8 +199,5 @@ class _Touches:
         return [Touched("elements", tuple(names))] if names else []
 
     def _of_devices(self, step: int) -> list[Touched]:
-        globs = self._spec.steps[step].target.devices
-        if globs is None:
-            return []
-        names = [d for d in self._devices if any(fnmatchcase(d, glob) for glob in globs)]
-        return [Touched("devices", tuple(names))]
+        names = [name for plan in self._wires for name in plan.devices_of(step)]
+        return [Touched("devices", tuple(names))] if names else []

@@ -74,6 +74,10 @@ class ModbusPlan:
             for r in rules
         )
 
+    def devices_of(self, step: int) -> list[str]:
+        """Return the devices that a step touches."""
+        return [name for name, rules in self.rules.items() if any(r.step == step for r in rules)]
+
     def touched(self) -> dict[int, tuple[str, ...]]:
         """Return what each step acts on, in words that two steps on one thing share."""
         out: dict[int, list[str]] = {}

@@ -111,7 +111,10 @@ def _does_not_to_signals(action: object) -> str:
         case schema.Rewrite():
             way = "what is read" if action.direction == "read" else "what is written"
             new = _formula(action.factor, action.bias, action.value, 0.0)
-            return f"rewrites {action.point} in {way}: {new}"
+            hidden = ", and shows readers what was asked for" if action.hide else ""
+            return f"rewrites {action.point} in {way}: {new}{hidden}"
+        case schema.WritePoint():
+            return f"writes {action.point} = {action.value:g}"
         case schema.ForgeException():
             return f"answers with Modbus exception {action.code}"
         case schema.Flood():
