@@ -64,13 +64,20 @@ class Assembly:
         Number of feeder steps; the scenario's by default.
     armed : tuple of str
         Devices that the user armed by name.
+    pcap : bool
+        Whether Modbus traffic is captured.
     """
 
     def __init__(
-        self, scenario: Scenario, n_steps: int | None = None, armed: tuple[str, ...] = ()
+        self,
+        scenario: Scenario,
+        n_steps: int | None = None,
+        armed: tuple[str, ...] = (),
+        pcap: bool = False,
     ) -> None:
         self.scenario = scenario
         self.armed = armed
+        self.pcap = pcap
         self.n_steps = scenario.n_steps if n_steps is None else n_steps
         self.site = GridSite(scenario)
         self._controllers: dict[str, tuple[type[Controller], ControlSite]] = {}
@@ -167,7 +174,9 @@ class Assembly:
         timing = self.timing(instance.group)
         if spec.kind == "external":
             return ExternalFederate(name, timing, spec)
-        context = FederateContext(name, timing, self.scenario, self.site, self.n_steps, self.armed)
+        context = FederateContext(
+            name, timing, self.scenario, self.site, self.n_steps, self.armed, self.pcap
+        )
         try:
             if spec.kind == "feeder":
                 from federates.kinds.feeder import FeederFederate

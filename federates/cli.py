@@ -150,6 +150,10 @@ def run(
         typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
     ] = None,
     arm: Arm = None,
+    pcap: Annotated[
+        bool,
+        typer.Option("--pcap", help="Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng."),
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -177,6 +181,7 @@ def run(
         listen=listen,
         only=names if only is not None else None,
         arm=tuple(arm or ()),
+        pcap=pcap,
         report=report,
         attack=attack,
         defence=defence,

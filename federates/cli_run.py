@@ -39,6 +39,7 @@ class Order:
     listen: str | None = None
     only: tuple[str, ...] | None = None
     arm: tuple[str, ...] = ()
+    pcap: bool = False
     report: bool = True
     attack: str | None = None
     defence: str | None = None
@@ -56,6 +57,8 @@ class Order:
             words += ["--only", ",".join(self.only)]
         for name in self.arm:
             words += ["--arm", name]
+        if self.pcap:
+            words += ["--pcap"]
         if self.placement != "thread":
             words += ["--placement", self.placement]
         return shlex.join(words)
@@ -109,6 +112,7 @@ def carry_out(scenario: Scenario, order: Order, label: str | None = None) -> Run
                 steps=order.steps,
                 reach=Reach(order.join, order.listen, order.only),
                 armed=order.arm,
+                pcap=order.pcap,
                 on_progress=tell,
             )
     except (RunError, RunInterruptedError) as error:

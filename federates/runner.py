@@ -46,6 +46,7 @@ def run(
     steps: int | None = None,
     reach: Reach | None = None,
     armed: tuple[str, ...] = (),
+    pcap: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a scenario.
@@ -64,6 +65,8 @@ def run(
         For a federation that spans hosts.
     armed : tuple of str
         Devices that may be commanded, besides those that the run emulates itself.
+    pcap : bool
+        Capture the Modbus traffic, of each device to ``pcap/NAME.pcapng`` in the run's folder.
     on_progress : callable, optional
         Called with (steps done, steps in all).
 
@@ -78,7 +81,7 @@ def run(
     """
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
-    assembly = Assembly(scenario, n_steps, armed)
+    assembly = Assembly(scenario, n_steps, armed, pcap)
     federates, wirings = assembly.assemble()
     if placement == "single" and assembly.external:
         name = assembly.external[0]
