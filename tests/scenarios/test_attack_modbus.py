@@ -121,6 +121,21 @@ def test_draws_repeat_to_the_last_byte(tmp_path: Path) -> None:
     assert 5 <= forged <= 23  # of 28 polls, 0.4 are forged
 
 
+def test_a_capture_changes_nothing_and_knows_what_was_forged(tmp_path: Path) -> None:
+    """``--pcap`` alone stands in between as well, and does no more than that."""
+    quiet = load_scenario(NAME)
+    plain = run(quiet, out=tmp_path / "plain", steps=6, placement="single")
+    captured = run(quiet, out=tmp_path / "captured", steps=6, placement="single", pcap=True)
+    for file in sorted((plain.folder / "signals").iterdir()):
+        assert file.read_bytes() == (captured.folder / "signals" / file.name).read_bytes()
+    assert not (plain.folder / "pcap").exists()
+    for name in ("pv_65_1", "pv_76_1"):
+        data = (captured.folder / "pcap" / f"{name}.pcapng").read_bytes()
+        assert data[:4] == bytes.fromhex("0a0d0d0a")
+        assert b"SunS" in data
+        assert b"step " not in data
+
+
 def test_a_step_may_wait_for_a_signal(tmp_path: Path) -> None:
     attack = attack_file(
         tmp_path,
