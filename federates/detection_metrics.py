@@ -17,6 +17,8 @@ from federates.report_data import RunData
 from federates.signals import signal_batches, signal_names
 
 BoolArray = NDArray[np.bool_]
+SAME_ALARM_S = 300.0
+AFTERMATH_S = 900.0
 _DAY_S = 86400.0
 
 
@@ -78,17 +80,23 @@ def attack_windows(run: Path) -> list[Window]:
 def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]:
     """Return one row of metrics for each window; of a clean run one row, without a step.
 
+    Clean is what lies outside every window and not within `AFTERMATH_S` after one: the grid comes
+    back to where it was by then, and what is said meanwhile is neither right nor wrong.
+
     Keys: `step`; `delay_s`, from the begin of the window to the first alarm in it (None: none);
-    `precision`, the share of the alarmed samples that lie in the window, those in other windows
-    left out; `recall`, the share of the window's samples that are alarmed;
-    `false_alarms_per_day`, alarms that begin outside every window, by the time outside; `auc`, of
-    the scores inside against those outside every window; `seen`, whether there was an alarm in the
-    window and alarms are denser inside than outside.
+    `precision`, the share of the alarmed samples, those in the window and the clean ones, that lie
+    in the window; `recall`, the share of the window's samples that are alarmed;
+    `false_alarms_per_day`, alarms that begin at a clean sample (one that comes back within
+    `SAME_ALARM_S` is the same alarm), by the clean time; `auc`, of
+    the scores inside against the clean ones; `seen`, whether there was an alarm in the
+    window and alarms are denser in it than in clean time.
     """
     t, alarm = verdicts.time_s, np.asarray(verdicts.alarm, dtype=bool)
     inside = [(t >= w.begin_s) & (t < w.end_s) for w in windows]
-    clean = ~np.logical_or.reduce(inside) if windows else np.ones(len(t), dtype=bool)
-    begins = alarm & ~np.concatenate([[False], alarm[:-1]])
+    clean = np.ones(len(t), dtype=bool)
+    for window in windows:
+        clean &= (t < window.begin_s) | (t >= window.end_s + AFTERMATH_S)
+    begins = _begins(t, alarm)
     period_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
     clean_days = float(np.count_nonzero(clean)) * period_s / _DAY_S
     false_alarms = float(np.count_nonzero(begins & clean))
@@ -108,6 +116,14 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
         seen = bool(recall is not None and recall > false_share)
         rows.append(_row(window.step, delay_s, precision, recall, per_day, auc, seen))
     return rows
+
+
+def _begins(time_s: FloatArray, alarm: BoolArray) -> BoolArray:
+    """Return where an alarm begins; one that comes back within `SAME_ALARM_S` is the same."""
+    at = np.flatnonzero(alarm)
+    begins = np.zeros(len(alarm), dtype=bool)
+    begins[at[np.diff(time_s[at], prepend=-np.inf) > SAME_ALARM_S]] = True
+    return begins
 
 
 def _row(

@@ -106,6 +106,7 @@ class Cusum:
         except ControllerError as error:
             error.where = f"{NAME}: option 'false_alarms_per_day'"
             raise
+        self._run_length = run_length
         self._prediction = _Prediction([len(p.labels) for p in self.inputs], site.period_s, o)
         self._plus, self._minus = np.zeros(n), np.zeros(n)
 
@@ -119,7 +120,9 @@ class Cusum:
         """Learn each signal's deviation, autocorrelation and tails from clean data.
 
         The prediction errors are whitened by their lag-one autocorrelation and scaled by the
-        clean deviation; no decision interval lies below the largest clean sum.
+        clean deviation. No decision interval lies below the largest clean sum, extrapolated from
+        the length of the history to the run length asked for: a CUSUM's sum has an exponential
+        tail, so its largest value grows with the logarithm of time.
 
         Raises
         ------
@@ -138,7 +141,8 @@ class Cusum:
         largest = np.zeros(len(self.labels))
         for row in values:
             np.maximum(largest, self._sums(self._prediction.error(row), np.inf), out=largest)
-        self._h = np.maximum(self._h, largest)
+        beyond = np.log(self._run_length) / np.log(len(values))
+        self._h = np.maximum(self._h, largest * max(beyond, 1.0))
         self._prediction.forget()
         self._plus[:] = self._minus[:] = 0.0
 
@@ -200,16 +204,16 @@ class _Prediction:
         self._last[:] = 0.0
 
     def _miss(self, values: FloatArray) -> FloatArray:
-        """Return value minus prediction, 0 where there is none, and take the value in."""
+        """Return value minus prediction, 0 where there is none yet, and take the value in."""
         known = np.isfinite(values)
         self._count += known
-        first = known & (self._count == 1)
-        self._mean = np.where(first, values, self._mean)
-        miss = np.where(known & ~first, values - self._mean, 0.0)
+        self._mean = np.where(known & (self._count == 1), values, self._mean)
+        miss = np.where(known, values - self._mean, 0.0)
         # At first the plain mean of what came: the first value alone would weigh for a horizon.
         gain = np.maximum(self._gain, 1.0 / np.maximum(self._count, 1))
         self._mean = self._mean + gain * miss
-        return miss
+        # A prediction made of fewer values than its horizon holds is not judged by.
+        return np.where(self._count * self._gain > 1.0, miss, 0.0)
 
     def _own(self, scaled: FloatArray) -> FloatArray:
         """Take off what the signals of a port have in common, from those that are measured."""
@@ -243,8 +247,12 @@ class _Deviation:
         return self._clean is not None or self._seen >= self._steps
 
     def fix(self, errors: FloatArray) -> None:
-        """Take the deviation from clean errors (k, n), for good."""
-        std = np.sqrt((errors**2).mean(axis=0))
+        """Take the deviation from clean errors (k, n), for good.
+
+        An error of exactly zero was not judged, or nothing moved: it says nothing.
+        """
+        moved = np.maximum(np.count_nonzero(errors, axis=0), 1)
+        std = np.sqrt((errors**2).sum(axis=0) / moved)
         # What never moved on clean data (a set-point of zero) has no deviation: any move counts.
         self._clean = np.where(std > 0.0, std, _STILL)
 

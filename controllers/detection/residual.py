@@ -56,6 +56,8 @@ class ResidualOptions:
         Each load against the forecast, relative to its mean power.
     der_std : float
         DER telemetry, relative to the DER's rating.
+    forecast_std : float
+        DERs without telemetry against the forecast, relative to the DER's rating.
     import_std : float
         Import and what the loss model misses, relative to all loads and ratings together.
     """
@@ -68,6 +70,7 @@ class ResidualOptions:
     source_std_pu: float = 0.002
     load_std: float = 0.15
     der_std: float = 0.01
+    forecast_std: float = 0.25
     import_std: float = 0.005
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class ResidualOptions:
         )
         for name in ("v_labels", "der_labels"):
             object.__setattr__(self, name, checked_globs(name, getattr(self, name)))
-        for name in ("v_std_pu", "source_std_pu", "load_std", "der_std"):
+        for name in ("v_std_pu", "source_std_pu", "load_std", "der_std", "forecast_std"):
             checked_number(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("model_std_pu", "import_std"):
             checked_number(name, getattr(self, name), low=0.0, high=1.0, open_low=True)
@@ -90,7 +93,7 @@ class PowerFlowResidual:
     """The detector ``power-flow-residual``; see the module's docstring.
 
     Inputs, each optional: ``v_pu``, ``p_kw``, ``q_kvar``, ``import_kw``, ``import_kvar``. A DER
-    whose telemetry is missing is expected at what the forecast says, with its rating as deviation.
+    whose telemetry is missing is expected at what the forecast says, give or take `forecast_std`.
     Labels: ``chi-square`` (all measurements together) and every measurement as ``port:label``.
 
     Parameters
@@ -145,7 +148,8 @@ class PowerFlowResidual:
         The model's errors are neither normal nor without bias. So the mean innovation is taken
         off, each statistic is measured in its own clean deviation (the chi-square by fitting scale
         and degrees of freedom to mean and variance), and no threshold lies below the largest
-        clean value.
+        clean value; that of a normalised residual is extrapolated, as a normal tail, from the
+        length of the history to the rate asked for.
 
         Raises
         ------
@@ -176,7 +180,7 @@ class PowerFlowResidual:
         measured = known[:m]
         # Positions of the telemetered values among the states' p, then q of all DERs.
         of_der = np.concatenate([self._der_rows, len(grid.der_kva) + self._der_rows])[known[m:]]
-        der_std = np.ones(2 * len(grid.der_kva))
+        der_std = np.full(2 * len(grid.der_kva), o.forecast_std)
         der_std[of_der] = o.der_std
         h = grid.sensitivity(self._sensor_rows)[measured]
         ratings = np.tile(grid.der_kva, 2)
@@ -269,7 +273,10 @@ class _Test:
         scale, dof = var / (2.0 * mean), 2.0 * mean**2 / var
         by_law = scale * chi_square_threshold(self._probability / 2.0, dof)
         self._j_limit = max(by_law, float(j.max()))
-        self._limit = np.maximum(self._limit * residuals.std(axis=0), np.abs(residuals).max(axis=0))
+        asked = 2.0 * len(self._limit) / self._probability
+        beyond = np.sqrt(max(np.log(asked) / np.log(len(clean)), 1.0))
+        largest = beyond * np.abs(residuals).max(axis=0)
+        self._limit = np.maximum(self._limit * residuals.std(axis=0), largest)
         self._limit = np.maximum(self._limit, np.finfo(np.float64).tiny)
 
     def _statistics(self, innovation: FloatArray) -> tuple[FloatArray, FloatArray]:
