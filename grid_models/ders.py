@@ -30,7 +30,8 @@ from grid_models.der_rules import DerError
 from grid_models.disturbances import DerDisturbance, altered_kw, altered_units_kw
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der
-from grid_models.houses import HouseFleet, TankFleet, houses_of_ders, tanks_of_ders
+from grid_models.houses import HouseFleet, houses_of_ders
+from grid_models.tanks import TankFleet, tanks_of_ders
 
 Array = NDArray[np.float64]
 Index = slice | NDArray[np.intp]
