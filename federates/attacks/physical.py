@@ -159,7 +159,7 @@ class PhysicalPlan:
             Time since the begin of each step of the attack, of all layers; NaN: not active. A
             step that leaves its work behind stays at its length.
         time_s : float
-            Not used; two equal calls give equal values whenever they are made.
+            Of the values; what a step does depends on the time since its begin alone.
 
         Returns
         -------

@@ -142,11 +142,11 @@ class ThermostatIntruder:
             return
         for i, element in self._element.items():
             offset = float(offset_k[element])
-            if offset != self._offset_k[element]:
-                self._write(i, offset)
-        self._offset_k = offset_k.copy()
+            if offset != self._offset_k[element] and self._write(i, offset):
+                self._offset_k[element] = offset
 
-    def _write(self, i: int, offset_k: float) -> None:
+    def _write(self, i: int, offset_k: float) -> bool:
+        """Return whether it worked; what did not is tried again in the next step."""
         from hil.errors import ExchangeError
         from hil.servers.pdu import Refused
 
@@ -156,9 +156,10 @@ class ThermostatIntruder:
             for way, before in zip(self._ways[i], self._before[i], strict=True):
                 way.write(moved(before, offset_k))
         except (ExchangeError, Refused):
-            return
+            return False
         if not offset_k:
             del self._before[i]
+        return True
 
 
 def moved(words: Sequence[int], offset_k: float) -> list[int]:
