@@ -396,6 +396,49 @@ def attack_explain(
         print_explained(found, output())
 
 
+@attack_app.command("mitm")
+def attack_mitm(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An attack file or a shipped attack.")
+    ],
+    device: Annotated[
+        str, typer.Option(metavar="FILE", help="Device file, or the name of a shipped one.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
+    ] = "127.0.0.1:0",
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT[/UNIT]", help="The device, if not as its file says."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="What the attack calls the device."),
+    ] = None,
+    pcap: Annotated[Path | None, typer.Option(help="Capture to write, NAME.pcapng.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Attack this device although it is not on loopback."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; default: until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Carry out an attack's modbus steps before one device, by the wall clock."""
+    from federates.attacks.modbus_cli import mitm_command
+
+    mitm_command(
+        file,
+        listen=listen,
+        device=device,
+        target=target,
+        name=name,
+        pcap=pcap,
+        armed=tuple(arm or ()),
+        duration_s=duration,
+    )
+
+
 @attack_app.command("run")
 def attack_run(
     scenario: Annotated[

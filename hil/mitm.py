@@ -171,8 +171,8 @@ class MitmProxy:
         Steps of the attack: the length of what `set_active` is given.
     seed : int
         Of the draws.
-    captures : Path, optional
-        Folder for a ``NAME.pcapng`` per target.
+    captures : mapping of str to Path, optional
+        Capture of each target, by name.
 
     Raises
     ------
@@ -186,14 +186,12 @@ class MitmProxy:
         *,
         n_steps: int,
         seed: int = 0,
-        captures: Path | None = None,
+        captures: Mapping[str, Path] | None = None,
     ) -> None:
         self.targets = tuple(targets)
         self.places: dict[str, Address] = {}
         self._captures = {
-            t.name: Capture(captures / f"{t.name}.pcapng", INTERFACES)
-            for t in (targets if captures is not None else ())
-            if captures is not None
+            name: Capture(path, INTERFACES) for name, path in (captures or {}).items()
         }
         self._at = {t.name: _Target(t, seed, self._captures.get(t.name)) for t in targets}
         self._active = np.zeros(n_steps, dtype=bool)

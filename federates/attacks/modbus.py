@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hil.device_file import DeviceSpec
     from hil.mitm_rules import Rule
 
-SIMULATED = "simulated"
+SIMULATED, EMULATED = "simulated", "emulated"
 TRUE_PORTS = {"p_kw": "p_true_kw", "q_kvar": "q_true_kvar"}
 """Outputs of a device federate and what stands beside them where readings are forged."""
 _PHYSICS = ("p_meas_kw", "q_meas_kvar")

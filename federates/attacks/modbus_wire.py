@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,10 +77,16 @@ class ModbusWire:
             for name, s in chosen.items()
         ]
         seed = self._plan.seed if self._plan else 0
-        proxy = MitmProxy(targets, n_steps=len(self._ids), seed=seed, captures=self._captures)
+        proxy = MitmProxy(
+            targets, n_steps=len(self._ids), seed=seed, captures=self._captures_of(chosen)
+        )
         proxy.start()
         self._proxies.append((proxy, chosen))
         return proxy.places
+
+    def _captures_of(self, names: Iterable[str]) -> dict[str, Path]:
+        folder = self._captures
+        return {n: folder / f"{n}.pcapng" for n in names} if folder is not None else {}
 
     def listen_to(self, adapter: Adapter, specs: Sequence[DeviceSpec]) -> None:
         """Say which adapter found out where the points of devices lie."""

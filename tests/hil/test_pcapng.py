@@ -94,7 +94,9 @@ def test_tshark_reads_what_the_proxy_did(tmp_path: Path) -> None:
             WriteRule(0, name="lie", point="limit", value=3000.0),
         ]
         target = MitmTarget("inverter", "127.0.0.1", devices.ports[0], 1, rules)
-        with MitmProxy([target], n_steps=1, captures=tmp_path) as proxy:
+        with MitmProxy(
+            [target], n_steps=1, captures={"inverter": tmp_path / "inverter.pcapng"}
+        ) as proxy:
             points = {
                 "id": WirePoint(Place("holding", 40002, "uint16")),
                 "limit": WirePoint(Place("holding", 40311, "uint16")),
