@@ -62,7 +62,12 @@ class DetectorFederate(Federate):
             raise
         forecast = _forecast(context.scenario, context.site, context.n_steps)
         self._site = DetectionSite(context.site.feeder, context.period_s, forecast)
-        self._detector = cls(self._site, **options)
+        try:
+            self._detector = cls(self._site, **options)
+        except FeederateError as error:
+            place = context.scenario.where("federates", context.name, "options")
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
         self._learner = getattr(self._detector, "calibrate", None)
         self.inputs = self._detector.inputs
         labels = self._detector.labels
