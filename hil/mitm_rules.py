@@ -5,12 +5,16 @@ A rule belongs to a step of an attack, by its position; which steps are active i
 
 from __future__ import annotations
 
+import functools
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from hil.codec import TYPE_WORDS, Place, decode_one, encode, raw_range, sf_factor
+import numpy as np
+
+from hil.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, sf_factor
 from hil.device_file import DeviceSpec
 from hil.errors import DeviceError
 from hil.mitm_frames import Payload
@@ -158,7 +162,10 @@ class WirePoint:
 
     def value(self, words: list[int], sf: float) -> float:
         """Return the value that registers stand for; nan for none."""
-        return decode_one(self.place, words, sf=sf)
+        if self.place.is_bit:
+            return float(words[0])
+        data = struct.pack(f">{self.place.words}H", *words)
+        return float(_codec(self.place).decode(data, np.array([sf]))[0])
 
     def words(self, value: float, sf: float) -> tuple[list[int], float] | None:
         """Return the registers nearest to `value` and what they stand for; None for none."""
@@ -177,6 +184,11 @@ class WirePoint:
         factor = sf_factor(sf) * place.scale
         ends = (low * factor + place.offset, high * factor + place.offset)
         return min(ends), max(ends)
+
+
+@functools.lru_cache(maxsize=4096)
+def _codec(place: Place) -> BlockCodec:
+    return BlockCodec([place], place.address, place.words)
 
 
 def wire_points(

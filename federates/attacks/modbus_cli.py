@@ -74,12 +74,12 @@ def mitm_command(
     attack = load_attack(find_attack(file, shipped_attacks(shipped_dir()), Path()))
     spec = _device(device, target, name)
     rules = _rules(attack, spec)
-    check_arming([spec], armed)
-    points = _points(spec, rules)
-    at = spec.connection
     host, port = _listening(listen)
     if pcap is not None and pcap.suffix != ".pcapng":
         raise ScenarioError(f"found '{pcap}'", where="--pcap", expected="a name ending in .pcapng")
+    check_arming([spec], armed)
+    points = _points(spec, rules)
+    at = spec.connection
     proxy = MitmProxy(
         [MitmTarget(spec.name, at.host, at.port, at.unit, rules, (host, port))],
         n_steps=len(attack.steps),
