@@ -15,6 +15,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -64,19 +65,29 @@ def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0
     return scenario_from(dataclasses.replace(source, data=data), attack=attack)
 
 
+def finished(folder: Path) -> bool:
+    """Return whether a run is there to be used; one that did not finish is removed."""
+    if not folder.exists():
+        return False
+    if json.loads((folder / "manifest.json").read_text())["status"] == "finished":
+        return True
+    shutil.rmtree(folder)
+    return False
+
+
 def measure(
     scenario: str, attacks: list[tuple[str, str | None]], folder: Path
 ) -> list[dict[str, Any]]:
     """Return the rows of one scenario: its clean day, then its attacks (name, file)."""
     training = folder / f"{scenario}-training"
-    if not training.exists():
+    if not finished(training):
         run(watched(scenario, None, None, TRAINING_SEED), out=training, placement="single")
     rows = []
     for name, file in attacks:
         began = time.perf_counter()
         try:
             out = folder / f"{scenario}-{name}"
-            if not out.exists():
+            if not finished(out):
                 run(watched(scenario, training, file), out=out, placement="single")
             found = detector_rows(out)
         except FeederateError as error:

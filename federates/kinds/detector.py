@@ -184,9 +184,8 @@ class DetectorFederate(Federate):
             # What was recorded is the truth; what a detector reads has passed a sensor.
             streams = stream_ids(f"calibration:{connection.target}:{x}" for x in port.labels)
             seed = self._context.scenario.seed
-            values += connection.noise * np.array(
-                [normal(seed, streams, k, 0) for k in range(len(time_s))]
-            )
+            steps = np.arange(len(time_s), dtype=np.uint64)[:, None]
+            values += connection.noise * normal(seed, streams[None, :], steps, 0)
         return time_s, values
 
 
