@@ -31,6 +31,9 @@ class AttackSite:
         What else it reads.
     period_s : float
     seed : int
+    aim : str
+        The targets' port as the attack file names it: an input's name where only its reader is
+        deceived.
     """
 
     targets: tuple[tuple[str, str], ...]
@@ -38,6 +41,7 @@ class AttackSite:
     sees: Mapping[str, tuple[str, ...]]
     period_s: float
     seed: int
+    aim: str = ""
 
 
 @runtime_checkable

@@ -204,6 +204,7 @@ class _Act:
             },
             context.period_s,
             spec.seed,
+            step.target.port or "",
         )
         where = spec.where("steps", part.step, "action")
         return build_action(step.action, spec.seed, self._streams, part.step, site, where)
