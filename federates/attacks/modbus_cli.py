@@ -189,7 +189,7 @@ def _carry_out(
             for i in np.flatnonzero(active != ~np.isnan(elapsed_s)).tolist():
                 if i in modbus:
                     word = "ends" if active[i] else "begins"
-                    frames = f", {proxy.acted().get(i, 0)} frames" if active[i] else ""
+                    frames = f"; frames: {proxy.acted().get(i, 0)}" if active[i] else ""
                     _say(console, f"{now_s:8.2f} s  {attack.steps[i].id} {word}{frames}")
             active = ~np.isnan(elapsed_s)
             for f in proxy.drain():
