@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from federates.attacks.files import load_attack, shipped_attacks
-from federates.detection_metrics import detector_rows
+from federates.detection_metrics import (
+    Window,
+    attack_windows,
+    detector_rows,
+    judge,
+    verdicts_of,
+)
 from federates.runner import run
 from federates.scenario import Scenario, find_scenario, scenario_from, shipped_dir
 from federates.yaml_source import load_yaml
@@ -48,8 +54,11 @@ def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0
     data["seed"] = data.get("seed", 0) + seed
     data.pop("attack", None)
     data["grid"]["load_diversity"] = data["grid"].get("load_diversity") or LOAD_DIVERSITY
-    feeder = next(n for n, spec in data["federates"].items() if spec["kind"] == "feeder")
-    data["record"] = {"ports": [f"{feeder}.{port}" for port in NOISE]}
+    kinds = {spec["kind"]: n for n, spec in data["federates"].items()}
+    source_of = dict.fromkeys(NOISE, kinds["feeder"])
+    if "device" in kinds:  # the operator's word on a device is what its adapter reads
+        source_of |= dict.fromkeys(("p_kw", "q_kvar"), kinds["device"])
+    data["record"] = {"ports": [f"{federate}.{port}" for port, federate in source_of.items()]}
     if clean_run is not None:
         data["record"] = {"ports": [f"{name}.score" for name in DETECTORS]}
         for detector, (kind, options, ports) in DETECTORS.items():
@@ -59,7 +68,7 @@ def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0
                 "options": {"clean_run": str(clean_run), **options},
             }
             data["connections"] += [
-                {"source": f"{feeder}.{p}", "target": f"{detector}.{p}", "noise": NOISE[p]}
+                {"source": f"{source_of[p]}.{p}", "target": f"{detector}.{p}", "noise": NOISE[p]}
                 for p in ports
             ]
     return scenario_from(dataclasses.replace(source, data=data), attack=attack)
@@ -90,12 +99,25 @@ def measure(
             if not finished(out):
                 run(watched(scenario, training, file), out=out, placement="single")
             found = detector_rows(out)
+            if file is not None:
+                add_clean_area(found, folder / f"{scenario}-clean", attack_windows(out))
         except FeederateError as error:
             found = [{"detector": "-", "step": None, "error": str(error)}]
         wall_s = time.perf_counter() - began
         rows += [{"scenario": scenario, "attack": name, **row} for row in found]
         print(f"{scenario}, {name}: {wall_s:.0f} s", file=sys.stderr)
     return rows
+
+
+def add_clean_area(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
+    """Add the area under the curve of the same window on the clean day: what the hour gives."""
+    area = {
+        (name, row["step"]): row["auc"]
+        for name in DETECTORS
+        for row in judge(verdicts_of(clean, name), windows)
+    }
+    for row in rows:
+        row["auc_clean"] = area[row["detector"], row["step"]]
 
 
 def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
@@ -105,9 +127,7 @@ def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
         if only and name not in only:
             continue
         spec = load_attack(path)
-        if any(step.layer == "modbus" for step in spec.steps):
-            print(f"{name}: left out, runs in real time with emulated devices", file=sys.stderr)
-        elif spec.scenario is not None:
+        if spec.scenario is not None:
             by_scenario.setdefault(spec.scenario, [("clean", None)]).append((name, str(path)))
     return by_scenario
 
@@ -122,13 +142,13 @@ def text(value: Any, digits: int = 2) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     head = ["attack", "step", "detector", "seen", "delay_s", "precision", "recall"]
-    head += ["false_alarms_per_day", "auc"]
+    head += ["false_alarms_per_day", "auc", "auc_clean"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         if "error" in row:
             lines.append(f"| {row['attack']} | could not run: {row['error']} |")
             continue
-        shown = dict(row) | ({"seen": None} if row["step"] is None else {})
+        shown = {"auc_clean": None} | row | ({"seen": None} if row["step"] is None else {})
         name = f"{row['attack']} ({row['scenario']})" if row["attack"] == "clean" else None
         cells = [name or row["attack"], *(shown[key] for key in head[1:])]
         lines.append("| " + " | ".join(text(c, 0 if k == 4 else 2) for k, c in enumerate(cells)))
