@@ -3,8 +3,9 @@
     python benchmarks/detectors.py [--json] [--only NAME ...] [--keep FOLDER]
 
 For each scenario that an attack names, three kinds of runs, with the same sensors: a clean day of
-another seed, which the detectors learn from; the clean day of the scenario's own seed, for false
-alarms; and the attacked runs. The scenarios are changed in three ways, so that detection is no
+another seed, which the detectors learn from (where a scenario is a part of a day, with two hours
+more on each side); the clean day of the scenario's own seed, for false alarms; and the attacked
+runs. The scenarios are changed in three ways, so that detection is no
 easier than it should be: sensors have noise (`NOISE`), every load deviates from the forecast, and
 houses have no telemetry. The attack is the shipped file as it is.
 """
@@ -40,6 +41,7 @@ from grid_models.errors import FeederateError
 NOISE = {"v_pu": 0.001, "p_kw": 0.3, "q_kvar": 0.3, "import_kw": 5.0, "import_kvar": 5.0}
 LOAD_DIVERSITY = 0.1
 TRAINING_SEED = 1000
+MORE_S, DAY_S = 7200, 86400
 TELEMETRY = ["pv_*", "battery_*"]
 DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "residual": ("power-flow-residual", {"der_labels": TELEMETRY}, tuple(NOISE)),
@@ -47,11 +49,16 @@ DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0) -> Scenario:
+def watched(name: str, clean_run: Path | None, attack: str | None) -> Scenario:
     """Return a scenario with both detectors, or, without a clean run to learn from, with none."""
     source = load_yaml(find_scenario(name))
     data: dict[str, Any] = copy.deepcopy(source.data)
-    data["seed"] = data.get("seed", 0) + seed
+    if clean_run is None:  # to learn from: another day, and two hours more on each side
+        data["seed"] = data.get("seed", 0) + TRAINING_SEED
+        start_s = data["time"].get("start_s", 0)
+        data["time"]["start_s"] = max(0, start_s - MORE_S)
+        end_s = min(DAY_S, start_s + data["time"]["duration_s"] + MORE_S)
+        data["time"]["duration_s"] = end_s - data["time"]["start_s"]
     data.pop("attack", None)
     data["grid"]["load_diversity"] = data["grid"].get("load_diversity") or LOAD_DIVERSITY
     kinds = {spec["kind"]: n for n, spec in data["federates"].items()}
@@ -90,7 +97,7 @@ def measure(
     """Return the rows of one scenario: its clean day, then its attacks (name, file)."""
     training = folder / f"{scenario}-training"
     if not finished(training):
-        run(watched(scenario, None, None, TRAINING_SEED), out=training, placement="single")
+        run(watched(scenario, None, None), out=training, placement="single")
     rows = []
     for name, file in attacks:
         began = time.perf_counter()
