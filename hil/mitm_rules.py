@@ -59,6 +59,8 @@ class RewriteRule(Rule):
         In the point's unit.
     hide : bool
         Writes only: replies to later reads of the point show what the writer wrote.
+    low, high : float
+        What is seen stays within; for devices that must not be driven beyond their file's limits.
     """
 
     point: str = ""
@@ -67,10 +69,13 @@ class RewriteRule(Rule):
     factor: float = 1.0
     bias: float = 0.0
     hide: bool = False
+    low: float = -math.inf
+    high: float = math.inf
 
     def wanted(self, true: float) -> float:
-        """Return the value to be seen in the place of `true`."""
-        return self.factor * true + self.bias if self.value is None else self.value
+        """Return the value to be seen in the place of `true`; nan where there is none."""
+        wanted = self.factor * true + self.bias if self.value is None else self.value
+        return wanted if math.isnan(wanted) else min(max(wanted, self.low), self.high)
 
     @property
     def is_idle(self) -> bool:
@@ -238,6 +243,25 @@ def _function(point: PointSpec, place: Place) -> int:
     if place.is_bit:
         return 5
     return 16 if point.sunspec is not None or place.words > 1 else 6
+
+
+def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:
+    """Return between which values a point may be driven by the device file; None for no limits.
+
+    A point that only the guard writes, without limits of its own, may have what the file has the
+    guard write to it.
+    """
+    at = spec.points[point]
+    names = list((at.enum or {}).values())
+    values = [float(v) for v in names if at.min is None or at.max is None]
+    for other in spec.points.values():
+        values += [w.value for w in other.enable if w.point == point]
+        if other.reversion is not None:
+            values += [w.value for w in other.reversion.before if w.point == point]
+            values += [other.reversion.seconds] if other.reversion.point == point else []
+    low = at.min if at.min is not None else min(values, default=None)
+    high = at.max if at.max is not None else max(values, default=None)
+    return None if low is None or high is None else (float(low), float(high))
 
 
 def points_of(rules: Iterable[Rule]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from federates.attacks.files import find_attack, load_attack, shipped_attacks
-from federates.attacks.modbus import EMULATED, resolve_modbus
+from federates.attacks.modbus import resolve_modbus
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
 from federates.cli_terminal import output
@@ -135,7 +135,7 @@ def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
                 where=attack.where("steps", i, "trigger"),
                 expected="at_s, or a scenario to run the attack on",
             )
-    plan, problems = resolve_modbus(attack, {spec.name: EMULATED}, [spec.name], lambda _: spec)
+    plan, problems = resolve_modbus(attack, {spec.name: "real"}, [spec.name], lambda _: spec)
     mine = plan.rules[spec.name] if plan is not None else ()
     # An attack on several devices is carried out on this one, and only its steps.
     problems = [p for p in problems if "no device matches" not in p]

@@ -224,6 +224,17 @@ def test_the_attack_writes_itself_and_gives_back_what_was_there(raw_device: Any)
     assert raw_device.holding[10] == 205  # closing ends what is active
 
 
+def test_what_others_wrote_meanwhile_is_not_undone(raw_device: Any) -> None:
+    raw_device.holding[10] = 205
+    rules = [WriteRule(0, point="set_c", value=99.9)]
+    with standing_before(plain_spec(raw_device.port), rules) as proxy:
+        on(proxy, 0)
+        client = ModbusClient("127.0.0.1", proxy.places["d"][1], auto_close=True)
+        assert client.write_multiple_registers(9, [1, 230, 2])
+        on(proxy)
+        assert raw_device.holding[9:12] == [1, 230, 2]
+
+
 def test_exceptions_drops_and_delays(raw_device: Any, tmp_path: Path) -> None:
     spec = plain_spec(raw_device.port)
     rules = [ExceptionRule(0, code=6), DropRule(1), DelayRule(2, delay_s=0.15)]
@@ -416,8 +427,10 @@ def test_a_forged_reading_does_not_stretch_a_step_once_we_have_written(tmp_path:
         on(proxy, 0)
         adapter.poll()
         adapter.command("inverter", "limit_pct", 0.0)
-        adapter.flush(timeout_s=1.0)
-        assert true_limit_pct(devices) >= 50.0
+        adapter.flush(timeout_s=0.3)
+        # One step; that reads back as 55, which is a fault, and 50 is safe.
+        assert true_limit_pct(devices) in (80.0, 50.0)
+        assert "inverter" in adapter.faults()
 
 
 @pytest.mark.parametrize(("forged", "at_device"), [(95.0, 95.0), (250.0, 30.0)])

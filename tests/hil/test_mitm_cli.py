@@ -64,6 +64,28 @@ def test_a_bench_attack_keeps_its_hours_and_cleans_up(
     assert (tmp_path / "a.pcapng").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("point", "asked", "written"), [("var_set_pct", 90.0, 44.0), ("p_limit_enable", 7.0, 1.0)]
+)
+def test_a_device_with_a_file_is_not_driven_beyond_its_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], point: str, asked: float, written: float
+) -> None:
+    """The attack may deceive the guard, not lift what the lab declared in the device file."""
+    with background(inverters(1, 10.0)) as devices:
+        mitm_command(
+            attack_file(
+                tmp_path,
+                trigger={"at_s": 0},
+                action={"kind": "write", "point": point, "value": asked},
+            ),
+            listen="127.0.0.1:0",
+            device="sunspec-inverter",
+            target=f"127.0.0.1:{devices.ports[0]}",
+            duration_s=0.2,
+        )
+    assert f"{point} 0 -> {written:g}" in capsys.readouterr().out
+
+
 def test_a_device_elsewhere_is_not_attacked_by_accident(tmp_path: Path) -> None:
     options = {"device": "sunspec-inverter", "target": "192.0.2.7:502", "listen": "127.0.0.1:0"}
     with pytest.raises(ArmingError, match="--arm inverter"):
@@ -78,6 +100,11 @@ def test_a_device_elsewhere_is_not_attacked_by_accident(tmp_path: Path) -> None:
         ({"target": {"devices": ["pv_1"]}}, {}, "does nothing to 'inverter'.*--as"),
         ({"trigger": {"when": {"signal": "a.b", "above": 1}}}, {}, "waits for a signal"),
         ({"action": {"kind": "rewrite", "point": "w_limit"}}, {}, "did you mean 'w_limit_pct'"),
+        (
+            {"action": {"kind": "write", "point": "controller_heartbeat", "value": 1}},
+            {},
+            "has no limits for 'controller_heartbeat'.*expected min and max",
+        ),
         ({}, {"listen": "502"}, "not an address.*HOST:PORT"),
         ({}, {"device": "sunspec-invertor"}, "no such device file"),
         ({}, {"pcap": Path("a.txt")}, "ending in .pcapng"),
