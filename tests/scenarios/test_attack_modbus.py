@@ -99,13 +99,9 @@ def test_the_shipped_attack_is_seen_by_the_grid_and_by_nobody_else(tmp_path: Pat
 
 def test_draws_repeat_to_the_last_byte(tmp_path: Path) -> None:
     rewrite = {"kind": "rewrite", "point": "q_var", "factor": 0.5}
-    command: dict[str, Any] = {
-        "kind": "rewrite",
-        "point": "var_set_pct",
-        "direction": "write",
-        "bias": 5,
-    }
-    command["hide"] = True
+    command = {
+        "kind": "rewrite", "point": "var_set_pct", "direction": "write", "bias": 5, "hide": True,
+    }  # fmt: skip
     attack = attack_file(
         tmp_path,
         {"target": {"devices": ["pv_65_1"]}, "action": rewrite, "probability": 0.4},
@@ -171,6 +167,7 @@ def test_a_real_device_is_safe_after_a_run_that_was_attacked_to_its_end(tmp_path
         spec = yaml.safe_load(text)
         spec["connection"] |= {"port": devices.ports[0]}
         spec |= {"poll_s": 0.1, "guard": {"heartbeat_s": 5}}
+        spec["points"]["var_set_pct"] |= {"min": -30, "max": 30}
         (tmp_path / "real.yaml").write_text(yaml.safe_dump(spec))
         attack = attack_file(
             tmp_path,
@@ -199,7 +196,8 @@ def test_a_real_device_is_safe_after_a_run_that_was_attacked_to_its_end(tmp_path
         assert safe[-1]["by"] == "adapter"
         assert not [r for r in audit if r["verdict"] in ("failed", "fault")]
         forged = read_truth(result.folder).to_pandas()
-        assert 40.0 in forged["seen_value"].tolist()
+        # The lab's limit, not the attack's 40 %: it holds for real devices whatever is forged.
+        assert forged["seen_value"].abs().max() == 30.0
         assert forged["time_s"].min() >= 1.0
 
 
