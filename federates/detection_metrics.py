@@ -174,14 +174,16 @@ def verdicts_of(run: Path, detector: str, from_s: float = 0.0) -> Verdicts:
 def detector_rows(run: Path) -> list[dict[str, Any]]:
     """Return the metrics of every detector of a run against every step of its attack.
 
-    Keys: `detector`, then those of `judge`. A run without detectors gives no row.
+    Keys: `detector`, then those of `judge`. A run without detectors gives no row. A disturbance is
+    no attack: an alarm about it is a false one.
 
     Raises
     ------
     ScenarioError
         The folder holds no run.
     """
-    windows = attack_windows(run)
+    attack = RunData(run).scenario.get("attack") or {}
+    windows = [] if attack.get("kind") == "disturbance" else attack_windows(run)
     return [
         {"detector": name, **row}
         for name, learnt_s in detectors_of(run).items()

@@ -201,6 +201,7 @@ def test_a_disturbance_is_not_called_an_attack(attacked: Path, tmp_path: Path) -
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["command"].startswith(f"feederate replay {trace} --into ")
     assert "--as disturbance" in manifest["command"]
+    assert not (tmp_path / "run" / "labels").exists()
 
 
 def test_what_was_seen_in_an_attacked_run_is_a_trace(attacked: Path, tmp_path: Path) -> None:
