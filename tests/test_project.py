@@ -291,7 +291,7 @@ def shell_lines() -> list[str]:
     lines = []
     for page in pages():
         for block in re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 found = re.search(r"(?:^|\s|/)feederate (.*)", line.removeprefix("$ "))
                 if found and "pip install" not in line:
                     lines.append(found.group(1))
