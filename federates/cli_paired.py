@@ -221,8 +221,9 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
     rows = runs.detector_rows()
     if rows:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in runs.DETECTOR_HEAD:
-            table.add_column(head, overflow="fold")
+        for i, head in enumerate(runs.DETECTOR_HEAD):
+            number = i > 2
+            table.add_column(head, justify="right" if number else "left", no_wrap=not number)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
