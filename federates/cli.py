@@ -8,7 +8,6 @@ Exit codes: 0 fine; 2 the input is wrong; 3 the run failed; 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -18,7 +17,19 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from federates.cli_attack_app import attack_app
+from federates.cli_device_app import device_app
 from federates.cli_emulate import emulate_app
+from federates.cli_options import (
+    Arm,
+    AsJson,
+    Attack,
+    Defence,
+    Overrides,
+    ScenarioArgument,
+    Where,
+    print_json,
+)
 
 app = typer.Typer(
     name="feederate",
@@ -30,14 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 app.add_typer(emulate_app, name="emulate")
-
-
-class Where(StrEnum):
-    """Where the federates run."""
-
-    thread = "thread"
-    process = "process"
-    single = "single"
+app.add_typer(device_app, name="device")
+app.add_typer(attack_app, name="attack")
 
 
 class Starter(StrEnum):
@@ -62,30 +67,6 @@ class Schema(StrEnum):
     attack = "attack"
 
 
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or a name of the list.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key; can be given repeatedly."),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
-]
-Attack = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE_OR_NAME",
-        help="Attack it, in place of the scenario's own attack; '' for none.",
-    ),
-]
-Defence = Annotated[
-    str | None, typer.Option(metavar="NAME", help="With this defence of the scenario.")
-]
-Arm = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Let this device be commanded; can be given repeatedly."),
-]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")]
 
 
@@ -345,221 +326,6 @@ def replay(
     replay_into(order, as_json=as_json)
 
 
-attack_app = typer.Typer(
-    help="An attack on a scenario: check it, explain it, run it beside the baseline.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(attack_app, name="attack")
-AttackFile = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE",
-        help="An attack file or a shipped attack; left out where the scenario names its attack.",
-    ),
-]
-OnScenario = Annotated[
-    str | None,
-    typer.Argument(metavar="[SCENARIO]", help="Left out where the attack names its scenario."),
-]
-
-
-@attack_app.command("check")
-def attack_check(
-    file: AttackFile,
-    scenario: OnScenario = None,
-    overrides: Overrides = None,
-    defence: Defence = None,
-) -> None:
-    """Say that an attack fits a scenario, or what is wrong with it."""
-    from federates.cli_attack import check
-
-    check(file, scenario, tuple(overrides or ()), defence)
-
-
-@attack_app.command("explain")
-def attack_explain(
-    file: AttackFile,
-    scenario: OnScenario = None,
-    overrides: Overrides = None,
-    defence: Defence = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what an attack would touch in a scenario; nothing is started."""
-    from federates.cli_attack import as_data, explain, print_explained
-    from federates.cli_terminal import output
-
-    found = explain(file, scenario, tuple(overrides or ()), defence)
-    if as_json:
-        print_json(as_data(found))
-    else:
-        print_explained(found, output())
-
-
-@attack_app.command("mitm")
-def attack_mitm(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="An attack file or a shipped attack.")
-    ],
-    device: Annotated[
-        str, typer.Option(metavar="FILE", help="Device file, or the name of a shipped one.")
-    ],
-    listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
-    ] = "127.0.0.1:0",
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT[/UNIT]", help="The device, if not as its file says."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--as", metavar="NAME", help="What the attack calls the device."),
-    ] = None,
-    pcap: Annotated[Path | None, typer.Option(help="Capture to write, NAME.pcapng.")] = None,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Attack this device although it is not on loopback."),
-    ] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds; default: until Ctrl-C.")
-    ] = None,
-) -> None:
-    """Carry out an attack's modbus steps before one device, by the wall clock."""
-    from federates.attacks.modbus_cli import mitm_command
-
-    mitm_command(
-        file,
-        listen=listen,
-        device=device,
-        target=target,
-        name=name,
-        pcap=pcap,
-        armed=tuple(arm or ()),
-        duration_s=duration,
-    )
-
-
-@attack_app.command("run")
-def attack_run(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO",
-            help="A scenario; left out where the attack names its scenario.",
-        ),
-    ],
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="An attack file or a shipped attack; left out where the scenario names it.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the runs. Default: runs/attack-NAME-TIME.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
-    ] = None,
-    overrides: Overrides = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the runs.")] = None,
-    defence: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="With this defence; repeatable. Default: all."),
-    ] = None,
-    placement: Annotated[Where | None, typer.Option(help="As for run. Default: thread.")] = None,
-    arm: Arm = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run baseline, attacked and attacked with each defence, and compare them."""
-    from federates.cli_paired import PairedOrder, paired_command
-
-    order = PairedOrder(
-        first=scenario,
-        second=file,
-        overrides=tuple(overrides or ()),
-        seed=seed,
-        steps=steps,
-        placement=None if placement is None else placement.value,
-        out=out,
-        defences=None if defence is None else tuple(defence),
-        arm=tuple(arm or ()),
-    )
-    paired_command(order, as_json=as_json)
-
-
-device_app = typer.Typer(
-    help="A device on the bench: check its file, scan, read, watch, write.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(device_app, name="device")
-DeviceFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="A device file, or the name of a shipped one.")
-]
-DeviceTarget = Annotated[
-    str, typer.Argument(metavar="URL_OR_FILE", help="HOST:PORT/UNIT, or a device file.")
-]
-Points = Annotated[
-    list[str] | None, typer.Argument(metavar="[POINT]...", help="Only these points.")
-]
-
-
-@device_app.command("check")
-def device_check(file: DeviceFile) -> None:
-    """Say what is wrong with a device file, line by line."""
-    from federates.cli_device import check
-
-    check(file)
-
-
-@device_app.command("scan")
-def device_scan(target: DeviceTarget) -> None:
-    """Show the SunSpec models that a device has."""
-    from federates.cli_device import scan_device
-
-    scan_device(target)
-
-
-@device_app.command("read")
-def device_read(target: DeviceTarget, points: Points = None, as_json: AsJson = False) -> None:
-    """Read a device once."""
-    from federates.cli_device import read
-
-    values = read(target, tuple(points or ()), as_json=as_json)
-    if values is not None:
-        print_json(values)
-
-
-@device_app.command("watch")
-def device_watch(
-    target: DeviceTarget,
-    points: Points = None,
-    period: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings.")] = 1.0,
-    count: Annotated[int | None, typer.Option(min=1, help="Readings; default: endless.")] = None,
-) -> None:
-    """Read a device again and again, until Ctrl-C."""
-    from federates.cli_device import watch
-
-    watch(target, tuple(points or ()), period, count)
-
-
-@device_app.command("write")
-def device_write(
-    file: DeviceFile,
-    point: Annotated[str, typer.Argument(metavar="POINT")],
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="A number, or a name of the enum.")],
-    arm: Arm = None,
-    hold: Annotated[
-        float, typer.Option(min=0.0, help="Keep the value for this long, in seconds.")
-    ] = 0.0,
-) -> None:
-    """Write one point through the guard; the device must be armed by name."""
-    from federates.cli_device import write
-
-    write(file, point, value, tuple(arm or ()), hold)
-
-
 def _check_url(option: str, url: str | None) -> None:
     from urllib.parse import urlsplit
 
@@ -572,11 +338,6 @@ def _check_url(option: str, url: str | None) -> None:
         good = False
     if not good:
         raise typer.BadParameter(f"{option}: found '{url}', expected tcp://host:port")
-
-
-def print_json(data: Any) -> None:
-    """Write JSON to standard output."""
-    typer.echo(json.dumps(data, indent=2))
 
 
 def main() -> NoReturn:

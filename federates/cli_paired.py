@@ -197,7 +197,9 @@ def _raise_failure(states: Sequence[State], ended: dict[str, Ended]) -> None:
             lines = [line for line in end.lines if line] or [f"exit code {end.code}"]
             if end.code == 130:
                 raise RunInterruptedError("interrupted", where=str(state.folder))
-            raise RunError(lines[0], federate=state.name, run_dir=state.folder)
+            error = RunError(lines[0], federate=state.name, run_dir=state.folder)
+            error.where = f"run '{state.name}'"
+            raise error
 
 
 # -- what is printed -------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""``feederate attack``: the commands' arguments; what they do is in `federates.cli_attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from federates.cli_options import Arm, AsJson, Defence, Overrides, Where, print_json
+
+attack_app = typer.Typer(
+    help="An attack on a scenario: check it, explain it, run it beside the baseline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+AttackFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="An attack file or a shipped attack; left out where the scenario names its attack.",
+    ),
+]
+OnScenario = Annotated[
+    str | None,
+    typer.Argument(metavar="[SCENARIO]", help="Left out where the attack names its scenario."),
+]
+
+
+@attack_app.command("check")
+def attack_check(
+    file: AttackFile,
+    scenario: OnScenario = None,
+    overrides: Overrides = None,
+    defence: Defence = None,
+) -> None:
+    """Say that an attack fits a scenario, or what is wrong with it."""
+    from federates.cli_attack import check
+
+    check(file, scenario, tuple(overrides or ()), defence)
+
+
+@attack_app.command("explain")
+def attack_explain(
+    file: AttackFile,
+    scenario: OnScenario = None,
+    overrides: Overrides = None,
+    defence: Defence = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an attack would touch in a scenario; nothing is started."""
+    from federates.cli_attack import as_data, explain, print_explained
+    from federates.cli_terminal import output
+
+    found = explain(file, scenario, tuple(overrides or ()), defence)
+    if as_json:
+        print_json(as_data(found))
+    else:
+        print_explained(found, output())
+
+
+@attack_app.command("mitm")
+def attack_mitm(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An attack file or a shipped attack.")
+    ],
+    device: Annotated[
+        str, typer.Option(metavar="FILE", help="Device file, or the name of a shipped one.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
+    ] = "127.0.0.1:0",
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT[/UNIT]", help="The device, if not as its file says."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="What the attack calls the device."),
+    ] = None,
+    pcap: Annotated[Path | None, typer.Option(help="Capture to write, NAME.pcapng.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Attack this device although it is not on loopback."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; default: until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Carry out an attack's modbus steps before one device, by the wall clock."""
+    from federates.attacks.modbus_cli import mitm_command
+
+    mitm_command(
+        file,
+        listen=listen,
+        device=device,
+        target=target,
+        name=name,
+        pcap=pcap,
+        armed=tuple(arm or ()),
+        duration_s=duration,
+    )
+
+
+@attack_app.command("run")
+def attack_run(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A scenario; left out where the attack names its scenario.",
+        ),
+    ],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="An attack file or a shipped attack; left out where the scenario names it.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs. Default: runs/attack-NAME-TIME.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
+    ] = None,
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the runs.")] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With this defence; repeatable. Default: all."),
+    ] = None,
+    placement: Annotated[Where | None, typer.Option(help="As for run. Default: thread.")] = None,
+    arm: Arm = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run baseline, attacked and attacked with each defence, and compare them."""
+    from federates.cli_paired import PairedOrder, paired_command
+
+    order = PairedOrder(
+        first=scenario,
+        second=file,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        steps=steps,
+        placement=None if placement is None else placement.value,
+        out=out,
+        defences=None if defence is None else tuple(defence),
+        arm=tuple(arm or ()),
+    )
+    paired_command(order, as_json=as_json)

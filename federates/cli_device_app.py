@@ -1,0 +1,79 @@
+"""``feederate device``: the commands' arguments; what they do is in `federates.cli_device`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from federates.cli_options import Arm, AsJson, print_json
+
+device_app = typer.Typer(
+    help="A device on the bench: check its file, scan, read, watch, write.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+DeviceFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="A device file, or the name of a shipped one.")
+]
+DeviceTarget = Annotated[
+    str, typer.Argument(metavar="URL_OR_FILE", help="HOST:PORT/UNIT, or a device file.")
+]
+Points = Annotated[
+    list[str] | None, typer.Argument(metavar="[POINT]...", help="Only these points.")
+]
+
+
+@device_app.command("check")
+def device_check(file: DeviceFile) -> None:
+    """Say what is wrong with a device file, line by line."""
+    from federates.cli_device import check
+
+    check(file)
+
+
+@device_app.command("scan")
+def device_scan(target: DeviceTarget) -> None:
+    """Show the SunSpec models that a device has."""
+    from federates.cli_device import scan_device
+
+    scan_device(target)
+
+
+@device_app.command("read")
+def device_read(target: DeviceTarget, points: Points = None, as_json: AsJson = False) -> None:
+    """Read a device once."""
+    from federates.cli_device import read
+
+    values = read(target, tuple(points or ()), as_json=as_json)
+    if values is not None:
+        print_json(values)
+
+
+@device_app.command("watch")
+def device_watch(
+    target: DeviceTarget,
+    points: Points = None,
+    period: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings.")] = 1.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Readings; default: endless.")] = None,
+) -> None:
+    """Read a device again and again, until Ctrl-C."""
+    from federates.cli_device import watch
+
+    watch(target, tuple(points or ()), period, count)
+
+
+@device_app.command("write")
+def device_write(
+    file: DeviceFile,
+    point: Annotated[str, typer.Argument(metavar="POINT")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="A number, or a name of the enum.")],
+    arm: Arm = None,
+    hold: Annotated[
+        float, typer.Option(min=0.0, help="Keep the value for this long, in seconds.")
+    ] = 0.0,
+) -> None:
+    """Write one point through the guard; the device must be armed by name."""
+    from federates.cli_device import write
+
+    write(file, point, value, tuple(arm or ()), hold)
