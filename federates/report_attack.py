@@ -67,8 +67,9 @@ def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> str:
         window = windows.get(step.id)
         began = "never began"
         if window is not None:
-            end = "the end" if np.isinf(window[1]) else clock(window[1] + run.start_s)
-            began = f"{clock(window[0] + run.start_s)} to {end}"
+            begin, end = (round(t) if np.isfinite(t) else t for t in window)
+            until = "the end" if np.isinf(end) else clock(end + run.start_s)
+            began = f"{clock(begin + run.start_s)} to {until}"
         rows.append(
             (
                 step.id,
@@ -143,15 +144,16 @@ def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | Non
     ]
     if len(bands) < 2 or any(len(b.spread.time_s) < 2 for b in bands):
         return None
-    n = len(chosen["label"].unique())
+    labels = chosen["label"].unique().to_pylist()
     port = group["port"]
-    what = "link" if port == "mail" else "label"
+    which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
+    biggest = max(float(np.abs(b.spread.high).max()) for b in bands)
     return Chart(
-        f"{group['step']}: {n} {what}{'s' if n > 1 else ''} of {group['federate']}.{port}",
+        f"{group['step']}: {labels[0] if len(labels) == 1 else which} of {group['federate']}.{port}",
         f"{port}: lowest, median, highest",
         bands,
         start_s=run.start_s,
-        digits=3 if port.endswith("_pu") else 1,
+        digits=3 if port.endswith("_pu") else 0 if biggest >= 50 else 1,
     )
 
 
