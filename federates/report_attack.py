@@ -147,9 +147,10 @@ def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | Non
     labels = chosen["label"].unique().to_pylist()
     port = group["port"]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
+    which = labels[0] if len(labels) == 1 else which
     biggest = max(float(np.abs(b.spread.high).max()) for b in bands)
     return Chart(
-        f"{group['step']}: {labels[0] if len(labels) == 1 else which} of {group['federate']}.{port}",
+        f"{group['step']}: {which} of {group['federate']}.{port}",
         f"{port}: lowest, median, highest",
         bands,
         start_s=run.start_s,
