@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from controllers.mail import FloatArray
 from grid_models.branch_flow import BranchNetwork
 
@@ -56,6 +58,22 @@ class ClearingProblem:
     import_price: float
     v_min_pu: float = 0.95
     v_max_pu: float = 1.05
+
+    @property
+    def v_sq_min(self) -> FloatArray:
+        """Smallest squared voltage of each bus on the network's own scale, (n,); not the root's."""
+        return (self.v_min_pu / self._v_scale) ** 2
+
+    @property
+    def v_sq_max(self) -> FloatArray:
+        """Largest squared voltage of each bus on the network's own scale, (n,); not the root's."""
+        return (self.v_max_pu / self._v_scale) ** 2
+
+    @property
+    def _v_scale(self) -> FloatArray:
+        """Feeder's voltage per unit for 1 pu of the network; see `BranchNetwork.v_scale`."""
+        scale = self.network.v_scale
+        return np.ones(self.network.size) if scale is None else scale
 
 
 @dataclass(frozen=True)
