@@ -162,7 +162,7 @@ def branch_network(
         r_pu=z_pu.real.copy(),
         x_pu=z_pu.imag.copy(),
         l_max_pu=(rated[kept] / (1e3 * base_kva)) ** 2,
-        b_pu=np.bincount(row, weights=shunt_pu, minlength=len(kept)),
+        b_pu=np.bincount(row, weights=shunt_pu, minlength=len(kept)).astype(np.float64),
         v_root_pu=feeder.source.v_pu,
         base_kva=base_kva,
         base_kv_ll=feeder.source.base_kv_ll,

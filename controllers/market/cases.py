@@ -94,8 +94,9 @@ def feeder_loads(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the feeder's nominal load by row, kW and kvar, scaled to `total_kw` in all."""
     rows = [network.position(load.bus) for load in feeder.loads]
-    p = np.bincount(rows, weights=[x.kw for x in feeder.loads], minlength=network.size)
-    q = np.bincount(rows, weights=[x.kvar for x in feeder.loads], minlength=network.size)
+    p, q = np.zeros(network.size), np.zeros(network.size)
+    np.add.at(p, rows, [load.kw for load in feeder.loads])
+    np.add.at(q, rows, [load.kvar for load in feeder.loads])
     factor = 1.0 if total_kw is None else total_kw / float(p.sum())
     return factor * p, factor * q
 
