@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from controllers.mail import FloatArray
-from controllers.market.central_form import ConeData, ConeForm, Freedom
+from controllers.market.central_form import ConeData, ConeForm, Freedom, typical_flow
 from controllers.market.checks import check_bids
 from controllers.market.costs import cost, reactive_load
 from controllers.market.errors import MarketError, NoDispatchError
@@ -23,8 +23,10 @@ from controllers.market.prices import Flows, PriceModel, Prices
 from controllers.market.problem import ClearingProblem, Dispatch
 from grid_models.branch_flow import BranchNetwork
 
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
+REDUCED_TOLERANCE = 1e-6
 _SOLVED = {"Solved": "solved", "AlmostSolved": "almost solved"}
+_ENDED = {*_SOLVED, "PrimalInfeasible"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Clearing:
     prices : Prices
         Their totals are `Dispatch.lmp_p` and `Dispatch.lmp_q`.
     status : str
-        'solved' to the tolerance, or 'almost solved': to ten times the tolerance.
+        'solved' to the tolerance, or 'almost solved': only to `REDUCED_TOLERANCE`.
     exactness : Exactness
         Of the relaxation at this solution.
     price_mismatch : float
@@ -78,8 +80,8 @@ class CentralMarket:
     ----------
     network : BranchNetwork
     tolerance : float
-        Of the solver: duality gap and feasibility, absolute and relative. A solution to ten times
-        as much is accepted, and says so in its status.
+        Of the solver: duality gap and feasibility, absolute and relative. Where it stalls before,
+        a solution to `REDUCED_TOLERANCE` is accepted, and says so in its status.
     """
 
     def __init__(self, network: BranchNetwork, *, tolerance: float = TOLERANCE) -> None:
@@ -108,11 +110,15 @@ class CentralMarket:
         check_bids(problem)
         form, rebuilt = self._prepared(problem)
         solution = self._solver.solve()
+        if str(solution.status) not in _ENDED and not rebuilt:
+            # Scaled for other numbers, perhaps too different ones: once more from nothing.
+            self._form = None
+            form, rebuilt = self._prepared(problem)
+            solution = self._solver.solve()
         z = np.asarray(solution.z)
-        status = str(solution.status)
-        if status not in _SOLVED:
-            self._solver = None
-            raise _no_dispatch(form, status, z)
+        if str(solution.status) not in _SOLVED:
+            self._form = None
+            raise _no_dispatch(form, str(solution.status), z)
         return self._clearing(problem, form, solution, z, rebuilt=rebuilt)
 
     def _prepared(self, problem: ClearingProblem) -> tuple[ConeForm, bool]:
@@ -120,7 +126,8 @@ class CentralMarket:
         needed = Freedom.of(problem.bids)
         if self._form is None or not self._form.free.covers(needed):
             free = needed if self._form is None else self._form.free.union(needed)
-            self._form, self._solver = ConeForm(self.network, free), None
+            flow = typical_flow(self.network, problem.bids)
+            self._form, self._solver = ConeForm(self.network, free, flow), None
         data = self._form.data(problem)
         if self._solver is None:
             self._solver = _new_solver(self._form, data, self._tolerance)
@@ -170,9 +177,8 @@ def _new_solver(form: ConeForm, data: ConeData, tolerance: float) -> Any:
     settings.presolve_enable = False  # else the solver takes no new data
     settings.max_threads = 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
-    reduced = 10.0 * tolerance
-    settings.reduced_tol_gap_abs = settings.reduced_tol_gap_rel = reduced
-    settings.reduced_tol_feas = reduced
+    settings.reduced_tol_gap_abs = settings.reduced_tol_gap_rel = REDUCED_TOLERANCE
+    settings.reduced_tol_feas = REDUCED_TOLERANCE
     cones = [clarabel.ZeroConeT(form.n_equal), clarabel.NonnegativeConeT(form.n_inequal)]
     cones += [clarabel.SecondOrderConeT(4) for _ in range(form.lines)]
     p, a = form.matrices(data)

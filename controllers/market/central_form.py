@@ -3,9 +3,9 @@
 minimise ``x'Px/2 + q'x`` subject to ``Ax + s = b``, s in a product of cones. The unknowns are
 ``x = [P, Q, l, v, u_g, u_q, u_l]``: flow and squared current of each line, squared voltage of each
 bus but the root, then the position ``u`` in [0, 1] of each device between its limits,
-``P_G = P_G_min + (P_G_max - P_G_min) u_g`` and so on. In this way limits and prices are numbers in a
-fixed pattern, a device whose limits meet (an operator that is out of service) keeps an interior, and
-the solver keeps its workspace from one clearing to the next.
+``P_G = P_G_min + (P_G_max - P_G_min) u_g`` and so on. In this way limits and prices are numbers in
+a fixed pattern, a device whose limits meet (an operator that is out of service) keeps an interior,
+and the solver keeps its workspace from one clearing to the next.
 
 The rows, in order: active balance, reactive balance, voltage drop (equalities); upper and lower
 voltage, current, u <= 1, u >= 0 (inequalities); one cone of size 4 for each line.
@@ -15,6 +15,7 @@ voltage, current, u <= 1, u >= 0 (inequalities); one cone of size 4 for each lin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from controllers.market.problem import Bids, ClearingProblem
 from grid_models.branch_flow import BranchNetwork
 
 Mask = NDArray[np.bool_]
+# Of the largest flow. Without it the last customers' cones stall the solver on IEEE 123.
+FLOOR = 0.3
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,32 @@ class ConeData:
     b: FloatArray
 
 
-class ConeForm:
-    """Maps clearing problems on one network to numbers of the cone program, and results back."""
+def typical_flow(network: BranchNetwork, bids: Bids) -> FloatArray:
+    """Return the size of each line's flow, (n - 1,): the load below it, or 30 % of the largest."""
+    p, q = bids.p_load0.copy(), bids.q_load0.copy()
+    for i in range(network.size - 1, 0, -1):
+        p[network.parent[i]] += p[i]
+        q[network.parent[i]] += q[i]
+    size = np.hypot(p, q)[1:]
+    largest = float(size.max(initial=0.0))
+    return np.maximum(size, FLOOR * largest) if largest > 0 else np.ones_like(size)
 
-    def __init__(self, network: BranchNetwork, free: Freedom) -> None:
+
+class ConeForm:
+    """Maps clearing problems on one network to numbers of the cone program, and results back.
+
+    Parameters
+    ----------
+    network : BranchNetwork
+    free : Freedom
+        Devices that get an unknown.
+    flow : ndarray of float, (n - 1,)
+        Size of each line's flow, for scaling only.
+    """
+
+    def __init__(self, network: BranchNetwork, free: Freedom, flow: FloatArray) -> None:
         self.network = network
+        self._flow = flow
         self.free = free
         self._gen = np.flatnonzero(free.p_gen)
         self._var = np.flatnonzero(free.q_gen)
@@ -83,13 +107,13 @@ class ConeForm:
         sizes = [m, m, m, m, len(self._gen), len(self._var), len(self._load)]
         edges = np.cumsum([0, *sizes])
         self.n_x = int(edges[-1])
-        self._x = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self._x = [slice(a, b) for a, b in pairwise(edges.tolist())]
         self._devices = slice(4 * m, self.n_x)
         k = self.n_x - 4 * m
         counts = [m, m, m, m, m, len(self._rated), k, k, 4 * m]
         rows = np.cumsum([0, *counts])
         self.n_rows = int(rows[-1])
-        self._row = [slice(int(a), int(b)) for a, b in zip(rows[:-1], rows[1:], strict=True)]
+        self._row = [slice(a, b) for a, b in pairwise(rows.tolist())]
         self.n_equal, self.n_inequal = 3 * m, 2 * m + len(self._rated) + 2 * k
         self._lay_out()
 
@@ -173,18 +197,22 @@ class ConeForm:
         ]
 
     def _cone_rows(self) -> list[tuple[IntArray, IntArray, FloatArray]]:
-        """``(v_i + l, 2 P, 2 Q, v_i - l)`` in the second-order cone, that is P^2 + Q^2 <= v_i l."""
-        m, at = self.lines, self._row[8].start
+        """``(v_i + l/s^2, 2 P/s, 2 Q/s, v_i - l/s^2)`` in the second-order cone.
+
+        That is P^2 + Q^2 <= v_i l for any s. With s the size of the flow, the four are of size 1
+        on the trunk and on its branches alike, and the solver gains a digit.
+        """
+        m, at, s = self.lines, self._row[8].start, self._flow
         line = np.arange(m)
         inner = np.flatnonzero(self.network.parent[1:] > 0)
         up = self._x[3].start + self.network.parent[1:][inner] - 1
-        ones, some = np.ones(m), np.ones(len(inner))
+        some = np.ones(len(inner))
         return [
-            (at + 4 * line, self._x[2].start + line, -ones),
+            (at + 4 * line, self._x[2].start + line, -1.0 / s**2),
             (at + 4 * inner, up, -some),
-            (at + 4 * line + 1, self._x[0].start + line, -2 * ones),
-            (at + 4 * line + 2, self._x[1].start + line, -2 * ones),
-            (at + 4 * line + 3, self._x[2].start + line, ones),
+            (at + 4 * line + 1, self._x[0].start + line, -2.0 / s),
+            (at + 4 * line + 2, self._x[1].start + line, -2.0 / s),
+            (at + 4 * line + 3, self._x[2].start + line, 1.0 / s**2),
             (at + 4 * inner + 3, up, -some),
         ]
 
@@ -284,7 +312,7 @@ class ConeForm:
         return part
 
     def worst_bus(self, z: FloatArray) -> tuple[str, str]:
-        """Return the bus and the kind of limit that weigh most in a certificate of infeasibility."""
+        """Return bus and kind of the limit that weighs most in a certificate of infeasibility."""
         named = ((3, "largest voltage"), (4, "smallest voltage"), (5, "current limit"))
         best: tuple[float, str, str] = (-1.0, "", "")
         for row, kind in named:

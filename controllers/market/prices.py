@@ -2,7 +2,7 @@
 
 Let lambda_j, mu_j be the prices of active and reactive load at bus j, nu_j the multiplier of the
 voltage drop of line ij (i the parent), rho_j that of its cone, and kappa_j, sigma_j (upper minus
-lower) those of its current limit and of the voltage band of bus j. The Lagrangian of the clearing is
+lower) those of its current limit and of the voltage band of bus j. The clearing's Lagrangian is
 stationary in P_j, Q_j, l_j and v_j, which gives for every line and bus but the root::
 
     lambda_j - lambda_i - 2 r nu_j - 2 P_j rho_j                             = 0
@@ -11,8 +11,8 @@ stationary in P_j, Q_j, l_j and v_j, which gives for every line and bus but the 
     nu_j - sum_k (nu_k + l_k rho_k) - b_j mu_j                               = -sigma_j
 
 with k the children of j, lambda_root the import price and mu_root 0. This is linear in the prices:
-the adjoint of the power flow, linearised at the dispatch. Its right-hand side is a sum (import price,
-xi, kappa, sigma), so its solution is one, too:
+the adjoint of the power flow, linearised at the dispatch. Its right-hand side is a sum (import
+price, xi, kappa, sigma), so its solution is one, too:
 
 energy
     the import price, at every bus;
@@ -22,8 +22,8 @@ losses
 voltage, congestion
     the answers to sigma and to kappa.
 
-The four add up to the price by construction. The solver's own duals of the balances satisfy the same
-equations to its tolerance; `Clearing.price_mismatch` compares the two at every clearing.
+The four add up to the price by construction. The solver's own duals of the balances satisfy the
+same equations to its tolerance; `Clearing.price_mismatch` compares the two at every clearing.
 """
 
 from __future__ import annotations
