@@ -237,7 +237,9 @@ def grown_problem(n: int, *, seed: int = 0) -> ClearingProblem:
     total_kw = 2000.0 * float(np.sqrt(n / 119.0))
     network = grown_network(n, seed=seed, load_pu=total_kw / 1000.0)
     share = draw(seed, "load", network.buses, 0.2, 1.0)
-    share[(draw(seed, "served", network.buses, 0.0, 1.0) > 0.6) | (np.arange(n) == 0)] = 0.0
+    served = draw(seed, "served", network.buses, 0.0, 1.0) < 0.6
+    served[0], served[-1] = False, True
+    share[~served] = 0.0
     p_kw = total_kw * share / share.sum()
     bids = load_bids(network, p_kw, 0.5 * p_kw, seed=seed)
     bids = with_pv(network, bids, 0.25 * total_kw, seed=seed)
