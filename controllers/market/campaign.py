@@ -29,6 +29,10 @@ from controllers.market.reweighing import Search, Weights
 State = Literal["watching", "searching", "settling", "holding"]
 STATES: tuple[State, ...] = ("watching", "searching", "settling", "holding")
 _NEUTRAL = 0.01
+# In widths of the dead band: what is less off than this is put right at once.
+_SMALL = 4.0
+# Measurements that the first look after an alarm takes.
+_CONFIRM = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Campaign:
         self._samples: list[float] = []
         self._told_unreachable = False
         self._spent = False
+        self._told_restored = False
+        self._needed = settings.settle_samples
 
     @property
     def _limit_kw(self) -> float:
@@ -101,8 +107,10 @@ class Campaign:
     def alarm(self, target_kw: float) -> None:
         """Begin: the import has left its schedule; `target_kw` is where it should be."""
         self.target_kw = target_kw
-        self.floor_kw, self._told_unreachable, self._spent = None, False, False
+        self.floor_kw = None
+        self._told_unreachable = self._told_restored = self._spent = False
         self._samples = []
+        self._needed = min(_CONFIRM, self._set.settle_samples)
         self.state = "settling"
 
     def observe(
@@ -116,7 +124,7 @@ class Campaign:
         if self.state in ("watching", "searching"):
             return
         self._samples.append(measured_kw)
-        enough = self._set.settle_samples
+        enough = self._needed
         if answer.committed != self.order[0] and self.order[1] == COMMIT:
             self._samples = []  # not yet in force
         if len(self._samples) < enough:
@@ -124,6 +132,7 @@ class Campaign:
         # Devices approach their set-points: only the newest samples say where they end.
         mean = float(np.mean(self._samples[-max(1, enough // 3) :]))
         self._samples = []
+        self._needed = self._set.settle_samples
         self._judge(mean, answer, scores, answering)
 
     def _judge(
@@ -134,8 +143,11 @@ class Campaign:
         answering: NDArray[np.bool_],
     ) -> None:
         self.delta_kw = measured_kw - self.target_kw
-        band = max(self._limit_kw, self._set.noise_kw)
-        if self.state == "settling" and abs(self.delta_kw) <= 2.0 * band:
+        # The noise of an interval cannot be steered away: what is in force is left alone until
+        # the import is off by more than that noise explains.
+        band = max(self._limit_kw, self._set.noise_kw * (1.0 if self.state == "settling" else 2.0))
+        if not self._told_restored and abs(self.delta_kw) <= band and self.in_force.strength > 0.0:
+            self._told_restored = True
             self.say("import_restored", import_kw=measured_kw, target_kw=self.target_kw)
         if abs(self.delta_kw) <= band or (self.delta_kw > 0.0 and self._spent):
             self.state = "holding"
@@ -147,7 +159,8 @@ class Campaign:
                 self.state = "watching"
                 return
             # Too little comes in: the attack gives way. Back by parts, so that nothing leaps.
-            goal = measured_kw - self._set.relax * self.delta_kw
+            part = self._set.relax if self.delta_kw < -_SMALL * band else 1.0
+            goal = measured_kw - part * self.delta_kw
         self.offset_kw = measured_kw - answer.schedule_kw
         self._begin(measured_kw, goal, scores, answering)
 

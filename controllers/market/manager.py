@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, Mail
 from controllers.market.campaign import STATES, Answer, Campaign, CampaignSettings
-from controllers.market.detection import ImportDetector, threshold_for
+from controllers.market.detection import ImportDetector, Thresholds
 from controllers.market.operator import ANSWER_HEAD, weights_message
 from controllers.market.options import ManagerOptions, MarketOptions, whole_steps
 from controllers.market.cases import draw
@@ -37,8 +37,8 @@ from controllers.ports import Port
 from controllers.protocol import ControllerStep, ControlSite
 
 AGENT = "resilience"
-_DAY_S = 86_400.0
-_BIAS_MEMORY = 60.0
+# Samples the schedule's constant error is averaged over: long against an interval.
+_BIAS_MEMORY = 150.0
 
 
 class ResilienceManager:
@@ -63,8 +63,8 @@ class ResilienceManager:
         self._learn_steps = round(o.learn_s / period)
         self._settle_steps = round(o.settle_s / period)
         self._silent_steps = max(2, round(o.silent_after_s / period))
-        threshold = threshold_for(o.false_alarm_days * _DAY_S / o.sample_s)
-        self.detector = ImportDetector(o.sigma_kw, threshold)
+        thresholds = Thresholds.for_rate(o.false_alarm_days, o.sample_s, o.interval_s)
+        self.detector = ImportDetector(o.sigma_kw, thresholds)
         self.campaign = Campaign(
             self._n,
             CampaignSettings(
@@ -73,7 +73,7 @@ class ResilienceManager:
                 max_clearings=int(o.max_clearings),
                 relax=o.relax,
                 settle_samples=max(1, round(o.settle_s / o.sample_s)),
-                noise_kw=0.5 * o.sigma_kw,
+                noise_kw=o.sigma_kw,
             ),
         )
         self._start_scores(table.buses, site.seed)
@@ -192,17 +192,23 @@ class ResilienceManager:
             return  # devices are on their way to a new schedule
         error = measured_kw - answer.schedule_kw
         if k >= self._learn_steps and self._bias_weight > 0.0:
-            if self.detector.add(error - self._bias_kw):
-                self._alarms += 1
-                target = answer.schedule_kw + self._bias_kw
-                self._say("import_off_schedule", import_kw=round(measured_kw, 3),
-                          target_kw=round(target, 3))  # fmt: skip
-                self.campaign.alarm(target)
+            found = self.detector.add(error - self._bias_kw)
+            if k % self._per_interval >= self._per_interval - self._per_sample:
+                found = found or self.detector.end_interval()
+            if found is not None:
+                self._alarm(found, measured_kw, answer.schedule_kw + self._bias_kw)
                 return
-            if self.detector.level > 0.0:
+            if self.detector.level > 0.5 * self.detector.thresholds.drift:
                 return  # do not learn from what may be an attack
         self._bias_weight = min(self._bias_weight + 1.0, _BIAS_MEMORY)
         self._bias_kw += (error - self._bias_kw) / self._bias_weight
+
+    def _alarm(self, found: str, measured_kw: float, target_kw: float) -> None:
+        self._alarms += 1
+        self.detector.reset()
+        numbers = {"import_kw": round(measured_kw, 3), "target_kw": round(target_kw, 3)}
+        self._say("import_off_schedule", test=found, **numbers)
+        self.campaign.alarm(target_kw)
 
     # --- scores ----------------------------------------------------------------------------------
 
