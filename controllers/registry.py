@@ -36,6 +36,10 @@ _SHIPPED: dict[str, tuple[str, str]] = {
         "controllers.market.manager:ResilienceManager",
         "brings the import back after an attack by bending the market's prices, by mail",
     ),
+    "market-pac": (
+        "controllers.market.pac_agents:MarketPac",
+        "primary market without an operator: proximal atomic coordination, one atom per bus",
+    ),
     "averaging-pi": (
         "controllers.averaging_pi:AveragingPi",
         "distributed-averaging PI voltage control of circuit dynamics, the DMPC's baseline",
