@@ -1,8 +1,9 @@
 """One atom of PAC as an agent with mail: what `controllers.market.pac` does to all atoms at once.
 
 An atom talks to its parent and its children, three numbers a message both ways: up the line its
-flow (P, Q) and the protected dual ``2 y+ - y`` of its copy of the voltage; down the line its voltage
-and the protected duals of its two balances. Its own duals y never leave it (the privacy of PAC).
+flow (P, Q) and the protected dual ``2 y+ - y`` of its copy of the voltage; down the line its
+voltage and the protected duals of its two balances. Its own duals y never leave it (the privacy of
+PAC).
 
 Under `Barrier` the rounds alternate, a dual step and a primal step, so an iteration is two messages
 each way and the iterates are those of the loop to the last bit: both use the same functions on the
