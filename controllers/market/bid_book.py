@@ -2,7 +2,8 @@
 
 Nothing that arrives is trusted: a bid with a number that is not finite, with a range turned round
 or with a cost that is not positive is refused, and the last good one of that SMO stays. A bid that
-arrives in a later interval than the one it was made for is used from then on and counted as late.
+arrives in a later interval than the one it was made for is used from then on and counted as late;
+one that claims an interval that has not come yet is refused.
 """
 
 from __future__ import annotations
@@ -108,9 +109,11 @@ class BidBook:
         for i, (k, when, fault) in enumerate(
             zip(smo.tolist(), interval.tolist(), bid_faults(bids), strict=True)
         ):
+            if fault is None and not 0 <= when <= now:
+                fault = "bid_misdated"
             if fault is None:
-                if when <= self.interval[k] or when > now:
-                    continue  # a repetition, or from the future: a replayed or forged number
+                if when <= self.interval[k]:
+                    continue  # a repetition, or overtaken by a newer one
                 late = self.interval[k] >= 0 and when < now
                 self.bids[k], self.interval[k] = bids[i], when
                 fault = "bid_late" if late else None

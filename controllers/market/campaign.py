@@ -29,10 +29,10 @@ from controllers.market.reweighing import Search, Weights
 State = Literal["watching", "searching", "settling", "holding"]
 STATES: tuple[State, ...] = ("watching", "searching", "settling", "holding")
 _NEUTRAL = 0.01
+# Strength of weights below which it is asked now and then whether they are still needed.
+_WEAK = 0.2
 # In widths of the dead band: what is less off than this is put right at once.
 _SMALL = 4.0
-# Measurements that the first look after an alarm takes.
-_CONFIRM = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class CampaignSettings:
     max_clearings: int
     relax: float
     settle_samples: int
+    confirm_samples: int
     noise_kw: float
 
 
@@ -86,7 +87,7 @@ class Campaign:
         self._search = Search(self.in_force, settings.mu_kw)
         self._goal_kw = 0.0
         self._before_kw = 0.0
-        self._asking_floor = False
+        self._asking_floor = self._releasing = False
         self._best: Search | None = None
         self._samples: list[float] = []
         self._told_unreachable = False
@@ -110,7 +111,7 @@ class Campaign:
         self.floor_kw = None
         self._told_unreachable = self._told_restored = self._spent = False
         self._samples = []
-        self._needed = min(_CONFIRM, self._set.settle_samples)
+        self._needed = self._set.confirm_samples
         self.state = "settling"
 
     def observe(
@@ -151,6 +152,8 @@ class Campaign:
             self.say("import_restored", import_kw=measured_kw, target_kw=self.target_kw)
         if abs(self.delta_kw) <= band or (self.delta_kw > 0.0 and self._spent):
             self.state = "holding"
+            if 0.0 < self.in_force.strength < _WEAK and not self._spent:
+                self._try_release(measured_kw, answer)
             return
         self._spent = False
         goal = self.target_kw
@@ -163,6 +166,13 @@ class Campaign:
             goal = measured_kw - part * self.delta_kw
         self.offset_kw = measured_kw - answer.schedule_kw
         self._begin(measured_kw, goal, scores, answering)
+
+    def _try_release(self, measured_kw: float, answer: Answer) -> None:
+        """Ask what the original coefficients would give: the weights may be needed no longer."""
+        self.state = "searching"
+        self._releasing = True
+        self.offset_kw = measured_kw - answer.schedule_kw
+        self._ask(TRIAL, Weights.neutral(self._n))
 
     def _begin(
         self,
@@ -190,6 +200,15 @@ class Campaign:
         number, order, weights = self.order
         if answer.number != number or self.state != "searching" or order == COMMIT:
             return
+        if self._releasing:
+            self._releasing = False
+            delta = answer.trial_kw + self.offset_kw - self.target_kw
+            if answer.status == SOLVED and abs(delta) <= max(self._limit_kw, self._set.noise_kw):
+                self._goal_kw = self.target_kw
+                self._finish(Search(weights, self._set.mu_kw, delta))
+            else:
+                self.state = "holding"
+            return
         if answer.status != SOLVED:
             self.say("no_dispatch_for_weights", clearings=float(self._search.clearings))
             self._finish(self._best)
@@ -212,11 +231,14 @@ class Campaign:
             if self.floor_kw is None and stalled(before, trial_kw, self._goal_kw, self._limit_kw):
                 self._asking_floor = True
                 self._ask(TRIAL, floor_weights(self._n))
-            elif self.floor_kw is not None and trial_kw <= self.floor_kw + self._limit_kw:
+            elif here.delta > 0.0 and self._is_floor(trial_kw):
                 self._spent = True  # all that can be had; asking again gives no more
                 self._finish(here)
             else:
                 self._ask(TRIAL, self._search.weights)
+
+    def _is_floor(self, import_kw: float) -> bool:
+        return self.floor_kw is not None and import_kw <= self.floor_kw + self._limit_kw
 
     @staticmethod
     def _ends_neutral(weights: Weights, delta: float) -> bool:

@@ -10,6 +10,7 @@ It watches (`detection`), keeps scores (`scores`), and when the import leaves it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,8 @@ class ResilienceManager:
                 max_clearings=int(o.max_clearings),
                 relax=o.relax,
                 settle_samples=max(1, round(o.settle_s / o.sample_s)),
+                # By then it is known who fell silent with the attack.
+                confirm_samples=1 + math.ceil(o.silent_after_s / o.sample_s),
                 noise_kw=o.sigma_kw,
             ),
         )
@@ -188,8 +191,8 @@ class ResilienceManager:
 
     def _watch(self, k: int, measured_kw: float, answer: Answer) -> None:
         """Learn the schedule's constant error while all is well; raise the alarm when it is not."""
-        if k - self._changed_at < self._settle_steps:
-            return  # devices are on their way to a new schedule
+        if k - self._changed_at < self._settle_steps or 2 * k < self._learn_steps:
+            return  # devices are on their way to a new schedule, or to the first
         error = measured_kw - answer.schedule_kw
         if k >= self._learn_steps and self._bias_weight > 0.0:
             found = self.detector.add(error - self._bias_kw)

@@ -91,11 +91,12 @@ class ManagerOptions:
     sigma_kw : float
         Standard deviation of import against schedule when nothing is wrong.
     false_alarm_days : float
-        Mean time between false alarms; the detector's threshold follows from it.
+        Mean time between false alarms; the detector's thresholds follow from it.
     learn_s : float
         Time from the start in which the schedule's constant error is learnt; no alarms before.
     settle_s : float
-        Time devices are given to follow before the import is judged again.
+        Time devices are given to follow before the import is judged again; four to five times
+        their response time.
     tolerance : float
         Relative to the import before the attack.
     mu_mw : float
@@ -122,7 +123,7 @@ class ManagerOptions:
     sigma_kw: float = 5.0
     false_alarm_days: float = 30.0
     learn_s: float = 120.0
-    settle_s: float = 20.0
+    settle_s: float = 28.0
     tolerance: float = 0.0025
     mu_mw: float = 0.01
     max_clearings: int = 12

@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 from controllers.mail import FloatArray
 
 
+# Off by this part of its size, a party did not keep its word at all.
+_OFF = 0.1
+_LEAST_MW = 0.0005
+
+
 class BetaScore:
     """Scores of n parties as evidence comes in.
 
@@ -54,16 +59,16 @@ class BetaScore:
 def commitment_evidence(
     promised_mw: FloatArray, metered_mw: FloatArray, size_mw: FloatArray
 ) -> FloatArray:
-    """Return how well each party kept its word, 1 for exactly, 0 for off by a fifth of its size.
+    """Return how well each party kept its word, 1 for exactly, 0 for off by a tenth of its size.
 
     Parameters
     ----------
     promised_mw, metered_mw : ndarray (n,)
         Net injections.
     size_mw : ndarray (n,)
-        Largest magnitude the party was seen at; what is small is judged by a kilowatt.
+        Largest magnitude the party was seen at; a small one is judged by half a kilowatt.
     """
-    off = np.abs(metered_mw - promised_mw) / np.maximum(0.2 * size_mw, 0.001)
+    off = np.abs(metered_mw - promised_mw) / np.maximum(_OFF * size_mw, _LEAST_MW)
     return np.clip(1.0 - off, 0.0, 1.0)
 
 
