@@ -49,7 +49,7 @@ class Clearing:
         Multipliers, 0 or more: what one unit of the squared limit is worth per hour.
     iterations : int
     solve_s : float
-        The solver's own time.
+        The solver's own figure; it counts the set-up of its workspace every time.
     rebuilt : bool
         Whether the solver had to be set up: the first time, and when a device has room between its
         limits that had none in any clearing before.
@@ -130,7 +130,7 @@ class CentralMarket:
             self._form, self._solver = ConeForm(self.network, free, flow), None
         data = self._form.data(problem)
         if self._solver is None:
-            self._solver = _new_solver(self._form, data, self._tolerance)
+            self._solver = new_solver(self._form, data, self._tolerance)
             return self._form, True
         self._solver.update(P=data.p, q=data.q, A=data.a, b=data.b)
         return self._form, False
@@ -169,7 +169,8 @@ def clear(problem: ClearingProblem) -> Clearing:
     return CentralMarket(problem.network).clear(problem)
 
 
-def _new_solver(form: ConeForm, data: ConeData, tolerance: float) -> Any:
+def new_solver(form: ConeForm, data: ConeData, tolerance: float) -> Any:
+    """Return a clarabel solver of `data` that takes new numbers of the same pattern."""
     import clarabel
 
     settings = clarabel.DefaultSettings()

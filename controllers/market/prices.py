@@ -106,8 +106,13 @@ class PriceModel:
             (self._rho[up], self._rho[inner]),
             (self._rho, self._q),
         ]
-        self._rows = np.concatenate([b[0] for b in blocks])
-        self._cols = np.concatenate([b[1] for b in blocks])
+        rows = np.concatenate([b[0] for b in blocks])
+        cols = np.concatenate([b[1] for b in blocks])
+        # Each entry holds its number: where the values go in column order, found once.
+        self._pattern = sparse.csc_array(
+            (np.arange(1.0, len(rows) + 1), (rows, cols)), shape=(4 * m, 4 * m)
+        )
+        self._order = self._pattern.data.astype(np.intp) - 1
 
     def prices(
         self, problem: ClearingProblem, at: Flows, sigma: FloatArray, kappa: FloatArray
@@ -156,11 +161,10 @@ class PriceModel:
             -at.l_line[1:][inner],
             -net.b_pu[1:],
         ]
-        matrix = sparse.csc_array(
-            (np.concatenate(values), (self._rows, self._cols)), shape=(4 * m, 4 * m)
-        )
+        self._pattern.data = np.concatenate(values)[self._order]
         try:
-            return np.asarray(splu(matrix).solve(right))
+            # A tree hardly fills in: supernodes and panels would only cost time.
+            return np.asarray(splu(self._pattern, relax=1, panel_size=1).solve(right))
         except RuntimeError:
             raise MarketError(
                 "the power flow is singular at this dispatch, so there are no prices",

@@ -172,7 +172,7 @@ def test_a_solution_satisfies_every_equation_and_limit(n: int, seed: int) -> Non
     found = clear(problem)
     assert worst_residual(problem, found) < 1e-6
     assert found.cone_gap_pu < 1e-5
-    assert found.price_mismatch < 1e-5
+    assert found.price_mismatch < 5e-5
     d = found.dispatch
     again = cost(
         problem,

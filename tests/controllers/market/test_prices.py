@@ -75,7 +75,7 @@ def test_the_parts_add_up_and_belong_to_their_limits(n: int, seed: int, limit: s
         total = parts.energy + parts.losses + parts.voltage + parts.congestion
         np.testing.assert_allclose(total, price, rtol=0, atol=1e-9)
     # The published prices are the adjoint's; the solver's own duals say the same.
-    assert found.price_mismatch < 1e-5
+    assert found.price_mismatch < 5e-5
     np.testing.assert_array_equal(found.prices.p.energy, problem.import_price)
     np.testing.assert_array_equal(found.prices.q.energy, 0.0)
     volt, current = np.abs(found.prices.p.voltage).max(), np.abs(found.prices.p.congestion).max()
