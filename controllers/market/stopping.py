@@ -76,6 +76,12 @@ class DistributedClearing:
     dual: FloatArray
 
 
+def diverged(history: list[Progress]) -> bool:
+    """Say whether the last infeasibility is a million times the smallest so far, or no number."""
+    now = history[-1].infeasibility_kw
+    return not np.isfinite(now) or now > 1e6 * max(min(p.infeasibility_kw for p in history), 1e-3)
+
+
 def finished(
     atoms: Atoms,
     x: FloatArray,
