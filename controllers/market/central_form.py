@@ -200,7 +200,7 @@ class ConeForm:
         """``(v_i + l/s^2, 2 P/s, 2 Q/s, v_i - l/s^2)`` in the second-order cone.
 
         That is P^2 + Q^2 <= v_i l for any s. With s the size of the flow, the four are of size 1
-        on the trunk and on its branches alike, and the solver gains a digit.
+        on the trunk and on its branches alike, which leaves a smaller gap.
         """
         m, at, s = self.lines, self._row[8].start, self._flow
         line = np.arange(m)

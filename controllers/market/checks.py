@@ -24,9 +24,8 @@ def check_bids(problem: ClearingProblem) -> None:
     Raises
     ------
     BidError
-        A field has the wrong shape, is not finite, has its minimum above its maximum, or is a
-        negative (concave) cost; or a bus wants reactive without active load that can move. The
-        message names bus and field.
+        A field is no array of the right shape, is not finite, has its minimum above its maximum, or
+        is a negative (concave) cost. The message names bus and field.
     MarketError
         A price is not finite, the price of losses is negative, or the voltage band is empty.
     """
@@ -55,12 +54,13 @@ def check_bids(problem: ClearingProblem) -> None:
 
 def _check_array(name: str, values: object, buses: tuple[str, ...]) -> None:
     array = np.asarray(values)
-    if array.shape != (len(buses),) or array.dtype.kind not in "fiu":
+    is_array = isinstance(values, np.ndarray)
+    if not is_array or array.shape != (len(buses),) or array.dtype.kind not in "fiu":
         raise BidError(
-            f"an array of shape {array.shape} and type {array.dtype}",
+            f"{type(values).__name__} of shape {array.shape} and type {array.dtype}",
             bus=None,
             field=name,
-            expected=f"{len(buses)} numbers, one per bus",
+            expected=f"an array of {len(buses)} numbers, one per bus",
         )
     bad = ~np.isfinite(array)
     if bad.any():

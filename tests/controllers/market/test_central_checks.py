@@ -40,8 +40,11 @@ def test_a_bad_bid_names_bus_and_field(field: str, value: float, said: str) -> N
 
 def test_a_bid_of_the_wrong_shape_names_the_field() -> None:
     short = replace(PROBLEM, bids=replace(PROBLEM.bids, beta=np.zeros(3)))
-    with pytest.raises(BidError, match=r"beta.*expected 12 numbers"):
+    with pytest.raises(BidError, match=r"beta.*expected an array of 12 numbers"):
         check_bids(short)
+    listed = replace(PROBLEM, bids=replace(PROBLEM.bids, beta=[0.0] * 12))  # type: ignore[arg-type]
+    with pytest.raises(BidError, match=r"beta: list of shape"):
+        check_bids(listed)
 
 
 @pytest.mark.parametrize(
