@@ -32,6 +32,9 @@ class MarketOptions:
         Range that each SMO's marginal cost at full curtailment is drawn from, money per MWh.
     fixed_load_pu : float
         Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).
+    follow_demand : bool
+        Whether there is an input ``demand_pu`` per flexible load, its demand as a multiple of
+        nominal; without it demand is taken to be nominal.
     response_s : float
         Time constant with which devices follow a set-point; 0: at once.
     response_error : float
@@ -54,6 +57,7 @@ class MarketOptions:
     generator_cost: Mapping[str, float] = field(default_factory=lambda: {"*": 72.0})
     load_cost: Sequence[float] = (144.6, 397.8)
     fixed_load_pu: float = 1.0
+    follow_demand: bool = False
     response_s: float = 0.0
     response_error: float = 0.0
     unfaithful: Mapping[str, float] = field(default_factory=dict)

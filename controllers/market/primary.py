@@ -67,8 +67,8 @@ def manager_links(n: int, operator: str, manager: str) -> tuple[Link, Link]:
 class PrimaryMarket:
     """Controller ``market``; `controllers.market.options.MarketOptions` are its options.
 
-    Inputs: ``p_kw`` per DER as metered; ``demand_pu`` per flexible load (optional, 1 by default),
-    its demand as a multiple of nominal. Outputs: ``p_set_kw`` per DER, ``q_set_kvar`` per
+    Inputs: ``p_kw`` per DER as metered; with the option `follow_demand` also ``demand_pu`` per
+    flexible load, its demand as a multiple of nominal. Outputs: ``p_set_kw`` per DER, ``q_set_kvar`` per
     generator, ``price_per_mwh`` per SMO; with the operator ``scheduled_import_kw`` and
     ``cone_gap_pu``.
     """
@@ -148,10 +148,9 @@ class PrimaryMarket:
         loads = tuple(n for n, i in zip(smos.names, smos.ders, strict=True) if table.is_load[i])
         generators = tuple(smos.names[i] for i in smos.generators)
         self._load_at = np.flatnonzero(table.is_load[smos.ders])
-        self.inputs: tuple[Port, ...] = (
-            Port("p_kw", "kW", smos.names),
-            Port("demand_pu", "pu", loads, initial=1.0, required=False),
-        )
+        self.inputs: tuple[Port, ...] = (Port("p_kw", "kW", smos.names),)
+        if self._options.follow_demand:
+            self.inputs += (Port("demand_pu", "pu", loads, initial=1.0),)
         self.outputs: tuple[Port, ...] = (
             Port("p_set_kw", "kW", smos.names),
             Port("q_set_kvar", "kvar", generators),
@@ -189,7 +188,8 @@ class PrimaryMarket:
         smos = self._smos
         if phase == 0:
             pu = np.ones(smos.ders.size)
-            pu[self._load_at] = inputs["demand_pu"]
+            if self._options.follow_demand:
+                pu[self._load_at] = inputs["demand_pu"]
             smos.new_interval(pu)
         smos.take_awards(*self._award_mail.rows(mail), k)
         smos.steer(interval)
