@@ -81,6 +81,17 @@ def checked_whole(option: str, value: Any, *, low: int = 0) -> int:
     return value
 
 
+def checked_globs(option: str, value: Any) -> tuple[str, ...]:
+    """Return `value` when it is a list of texts that is not empty."""
+    if isinstance(value, str) or not value or not all(isinstance(x, str) for x in value):
+        raise ControllerError(
+            f"{value!r} is not accepted",
+            where=f"option '{option}'",
+            expected="a list of names or globs, such as ['pv_*']",
+        )
+    return tuple(dict.fromkeys(value))
+
+
 def checked_choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return `value` when it is one of `choices`."""
     if value not in choices:

@@ -6,14 +6,16 @@ import importlib
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controllers import registry
+from controllers.mail import FloatArray
 from controllers.protocol import Controller, ControlSite
+from federates.attacks.plan import AttackPlan
 from federates.clock import Timing, to_ns
 from federates.context import FederateContext, GridSite
 from federates.errors import ScenarioError
@@ -31,9 +33,13 @@ KINDS: Mapping[str, str] = {
     "controller": "a distributed controller, in one federate or split over several",
     "device": "inverters, batteries or thermostats: simulated, emulated or real, behind Modbus/TCP",
     "signal": "a value by the clock: an operator's word at a given minute",
+    "detector": "watches what the operator sees: scores and alarms, for forged or odd values",
     "circuit": "circuit dynamics of lines and buses at milliseconds",
     "external": "any HELICS program that is not ours, by its topic names",
 }
+
+if TYPE_CHECKING:
+    from federates.attacks.federate import AttackFederate, DirectorFederate
 
 _PLANTS = ("feeder", "circuit")
 _INVERTERS = ("pv", "battery", "inverter")
@@ -58,16 +64,25 @@ class Assembly:
         Number of feeder steps; the scenario's by default.
     armed : tuple of str
         Devices that the user armed by name.
+    pcap : bool
+        Whether Modbus traffic is captured.
     """
 
     def __init__(
-        self, scenario: Scenario, n_steps: int | None = None, armed: tuple[str, ...] = ()
+        self,
+        scenario: Scenario,
+        n_steps: int | None = None,
+        armed: tuple[str, ...] = (),
+        pcap: bool = False,
     ) -> None:
         self.scenario = scenario
         self.armed = armed
+        self.pcap = pcap
         self.n_steps = scenario.n_steps if n_steps is None else n_steps
         self.site = GridSite(scenario)
         self._controllers: dict[str, tuple[type[Controller], ControlSite]] = {}
+        self.attack_plan: AttackPlan | None = None
+        """Who carries out the attack; known once the federation is assembled."""
         self._find_user_modules()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,7 +95,10 @@ class Assembly:
 
     def _find_user_modules(self) -> None:
         """Let `module:Class` be found beside the scenario file, or else where the user stands."""
-        for folder in (str(self.scenario.base_dir), str(Path.cwd())):
+        folders = [self.scenario.base_dir, Path.cwd()]
+        if self.scenario.attack_spec is not None:
+            folders.append(self.scenario.attack_spec.base_dir)
+        for folder in map(str, folders):
             if folder not in sys.path:
                 sys.path.append(folder)
 
@@ -116,12 +134,14 @@ class Assembly:
         groups: dict[str, list[str]] = {}
         for instance in self.instances:
             groups.setdefault(instance.group, []).append(instance.name)
+        for name in self.attack_plan.names if self.attack_plan else ():
+            groups[name] = [name]
         return groups
 
     def select(self, only: Sequence[str] | None) -> set[str]:
         """Return the instances meant by names of federates or groups; None means all."""
         groups = self.groups
-        known = {i.name: [i.name] for i in self.instances} | groups
+        known = {name: [name] for names in groups.values() for name in names} | groups
         for name in only or ():
             if name not in known:
                 raise ScenarioError(
@@ -147,12 +167,16 @@ class Assembly:
 
     def build(self, name: str) -> Federate | ExternalFederate:
         """Build one federate (loads its models; may take a second)."""
+        if self.attack_plan is not None and name in self.attack_plan.names:
+            return self._attack_federate(name, self.attack_plan)
         instance = next(i for i in self.instances if i.name == name)
         spec = self.scenario.federates[instance.group]
         timing = self.timing(instance.group)
         if spec.kind == "external":
             return ExternalFederate(name, timing, spec)
-        context = FederateContext(name, timing, self.scenario, self.site, self.n_steps, self.armed)
+        context = FederateContext(
+            name, timing, self.scenario, self.site, self.n_steps, self.armed, self.pcap
+        )
         try:
             if spec.kind == "feeder":
                 from federates.kinds.feeder import FeederFederate
@@ -169,6 +193,10 @@ class Assembly:
                 from federates.kinds.signal import SignalFederate
 
                 return SignalFederate(context, **spec.options)
+            if spec.kind == "detector":
+                from federates.kinds.detector import DetectorFederate
+
+                return DetectorFederate(context, spec.detector, **spec.options)
             if spec.kind == "device":
                 from federates.kinds.device import DeviceFederate
 
@@ -205,8 +233,68 @@ class Assembly:
     def wire(
         self, federates: Mapping[str, Federate | ExternalFederate]
     ) -> dict[str, FederateWiring]:
-        """Check and resolve all connections between built federates."""
+        """Check and resolve all connections between built federates, without the attack."""
         return wire(self.scenario, list(federates.values()), self.groups, self.external)
+
+    def assemble(
+        self,
+    ) -> tuple[dict[str, Federate | ExternalFederate], dict[str, FederateWiring]]:
+        """Build and wire the whole federation, with the attack in its place if there is one."""
+        federates = self.build_all()
+        wirings = self.wire(federates)
+        if self.scenario.attack_spec is None:
+            return federates, wirings
+        from federates.attacks.interpose import interpose
+
+        self.attack_plan, wirings = interpose(
+            self.scenario.attack_spec,
+            list(federates.values()),
+            {instance.name: instance.group for instance in self.instances},
+            wirings,
+            self.external,
+            self.scenario.n_steps * self.scenario.time.step_s,
+        )
+        federates |= {name: self.build(name) for name in self.attack_plan.names}
+        return federates, self._with_first_values(wirings)
+
+    def _attack_federate(self, name: str, plan: AttackPlan) -> AttackFederate | DirectorFederate:
+        from federates.attacks.federate import AttackFederate, DirectorFederate
+
+        spec = self.scenario.attack_spec
+        assert spec is not None
+        site = plan.sites.get(name) or plan.director
+        assert site is not None
+        context = FederateContext(name, site.timing, self.scenario, self.site, self.n_steps)
+        if name in plan.sites:
+            return AttackFederate(context, spec, plan.sites[name], plan.schedule)
+        assert plan.director is not None
+        return DirectorFederate(context, spec, plan.director, plan.schedule)
+
+    def _with_first_values(self, wirings: dict[str, FederateWiring]) -> dict[str, FederateWiring]:
+        """Give readers what an attack says at their first step, before anybody has stepped."""
+        from federates.attacks.federate import AttackFederate
+
+        plan = self.attack_plan
+        assert plan is not None
+        first: dict[tuple[str, str], FloatArray] = {}
+        for name, site in plan.sites.items():
+            if site.shift_ns <= 0:
+                continue
+            # A federate made for this alone: the one that runs must not have seen anything yet.
+            fresh = self._attack_federate(name, plan)
+            values = fresh.first_values() if isinstance(fresh, AttackFederate) else {}
+            first |= {(name, port): row for port, row in values.items()}
+        out = dict(wirings)
+        for name, wiring in wirings.items():
+            begins = tuple(
+                (port, feed, first[feed.source, feed.port])
+                for port, feeds in wiring.feeds.items()
+                for feed in feeds
+                if (feed.source, feed.port) in first
+            )
+            if begins:
+                out[name] = replace(wiring, first=begins)
+        return out
 
     def _controller(self, group: str, spec: FederateSpec) -> tuple[type[Controller], ControlSite]:
         if group not in self._controllers:

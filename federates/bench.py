@@ -26,6 +26,7 @@ from grid_models.feeder import Der
 from hil.adapter import Adapter
 from hil.device_file import DeviceSpec, load_device_file
 from hil.errors import GuardError
+from hil.guard import check_arming
 from hil.points import Quality, Reading
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class AdapterGroup:
         last: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._names = [der.name for der in ders]
+        self.connections = [spec.connection for spec in specs]
         self._adapter = adapter
         self._advance, self._last = advance, last
         self._timeout_s = 4.0 * max(spec.connection.timeout_s for spec in specs)
@@ -250,7 +252,15 @@ def _real_group(
     ders = [federate.ders[i] for i in index]
     specs = [federate.specs[der.name] for der in ders]
     armed = [name for name in context.armed if name in federate.specs]
-    adapter = Adapter(specs, armed=armed, audit=store.folder / f"{federate.name}.audit.jsonl")
+    check_arming(specs, armed)  # before a proxy opens a way to them
+    adapter = Adapter(
+        specs,
+        armed=armed,
+        audit=store.folder / f"{federate.name}.audit.jsonl",
+        via=federate.wire.stand_before(specs) if federate.wire else None,
+    )
+    if federate.wire:
+        federate.wire.listen_to(adapter, specs)
     adapter.start(wait_s=max(s.connection.connect_timeout_s + s.poll_s for s in specs))
     return AdapterGroup(
         ders, specs, federate.set_points, federate.measured, adapter, _patience_s(context)
@@ -295,7 +305,10 @@ def _emulated_group(
             audit=store.folder / f"{federate.name}.audit.jsonl",
             # The run started these devices, and they end with it.
             watchdog=False,
+            via=federate.wire.stand_before(specs) if federate.wire else None,
         )
+        if federate.wire:
+            federate.wire.listen_to(adapter, specs)
         adapter.start(wait_s=_START_S)
         undo.callback(adapter.close)
         group = AdapterGroup(

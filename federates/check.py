@@ -13,7 +13,7 @@ from federates.assembly import Assembly
 from federates.clock import to_s
 from federates.federate import Federate
 from federates.kinds.external import ExternalFederate
-from federates.scenario import Scenario
+from federates.scenario import FederateSpec, Scenario
 from federates.wiring import FederateWiring
 
 Built = dict[str, Federate | ExternalFederate]
@@ -67,9 +67,8 @@ def check_scenario(scenario: Scenario) -> CheckResult:
         What `run` would refuse; a `WiringError` lists every problem.
     """
     assembly = Assembly(scenario)
-    built = assembly.build_all()
+    built, wirings = assembly.assemble()
     try:
-        wirings = assembly.wire(built)
         return CheckResult(
             scenario.name,
             scenario.title,
@@ -92,13 +91,13 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
         agents[instance.group] = agents.get(instance.group, 0) + len(instance.agents)
     rows = []
     for group, names in assembly.groups.items():
-        spec, timing = assembly.scenario.federates[group], assembly.timing(group)
+        spec, timing = assembly.scenario.federates.get(group), built[names[0]].timing
         rows.append(
             FederateRow(
                 group,
-                (spec.controller if spec.kind == "controller" else None) or spec.kind,
+                _kind(spec),
                 len(names),
-                agents[group],
+                agents.get(group, 0),
                 to_s(timing.period_ns),
                 to_s(timing.offset_ns),
                 _ports(built, names, "inputs"),
@@ -106,6 +105,12 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _kind(spec: FederateSpec | None) -> str:
+    if spec is None:
+        return "attack"
+    return (spec.controller if spec.kind == "controller" else None) or spec.kind
 
 
 def _ports(built: Built, names: list[str], side: str) -> tuple[str, ...]:
@@ -120,7 +125,7 @@ def _ports(built: Built, names: list[str], side: str) -> tuple[str, ...]:
 def _wires(
     assembly: Assembly, built: Built, wirings: dict[str, FederateWiring]
 ) -> tuple[WireRow, ...]:
-    group_of = {instance.name: instance.group for instance in assembly.instances}
+    group_of = {name: group for group, names in assembly.groups.items() for name in names}
     rows: dict[tuple[str, str, str, float], int] = {}
     for target, wiring in wirings.items():
         units = {port.name: port.unit for port in built[target].inputs}

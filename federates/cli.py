@@ -45,6 +45,21 @@ class Starter(StrEnum):
 
     scenario = "scenario"
     controller = "controller"
+    attack = "attack"
+
+
+class As(StrEnum):
+    """What a trace is that is played into a scenario."""
+
+    attack = "attack"
+    disturbance = "disturbance"
+
+
+class Schema(StrEnum):
+    """What `feederate schema` can print."""
+
+    scenario = "scenario"
+    attack = "attack"
 
 
 ScenarioArgument = Annotated[
@@ -56,6 +71,16 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
+]
+Attack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE_OR_NAME",
+        help="Attack it, in place of the scenario's own attack; '' for none.",
+    ),
+]
+Defence = Annotated[
+    str | None, typer.Option(metavar="NAME", help="With this defence of the scenario.")
 ]
 Arm = Annotated[
     list[str] | None,
@@ -112,6 +137,8 @@ def run(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    attack: Attack = None,
+    defence: Defence = None,
     join: Annotated[
         str | None, typer.Option(metavar="URL", help="Join the HELICS broker at tcp://host:port.")
     ] = None,
@@ -123,6 +150,10 @@ def run(
         typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
     ] = None,
     arm: Arm = None,
+    pcap: Annotated[
+        bool,
+        typer.Option("--pcap", help="Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng."),
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -150,24 +181,33 @@ def run(
         listen=listen,
         only=names if only is not None else None,
         arm=tuple(arm or ()),
+        pcap=pcap,
         report=report,
+        attack=attack,
+        defence=defence,
     )
     run_command(order, as_json=as_json)
 
 
 @app.command()
-def check(scenario: ScenarioArgument, overrides: Overrides = None) -> None:
+def check(
+    scenario: ScenarioArgument,
+    overrides: Overrides = None,
+    attack: Attack = None,
+    defence: Defence = None,
+) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
     from federates.check import check_scenario, print_check
     from federates.cli_terminal import output
     from federates.scenario import load_scenario
 
-    print_check(check_scenario(load_scenario(scenario, overrides or ())), output())
+    loaded = load_scenario(scenario, overrides or (), attack=attack, defence=defence)
+    print_check(check_scenario(loaded), output())
 
 
 @app.command("list")
 def list_() -> None:
-    """Shipped scenarios, feeders and controllers."""
+    """Shipped scenarios, attacks, feeders and controllers."""
     from federates.cli_list import print_list
 
     print_list()
@@ -205,24 +245,247 @@ def compare(
 
 @app.command()
 def new(
-    what: Annotated[Starter, typer.Argument(metavar="scenario|controller")],
+    what: Annotated[Starter, typer.Argument(metavar="scenario|controller|attack")],
     name: Annotated[str, typer.Argument(metavar="NAME")],
 ) -> None:
     """Write a commented starting point that runs."""
-    from federates.cli_new import new_controller, new_scenario
+    from federates.cli_new import new_attack, new_controller, new_scenario
 
-    if what is Starter.scenario:
-        new_scenario(name)
-    else:
-        new_controller(name)
+    {
+        Starter.scenario: new_scenario,
+        Starter.controller: new_controller,
+        Starter.attack: new_attack,
+    }[what](name)
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a scenario."""
-    from federates.scenario import Scenario
+def schema(
+    what: Annotated[Schema, typer.Argument(metavar="[scenario|attack]")] = Schema.scenario,
+) -> None:
+    """Print the JSON Schema of a scenario or of an attack file."""
+    if what is Schema.attack:
+        from federates.attacks.schema import AttackSpec
 
-    print_json(Scenario.model_json_schema())
+        print_json(AttackSpec.model_json_schema())
+    else:
+        from federates.scenario import Scenario
+
+        print_json(Scenario.model_json_schema())
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR|TRACE",
+            help="Folder of a run to run again; with --into: a table of time_s, port, label, "
+            "value (CSV or Parquet), a recorded signal, or the folder of an attacked run.",
+        ),
+    ],
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="SCENARIO", help="Play the trace into this scenario."),
+    ] = None,
+    as_: Annotated[
+        As, typer.Option("--as", help="With --into: what the run and its report call it.")
+    ] = As.attack,
+    offset: Annotated[
+        float, typer.Option(metavar="S", help="With --into: time of the run at the trace's 0.")
+    ] = 0.0,
+    speed: Annotated[
+        float, typer.Option(metavar="X", help="With --into: seconds of the trace per second.")
+    ] = 1.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the new run. Default: RUN_DIR-replay-TIME, runs/NAME-TIME."),
+    ] = None,
+    placement: Annotated[
+        Where | None, typer.Option(help="As for run. Default: as it was; with --into: thread.")
+    ] = None,
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="With --into: stop after this many feeder steps.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --into: seed of the run.")] = None,
+    arm: Arm = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recorded run again and compare the bytes, or play a trace into a scenario."""
+    from federates.cli_replay import IntoOrder, replay_into, replay_run
+
+    place = None if placement is None else placement.value
+    armed = tuple(arm or ())
+    if into is None:
+        for option, given in (
+            ("--set", bool(overrides)),
+            ("--steps", steps is not None),
+            ("--seed", seed is not None),
+            ("--offset", offset != 0.0),
+            ("--speed", speed != 1.0),
+            ("--as", as_ is not As.attack),
+        ):
+            if given:
+                raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")
+        replay_run(source, out=out, placement=place, armed=armed, as_json=as_json)
+        return
+    order = IntoOrder(
+        trace=source,
+        scenario=into,
+        kind=as_.value,
+        offset_s=offset,
+        speed=speed,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        steps=steps,
+        out=out,
+        placement=place or "thread",
+        armed=armed,
+    )
+    replay_into(order, as_json=as_json)
+
+
+attack_app = typer.Typer(
+    help="An attack on a scenario: check it, explain it, run it beside the baseline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(attack_app, name="attack")
+AttackFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="An attack file or a shipped attack; left out where the scenario names its attack.",
+    ),
+]
+OnScenario = Annotated[
+    str | None,
+    typer.Argument(metavar="[SCENARIO]", help="Left out where the attack names its scenario."),
+]
+
+
+@attack_app.command("check")
+def attack_check(
+    file: AttackFile,
+    scenario: OnScenario = None,
+    overrides: Overrides = None,
+    defence: Defence = None,
+) -> None:
+    """Say that an attack fits a scenario, or what is wrong with it."""
+    from federates.cli_attack import check
+
+    check(file, scenario, tuple(overrides or ()), defence)
+
+
+@attack_app.command("explain")
+def attack_explain(
+    file: AttackFile,
+    scenario: OnScenario = None,
+    overrides: Overrides = None,
+    defence: Defence = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an attack would touch in a scenario; nothing is started."""
+    from federates.cli_attack import as_data, explain, print_explained
+    from federates.cli_terminal import output
+
+    found = explain(file, scenario, tuple(overrides or ()), defence)
+    if as_json:
+        print_json(as_data(found))
+    else:
+        print_explained(found, output())
+
+
+@attack_app.command("mitm")
+def attack_mitm(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An attack file or a shipped attack.")
+    ],
+    device: Annotated[
+        str, typer.Option(metavar="FILE", help="Device file, or the name of a shipped one.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
+    ] = "127.0.0.1:0",
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT[/UNIT]", help="The device, if not as its file says."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="What the attack calls the device."),
+    ] = None,
+    pcap: Annotated[Path | None, typer.Option(help="Capture to write, NAME.pcapng.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Attack this device although it is not on loopback."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; default: until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Carry out an attack's modbus steps before one device, by the wall clock."""
+    from federates.attacks.modbus_cli import mitm_command
+
+    mitm_command(
+        file,
+        listen=listen,
+        device=device,
+        target=target,
+        name=name,
+        pcap=pcap,
+        armed=tuple(arm or ()),
+        duration_s=duration,
+    )
+
+
+@attack_app.command("run")
+def attack_run(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A scenario; left out where the attack names its scenario.",
+        ),
+    ],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="An attack file or a shipped attack; left out where the scenario names it.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs. Default: runs/attack-NAME-TIME.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
+    ] = None,
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the runs.")] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With this defence; repeatable. Default: all."),
+    ] = None,
+    placement: Annotated[Where | None, typer.Option(help="As for run. Default: thread.")] = None,
+    arm: Arm = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run baseline, attacked and attacked with each defence, and compare them."""
+    from federates.cli_paired import PairedOrder, paired_command
+
+    order = PairedOrder(
+        first=scenario,
+        second=file,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        steps=steps,
+        placement=None if placement is None else placement.value,
+        out=out,
+        defences=None if defence is None else tuple(defence),
+        arm=tuple(arm or ()),
+    )
+    paired_command(order, as_json=as_json)
 
 
 device_app = typer.Typer(

@@ -5,20 +5,33 @@ from __future__ import annotations
 import typer
 
 from controllers.registry import descriptions
+from federates.attacks.files import load_attack, shipped_attacks
 from federates.errors import ScenarioError
-from federates.scenario import load_scenario, shipped_scenarios
+from federates.scenario import load_scenario, shipped_dir, shipped_scenarios
 from grid_models.catalog import shipped_feeders
 
 
 def print_list() -> None:
-    """Print shipped scenarios, feeders and controllers."""
+    """Print shipped scenarios, attacks, feeders and controllers."""
     titles = {}
     for name, path in shipped_scenarios().items():
         try:
             titles[name] = load_scenario(path).title
         except ScenarioError as error:
             titles[name] = f"({error})"
-    sections = {"Scenarios": titles, "Feeders": shipped_feeders(), "Controllers": descriptions()}
+    attacks = {}
+    for name, path in shipped_attacks(shipped_dir()).items():
+        try:
+            spec = load_attack(path)
+            attacks[name] = spec.title + (f" (on {spec.scenario})" if spec.scenario else "")
+        except ScenarioError as error:
+            attacks[name] = f"({error})"
+    sections = {
+        "Scenarios": titles,
+        "Attacks": attacks,
+        "Feeders": shipped_feeders(),
+        "Controllers": descriptions(),
+    }
     for i, (section, entries) in enumerate(sections.items()):
         typer.secho(("\n" if i else "") + section, bold=True)
         width = max(map(len, entries), default=0)

@@ -33,6 +33,26 @@ def new_scenario(name: str) -> None:
     typer.echo(f"wrote {path}; run it with: feederate run {path}")
 
 
+def new_attack(name: str) -> None:
+    """Write ``NAME.yaml`` with an attack on a shipped scenario.
+
+    Raises
+    ------
+    ScenarioError
+        The name cannot be used, or the file exists.
+    """
+    stem = name.removesuffix(".yaml")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
+        nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_0123456789")
+        raise _bad_name(name, "letters, digits, - and _, a letter first", nearest)
+    path = _write(Path(f"{stem}.yaml"), Template(template("attack.yaml")).substitute(name=stem))
+    typer.echo(
+        f"wrote {path}\n"
+        f"  feederate attack explain {path}   what it would touch\n"
+        f"  feederate attack run {path} --steps 240   beside the run without it"
+    )
+
+
 def new_controller(name: str) -> None:
     """Write ``NAME.py`` with a working controller, and say how a scenario uses it.
 

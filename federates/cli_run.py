@@ -22,6 +22,7 @@ from federates.run_store import write_json
 
 if TYPE_CHECKING:
     from federates.runner import Placement, RunResult
+    from federates.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,17 @@ class Order:
     listen: str | None = None
     only: tuple[str, ...] | None = None
     arm: tuple[str, ...] = ()
+    pcap: bool = False
     report: bool = True
+    attack: str | None = None
+    defence: str | None = None
 
     def command(self) -> str:
         """Return the command line that gives this run again."""
         words = ["feederate", "run", self.scenario]
         for override in self.overrides:
             words += ["--set", override]
-        for option in ("seed", "steps", "join", "listen"):
+        for option in ("attack", "defence", "seed", "steps", "join", "listen"):
             value = getattr(self, option)
             if value is not None:
                 words += [f"--{option}", str(value)]
@@ -53,6 +57,8 @@ class Order:
             words += ["--only", ",".join(self.only)]
         for name in self.arm:
             words += ["--arm", name]
+        if self.pcap:
+            words += ["--pcap"]
         if self.placement != "thread":
             words += ["--placement", self.placement]
         return shlex.join(words)
@@ -76,12 +82,24 @@ def run_command(order: Order, *, as_json: bool) -> None:
 
 
 def execute(order: Order, label: str | None = None) -> RunResult:
+    """Read the scenario and run it; see `carry_out`."""
+    from federates.scenario import load_scenario
+
+    scenario = load_scenario(
+        order.scenario,
+        order.overrides,
+        seed=order.seed,
+        attack=order.attack,
+        defence=order.defence,
+    )
+    return carry_out(scenario, order, label)
+
+
+def carry_out(scenario: Scenario, order: Order, label: str | None = None) -> RunResult:
     """Run with a progress bar; write the report however the run ended."""
     from federates.hosts.reach import Reach
     from federates.runner import run
-    from federates.scenario import load_scenario
 
-    scenario = load_scenario(order.scenario, order.overrides, seed=order.seed)
     # A run that is told to end does what Ctrl-C does: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -94,6 +112,7 @@ def execute(order: Order, label: str | None = None) -> RunResult:
                 steps=order.steps,
                 reach=Reach(order.join, order.listen, order.only),
                 armed=order.arm,
+                pcap=order.pcap,
                 on_progress=tell,
             )
     except (RunError, RunInterruptedError) as error:

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 WIDTH = 80
 _REFRESH_S = 0.1
+# A program that runs us reads our progress as lines "progress DONE TOTAL" on standard error.
+PROGRESS, PROGRESS_LINES, PROGRESS_WORD = "FEEDERATE_PROGRESS", "lines", "progress"
 
 
 class _Output(Console):
@@ -35,6 +37,9 @@ def messages() -> Console:
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Give a callback (steps done, in all) that draws a bar, or None without a terminal."""
+    if os.environ.get(PROGRESS) == PROGRESS_LINES:
+        yield _rarely(lambda done, n: print(PROGRESS_WORD, done, n, file=sys.stderr, flush=True))
+        return
     console = messages()
     if not console.is_terminal:
         yield None
@@ -48,17 +53,24 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=None)
-        drawn = 0.0
+        yield _rarely(lambda done, n: bar.update(task, completed=done, total=n))
 
-        def tell(done: int, total: int) -> None:
-            nonlocal drawn
-            now = time.monotonic()
-            # Called at every step by the single host, where a drawing would cost more than it.
-            if now - drawn >= _REFRESH_S or done >= total:
-                drawn = now
-                bar.update(task, completed=done, total=total)
 
-        yield tell
+def _rarely(show: Callable[[int, int], object]) -> Callable[[int, int], None]:
+    """Return a callback that shows ten times a second at most, and the end.
+
+    It is called at every step by the single host, where a drawing would cost more than the step.
+    """
+    shown = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= _REFRESH_S or done >= total:
+            shown = now
+            show(done, total)
+
+    return tell
 
 
 @contextlib.contextmanager

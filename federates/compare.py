@@ -121,7 +121,15 @@ def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
         if run.voltages is not None:
             band = Band("lowest, median and highest node", run.voltages.total, f"s{i % 4 + 1}")
             charts.append(
-                Chart(label, "Voltage, pu", [band], limits(run), start_s=run.start_s, digits=3)
+                Chart(
+                    label,
+                    "Voltage, pu",
+                    [band],
+                    limits(run),
+                    start_s=run.start_s,
+                    digits=3,
+                    shade=run.shade,
+                )
             )
     if not charts:
         return ""

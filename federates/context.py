@@ -100,6 +100,8 @@ class FederateContext:
     """Number of steps this run will ask of the feeder."""
     armed: tuple[str, ...] = ()
     """Devices that the user armed by name on the command line."""
+    pcap: bool = False
+    """Whether the Modbus traffic is to be captured."""
 
     @property
     def period_s(self) -> float:

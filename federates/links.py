@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from controllers.mail import FloatArray, IntArray, Link, Mail
+from controllers.mail import IntArray, Link, Mail
 from federates.clock import to_ns
 from grid_models import counter_rng
+
+BoolArray = NDArray[np.bool_]
 
 _LOSS, _JITTER, _NOISE = 0, 1, 2
 # Sets the messages apart that one link carries at one instant; odd, so it visits every stream.
@@ -133,16 +136,8 @@ class Inbox:
         if self._perfect:
             self._pending.append((None, mail))
             return
-        streams, sent = self._streams_of(mail.link), bundle.sent_ns
-        kept = counter_rng.uniform(self._seed, streams, sent, _LOSS) >= self._loss[mail.link]
-        jitter = counter_rng.uniform(self._seed, streams, sent, _JITTER)
-        arrival = sent + self._latency[mail.link]
-        arrival += (jitter * self._jitter[mail.link]).astype(np.int64)
-        mail = Mail(mail.link, mail.round, self._with_noise(mail, streams, sent))
-        if not kept.all():
-            self.lost += int(mail.link.size - kept.sum())
-            mail, arrival = self._select(mail, kept), arrival[kept]
-        self._pending.append((arrival, mail))
+        streams, sent = message_streams(self._streams, mail.link), bundle.sent_ns
+        self._queue(self._with_noise(mail, streams, sent), *self._fate(mail.link, streams, sent))
 
     def deliver(self, now_ns: int) -> Mail:
         """Return the mail that arrived by `now_ns`, ordered by link, then by the sender's round.
@@ -168,6 +163,23 @@ class Inbox:
         self.delivered += len(out)
         return out
 
+    def _fate(
+        self, link: IntArray, streams: counter_rng.UIntArray, sent_ns: int
+    ) -> tuple[BoolArray, IntArray]:
+        """Return of each message whether the link keeps it, and when it arrives."""
+        kept = counter_rng.uniform(self._seed, streams, sent_ns, _LOSS) >= self._loss[link]
+        jitter = counter_rng.uniform(self._seed, streams, sent_ns, _JITTER)
+        arrival = sent_ns + self._latency[link]
+        arrival += (jitter * self._jitter[link]).astype(np.int64)
+        return kept, arrival
+
+    def _queue(self, mail: Mail, kept: BoolArray, arrival: IntArray) -> None:
+        """Let what is kept wait for its arrival."""
+        if not kept.all():
+            self.lost += int(kept.size - kept.sum())
+            mail, arrival = self._select(mail, kept), arrival[kept]
+        self._pending.append((arrival, mail))
+
     def _ordered(self, parts: list[Mail]) -> Mail:
         if len(parts) == 1:
             mail = parts[0]
@@ -187,35 +199,46 @@ class Inbox:
             return Mail(mail.link[order], mail.round[order], mail.values[order])
         width = self._width[mail.link]
         start = np.cumsum(width) - width
-        chosen = width[order]
-        offset = np.arange(int(chosen.sum())) - np.repeat(np.cumsum(chosen) - chosen, chosen)
-        index = np.repeat(start[order], chosen) + offset
+        index = element_index(start[order], width[order])
         return Mail(mail.link[order], mail.round[order], mail.values[index])
 
-    def _select(self, mail: Mail, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Mail:
+    def _select(self, mail: Mail, mask: BoolArray) -> Mail:
         return self._take(mail, np.flatnonzero(mask))
 
-    def _streams_of(self, link: IntArray) -> counter_rng.UIntArray:
-        """Return the random stream of each message: its link, and how many went before it."""
-        streams: counter_rng.UIntArray = self._streams[link]
-        if (link[1:] > link[:-1]).all():
-            return streams
-        order = np.argsort(link, kind="stable")
-        first = np.flatnonzero(np.diff(link[order], prepend=-1))
-        nth = np.empty(link.size, dtype=np.uint64)
-        nth[order] = np.arange(link.size) - np.repeat(first, np.diff(first, append=link.size))
-        return streams + nth * _NTH
-
-    def _with_noise(self, mail: Mail, streams: counter_rng.UIntArray, sent_ns: int) -> FloatArray:
-        """Return the values with noise on those of noisy links; all others keep their bits."""
+    def _with_noise(self, mail: Mail, streams: counter_rng.UIntArray, sent_ns: int) -> Mail:
+        """Return the mail with noise on the values of noisy links; all others keep their bits."""
         noisy_link = self._noise[mail.link]
         if not noisy_link.any():
-            return mail.values
+            return mail
         width = self._width[mail.link]
         sigma = np.repeat(noisy_link, width)
         at = np.flatnonzero(sigma)
-        within = np.arange(mail.values.size) - np.repeat(np.cumsum(width) - width, width)
-        each = (np.repeat(streams, width) + within.astype(np.uint64))[at]
+        each = number_streams(streams, width)[at]
         values = mail.values.copy()
         values[at] += sigma[at] * counter_rng.normal(self._seed, each, sent_ns, _NOISE)
-        return values
+        return Mail(mail.link, mail.round, values)
+
+
+def element_index(start: IntArray, width: IntArray) -> IntArray:
+    """Return ``start[i] + 0 ... start[i] + width[i] - 1`` for every i, one after the other."""
+    before = np.cumsum(width) - width
+    index: IntArray = np.repeat(start - before, width) + np.arange(int(width.sum()))
+    return index
+
+
+def message_streams(streams: counter_rng.UIntArray, link: IntArray) -> counter_rng.UIntArray:
+    """Return the random stream of each message: its link's, and how many went before it."""
+    each: counter_rng.UIntArray = streams[link]
+    if (link[1:] > link[:-1]).all():
+        return each
+    order = np.argsort(link, kind="stable")
+    first = np.flatnonzero(np.diff(link[order], prepend=-1))
+    nth = np.empty(link.size, dtype=np.uint64)
+    nth[order] = np.arange(link.size) - np.repeat(first, np.diff(first, append=link.size))
+    return each + nth * _NTH
+
+
+def number_streams(streams: counter_rng.UIntArray, width: IntArray) -> counter_rng.UIntArray:
+    """Return the random stream of each number of messages with the given streams and widths."""
+    within = element_index(np.zeros(width.size, dtype=np.int64), width)
+    return np.repeat(streams, width) + within.astype(np.uint64)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from federates.report_attack import attack_section
 from federates.report_chart import Band, Chart, Limit, same_axis, time_chart
 from federates.report_data import OTHER, RunData, Voltages
 from federates.report_feeder import feeder_map, load_run_feeder, voltage_profile
@@ -35,7 +36,7 @@ def write_report(folder: Path) -> Path:
 def run_body(run: RunData) -> str:
     """Return the page's content."""
     voltages = run.voltages
-    parts = [header(run), _trouble(run), _tiles(run, voltages)]
+    parts = [header(run), _trouble(run), _tiles(run, voltages), attack_section(run)]
     if voltages is not None:
         parts += [_voltage_section(run, voltages), _place_section(run, voltages)]
     parts += [_power_section(run), _events(run), _recorded(run), _reproduce(run)]
@@ -124,6 +125,7 @@ def _voltage_section(run: RunData, voltages: Voltages) -> str:
             limits(run),
             start_s=run.start_s,
             digits=3,
+            shade=run.shade,
         )
         for phase, spread in voltages.phases.items()
     ]
@@ -155,6 +157,7 @@ def _power_section(run: RunData) -> str:
             [Band("lowest, median and highest DER", q_range, "s3")],
             start_s=run.start_s,
             digits=1,
+            shade=run.shade,
         )
         reactive.append(time_chart(chart))
     active = []
@@ -182,6 +185,7 @@ def _line(run: RunData, title: str, unit: str, name: str, series: Any, style: st
             y_range=(0.0, 0.0),
             start_s=run.start_s,
             digits=0 if biggest >= 50 else 1 if biggest >= 5 else 2,
+            shade=run.shade,
         )
     )
 

@@ -15,7 +15,7 @@ from html import escape
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.report_data import Spread
+from federates.report_data import Shade, Spread
 from federates.report_format import clock
 
 _SIZE = 1000.0
@@ -55,6 +55,7 @@ class Chart:
     start_s: float = 0.0
     digits: int = 0
     notes: Sequence[str] = field(default_factory=tuple)
+    shade: Shade | None = None
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -117,7 +118,7 @@ def time_chart(chart: Chart) -> str:
     if t1 <= t0:
         t1 = t0 + 1.0
     scale = _Scale(t0, t1, low, high)
-    shapes = [_grid(scale, chart)]
+    shapes = [_grid(scale, chart), _shade(scale, chart)]
     shapes += [_band(scale, band, time_s) for band in bands]
     shapes += [_limit(scale, limit) for limit in chart.limits]
     x_labels = [(scale.x(t), clock(t)) for t in time_ticks(t0, t1)]
@@ -125,6 +126,7 @@ def time_chart(chart: Chart) -> str:
     digits = max(chart.digits, tick_digits(low, high))
     y_labels = [(scale.y(v), f"{v:,.{digits}f}") for v in ticks]
     legend = [(b.style, b.name) for b in bands] if len(bands) > 1 or bands[0].fill else []
+    legend += [("window", chart.shade.name)] if chart.shade else []
     return frame(
         chart.title,
         chart.y_title,
@@ -174,6 +176,16 @@ def _grid(scale: _Scale, chart: Chart) -> str:
         f"M{10 * scale.x(t):.1f} 0V{_SIZE:.0f}" for t in time_ticks(scale.x0, scale.x1)
     ]
     return f'<path class="grid" d="{"".join(lines)}"/>'
+
+
+def _shade(scale: _Scale, chart: Chart) -> str:
+    """Return one rectangle per window, at least a line wide, so that a short one is seen."""
+    out = ""
+    for begin, end in chart.shade.windows if chart.shade else ():
+        left, right = (10 * min(100.0, max(0.0, scale.x(t + chart.start_s))) for t in (begin, end))
+        width = max(right - left, 3.0)
+        out += f'<rect class="window" x="{left:.1f}" y="0" width="{width:.1f}" height="1000"/>'
+    return out
 
 
 def _band(scale: _Scale, band: Band, time_s: FloatArray) -> str:

@@ -49,6 +49,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """Stretches of time, (begin_s, end_s) each, and what was on in them."""
+
+    name: str
+    windows: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Voltages:
     """Node voltages of a feeder over a run.
 
@@ -187,20 +195,39 @@ class RunData:
             return None
         return _voltages(self.signals, f"{self.feeder}.v_pu", self.band)
 
+    @cached_property
+    def shade(self) -> Shade | None:
+        """When the attack was at work; None for a run without one."""
+        attack = self.scenario.get("attack")
+        if not isinstance(attack, dict):
+            return None
+        from federates.attacks.labels import attack_windows
+
+        windows = tuple((begin, end) for _, begin, end in attack_windows(self.folder))
+        return Shade(str(attack.get("kind", "attack")), windows) if windows else None
+
     def spread(self, port: str) -> Spread | None:
         """Return smallest, median and largest element of a feeder port over time."""
-        return self._reduced(port, _spread_of)
+        return self._reduced(f"{self.feeder}.{port}", _spread_of)
 
     def total(self, port: str) -> Spread | None:
         """Return the sum over a feeder port's elements (as a spread, so that it decimates)."""
-        return self._reduced(port, _sum_of)
+        return self._reduced(f"{self.feeder}.{port}", _sum_of)
 
-    def _reduced(self, port: str, reduce: Any) -> Spread | None:
-        if not self.has(port):
+    def spread_of(self, name: str) -> Spread | None:
+        """Return smallest, median and largest element of a recorded signal, ``federate.port``."""
+        return self._reduced(name, _spread_of)
+
+    def total_of(self, name: str) -> Spread | None:
+        """Return the sum over the elements of a recorded signal, ``federate.port``."""
+        return self._reduced(name, _sum_of)
+
+    def _reduced(self, name: str, reduce: Any) -> Spread | None:
+        if name not in self.recorded:
             return None
         times, parts = [], []
-        for time_s, values in signal_batches(self.signals, f"{self.feeder}.{port}"):
-            if values.shape[1]:
+        for time_s, values in signal_batches(self.signals, name):
+            if values.shape[1] and len(time_s):
                 times.append(time_s)
                 parts.append(reduce(values))
         return _spread(times, parts) if times else None

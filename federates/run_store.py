@@ -128,10 +128,12 @@ class Manifest:
                 "platform": platform.platform(),
                 "cpus": os.cpu_count(),
             },
-            "versions": {name: _version(name) for name in _PACKAGES},
+            "versions": package_versions(),
             "base_dir": str(scenario.base_dir),
             "scenario": scenario.resolved(),
         }
+        if scenario.attack_spec is not None:
+            self.data["attack_base_dir"] = str(scenario.attack_spec.base_dir)
         write_json(self._path, self.data)
         # Given back at the end, so that a run that filled the disk can still say so.
         self._reserve = folder / ".reserve"
@@ -147,6 +149,11 @@ class Manifest:
         self.data |= {"status": status, "reason": reason, **fields}
         self.data["finished"] = datetime.now(UTC).isoformat()
         write_json(self._path, self.data)
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide a run's bits; None: not installed."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

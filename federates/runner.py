@@ -46,6 +46,7 @@ def run(
     steps: int | None = None,
     reach: Reach | None = None,
     armed: tuple[str, ...] = (),
+    pcap: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a scenario.
@@ -64,6 +65,8 @@ def run(
         For a federation that spans hosts.
     armed : tuple of str
         Devices that may be commanded, besides those that the run emulates itself.
+    pcap : bool
+        Capture the Modbus traffic, of each device to ``pcap/NAME.pcapng`` in the run's folder.
     on_progress : callable, optional
         Called with (steps done, steps in all).
 
@@ -78,9 +81,8 @@ def run(
     """
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
-    assembly = Assembly(scenario, n_steps, armed)
-    federates = assembly.build_all()
-    wirings = assembly.wire(federates)
+    assembly = Assembly(scenario, n_steps, armed, pcap)
+    federates, wirings = assembly.assemble()
     if placement == "single" and assembly.external:
         name = assembly.external[0]
         raise ScenarioError(
@@ -108,6 +110,8 @@ def run(
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
         raise
+    if assembly.attack_plan is not None:
+        _close_attack(folder, assembly, store)
     result = _finish(scenario, folder, manifest, store, outcome, counted, began)
     tell(counted)
     return result
@@ -178,6 +182,20 @@ def _feeder_first(federates: list[Federate]) -> list[Federate]:
         i = kinds.index("FeederFederate")
         return [federates[i], *federates[:i], *federates[i + 1 :]]
     return federates
+
+
+def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
+    """Make tables of what is known of the attack; that it fails must not fail the run."""
+    from federates.attacks.labels import write_labels
+    from federates.attacks.truth import finalise_truth
+
+    assert assembly.attack_plan is not None
+    try:
+        finalise_truth(folder)
+        write_labels(folder, assembly.attack_plan, assembly.groups)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            store.event("feederate", "labels_not_written", reason=str(error))
 
 
 def _finish(

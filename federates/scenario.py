@@ -9,15 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     TypeAdapter,
@@ -26,31 +22,21 @@ from pydantic import (
     field_validator,
 )
 
+from federates.attacks.files import adopt, find_attack, load_attack, shipped_attacks
+from federates.attacks.schema import AttackSpec
 from federates.clock import to_ns
 from federates.errors import ScenarioError
+from federates.overrides import apply_override
 from federates.schema_errors import schema_error
-from federates.yaml_source import KeyPath, YamlSource, dotted, load_yaml, parse_value
+from federates.section import Deviation, Duration, Name, Period, Probability, Section
+from federates.yaml_source import YamlSource, dotted, load_yaml
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
 
 CONFIG_SUFFIX = ".yaml"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-# A hundred years; HELICS' time, 64 bits of nanoseconds, ends at 292.
-MAX_TIME_S = 3.2e9
 MAX_STEPS = 100_000_000
-Duration = Annotated[float, Field(ge=0.0, le=MAX_TIME_S)]
-Period = Annotated[float, Field(ge=1e-6, le=MAX_TIME_S)]
-Deviation = Annotated[float, Field(ge=0.0)]
 # The rule's own class checks it and owns its fields; the schema is generated from there.
 DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors."""
-
-    # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class RealTime(Section):
@@ -142,6 +128,7 @@ class FederateSpec(Section):
         None, description="Default: 0 for the feeder, half a step for every other federate."
     )
     controller: str | None = Field(None, description="Controller: name or module:Class.")
+    detector: str | None = Field(None, description="Detector: name or module:Class.")
     ders: list[str] | None = Field(
         None,
         description="Controller: names or globs of the DERs it commands; default: all inverters.",
@@ -206,6 +193,17 @@ class Record(Section):
     every: int = Field(1, ge=1, description="Record every n-th step.")
 
 
+class Defence(Section):
+    """A defence: what it adds to the scenario, or changes in it."""
+
+    title: str = ""
+    description: str = ""
+    patch: dict[str, Any] = Field(
+        description="Merged into the scenario: mappings key by key, lists appended, all else "
+        "replaced."
+    )
+
+
 class Scenario(Section):
     """A whole run."""
 
@@ -216,9 +214,15 @@ class Scenario(Section):
     grid: Grid = Grid()
     band: Band = Band()
     federates: dict[Name, FederateSpec] = Field(min_length=1)
-    connections: list[Connection | str] = []
+    connections: list[Connection | str] = Field([])
     links: list[LinkRule] = Field([], description="Quality of mail between agents.")
     record: Record = Record()
+    attack: AttackSpec | str | None = Field(
+        None, description="Path of an attack file, a shipped attack's name, or the attack itself."
+    )
+    defences: dict[Name, Defence] = Field(
+        {}, description="Defences by name, for 'feederate attack run' and 'run --defence'."
+    )
 
     _source: YamlSource | None = PrivateAttr(None)
     _base_dir: Path = PrivateAttr(Path())
@@ -243,6 +247,12 @@ class Scenario(Section):
     def n_steps(self) -> int:
         """Number of feeder steps."""
         return max(1, round(self.time.duration_s / self.time.step_s))
+
+    @property
+    def attack_spec(self) -> AttackSpec | None:
+        """The attack, read; None for a scenario without one."""
+        assert not isinstance(self.attack, str)
+        return self.attack
 
     def where(self, *path: str | int) -> str:
         """Return the place of a key in the user's file."""
@@ -290,9 +300,26 @@ def find_scenario(name_or_path: str) -> Path:
 
 
 def load_scenario(
-    name_or_path: str | Path, overrides: Sequence[str] = (), *, seed: int | None = None
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    attack: str | None = None,
+    defence: str | None = None,
 ) -> Scenario:
     """Read, override (``key.path=value``) and validate a scenario.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+    overrides : sequence of str
+        ``key.path=value``; they win over everything else.
+    seed : int, optional
+    attack : str, optional
+        Path of an attack file or a shipped attack's name, in place of the scenario's own;
+        empty for none.
+    defence : str, optional
+        Name of one of the scenario's defences.
 
     Raises
     ------
@@ -301,18 +328,32 @@ def load_scenario(
     """
     path = find_scenario(str(name_or_path))
     source = load_yaml(path)
-    return scenario_from(source, overrides, seed=seed)
+    return scenario_from(source, overrides, seed=seed, attack=attack, defence=defence)
 
 
 def scenario_from(
-    source: YamlSource, overrides: Sequence[str] = (), *, seed: int | None = None
+    source: YamlSource,
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    attack: str | None = None,
+    defence: str | None = None,
+    base_dir: Path | None = None,
 ) -> Scenario:
-    """Validate a parsed scenario file."""
+    """Validate a parsed scenario file; see `load_scenario`."""
     data = copy.deepcopy(source.data)
-    keys = {_apply_override(data, override): override for override in overrides}
+    if defence is not None:
+        data = _defended(data, defence, source)
+    # Keys of an attack that lies in a file of its own are set there.
+    elsewhere = attack if attack is not None else data.get("attack")
+    of_attack = [o for o in overrides if isinstance(elsewhere, str) and o.startswith("attack.")]
+    own = [override for override in overrides if override not in of_attack]
+    keys = {apply_override(data, override): override for override in own}
     source = dataclasses.replace(source, overrides=keys)
     if seed is not None:
         data["seed"] = seed
+    if attack is not None:
+        data["attack"] = attack or None
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
@@ -328,9 +369,55 @@ def scenario_from(
     _check_values(scenario, source)
     path = Path(source.name)
     scenario._source = source
-    scenario._base_dir = path.resolve().parent
+    scenario._base_dir = path.resolve().parent if base_dir is None else base_dir
     scenario._name = path.stem
+    _find_attack(scenario, source, attack, of_attack)
     return scenario
+
+
+def _find_attack(
+    scenario: Scenario, source: YamlSource, given: str | None, overrides: Sequence[str]
+) -> None:
+    """Read the attack that the scenario or the command line names."""
+    if isinstance(scenario.attack, str):
+        beside = Path() if given else scenario.base_dir
+        try:
+            path = find_attack(scenario.attack, shipped_attacks(shipped_dir()), beside)
+        except ScenarioError as error:
+            if not given:
+                error.where = source.where(("attack",))
+            raise
+        scenario.attack = load_attack(path, overrides)
+    elif scenario.attack is not None:
+        inside = {key[1:]: line for key, line in source.lines.items() if key[:1] == ("attack",)}
+        adopt(scenario.attack, dataclasses.replace(source, lines=inside), scenario.base_dir)
+
+
+def _defended(data: dict[str, Any], name: str, source: YamlSource) -> dict[str, Any]:
+    defences = data.get("defences") or {}
+    known = list(defences) if isinstance(defences, dict) else []
+    if name not in known:
+        raise ScenarioError(
+            f"no defence is called '{name}'",
+            where=source.where(("defences",)),
+            expected=f"one of {', '.join(known)}" if known else "a scenario with defences",
+            nearest=nearest_name(name, known),
+        )
+    defence = defences[name]
+    patch = defence.get("patch") if isinstance(defence, dict) else None
+    merged = _merge(data, patch if isinstance(patch, dict) else {})
+    assert isinstance(merged, dict)
+    return merged
+
+
+def _merge(old: Any, new: Any) -> Any:
+    """Return `old` changed by `new`: mappings key by key, lists appended, all else replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = {key: _merge(value, new[key]) if key in new else value for key, value in old.items()}
+        return both | {key: value for key, value in new.items() if key not in old}
+    if isinstance(old, list) and isinstance(new, list):
+        return [*old, *new]
+    return new
 
 
 def _check_values(scenario: Scenario, source: YamlSource) -> None:
@@ -365,46 +452,3 @@ def _check_values(scenario: Scenario, source: YamlSource) -> None:
                 where=source.where(("federates", name, "options")),
                 expected="text, finite numbers, true or false, lists and mappings of them",
             ) from None
-
-
-_KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
-
-
-def _apply_override(data: dict[str, Any], override: str) -> KeyPath:
-    """Set one key, ``grid.ders[0].kind`` or ``grid.ders.0.kind``; return its path."""
-    key, equals, text = override.partition("=")
-    where = f"--set {override}"
-    parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
-    if not equals or not parts or _KEY_PART.sub("", key):
-        raise ScenarioError("not of the form key=value", where=where, expected="grid.model=ieee13")
-    try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        raise ScenarioError(f"'{text}' is not a YAML value", where=where) from None
-    path: list[str | int] = []
-    node: Any = data
-    for n, part in enumerate(parts):
-        last = n == len(parts) - 1
-        step: str | int = part
-        if isinstance(node, list):
-            if not str(part).isdigit() or int(part) >= len(node):
-                raise ScenarioError(
-                    f"'{part}' is not an entry of {dotted(path)}",
-                    where=where,
-                    expected=f"a number below {len(node)}",
-                )
-            step = int(part)
-        elif not isinstance(node, dict):
-            raise ScenarioError(f"'{dotted(path)}' is not a section", where=where)
-        else:
-            step = str(part)
-            if not last and node.get(step) is None:
-                node[step] = {}
-        path.append(step)
-        if last:
-            if path == ["grid", "model"] and node.get(step) != value:
-                node.pop("taps", None)  # they name regulators of the model that was there
-            node[step] = value
-        else:
-            node = node[step]
-    return tuple(path)

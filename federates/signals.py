@@ -76,7 +76,7 @@ def _with(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def _batches(path: Path) -> Iterator[Any]:
+def read_batches(path: Path) -> Iterator[Any]:
     """Yield the readable batches of a stream; a torn tail (killed writer) is the end."""
     with pa.OSFile(str(path)) as file:
         try:
@@ -120,7 +120,7 @@ def finalise(stem: Path) -> None:
         ) as writer:
             held: list[Any] = []
             rows = 0
-            for batch in _batches(stream):
+            for batch in read_batches(stream):
                 held.append(batch)
                 rows += batch.num_rows
                 while rows >= _ROW_GROUP:
@@ -179,7 +179,7 @@ def signal_batches(
         file = pq.ParquetFile(_with(stem, TABLE), pre_buffer=False)
         batches = file.iter_batches(rows, use_threads=False)
     else:
-        batches = _batches(_with(stem, STREAM))
+        batches = read_batches(_with(stem, STREAM))
     for batch in batches:
         columns = [_numpy(column) for column in batch.columns]
         values = np.column_stack(columns[1:]) if columns[1:] else np.empty((batch.num_rows, 0))

@@ -12,17 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from controllers.mail import IntArray, Link
+from controllers.mail import FloatArray, IntArray, Link
 from controllers.ports import Port
 from federates.clock import Timing
 from federates.errors import WiringError
 from federates.links import LinkQuality
 from federates.scenario import Connection, LinkRule, Scenario
 from grid_models.errors import nearest_name
+
+if TYPE_CHECKING:
+    from federates.attacks.link import LinkAttackPlan
 
 _PORT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # a file's name and a HELICS topic are made of it
 
@@ -56,12 +59,21 @@ class Feed:
 
 @dataclass(frozen=True)
 class FederateWiring:
-    """How one federate hangs in the federation."""
+    """How one federate hangs in the federation.
+
+    `link_attack` is what an attack does to the federate's mail, `watch` where the federate hears
+    when steps begin that wait for a signal; None without an attack.
+    """
 
     feeds: Mapping[str, tuple[Feed, ...]] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     mail_routes: tuple[tuple[str, int], ...] = ()
     link_quality: Mapping[str, LinkQuality] = field(default_factory=dict)
+    first: tuple[tuple[str, Feed, FloatArray], ...] = ()
+    """Inputs with what a source says before anybody has stepped: port, feed, the source's values.
+    """
+    link_attack: LinkAttackPlan | None = None
+    watch: Feed | None = None
 
 
 def wire(

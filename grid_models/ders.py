@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from grid_models.batteries import BatteryFleet, BatteryParameters
 from grid_models.der_rules import DerError
+from grid_models.disturbances import DerDisturbance, altered_kw, altered_units_kw
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der
-from grid_models.houses import HouseFleet, TankFleet, houses_of_ders, tanks_of_ders
+from grid_models.houses import HouseFleet, houses_of_ders
+from grid_models.tanks import TankFleet, tanks_of_ders
 
 Array = NDArray[np.float64]
 Index = slice | NDArray[np.intp]
@@ -179,6 +181,7 @@ class DerFleet:
         q_set_kvar: Array | None = None,
         *,
         load_pu: float | Array = 1.0,
+        disturbance: DerDisturbance | None = None,
     ) -> tuple[Array, Array]:
         """Advance the plant by one step.
 
@@ -195,6 +198,8 @@ class DerFleet:
             Set-points, see the module's table; None holds the last.
         load_pu : float or ndarray of shape (n,)
             Demand of houses and flexible loads, multiple of nominal.
+        disturbance : DerDisturbance, optional
+            What is done to the DERs behind the back of their controls and set-points.
 
         Returns
         -------
@@ -221,13 +226,17 @@ class DerFleet:
             q, room = self._q_set, self._kva
         p = self._inverter_power(low, high, room)
         if self._has_loads:
-            self._load_power(p, low, dt_s, temp_c, load_pu)
+            self._load_power(p, low, dt_s, temp_c, load_pu, disturbance)
+        if disturbance is not None:
+            p[~disturbance.connected] = 0.0
         if not self._var_first:
             room = np.sqrt(np.maximum(self._kva_sq - p * p, 0.0))
             np.minimum(room, self._q_limit, out=room)
             q = np.minimum(np.maximum(q, -room), room)
         if self._has_loads:
             q[self._loads] = self._tan_phi * p[self._loads]
+        if disturbance is not None:
+            q = np.where(disturbance.connected, q, 0.0)
         if "battery" in self._present:
             self.batteries.advance(dt_s, p[self._battery])
         self._p_kw = p
@@ -279,7 +288,13 @@ class DerFleet:
         return np.maximum(p, -room, out=p)
 
     def _load_power(
-        self, p: Array, low: Array, dt_s: float, temp_c: float, load_pu: float | Array
+        self,
+        p: Array,
+        low: Array,
+        dt_s: float,
+        temp_c: float,
+        load_pu: float | Array,
+        disturbance: DerDisturbance | None,
     ) -> None:
         """Write the injections of flexible loads, tanks and houses into `p`."""
         if "flexible_load" in self._present:
@@ -288,13 +303,20 @@ class DerFleet:
             asked = np.where(np.isnan(asked), least, asked)
             high = self.p_high_kw[self._flexible]
             p[self._flexible] = np.minimum(np.maximum(asked, least), high)
+            if disturbance is not None:
+                rating = -self._p_rating_low[self._flexible]
+                by = disturbance.at(self._flexible)
+                p[self._flexible] = -altered_kw(-p[self._flexible], rating, by)
         if self.tanks is not None:
             demand = float(np.mean(load_pu))
             wanted = self.tanks.wanted_kw(dt_s, demand)
             total = np.bincount(self._tank_group, wanted).astype(np.float64, copy=False)
             share = _kept(total, self._cap(self._tank))
-            self.tanks.advance(wanted * share[self._tank_group])
-            p[self._tank] = -total * share
+            granted, drawn = wanted * share[self._tank_group], total * share
+            if disturbance is not None:
+                granted, drawn = self._disturbed_tanks(granted, drawn, disturbance)
+            self.tanks.advance(granted)
+            p[self._tank] = -drawn
         if self.houses is not None:
             demand_by_house: float | Array = 1.0
             if isinstance(load_pu, np.ndarray):
@@ -302,8 +324,20 @@ class DerFleet:
             else:
                 demand_by_house = load_pu
             cap = self._cap(self._house)
-            used = self.houses.step(dt_s, temp_c, demand_by_house, cap, self._house_group)
+            by_house = None if disturbance is None else disturbance.at(self._house)
+            used = self.houses.step(dt_s, temp_c, demand_by_house, cap, self._house_group, by_house)
             p[self._house] = -np.bincount(self._house_group, used)
+
+    def _disturbed_tanks(
+        self, granted: Array, drawn: Array, disturbance: DerDisturbance
+    ) -> tuple[Array, Array]:
+        """Return what each heater and each tank DER draws under a disturbance."""
+        assert self.tanks is not None
+        group, by = self._tank_group, disturbance.at(self._tank)
+        rating = self.tanks.parameters.heater_kw
+        moved = altered_units_kw(granted, rating, np.zeros_like(granted), group, by)
+        changed = by.alters | ~by.connected
+        return moved, np.where(changed, np.bincount(group, moved, len(drawn)), drawn)
 
     def _cap(self, index: Index) -> Array:
         """Return the largest consumption the set-points allow, inf where there is none."""

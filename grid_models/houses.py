@@ -1,4 +1,4 @@
-"""Houses: an RC thermal model with HVAC, and tanks of water; power of consumption is positive here.
+"""Houses: an RC thermal model with HVAC; power of consumption is positive here.
 
 Thesis (Nair, device models of heat pumps), written for consumption P > 0:
 
@@ -18,16 +18,16 @@ on/off thermostat; at 15 min the power is the mean over the step and the comfort
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grid_models.counter_rng import stream_ids, uniform
+from grid_models.disturbances import DerDisturbance, altered_units_kw
 from grid_models.errors import GridModelError
 from grid_models.feeder import Der
-
-Array = NDArray[np.float64]
+from grid_models.tanks import TankFleet, TankParameters
+from grid_models.thermal import Array, Decay, check_arrays, grouped, label_keys, uniform_between
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class HouseParameters:
     start_c: Array
 
     def __post_init__(self) -> None:
-        _check_arrays(self, ("hvac_kw", "base_kw", "heat_set_c", "cool_set_c"))
+        check_arrays(self, ("hvac_kw", "base_kw", "heat_set_c", "cool_set_c"))
         if (self.heat_set_c + self.band_k > self.cool_set_c + 1e-9).any():
             raise GridModelError(
                 "heating and cooling bands overlap",
@@ -89,147 +89,23 @@ class HouseParameters:
         rated_kw : array_like
             HVAC and other consumption together; scalar or shape (n,).
         """
-        keys = _keys(labels, seed)
+        keys = label_keys(labels, seed)
         rated = np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape)
         size = rated / 7.0
-        critical = _uniform(keys, 1, 0.2, 0.3)
-        cool = _uniform(keys, 2, 22.0, 25.0)
-        heat = cool - _uniform(keys, 6, 3.0, 5.0)
+        critical = uniform_between(keys, 1, 0.2, 0.3)
+        cool = uniform_between(keys, 2, 22.0, 25.0)
+        heat = cool - uniform_between(keys, 6, 3.0, 5.0)
         return cls(
-            r_k_per_kw=_uniform(keys, 3, 1.5, 2.5) / size,
-            c_kwh_per_k=_uniform(keys, 4, 1.5, 2.5) * size,
-            cop=_uniform(keys, 5, 2.5, 3.5),
+            r_k_per_kw=uniform_between(keys, 3, 1.5, 2.5) / size,
+            c_kwh_per_k=uniform_between(keys, 4, 1.5, 2.5) * size,
+            cop=uniform_between(keys, 5, 2.5, 3.5),
             hvac_kw=(1.0 - critical) * rated,
             heat_set_c=heat,
             cool_set_c=cool,
-            band_k=_uniform(keys, 7, 0.6, 1.4),
+            band_k=uniform_between(keys, 7, 0.6, 1.4),
             base_kw=critical * rated,
-            start_c=heat + (cool - heat) * _uniform(keys, 8, 0.0, 1.0),
+            start_c=heat + (cool - heat) * uniform_between(keys, 8, 0.0, 1.0),
         )
-
-
-@dataclass(frozen=True)
-class TankParameters:
-    """Water heaters, each array of shape (n,): a tank as one thermal mass.
-
-    `draw_kw` is the heat taken by hot water at ``load_pu = 1``, `start_c` the first temperature.
-    """
-
-    r_k_per_kw: Array
-    c_kwh_per_k: Array
-    heater_kw: Array
-    set_c: Array
-    band_k: Array
-    draw_kw: Array
-    start_c: Array
-
-    def __post_init__(self) -> None:
-        _check_arrays(self, ("heater_kw", "set_c", "draw_kw"))
-
-    @classmethod
-    def draw(cls, labels: Sequence[str], seed: int, rated_kw: ArrayLike = 4.5) -> TankParameters:
-        """Draw tanks round 0.4 kWh/K, 120 K/kW and 48.5 degrees C (Hao and others, table I)."""
-        keys = _keys(labels, seed)
-        set_c, band_k = _uniform(keys, 13, 43.5, 53.5), _uniform(keys, 14, 2.0, 4.0)
-        return cls(
-            r_k_per_kw=_uniform(keys, 11, 100.0, 140.0),
-            c_kwh_per_k=_uniform(keys, 12, 0.2, 0.6),
-            heater_kw=np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape).copy(),
-            set_c=set_c,
-            band_k=band_k,
-            draw_kw=_uniform(keys, 15, 0.2, 0.6),
-            start_c=set_c + band_k * _uniform(keys, 16, -0.5, 0.5),
-        )
-
-
-def _keys(labels: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    return stream_ids(f"{seed}/{label}" for label in labels)
-
-
-def _uniform(keys: NDArray[np.uint64], counter: int, low: float, high: float) -> Array:
-    return low + (high - low) * uniform(0, keys, counter, 0)
-
-
-def _grouped(group: NDArray[np.intp], values: Array, n: int) -> Array:
-    """Return the sum of `values` by group, shape (n,)."""
-    return np.bincount(group, values, n).astype(np.float64, copy=False)
-
-
-def _check_arrays(parameters: HouseParameters | TankParameters, may_be_zero: Sequence[str]) -> None:
-    shape = parameters.r_k_per_kw.shape
-    for field in fields(parameters):
-        values = getattr(parameters, field.name)
-        low_ok = values >= 0.0 if field.name in may_be_zero else values > 0.0
-        if field.name.endswith("_c"):
-            low_ok = np.isfinite(values)
-        if values.shape != shape or len(shape) != 1 or not (np.isfinite(values) & low_ok).all():
-            raise GridModelError(
-                f"{field.name} is not usable",
-                where="house parameters",
-                expected="positive finite numbers, one per house",
-            )
-
-
-class _Decay:
-    """theta = exp(-dt / RC), kept until the step length changes."""
-
-    def __init__(self, rc_h: Array) -> None:
-        self._rc_h = rc_h
-        self._dt_s: float | None = None
-        self.theta = np.ones_like(rc_h)
-
-    def at(self, dt_s: float) -> Array:
-        if dt_s != self._dt_s:
-            if not (np.isfinite(dt_s) and dt_s > 0.0):
-                raise GridModelError(f"dt_s is {dt_s}", where="house step", expected="a time > 0 s")
-            self.theta = np.exp(-dt_s / 3600.0 / self._rc_h)
-            self._dt_s = dt_s
-        return self.theta
-
-
-class TankFleet:
-    """Water heaters with hysteresis, vectorised.
-
-    Parameters
-    ----------
-    parameters : TankParameters
-        Of n tanks.
-    ambient_c : float
-        Temperature round the tanks.
-
-    Attributes
-    ----------
-    temp_c : ndarray, shape (n,)
-        Water temperature.
-    """
-
-    def __init__(self, parameters: TankParameters, ambient_c: float = 20.0) -> None:
-        self.parameters = parameters
-        self.ambient_c = ambient_c
-        p = parameters
-        self.temp_c: Array = p.start_c.copy()
-        self._upper = p.set_c + 0.5 * p.band_k
-        self._lower = p.set_c - 0.5 * p.band_k
-        self._on = np.zeros(p.set_c.shape, dtype=bool)
-        self._decay = _Decay(p.r_k_per_kw * p.c_kwh_per_k)
-        self._free = self.temp_c
-        self._gain = np.zeros_like(self.temp_c)
-
-    def wanted_kw(self, dt_s: float, load_pu: float = 1.0) -> Array:
-        """Return what each heater asks for in the coming step (mean kW), shape (n,)."""
-        p = self.parameters
-        theta = self._decay.at(dt_s)
-        rest = self.ambient_c - p.r_k_per_kw * p.draw_kw * load_pu
-        self._free = theta * self.temp_c + (1.0 - theta) * rest
-        self._gain = (1.0 - theta) * p.r_k_per_kw
-        self._on |= self._free < self._lower
-        need = np.minimum(np.maximum((self._upper - self._free) / self._gain, 0.0), p.heater_kw)
-        return np.where(self._on, need, 0.0)
-
-    def advance(self, p_kw: Array) -> None:
-        """Finish the step begun by `wanted_kw` with the power that was granted, shape (n,)."""
-        self.temp_c = self._free + self._gain * p_kw
-        self._on &= self.temp_c < self._upper - 1e-9
 
 
 class HouseFleet:
@@ -275,7 +151,7 @@ class HouseFleet:
         self.retarget(p.heat_set_c, p.cool_set_c)
         self._cooling = np.zeros(self.n, dtype=bool)
         self._heating = np.zeros(self.n, dtype=bool)
-        self._decay = _Decay(p.r_k_per_kw * p.c_kwh_per_k)
+        self._decay = Decay(p.r_k_per_kw * p.c_kwh_per_k)
         self._rho = p.r_k_per_kw * p.cop
         self._no_limit = np.full(self.n, np.inf)
         self.tanks = TankFleet(tanks) if tanks is not None else None
@@ -300,6 +176,8 @@ class HouseFleet:
         A set point of inf (cooling) or -inf (heating) switches that use off.
         """
         half = 0.5 * self.parameters.band_k
+        self._set_c = heat_set_c, cool_set_c
+        self._offset_k: Array = np.zeros(self.n)
         self._cool_on_c, self._cool_off_c = cool_set_c + half, cool_set_c - half
         self._heat_on_c, self._heat_off_c = heat_set_c - half, heat_set_c + half
 
@@ -310,6 +188,7 @@ class HouseFleet:
         load_pu: float | Array = 1.0,
         limit_kw: Array | None = None,
         group: NDArray[np.intp] | None = None,
+        disturbance: DerDisturbance | None = None,
     ) -> Array:
         """Advance all houses by one step.
 
@@ -326,6 +205,11 @@ class HouseFleet:
             and tanks give way, all of a group by the same ratio; other consumption does not.
         group : ndarray of int, shape (n,), optional
             The group of each house; by default every house is its own.
+        disturbance : DerDisturbance, optional
+            Of the groups. Moves the thermostats, then switches HVAC on or off, past limits too.
+            A unit that is switched on while its thermostat would rest cools where it is warmer
+            outside than the middle of its set-points, else it heats. A house off the grid draws
+            nothing, and drifts.
 
         Returns
         -------
@@ -333,6 +217,10 @@ class HouseFleet:
             Consumption of each house, kW, mean over the step.
         """
         p = self.parameters
+        if disturbance is not None and group is None:
+            group = np.arange(self.n, dtype=np.intp)
+        if disturbance is not None and group is not None:
+            self._move_thermostats(disturbance.thermostat_k[group])
         theta = self._decay.at(dt_s)
         free = theta * self.temp_in_c + (1.0 - theta) * temp_out_c
         gain = (1.0 - theta) * self._rho
@@ -342,20 +230,50 @@ class HouseFleet:
         if self.tanks is not None:
             mean_load = float(np.mean(load_pu))
             tank = self.tanks.wanted_kw(dt_s, mean_load)
-            self.tank_kw = _grouped(self._tank_house, tank, self.n)
+            self.tank_kw = grouped(self._tank_house, tank, self.n)
         if limit_kw is not None:
             keep = self._kept_share(hvac + self.tank_kw, limit_kw, group)
             hvac = hvac * keep
             if tank is not None:
                 tank = tank * keep[self._tank_house]
                 self.tank_kw = self.tank_kw * keep
+        heats = self._heating
+        if disturbance is not None and group is not None:
+            hvac, heats = self._disturbed(hvac, temp_out_c, group, disturbance)
+            on = disturbance.connected[group]
+            self.base_kw = np.where(on, self.base_kw, 0.0)
+            if tank is not None:
+                tank = np.where(on[self._tank_house], tank, 0.0)
+                self.tank_kw = np.where(on, self.tank_kw, 0.0)
         if self.tanks is not None and tank is not None:
             self.tanks.advance(tank)
-        self.temp_in_c = free + np.where(self._heating, gain, -gain) * hvac
+        self.temp_in_c = free + np.where(heats, gain, -gain) * hvac
         self._cooling &= self.temp_in_c > self._cool_off_c + 1e-9
         self._heating &= self.temp_in_c < self._heat_off_c - 1e-9
         self.hvac_kw = hvac
         return hvac + self.base_kw + self.tank_kw
+
+    def _move_thermostats(self, offset_k: Array) -> None:
+        """Move both set-points of every house; an offset that did not change costs nothing."""
+        if not np.array_equal(offset_k, self._offset_k):
+            heat_c, cool_c = self._set_c
+            self.retarget(heat_c + offset_k, cool_c + offset_k)
+            self._set_c, self._offset_k = (heat_c, cool_c), offset_k
+
+    def _disturbed(
+        self, hvac: Array, temp_out_c: float | Array, group: NDArray[np.intp], by: DerDisturbance
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the HVAC's power under a disturbance, and which units heat."""
+        p = self.parameters
+        cold = temp_out_c < 0.5 * (p.heat_set_c + p.cool_set_c)
+        forced = ((by.extra_kw > 0.0) | (by.factor > 1.0))[group]
+        # Whoever switches a unit on decides what it does; its thermostat must not turn it round.
+        turned = forced & np.where(cold, self._cooling, self._heating)
+        self._cooling &= ~turned
+        self._heating &= ~turned
+        hvac = np.where(turned, 0.0, hvac)
+        hvac = altered_units_kw(hvac, p.hvac_kw, self.base_kw, group, by)
+        return hvac, self._heating | (forced & cold)
 
     def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
         """Switch the thermostats on where needed and return the mean power they ask for."""
@@ -375,8 +293,8 @@ class HouseFleet:
         if group is None:
             wanted, base = flexible_kw, self.base_kw
         else:
-            wanted = _grouped(group, flexible_kw, len(limit_kw))
-            base = _grouped(group, self.base_kw, len(limit_kw))
+            wanted = grouped(group, flexible_kw, len(limit_kw))
+            base = grouped(group, self.base_kw, len(limit_kw))
         room = np.maximum(limit_kw - base, 0.0)
         share = np.where(wanted > room, room / np.maximum(wanted, 1e-12), 1.0)
         return share if group is None else share[group]
@@ -394,16 +312,8 @@ def houses_of_ders(ders: Sequence[Der], seed: int) -> tuple[HouseParameters, NDA
         labels += [f"{der.name}/{k}" for k in range(der.count)]
         owner += [i] * der.count
     group = np.array(owner, dtype=np.intp)
-    part = _uniform(_keys(labels, seed), 0, 4.0, 10.0)
-    total = _grouped(group, part, len(ders))
+    part = uniform_between(label_keys(labels, seed), 0, 4.0, 10.0)
+    total = grouped(group, part, len(ders))
     rating = np.array([-der.p_min_kw for der in ders])
     rated = part * (rating / np.maximum(total, 1e-12))[group]
     return HouseParameters.draw(labels, seed, rated), group
-
-
-def tanks_of_ders(ders: Sequence[Der], seed: int) -> tuple[TankParameters, NDArray[np.intp]]:
-    """Return the single tanks behind flexible loads with storage, and the DER of each."""
-    labels = [f"{der.name}/{k}" for der in ders for k in range(der.count)]
-    group = np.repeat(np.arange(len(ders), dtype=np.intp), [der.count for der in ders])
-    rated = np.repeat([-der.p_min_kw / der.count for der in ders], [der.count for der in ders])
-    return TankParameters.draw(labels, seed, rated), group

@@ -84,7 +84,8 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
         feeding = feeding_phase(model)
         forward, backward, block = (_same(feeding, part) for part in (forward, backward, block))
     # Reactance to the source; a node without any has a fixed voltage, whatever ratio it is behind.
-    level = unit_lu(abs(forward.multiply(backward.T))).solve(abs(block.diagonal()))
+    loss_free = sparse.csr_array(abs(forward.multiply(backward.T)))
+    level = unit_lu(loss_free).solve(abs(block.diagonal()))
     level /= network.base_v**2
     fixed = network.stiff | (level <= _FIXED_SHARE * level.max())
     drop = abs(block).sum(axis=1)
@@ -277,7 +278,7 @@ def _block_inverse(block: sparse.csr_array, bus: Index) -> sparse.csr_array:
     return sparse.csr_array((inverse[b, i, j], (first[b] + i, first[b] + j)), shape=block.shape)
 
 
-def unit_lu(strictly_triangular: sparse.sparray) -> SuperLU:
+def unit_lu(strictly_triangular: sparse.csr_array) -> SuperLU:
     """Factor I - F, which is triangular already: no fill, no pivoting."""
     eye = sparse.eye_array(strictly_triangular.shape[0])
     factor = sparse.csc_array(eye - strictly_triangular)

@@ -59,6 +59,9 @@ class Adapter:
         Refuse every write; devices elsewhere may then be read without arming (bench use).
     watchdog : bool
         Start the independent watchdog process for the armed devices (tests may leave it out).
+    via : mapping of str to (str, int), optional
+        Proxies that devices are reached through, by name. Arming and certificates go by the
+        device's own address, and the watchdog goes straight to it.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class Adapter:
         audit: Path,
         read_only: bool = False,
         watchdog: bool = True,
+        via: Mapping[str, tuple[str, int]] | None = None,
     ) -> None:
         names = [d.name for d in devices]
         for name in names:
@@ -83,7 +87,7 @@ class Adapter:
                 raise DeviceError(f"two devices are called '{name}'", expected="unique names")
         check_arming(devices, armed, read_only=read_only)
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
-        self._core = AdapterLoop(devices, set(armed), Path(audit), watchdog, self._tell)
+        self._core = AdapterLoop(devices, set(armed), Path(audit), watchdog, self._tell, via or {})
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False

@@ -7,7 +7,7 @@ import concurrent.futures
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hil.adapter_reader import DeviceReader
 from hil.adapter_writer import DeviceWriter
 from hil.audit import AuditLog
 from hil.client import Link, LinkStats
-from hil.device_file import Connection, DeviceSpec
+from hil.device_file import DeviceSpec
 from hil.errors import DeviceError
 from hil.guard import Guard
 from hil.watchdog_client import WatchdogClient
@@ -38,6 +38,8 @@ class AdapterLoop:
     watchdog : bool
     tell : callable
         ``tell(device, kind, text)`` makes an event.
+    via : mapping of str to (str, int)
+        Proxies that devices are reached through, by name.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class AdapterLoop:
         audit: Path,
         watchdog: bool,
         tell: Callable[[str, str, str], None],
+        via: Mapping[str, tuple[str, int]],
     ) -> None:
         self.audit = AuditLog(audit)
         self.tell = tell
@@ -54,7 +57,7 @@ class AdapterLoop:
         self.close_timeout_s = 5.0
         self.heard_s: float | None = None
         self._links: dict[str, Link] = {}
-        self.readers = {d.name: DeviceReader(d, self._link(d.connection)) for d in devices}
+        self.readers = {d.name: DeviceReader(d, self._link(d, via)) for d in devices}
         self.writers = {
             d.name: DeviceWriter(
                 self.readers[d.name],
@@ -77,8 +80,11 @@ class AdapterLoop:
         self._polls = self._lost_polls = 0
         self._was_bad: dict[str, bool] = {}
 
-    def _link(self, connection: Connection) -> Link:
+    def _link(self, device: DeviceSpec, via: Mapping[str, tuple[str, int]]) -> Link:
         """Return the link of an address; devices behind one address share it."""
+        connection = device.connection
+        if device.name in via:
+            connection = connection.through(*via[device.name])
         own = {"unit", "max_registers", "max_gap"}
         key = connection.model_dump_json(exclude=own)
         return self._links.setdefault(key, Link(connection))

@@ -57,6 +57,13 @@ class Connection(Section):
         except ValueError:
             return False
 
+    def through(self, host: str, port: int) -> Connection:
+        """Return the same connection by way of a proxy; the certificate is still the device's."""
+        tls = self.tls
+        if tls is not None:
+            tls = tls.model_copy(update={"server_name": tls.server_name or self.host})
+        return self.model_copy(update={"host": host, "port": port, "tls": tls})
+
 
 class GuardSpec(Section):
     """When the device goes to its safe state by itself."""

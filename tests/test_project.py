@@ -262,7 +262,10 @@ def portable_scenarios() -> list[str]:
     """Return the scenarios of a feeder that place all by rule, no device by its name."""
     portable = []
     for name in shipped_scenarios():
-        specs = load_scenario(name).federates.values()
+        scenario = load_scenario(name)
+        if not scenario.grid.ders:
+            continue  # its DERs are those of its feeder
+        specs = scenario.federates.values()
         devices = [device for spec in specs for device in spec.devices]
         if any(spec.kind == "feeder" for spec in specs) and all(
             set("*?[") & set(device) for device in devices

@@ -207,13 +207,13 @@ class HelicsBus:
         self, wiring: FederateWiring, topics: Mapping[tuple[str, str], str]
     ) -> dict[tuple[str, str], _Subscription]:
         out: dict[tuple[str, str], _Subscription] = {}
-        for feeds in wiring.feeds.values():
-            for feed in feeds:
-                key = (feed.source, feed.port)
-                if key not in out:
-                    topic = topics.get(key, f"{feed.source}/{feed.port}")
-                    handle = h.helicsFederateRegisterSubscription(self._fed, topic, "").handle
-                    out[key] = _Subscription(topic, handle, feed.source_size)
+        read = [feed for feeds in wiring.feeds.values() for feed in feeds]
+        for feed in read if wiring.watch is None else [*read, wiring.watch]:
+            key = (feed.source, feed.port)
+            if key not in out:
+                topic = topics.get(key, f"{feed.source}/{feed.port}")
+                handle = h.helicsFederateRegisterSubscription(self._fed, topic, "").handle
+                out[key] = _Subscription(topic, handle, feed.source_size)
         return out
 
     def enter(self) -> None:

@@ -8,16 +8,20 @@ its own model of these DERs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from federates.attacks.physical import THERMOSTAT_K
 from federates.clock import to_ns, to_s
 from federates.context import FederateContext
 from federates.errors import DeviceNotGoodError
 from federates.federate import Federate, FloatArray, Mail, Port, Step
+from federates.kinds.device_attack import TrueInjections, attack_ports, lay_wire, modbus_plan
+from federates.kinds.device_intruder import find_intruder
 from federates.kinds.device_live import (
     BAD,
     EMULATED,
@@ -36,6 +40,7 @@ from grid_models.errors import nearest_name
 from grid_models.feeder import Der, node_label
 
 if TYPE_CHECKING:
+    from federates.attacks.modbus_wire import ModbusWire
     from federates.run_store import RunStore
     from hil.device_file import DeviceSpec
 
@@ -81,7 +86,7 @@ class DeviceFederate(Federate):
         self._weather_of_steps(settle_s)
         self._dt_s = context.period_s
         n = len(self.ders)
-        self._held = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
+        self._held = {name: np.full(n, np.nan) for name in self._values}
         self._quality = np.full(n, GOOD)
         self._ever = {p.port: np.zeros(n, dtype=bool) for p in self.set_points}
         self._k = 0
@@ -91,7 +96,15 @@ class DeviceFederate(Federate):
         self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
         self._build_model()
         self.specs = self._read_files()
+        self._intruder = find_intruder(self._context, self.ders, self.specs)
+        if self._intruder is not None:
+            self.inputs += (self._intruder.port,)
         self._require_real_time()
+        self.modbus = modbus_plan(context, self)
+        self.wire: ModbusWire | None = None
+        self._injected = TrueInjections(self.modbus, self.ders, self.measured, self._tan_phi)
+        inputs, outputs = attack_ports(self.modbus, self.names)
+        self.inputs, self.outputs = (*self.inputs, *inputs), (*self.outputs, *outputs)
 
     def _build_ports(self) -> None:
         nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
@@ -109,6 +122,7 @@ class DeviceFederate(Federate):
             *(Port(p.port, p.unit, self.names, np.nan) for p in more),
             Port("quality", "1", self.names, BAD),
         )
+        self._values = tuple(port.name for port in self.outputs[:-1])
 
     def _build_model(self) -> None:
         """Build the model of the devices that are one, or may need one."""
@@ -178,7 +192,10 @@ class DeviceFederate(Federate):
         if not self._is_simulated.all():
             from federates.bench import connect
 
+            self.wire = lay_wire(self._context, self, store)
             self._live = connect(self._context, self, store)
+        if self._intruder is not None:
+            self._intruder.find_ways(self._model, self._modelled, self._live)
         nothing = {p.port: np.full(len(self.names), np.nan) for p in self.set_points}
         for _ in range(self._settling):
             around = self._around(np.ones(len(self.names)))
@@ -188,8 +205,12 @@ class DeviceFederate(Federate):
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Send the set-points, let the devices act, give what they measure."""
+        if self._intruder is not None:
+            self._intruder.move(inputs[THERMOSTAT_K])
         around = self._around(self._v_mean @ inputs["v_pu"])
         asked = {p.port: inputs[p.port] for p in self.set_points}
+        if self.wire is not None:
+            self.wire.begin_step(time_s, inputs)
         values, quality = self._from_model(around, asked)
         modelled = values["p_kw"].copy(), values["q_kvar"].copy()
         for index, live in self._live:
@@ -201,14 +222,18 @@ class DeviceFederate(Federate):
                 values["q_kvar"][index] = self._tan_phi * values["p_kw"][index]
             self._tell(time_s, live.events())
         self._replace(time_s, values, quality, modelled)
-        return Step({**values, "quality": quality})
+        true: Mapping[str, FloatArray] = {}
+        if self.wire is not None:
+            self.wire.end_step(time_s)
+            true = self._injected.past(self.wire, values, quality == GOOD)
+        return Step({**values, "quality": quality, **true})
 
     def _from_model(
         self, around: Surroundings, asked: Mapping[str, FloatArray]
     ) -> tuple[dict[str, FloatArray], FloatArray]:
         """Return what the models give, NaN for devices without one; shape (n,) each."""
         n = len(self.names)
-        values = {port.name: np.full(n, np.nan) for port in self.outputs[:-1]}
+        values = {name: np.full(n, np.nan) for name in self._values}
         if self._model is not None:
             at = self._modelled
             nothing = np.full(n, np.nan)
@@ -270,12 +295,17 @@ class DeviceFederate(Federate):
         for _, live in self._live:
             for key, value in live.summary().items():
                 out[key] = out.get(key, 0.0) + value
-        return out
+        return out | (self.wire.summary() if self.wire is not None else {})
 
     def close(self) -> None:
         """Bring all devices to their safe state; end the emulators."""
-        for _, live in self._live:
-            live.close()
+        with ExitStack() as stack:
+            if self.wire is not None:
+                stack.callback(self.wire.close)
+            for _, live in self._live:
+                stack.callback(live.close)
+            if self.wire is not None:
+                self.wire.stop()  # an attack ends with its run, so that devices can be made safe
 
 
 def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ...], list[str]]:

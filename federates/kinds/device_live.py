@@ -16,7 +16,7 @@ from federates.kinds.device_roles import PortPoint
 from grid_models.errors import nearest_name
 
 if TYPE_CHECKING:
-    from hil.device_file import DeviceSpec
+    from hil.device_file import Connection, DeviceSpec
 
 Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"
@@ -26,6 +26,11 @@ GOOD, STALE, BAD = 0.0, 1.0, 2.0
 
 class Live(Protocol):
     """Devices that answer from outside this process."""
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """Return the address of each device."""
+        ...
 
     def exchange(
         self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]

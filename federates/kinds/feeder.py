@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from federates.attacks.physical import physical_plan
 from federates.context import FederateContext
 from federates.federate import Federate, FloatArray, Mail, Port, Step
+from federates.kinds.feeder_attack import GridAttack
 from federates.scenario import Connection
 from grid_models.ders import DerFleet
 from grid_models.errors import PowerFlowError
@@ -25,6 +27,13 @@ class FeederFederate(Federate):
     the DER: what a device injects is measured, not computed. Outputs: ``v_pu`` per node; ``p_kw``,
     ``q_kvar`` per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
     ``import_kvar``, ``losses_kw`` of the feeder.
+
+    A scenario whose attack has physical steps adds the inputs of `federates.attacks.physical`.
+
+    Attributes
+    ----------
+    physical : PhysicalPlan or None
+        What the scenario's attack does to the grid.
     """
 
     def __init__(self, context: FederateContext) -> None:
@@ -72,6 +81,11 @@ class FeederFederate(Federate):
             Port("losses_kw", "kW", SOURCE),
         )
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
+        self.physical = physical_plan(scenario, site.feeder)
+        self._attack: GridAttack | None = None
+        if self.physical is not None:
+            self._attack = GridAttack(self.physical, self._circuit)
+            self.inputs += self.physical.ports()
         self._metrics = _FeederMetrics(band, len(self._circuit.node_labels), len(ders))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
@@ -81,8 +95,12 @@ class FeederFederate(Federate):
         factor = day["load_pu"][k]
         if self._diversity is not None:
             factor = factor * self._diversity.factors(self._start_s + time_s)
-        circuit = self._circuit
-        circuit.set_loads(self._load_kw * factor, self._load_kvar * factor)
+        circuit, attack = self._circuit, self._attack
+        load_kw, load_kvar = self._load_kw * factor, self._load_kvar * factor
+        if attack is not None:
+            attack.take(inputs, self._dt_s)
+            load_kw, load_kvar = attack.loads(load_kw, load_kvar)
+        circuit.set_loads(load_kw, load_kvar)
         p_kw, q_kvar = self._fleet.step(
             self._dt_s,
             day["irradiance_pu"][k],
@@ -90,21 +108,30 @@ class FeederFederate(Federate):
             inputs["p_set_kw"],
             inputs["q_set_kvar"],
             load_pu=day["load_pu"][k],
+            disturbance=None if attack is None else attack.ders,
         )
         if self._measures:
             measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
             p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
             q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
+        if attack is not None:
+            p_kw, q_kvar = attack.injections(p_kw, q_kvar)
         circuit.set_ders(p_kw, q_kvar)
         try:
             circuit.solve()
         except PowerFlowError as error:
             error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
+            if attack is not None:
+                error.where += ", under the scenario's attack"
+                if attack.opened:
+                    error.where += f", with {', '.join(attack.opened)} open"
             raise
-        v_pu = circuit.v_pu()
+        v_pu = judged_pu = circuit.v_pu()
+        if attack is not None:
+            v_pu, judged_pu = attack.voltages(v_pu)
         import_kw, import_kvar = circuit.source_kw_kvar()
         losses_kw = circuit.losses_kw()
-        self._metrics.add(self._dt_s, v_pu, import_kw, losses_kw, q_kvar)
+        self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
         return Step(
             {
                 "v_pu": v_pu,
@@ -118,7 +145,8 @@ class FeederFederate(Federate):
 
     def summary(self) -> dict[str, float]:
         """Return the run's metrics."""
-        return self._metrics.totals()
+        totals = self._metrics.totals()
+        return totals if self._attack is None else totals | self._attack.summary()
 
 
 class _FeederMetrics:
@@ -160,8 +188,9 @@ class _FeederMetrics:
         if not n:
             return
         v_pu, dt_h = self._v_pu[:n], self._dt_h
-        self._v_max_pu = max(self._v_max_pu, float(v_pu.max()))
-        self._v_min_pu = min(self._v_min_pu, float(v_pu.min()))
+        # A node without voltage is NaN here: it is neither too high nor too low.
+        self._v_max_pu = max(self._v_max_pu, float(np.fmax.reduce(v_pu, axis=None)))
+        self._v_min_pu = min(self._v_min_pu, float(np.fmin.reduce(v_pu, axis=None)))
         out = int(np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1])))
         self._out_h += out * dt_h
         import_kw, losses_kw = self._source[:n].sum(axis=0)

@@ -11,14 +11,8 @@ from scipy.integrate import solve_ivp
 
 from grid_models.errors import GridModelError
 from grid_models.feeder import Der
-from grid_models.houses import (
-    HouseFleet,
-    HouseParameters,
-    TankFleet,
-    TankParameters,
-    houses_of_ders,
-    tanks_of_ders,
-)
+from grid_models.houses import HouseFleet, HouseParameters, houses_of_ders
+from grid_models.tanks import TankFleet, TankParameters, tanks_of_ders
 
 LABELS = [f"h{i}" for i in range(20)]
 

@@ -1,0 +1,1 @@
+"""Detection: what an operator's screen could notice, from the measurements that reach it."""

@@ -1,0 +1,127 @@
+"""What the grid's measurements should be, as a linear function of loads, DERs and source."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.detection.protocol import Forecast
+from controllers.mail import FloatArray, IntArray
+from grid_models.feeder import Feeder
+from grid_models.lindistflow import LinDistFlow
+
+
+class GridResponse:
+    """The tangent power-flow model around the forecast's mean, with loads and DERs apart.
+
+    Parameters
+    ----------
+    feeder : Feeder
+        Radial.
+    forecast : Forecast
+
+    Attributes
+    ----------
+    nodes : tuple of str
+        Labels, (n,).
+    load_kva : float64 (2 l,)
+        Size of the active and of the reactive power of every node with load, at the mean forecast.
+    der_kva : float64 (d,)
+    size_kva : float
+        All loads and DER ratings together.
+    """
+
+    def __init__(self, feeder: Feeder, forecast: Forecast) -> None:
+        flat = LinDistFlow.from_feeder(feeder)
+        self.nodes, self.index = flat.nodes, flat.index
+        self._load_p, self._load_q = flat.nominal_injection()
+        self._der_nodes = np.zeros((len(self.nodes), len(feeder.ders)))
+        for j, der in enumerate(feeder.ders):
+            labels = flat.labels_of(der)
+            self._der_nodes[[self.index[x] for x in labels], j] = 1.0 / len(labels)
+        self.der_kva = np.array([der.kva for der in feeder.ders], dtype=np.float64)
+        self._pv_kw = np.array([der.p_max_kw * (der.kind == "pv") for der in feeder.ders])
+        mean_load = float(forecast.load_pu.mean())
+        pv_kw = self._pv_kw * float(forecast.irradiance_pu.mean())
+        self._model = flat.linearised_at(
+            mean_load * self._load_p + self._der_nodes @ pv_kw, mean_load * self._load_q
+        )
+        loaded = np.flatnonzero((self._load_p != 0) | (self._load_q != 0))
+        self._load_nodes = loaded
+        both = np.concatenate([self._load_p[loaded], self._load_q[loaded]])
+        self.load_kva: FloatArray = mean_load * np.abs(both)
+        size_kva = np.abs(self._load_p.sum()) + self.der_kva.sum()
+        self.size_kva = float(size_kva)
+        zero = np.zeros(len(self.nodes))
+        self._no_load_v2 = self._model.v_squared_pu(zero, zero)
+        # Capacitors and charging of lines, at nominal voltage.
+        self._shunt_kvar = sum(c.kvar for c in feeder.capacitors if c.closed) + sum(
+            1e-3 * float(np.diag(line.b_us).sum()) * feeder.buses[line.from_bus].base_kv_ln ** 2
+            for line in feeder.lines
+            if line.closed and line.from_bus in feeder.buses
+        )
+        self._phase = np.array([int(x.rpartition(".")[2]) for x in self.nodes])
+
+    def expected_der(self, time_s: FloatArray, forecast: Forecast) -> tuple[FloatArray, FloatArray]:
+        """Return p_kw and q_kvar of the DERs by forecast, each (k, d)."""
+        row = np.searchsorted(forecast.time_s, time_s, side="right") - 1
+        sun = forecast.irradiance_pu[np.clip(row, 0, len(forecast.time_s) - 1)]
+        p = sun[:, None] * self._pv_kw
+        return p, np.zeros_like(p)
+
+    def expected(
+        self, load_pu: FloatArray, p_kw: FloatArray, q_kvar: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return squared voltages (k, n) and the import (k,) in kW and in kvar.
+
+        Losses follow from the same model: with ``d(v^2)/dp = 2 R`` in per unit, ``I' R I`` is
+        half of ``p . d(v^2)/dp p + q . d(v^2)/dp q`` at nominal voltage.
+
+        Parameters
+        ----------
+        load_pu : float64 (k,)
+        p_kw, q_kvar : float64 (k, d)
+            Injections of the DERs.
+        """
+        p = np.outer(self._load_p, load_pu) + self._der_nodes @ p_kw.T
+        q = np.outer(self._load_q, load_pu) + self._der_nodes @ q_kvar.T
+        k, none = p.shape[1], np.zeros_like(p)
+        v2 = self._model.v_squared_pu(
+            np.concatenate([p, p, q, none, none], axis=1),
+            np.concatenate([q, none, none, p, q], axis=1),
+        )
+        rp, rq, xp, xq = (
+            v2[:, i * k : (i + 1) * k] - self._no_load_v2[:, None] for i in range(1, 5)
+        )
+        loss_kw = 0.5 * ((p * rp).sum(axis=0) + (q * rq).sum(axis=0))
+        loss_kvar = 0.5 * ((p * xp).sum(axis=0) + (q * xq).sum(axis=0))
+        import_kw = loss_kw - p.sum(axis=0)
+        import_kvar = loss_kvar - q.sum(axis=0) - self._shunt_kvar
+        return v2[:, :k].T, import_kw, import_kvar
+
+    def sensitivity(self, rows: IntArray) -> FloatArray:
+        """Return the derivative of what is measured by the states, (len(rows) + 2, states).
+
+        Measured: squared voltages of the nodes `rows`, import in kW, import in kvar. States:
+        squared source voltage of phases 1 to 3; p, then q of the nodes with load; p, then q of
+        the DERs.
+        """
+        n, n_loads, n_ders = len(self.nodes), len(self._load_nodes), len(self.der_kva)
+        inject = np.zeros((n, n_loads + n_ders))
+        inject[self._load_nodes, np.arange(n_loads)] = 1.0
+        inject[:, n_loads:] = self._der_nodes
+        none = np.zeros_like(inject)
+        v2 = self._model.v_squared_pu(
+            np.concatenate([inject, none], axis=1), np.concatenate([none, inject], axis=1)
+        )
+        by_power = v2[rows] - self._no_load_v2[rows, None]
+        by_p, by_q = np.split(by_power, 2, axis=1)
+        phases = (self._phase[rows, None] == np.array([1, 2, 3])).astype(np.float64)
+        voltages = np.concatenate(
+            [phases, by_p[:, :n_loads], by_q[:, :n_loads], by_p[:, n_loads:], by_q[:, n_loads:]],
+            axis=1,
+        )
+        imports = np.zeros((2, voltages.shape[1]))
+        imports[0, 3 : 3 + n_loads] = imports[1, 3 + n_loads : 3 + 2 * n_loads] = -1.0
+        at = 3 + 2 * n_loads
+        imports[0, at : at + n_ders] = imports[1, at + n_ders :] = -1.0
+        return np.concatenate([voltages, imports])

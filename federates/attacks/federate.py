@@ -1,0 +1,342 @@
+"""The attack federates: one that forges what passes it, one that decides when steps begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controllers.mail import FloatArray, IntArray, Mail
+from controllers.ports import Port
+from federates.attacks.adaptive import AttackSite
+from federates.attacks.plan import BEGINS, DirectorPlan, Part, SitePlan
+from federates.attacks.schedule import LATE_S, Schedule
+from federates.attacks.schema import AttackSpec, SignalStep, When
+from federates.attacks.signal_actions import Sample, SignalAction, build_action, build_picture
+from federates.attacks.truth import TruthWriter
+from federates.clock import to_ns, to_s
+from federates.context import FederateContext
+from federates.federate import Federate, Step
+from grid_models import counter_rng
+
+if TYPE_CHECKING:
+    from federates.run_store import RunStore
+
+_CHANCE_CHANNEL = 33
+
+
+class AttackFederate(Federate):
+    """Stands between producers and readers, and before the grid's attack inputs.
+
+    Parameters
+    ----------
+    context : FederateContext
+        Its timing is the plan's.
+    spec : AttackSpec
+    plan : SitePlan
+    schedule : Schedule
+    """
+
+    def __init__(
+        self, context: FederateContext, spec: AttackSpec, plan: SitePlan, schedule: Schedule
+    ) -> None:
+        super().__init__(context)
+        self._spec, self._plan, self._schedule = spec, plan, schedule
+        self.inputs = plan.inputs
+        self.outputs = tuple(
+            Port(c.out, c.unit, c.labels, np.nan if np.isnan(c.initial) else 0.0)
+            for c in plan.channels
+        )
+        if plan.physical is not None:
+            self.outputs += tuple(plan.physical.ports())
+        self._shift_s = to_s(plan.shift_ns)
+        self._clock = schedule.clock()
+        self._slices: list[slice] = []
+        start = 0
+        for channel in plan.channels:
+            self._slices.append(slice(start, start + len(channel.labels)))
+            start += len(channel.labels)
+        self._true = np.concatenate(
+            [np.full(len(c.labels), c.initial) for c in plan.channels] or [np.empty(0)]
+        )
+        self._last_seen = self._true.copy()
+        self._acts = [_Act(spec, plan, part, context) for part in plan.parts]
+        self._active = [False] * len(spec.steps)
+        self._truth: TruthWriter | None = None
+        self._store: RunStore | None = None
+
+    def start(self, store: RunStore) -> None:
+        """Open the ground truth."""
+        self._store = store
+        channels = [(c.federate, c.port, c.labels) for c in self._plan.channels]
+        self._first_physical = len(channels)
+        if self._plan.physical is not None:
+            channels += [("feeder", p.name, p.labels) for p in self._plan.physical.ports()]
+        self._truth = TruthWriter(store.folder, self.name, channels, self._schedule.ids)
+        self.first_values()
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Pass on what came in, forged where a step is active."""
+        if BEGINS in inputs:
+            self._clock.hear(inputs[BEGINS])
+        return Step(self._outputs(time_s + self._shift_s, inputs))
+
+    def first_values(self) -> dict[str, FloatArray]:
+        """Return what the readers' first step shall see, where this federate comes before them.
+
+        Nobody has published anything by then, so these become the initial values of the inputs.
+        """
+        if self._plan.shift_ns <= 0:
+            return {}
+        first_ns = self.timing.offset_ns + self._plan.shift_ns - self.timing.period_ns
+        inputs = {p.name: np.full(len(p.labels), p.initial) for p in self.inputs}
+        return self._outputs(to_s(first_ns), inputs)
+
+    def _outputs(self, sample_s: float, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        elapsed_s = self._clock.elapsed(sample_s)
+        self._announce(elapsed_s, sample_s)
+        outputs = self._forge(sample_s, elapsed_s, inputs)
+        if self._plan.physical is not None:
+            outputs |= self._act_on_grid(sample_s, elapsed_s)
+        return outputs
+
+    def _forge(
+        self, sample_s: float, elapsed_s: FloatArray, inputs: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        true = self._true
+        for channel, at in zip(self._plan.channels, self._slices, strict=True):
+            if channel.source:
+                true[at] = inputs[channel.source][channel.positions]
+        seen = true.copy()
+        for act in self._acts:
+            elapsed = float(elapsed_s[act.step])
+            act.run(sample_s, elapsed if elapsed == elapsed else None, seen, self, inputs)
+        self._last_seen = seen
+        return {
+            channel.out: seen[at]
+            for channel, at in zip(self._plan.channels, self._slices, strict=True)
+        }
+
+    def _act_on_grid(self, sample_s: float, elapsed_s: FloatArray) -> dict[str, FloatArray]:
+        values: dict[str, FloatArray] = self._plan.physical.values(elapsed_s, sample_s)
+        if self._truth is not None:
+            for port, element, true, seen, step in self._plan.physical.affected(values, elapsed_s):
+                self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
+        return values
+
+    def note(self, sample_s: float, element: IntArray, seen: FloatArray, step: int) -> None:
+        """Write what a step did to some elements into the ground truth."""
+        if self._truth is not None:
+            self._truth.add_flat(sample_s, element, self._true[element], seen, step)
+
+    @property
+    def last_seen(self) -> FloatArray:
+        """What the readers got last, over all channels."""
+        return self._last_seen
+
+    def _announce(self, elapsed_s: FloatArray, sample_s: float) -> None:
+        active = [since == since for since in elapsed_s.tolist()]  # NaN is not itself
+        if self._store is None or active == self._active:
+            return
+        for i in self._plan.announces:
+            if active[i] != self._active[i]:
+                kind = "attack_began" if active[i] else "attack_ended"
+                self._store.event(self.name, kind, sample_s, step=self._schedule.ids[i])
+        self._active = active
+
+    def summary(self) -> dict[str, float]:
+        """Return how much was forged."""
+        return {"attacked_values_count": float(self._truth.count if self._truth else 0)}
+
+    def close(self) -> None:
+        """Close the ground truth."""
+        if self._truth is not None:
+            self._truth.close()
+
+
+class _Act:
+    """One part of the plan at work."""
+
+    def __init__(
+        self, spec: AttackSpec, plan: SitePlan, part: Part, context: FederateContext
+    ) -> None:
+        step = spec.steps[part.step]
+        assert isinstance(step, SignalStep) or part.conceal is not None
+        self.step, self._elements = part.step, part.elements
+        owner = np.concatenate(
+            [np.full(len(c.labels), i) for i, c in enumerate(plan.channels)]
+        ).astype(np.int64)
+        first = np.cumsum([0, *(len(c.labels) for c in plan.channels)])
+        channel = owner[part.elements]
+        within = part.elements - first[channel]
+        targets = tuple(
+            (f"{plan.channels[c].federate}.{plan.channels[c].port}", plan.channels[c].labels[k])
+            for c, k in zip(channel.tolist(), within.tolist(), strict=True)
+        )
+        self._seed = spec.seed
+        self._streams = counter_rng.stream_ids(f"{port}/{label}" for port, label in targets)
+        self._chance = 1.0 if part.conceal is not None else step.probability
+        self._channel = _CHANCE_CHANNEL + 4 * part.step
+        self._sees = {} if part.conceal is not None else dict(plan.sees.get(part.step, {}))
+        self._action = self._build(spec, plan, part, context, targets, channel)
+
+    def _build(
+        self,
+        spec: AttackSpec,
+        plan: SitePlan,
+        part: Part,
+        context: FederateContext,
+        targets: tuple[tuple[str, str], ...],
+        channel: IntArray,
+    ) -> SignalAction:
+        step = spec.steps[part.step]
+        if part.conceal is not None:
+            return build_picture(step.conceal[part.conceal].show)
+        labels = {p.name: p.labels for p in plan.inputs}
+        site = AttackSite(
+            targets,
+            tuple(plan.channels[c].unit for c in channel.tolist()),
+            {
+                port: tuple(x for n in names for x in labels[n])
+                for port, names in self._sees.items()
+            },
+            context.period_s,
+            spec.seed,
+        )
+        where = spec.where("steps", part.step, "action")
+        return build_action(step.action, spec.seed, self._streams, part.step, site, where)
+
+    def run(
+        self,
+        sample_s: float,
+        elapsed_s: float | None,
+        seen: FloatArray,
+        federate: AttackFederate,
+        inputs: Mapping[str, FloatArray],
+    ) -> None:
+        at = self._elements
+        before = seen[at]
+        sample = Sample(
+            sample_s,
+            to_ns(sample_s),
+            elapsed_s,
+            federate.last_seen[at],
+            {
+                port: np.concatenate([inputs[n] for n in names])
+                for port, names in self._sees.items()
+            },
+        )
+        self._action.observe(sample, before)
+        if elapsed_s is None:
+            return
+        after = self._action.apply(sample, before)
+        if self._chance < 1.0:
+            draw = counter_rng.uniform(self._seed, self._streams, sample.time_ns, self._channel)
+            hit = draw < self._chance
+            at, after = at[hit], after[hit]
+        seen[at] = after
+        federate.note(sample_s, at, after, self.step)
+
+
+class DirectorFederate(Federate):
+    """Watches signals and says when the steps that wait for them begin.
+
+    Output ``attack_begin_s``: one element per directed step, NaN while it has not begun.
+    """
+
+    def __init__(
+        self, context: FederateContext, spec: AttackSpec, plan: DirectorPlan, schedule: Schedule
+    ) -> None:
+        super().__init__(context)
+        self._spec, self._plan, self._schedule = spec, plan, schedule
+        self.inputs = plan.inputs
+        ids = tuple(schedule.ids[i] for i in schedule.directed)
+        self.outputs = (Port(BEGINS, "s", ids, np.nan),)
+        self._begin = np.full(len(ids), np.nan)
+        self._shift_s = to_s(plan.shift_ns)
+        ports = {p.name: p for p in plan.inputs}
+        self._columns = {
+            i: [
+                (
+                    name,
+                    np.array(
+                        [
+                            k
+                            for k, label in enumerate(ports[name].labels)
+                            if fnmatchcase(label, self._when(i).label)
+                        ],
+                        dtype=np.intp,
+                    ),
+                )
+                for name in names
+            ]
+            for i, names in plan.watches.items()
+        }
+        self._since: dict[tuple[int, str], FloatArray] = {}
+        self._store: RunStore | None = None
+
+    def _when(self, i: int) -> When:
+        when = self._spec.steps[i].trigger.when
+        assert when is not None
+        return when
+
+    def start(self, store: RunStore) -> None:
+        """Keep the list of events at hand."""
+        self._store = store
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Look at the signals."""
+        sample_s = time_s + self._shift_s
+        for k, i in enumerate(self._schedule.directed):
+            if np.isnan(self._begin[k]):
+                self._begin[k] = self._decide(i, sample_s, inputs)
+                if self._store is not None and not np.isnan(self._begin[k]):
+                    self._store.event(
+                        self.name,
+                        "attack_triggered",
+                        sample_s,
+                        step=self._schedule.ids[i],
+                        begin_s=float(self._begin[k]),
+                    )
+        return Step({BEGINS: self._begin.copy()})
+
+    def _decide(self, i: int, sample_s: float, inputs: Mapping[str, FloatArray]) -> float:
+        trigger = self._spec.steps[i].trigger
+        if trigger.after is not None:
+            earlier = self._schedule.ids.index(trigger.after)
+            begin = self._schedule.begin_s[earlier]
+            if earlier in self._schedule.directed:
+                begin = float(self._begin[self._schedule.directed.index(earlier)])
+            return begin + self._schedule.length_s[earlier] + trigger.delay_s
+        met = False
+        for name, columns in self._columns[i]:
+            values = inputs[name][columns]
+            holds = _condition(self._when(i), values)
+            since = self._since.setdefault((i, name), np.full(columns.size, np.nan))
+            since[~holds] = np.nan
+            since[holds & np.isnan(since)] = sample_s
+            met |= bool((sample_s - since >= self._when(i).for_s - LATE_S).any())
+        return sample_s + trigger.delay_s if met else np.nan
+
+    def summary(self) -> dict[str, float]:
+        """Return how many steps never began, and leave an event for each."""
+        never = [
+            self._schedule.ids[i]
+            for i, b in zip(self._schedule.directed, self._begin, strict=True)
+            if np.isnan(b)
+        ]
+        if self._store is not None:
+            for step in never:
+                self._store.event(self.name, "attack_never_triggered", step=step)
+        return {"attack_steps_never_triggered_count": float(len(never))}
+
+
+def _condition(when: When, values: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    if when.above is not None:
+        return values > when.above
+    if when.below is not None:
+        return values < when.below
+    assert when.between is not None
+    return (values >= when.between[0]) & (values <= when.between[1])

@@ -1,0 +1,202 @@
+"""What an attacker keeps of the past: the last values, a delay line, a recorded window, a file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controllers.mail import FloatArray
+from federates.attacks.schedule import LATE_S
+from federates.errors import ScenarioError
+from grid_models.errors import nearest_name
+
+
+class DelayLine:
+    """Values as they were `delay_s` ago; before there is any, the first ever seen."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._kept: deque[tuple[float, FloatArray]] = deque()
+
+    def take(self, time_s: float, values: FloatArray) -> FloatArray:
+        """Keep this step's values; return those of `delay_s` ago."""
+        kept = self._kept
+        kept.append((time_s, values.copy()))
+        while len(kept) > 1 and kept[1][0] <= time_s - self._delay_s + LATE_S:
+            kept.popleft()
+        return kept[0][1]
+
+
+class RecordedWindow:
+    """Values between two times, to be played again and again."""
+
+    def __init__(self, from_s: float, to_s: float) -> None:
+        self._from_s, self._to_s = from_s, to_s
+        self._times: list[float] = []
+        self._rows: list[FloatArray] = []
+
+    def take(self, time_s: float, values: FloatArray) -> None:
+        """Keep the values if they lie in the window."""
+        if self._from_s - LATE_S <= time_s < self._to_s - LATE_S:
+            self._times.append(time_s)
+            self._rows.append(values.copy())
+
+    def play(self, elapsed_s: float) -> FloatArray | None:
+        """Return the values of `elapsed_s` into the window, which repeats; None if it is empty."""
+        if not self._rows:
+            return None
+        at = self._from_s + elapsed_s % (self._to_s - self._from_s)
+        k = int(np.searchsorted(self._times, at + LATE_S, side="right")) - 1
+        return self._rows[max(k, 0)]
+
+
+TIME_NAMES, COLUMNS = ("time_s", "time"), ("port", "label", "value")
+
+
+class Trace:
+    """A recorded or foreign trace in long form, as step functions of time for given elements.
+
+    Parameters
+    ----------
+    path : Path
+        CSV or Parquet with the columns time_s (or time), port, label, value.
+    elements : sequence of (port, label)
+        Whose values are wanted; an element without rows is never played.
+    offset_s, speed : float
+        ``trace time = (elapsed_s - offset_s) * speed``.
+    """
+
+    def __init__(
+        self, path: Path, elements: Sequence[tuple[str, str]], offset_s: float, speed: float
+    ) -> None:
+        times, ports, labels, values = read_trace(path)
+        self._offset_s, self._speed = offset_s, speed
+        number = {key: i for i, key in enumerate(elements)}
+        owner = np.array([number.get(key, -1) for key in zip(ports, labels, strict=True)], np.intp)
+        order = np.lexsort((times, owner))
+        order = order[owner[order] >= 0]
+        self._times, self._values = times[order], values[order]
+        # Each element reads its own stretch of the table, from the row before its first.
+        count = np.bincount(owner[order], minlength=len(number))
+        self._end = np.cumsum(count)
+        self._first = self._end - count
+        self._at = self._first - 1
+
+    def play(self, elapsed_s: float, true: FloatArray) -> FloatArray:
+        """Return the trace's values now; the true ones before the first row of an element."""
+        now = (elapsed_s - self._offset_s) * self._speed + LATE_S
+        while True:  # as many rounds as rows have passed since the last step
+            following = np.minimum(self._at + 1, len(self._times) - 1)
+            due = (self._at + 1 < self._end) & (self._times[following] <= now)
+            if not due.any():
+                break
+            self._at[due] += 1
+        began = self._at >= self._first
+        out = true.copy()
+        out[began] = self._values[self._at[began]]
+        return out
+
+    @property
+    def played(self) -> int:
+        """Number of elements that have at least one row."""
+        return int((self._end > self._first).sum())
+
+
+def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray]:
+    """Read a long table: times in s, ports, labels, values; rows without a value are left out.
+
+    The ground truth of an attacked run (its folder, or a table of it) is read as what was seen, a
+    recorded signal (``signals/FEDERATE.PORT.parquet``) as a trace of its port.
+
+    Raises
+    ------
+    ScenarioError
+        The file is missing, is no table, lacks a column, or holds a time that is not a number.
+    """
+    table = _in_long_form(_table(path), path)
+    names = table.column_names
+    time_name = next((n for n in TIME_NAMES if n in names), None)
+    wanted = ([] if time_name else ["time_s"]) + [n for n in COLUMNS if n not in names]
+    if wanted:
+        near = nearest_name(wanted[0], names)
+        raise ScenarioError(
+            f"has no column '{wanted[0]}'",
+            where=str(path),
+            expected="the columns time_s, port, label, value",
+            nearest=near,
+        )
+    assert time_name is not None
+    times = _numbers(table, time_name, path)
+    values = _numbers(table, "value", path)
+    if not np.isfinite(times).all():
+        raise ScenarioError("has a time that is not finite", where=str(path))
+    good = np.flatnonzero(~np.isnan(values))
+    columns = (table[n].to_pylist() for n in ("port", "label"))
+    ports, labels = ([str(column[i]) for i in good.tolist()] for column in columns)
+    return times[good], ports, labels, values[good]
+
+
+def _in_long_form(table: Any, path: Path) -> Any:
+    """Return a ground truth or a recorded signal as a long table; others as they are."""
+    import pyarrow as pa
+
+    names = table.column_names
+    if {"federate", "port", "label", "seen_value"} <= set(names):
+        whose = zip(table["federate"].to_pylist(), table["port"].to_pylist(), strict=True)
+        columns = [table["time_s"], [f"{f}.{p}" for f, p in whose], table["label"]]
+        return pa.table([*columns, table["seen_value"]], ["time_s", *COLUMNS])
+    if "time_s" in names and not set(COLUMNS) & set(names) and path.stem.count(".") == 1:
+        labels = [n for n in names if n != "time_s"]
+        n, m = table.num_rows, len(labels)
+        values = [table[label].combine_chunks().to_pylist() for label in labels]
+        return pa.table(
+            [
+                np.repeat(table["time_s"].to_pylist(), m),
+                [path.stem] * (n * m),
+                labels * n,
+                np.array(values, dtype=np.float64).T.ravel(),
+            ],
+            ["time_s", *COLUMNS],
+        )
+    return table
+
+
+def _table(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    if (path / "manifest.json").is_file():
+        from federates.attacks.truth import read_truth
+
+        return read_truth(path)
+    if not path.is_file():
+        what = "is no folder of a run" if path.is_dir() else "no such file"
+        raise ScenarioError(what, where=str(path), expected="a CSV or Parquet table")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pq.read_table(path)
+        words = {"port": pa.string(), "label": pa.string()}
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=words))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ScenarioError(
+            f"cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            expected="a CSV or Parquet table",
+        ) from None
+
+
+def _numbers(table: Any, name: str, path: Path) -> FloatArray:
+    import pyarrow as pa
+
+    try:
+        column = table[name].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ScenarioError(
+            f"column '{name}' is not of numbers: {str(error).splitlines()[0]}", where=str(path)
+        ) from None
+    return np.array([np.nan if x is None else x for x in column.to_pylist()], dtype=np.float64)

@@ -1,0 +1,125 @@
+"""A recorded or foreign trace as an attack: one step per port, values played as they were."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from controllers.mail import FloatArray
+from federates.attacks.files import adopt
+from federates.attacks.histories import read_trace
+from federates.attacks.schema import AttackSpec, Replay, SignalStep, Target, Trigger
+from federates.errors import ScenarioError
+from federates.yaml_source import YamlSource
+
+
+@dataclass(frozen=True)
+class _TraceSource(YamlSource):
+    """Where the steps come from: a problem is one of the trace, not of an attack file."""
+
+    ports: tuple[str, ...] = ()
+
+    def where(self, path: Sequence[str | int]) -> str:
+        step = path[1] if len(path) > 1 else None
+        port = f": port {self.ports[step]}" if isinstance(step, int) else ""
+        return f"{self.name}{port}"
+
+
+def trace_attack(
+    path: Path,
+    kind: Literal["attack", "disturbance"],
+    offset_s: float,
+    speed: float,
+    horizon_s: float,
+    step_s: float,
+) -> AttackSpec:
+    """Return an attack that plays a trace.
+
+    Parameters
+    ----------
+    path : Path
+        As `histories.read_trace` takes it.
+    kind : {'attack', 'disturbance'}
+    offset_s : float
+        Time of the run at which the trace's time is 0.
+    speed : float
+        Seconds of the trace per second of the run.
+    horizon_s : float
+        End of the run.
+    step_s : float
+        How long a trace of a single time lasts.
+
+    Raises
+    ------
+    ScenarioError
+        The trace cannot be read, is empty, or plays outside the run.
+    """
+    if not (np.isfinite(speed) and speed > 0.0 and np.isfinite(offset_s)):
+        raise ScenarioError(
+            f"offset {offset_s:g} and speed {speed:g}",
+            where=str(path),
+            expected="finite numbers, the speed above 0",
+        )
+    times, ports, labels, _ = read_trace(path)
+    if not len(times):
+        raise ScenarioError("holds no value", where=str(path), expected="at least one row")
+    begin_s, end_s = _window(times, offset_s, speed, step_s)
+    if end_s <= 0.0 or begin_s >= horizon_s:
+        raise ScenarioError(
+            f"would play from {begin_s:g} to {end_s:g} s",
+            where=str(path),
+            expected=f"a time of the run, 0 to {horizon_s:g} s; "
+            f"--offset {-float(times.min()) / speed:g} plays its first row at 0",
+        )
+    begin_s = max(begin_s, 0.0)
+    of_port: dict[str, dict[str, None]] = {}
+    for port, label in zip(ports, labels, strict=True):
+        of_port.setdefault(port, {})[label] = None
+    action = Replay(
+        kind="replay", file=str(path.resolve()), offset_s=offset_s - begin_s, speed=speed
+    )
+    steps = [
+        SignalStep(
+            id=_id(port, n),
+            title=f"plays {path.name}",
+            layer="signal",
+            trigger=Trigger(at_s=begin_s),
+            duration_s=end_s - begin_s,
+            target=Target(port=_exactly(port), labels=[_exactly(x) for x in names]),
+            action=action.model_copy(),
+        )
+        for n, (port, names) in enumerate(of_port.items())
+    ]
+    what = "recorded or foreign values are played in place of the run's own"
+    spec = AttackSpec(
+        id=_id(path.stem, 0),
+        kind=kind,
+        title=f"The trace {path.name} as {'an' if kind == 'attack' else 'a'} {kind}",
+        description=f"From {begin_s:g} to {end_s:g} s {what}.",
+        steps=list(steps),
+    )
+    adopt(spec, _TraceSource(str(path), {}, ports=tuple(of_port)), path.resolve().parent)
+    return spec
+
+
+def _window(times: FloatArray, offset_s: float, speed: float, step_s: float) -> tuple[float, float]:
+    """Return from when to when a trace plays; its last row lasts as long as rows mostly do."""
+    distinct = np.unique(times)
+    last_s = float(np.median(np.diff(distinct))) if len(distinct) > 1 else step_s * speed
+    return offset_s + distinct[0] / speed, offset_s + (distinct[-1] + last_s) / speed
+
+
+def _id(words: str, n: int) -> str:
+    text = re.sub(r"[^A-Za-z0-9_-]+", "-", words).strip("-") or "trace"
+    text = text if text[0].isalpha() else f"trace-{text}"
+    return f"{text}-{n + 1}" if n else text
+
+
+def _exactly(name: str) -> str:
+    """Return the glob that only this name matches."""
+    return re.sub(r"([*?[])", r"[\1]", name)

@@ -1,0 +1,222 @@
+"""``feederate attack run``: baseline, attacked and defended side by side, in one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from federates.attacks.paired import (
+    ATTACKED,
+    BASELINE,
+    Ended,
+    State,
+    at_a_time,
+    readable,
+    run_states,
+    states_of,
+)
+from federates.attacks.schema import AttackSpec
+from federates.cli_attack import pair
+from federates.cli_terminal import messages, output
+from federates.comparison import PairedRuns
+from federates.errors import RunError, RunInterruptedError, ScenarioError
+from federates.report_format import metric_name, metric_unit
+from federates.report_paired import write_paired_report
+from federates.scenario import Scenario, load_scenario
+
+_RESERVED = (BASELINE, ATTACKED, "scenario", "attack", "folder", "states", "status", "detectors")
+
+
+@dataclass(frozen=True)
+class PairedOrder:
+    """What the user asked for; `defences` None: all that the scenario names."""
+
+    first: str
+    second: str | None = None
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    steps: int | None = None
+    placement: str | None = None
+    out: Path | None = None
+    defences: tuple[str, ...] | None = None
+    arm: tuple[str, ...] = ()
+
+
+def paired_command(order: PairedOrder, *, as_json: bool) -> None:
+    """Run all states, print the comparison, write the page.
+
+    Raises
+    ------
+    ScenarioError
+        Wrong input; nothing was started, or all was stopped.
+    RunError
+        One of the runs failed; the others are whole.
+    RunInterruptedError
+        The user stopped it; what was recorded is readable.
+    """
+    name, attack = pair(order.first, order.second, documented=("scenario", "attack"))
+    scenario, spec, defences = _loaded(order, name, attack)
+    folder = _folder(order.out, spec.id)
+    states = states_of(folder, attack, defences)
+
+    def arguments(state: State) -> list[str]:
+        words = [name, "--out", str(state.folder)]
+        for option, value in (
+            ("--attack", state.attack),
+            ("--defence", state.defence),
+            ("--seed", order.seed),
+            ("--steps", order.steps),
+            ("--placement", order.placement),
+        ):
+            words += [] if value is None else [option, str(value)]
+        words += [word for override in order.overrides for word in ("--set", override)]
+        return words + [word for device in order.arm for word in ("--arm", device)]
+
+    try:
+        with _progress(states) as (tell, on_end):
+            ended = run_states(states, arguments, at_a_time(scenario), tell, on_end)
+    except KeyboardInterrupt:
+        raise RunInterruptedError("interrupted", where=str(folder)) from None
+    _refuse_wrong_input(ended)
+    runs = PairedRuns(folder, scenario.name, spec, [s.name for s in readable(states)])
+    page = write_paired_report(runs)
+    if as_json:
+        typer.echo(json.dumps(runs.as_data(), indent=2))
+    else:
+        print_paired(runs, output())
+        output().print(f"report  {page}", markup=False, soft_wrap=True)
+    _raise_failure(states, ended)
+
+
+def _loaded(
+    order: PairedOrder, name: str, attack: str | None
+) -> tuple[Scenario, AttackSpec, tuple[str, ...]]:
+    """Read the scenario as every state will, so that what is wrong in one is said first."""
+    scenario = load_scenario(name, order.overrides, seed=order.seed, attack=attack)
+    spec = scenario.attack_spec
+    if spec is None:
+        raise ScenarioError(
+            "the scenario names no attack",
+            where=name,
+            expected="an attack file or the name of a shipped attack behind it",
+        )
+    defences = tuple(scenario.defences) if order.defences is None else order.defences
+    for defence in dict.fromkeys(defences):
+        if defence in _RESERVED:
+            raise ScenarioError(
+                f"a defence cannot be called '{defence}' here",
+                where=scenario.where("defences"),
+                expected="another name",
+            )
+        load_scenario(name, order.overrides, seed=order.seed, attack=attack, defence=defence)
+    return scenario, spec, tuple(dict.fromkeys(defences))
+
+
+def _folder(out: Path | None, attack: str) -> Path:
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(str(out))
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for n in range(1000):
+        path = Path("runs") / f"attack-{attack}-{stamp}{f'-{n}' if n else ''}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(f"runs/attack-{attack}-{stamp}")
+
+
+@contextmanager
+def _progress(states: Sequence[State]) -> Iterator[tuple[Any, Any]]:
+    """Give the two callbacks of `run_states`: bars on a terminal, else a line per ended run."""
+    console = messages()
+    said = {0: "done", 2: "refused", 3: "failed", 130: "interrupted"}
+
+    def line(state: State, end: Ended) -> str:
+        how = said.get(end.code, f"ended with exit code {end.code}")
+        return f"{state.name}: {how} in {end.wall_s:.1f} s"
+
+    if not console.is_terminal:
+        yield (
+            lambda state, done, total: None,
+            lambda state, end: console.print(line(state, end), markup=False, soft_wrap=True),
+        )
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks = {state.name: bars.add_task(state.name, total=None) for state in states}
+
+        def tell(state: State, done: int, total: int) -> None:
+            bars.update(tasks[state.name], completed=done, total=total)
+
+        def on_end(state: State, end: Ended) -> None:
+            bars.console.print(line(state, end), markup=False, soft_wrap=True)
+
+        yield tell, on_end
+
+
+def _refuse_wrong_input(ended: dict[str, Ended]) -> None:
+    for name, end in ended.items():
+        if end.code == 2:
+            raise ScenarioError("\n".join(end.lines) or f"{name}: refused")
+
+
+def _raise_failure(states: Sequence[State], ended: dict[str, Ended]) -> None:
+    for state in states:
+        end = ended.get(state.name)
+        if end is not None and end.code != 0:
+            lines = [line for line in end.lines if line] or [f"exit code {end.code}"]
+            if end.code == 130:
+                raise RunInterruptedError("interrupted", where=str(state.folder))
+            raise RunError(lines[0], federate=state.name, run_dir=state.folder)
+
+
+# -- what is printed -------------------------------------------------------------------------------
+
+
+def print_paired(runs: PairedRuns, console: Console) -> None:
+    """Print the metrics with their change against the baseline, then the detectors."""
+    console.print(f"{runs.spec.title or runs.spec.id}, on {runs.scenario}", markup=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("Metric", overflow="fold")
+    grid.add_column("Unit", no_wrap=True)
+    for name in runs.names:
+        grid.add_column(Text(name), justify="right", no_wrap=True)
+    for key in runs.keys:
+        cells = [Text(runs.number(key, name)) for name in runs.names]
+        changes = [Text(runs.change(key, name), style="dim") for name in runs.names]
+        grid.add_row(metric_name(key), metric_unit(key), *cells)
+        if any(change.plain for change in changes):
+            grid.add_row("", "", *changes)
+    console.print(grid)
+    rows = runs.detector_rows()
+    if rows:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for head in runs.DETECTOR_HEAD:
+            table.add_column(head, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+    for words in runs.remarks():
+        console.print(words, markup=False, soft_wrap=True)

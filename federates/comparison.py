@@ -1,0 +1,163 @@
+"""Paired runs as numbers: metrics of every state, what changed, what detectors saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from federates.attacks.labels import attack_windows
+from federates.attacks.paired import ATTACKED, BASELINE
+from federates.attacks.recovery import (
+    VoltageTrack,
+    out_of_band_node_hours,
+    recovery_s,
+    voltage_track,
+)
+from federates.attacks.schema import AttackSpec
+from federates.compare import metric_keys
+from federates.detection_metrics import detector_rows
+from federates.report_data import RunData
+from federates.report_format import metric_number
+
+WINDOW_KEY, RECOVERY_KEY = "attack_window_out_of_band_node_hours", "recovery_s"
+_LAST_KEYS = ("attack_steps_never_triggered_count", "attacked_values_count")
+
+
+class PairedRuns:
+    """The runs of one `feederate attack run`, read from their folders.
+
+    Parameters
+    ----------
+    folder : Path
+    scenario : str
+    spec : AttackSpec
+    names : sequence of str
+        Sub-folders that hold a run: 'baseline', 'attacked', and defences.
+    """
+
+    DETECTOR_HEAD: ClassVar[tuple[str, ...]] = (
+        "Detector",
+        "In",
+        "Step",
+        "Delay",
+        "Precision",
+        "Recall",
+        "False alarms per day",
+        "AUC",
+    )
+
+    def __init__(self, folder: Path, scenario: str, spec: AttackSpec, names: Sequence[str]) -> None:
+        self.folder, self.scenario, self.spec = folder, scenario, spec
+        self.names = tuple(names)
+        self.runs = {name: RunData(folder / name) for name in names}
+        self._tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Mapping[str, float | None]]:
+        """Metrics of every state, units in the keys."""
+        window = self._span()
+        out: dict[str, dict[str, float | None]] = {}
+        for name, run in self.runs.items():
+            values = run.metrics
+            track = self._tracks[name]
+            if window is not None and track is not None:
+                values[WINDOW_KEY] = out_of_band_node_hours(track, *window)
+                if name != BASELINE:
+                    values[RECOVERY_KEY] = self._recovery(name, track)
+            out[name] = values
+        return out
+
+    def _span(self) -> tuple[float, float] | None:
+        """Return from the first begin to the last end of the attack's steps, over all states."""
+        found = [w for run in self.runs.values() for w in attack_windows(run.folder)]
+        if not found:
+            return None
+        return min(begin for _, begin, _ in found), max(end for _, _, end in found)
+
+    def _recovery(self, name: str, track: VoltageTrack) -> float | None:
+        baseline = self._tracks.get(BASELINE)
+        windows = attack_windows(self.runs[name].folder)
+        if baseline is None or not windows:
+            return None
+        end_s = max(end for _, _, end in windows)
+        return None if math.isinf(end_s) else recovery_s(baseline, track, end_s)
+
+    @property
+    def keys(self) -> list[str]:
+        """Metrics that any state has; those of the attack last."""
+        known = metric_keys(list(self.runs.values()))
+        known += [k for k in (WINDOW_KEY, RECOVERY_KEY) if any(k in m for m in self._values)]
+        return [k for k in known if k not in _LAST_KEYS] + [k for k in _LAST_KEYS if k in known]
+
+    @property
+    def _values(self) -> list[Mapping[str, float | None]]:
+        return list(self.metrics.values())
+
+    def number(self, key: str, name: str) -> str:
+        """Return a metric in words; a dash where there is none."""
+        values = self.metrics[name]
+        if key == RECOVERY_KEY and name != BASELINE and values.get(key) is None:
+            return "not seen"
+        return metric_number(key, values.get(key))
+
+    def change(self, key: str, name: str) -> str:
+        """Return by how much a metric differs from the baseline's; empty where it does not."""
+        base, value = self.metrics.get(BASELINE, {}).get(key), self.metrics[name].get(key)
+        if name == BASELINE or base is None or value is None or value == base:
+            return ""
+        text = metric_number(key, value - base)
+        return text if text.startswith("-") else f"+{text}"
+
+    @cached_property
+    def detectors(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Rows of `detection_metrics.detector_rows` by state; states without any are left out."""
+        found = {name: detector_rows(run.folder) for name, run in self.runs.items()}
+        return {name: rows for name, rows in found.items() if rows}
+
+    def detector_rows(self) -> list[list[str]]:
+        """Return the detectors' metrics as text, in the order of `DETECTOR_HEAD`."""
+        out = []
+        for name, rows in self.detectors.items():
+            for row in rows:
+                seen = row.get("delay_s") is not None
+                step = row.get("step")
+                delay = f"{row['delay_s']:g} s" if seen else "nothing seen" if step else "-"
+                cells = [str(row["detector"]), name, str(step or "clean"), delay]
+                cells += [_share(row.get(k)) for k in ("precision", "recall")]
+                out.append(
+                    [*cells, _share(row.get("false_alarms_per_day"), 1), _share(row.get("auc"))]
+                )
+        return out
+
+    def remarks(self) -> list[str]:
+        """Say what the numbers alone would not: steps that never began, states that failed."""
+        out = []
+        for name, run in self.runs.items():
+            if run.status != "finished":
+                out.append(f"{name}: {run.status}; {run.reason}".removesuffix("; "))
+            began = {step for step, _, _ in attack_windows(run.folder)}
+            never = [s.id for s in self.spec.steps if s.id not in began] if name != BASELINE else []
+            if never:
+                out.append(f"{name}: never began: {', '.join(never)}")
+        if ATTACKED in self.runs and self.metrics[ATTACKED].get("attacked_values_count") == 0:
+            out.append("attacked: the attack changed no value")
+        return out
+
+    def as_data(self) -> dict[str, Any]:
+        """Return all as plain data."""
+        return {
+            "scenario": self.scenario,
+            "attack": self.spec.id,
+            "folder": str(self.folder),
+            "states": list(self.names),
+            "status": {name: run.status for name, run in self.runs.items()},
+            **{name: dict(values) for name, values in self.metrics.items()},
+            "detectors": dict(self.detectors),
+        }
+
+
+def _share(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -1,0 +1,163 @@
+"""The attack on a run's page: its steps, its windows, what it changed, what to look for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from federates.attacks import words
+from federates.attacks.labels import attack_windows
+from federates.attacks.schema import AttackSpec, Step
+from federates.attacks.truth import read_truth
+from federates.report_chart import Band, Chart, time_chart
+from federates.report_data import RunData, Spread
+from federates.report_format import clock
+from federates.report_page import table
+
+_CHARTS = 4
+
+
+def attack_of(run: RunData) -> AttackSpec | None:
+    """Return the attack of a run as its manifest holds it; None without one."""
+    data = run.scenario.get("attack")
+    if not isinstance(data, dict):
+        return None
+    try:
+        return AttackSpec.model_validate(data)
+    except ValidationError:  # written by another version
+        return None
+
+
+def attack_section(run: RunData) -> str:
+    """Return the section on the attack of a run; empty for a run without one."""
+    spec = attack_of(run)
+    if spec is None:
+        return ""
+    disturbance = spec.kind == "disturbance"
+    parts = [
+        f"<h2>{'Disturbance' if disturbance else 'Attack'}: {escape(spec.title or spec.id)}</h2>"
+    ]
+    if spec.description:
+        parts.append(f"<p>{escape(' '.join(spec.description.split()))}</p>")
+    if spec.techniques:
+        names = ", ".join(words.techniques(spec))
+        parts.append(
+            f"<p>MITRE ATT&amp;CK for ICS {escape(spec.attack_version)}: {escape(names)}</p>"
+        )
+    truth = read_truth(run.folder)
+    parts.append(steps_table(run, spec, truth))
+    figures = [time_chart(chart) for chart in truth_charts(run, truth)]
+    if figures:
+        columns = "grid-2" if len(figures) > 1 else "grid-1"
+        parts.append(f'<div class="{columns}">{"".join(figures)}</div>')
+    return f'<section class="stack">{"".join(parts)}</section>'
+
+
+def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> str:
+    """Return the steps with what they did and when they did it."""
+    windows = {step: (begin, end) for step, begin, end in attack_windows(run.folder)}
+    counts = Counter(truth.column("step").to_pylist())
+    rows = []
+    for step in spec.steps:
+        window = windows.get(step.id)
+        began = "never began"
+        if window is not None:
+            end = "the end" if np.isinf(window[1]) else clock(window[1] + run.start_s)
+            began = f"{clock(window[0] + run.start_s)} to {end}"
+        rows.append(
+            (
+                step.id,
+                step.layer,
+                began,
+                target(step),
+                words.does(step),
+                _sees(step),
+                f"{counts.get(step.id, 0):,}",
+            )
+        )
+    head = ("Step", "Layer", "At work", "Target", "Does", "Shown instead", "Values affected")
+    if not any(row[5] for row in rows):
+        head, rows = _without(head, 5), [_without(row, 5) for row in rows]
+    return table(head, rows, numbers=(len(head) - 1,), wrap=(3, 4, 5))
+
+
+def _without(row: Sequence[str], i: int) -> Any:
+    return (*row[:i], *row[i + 1 :])
+
+
+def target(step: Step) -> str:
+    """Return what a step aims at, as its file says."""
+    of = step.target
+    share = ""
+    if of.fraction is not None:
+        share = f", {of.fraction:.0%} of them"
+    elif of.count is not None:
+        share = f", {of.count} of them"
+    if of.port is not None:
+        labels = "" if of.labels == ["*"] else f": {', '.join(of.labels)}"
+        return f"{of.port}{labels}{share}"
+    named = of.links or of.agents or of.devices or of.elements or []
+    return f"{', '.join(named)}{share}"
+
+
+def _sees(step: Step) -> str:
+    return "; ".join(f"{c.port}: {words.shows(c)}" for c in step.conceal)
+
+
+# -- true and seen ---------------------------------------------------------------------------------
+
+
+def truth_charts(run: RunData, truth: Any) -> list[Chart]:
+    """Return, for each step and port, how the changed values were and how they were seen."""
+    if not truth.num_rows:
+        return []
+    keys = ["step", "federate", "port"]
+    groups = truth.group_by(keys).aggregate([("time_s", "count")]).to_pylist()
+    groups.sort(key=lambda row: -row["time_s_count"])
+    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}) for row in groups)
+    return [chart for chart in charts if chart is not None][:_CHARTS]
+
+
+def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | None:
+    import pyarrow.compute as pc
+
+    chosen = truth
+    for name, value in group.items():
+        chosen = chosen.filter(pc.equal(chosen[name], value))
+    time_s, true, seen = (
+        np.array(chosen[name].to_pylist(), dtype=np.float64)
+        for name in ("time_s", "true_value", "seen_value")
+    )
+    bands = [
+        Band(name, spread, style)
+        for name, values, style in (("as it was", true, "s4"), ("as it was seen", seen, "s2"))
+        if (spread := _spread(time_s, values)) is not None
+    ]
+    if len(bands) < 2 or any(len(b.spread.time_s) < 2 for b in bands):
+        return None
+    n = len(chosen["label"].unique())
+    port = group["port"]
+    return Chart(
+        f"{group['step']}: {n} label{'s' if n > 1 else ''} of {group['federate']}.{port}",
+        f"{port}: lowest, median, highest",
+        bands,
+        start_s=run.start_s,
+        digits=3 if port.endswith("_pu") else 1,
+    )
+
+
+def _spread(time_s: Any, values: Any) -> Spread | None:
+    """Return smallest, median and largest value at each time."""
+    good = np.isfinite(values)
+    if not good.any():
+        return None
+    order = np.lexsort((values, time_s))
+    order = order[good[order]]
+    times, first, count = np.unique(time_s[order], return_index=True, return_counts=True)
+    ordered = values[order]
+    return Spread(times, ordered[first], ordered[first + count // 2], ordered[first + count - 1])

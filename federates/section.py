@@ -1,0 +1,22 @@
+"""Base of everything that users write in YAML: strict sections and the numbers they hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+# A hundred years; HELICS' time, 64 bits of nanoseconds, ends at 292.
+MAX_TIME_S = 3.2e9
+Duration = Annotated[float, Field(ge=0.0, le=MAX_TIME_S)]
+Period = Annotated[float, Field(ge=1e-6, le=MAX_TIME_S)]
+Deviation = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors."""
+
+    # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
