@@ -1,4 +1,4 @@
-"""The market operator's memory of bids: the last good one of every SMO, and why others were refused.
+"""The market operator's memory of bids: the last good one of each SMO, and why one was refused.
 
 Nothing that arrives is trusted: a bid with a number that is not finite, with a range turned round
 or with a cost that is not positive is refused, and the last good one of that SMO stays. A bid that
@@ -29,7 +29,7 @@ def bid_faults(bids: FloatArray) -> list[str | None]:
         ``bid_not_finite``, ``bid_contradictory`` (a minimum above its maximum, a demand outside its
         own range) or ``bid_without_cost`` (a coefficient that is not positive).
     """
-    finite = np.isfinite(bids).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(bids).all(axis=1))
     safe = np.where(finite[:, None], bids, 0.0)
 
     def of(name: str) -> FloatArray:

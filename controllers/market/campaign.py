@@ -37,7 +37,7 @@ _SMALL = 4.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What the operator says: `number` of the last order it obeyed, how that went, what is in force."""
+    """What the operator says: the last order it obeyed, how that went, and what is in force."""
 
     number: int
     status: float
@@ -274,6 +274,8 @@ class Campaign:
         )
 
     @property
-    def recovered(self) -> bool:
+    def ended(self) -> bool:
         """Whether the original coefficients are in force again, and the import is where it was."""
-        return self.state == "holding" and self.in_force.strength <= 0.0
+        return self.state == "watching" or (
+            self.state == "holding" and self.in_force.strength <= 0.0
+        )

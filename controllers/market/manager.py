@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, Mail
 from controllers.market.campaign import STATES, Answer, Campaign, CampaignSettings
+from controllers.market.cases import draw
 from controllers.market.detection import ImportDetector, Thresholds
 from controllers.market.operator import ANSWER_HEAD, weights_message
 from controllers.market.options import ManagerOptions, MarketOptions, whole_steps
-from controllers.market.cases import draw
 from controllers.market.post import Latest, Sorter, letters
 from controllers.market.primary import manager_links, market_parties, report_links
 from controllers.market.scores import (
@@ -43,12 +43,12 @@ _BIAS_MEMORY = 150.0
 
 
 class ResilienceManager:
-    """Controller ``resilience-manager``; `controllers.market.options.ManagerOptions` are its options.
+    """Controller ``resilience-manager``; its options are `options.ManagerOptions`.
 
     Inputs: ``import_kw`` at the substation; optional ``alarm`` per SMO, 0 to 1, of a detector.
-    Outputs: ``commitment``, ``trustability``, ``resilience`` per SMO (0 to 1), ``state`` (0 watching,
-    1 searching, 2 settling, 3 holding), ``delta_kw``, ``target_kw``, ``floor_kw`` (0: not asked
-    for), ``strength`` of the weights in force (0: original coefficients).
+    Outputs: ``commitment``, ``trustability``, ``resilience`` per SMO (0 to 1), ``state`` (0
+    watching, 1 searching, 2 settling, 3 holding), ``delta_kw``, ``target_kw``, ``floor_kw`` (0: not
+    asked for), ``strength`` of the weights in force (0: original coefficients).
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
@@ -182,7 +182,7 @@ class ResilienceManager:
             self._watch(k, measured_kw, answer)
         else:
             campaign.observe(measured_kw, answer, scores, self.answering)
-            if campaign.recovered or campaign.state == "watching":
+            if campaign.ended:
                 self._say("recovered", import_kw=round(measured_kw, 3))
                 campaign.state = "watching"
                 self.detector.reset()

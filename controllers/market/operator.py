@@ -1,4 +1,4 @@
-"""The primary market operator (PMO): bids in, awards and prices out, and the manager's re-clearings.
+"""The primary market operator (PMO): bids in, awards and prices out, re-clearings on request.
 
 Once per interval it clears the bids it has. Between, it answers the resilience manager: a *trial*
 clears with other weights and tells the import that would come of it; a *commit* puts them in force.

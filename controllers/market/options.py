@@ -171,11 +171,12 @@ def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) ->
 
 
 def _check_range(name: str, pair: Sequence[float], high: float = math.inf) -> None:
-    if isinstance(pair, str) or len(pair) != 2 or not 0.0 <= pair[0] <= pair[1] <= high:
+    bound = "" if math.isinf(high) else f" <= {high:g}"
+    if len(pair) != 2 or not 0.0 <= pair[0] <= pair[1] <= high:
         raise ControllerError(
             f"is {pair!r}",
             where=f"option {name}",
-            expected=f"[low, high] with 0 <= low <= high{'' if math.isinf(high) else f' <= {high:g}'}",
+            expected=f"[low, high] with 0 <= low <= high{bound}",
         )
 
 

@@ -90,7 +90,7 @@ class PartyTable:
 
     def per_smo(self, values: FloatArray) -> FloatArray:
         """Return the sums of `values` (m,) over each SMO's DERs, shape (n,)."""
-        return np.bincount(self.owner, values, len(self.buses))
+        return np.bincount(self.owner, values, len(self.buses)).astype(np.float64, copy=False)
 
 
 def party_table(
@@ -177,10 +177,8 @@ def _generator_costs(ders: Sequence[Der], costs: Mapping[str, float]) -> FloatAr
                 expected="names or globs of DERs of kind inverter",
                 nearest=nearest_name(glob, names),
             )
-    found = [
-        next((c for glob, c in reversed(costs.items()) if fnmatchcase(d.name, glob)), np.nan)
-        for d in ders
-    ]
+    last_first = list(costs.items())[::-1]
+    found = [next((c for glob, c in last_first if fnmatchcase(d.name, glob)), np.nan) for d in ders]
     missing = [d.name for d, c in zip(ders, found, strict=True)
                if d.kind == "inverter" and not c > 0.0]  # fmt: skip
     if missing:

@@ -35,9 +35,7 @@ from grid_models.errors import nearest_name
 OPERATOR = "operator"
 
 
-def market_parties(
-    site: ControlSite, options: MarketOptions
-) -> tuple[PartyTable, BranchNetwork]:
+def market_parties(site: ControlSite, options: MarketOptions) -> tuple[PartyTable, BranchNetwork]:
     """Return who takes part in the market of a site, and its network."""
     network = branch_network(site.feeder)
     costs = Costs(options.generator_cost, (options.load_cost[0], options.load_cost[1]))
@@ -68,9 +66,9 @@ class PrimaryMarket:
     """Controller ``market``; `controllers.market.options.MarketOptions` are its options.
 
     Inputs: ``p_kw`` per DER as metered; with the option `follow_demand` also ``demand_pu`` per
-    flexible load, its demand as a multiple of nominal. Outputs: ``p_set_kw`` per DER, ``q_set_kvar`` per
-    generator, ``price_per_mwh`` per SMO; with the operator ``scheduled_import_kw`` and
-    ``cone_gap_pu``.
+    flexible load, its demand as a multiple of nominal. Outputs: ``p_set_kw`` per DER,
+    ``q_set_kvar`` per generator, ``price_per_mwh`` per SMO; with the operator
+    ``scheduled_import_kw`` and ``cone_gap_pu``.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

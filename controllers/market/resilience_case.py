@@ -15,7 +15,7 @@ from controllers.market.cases import ATTACKED, FLEXIBILITY, draw
 from grid_models.feeder import Der, Feeder
 
 LOAD_KW = 1.0815 * 2064.0
-"""Demand without any curtailment; the thesis' pre-attack load of 2064 kW is what the market buys."""
+"""Demand without any curtailment; of it the market buys the thesis' 2064 kW before the attack."""
 ATTACK_KW: Mapping[str, float] = {"2a": 261.0, "2b": 641.0}
 HELPER_BUS, HELPER_KW = "67", 443.3
 OTHER_BUSES, OTHER_KW = ("25", "76", "94", "105", "112"), 5.0

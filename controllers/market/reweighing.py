@@ -32,7 +32,7 @@ from controllers.mail import FloatArray
 Z_MIN = 0.2
 """Smallest Z: a step back multiplies no coefficient by more than five."""
 FACTOR_MIN = 1e-4
-"""Least factor: what costs a ten-thousandth is used to its limit, and less only hurts the solver."""
+"""Least factor: what costs a ten-thousandth is used to its limit; less only hurts the solver."""
 _MU_STEP = 8.0
 _TINY = 1e-12
 

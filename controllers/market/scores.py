@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from controllers.mail import FloatArray
 
-
 # Off by this part of its size, a party did not keep its word at all.
 _OFF = 0.1
 _LEAST_MW = 0.0005

@@ -1,8 +1,8 @@
 """Market operators at load nodes (SMOs): they bid for their resources and steer them.
 
-Each step an SMO sends its bid for the present interval, reads its award, and moves the set-points of
-its resources towards it: a first-order lag (their response time) and an error drawn once per device
-and interval (their imperfection). An SMO that hears nothing goes on as it was told last.
+Each step an SMO sends its bid for the present interval, reads its award, and moves the set-points
+of its resources towards it: a first-order lag (their response time) and an error drawn once per
+device and interval (their imperfection). An SMO that hears nothing goes on as it was told last.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class SmoGroup:
     @property
     def price_per_mwh(self) -> FloatArray:
         """Marginal price at each hosted SMO's bus; 0 before the first award."""
-        return np.nan_to_num(self._award[self.hosted, 4])
+        price: FloatArray = np.nan_to_num(self._award[self.hosted, 4])
+        return price
 
     def metered_mw(self, p_kw: FloatArray) -> FloatArray:
         """Return each hosted SMO's net injection from its own meters, `p_kw` (hosted DERs,)."""

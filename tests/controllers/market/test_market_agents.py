@@ -160,7 +160,7 @@ def test_market_works_over_bad_links() -> None:
     assert bad._smos.p_set_kw == pytest.approx(good._smos.p_set_kw, abs=0.01)
 
 
-# --- faults -----------------------------------------------------------------------------------------
+# --- faults --------------------------------------------------------------------------------------
 
 
 def bids_of(market: PrimaryMarket, interval: int) -> tuple[np.ndarray, FloatArray]:
@@ -284,9 +284,7 @@ def test_a_trial_without_a_dispatch_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         raise ControllerError("no dispatch", where="test")
 
     monkeypatch.setattr(operator._desk, "clear", none)
-    operator.take_weights(
-        weights_message(1, TRIAL, Weights.neutral(len(operator.table.buses)))
-    )
+    operator.take_weights(weights_message(1, TRIAL, Weights.neutral(len(operator.table.buses))))
     assert operator.answer()[1] == FAILED
     assert kinds(operator) == ["clearing_failed"]
 

@@ -60,7 +60,9 @@ def test_trust_falls_with_lost_odd_and_alarming_traffic() -> None:
 
 
 def test_resilience_needs_both() -> None:
-    assert resilience_score(np.array([1.0, 0.0]), np.array([0.25, 1.0])) == pytest.approx([0.5, 0.0])
+    assert resilience_score(np.array([1.0, 0.0]), np.array([0.25, 1.0])) == pytest.approx(
+        [0.5, 0.0]
+    )
 
 
 def test_thresholds_invert_their_formulas() -> None:
