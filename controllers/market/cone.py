@@ -11,7 +11,7 @@ import numpy as np
 from controllers.mail import FloatArray
 
 _HALF = np.sqrt(0.5)
-_NEWTON_STEPS = 40
+_NEWTON_STEPS = 24
 
 
 def project_line(
