@@ -78,11 +78,11 @@ def test_on_bad_links_barrier_gives_the_same_iterates_later() -> None:
 
 
 def test_free_running_atoms_converge_when_damped_and_blow_up_when_not() -> None:
-    problem = grown_problem(12, seed=1)
+    problem = grown_problem(20, seed=1)
     atoms, best = make_atoms(problem), clear(problem).dispatch.cost
 
     def ends(damping: float) -> tuple[float, float]:
-        made = over_links(problem, BAD, 500, waiting="asynchronous", damping=damping)
+        made = over_links(problem, BAD, 400, waiting="asynchronous", damping=damping)
         x = stacked(made)
         return abs(atoms.cost(x) / best - 1.0), atoms.infeasibility_kw(x)
 
