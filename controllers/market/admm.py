@@ -16,8 +16,6 @@ one and the cone keeps its closed form.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from scipy import sparse
 
@@ -97,17 +95,15 @@ def clear_admm(
     x, y = begin(atoms, start)
     splitting = Splitting(atoms, rho, over_relaxation, x, y)
     history: list[Progress] = []
-    began = time.perf_counter()
     for k in range(max_iterations):
         x = splitting.advance()
         if (k + 1) % _CHECK_EVERY == 0 or k + 1 == max_iterations:
             history.append(progress(atoms, k + 1, x, splitting.duals()))
             if history[-1].within(tolerance, infeasibility_kw):
                 break
-    seconds = time.perf_counter() - began
     return finished(
         atoms, x, splitting.duals(), history, tolerance, infeasibility_kw,
-        seconds=seconds, messages_per_line=2,
+        messages_per_line=2,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from scipy import sparse
 
 from controllers.mail import FloatArray
+from controllers.market.checks import check_bids
 from controllers.market.cone import project_limited_line, project_line
 from controllers.market.costs import tangent
 from controllers.market.problem import ClearingProblem, Dispatch
@@ -209,7 +210,13 @@ def make_atoms(problem: ClearingProblem, scales: Scales | None = None) -> Atoms:
     ----------
     problem : ClearingProblem
     scales : Scales, optional
+
+    Raises
+    ------
+    BidError, MarketError
+        The problem is none; see `controllers.market.checks.check_bids`.
     """
+    check_bids(problem)
     n = problem.network.parent.size
     scale = (scales or Scales()).vector(n)
     rows = _rows(problem)

@@ -20,7 +20,6 @@ times those of PAC, diverge in every case measured (docs/market-distributed.md).
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +87,6 @@ def clear_nst_pac(
     x, y = begin(atoms, start)
     y_hat, x_hat = y, x
     history: list[Progress] = []
-    began = time.perf_counter()
     for k in range(max_iterations):
         x_next = inner.solve(x, x_hat, y_hat)
         x_hat = x_next + momentum.alpha * (x_next - x)
@@ -106,7 +104,6 @@ def clear_nst_pac(
         history,
         tolerance,
         infeasibility_kw,
-        seconds=time.perf_counter() - began,
         messages_per_line=4,
     )
 

@@ -59,8 +59,6 @@ class DistributedClearing:
     messages : int
         Messages that neighbours would have exchanged.
     history : tuple of Progress
-    seconds : float
-        Of the iterations, their checks included; building the atoms and the start are not.
     dual : ndarray, shape (4, n)
         All duals in physical units, for the `Start` of a later clearing.
     """
@@ -72,7 +70,6 @@ class DistributedClearing:
     infeasibility_kw: float
     messages: int
     history: tuple[Progress, ...]
-    seconds: float
     dual: FloatArray
 
 
@@ -90,7 +87,6 @@ def finished(
     tolerance: float,
     infeasibility_kw: float,
     *,
-    seconds: float,
     messages_per_line: int,
 ) -> DistributedClearing:
     """Return the clearing that ended at scaled (x, y)."""
@@ -103,7 +99,6 @@ def finished(
         infeasibility_kw=end.infeasibility_kw,
         messages=messages_per_line * (atoms.n - 1) * end.iteration,
         history=tuple(history),
-        seconds=seconds,
         dual=(y * atoms.row_scale).reshape(-1, atoms.n),
     )
 

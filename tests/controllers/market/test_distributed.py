@@ -201,6 +201,10 @@ def test_anchors_fall_on_growing_intervals_whatever_the_number_of_iterations() -
 
 def test_parameters_out_of_range_are_refused_in_words() -> None:
     problem = grown_problem(5)
+    beta = np.where(np.arange(5) == 2, np.nan, problem.bids.beta)
+    for method in (*METHODS, clear_nst_pac):
+        with pytest.raises(ControllerError, match="bus 'b2'"):
+            method(replace(problem, bids=replace(problem.bids, beta=beta)))
     with pytest.raises(ControllerError, match="primal weight is -1"):
         clear_pac(problem, weight=-1.0)
     with pytest.raises(ControllerError, match="penalty is 0"):
