@@ -28,6 +28,8 @@ from federates.signals import read_signal
 Window = tuple[float, float]
 """Simulated time, from and to, s."""
 
+# Market periods before the attack, and at its end, that the table takes its means over.
+_PERIODS_BEFORE, _PERIODS_DURING = 2, 3
 _CURTAILS = 0.005
 _SUPPLIED = 0.01
 
@@ -51,8 +53,10 @@ class MeteredState:
         Most that one operator's generation rose above that before the attack.
     helper : str
         Its bus.
+    v_min_pu, v_max_pu : float
+        Extremes from the attack's begin to the end of the window (``pre``: in the window).
     node_minutes_out_of_band : float
-        Voltages outside the scenario's band, during the window.
+        Voltages outside the scenario's band in that time.
     """
 
     import_kw: float
@@ -64,14 +68,16 @@ class MeteredState:
     nodes_out: int
     helper_kw: float
     helper: str
+    v_min_pu: float
+    v_max_pu: float
     node_minutes_out_of_band: float
 
 
 def metered_states(
     attacked: Path,
     mitigated: Path,
-    before: Window,
-    during: Window,
+    before: Window | None = None,
+    during: Window | None = None,
     *,
     market: str = "market",
     feeder: str = "feeder",
@@ -82,9 +88,9 @@ def metered_states(
     ----------
     attacked, mitigated : Path
         Run folders of the same scenario and attack without and with a defence.
-    before, during : (from_s, to_s)
+    before, during : (from_s, to_s), optional
         Windows before the attack began and while it lasts; in the second one the mitigation should
-        have settled.
+        have settled. Default: `attack_windows`.
     market, feeder : str
         Names of the federates.
 
@@ -101,16 +107,46 @@ def metered_states(
     scenario = recorded_scenario(attacked)
     table = market_of(scenario, market)
     prices = _options(scenario, market)
+    if before is None or during is None:
+        before, during = attack_windows(scenario, market)
+    since = (before[1], during[1])
     means = {
-        "pre": _Means(attacked, feeder, before, scenario),
-        "attacked": _Means(attacked, feeder, during, scenario),
-        "mitigated": _Means(mitigated, feeder, during, scenario),
+        "pre": _Means(attacked, feeder, before, before, scenario),
+        "attacked": _Means(attacked, feeder, during, since, scenario),
+        "mitigated": _Means(mitigated, feeder, during, since, scenario),
     }
     base = means["pre"].per_smo(table)
     return {
         name: asdict(_state(mean, mean.per_smo(table), base, table, prices))
         for name, mean in means.items()
     }
+
+
+def attack_windows(scenario: Scenario, market: str = "market") -> tuple[Window, Window]:
+    """Return the last two market periods before an attack, and the last three while it lasts.
+
+    Raises
+    ------
+    ScenarioError
+        The scenario has no attack that begins at a time of its own.
+    """
+    spec, period_s = scenario.attack_spec, _options(scenario, market).interval_s
+    begins = [s.trigger.at_s for s in spec.steps if s.trigger.at_s is not None] if spec else []
+    if spec is None or not begins:
+        raise ScenarioError(
+            "the attack has no time",
+            where=scenario.where("attack"),
+            expected="an attack with a step that is triggered by at_s, or windows",
+        )
+    end = scenario.time.duration_s
+    ends = [
+        s.trigger.at_s + s.duration_s
+        for s in spec.steps
+        if s.trigger.at_s is not None and s.duration_s is not None
+    ]
+    begin, end = min(begins), min([*ends, end])
+    before = (max(0.0, begin - _PERIODS_BEFORE * period_s), begin)
+    return before, (max(begin, end - _PERIODS_DURING * period_s), end)
 
 
 def recorded_scenario(run: Path) -> Scenario:
@@ -148,16 +184,21 @@ def _options(scenario: Scenario, market: str) -> MarketOptions:
 
 
 class _Means:
-    """Means of the feeder's signals over a window of one run."""
+    """Means of the feeder's signals over a window of one run, and its voltages over another."""
 
-    def __init__(self, run: Path, feeder: str, window: Window, scenario: Scenario) -> None:
+    def __init__(
+        self, run: Path, feeder: str, window: Window, since: Window, scenario: Scenario
+    ) -> None:
         self._run, self._feeder, self._window = run, feeder, window
         self.p_kw = dict(zip(*self._read("p_kw"), strict=True))
         self.import_kw = float(self._read("import_kw")[1][0])
         self.losses_kw = float(self._read("losses_kw")[1][0])
-        self.out_min = self._out_of_band(scenario)
+        _, v_pu = self._rows("v_pu", since)
+        self.v_min_pu, self.v_max_pu = float(v_pu.min()), float(v_pu.max())
+        out = np.count_nonzero((v_pu < scenario.band.v_min_pu) | (v_pu > scenario.band.v_max_pu))
+        self.out_min = float(out) * scenario.time.step_s * scenario.record.every / 60.0
 
-    def _rows(self, port: str) -> tuple[tuple[str, ...], FloatArray]:
+    def _rows(self, port: str, window: Window) -> tuple[tuple[str, ...], FloatArray]:
         name = f"{self._feeder}.{port}"
         try:
             time_s, labels, values = read_signal(self._run / "signals", name)
@@ -167,7 +208,7 @@ class _Means:
                 where=str(self._run),
                 expected=f"a scenario that records {name}",
             ) from error
-        start, stop = self._window
+        start, stop = window
         rows = values[(time_s >= start) & (time_s < stop)]
         if not len(rows):
             raise ScenarioError(
@@ -178,13 +219,8 @@ class _Means:
         return labels, rows
 
     def _read(self, port: str) -> tuple[tuple[str, ...], FloatArray]:
-        labels, rows = self._rows(port)
+        labels, rows = self._rows(port, self._window)
         return labels, rows.mean(axis=0)
-
-    def _out_of_band(self, scenario: Scenario) -> float:
-        _, v_pu = self._rows("v_pu")
-        out = np.count_nonzero((v_pu < scenario.band.v_min_pu) | (v_pu > scenario.band.v_max_pu))
-        return float(out) * scenario.time.step_s * scenario.record.every / 60.0
 
     def per_smo(self, table: PartyTable) -> tuple[FloatArray, FloatArray]:
         """Return load and generation of each SMO, (n,), MW."""
@@ -224,5 +260,7 @@ def _state(
         nodes_out=int(((demand > 0.0) & ~supplied).sum()),
         helper_kw=1000.0 * float(max(rise[most], 0.0)),
         helper=table.buses[most],
+        v_min_pu=mean.v_min_pu,
+        v_max_pu=mean.v_max_pu,
         node_minutes_out_of_band=mean.out_min,
     )

@@ -101,10 +101,8 @@ class ResilienceManager:
         prior = np.where(np.isfinite(known), known, prior)
         self._commitment = BetaScore(prior, o.prior_weight, o.memory)
         self._trust = BetaScore(prior, o.prior_weight, o.memory)
-        self._size_mw = np.zeros(self._n)
         self._received = np.zeros(self._n)
         self._odd = np.zeros(self._n)
-        self._kept: FloatArray = np.full(self._n, np.nan)
 
     def _declare(self, operator: str) -> None:
         self.inputs = (
@@ -224,13 +222,12 @@ class ResilienceManager:
         self._odd[:] = 0.0
         if self._answers.round[0] < 0 or self._answers.values[0, 5] < 0.0:
             return
-        promised = self._answers.values[0, len(ANSWER_HEAD) :]
+        promised, owed = self._answers.values[0, len(ANSWER_HEAD) :].reshape(2, self._n)
         metered = self._reports.values[:, 1]
         heard = self.answering
-        self._size_mw = np.maximum(self._size_mw, np.abs(promised))
-        self._kept = commitment_evidence(promised, metered, self._size_mw)
+        kept = commitment_evidence(promised, metered, owed)
         # The first interval's awards are still on their way; silence is trustability's business.
-        self._commitment.add(self._kept, heard & (self._step > 2 * self._per_interval))
+        self._commitment.add(kept, heard & (self._step > 2 * self._per_interval))
 
     @property
     def scores(self) -> FloatArray:

@@ -18,7 +18,7 @@ from controllers.mail import FloatArray, IntArray
 from controllers.market.bid_book import BidBook
 from controllers.market.desk import ClearingDesk, Schedule
 from controllers.market.options import MarketOptions
-from controllers.market.parties import PartyTable
+from controllers.market.parties import PartyTable, bid_column
 from controllers.market.reweighing import Weights
 from controllers.market.smo import AWARD_FIELDS
 
@@ -161,12 +161,17 @@ class Operator:
         self._reply = (SOLVED, found.p_import, float(self._committed))
 
     def answer(self) -> FloatArray:
-        """Return what the manager is told: the head, then each SMO's promised net injection."""
+        """Return what the manager is told.
+
+        The head, then of each SMO what net injection it promised, then how much of that it owes
+        to the market: the injection less the one without any (no generation, full demand), MW.
+        """
         n = len(self.table.buses)
         if self.schedule is None:
-            return np.concatenate([np.zeros(len(ANSWER_HEAD) - 1), [-1.0], np.zeros(n)])
+            return np.concatenate([np.zeros(len(ANSWER_HEAD) - 1), [-1.0], np.zeros(2 * n)])
         head = (self._answered, *self._reply, self.schedule.p_import, self._interval)
-        return np.concatenate([head, self.schedule.p_net])
+        p_net = self.schedule.p_net
+        return np.concatenate([head, p_net, p_net + bid_column(self.book.bids, "p_load0")])
 
     @property
     def awards(self) -> FloatArray:

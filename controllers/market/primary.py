@@ -58,7 +58,7 @@ def report_links(names: Sequence[str], manager: str) -> list[Link]:
 
 def manager_links(n: int, operator: str, manager: str) -> tuple[Link, Link]:
     """Return the links operator to manager and manager to operator in a market of `n` SMOs."""
-    answer = Link(operator, manager, "answer", len(ANSWER_HEAD) + n)
+    answer = Link(operator, manager, "answer", len(ANSWER_HEAD) + 2 * n)
     return answer, Link(manager, operator, "weights", len(WEIGHTS_HEAD) + 2 * n)
 
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from controllers.mail import FloatArray
 
-# Off by this part of its size, a party did not keep its word at all.
-_OFF = 0.1
 _LEAST_MW = 0.0005
 
 
@@ -56,18 +54,19 @@ class BetaScore:
 
 
 def commitment_evidence(
-    promised_mw: FloatArray, metered_mw: FloatArray, size_mw: FloatArray
+    promised_mw: FloatArray, metered_mw: FloatArray, owed_mw: FloatArray
 ) -> FloatArray:
-    """Return how well each party kept its word, 1 for exactly, 0 for off by a tenth of its size.
+    """Return how well each party kept its word: 1 for all of it, 0 for nothing or the contrary.
 
     Parameters
     ----------
     promised_mw, metered_mw : ndarray (n,)
         Net injections.
-    size_mw : ndarray (n,)
-        Largest magnitude the party was seen at; a small one is judged by half a kilowatt.
+    owed_mw : ndarray (n,)
+        How much of the promise is a service: the injection promised less the one without any.
+        Less than half a kilowatt is judged as half a kilowatt.
     """
-    off = np.abs(metered_mw - promised_mw) / np.maximum(_OFF * size_mw, _LEAST_MW)
+    off = np.abs(metered_mw - promised_mw) / np.maximum(np.abs(owed_mw), _LEAST_MW)
     return np.clip(1.0 - off, 0.0, 1.0)
 
 

@@ -203,10 +203,9 @@ def test_scores_of_who_lies_and_of_who_is_silent_fall() -> None:
     trial.run(END)
     commitment, trust = trial.manager._commitment.value, trial.manager._trust.value
     prior = ResilienceManager(attack_site(), (AGENT,), **MANAGER).scores
-    assert commitment[b3] < prior[b3]
+    assert commitment[b3] < prior[b3] - 0.1
     assert commitment[b4] > prior[b4]
     assert trust[b1] < prior[b1]
-    assert trial.manager.scores[b3] < trial.manager.scores[b4] or prior[b3] > prior[b4]
 
 
 def test_the_manager_measures_the_import_and_hears_sums_nothing_else() -> None:
@@ -219,8 +218,8 @@ def test_the_manager_measures_the_import_and_hears_sums_nothing_else() -> None:
     smos = [link for link in manager.links_in if link.source != "operator"]
     assert {(link.kind, link.width) for link in smos} == {("report", 2)}
     (answer,) = [link for link in manager.links_in if link.source == "operator"]
-    # Six numbers of its own and one promised sum per operator; no resource, no status.
-    assert answer.width == 6 + len(smos)
+    # Six numbers of its own and two promised sums per operator; no resource, no status.
+    assert answer.width == 6 + 2 * len(smos)
     assert [(link.target, link.kind) for link in manager.links_out] == [("operator", "weights")]
 
 

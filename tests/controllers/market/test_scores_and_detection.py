@@ -45,11 +45,11 @@ def test_scores_follow_the_evidence_and_keep_the_prior_without_any() -> None:
     assert unheard == 0.5
 
 
-def test_commitment_is_judged_against_the_size_of_the_promise() -> None:
-    # Off by 5 kW: half of a tenth of 100 kW, but a hundred times what half a kilowatt allows.
-    promised, metered = np.array([0.1, 0.1, 0.01]), np.array([0.1, 0.095, 0.005])
-    evidence = commitment_evidence(promised, metered, np.abs(promised))
-    assert evidence == pytest.approx([1.0, 0.5, 0.0])
+def test_commitment_is_the_part_of_the_promised_service_that_was_delivered() -> None:
+    # 100 kW of load, 20 kW of which were to go: all of it went, 15 kW, nothing, more load instead.
+    metered = np.array([-0.080, -0.085, -0.100, -0.120])
+    evidence = commitment_evidence(np.full(4, -0.080), metered, np.full(4, 0.020))
+    assert evidence == pytest.approx([1.0, 0.75, 0.0, 0.0])
 
 
 def test_trust_falls_with_lost_odd_and_alarming_traffic() -> None:
