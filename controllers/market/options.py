@@ -93,7 +93,8 @@ class ManagerOptions:
     sample_s : float
         How often the import is a new measurement (the feeder's step).
     sigma_kw : float
-        Standard deviation of import against schedule when nothing is wrong.
+        Standard deviation of import against schedule when nothing is wrong, at its worst: at the
+        end of an interval in the hour in which the load moves most.
     false_alarm_days : float
         Mean time between false alarms; the detector's thresholds follow from it.
     learn_s : float
