@@ -43,7 +43,8 @@ class PacOptions(SiteBids):
     fraction : float
         Asynchronous: share of the neighbours that must have fresh mail.
     damping : float
-        Asynchronous: part of each step that is taken. At 1 the iteration diverges on late mail.
+        Asynchronous: part of each step that is taken. The later the mail, the smaller it must be:
+        on IEEE 123 with a fifth lost and up to three steps of delay 0.5 diverges, 0.2 converges.
     resend_after : int
         Silent steps after which a waiting atom repeats itself.
     """
@@ -52,7 +53,7 @@ class PacOptions(SiteBids):
     anchored: bool = True
     waiting: str = "barrier"
     fraction: float = 0.0
-    damping: float = 0.5
+    damping: float = 0.2
     resend_after: int = 1
 
     def __post_init__(self) -> None:
