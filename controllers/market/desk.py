@@ -24,7 +24,7 @@ class Schedule:
 
     `p_load` and `p_gen` are positive, `price_p` and `price_q` are the marginal prices at the bus;
     `p_import` is what the operator expects to draw from above, `cone_gap_pu` how far the
-    relaxation is from exact.
+    relaxation is from exact, and whether that is exact enough to be a dispatch.
     """
 
     p_load: FloatArray
@@ -34,6 +34,7 @@ class Schedule:
     price_q: FloatArray
     p_import: float
     cone_gap_pu: float
+    exact: bool
 
     @property
     def p_net(self) -> FloatArray:
@@ -110,6 +111,7 @@ class ClearingDesk:
             price_q=d.lmp_q[rows] / mw,
             p_import=d.p_import * mw,
             cone_gap_pu=clearing.cone_gap_pu,
+            exact=clearing.exactness.exact,
         )
 
     def _problem(self, bids: FloatArray) -> ClearingProblem:

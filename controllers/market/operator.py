@@ -122,6 +122,8 @@ class Operator:
         return awards[:, 1], awards[:, 2], awards[:, 3]
 
     def _put_in_force(self, found: Schedule, interval: int) -> None:
+        if not found.exact:
+            self.say("relaxation_not_exact", cone_gap_pu=found.cone_gap_pu)
         self.schedule = found
         self._interval = interval
         self._awards = np.stack(
