@@ -215,14 +215,17 @@ def mail_row(
 def mail_rows() -> list[Row]:
     """Return the agents' runs on IEEE 123 before attack 2b."""
     problem, bad = attack_2b().problem, Post(loss=0.2, max_delay_steps=3, seed=1)
-    late = {"waiting": "asynchronous"}
+
+    def free(label: str, post: Post, steps: int, **o: Any) -> Row:
+        label = f"free-running {label}, bad links"
+        return mail_row("attack-2b", problem, label, post, steps, waiting="asynchronous", **o)
+
     return [
         mail_row("attack-2b", problem, "barrier, perfect links", Post(), 700),
         mail_row("attack-2b", problem, "barrier, bad links", bad, 3000),
-        mail_row("attack-2b", problem, "free-running 0.5, bad links", bad, 1500, **late),
-        mail_row(
-            "attack-2b", problem, "free-running 1.0, bad links", bad, 400, damping=1.0, **late
-        ),
+        free("0.2", bad, 3000, damping=0.2),
+        free("0.5", bad, 1000, damping=0.5),
+        free("1.0", bad, 200, damping=1.0),
     ]
 
 

@@ -86,7 +86,8 @@ def test_free_running_atoms_converge_when_damped_and_blow_up_when_not() -> None:
         x = stacked(made)
         return abs(atoms.cost(x) / best - 1.0), atoms.infeasibility_kw(x)
 
-    gap, infeasibility_kw = ends(0.2)
+    # Half a step is enough on 20 buses; IEEE 123 needs a fifth (docs/market-distributed.md).
+    gap, infeasibility_kw = ends(0.5)
     assert gap < 1e-3
     assert infeasibility_kw < 1.0
     assert ends(1.0)[1] > 100.0
