@@ -100,12 +100,12 @@ def marginal_prices(
     return Prices(price[:, 0], price[:, 1], eta, kappa)
 
 
-def priced_start(problem: ClearingProblem, rounds: int = 2) -> Start:
+def priced_start(problem: ClearingProblem, rounds: int = 1) -> Start:
     """Return a start that knows what losses cost: best responses to the prices at the last flows.
 
     `warm_start`, then `rounds` times: a sweep for the marginal prices, every bus answers its own.
-    Neighbours only, like `warm_start`. No voltage or current limit is looked at: where none binds
-    every round takes one to three digits off the gap, where one does two rounds are as good as any.
+    Neighbours only, like `warm_start`. The prices know of no voltage or current limit: where none
+    binds every round takes one to three digits off the gap, elsewhere one is enough.
     """
     tree = Tree(problem.network.parent)
     dispatch = warm_start(problem)
