@@ -32,6 +32,7 @@ Window = tuple[float, float]
 _PERIODS_BEFORE, _PERIODS_DURING = 2, 3
 _CURTAILS = 0.005
 _SUPPLIED = 0.01
+_HELPS_MW = 0.001
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,33 @@ def metered_states(
         name: asdict(_state(mean, mean.per_smo(table), base, table, prices))
         for name, mean in means.items()
     }
+
+
+def node_roles(
+    attacked: Path, mitigated: Path, *, market: str = "market", feeder: str = "feeder"
+) -> dict[str, tuple[str, ...]]:
+    """Return who lost what and who helped, for a picture: buses by role.
+
+    Returns
+    -------
+    dict
+        ``out``: the load or half of the generation lost to the attack; ``generating``: 5 % and a
+        kilowatt more generation than before; ``curtailing``: less load than before, as `MeteredState` counts.
+    """
+    scenario = recorded_scenario(attacked)
+    table = market_of(scenario, market)
+    before, during = attack_windows(scenario, market)
+    pre = _Means(attacked, feeder, before, before, scenario).per_smo(table)
+    post = _Means(attacked, feeder, during, during, scenario).per_smo(table)
+    after = _Means(mitigated, feeder, during, during, scenario).per_smo(table)
+    demand = bid_column(aggregate(table), "p_load0")
+    lost = (post[0] < _SUPPLIED * demand) | (post[1] < 0.5 * pre[1])
+    roles = {
+        "out": lost,
+        "generating": ~lost & (after[1] > 1.05 * pre[1] + _HELPS_MW),
+        "curtailing": ~lost & (after[0] < pre[0] - _CURTAILS * demand),
+    }
+    return {name: tuple(np.array(table.buses)[who].tolist()) for name, who in roles.items()}
 
 
 def attack_windows(scenario: Scenario, market: str = "market") -> tuple[Window, Window]:

@@ -11,7 +11,12 @@ import pytest
 
 from federates.assembly import Assembly
 from federates.errors import ScenarioError
-from federates.market_states import attack_windows, metered_states, recorded_scenario
+from federates.market_states import (
+    attack_windows,
+    metered_states,
+    node_roles,
+    recorded_scenario,
+)
 from federates.runner import run
 from federates.scenario import load_scenario
 from federates.signals import read_signal
@@ -84,6 +89,13 @@ def test_table_as_metered_is_that_of_the_thesis_in_kind(attacked: Path, mitigate
         balance = s["load_kw"] - s["generation_kw"] + s["losses_kw"]
         assert s["import_kw"] == pytest.approx(balance, rel=0.002)
         assert s["node_minutes_out_of_band"] == 0.0
+
+
+def test_roles_say_who_was_lost_and_who_helped(attacked: Path, mitigated: Path) -> None:
+    roles = node_roles(attacked, mitigated)
+    assert set(roles["out"]) == {"46", "55", "39", "68"}
+    assert roles["generating"] == ("67",)
+    assert len(roles["curtailing"]) == 81
 
 
 def test_after_the_attack_everything_goes_back_smoothly(mitigated: Path) -> None:
