@@ -132,7 +132,8 @@ def node_roles(
     -------
     dict
         ``out``: the load or half of the generation lost to the attack; ``generating``: 5 % and a
-        kilowatt more generation than before; ``curtailing``: less load than before, as `MeteredState` counts.
+        kilowatt more generation than before; ``curtailing``: less load than before, as
+        `MeteredState` counts.
     """
     scenario = recorded_scenario(attacked)
     table = market_of(scenario, market)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
+from controllers.market.cases import draw
 from controllers.market.problem import Bids
-from grid_models import counter_rng
 from grid_models.errors import nearest_name
 from grid_models.feeder import Der, Feeder
 
@@ -133,24 +133,13 @@ def party_table(
             where="market",
             expected="DERs of the kinds inverter and flexible_load",
         )
-    loads = [x for x in feeder.loads if fixed_load_pu > 0.0]
-    first: dict[int, str] = {}
-    for bus in [x.bus for x in loads] + [d.bus for d in mine]:
-        first.setdefault(row_of[bus], bus)
-    buses, rows = tuple(first.values()), tuple(first)
+    buses, rows, fixed = _served(feeder, mine, row_of, fixed_load_pu)
     smo = {row: i for i, row in enumerate(rows)}
-    fixed = np.zeros((2, len(buses)))
-    for load in loads:
-        at = smo[row_of[load.bus]]
-        fixed[:, at] += (load.kw * fixed_load_pu, load.kvar * fixed_load_pu)
     is_load = np.array([d.kind == "flexible_load" for d in mine])
     owner = np.array([smo[row_of[d.bus]] for d in mine], dtype=np.intp)
     high = np.array([d.p_max_kw for d in mine]) / 1000.0
     low = np.array([d.p_min_kw for d in mine]) / 1000.0
-    streams = counter_rng.stream_ids(f"disutility:{bus}" for bus in buses)
-    load_cost = costs.load[0] + (costs.load[1] - costs.load[0]) * counter_rng.uniform(
-        seed, streams, 0, 0
-    )
+    load_cost = draw(seed, "disutility", buses, *costs.load)
     generator_cost = _generator_costs(mine, costs.generators)
     return PartyTable(
         buses=buses,
@@ -165,6 +154,23 @@ def party_table(
         capacity_mw=np.where(is_load, 0.0, high),
         cost=np.where(is_load, load_cost[owner], generator_cost),
     )
+
+
+def _served(
+    feeder: Feeder, ders: Sequence[Der], row_of: Mapping[str, int], fixed_load_pu: float
+) -> tuple[tuple[str, ...], tuple[int, ...], FloatArray]:
+    """Return bus and row of each SMO, and the feeder's own load there, kW and kvar, (2, n)."""
+    loads = feeder.loads if fixed_load_pu > 0.0 else ()
+    first: dict[int, str] = {}
+    for bus in [x.bus for x in loads] + [d.bus for d in ders]:
+        first.setdefault(row_of[bus], bus)
+    rows = tuple(first)
+    at = [rows.index(row_of[x.bus]) for x in loads]
+    kw_kvar = ([x.kw for x in loads], [x.kvar for x in loads])
+    fixed = np.array(
+        [np.bincount(at, v, len(rows)) if at else np.zeros(len(rows)) for v in kw_kvar]
+    )
+    return tuple(first.values()), rows, fixed * fixed_load_pu
 
 
 def _generator_costs(ders: Sequence[Der], costs: Mapping[str, float]) -> FloatArray:

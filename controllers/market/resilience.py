@@ -108,30 +108,28 @@ def mitigate(
     Mitigation
         Where the target is out of reach, or the steps ran out, with the floor.
     """
-    answering = scores > 0.0
+    n, limit = problem.network.size, tolerance * abs(import_pre)
+
+    def floor_of() -> float:
+        return cleared(market, weighted(problem, floor_weights(n))).p_import
+
     dispatch = cleared(market, problem)
-    imports = [dispatch.p_import]
-    search = Search(Weights.neutral(problem.network.size), mu)
-    limit = tolerance * abs(import_pre)
-    floor = None
-    if abs(imports[-1] - import_pre) <= limit:
-        return Mitigation(True, dispatch, search.weights, 0, tuple(imports))
-    used = search.weights
-    search = search.begin(imports[-1] - import_pre, scores, answering)
-    while len(imports) <= max_clearings:
+    imports, used, floor = [dispatch.p_import], Weights.neutral(n), None
+    search = Search(used, mu)
+    while abs(imports[-1] - import_pre) > limit and len(imports) <= max_clearings:
+        delta, answering = imports[-1] - import_pre, scores > 0.0
+        first = len(imports) == 1
+        search = (search.begin if first else search.answer)(delta, scores, answering)
         used = search.weights
         dispatch = cleared(market, weighted(problem, used))
         imports.append(dispatch.p_import)
-        if abs(imports[-1] - import_pre) <= limit:
-            break
         if floor is None and stalled(imports[-2], imports[-1], import_pre, limit):
-            floor = cleared(market, weighted(problem, floor_weights(used.alpha.size))).p_import
-        if floor is not None and imports[-1] - floor <= limit:
+            floor = floor_of()
+        if floor is not None and imports[-1] - floor <= limit < imports[-1] - import_pre:
             break
-        search = search.answer(imports[-1] - import_pre, scores, answering)
     restored = abs(imports[-1] - import_pre) <= limit
     if not restored and floor is None:
-        floor = cleared(market, weighted(problem, floor_weights(used.alpha.size))).p_import
+        floor = floor_of()
     return Mitigation(restored, dispatch, used, len(imports) - 1, tuple(imports), floor)
 
 

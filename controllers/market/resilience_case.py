@@ -2,16 +2,16 @@
 
 Fitted to the thesis' table, which does not list the resources: dispatchable generators at market
 operators 46, 55, 39 and 68 (the attacked ones) and 67, five kilowatt of other generation, and at
-every load node a flexible load that can give up 10 to 50 % of its demand.
+every load node a flexible load that can give up 10 to 50 % of its demand. The tables beside the
+shipped scenarios are ``der_rich.to_csv(resilience_ders(feeder, ATTACK_KW[...]))``.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from controllers.market.cases import ATTACKED, FLEXIBILITY, draw
+from controllers.market.parties import LOAD_POWER_FACTOR
 from grid_models.feeder import Der, Feeder
 
 LOAD_KW = 1.0815 * 2064.0
@@ -55,26 +55,16 @@ def resilience_ders(feeder: Feeder, attacked_kw: float, seed: int = 1) -> tuple[
     ]
     capacity = {bus: share * attacked_kw for bus, share in ATTACKED.items()}
     capacity |= {HELPER_BUS: HELPER_KW} | dict.fromkeys(OTHER_BUSES, OTHER_KW / len(OTHER_BUSES))
-    generators = [
-        Der(f"gen_{bus}", "inverter", bus, feeder.buses[bus].phases, kw * KVA_PER_KW, round(kw, 3))
-        for bus, kw in capacity.items()
-    ]
+    generators = [_generator(feeder, bus, kw) for bus, kw in capacity.items()]
     return (*loads, *generators)
+
+
+def _generator(feeder: Feeder, bus: str, kw: float) -> Der:
+    kva = round(kw * KVA_PER_KW, 3)
+    return Der(f"gen_{bus}", "inverter", bus, feeder.buses[bus].phases, kva, round(kw, 3))
 
 
 def _flexible_load(bus: str, phase: int, kw: float, flexibility: float) -> Der:
     low, high = -round(kw, 4), -round(kw * (1.0 - flexibility), 4)
-    return Der(f"load_{bus}_{phase}", "flexible_load", bus, (phase,), -low / 0.95, high, low)
-
-
-def write_table(path: Path, ders: Sequence[Der]) -> None:
-    """Write the resources as a table for ``grid.der_table``."""
-    fields = ("name", "kind", "bus", "phases", "kva", "p_max_kw", "p_min_kw", "energy_kwh", "count")
-    with path.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(fields)
-        for der in ders:
-            row = {name: getattr(der, name) for name in fields}
-            out.writerow(
-                {**row, "phases": "".join(map(str, der.phases)), "kva": round(der.kva, 4)}.values()
-            )
+    kva = round(-low / LOAD_POWER_FACTOR, 4)
+    return Der(f"load_{bus}_{phase}", "flexible_load", bus, (phase,), kva, high, low)
