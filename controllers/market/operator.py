@@ -65,6 +65,22 @@ class Operator:
         self.counts = {"clearings": 0, "clearings_failed": 0, "trials": 0, "events": 0}
         self._all_silent = False
 
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call; what happened to several SMOs is one event."""
+        told, self.events = self.events, []
+        merged: dict[str, dict[str, Any]] = {}
+        out = []
+        for event in told:
+            if "smo" not in event:
+                out.append(event)
+                continue
+            kind = event["event"]
+            if kind not in merged:
+                merged[kind] = {"event": kind, "smos": []}
+                out.append(merged[kind])
+            merged[kind]["smos"].append(event["smo"])
+        return out
+
     def say(self, event: str, **details: object) -> None:
         """Leave an event for the run."""
         self.counts["events"] += 1

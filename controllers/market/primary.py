@@ -218,10 +218,7 @@ class PrimaryMarket:
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""
-        if self._operator is None:
-            return []
-        events, self._operator.events = self._operator.events, []
-        return events
+        return [] if self._operator is None else self._operator.take_events()
 
     def summary(self) -> dict[str, float]:
         """Return counts of the operator, where it is hosted."""

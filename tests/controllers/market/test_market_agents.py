@@ -216,6 +216,14 @@ def test_silence_of_all_keeps_the_last_schedule_and_is_told_once() -> None:
     assert kinds(operator).count("smo_silent") == len(operator.table.buses)
 
 
+def test_what_happens_to_several_operators_at_once_is_one_event() -> None:
+    market, operator = operating()
+    operator.note_silence(20)
+    (told,) = market.take_events()
+    assert told == {"event": "smo_silent", "smos": list(market._table.names)}
+    assert market.take_events() == []
+
+
 def test_a_silent_operator_is_taken_to_go_on_as_told_and_comes_back() -> None:
     market, operator = operating()
     told = operator.schedule.p_gen.copy()
