@@ -3,8 +3,9 @@
     python benchmarks/detectors.py [--json] [--only NAME ...] [--keep FOLDER]
 
 For each scenario that an attack names, three kinds of runs, with the same sensors: a clean day of
-another seed, which the detectors learn from; the clean day of the scenario's own seed, for false
-alarms; and the attacked runs. The scenarios are changed in three ways, so that detection is no
+another seed, which the detectors learn from (where a scenario is a part of a day, with two hours
+more on each side); the clean day of the scenario's own seed, for false alarms; and the attacked
+runs. The scenarios are changed in three ways, so that detection is no
 easier than it should be: sensors have noise (`NOISE`), every load deviates from the forecast, and
 houses have no telemetry. The attack is the shipped file as it is.
 """
@@ -15,6 +16,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from federates.attacks.files import load_attack, shipped_attacks
-from federates.detection_metrics import detector_rows
+from federates.detection_metrics import (
+    Window,
+    attack_windows,
+    detector_rows,
+    judge,
+    verdicts_of,
+)
 from federates.runner import run
 from federates.scenario import Scenario, find_scenario, scenario_from, shipped_dir
 from federates.yaml_source import load_yaml
@@ -33,6 +41,7 @@ from grid_models.errors import FeederateError
 NOISE = {"v_pu": 0.001, "p_kw": 0.3, "q_kvar": 0.3, "import_kw": 5.0, "import_kvar": 5.0}
 LOAD_DIVERSITY = 0.1
 TRAINING_SEED = 1000
+MORE_S, DAY_S = 7200, 86400
 TELEMETRY = ["pv_*", "battery_*"]
 DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "residual": ("power-flow-residual", {"der_labels": TELEMETRY}, tuple(NOISE)),
@@ -40,15 +49,23 @@ DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0) -> Scenario:
+def watched(name: str, clean_run: Path | None, attack: str | None) -> Scenario:
     """Return a scenario with both detectors, or, without a clean run to learn from, with none."""
     source = load_yaml(find_scenario(name))
     data: dict[str, Any] = copy.deepcopy(source.data)
-    data["seed"] = data.get("seed", 0) + seed
+    if clean_run is None:  # to learn from: another day, and two hours more on each side
+        data["seed"] = data.get("seed", 0) + TRAINING_SEED
+        start_s = data["time"].get("start_s", 0)
+        data["time"]["start_s"] = max(0, start_s - MORE_S)
+        end_s = min(DAY_S, start_s + data["time"]["duration_s"] + MORE_S)
+        data["time"]["duration_s"] = end_s - data["time"]["start_s"]
     data.pop("attack", None)
     data["grid"]["load_diversity"] = data["grid"].get("load_diversity") or LOAD_DIVERSITY
-    feeder = next(n for n, spec in data["federates"].items() if spec["kind"] == "feeder")
-    data["record"] = {"ports": [f"{feeder}.{port}" for port in NOISE]}
+    kinds = {spec["kind"]: n for n, spec in data["federates"].items()}
+    source_of = dict.fromkeys(NOISE, kinds["feeder"])
+    if "device" in kinds:  # the operator's word on a device is what its adapter reads
+        source_of |= dict.fromkeys(("p_kw", "q_kvar"), kinds["device"])
+    data["record"] = {"ports": [f"{federate}.{port}" for port, federate in source_of.items()]}
     if clean_run is not None:
         data["record"] = {"ports": [f"{name}.score" for name in DETECTORS]}
         for detector, (kind, options, ports) in DETECTORS.items():
@@ -58,10 +75,20 @@ def watched(name: str, clean_run: Path | None, attack: str | None, seed: int = 0
                 "options": {"clean_run": str(clean_run), **options},
             }
             data["connections"] += [
-                {"source": f"{feeder}.{p}", "target": f"{detector}.{p}", "noise": NOISE[p]}
+                {"source": f"{source_of[p]}.{p}", "target": f"{detector}.{p}", "noise": NOISE[p]}
                 for p in ports
             ]
     return scenario_from(dataclasses.replace(source, data=data), attack=attack)
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run is there to be used; one that did not finish is removed."""
+    if not folder.exists():
+        return False
+    if json.loads((folder / "manifest.json").read_text())["status"] == "finished":
+        return True
+    shutil.rmtree(folder)
+    return False
 
 
 def measure(
@@ -69,22 +96,35 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Return the rows of one scenario: its clean day, then its attacks (name, file)."""
     training = folder / f"{scenario}-training"
-    if not training.exists():
-        run(watched(scenario, None, None, TRAINING_SEED), out=training, placement="single")
+    if not finished(training):
+        run(watched(scenario, None, None), out=training, placement="single")
     rows = []
     for name, file in attacks:
         began = time.perf_counter()
         try:
             out = folder / f"{scenario}-{name}"
-            if not out.exists():
+            if not finished(out):
                 run(watched(scenario, training, file), out=out, placement="single")
             found = detector_rows(out)
+            if file is not None:
+                add_clean_area(found, folder / f"{scenario}-clean", attack_windows(out))
         except FeederateError as error:
             found = [{"detector": "-", "step": None, "error": str(error)}]
         wall_s = time.perf_counter() - began
         rows += [{"scenario": scenario, "attack": name, **row} for row in found]
         print(f"{scenario}, {name}: {wall_s:.0f} s", file=sys.stderr)
     return rows
+
+
+def add_clean_area(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
+    """Add the area under the curve of the same window on the clean day: what the hour gives."""
+    area = {
+        (name, row["step"]): row["auc"]
+        for name in DETECTORS
+        for row in judge(verdicts_of(clean, name), windows)
+    }
+    for row in rows:
+        row["auc_clean"] = area[row["detector"], row["step"]]
 
 
 def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
@@ -94,9 +134,7 @@ def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
         if only and name not in only:
             continue
         spec = load_attack(path)
-        if any(step.layer == "modbus" for step in spec.steps):
-            print(f"{name}: left out, runs in real time with emulated devices", file=sys.stderr)
-        elif spec.scenario is not None:
+        if spec.scenario is not None:
             by_scenario.setdefault(spec.scenario, [("clean", None)]).append((name, str(path)))
     return by_scenario
 
@@ -111,13 +149,13 @@ def text(value: Any, digits: int = 2) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     head = ["attack", "step", "detector", "seen", "delay_s", "precision", "recall"]
-    head += ["false_alarms_per_day", "auc"]
+    head += ["false_alarms_per_day", "auc", "auc_clean"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         if "error" in row:
             lines.append(f"| {row['attack']} | could not run: {row['error']} |")
             continue
-        shown = dict(row) | ({"seen": None} if row["step"] is None else {})
+        shown = {"auc_clean": None} | row | ({"seen": None} if row["step"] is None else {})
         name = f"{row['attack']} ({row['scenario']})" if row["attack"] == "clean" else None
         cells = [name or row["attack"], *(shown[key] for key in head[1:])]
         lines.append("| " + " | ".join(text(c, 0 if k == 4 else 2) for k, c in enumerate(cells)))

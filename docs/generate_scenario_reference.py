@@ -1,6 +1,7 @@
-"""Write docs/scenario.md from the schema: ``python docs/generate_scenario_reference.py``.
+"""Write docs/scenario.md and docs/attack-reference.md from the schema.
 
-A test compares the committed page with `reference()`, so the two cannot drift apart.
+``python docs/generate_scenario_reference.py``. A test compares the committed pages with
+`reference()` and `attack_reference()`, so they cannot drift apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from pydantic.fields import FieldInfo
 
 from controllers import registry
 from federates.assembly import KINDS
+from federates.attacks import schema as attacks
+from federates.attacks.files import load_attack, shipped_attacks
+from federates.attacks.techniques import TECHNIQUES, VERSION
 from federates.kinds.feeder import FeederFederate
 from federates.scenario import (
     Connection,
@@ -27,6 +31,7 @@ from federates.scenario import (
     FederateSpec,
     LinkRule,
     Scenario,
+    shipped_dir,
     shipped_scenarios,
 )
 from grid_models.catalog import shipped_feeders
@@ -34,6 +39,7 @@ from grid_models.der_rules import DerRule
 from grid_models.profiles import Profiles
 
 PAGE = Path(__file__).with_name("scenario.md")
+ATTACK_PAGE = Path(__file__).with_name("attack-reference.md")
 _HEAD = """\
 # The scenario file
 
@@ -47,6 +53,18 @@ Any key can be changed for one run: `feederate run FILE --set time.duration_s=36
 grid.ders.0.total_kw=3000`. Positions in lists are numbers. Relative paths are looked up beside the
 scenario file, then in the current folder. Injections are positive (generation minus load); units
 are in the names.
+"""
+_ATTACK_HEAD = """\
+# The attack file
+
+An attack is one YAML file, apart from any scenario; [attacks.md](attacks.md) says how to write and
+run one. This page is generated from the schema (`python docs/generate_scenario_reference.py`);
+`feederate schema attack` prints the same schema as JSON Schema, for an editor. Unknown keys are
+errors. `feederate attack check FILE SCENARIO` says whether a file fits a scenario, or everything
+that is wrong with it; `feederate attack explain` says what it would touch.
+
+Times are seconds since the start of the run. Values are in the unit of the port, link or point
+that they replace.
 """
 # Keys whose field has no description in the schema; a description there wins.
 _MEANINGS = {
@@ -62,6 +80,47 @@ _MEANINGS = {
     "Connection.target": "`federate.port` of an input.",
     "LinkRule.latency_s": "Delay of every message.",
     "LinkRule.loss": "Probability that a message is lost.",
+    "AttackSpec.id": "Name in tables, folders and events.",
+    "AttackSpec.title": "One line for lists and reports.",
+    "AttackSpec.seed": "Seed of everything random in the attack: targets, noise, chance.",
+    "AttackSpec.steps": "What happens; see below.",
+    "SignalStep.id": "Name of the step in events, truth and labels.",
+    "SignalStep.title": "One line for tables.",
+    "SignalStep.layer": "What the step acts on; it decides which actions there are.",
+    "SignalStep.trigger": "When it begins; see below.",
+    "SignalStep.target": "What it touches; see below.",
+    "SignalStep.action": "What it does; see below.",
+    "SignalStep.conceal": "What others are shown meanwhile; see below.",
+    "Trigger.when": "Begins when a signal says so; see below.",
+    "When.above": "Met while the value is above this.",
+    "When.below": "Met while the value is below this.",
+    "When.between": "Met while the value lies in [low, high].",
+    "Window.from_s": "Begin of the window.",
+    "Window.to_s": "End of the window, before the step begins.",
+    "Conceal.labels": "Globs over the port's labels.",
+    "Conceal.show": "What is shown; see below.",
+    "Show.value": "This value.",
+    "Bias.value": "What is added.",
+    "Scale.factor": "What is multiplied by.",
+    "Set.value": "The value in place of the true one.",
+    "Ramp.rate_per_s": "What is added per second.",
+    "Noise.sigma": "Standard deviation.",
+    "Delay.delay_s": "By how much.",
+    "Replay.window": "A window of the past of the same values, `{from_s, to_s}`.",
+    "Adaptive.options": "Passed to the attacker.",
+    "Jam.loss": "Probability that a message is lost.",
+    "Tamper.bias": "What is added to each number.",
+    "Tamper.factor": "What each number is multiplied by.",
+    "Tamper.value": "In place of each number.",
+    "Tamper.sigma": "Standard deviation of normal noise on each number.",
+    "ReplayMail.lag_s": "How old the numbers are.",
+    "Impersonate.value": "Sent in place of every number.",
+    "Rewrite.direction": "What the adapter reads, or what it writes.",
+    "Rewrite.factor": "What the value is multiplied by.",
+    "Rewrite.bias": "What is added to the value, in engineering units.",
+    "ForgeException.code": "Modbus exception code; 4 is 'server device failure'.",
+    "Flood.requests_per_s": "How many.",
+    "Thermostat.offset_k": "By how much, in kelvin; above 0 is warmer.",
 }
 
 
@@ -135,6 +194,67 @@ def _names() -> Iterator[str]:
         yield f"| {heading} | |\n| --- | --- |"
         yield from (f"| `{name}` | {_cell(text)} |" for name, text in names.items())
         yield ""
+
+
+def attack_reference() -> str:
+    """Return the page on attack files."""
+    parts = [_ATTACK_HEAD, *_attack_parts(), *_action_parts(), *_attack_names()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _attack_parts() -> Iterator[str]:
+    yield "## The file\n"
+    yield _table(attacks.AttackSpec)
+    yield "## `steps[]`\n"
+    yield "| layer | what it acts on |\n| --- | --- |"
+    for layer, step, _ in _layers():
+        yield f"| `{layer}` | {_cell(_first_paragraph(step))} |"
+    yield ""
+    yield _table(attacks.SignalStep).replace("| `signal` | required", f"| {_LAYERS} | required")
+    for heading, model in (
+        ("`trigger`", attacks.Trigger),
+        ("`trigger.when`", attacks.When),
+        ("`target`", attacks.Target),
+        ("`conceal[]`", attacks.Conceal),
+        ("`conceal[].show`", attacks.Show),
+    ):
+        yield f"### {heading}\n"
+        yield _first_paragraph(model) + "\n"
+        yield _table(model)
+
+
+def _action_parts() -> Iterator[str]:
+    for layer, _, actions in _layers():
+        yield f"## Actions of layer `{layer}`\n"
+        for action in actions:
+            kind = typing.get_args(action.model_fields["kind"].annotation)[0]
+            yield f"### {layer}: `{kind}`\n"
+            yield " ".join(inspect.cleandoc(action.__doc__ or "").replace("``", "`").split()) + "\n"
+            rows = _table(action).splitlines()
+            kept = [row for row in rows if not row.startswith("| `kind` |")]
+            yield "\n".join(kept) + "\n" if len(kept) > 2 else ""
+
+
+def _attack_names() -> Iterator[str]:
+    yield "## Attacks that ship\n"
+    yield "| attack | scenario | what an analyst should see |\n| --- | --- | --- |"
+    for name, path in shipped_attacks(shipped_dir()).items():
+        spec = load_attack(path)
+        text = f"{spec.title}. {' '.join(spec.description.split())}"
+        yield f"| `{name}` | `{spec.scenario}` | {_cell(text)} |"
+    yield f"\n## Techniques of MITRE ATT&CK for ICS {VERSION}\n"
+    yield "| id | name |\n| --- | --- |"
+    yield from (f"| `{key}` | {name} |" for key, name in TECHNIQUES.items())
+
+
+_LAYERS = " or ".join(f"`{layer}`" for layer in typing.get_args(attacks.Layer))
+
+
+def _layers() -> Iterator[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]]:
+    """Yield each layer with its step and its actions."""
+    for step in typing.get_args(typing.get_args(attacks.Step)[0]):
+        layer = typing.get_args(step.model_fields["layer"].annotation)[0]
+        yield layer, step, typing.get_args(step.model_fields["action"].annotation)
 
 
 def _section(field: FieldInfo) -> str:
@@ -248,7 +368,7 @@ def _type_name(hint: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(f"`{value}`" for value in args)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(arg) for arg in args if arg is not types.NoneType)
+        return " or ".join(dict.fromkeys(_type_name(a) for a in args if a is not types.NoneType))
     if origin is dict:
         return f"name to {_type_name(args[1])}" if args[0] is not Any else "mapping"
     if origin in (list, tuple) or (origin and origin.__name__ == "Sequence"):
@@ -273,3 +393,4 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    ATTACK_PAGE.write_text(attack_reference(), encoding="utf-8")

@@ -339,7 +339,7 @@ def replay(
         seed=seed,
         steps=steps,
         out=out,
-        placement=place or "thread",
+        placement=(placement or Where.thread).value,
         armed=armed,
     )
     replay_into(order, as_json=as_json)

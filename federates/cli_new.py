@@ -48,8 +48,8 @@ def new_attack(name: str) -> None:
     path = _write(Path(f"{stem}.yaml"), Template(template("attack.yaml")).substitute(name=stem))
     typer.echo(
         f"wrote {path}\n"
-        f"  feederate attack explain {path}   what it would touch\n"
-        f"  feederate attack run {path} --steps 240   beside the run without it"
+        f"  feederate attack explain {path}\n"
+        f"  feederate attack run {path} --steps 240 --set time.start_s=43200"
     )
 
 

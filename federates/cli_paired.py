@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from federates.attacks.explain import explain_attack
 from federates.attacks.paired import (
     ATTACKED,
     BASELINE,
@@ -103,7 +104,7 @@ def paired_command(order: PairedOrder, *, as_json: bool) -> None:
 def _loaded(
     order: PairedOrder, name: str, attack: str | None
 ) -> tuple[Scenario, AttackSpec, tuple[str, ...]]:
-    """Read the scenario as every state will, so that what is wrong in one is said first."""
+    """Read and wire the scenario as every state will: what is wrong in one is said first."""
     scenario = load_scenario(name, order.overrides, seed=order.seed, attack=attack)
     spec = scenario.attack_spec
     if spec is None:
@@ -112,16 +113,23 @@ def _loaded(
             where=name,
             expected="an attack file or the name of a shipped attack behind it",
         )
-    defences = tuple(scenario.defences) if order.defences is None else order.defences
-    for defence in dict.fromkeys(defences):
+    defences = tuple(dict.fromkeys(order.defences or ()))
+    if order.defences is None:
+        defences = tuple(scenario.defences)
+    loaded = [scenario]
+    for defence in defences:
         if defence in _RESERVED:
             raise ScenarioError(
                 f"a defence cannot be called '{defence}' here",
                 where=scenario.where("defences"),
                 expected="another name",
             )
-        load_scenario(name, order.overrides, seed=order.seed, attack=attack, defence=defence)
-    return scenario, spec, tuple(dict.fromkeys(defences))
+        loaded.append(
+            load_scenario(name, order.overrides, seed=order.seed, attack=attack, defence=defence)
+        )
+    for each in loaded:
+        explain_attack(each, order.steps)
+    return scenario, spec, defences
 
 
 def _folder(out: Path | None, attack: str) -> Path:

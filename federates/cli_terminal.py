@@ -38,7 +38,7 @@ def messages() -> Console:
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Give a callback (steps done, in all) that draws a bar, or None without a terminal."""
     if os.environ.get(PROGRESS) == PROGRESS_LINES:
-        yield _rarely(lambda done, n: print(PROGRESS_WORD, done, n, file=sys.stderr, flush=True))
+        yield _rarely(_progress_line)
         return
     console = messages()
     if not console.is_terminal:
@@ -54,6 +54,11 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield _rarely(lambda done, n: bar.update(task, completed=done, total=n))
+
+
+def _progress_line(done: int, total: int) -> None:
+    with contextlib.suppress(OSError):  # who reads it may be gone; the run ends by another way
+        os.write(2, f"{PROGRESS_WORD} {done} {total}\n".encode())
 
 
 def _rarely(show: Callable[[int, int], object]) -> Callable[[int, int], None]:

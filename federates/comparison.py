@@ -100,7 +100,7 @@ class PairedRuns:
         """Return a metric in words; a dash where there is none."""
         values = self.metrics[name]
         if key == RECOVERY_KEY and name != BASELINE and values.get(key) is None:
-            return "not seen"
+            return "not in the run"
         return metric_number(key, values.get(key))
 
     def change(self, key: str, name: str) -> str:
@@ -141,7 +141,7 @@ class PairedRuns:
             began = {step for step, _, _ in attack_windows(run.folder)}
             never = [s.id for s in self.spec.steps if s.id not in began] if name != BASELINE else []
             if never:
-                out.append(f"{name}: never began: {', '.join(never)}")
+                out.append(f"{name}: steps that never began: {', '.join(never)}")
         if ATTACKED in self.runs and self.metrics[ATTACKED].get("attacked_values_count") == 0:
             out.append("attacked: the attack changed no value")
         return out

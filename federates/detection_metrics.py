@@ -87,9 +87,9 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     `precision`, the share of the alarmed samples, those in the window and the clean ones, that lie
     in the window; `recall`, the share of the window's samples that are alarmed;
     `false_alarms_per_day`, alarms that begin at a clean sample (one that comes back within
-    `SAME_ALARM_S` is the same alarm), by the clean time; `auc`, of
-    the scores inside against the clean ones; `seen`, whether there was an alarm in the
-    window and alarms are denser in it than in clean time.
+    `SAME_ALARM_S` is the same alarm), by the clean time; `auc`, of the scores inside against the
+    clean ones; `seen`, whether there was an alarm in the window and alarms are denser in it than in
+    clean time.
     """
     t, alarm = verdicts.time_s, np.asarray(verdicts.alarm, dtype=bool)
     inside = [(t >= w.begin_s) & (t < w.end_s) for w in windows]
@@ -174,14 +174,16 @@ def verdicts_of(run: Path, detector: str, from_s: float = 0.0) -> Verdicts:
 def detector_rows(run: Path) -> list[dict[str, Any]]:
     """Return the metrics of every detector of a run against every step of its attack.
 
-    Keys: `detector`, then those of `judge`. A run without detectors gives no row.
+    Keys: `detector`, then those of `judge`. A run without detectors gives no row. A disturbance is
+    no attack: an alarm about it is a false one.
 
     Raises
     ------
     ScenarioError
         The folder holds no run.
     """
-    windows = attack_windows(run)
+    attack = RunData(run).scenario.get("attack") or {}
+    windows = [] if attack.get("kind") == "disturbance" else attack_windows(run)
     return [
         {"detector": name, **row}
         for name, learnt_s in detectors_of(run).items()

@@ -13,8 +13,8 @@ _NAMES = {
     "abs_q_kvarh": "Reactive energy of DERs, sum of |q|",
     "mail_delivered_count": "Messages delivered",
     "mail_lost_count": "Messages lost",
-    "attacked_values_count": "Values affected by the attack",
-    "attack_steps_never_triggered_count": "Steps of the attack that never began",
+    "attacked_values_count": "Values affected",
+    "attack_steps_never_triggered_count": "Steps that never began",
     "attack_window_out_of_band_node_hours": "Out of the voltage band while attacked",
     "recovery_s": "Time to recover after the attack",
 }

@@ -85,7 +85,8 @@ def _steps(runs: PairedRuns) -> str:
 
 
 def _plots(runs: PairedRuns) -> list[str]:
-    attacked = next((run.shade for run in runs.runs.values() if run.shade), None)
+    shades = [run.shade for run in runs.runs.values() if run.shade]
+    attacked = replace(shades[0], name=f"time of the {shades[0].name}") if shades else None
     rows: list[tuple[str, _Make]] = [("Voltages of all nodes", _voltage_chart)]
     rows += [
         (title, _feeder_chart(port, title, unit, style))
@@ -108,7 +109,8 @@ def _row(runs: PairedRuns, title: str, make: _Make, shade: Shade | None) -> str:
         chart = make(run)
         if chart is not None:
             # The baseline is shaded where the attack would have been.
-            charts.append(replace(chart, title=name, shade=run.shade or shade))
+            own = replace(shade, windows=run.shade.windows) if shade and run.shade else shade
+            charts.append(replace(chart, title=name, shade=own))
     if not charts:
         return ""
     figures = "".join(time_chart(chart) for chart in same_axis(charts))

@@ -189,10 +189,13 @@ def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
     from federates.attacks.labels import write_labels
     from federates.attacks.truth import finalise_truth
 
+    spec = assembly.scenario.attack_spec
     assert assembly.attack_plan is not None
+    assert spec is not None
     try:
         finalise_truth(folder)
-        write_labels(folder, assembly.attack_plan, assembly.groups)
+        if spec.kind == "attack":  # a disturbance is nothing that a detector should learn
+            write_labels(folder, assembly.attack_plan, assembly.groups)
     except OSError as error:
         with contextlib.suppress(OSError):
             store.event("feederate", "labels_not_written", reason=str(error))

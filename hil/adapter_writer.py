@@ -11,6 +11,7 @@ from typing import Any
 
 from hil.adapter_curves import CurveJob, adopt
 from hil.adapter_reader import DeviceReader
+from hil.adapter_revert import SelfReversion
 from hil.audit import AuditLog
 from hil.codec import Place, decode_one, encode
 from hil.errors import DeviceError, GuardError, LinkError, NoReplyError
@@ -59,6 +60,7 @@ class DeviceWriter:
         self._making_safe = False
         self.touched = False  # whether anything but safe values was ever sent
         self._count = 0
+        self._own_timers = SelfReversion(reader.spec.points)
 
     # -- called inside the loop -------------------------------------------------------------------
 
@@ -174,14 +176,9 @@ class DeviceWriter:
     def _written(
         self, point: str, asked: float, sent: float, back: float, decision: Decision
     ) -> None:
+        verdict, why = decision.verdict, decision.why or "command"
         self.audit.record(
-            self.name,
-            point,
-            verdict=decision.verdict,
-            asked=asked,
-            sent=sent,
-            read_back=back,
-            why=decision.why or "command",
+            self.name, point, verdict=verdict, asked=asked, sent=sent, read_back=back, why=why
         )
         if decision.verdict != "written":
             text = f"{point} = {asked:g}: {sent:g} was sent, {decision.why}"
@@ -319,20 +316,28 @@ class DeviceWriter:
     def _done_safe(self) -> None:
         self.safe_why = ""
         self._urgent.clear()
+        self._own_timers.clear()
         self.is_safe = True
 
     async def _make_point_safe(self, point: str, value: float, why: str) -> str:
         sent = back = math.nan
         try:
             await self.reader.prepare()
-            sent = await self._send(point, value)
-            for write in self.reader.spec.points[point].enable:
-                await self._send(write.point, write.value)
             readback = self._readback(point)
-            if readback.delay_s:
-                await asyncio.sleep(readback.delay_s)
-            back = await self.read_value(readback.point or point)
-            failure = self._mismatch(point, sent, back)
+            if self._own_timers.leaves_alone(point, time.monotonic()):
+                back = await self.read_value(readback.point or point)
+                if failure := self._mismatch(point, value, back):
+                    return failure
+                why = f"{why}, by the device's own timer"
+            else:
+                sent = await self._send(point, value)
+                for write in self.reader.spec.points[point].enable:
+                    await self._send(write.point, write.value)
+                if readback.delay_s:
+                    await asyncio.sleep(readback.delay_s)
+                back = await self.read_value(readback.point or point)
+                failure = self._mismatch(point, sent, back)
+                self._own_timers.note(point, wrong=bool(failure), now_s=time.monotonic())
         except DeviceError as error:
             failure = error.what
         self.audit.record(

@@ -31,6 +31,7 @@ from hil.mitm_rules import (
     RewriteRule,
     Rule,
     WirePoint,
+    WriteRule,
 )
 
 _CHANNEL = 48
@@ -164,9 +165,15 @@ class Conversation:
 
     def _rewrite_request(self, pdu: bytes, asked: _Asked) -> tuple[bytes, list[str]]:
         rules = [(i, r) for i, r in self._attack.rules_of(RewriteRule) if r.direction == "write"]
-        payload = write_payload(pdu) if rules else None
+        own = self._attack.rules_of(WriteRule)
+        payload = write_payload(pdu) if rules or own else None
         if payload is None:
             return pdu, []
+        for i, _ in own:
+            # What is given back at the end is what was wanted last, not what was there first.
+            point = self._attack.written[i][0] if i in self._attack.written else None
+            if point is not None and payload.holds(point.place):
+                asked.written.append((i, point, payload.get(point.place)))
         notes = []
         for i, rule in rules:
             point = self._attack.points.get(rule.point)

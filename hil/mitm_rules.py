@@ -5,12 +5,16 @@ A rule belongs to a step of an attack, by its position; which steps are active i
 
 from __future__ import annotations
 
+import functools
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from hil.codec import TYPE_WORDS, Place, decode_one, encode, raw_range, sf_factor
+import numpy as np
+
+from hil.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, sf_factor
 from hil.device_file import DeviceSpec
 from hil.errors import DeviceError
 from hil.mitm_frames import Payload
@@ -55,6 +59,8 @@ class RewriteRule(Rule):
         In the point's unit.
     hide : bool
         Writes only: replies to later reads of the point show what the writer wrote.
+    low, high : float
+        What is seen stays within; for devices that must not be driven beyond their file's limits.
     """
 
     point: str = ""
@@ -63,10 +69,13 @@ class RewriteRule(Rule):
     factor: float = 1.0
     bias: float = 0.0
     hide: bool = False
+    low: float = -math.inf
+    high: float = math.inf
 
     def wanted(self, true: float) -> float:
-        """Return the value to be seen in the place of `true`."""
-        return self.factor * true + self.bias if self.value is None else self.value
+        """Return the value to be seen in the place of `true`; nan where there is none."""
+        wanted = self.factor * true + self.bias if self.value is None else self.value
+        return wanted if math.isnan(wanted) else min(max(wanted, self.low), self.high)
 
     @property
     def is_idle(self) -> bool:
@@ -158,7 +167,10 @@ class WirePoint:
 
     def value(self, words: list[int], sf: float) -> float:
         """Return the value that registers stand for; nan for none."""
-        return decode_one(self.place, words, sf=sf)
+        if self.place.is_bit:
+            return float(words[0])
+        data = struct.pack(f">{self.place.words}H", *words)
+        return float(_codec(self.place).decode(data, np.array([sf]))[0])
 
     def words(self, value: float, sf: float) -> tuple[list[int], float] | None:
         """Return the registers nearest to `value` and what they stand for; None for none."""
@@ -177,6 +189,11 @@ class WirePoint:
         factor = sf_factor(sf) * place.scale
         ends = (low * factor + place.offset, high * factor + place.offset)
         return min(ends), max(ends)
+
+
+@functools.lru_cache(maxsize=4096)
+def _codec(place: Place) -> BlockCodec:
+    return BlockCodec([place], place.address, place.words)
 
 
 def wire_points(
@@ -226,6 +243,25 @@ def _function(point: PointSpec, place: Place) -> int:
     if place.is_bit:
         return 5
     return 16 if point.sunspec is not None or place.words > 1 else 6
+
+
+def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:
+    """Return between which values a point may be driven by the device file; None for no limits.
+
+    A point that only the guard writes, without limits of its own, may have what the file has the
+    guard write to it.
+    """
+    at = spec.points[point]
+    names = list((at.enum or {}).values())
+    values = [float(v) for v in names if at.min is None or at.max is None]
+    for other in spec.points.values():
+        values += [w.value for w in other.enable if w.point == point]
+        if other.reversion is not None:
+            values += [w.value for w in other.reversion.before if w.point == point]
+            values += [other.reversion.seconds] if other.reversion.point == point else []
+    low = at.min if at.min is not None else min(values, default=None)
+    high = at.max if at.max is not None else max(values, default=None)
+    return None if low is None or high is None else (float(low), float(high))
 
 
 def points_of(rules: Iterable[Rule]) -> list[str]:

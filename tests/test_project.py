@@ -291,7 +291,7 @@ def shell_lines() -> list[str]:
     lines = []
     for page in pages():
         for block in re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 found = re.search(r"(?:^|\s|/)feederate (.*)", line.removeprefix("$ "))
                 if found and "pip install" not in line:
                     lines.append(found.group(1))
@@ -313,10 +313,13 @@ def test_the_scenario_page_is_generated_from_the_schema() -> None:
     script = docs_script("generate_scenario_reference")
     page = (ROOT / "docs" / "scenario.md").read_text(encoding="utf-8")
     assert page == script.reference(), "python docs/generate_scenario_reference.py"
+    page = (ROOT / "docs" / "attack-reference.md").read_text(encoding="utf-8")
+    assert page == script.attack_reference(), "python docs/generate_scenario_reference.py"
 
 
-def test_every_key_of_the_scenario_page_has_a_meaning() -> None:
-    page = (ROOT / "docs" / "scenario.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["scenario", "attack-reference"])
+def test_every_key_of_a_generated_page_has_a_meaning(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)
     assert len(rows) > 60
     assert [key for key, meaning in rows if not re.search(r"[a-z]", meaning)] == []

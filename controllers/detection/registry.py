@@ -74,7 +74,9 @@ def resolve(name: str) -> type[Detector]:
 def _check_method(candidate: type, method: str, arguments: str, count: int, where: str) -> None:
     """Check that `method` exists and takes `count` positional arguments (self included)."""
     try:
-        inspect.signature(getattr(candidate, method)).bind(*[None] * count)
+        signature = inspect.signature(getattr(candidate, method))
+        # A required keyword is an option, which a scenario may give.
+        (signature.bind_partial if method == "__init__" else signature.bind)(*[None] * count)
     except (AttributeError, TypeError) as error:
         raise ControllerError(
             f"'{candidate.__name__}' is no detector ({error})",

@@ -164,6 +164,8 @@ class PowerFlowResidual:
             )
         self._history = history
         self._tests.clear()
+        # Now rather than in a step: whatever the history measured all along will be measured.
+        self._test_of(self._innovation(history.time_s, history.inputs, history.forecast)[1])
 
     def _test_of(self, known: BoolArray) -> _Test:
         """Return the tests for a set of measurements; which set is known hardly ever changes."""

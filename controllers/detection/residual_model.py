@@ -53,6 +53,7 @@ class GridResponse:
         self.size_kva = float(size_kva)
         zero = np.zeros(len(self.nodes))
         self._no_load_v2 = self._model.v_squared_pu(zero, zero)
+        self._reduce()
         # Capacitors and charging of lines, at nominal voltage.
         self._shunt_kvar = sum(c.kvar for c in feeder.capacitors if c.closed) + sum(
             1e-3 * float(np.diag(line.b_us).sum()) * feeder.buses[line.from_bus].base_kv_ln ** 2
@@ -82,21 +83,31 @@ class GridResponse:
         p_kw, q_kvar : float64 (k, d)
             Injections of the DERs.
         """
-        p = np.outer(self._load_p, load_pu) + self._der_nodes @ p_kw.T
-        q = np.outer(self._load_q, load_pu) + self._der_nodes @ q_kvar.T
-        k, none = p.shape[1], np.zeros_like(p)
-        v2 = self._model.v_squared_pu(
-            np.concatenate([p, p, q, none, none], axis=1),
-            np.concatenate([q, none, none, p, q], axis=1),
+        p, q = np.column_stack([load_pu, p_kw]), np.column_stack([load_pu, q_kvar])
+        v2 = self._no_load_v2 + p @ self._v2_by_p + q @ self._v2_by_q
+        by_p, by_q = self._loss_by_p, self._loss_by_q
+        loss_kw, loss_kvar = (
+            np.einsum("ki,ki->k", p @ by_p[i], p) + np.einsum("ki,ki->k", q @ by_q[i], q)
+            for i in range(2)
         )
-        rp, rq, xp, xq = (
-            v2[:, i * k : (i + 1) * k] - self._no_load_v2[:, None] for i in range(1, 5)
-        )
-        loss_kw = 0.5 * ((p * rp).sum(axis=0) + (q * rq).sum(axis=0))
-        loss_kvar = 0.5 * ((p * xp).sum(axis=0) + (q * xq).sum(axis=0))
-        import_kw = loss_kw - p.sum(axis=0)
-        import_kvar = loss_kvar - q.sum(axis=0) - self._shunt_kvar
-        return v2[:, :k].T, import_kw, import_kvar
+        import_kw = loss_kw - load_pu * self._load_p.sum() - p_kw.sum(axis=1)
+        import_kvar = loss_kvar - load_pu * self._load_q.sum() - q_kvar.sum(axis=1)
+        return v2, import_kw, import_kvar - self._shunt_kvar
+
+    def _reduce(self) -> None:
+        """Write the model in the common load factor and the DERs' injections, 1 + d numbers each.
+
+        Sets `_v2_by_p`, `_v2_by_q`, (1 + d, n), and `_loss_by_p`, `_loss_by_q`, each two
+        quadratic forms (1 + d, 1 + d), of the losses in kW and in kvar.
+        """
+        p = np.column_stack([self._load_p, self._der_nodes])
+        q = np.column_stack([self._load_q, self._der_nodes])
+        none, base = np.zeros_like(p), self._no_load_v2[:, None]
+        rp, rq = (self._model.v_squared_pu(x, none) - base for x in (p, q))
+        xp, xq = (self._model.v_squared_pu(none, x) - base for x in (p, q))
+        self._v2_by_p, self._v2_by_q = rp.T, xq.T
+        self._loss_by_p = (0.5 * p.T @ rp, 0.5 * p.T @ xp)
+        self._loss_by_q = (0.5 * q.T @ rq, 0.5 * q.T @ xq)
 
     def sensitivity(self, rows: IntArray) -> FloatArray:
         """Return the derivative of what is measured by the states, (len(rows) + 2, states).

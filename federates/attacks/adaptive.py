@@ -24,13 +24,17 @@ class AttackSite:
     Attributes
     ----------
     targets : tuple of (port, label)
-        What it may forge, in the order of every array; ports as ``federate.port``.
+        What it may forge, in the order of every array; ports as ``federate.port``. On the physical
+        layer the elements whose demand it may add to; the port is the feeder's input for that.
     units : tuple of str
         Unit of each target.
     sees : mapping of port to tuple of labels
         What else it reads.
     period_s : float
     seed : int
+    aim : str
+        The targets' port as the attack file names it: an input's name where only its reader is
+        deceived.
     """
 
     targets: tuple[tuple[str, str], ...]
@@ -38,6 +42,9 @@ class AttackSite:
     sees: Mapping[str, tuple[str, ...]]
     period_s: float
     seed: int
+    aim: str = ""
+    places: tuple[str, ...] = ()
+    """Physical layer: the node that each element stands at."""
 
 
 @runtime_checkable
@@ -63,29 +70,50 @@ class Attacker(Protocol):
             Time since the step began; None while it is not active (look, learn, change nothing:
             what is returned is not used).
         true : float64 (n_targets,)
-            The targets' values; reused, copy what you keep.
+            The targets' values (physical layer: nominal demand in kW); reused, copy what you keep.
         seen : mapping of ``federate.port`` to float64
             The ports of the step's `sees`.
         """
         ...
 
 
-class WorstTime:
-    """Waits for the worst moment, then pushes the most vulnerable targets (MaDIoT-like).
+class WeakestNodes:
+    """Adds demand at the weakest nodes at the worst time, as botnets of appliances could.
 
-    While it waits it ranks the targets by how far the seen values already stray from their mean,
-    and watches the spread of a seen port. Once the spread is the largest of `learn_s`, it pushes
-    the `count` worst targets by `push`, away from their mean.
+    It reads the nodes' voltages. While the step is not active, and for `learn_s` after its begin,
+    it learns how low they get; then it waits for the lowest node to come within `margin_pu` of the
+    lowest voltage seen so far (at most `patience_s`), chooses the `count` targets at the nodes with
+    the lowest voltage, and switches on `kw` in all, in proportion to their nominal demand.
 
-    Source of the idea: Shekari, Cardenas, Beyah: MaDIoT 2.0, USENIX Security 2022.
+    The idea, demand where and when the grid is weakest instead of everywhere at once: Shekari,
+    Cardenas and Beyah, "MaDIoT 2.0: Modern High-Wattage IoT Botnet Attacks and Defenses", USENIX
+    Security 2022.
     """
 
     def __init__(
-        self, site: AttackSite, push: float, learn_s: float = 600.0, count: int = 10
+        self,
+        site: AttackSite,
+        kw: float,
+        count: int = 10,
+        learn_s: float = 600.0,
+        margin_pu: float = 0.001,
+        patience_s: float = 3600.0,
     ) -> None:
-        self._push, self._learn_s, self._count = push, learn_s, count
-        self._largest = -np.inf
-        self._chosen: FloatArray | None = None
+        if not site.places:
+            raise ValueError("it adds demand: expected a step of the physical layer")
+        if len(site.sees) != 1:
+            raise ValueError("expected sees: [feeder.v_pu] and nothing else")
+        row = {label: k for k, label in enumerate(next(iter(site.sees.values())))}
+        strange = [place for place in site.places if place not in row]
+        if strange:
+            raise ValueError(
+                f"sees no voltage of node '{strange[0]}'; expected sees: [feeder.v_pu]"
+            )
+        self._row = np.array([row[place] for place in site.places], dtype=np.intp)
+        self._kw, self._count = kw, count
+        self._learn_s, self._margin_pu, self._patience_s = learn_s, margin_pu, patience_s
+        self._lowest = np.inf
+        self._added: FloatArray | None = None
 
     def decide(
         self,
@@ -95,18 +123,17 @@ class WorstTime:
         seen: Mapping[str, FloatArray],
     ) -> FloatArray:
         """See `Attacker.decide`."""
-        watched = next(iter(seen.values()), true)
-        stray = true - true.mean()
-        spread = float(np.abs(watched - watched.mean()).max())
-        worst_so_far = spread >= self._largest
-        self._largest = max(self._largest, spread)
-        if elapsed_s is None:
-            return true
-        if self._chosen is None and (worst_so_far or elapsed_s >= self._learn_s):
-            order = np.argsort(-np.abs(stray), kind="stable")[: self._count]
-            self._chosen = np.zeros(true.size)
-            self._chosen[order] = np.where(stray[order] >= 0, self._push, -self._push)
-        return true if self._chosen is None else true + self._chosen
+        v_pu = next(iter(seen.values()))[self._row]
+        now = float(v_pu.min())
+        worst = now <= self._lowest + self._margin_pu
+        self._lowest = min(self._lowest, now)
+        if elapsed_s is None or elapsed_s < self._learn_s:
+            return np.zeros(true.size)
+        if self._added is None and (worst or elapsed_s >= self._learn_s + self._patience_s):
+            weakest = np.argsort(v_pu, kind="stable")[: self._count]
+            self._added = np.zeros(true.size)
+            self._added[weakest] = self._kw * true[weakest] / true[weakest].sum()
+        return np.zeros(true.size) if self._added is None else self._added
 
 
 class UnderThreshold:
@@ -146,7 +173,7 @@ class UnderThreshold:
 
 
 SHIPPED: Mapping[str, type[Attacker]] = {
-    "worst-time": WorstTime,
+    "weakest-nodes": WeakestNodes,
     "under-threshold": UnderThreshold,
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from controllers.mail import FloatArray
 from federates.attacks.schema import Target
 from federates.scenario import Scenario
-from grid_models.feeder import Feeder
+from grid_models.feeder import Feeder, node_label
 
 _LOADS = ("load", "house", "flexible_load")
 _BRANCHES = ("line", "switch")
@@ -30,6 +30,8 @@ class PhysicalElements:
         Nominal demand, or the DER's rating; 0 for lines and switches.
     closed : mapping of str to bool
         What holds without an attack; True for loads and DERs.
+    node : mapping of str to str
+        Label of the (first) node a load or DER stands at.
     on_devices : frozenset of str
         DERs that are devices: the feeder has their power from elsewhere.
     """
@@ -38,6 +40,7 @@ class PhysicalElements:
     kind: Mapping[str, str]
     nominal_kw: Mapping[str, float]
     closed: Mapping[str, bool]
+    node: Mapping[str, str]
     on_devices: frozenset[str] = frozenset()
 
     @classmethod
@@ -46,13 +49,16 @@ class PhysicalElements:
         kind: dict[str, str] = {}
         nominal: dict[str, float] = {}
         closed: dict[str, bool] = {}
+        node: dict[str, str] = {}
         for load in feeder.loads:
             label = f"load.{load.name}"
             kind[label], nominal[label], closed[label] = "load", abs(load.kw), True
+            node[label] = node_label(load.bus, load.phases[0])
         for der in feeder.ders:
             label = f"der.{der.name}"
             rating = max(der.p_max_kw, -der.p_min_kw)
             kind[label], nominal[label], closed[label] = der.kind, rating, True
+            node[label] = der.labels[0]
         for line in feeder.lines:
             label = f"line.{line.name}"
             kind[label], nominal[label], closed[label] = "line", 0.0, line.closed
@@ -60,7 +66,7 @@ class PhysicalElements:
             label = f"switch.{switch.name}"
             kind[label], nominal[label], closed[label] = "switch", 0.0, switch.closed
         devices = frozenset(f"der.{name}" for name in on_devices)
-        return cls(tuple(kind), kind, nominal, closed, devices)
+        return cls(tuple(kind), kind, nominal, closed, node, devices)
 
     def example(self) -> str:
         """Return a label of each family that there is."""
@@ -90,7 +96,7 @@ def require(action: str, elements: PhysicalElements) -> tuple[frozenset[str], st
     if action == "close":
         kinds: tuple[str, ...] = _BRANCHES
         words = "lines and switches"
-    elif action == "load":
+    elif action in ("load", "adaptive"):
         kinds = _LOADS
         words = "loads, and houses and flexible loads of the feeder's own model"
     else:
@@ -98,7 +104,7 @@ def require(action: str, elements: PhysicalElements) -> tuple[frozenset[str], st
         words = "DERs of kind house"
     fit = {x for x in elements.labels if elements.kind[x] in kinds}
     # The demand of a device is the device's; only its thermostat can be reached from here.
-    return frozenset(fit - elements.on_devices if action == "load" else fit), words
+    return frozenset(fit - elements.on_devices if action in ("load", "adaptive") else fit), words
 
 
 def drawn(labels: Sequence[str], target: Target, numbers: FloatArray) -> tuple[str, ...]:

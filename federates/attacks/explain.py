@@ -67,13 +67,15 @@ class AttackExplained:
     steps: tuple[StepExplained, ...]
 
 
-def explain_attack(scenario: Scenario) -> AttackExplained:
+def explain_attack(scenario: Scenario, steps: int | None = None) -> AttackExplained:
     """Build and wire the attacked scenario, start nothing, and say what the attack would do.
 
     Parameters
     ----------
     scenario : Scenario
         With an attack.
+    steps : int, optional
+        Number of feeder steps that the run would have.
 
     Raises
     ------
@@ -82,16 +84,16 @@ def explain_attack(scenario: Scenario) -> AttackExplained:
     """
     spec = scenario.attack_spec
     assert spec is not None
-    assembly = Assembly(scenario)
+    assembly = Assembly(scenario, None if steps is None else min(steps, scenario.n_steps))
     built, wirings = assembly.assemble()
     try:
         assert assembly.attack_plan is not None
         wires = [plan for f in built.values() if (plan := getattr(f, "modbus", None)) is not None]
         touched = _Touches(assembly.attack_plan, wires, _readers(assembly, wirings))
-        steps = tuple(
+        explained = tuple(
             _step(spec, i, touched, scenario.time.start_s) for i in range(len(spec.steps))
         )
-        return AttackExplained(spec, scenario.name, steps)
+        return AttackExplained(spec, scenario.name, explained)
     finally:
         for federate in built.values():
             if isinstance(federate, Federate):

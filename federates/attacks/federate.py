@@ -10,10 +10,10 @@ import numpy as np
 
 from controllers.mail import FloatArray, IntArray, Mail
 from controllers.ports import Port
-from federates.attacks.adaptive import AttackSite
+from federates.attacks.adaptive import Attacker, AttackSite, build, resolve
 from federates.attacks.plan import BEGINS, DirectorPlan, Part, SitePlan
 from federates.attacks.schedule import LATE_S, Schedule
-from federates.attacks.schema import AttackSpec, SignalStep, When
+from federates.attacks.schema import Adaptive, AttackSpec, SignalStep, When
 from federates.attacks.signal_actions import Sample, SignalAction, build_action, build_picture
 from federates.attacks.truth import TruthWriter
 from federates.clock import to_ns, to_s
@@ -62,6 +62,7 @@ class AttackFederate(Federate):
             [np.full(len(c.labels), c.initial) for c in plan.channels] or [np.empty(0)]
         )
         self._last_seen = self._true.copy()
+        self._deciders = _deciders(spec, plan, context)
         self._acts = [_Act(spec, plan, part, context) for part in plan.parts]
         self._active = [False] * len(spec.steps)
         self._truth: TruthWriter | None = None
@@ -99,7 +100,7 @@ class AttackFederate(Federate):
         self._announce(elapsed_s, sample_s)
         outputs = self._forge(sample_s, elapsed_s, inputs)
         if self._plan.physical is not None:
-            outputs |= self._act_on_grid(sample_s, elapsed_s)
+            outputs |= self._act_on_grid(sample_s, elapsed_s, inputs)
         return outputs
 
     def _forge(
@@ -119,10 +120,16 @@ class AttackFederate(Federate):
             for channel, at in zip(self._plan.channels, self._slices, strict=True)
         }
 
-    def _act_on_grid(self, sample_s: float, elapsed_s: FloatArray) -> dict[str, FloatArray]:
-        values: dict[str, FloatArray] = self._plan.physical.values(elapsed_s, sample_s)
+    def _act_on_grid(
+        self, sample_s: float, elapsed_s: FloatArray, inputs: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        plan = self._plan.physical
+        decided = {
+            d.step: d.decide(sample_s, float(elapsed_s[d.step]), inputs) for d in self._deciders
+        }
+        values: dict[str, FloatArray] = plan.values(elapsed_s, sample_s, decided)
         if self._truth is not None:
-            for port, element, true, seen, step in self._plan.physical.affected(values, elapsed_s):
+            for port, element, true, seen, step in plan.affected(values, elapsed_s, decided):
                 self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
         return values
 
@@ -154,6 +161,49 @@ class AttackFederate(Federate):
         """Close the ground truth."""
         if self._truth is not None:
             self._truth.close()
+
+
+class _Decider:
+    """An adaptive attacker on the grid."""
+
+    def __init__(self, step: int, attacker: Attacker, kw: FloatArray, plan: SitePlan) -> None:
+        self.step, self._attacker, self._kw = step, attacker, kw
+        self._sees = dict(plan.sees.get(step, {}))
+
+    def decide(
+        self, sample_s: float, elapsed_s: float, inputs: Mapping[str, FloatArray]
+    ) -> FloatArray:
+        """Return the demand that the attacker adds to each element, kW."""
+        seen = {port: np.concatenate([inputs[n] for n in ns]) for port, ns in self._sees.items()}
+        active = elapsed_s if elapsed_s == elapsed_s else None
+        wanted = np.asarray(self._attacker.decide(sample_s, active, self._kw, seen), np.float64)
+        if wanted.shape != self._kw.shape:
+            raise ValueError(f"decide gave shape {wanted.shape}, expected {self._kw.shape}")
+        return wanted.copy()
+
+
+def _deciders(spec: AttackSpec, plan: SitePlan, context: FederateContext) -> list[_Decider]:
+    """Build the adaptive attackers of the physical layer."""
+    found = []
+    for action in plan.physical.actions if plan.physical is not None else ():
+        does = spec.steps[action.step].action
+        if not isinstance(does, Adaptive):
+            continue
+        labels = {p.name: p.labels for p in plan.inputs}
+        sees = plan.sees.get(action.step, {})
+        site = AttackSite(
+            tuple((f"feeder.{action.port}", label) for label in action.labels),
+            ("kW",) * len(action.labels),
+            {port: tuple(x for n in names for x in labels[n]) for port, names in sees.items()},
+            context.period_s,
+            spec.seed,
+            places=plan.physical.places[action.step],
+        )
+        where = spec.where("steps", action.step, "action")
+        attacker = build(resolve(does.attacker, where), site, does.options, where)
+        nominal_kw = plan.physical.nominal_kw[action.step]
+        found.append(_Decider(action.step, attacker, nominal_kw, plan))
+    return found
 
 
 class _Act:
@@ -204,6 +254,7 @@ class _Act:
             },
             context.period_s,
             spec.seed,
+            step.target.port or "",
         )
         where = spec.where("steps", part.step, "action")
         return build_action(step.action, spec.seed, self._streams, part.step, site, where)

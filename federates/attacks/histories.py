@@ -68,20 +68,28 @@ class Trace:
         Whose values are wanted; an element without rows is never played.
     offset_s, speed : float
         ``trace time = (elapsed_s - offset_s) * speed``.
+    aim : str
+        A further name of the elements' port: that of the input which they feed.
     """
 
     def __init__(
-        self, path: Path, elements: Sequence[tuple[str, str]], offset_s: float, speed: float
+        self,
+        path: Path,
+        elements: Sequence[tuple[str, str]],
+        offset_s: float,
+        speed: float,
+        aim: str = "",
     ) -> None:
         times, ports, labels, values = read_trace(path)
         self._offset_s, self._speed = offset_s, speed
-        number = {key: i for i, key in enumerate(elements)}
+        number = {(aim, label): i for i, (_, label) in enumerate(elements)}
+        number |= {key: i for i, key in enumerate(elements)}
         owner = np.array([number.get(key, -1) for key in zip(ports, labels, strict=True)], np.intp)
         order = np.lexsort((times, owner))
         order = order[owner[order] >= 0]
         self._times, self._values = times[order], values[order]
         # Each element reads its own stretch of the table, from the row before its first.
-        count = np.bincount(owner[order], minlength=len(number))
+        count = np.bincount(owner[order], minlength=len(elements))
         self._end = np.cumsum(count)
         self._first = self._end - count
         self._at = self._first - 1
@@ -89,6 +97,8 @@ class Trace:
     def play(self, elapsed_s: float, true: FloatArray) -> FloatArray:
         """Return the trace's values now; the true ones before the first row of an element."""
         now = (elapsed_s - self._offset_s) * self._speed + LATE_S
+        if not len(self._times):
+            return true
         while True:  # as many rounds as rows have passed since the last step
             following = np.minimum(self._at + 1, len(self._times) - 1)
             due = (self._at + 1 < self._end) & (self._times[following] <= now)

@@ -13,7 +13,7 @@ import numpy as np
 
 from controllers.mail import IntArray
 from federates.attacks.link import resolve_link_steps
-from federates.attacks.modbus import past_forgery, stranded_steps
+from federates.attacks.modbus import modbus_problems, past_forgery
 from federates.attacks.overlaps import overlap_problems
 from federates.attacks.physical import groundless_steps
 from federates.attacks.plan import BEGINS, AttackPlan, SitePlan
@@ -75,7 +75,7 @@ def interpose(
         f.name: plan for f in federates if (plan := getattr(f, "physical", None)) is not None
     }
     modbus = {f.name: plan for f in federates if (plan := getattr(f, "modbus", None)) is not None}
-    problems += stranded_steps(spec, federates) + groundless_steps(spec, physical)
+    problems += modbus_problems(spec, federates) + groundless_steps(spec, physical)
     watches = watches_of(spec, schedule, federation, problems)
     problems += overlap_problems(spec, schedule, touched_by(chosen, links, physical | modbus))
     problems += sees_problems(spec, federation)

@@ -7,6 +7,7 @@ past the forgery (`past_forgery`), while all others see what the adapter was tol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hil.mitm_rules import Rule
 
 SIMULATED, EMULATED = "simulated", "emulated"
+NO_LIMITS = (-math.inf, math.inf)
 TRUE_PORTS = {"p_kw": "p_true_kw", "q_kvar": "q_true_kvar"}
 """Outputs of a device federate and what stands beside them where readings are forged."""
 _PHYSICS = ("p_meas_kw", "q_meas_kvar")
@@ -133,10 +135,13 @@ def resolve_modbus(
         for name in names:
             if name not in mine:
                 continue
-            text = _point_problem(spec, i, step, name, file_of(name))
+            file = file_of(name)
+            text = _point_problem(spec, i, step, name, file, real=devices[name] != EMULATED)
             if text and text not in problems:
                 problems.append(text)
-            rules.setdefault(name, []).append(rule_of(i, step))
+            if not text:
+                limits = _limits(step, file) if devices[name] != EMULATED else None
+                rules.setdefault(name, []).append(rule_of(i, step, limits or NO_LIMITS))
     if not rules:
         return None, problems
     return ModbusPlan(Schedule.of(spec), spec.seed, rules, tuple(announces)), problems
@@ -160,7 +165,21 @@ def _targets(
     return drawn([name for name in found if name not in wireless], step.target, spec, i)
 
 
-def _point_problem(spec: AttackSpec, i: int, step: ModbusStep, name: str, file: DeviceSpec) -> str:
+def _limits(step: ModbusStep, file: DeviceSpec) -> tuple[float, float] | None:
+    """Return what a step may drive a real device's point to: what its file allows."""
+    from hil.mitm_rules import limits_of
+
+    action = step.action
+    if isinstance(action, WritePoint) or (
+        isinstance(action, Rewrite) and action.direction == "write"
+    ):
+        return limits_of(file, action.point)
+    return NO_LIMITS
+
+
+def _point_problem(
+    spec: AttackSpec, i: int, step: ModbusStep, name: str, file: DeviceSpec, *, real: bool
+) -> str:
     """Say what is wrong with a step's point on one device; '' for nothing."""
     action = step.action
     if not isinstance(action, Rewrite | WritePoint):
@@ -184,21 +203,27 @@ def _point_problem(spec: AttackSpec, i: int, step: ModbusStep, name: str, file: 
         )
     if point.table in ("input", "discrete"):
         return f"{where}: '{action.point}' of '{name}' is in a table that nobody can write"
+    if real and _limits(step, file) is None:
+        return (
+            f"{where}: the file of '{name}' has no limits for '{action.point}', and a real device "
+            "is not driven without; expected min and max of that point"
+        )
     return ""
 
 
-def rule_of(i: int, step: ModbusStep) -> Rule:
-    """Return what a step tells a proxy."""
+def rule_of(i: int, step: ModbusStep, limits: tuple[float, float] = NO_LIMITS) -> Rule:
+    """Return what a step tells a proxy; what it writes stays within `limits`."""
     from hil import mitm_rules as rules
 
     action, common = step.action, (i, step.probability, step.id)
     if isinstance(action, Rewrite):
         return rules.RewriteRule(
             *common, action.point, action.direction, action.value, action.factor, action.bias,
-            action.hide,
+            action.hide, *limits,
         )  # fmt: skip
     if isinstance(action, WritePoint):
-        return rules.WriteRule(*common, action.point, action.value)
+        low, high = limits
+        return rules.WriteRule(*common, action.point, min(max(action.value, low), high))
     if isinstance(action, ForgeException):
         return rules.ExceptionRule(*common, action.code)
     if isinstance(action, Delay):
@@ -209,11 +234,14 @@ def rule_of(i: int, step: ModbusStep) -> Rule:
     return rules.DropRule(*common)
 
 
-def stranded_steps(spec: AttackSpec, federates: Iterable[Any]) -> list[str]:
-    """Say that an attack has modbus steps and the scenario no federate of devices."""
+def modbus_problems(spec: AttackSpec, federates: Iterable[Any]) -> list[str]:
+    """Return what is wrong with an attack's modbus steps in a federation, each said once."""
     steps = spec.of_layer("modbus")
-    if not steps or any(hasattr(f, "modbus") for f in federates):
+    if not steps:
         return []
+    benches = [f for f in federates if hasattr(f, "modbus_problems")]
+    if benches:
+        return list(dict.fromkeys(text for f in benches for text in f.modbus_problems))
     return [
         f"{spec.where('steps', steps[0][0], 'target')}: the scenario has no device; expected a "
         "federate of kind device with devices that are emulated, or real ones"

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from federates.attacks.files import find_attack, load_attack, shipped_attacks
-from federates.attacks.modbus import EMULATED, resolve_modbus
+from federates.attacks.modbus import resolve_modbus
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
 from federates.cli_terminal import output
@@ -74,12 +74,12 @@ def mitm_command(
     attack = load_attack(find_attack(file, shipped_attacks(shipped_dir()), Path()))
     spec = _device(device, target, name)
     rules = _rules(attack, spec)
-    check_arming([spec], armed)
-    points = _points(spec, rules)
-    at = spec.connection
     host, port = _listening(listen)
     if pcap is not None and pcap.suffix != ".pcapng":
         raise ScenarioError(f"found '{pcap}'", where="--pcap", expected="a name ending in .pcapng")
+    check_arming([spec], armed)
+    points = _points(spec, rules)
+    at = spec.connection
     proxy = MitmProxy(
         [MitmTarget(spec.name, at.host, at.port, at.unit, rules, (host, port))],
         n_steps=len(attack.steps),
@@ -135,7 +135,7 @@ def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
                 where=attack.where("steps", i, "trigger"),
                 expected="at_s, or a scenario to run the attack on",
             )
-    plan, problems = resolve_modbus(attack, {spec.name: EMULATED}, [spec.name], lambda _: spec)
+    plan, problems = resolve_modbus(attack, {spec.name: "real"}, [spec.name], lambda _: spec)
     mine = plan.rules[spec.name] if plan is not None else ()
     # An attack on several devices is carried out on this one, and only its steps.
     problems = [p for p in problems if "no device matches" not in p]
@@ -189,7 +189,7 @@ def _carry_out(
             for i in np.flatnonzero(active != ~np.isnan(elapsed_s)).tolist():
                 if i in modbus:
                     word = "ends" if active[i] else "begins"
-                    frames = f", {proxy.acted().get(i, 0)} frames" if active[i] else ""
+                    frames = f"; frames: {proxy.acted().get(i, 0)}" if active[i] else ""
                     _say(console, f"{now_s:8.2f} s  {attack.steps[i].id} {word}{frames}")
             active = ~np.isnan(elapsed_s)
             for f in proxy.drain():

@@ -148,19 +148,17 @@ class _Child:
                 self._lines.append(line.rstrip())
 
     def end(self) -> Ended:
+        self.ask_to_end()
         self._reader.join(_PATIENCE_S)
-        with contextlib.suppress(OSError):
-            self._close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         lines = [line.removeprefix("error: ") for line in self._lines if line]
         return Ended(self.process.wait(), lines, time.perf_counter() - self.began)
 
-    def _close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
     def ask_to_end(self) -> None:
+        assert self.process.stdin is not None
         with contextlib.suppress(OSError):
-            self._close()
+            self.process.stdin.close()
 
 
 def _stop(running: Sequence[_Child]) -> None:
@@ -173,7 +171,7 @@ def _stop(running: Sequence[_Child]) -> None:
             child.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.process.kill()
-            child.process.wait()
+        child.end()
 
 
 def readable(states: Sequence[State]) -> Iterator[State]:

@@ -16,9 +16,10 @@ What a step asks for is not always what the grid gives: see `grid_models.disturb
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,14 @@ from numpy.typing import NDArray
 from controllers.mail import FloatArray, IntArray
 from controllers.ports import Port
 from federates.attacks.elements import PhysicalElements, drawn, elements_of, require
-from federates.attacks.schema import AlterLoad, AttackSpec, CloseElement, PhysicalStep, Thermostat
+from federates.attacks.schema import (
+    Adaptive,
+    AlterLoad,
+    AttackSpec,
+    CloseElement,
+    PhysicalStep,
+    Thermostat,
+)
 from federates.errors import WiringError
 from federates.scenario import Scenario
 from grid_models.counter_rng import stream_ids, uniform
@@ -44,6 +52,7 @@ IDLE = {CONNECTED: np.nan, LOAD_KW: 0.0, LOAD_FACTOR: 1.0, THERMOSTAT_K: 0.0}
 _DRAW, _OBEY, _PHASE = 0, 1, 2
 # A step that leaves its work behind has the state of just before its end.
 _BEFORE_END_S = 1e-6
+_NOTHING: Mapping[int, FloatArray] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,13 @@ class PhysicalPlan:
     ) -> None:
         self.actions = tuple(actions)
         self.labels = labels
+        self.places = {
+            a.step: tuple(elements.node.get(x, "") for x in a.labels) for a in self.actions
+        }
+        """Node of each element that a step means; empty for lines and switches."""
+        self.nominal_kw = {
+            a.step: np.array([elements.nominal_kw[x] for x in a.labels]) for a in self.actions
+        }
         connected = [float(elements.closed[x]) for x in labels.get(CONNECTED, ())]
         self._true = {port: np.full(len(names), IDLE[port]) for port, names in labels.items()} | {
             CONNECTED: np.array(connected)
@@ -150,7 +166,12 @@ class PhysicalPlan:
             for name, labels in self.labels.items()
         )
 
-    def values(self, elapsed_s: FloatArray, time_s: float = 0.0) -> dict[str, FloatArray]:
+    def values(
+        self,
+        elapsed_s: FloatArray,
+        time_s: float = 0.0,
+        decided: Mapping[int, FloatArray] = _NOTHING,
+    ) -> dict[str, FloatArray]:
         """Return what each port says.
 
         Parameters
@@ -160,6 +181,8 @@ class PhysicalPlan:
             step that leaves its work behind stays at its length.
         time_s : float
             Of the values; what a step does depends on the time since its begin alone.
+        decided : mapping of step to ndarray, shape (m,)
+            What adaptive attackers ask of the elements that their steps mean.
 
         Returns
         -------
@@ -172,7 +195,7 @@ class PhysicalPlan:
             since = float(elapsed_s[action.step])
             if np.isnan(since):
                 continue
-            now, values = action.now(since), out[action.port]
+            now, values = decided.get(action.step, action.now(since)), out[action.port]
             if action.port == CONNECTED:
                 values[action.index] = np.where(np.isnan(now), values[action.index], now)
             elif action.port == LOAD_FACTOR:
@@ -181,7 +204,12 @@ class PhysicalPlan:
                 values[action.index] += now
         return out
 
-    def affected(self, values: dict[str, FloatArray], elapsed_s: FloatArray) -> list[Affected]:
+    def affected(
+        self,
+        values: dict[str, FloatArray],
+        elapsed_s: FloatArray,
+        decided: Mapping[int, FloatArray] = _NOTHING,
+    ) -> list[Affected]:
         """Return what the active steps changed: elements of which another value is seen.
 
         Parameters
@@ -189,13 +217,15 @@ class PhysicalPlan:
         values : dict of str to ndarray
             As `values` gave them.
         elapsed_s : ndarray, shape (n_steps,)
+        decided : mapping of step to ndarray, shape (m,)
+            As `values` was given.
         """
         out = []
         for action in self.actions:
             since = float(elapsed_s[action.step])
             if np.isnan(since):
                 continue
-            now = action.now(since)
+            now = decided.get(action.step, action.now(since))
             idle = np.isnan(now) if action.port == CONNECTED else now == IDLE[action.port]
             index = action.index[~idle]
             true, seen = self._true[action.port][index], values[action.port][index]
@@ -272,6 +302,8 @@ def resolve_physical(
 
 def _port_of(step: PhysicalStep) -> str:
     action = step.action
+    if isinstance(action, Adaptive):
+        return LOAD_KW
     if isinstance(action, AlterLoad):
         return LOAD_FACTOR if action.kw is None else LOAD_KW
     return THERMOSTAT_K if isinstance(action, Thermostat) else CONNECTED
@@ -370,4 +402,6 @@ def _asked(
         return share
     if isinstance(does, Thermostat):
         return np.full(n, does.offset_k)
+    if isinstance(does, Adaptive):
+        return np.zeros(n)  # until the attacker decides
     return np.full(n, 1.0 if isinstance(does, CloseElement) else 0.0)

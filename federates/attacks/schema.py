@@ -186,7 +186,10 @@ class Swap(Section):
 
 
 class Adaptive(Section):
-    """Asks an attacker at every step what the targets shall be."""
+    """Asks an attacker at every step what it does.
+
+    Signal layer: what the targets shall be. Physical layer: the demand it adds to loads and houses.
+    """
 
     kind: Literal["adaptive"]
     attacker: str = Field(description="Name of a shipped attacker, or module:Class.")
@@ -329,7 +332,7 @@ class Thermostat(Section):
 SignalAction = Bias | Scale | Set | Ramp | Freeze | Noise | Drop | Delay | Replay | Swap | Adaptive
 LinkAction = Drop | Delay | Jam | Tamper | ReplayMail | Impersonate | Partition
 ModbusAction = Rewrite | WritePoint | ForgeException | Delay | Drop | Flood
-PhysicalAction = Trip | CloseElement | AlterLoad | Thermostat
+PhysicalAction = Trip | CloseElement | AlterLoad | Thermostat | Adaptive
 
 
 class Show(Section):

@@ -32,7 +32,8 @@ def drawn(names: Sequence[str], target: Target, spec: AttackSpec, step: int) -> 
     if target.count is not None:
         n = min(target.count, len(names))
     else:
-        n = math.floor((target.fraction or 0.0) * len(names) + 0.5)
+        # A share is of somebody: a small one of few is one, not nobody.
+        n = max(1, math.floor((target.fraction or 0.0) * len(names) + 0.5))
     streams = counter_rng.stream_ids(f"{spec.steps[step].id}/{name}" for name in names)
     rank = counter_rng.uniform(spec.seed, streams, 0, _DRAW_CHANNEL)
     kept = set(np.argsort(rank, kind="stable")[:n].tolist())

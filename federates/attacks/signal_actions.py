@@ -187,7 +187,8 @@ def build_action(
             return _Window(window)
         case schema.Replay():
             assert action.file is not None
-            trace = Trace(Path(action.file), site.targets, action.offset_s, action.speed)
+            file = Path(action.file)
+            trace = Trace(file, site.targets, action.offset_s, action.speed, site.aim)
             return _Formula(lambda sample, true: trace.play(sample.elapsed_s or 0.0, true))
         case schema.Adaptive():
             cls = adaptive.resolve(action.attacker, where)

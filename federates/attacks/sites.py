@@ -160,7 +160,9 @@ class SiteBuilder:
             for d in drafts
         )
         inputs, feeds, channels = self._true_values(channels, drafts)
-        sees, more, more_feeds = self._eyes({i for d in drafts for i in self._steps(d)})
+        acting = {i for d in drafts for i in self._steps(d)}
+        acting |= {action.step for action in physical.actions} if physical is not None else set()
+        sees, more, more_feeds = self._eyes(acting)
         inputs += [p for p in more if p.name not in feeds]
         feeds = more_feeds | feeds
         if self._schedule.directed:

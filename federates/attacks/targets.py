@@ -132,7 +132,7 @@ def sees_problems(spec: AttackSpec, federation: FederationView) -> list[str]:
     outputs = [word for word, _, _ in federation.ports("outputs")]
     return [
         nothing_called(spec.where("steps", i, "action", "sees", n), "output", glob, outputs)
-        for i, step in spec.of_layer("signal")
+        for i, step in enumerate(spec.steps)
         if isinstance(step.action, Adaptive)
         for n, glob in enumerate(step.action.sees)
         if not matching(outputs, [glob])

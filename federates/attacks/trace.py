@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,7 +74,7 @@ def trace_attack(
             f"would play from {begin_s:g} to {end_s:g} s",
             where=str(path),
             expected=f"a time of the run, 0 to {horizon_s:g} s; "
-            f"--offset {-float(times.min()) / speed:g} plays its first row at 0",
+            f"--offset {0.0 - float(times.min()) / speed:g} plays its first row at 0",
         )
     begin_s = max(begin_s, 0.0)
     of_port: dict[str, dict[str, None]] = {}
@@ -90,7 +90,7 @@ def trace_attack(
             layer="signal",
             trigger=Trigger(at_s=begin_s),
             duration_s=end_s - begin_s,
-            target=Target(port=_exactly(port), labels=[_exactly(x) for x in names]),
+            target=Target(port=_exactly(port), labels=_labels(path, names)),
             action=action.model_copy(),
         )
         for n, (port, names) in enumerate(of_port.items())
@@ -112,6 +112,11 @@ def _window(times: FloatArray, offset_s: float, speed: float, step_s: float) -> 
     distinct = np.unique(times)
     last_s = float(np.median(np.diff(distinct))) if len(distinct) > 1 else step_s * speed
     return offset_s + distinct[0] / speed, offset_s + (distinct[-1] + last_s) / speed
+
+
+def _labels(path: Path, names: Iterable[str]) -> list[str]:
+    """Return the labels of a port that are played; a recording holds some that nobody reads."""
+    return ["*"] if path.parent.name == "signals" else [_exactly(x) for x in names]
 
 
 def _id(words: str, n: int) -> str:

@@ -62,7 +62,12 @@ class DetectorFederate(Federate):
             raise
         forecast = _forecast(context.scenario, context.site, context.n_steps)
         self._site = DetectionSite(context.site.feeder, context.period_s, forecast)
-        self._detector = cls(self._site, **options)
+        try:
+            self._detector = cls(self._site, **options)
+        except FeederateError as error:
+            place = context.scenario.where("federates", context.name, "options")
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
         self._learner = getattr(self._detector, "calibrate", None)
         self.inputs = self._detector.inputs
         labels = self._detector.labels
@@ -179,9 +184,8 @@ class DetectorFederate(Federate):
             # What was recorded is the truth; what a detector reads has passed a sensor.
             streams = stream_ids(f"calibration:{connection.target}:{x}" for x in port.labels)
             seed = self._context.scenario.seed
-            values += connection.noise * np.array(
-                [normal(seed, streams, k, 0) for k in range(len(time_s))]
-            )
+            steps = np.arange(len(time_s), dtype=np.uint64)[:, None]
+            values += connection.noise * normal(seed, streams[None, :], steps, 0)
         return time_s, values
 
 

@@ -100,7 +100,7 @@ class DeviceFederate(Federate):
         if self._intruder is not None:
             self.inputs += (self._intruder.port,)
         self._require_real_time()
-        self.modbus = modbus_plan(context, self)
+        self.modbus, self.modbus_problems = modbus_plan(context, self)
         self.wire: ModbusWire | None = None
         self._injected = TrueInjections(self.modbus, self.ders, self.measured, self._tan_phi)
         inputs, outputs = attack_ports(self.modbus, self.names)

@@ -13,7 +13,6 @@ from controllers.ports import Port
 from federates.attacks.modbus import TRUE_PORTS, ModbusPlan, resolve_modbus
 from federates.attacks.plan import BEGINS
 from federates.context import FederateContext
-from federates.errors import WiringError
 from federates.kinds.device_live import EMULATED, Flags
 from federates.kinds.device_roles import PortPoint
 from federates.scenario import shipped_dir
@@ -39,17 +38,16 @@ def devices_of(context: FederateContext) -> dict[str, str]:
     return out
 
 
-def modbus_plan(context: FederateContext, federate: DeviceFederate) -> ModbusPlan | None:
-    """Return what the scenario's attack does to a federate's devices; None for nothing.
+def modbus_plan(
+    context: FederateContext, federate: DeviceFederate
+) -> tuple[ModbusPlan | None, list[str]]:
+    """Return what the scenario's attack does to a federate's devices, None for nothing.
 
-    Raises
-    ------
-    WiringError
-        Listing every step that names what is not there or cannot be done.
+    Beside it every step that names what is not there or cannot be done.
     """
     spec = context.scenario.attack_spec
     if spec is None or not spec.of_layer("modbus"):
-        return None
+        return None, []
 
     def file_of(name: str) -> DeviceSpec:
         if name in federate.specs:
@@ -58,10 +56,7 @@ def modbus_plan(context: FederateContext, federate: DeviceFederate) -> ModbusPla
 
         return load_device_file(shipped_dir() / "devices" / f"{EMULATED}-{federate.role.name}.yaml")
 
-    plan, problems = resolve_modbus(spec, devices_of(context), federate.names, file_of)
-    if problems:
-        raise WiringError(problems)
-    return plan
+    return resolve_modbus(spec, devices_of(context), federate.names, file_of)
 
 
 def lay_wire(

@@ -224,6 +224,17 @@ def test_the_attack_writes_itself_and_gives_back_what_was_there(raw_device: Any)
     assert raw_device.holding[10] == 205  # closing ends what is active
 
 
+def test_what_others_wrote_meanwhile_is_not_undone(raw_device: Any) -> None:
+    raw_device.holding[10] = 205
+    rules = [WriteRule(0, point="set_c", value=99.9)]
+    with standing_before(plain_spec(raw_device.port), rules) as proxy:
+        on(proxy, 0)
+        client = ModbusClient("127.0.0.1", proxy.places["d"][1], auto_close=True)
+        assert client.write_multiple_registers(9, [1, 230, 2])
+        on(proxy)
+        assert raw_device.holding[9:12] == [1, 230, 2]
+
+
 def test_exceptions_drops_and_delays(raw_device: Any, tmp_path: Path) -> None:
     spec = plain_spec(raw_device.port)
     rules = [ExceptionRule(0, code=6), DropRule(1), DelayRule(2, delay_s=0.15)]
@@ -324,7 +335,14 @@ def inverter_spec(devices: Background, **limit: Any) -> DeviceSpec:
             "connection": {"port": devices.ports[0], "timeout_s": 1.0},
             "poll_s": 60,
             "guard": {"heartbeat_s": 10},
-            "points": {"p_w": {"sunspec": "701.W", "unit": "W"}, "limit_pct": point},
+            "points": {
+                "p_w": {"sunspec": "701.W", "unit": "W"},
+                "limit_pct": point,
+                "limit_on": {"sunspec": "704.WMaxLimPctEna", "access": "guard"},
+                "revert_s": {"sunspec": "704.WMaxLimPctRvrtTms", "access": "guard"},
+                "revert_pct": {"sunspec": "704.WMaxLimPctRvrt", "access": "guard"},
+                "revert_on": {"sunspec": "704.WMaxLimPctEnaRvrt", "access": "guard"},
+            },
         }
     )
 
@@ -409,8 +427,10 @@ def test_a_forged_reading_does_not_stretch_a_step_once_we_have_written(tmp_path:
         on(proxy, 0)
         adapter.poll()
         adapter.command("inverter", "limit_pct", 0.0)
-        adapter.flush(timeout_s=1.0)
-        assert true_limit_pct(devices) >= 50.0
+        adapter.flush(timeout_s=0.3)
+        # One step; that reads back as 55, which is a fault, and 50 is safe.
+        assert true_limit_pct(devices) in (80.0, 50.0)
+        assert "inverter" in adapter.faults()
 
 
 @pytest.mark.parametrize(("forged", "at_device"), [(95.0, 95.0), (250.0, 30.0)])
@@ -437,4 +457,29 @@ def test_a_rewritten_write_passes_the_guard_but_not_the_nameplate(
         deadline = time.monotonic() + 3.0
         while true_limit_pct(devices) != 50.0 and time.monotonic() < deadline:
             time.sleep(0.02)
+        assert true_limit_pct(devices) == 50.0
+
+
+def test_the_timer_in_the_device_ends_what_the_guard_cannot(
+    tmp_path: Path, until: Callable[..., bool]
+) -> None:
+    """Writes stay rewritten, so the safe value never arrives; left alone, the device reverts."""
+    reversion = {
+        "point": "revert_s", "seconds": 1, "refresh_s": 0.5,
+        "before": [{"point": "revert_pct", "value": 50}, {"point": "revert_on", "value": 1}],
+    }  # fmt: skip
+    rules = [RewriteRule(0, point="limit_pct", direction="write", value=95.0)]
+    limit = {"reversion": reversion, "enable": [{"point": "limit_on", "value": 1}]}
+    with inverter(tmp_path, rules, **limit) as (devices, _, proxy, adapter):
+        adapter.command("inverter", "limit_pct", 30.0)
+        assert adapter.flush()
+        on(proxy, 0)
+        adapter.command("inverter", "limit_pct", 40.0)
+        assert until(lambda: true_limit_pct(devices) == 95.0)
+        assert until(lambda: "inverter" in adapter.faults())
+        # Three tries of 0.25 s, then the timer of 1 s; what the attack writes is over.
+        assert until(lambda: true_limit_pct(devices) == 50.0, 4.0)
+        assert until(lambda: adapter.safe_devices()["inverter"])
+        safe = [r for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"]
+        assert "by the device's own timer" in safe[-1]["why"]
         assert true_limit_pct(devices) == 50.0

@@ -231,3 +231,43 @@ def test_draws_are_of_seed_step_device_and_frame_alone() -> None:
     assert pattern(1) == pattern(1)
     assert pattern(1) != pattern(2)
     assert 40 <= sum(pattern(1)) <= 80
+
+
+pdus = st.one_of(
+    st.binary(min_size=1, max_size=30),
+    st.builds(
+        lambda f, a, n, rest: struct.pack(">BHH", f, a, n) + rest,
+        st.sampled_from([1, 2, 3, 4, 5, 6, 15, 16, 22, 23]),
+        st.integers(0, 25),
+        st.integers(0, 12),
+        st.binary(max_size=30),
+    ),
+    st.builds(
+        lambda f, body: bytes([f, len(body)]) + body,
+        st.sampled_from([1, 2, 3, 4, 0x83]),
+        st.binary(max_size=30),
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), pdus), max_size=30))
+def test_no_frame_breaks_the_attack_or_changes_its_length(
+    said: list[tuple[bool, int, bytes]],
+) -> None:
+    points = POINTS | {
+        "bit": WirePoint(Place("coil", 5, "bool"), function=5),
+        "in": WirePoint(Place("input", 6, "float64", 4)),
+    }
+    rules = [RewriteRule(i, point=name, value=1.5) for i, name in enumerate(points)]
+    rules += [
+        RewriteRule(9, point=name, direction="write", bias=-3.0, hide=True) for name in points
+    ]
+    attack = attack_of(*rules)
+    attack.points = points
+    talk = Conversation(attack)
+    for from_client, tid, pdu in said:
+        take = talk.from_client if from_client else talk.from_device
+        (delivery,) = take(frame(tid, 1, pdu))
+        assert delivery.to_device is from_client
+        assert delivery.data[:8] == frame(tid, 1, pdu)[:8]
+        assert len(delivery.data) == 7 + len(pdu)

@@ -163,6 +163,21 @@ def test_cut_off_the_device_goes_to_its_safe_state_by_itself(
     assert any(e.kind == "safe" for e in adapter.events())
 
 
+def test_through_a_proxy_the_certificate_is_still_that_of_the_device(
+    bench: tuple[MitmProxy, Adapter, DeviceSpec], tmp_path: Path
+) -> None:
+    """Behind the proxy is 127.0.0.1, with a certificate that says so; asked for is another."""
+    proxy, _, spec = bench
+    other = spec.at(host="192.0.2.7")
+    adapter = Adapter(
+        [other], armed={"inverter"}, audit=tmp_path / "b.jsonl", via=proxy.places, watchdog=False
+    )
+    adapter.start(wait_s=1.0)
+    assert adapter.stats["failed_connects"] > 0
+    assert adapter.stats["connects"] == 0
+    adapter.close(timeout_s=0.1)
+
+
 def serve_forged(context: ssl.SSLContext) -> tuple[int, list[bytes], Callable[[], None]]:
     """Serve as somebody who ends TLS himself; return port, what he read, and how to stop."""
     heard: list[bytes] = []

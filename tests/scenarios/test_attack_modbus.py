@@ -23,6 +23,7 @@ from hil.emulators.inverter_plant import inverters
 pytestmark = pytest.mark.scenario
 
 NAME = "hil-inverter-voltvar"
+ONE = ['federates.bench.devices={"pv_65_1": emulated, "pv_76_1": simulated}']
 SHIPPED = shipped_dir() / "attacks" / "modbus-mitm.yaml"
 
 
@@ -98,15 +99,21 @@ def test_the_shipped_attack_is_seen_by_the_grid_and_by_nobody_else(tmp_path: Pat
 
 def test_draws_repeat_to_the_last_byte(tmp_path: Path) -> None:
     rewrite = {"kind": "rewrite", "point": "q_var", "factor": 0.5}
-    refuse = {"kind": "exception", "code": 6}
+    command = {
+        "kind": "rewrite", "point": "var_set_pct", "direction": "write", "bias": 5, "hide": True,
+    }  # fmt: skip
     attack = attack_file(
         tmp_path,
-        {"target": {"devices": ["pv_*"]}, "action": rewrite, "probability": 0.4},
-        {"target": {"devices": ["pv_*"], "count": 1}, "action": refuse, "probability": 0.3},
+        {"target": {"devices": ["pv_65_1"]}, "action": rewrite, "probability": 0.4},
+        {
+            "target": {"devices": ["pv_65_1"]},
+            "action": command | {"hide": True},
+            "probability": 0.5,
+        },
         seed=3,
     )
     results = [
-        run(load_scenario(NAME, attack=attack), out=tmp_path / host, steps=16, placement=host)
+        run(load_scenario(NAME, ONE, attack=attack), out=tmp_path / host, steps=16, placement=host)
         for host in ("thread", "single")
     ]
     for folder in ("signals", "attack"):
@@ -114,26 +121,26 @@ def test_draws_repeat_to_the_last_byte(tmp_path: Path) -> None:
         assert files
         for file in files:
             assert file.read_bytes() == (results[1].folder / folder / file.name).read_bytes()
-    quality = signal(results[1], "bench.quality")
-    refused = [name for name in ("pv_65_1", "pv_76_1") if quality[name].any()]
-    assert len(refused) == 1  # one of both was drawn
-    forged = len(read_truth(results[1].folder))
-    assert 5 <= forged <= 23  # of 28 polls, 0.4 are forged
+    truth = read_truth(results[1].folder).to_pandas()
+    assert 2 <= (truth["step"] == "s0").sum() <= 11  # of 14 polls, 0.4
+    hit = truth[(truth["step"] == "s1") & (truth["seen_value"] > truth["true_value"])]
+    assert 2 <= len(hit) <= 13  # of at most 14 writes, 0.5
 
 
-def test_a_capture_changes_nothing_and_knows_what_was_forged(tmp_path: Path) -> None:
+def test_a_capture_changes_nothing(tmp_path: Path) -> None:
     """``--pcap`` alone stands in between as well, and does no more than that."""
-    quiet = load_scenario(NAME)
-    plain = run(quiet, out=tmp_path / "plain", steps=6, placement="single")
-    captured = run(quiet, out=tmp_path / "captured", steps=6, placement="single", pcap=True)
+    quiet = load_scenario(NAME, ONE)
+    plain = run(quiet, out=tmp_path / "plain", steps=4, placement="single")
+    captured = run(quiet, out=tmp_path / "captured", steps=4, placement="single", pcap=True)
     for file in sorted((plain.folder / "signals").iterdir()):
         assert file.read_bytes() == (captured.folder / "signals" / file.name).read_bytes()
     assert not (plain.folder / "pcap").exists()
-    for name in ("pv_65_1", "pv_76_1"):
-        data = (captured.folder / "pcap" / f"{name}.pcapng").read_bytes()
-        assert data[:4] == bytes.fromhex("0a0d0d0a")
-        assert b"SunS" in data
-        assert b"step " not in data
+    (file,) = (captured.folder / "pcap").iterdir()  # the other device has no wire
+    data = file.read_bytes()
+    assert file.name == "pv_65_1.pcapng"
+    assert data[:4] == bytes.fromhex("0a0d0d0a")
+    assert b"SunS" in data
+    assert b"step " not in data
 
 
 def test_a_step_may_wait_for_a_signal(tmp_path: Path) -> None:
@@ -146,7 +153,8 @@ def test_a_step_may_wait_for_a_signal(tmp_path: Path) -> None:
             "action": {"kind": "rewrite", "point": "p_w", "value": 1000.0},
         },
     )
-    result = run(load_scenario(NAME, attack=attack), out=tmp_path / "run", steps=8)
+    scenario = load_scenario(NAME, ['federates.bench.devices={"pv_76_1": emulated}'], attack=attack)
+    result = run(scenario, out=tmp_path / "run", steps=8)
     p_kw = signal(result, "bench.p_kw")
     shown = p_kw["time_s"][p_kw["pv_76_1"] == 1.0]
     # Above from the first step on; known to the director at once.
@@ -159,6 +167,7 @@ def test_a_real_device_is_safe_after_a_run_that_was_attacked_to_its_end(tmp_path
         spec = yaml.safe_load(text)
         spec["connection"] |= {"port": devices.ports[0]}
         spec |= {"poll_s": 0.1, "guard": {"heartbeat_s": 5}}
+        spec["points"]["var_set_pct"] |= {"min": -30, "max": 30}
         (tmp_path / "real.yaml").write_text(yaml.safe_dump(spec))
         attack = attack_file(
             tmp_path,
@@ -187,7 +196,8 @@ def test_a_real_device_is_safe_after_a_run_that_was_attacked_to_its_end(tmp_path
         assert safe[-1]["by"] == "adapter"
         assert not [r for r in audit if r["verdict"] in ("failed", "fault")]
         forged = read_truth(result.folder).to_pandas()
-        assert 40.0 in forged["seen_value"].tolist()
+        # The lab's limit, not the attack's 40 %: it holds for real devices whatever is forged.
+        assert forged["seen_value"].abs().max() == 30.0
         assert forged["time_s"].min() >= 1.0
 
 
@@ -215,8 +225,7 @@ def test_steps_that_cannot_be_done_are_explained(
     scenario = load_scenario(NAME, ["federates.bench.devices.pv_76_1=simulated"], attack=attack)
     with pytest.raises(WiringError, match=message) as caught:
         Assembly(scenario).assemble()
-    assert "attack.yaml:" in str(caught.value)
-    assert "steps" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/attack.yaml:")
 
 
 def test_a_scenario_without_devices_has_no_wire_to_stand_on(tmp_path: Path) -> None:

@@ -315,8 +315,8 @@ def test_three_placements_give_the_same_bytes(study: Study) -> None:
         (_step(ZERO[0], trigger="{after: one}"), ["waits for itself"]),
         (_step("{kind: replay, window: {from_s: 90, to_s: 120}}"), ["window of the past"]),
         (
-            _step("{kind: adaptive, attacker: worst-tim}"),
-            ["no attacker is called 'worst-tim'", "worst-time"],
+            _step("{kind: adaptive, attacker: weakest-node}"),
+            ["no attacker is called 'weakest-node'", "weakest-nodes"],
         ),
     ],
 )
