@@ -128,13 +128,20 @@ class Campaign:
         enough = self._needed
         if answer.committed != self.order[0] and self.order[1] == COMMIT:
             self._samples = []  # not yet in force
-        if len(self._samples) < enough:
+        if len(self._samples) < enough and not self._leapt():
             return
         # Devices approach their set-points: only the newest samples say where they end.
         mean = float(np.mean(self._samples[-max(1, enough // 3) :]))
         self._samples = []
         self._needed = self._set.settle_samples
         self._judge(mean, answer, scores, answering)
+
+    def _leapt(self) -> bool:
+        """Whether the last two measurements are far off where all was quiet: no need for more."""
+        if self.state != "holding" or self._spent or len(self._samples) < 2:
+            return False
+        off = np.array(self._samples[-2:]) - self.target_kw
+        return bool((np.abs(off) > 2.0 * _SMALL * self._set.noise_kw).all())
 
     def _judge(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from controllers.errors import ControllerError
 from controllers.optdist_options import checked_number
@@ -171,9 +172,11 @@ def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) ->
     return steps
 
 
-def _check_range(name: str, pair: Sequence[float], high: float = math.inf) -> None:
+def _check_range(name: str, pair: Any, high: float = math.inf) -> None:
     bound = "" if math.isinf(high) else f" <= {high:g}"
-    if len(pair) != 2 or not 0.0 <= pair[0] <= pair[1] <= high:
+    numbers = isinstance(pair, list | tuple) and len(pair) == 2
+    numbers = numbers and all(isinstance(x, int | float) for x in pair)
+    if not numbers or not 0.0 <= pair[0] <= pair[1] <= high:
         raise ControllerError(
             f"is {pair!r}",
             where=f"option {name}",

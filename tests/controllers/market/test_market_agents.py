@@ -321,6 +321,8 @@ def test_mail_full_of_nonsense_stops_nobody() -> None:
         ({"unfaithful": {"b9": 0.5}}, "no market operator at bus 'b9'"),
         ({"unfaithful": {"b4": 1.5}}, "unfaithful.b4"),
         ({"load_cost": [4.0, 2.0]}, "low <= high"),
+        ({"load_cost": 5.0}, "low <= high"),
+        ({"generator_cost": [1.0]}, "a mapping"),
     ],
 )
 def test_options_that_cannot_work_are_refused_by_name(
