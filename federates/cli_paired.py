@@ -37,7 +37,17 @@ from federates.report_format import metric_name, metric_unit
 from federates.report_paired import write_paired_report
 from federates.scenario import Scenario, load_scenario
 
-_RESERVED = (BASELINE, ATTACKED, "scenario", "attack", "folder", "states", "status", "detectors")
+_RESERVED = (
+    BASELINE,
+    ATTACKED,
+    "pre",
+    "scenario",
+    "attack",
+    "folder",
+    "states",
+    "status",
+    "detectors",
+)
 
 
 @dataclass(frozen=True)
@@ -218,13 +228,21 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
         if any(change.plain for change in changes):
             grid.add_row("", "", *changes)
     console.print(grid)
+    if runs.market:
+        from federates.market_paired import market_head, market_rows
+
+        _print_table(market_head(list(runs.market)), market_rows(runs.market), console)
     rows = runs.detector_rows()
     if rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in runs.DETECTOR_HEAD:
-            table.add_column(head, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+        _print_table(runs.DETECTOR_HEAD, rows, console)
     for words in runs.remarks():
         console.print(words, markup=False, soft_wrap=True)
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for words in head:
+        table.add_column(words, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
