@@ -113,7 +113,7 @@ class PairedRuns:
 
     @cached_property
     def market(self) -> Mapping[str, Mapping[str, Any]]:
-        """Metered states of the scenario's market (`market_paired.market_states`), if it has one."""
+        """Metered states of the scenario's market, if it has one; see `market_paired`."""
         from federates.market_paired import market_states
 
         return market_states(self.runs)

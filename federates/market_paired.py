@@ -94,7 +94,9 @@ def market_section(runs: Mapping[str, RunData]) -> str:
     head = ["As metered on the feeder", "", *states]
     parts = [table(head, market_rows(states), numbers=numbers, style="compare")]
     parts += [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
-    return f"<section><h2>Before, under attack, mitigated</h2>{''.join(parts)}</section>"
+    return (
+        f'<section class="stack"><h2>Before, under attack, mitigated</h2>{"".join(parts)}</section>'
+    )
 
 
 def _map(runs: Mapping[str, RunData], defence: str) -> str:
