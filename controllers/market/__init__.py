@@ -1,1 +1,1 @@
-"""The primary market: one feeder's bids cleared over its branch-flow model, centrally or by agents."""
+"""The primary market: bids cleared over a feeder's branch-flow model, centrally or by agents."""
