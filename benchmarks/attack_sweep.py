@@ -47,21 +47,37 @@ class Sweep:
     key: str
     words: str
     values: tuple[float, ...]
+    more: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name in tables: the attack's, unless it is swept over more than one key."""
+        return self.name or self.attack
 
 
 _SHARES = (0.05, 0.15, 0.3, 0.5, 1.0)
 _FRACTION = "steps[0].target.fraction"
-_VALUE = "steps[0].action.value"
+_ACTION = "steps[0].action"
+_VALUE = f"{_ACTION}.value"
+_NEVER_LOST, _ON_TIME = f"{_ACTION}.loss=0", f"{_ACTION}.delay_s=0"
 SWEEPS = (
     Sweep("false-voltage", _VALUE, "bias, pu", (0, 0.01, 0.02, 0.05, 0.1)),
-    Sweep("lying-agent", "steps[0].action.bias", "bias of its mail", (0, 0.1, 0.2, 0.5, 1.0)),
+    Sweep("lying-agent", f"{_ACTION}.bias", "bias of its mail", (0, 0.01, 0.03, 0.1, 0.5)),
     Sweep("link-partition", _FRACTION, "share of agents", (0.1, 0.4, 0.7, 1.0)),
-    Sweep("link-jamming", "steps[0].action.loss", "loss", (0, 0.5, 0.8, 0.95, 1.0)),
+    Sweep(
+        "link-jamming", f"{_ACTION}.delay_s", "delay up to, s", (0, 10, 20, 30, 60),
+        (_NEVER_LOST,), "link-jamming, late only",
+    ),
+    Sweep(
+        "link-jamming", f"{_ACTION}.loss", "loss", (0.5, 0.8, 0.95, 1.0),
+        (_ON_TIME,), "link-jamming, lost only",
+    ),
     Sweep("setpoint-replay", _FRACTION, "share of DERs", _SHARES),
     Sweep("frozen-measurement", _FRACTION, "share of DERs", _SHARES),
-    Sweep("stealthy-ramp", "steps[0].action.limit", "bias, pu", (0.005, 0.01, 0.02, 0.03, 0.05)),
+    Sweep("stealthy-ramp", f"{_ACTION}.limit", "bias, pu", (0.001, 0.002, 0.005, 0.01, 0.03)),
     Sweep("combined-outage", _VALUE, "forced set-point, kvar", (0, 5, 10, 20, 40)),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ def row_of(folder: Path, baseline: Path, sweep: Sweep, strength: float | None) -
     time_s, _, q_kvar = read_signal(measured / "signals", "feeder.q_kvar")
     inside = (time_s >= begin_s) & (time_s < end_s)
     return Row(
-        sweep.attack,
+        sweep.title,
         strength,
         out_of_band_node_hours(track, begin_s, end_s),
         out_of_band_node_hours(track, end_s, end_s + 3600),
@@ -113,15 +129,16 @@ def measure(names: list[str], workers: int) -> dict[str, list[Row]]:
             jobs = [pool.submit(simulate, str(root / "baseline"), "", ())]
             for sweep in sweeps:
                 for value in sweep.values:
-                    folder = root / f"{sweep.attack}-{value}"
-                    override = (f"attack.{sweep.key}={value}",)
-                    jobs.append(pool.submit(simulate, str(folder), sweep.attack, override))
+                    folder = root / f"{sweep.title}-{value}"
+                    keys = (f"{sweep.key}={value}", *sweep.more)
+                    overrides = tuple(f"attack.{key}" for key in keys)
+                    jobs.append(pool.submit(simulate, str(folder), sweep.attack, overrides))
             for job in jobs:
                 job.result()
         rows: dict[str, list[Row]] = {}
         for sweep in sweeps:
-            folders = [root / f"{sweep.attack}-{value}" for value in sweep.values]
-            rows[sweep.attack] = [
+            folders = [root / f"{sweep.title}-{value}" for value in sweep.values]
+            rows[sweep.title] = [
                 row_of(folders[-1], root / "baseline", sweep, None),
                 *(
                     row_of(folder, root / "baseline", sweep, value)
@@ -148,10 +165,10 @@ def draw(rows: dict[str, list[Row]], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "feederate"
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    axes = figure.subplots(2, 4, squeeze=False).flat
-    words = {s.attack: s.words for s in SWEEPS}
-    for axis, (name, found) in zip(axes, rows.items(), strict=False):
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = iter(figure.subplots(2, 5, squeeze=False).flat)
+    words = {s.title: s.words for s in SWEEPS}
+    for (name, found), axis in zip(rows.items(), axes, strict=False):
         axis.axhline(found[0].in_window, color="0.6", lw=1, ls="--")
         axis.plot([r.strength for r in found[1:]], [r.in_window for r in found[1:]], "o-", ms=3)
         limit = breaks_at(found)
@@ -161,13 +178,15 @@ def draw(rows: dict[str, list[Row]], path: Path) -> None:
         axis.set_xlabel(words[name], fontsize=8)
         axis.tick_params(labelsize=7)
         axis.set_ylim(bottom=0)
+    for axis in list(axes):
+        axis.set_axis_off()
     figure.supylabel("node-hours out of band during the attack", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 
 def as_table(rows: dict[str, list[Row]]) -> str:
     """Return a Markdown table."""
-    words = {s.attack: s.words for s in SWEEPS}
+    words = {s.title: s.words for s in SWEEPS}
     lines = [
         "| attack | strength | out of band, node-h | hour after | cost, kvar | recovery, s |",
         "| --- | --- | --- | --- | --- | --- |",

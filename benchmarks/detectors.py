@@ -147,11 +147,23 @@ def text(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with steps of the same window, whose figures are equal, as one."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        rest = tuple((k, v) for k, v in row.items() if k != "step")
+        groups.setdefault(rest, []).append(row["step"])
+    return [
+        dict(rest) | {"step": None if steps == [None] else ", ".join(steps)}
+        for rest, steps in groups.items()
+    ]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     head = ["attack", "step", "detector", "seen", "delay_s", "precision", "recall"]
     head += ["false_alarms_per_day", "auc", "auc_clean"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for row in rows:
+    for row in joined(rows):
         if "error" in row:
             lines.append(f"| {row['attack']} | could not run: {row['error']} |")
             continue

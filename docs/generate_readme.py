@@ -30,6 +30,15 @@ _COLUMNS = {
 }
 
 
+_ATTACK_ROWS = {
+    "v_max_pu": ("highest voltage", "pu"),
+    "v_min_pu": ("lowest voltage", "pu"),
+    "out_of_band_node_hours": ("out of the band", "node-hours"),
+    "losses_kwh": ("losses", "kWh"),
+    "recovery_s": ("time to recover after the attack", "s"),
+}
+
+
 @dataclass(frozen=True)
 class Demo:
     """What one execution of the demo left."""
@@ -56,14 +65,34 @@ class Demo:
         return "".join(f"| {' | '.join(row)} |\n" for row in [head, rule, *self.table()])
 
 
-def run_demo(folder: Path) -> Demo:
-    """Run the demo as a user does."""
+def command_line(folder: Path, *words: str) -> Any:
+    """Run a command as a user does, its runs into `folder`; return its JSON."""
     entry = "from federates.cli import main; main()"
-    command = [sys.executable, "-P", "-c", entry, "demo", "--json", "--out", str(folder)]
+    command = [sys.executable, "-P", "-c", entry, *words, "--json", "--out", str(folder)]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, cwd=folder.parent, timeout=600
     )
-    summaries = json.loads(done.stdout)["runs"]
+    return json.loads(done.stdout)
+
+
+def attack_table(folder: Path) -> str:
+    """Run the README's attack and return its table in Markdown."""
+    data = command_line(folder, "attack", "run", "voltvar-ieee123", "link-jamming")
+    rows = [
+        [
+            f"{words}, {unit}",
+            *(metric_number(key, data[state].get(key)) for state in data["states"]),
+        ]
+        for key, (words, unit) in _ATTACK_ROWS.items()
+    ]
+    head = ["IEEE 123, one day", *data["states"]]
+    rule = ["---", *["---:"] * len(data["states"])]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [head, rule, *rows])
+
+
+def run_demo(folder: Path) -> Demo:
+    """Run the demo as a user does."""
+    summaries = command_line(folder, "demo")["runs"]
     runs = [DemoRun(NAMES[n], RunData(folder / n), summaries[n]) for n in NAMES]
     return Demo(summaries, plain_words(runs))
 
@@ -93,7 +122,9 @@ def main() -> None:
     """Rewrite the README's measured sections."""
     with tempfile.TemporaryDirectory() as folder:
         demo = run_demo(Path(folder) / "demo")
+        attack = attack_table(Path(folder) / "attack")
     page = with_section(PAGE.read_text(encoding="utf-8"), "demo-table", demo.markdown())
+    page = with_section(page, "attack-table", attack)
     page = with_section(page, "demo-words", "".join(f"- {line}\n" for line in demo.words))
     page = with_section(page, "scenario: voltvar-ieee123", scenario_block("voltvar-ieee123"))
     PAGE.write_text(page, encoding="utf-8")

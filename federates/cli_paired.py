@@ -231,18 +231,23 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
     if runs.market:
         from federates.market_paired import market_head, market_rows
 
-        _print_table(market_head(list(runs.market)), market_rows(runs.market), console)
+        head = market_head(list(runs.market))
+        _print_table(head, market_rows(runs.market), console, numbers_from=2)
     rows = runs.detector_rows()
     if rows:
-        _print_table(runs.DETECTOR_HEAD, rows, console)
+        _print_table(runs.DETECTOR_HEAD, rows, console, numbers_from=3)
     for words in runs.remarks():
         console.print(words, markup=False, soft_wrap=True)
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+def _print_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, numbers_from: int
+) -> None:
+    """Print rows of text; columns from `numbers_from` on hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for words in head:
-        table.add_column(words, overflow="fold")
+    for i, words in enumerate(head):
+        number = i >= numbers_from
+        table.add_column(words, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -99,8 +99,9 @@ class PairedRuns:
     def number(self, key: str, name: str) -> str:
         """Return a metric in words; a dash where there is none."""
         values = self.metrics[name]
-        if key == RECOVERY_KEY and name != BASELINE and values.get(key) is None:
-            return "not in the run"
+        if key == RECOVERY_KEY and name != BASELINE:
+            recovery = values.get(key)
+            return "not in the run" if recovery is None else f"{recovery:,.0f}"
         return metric_number(key, values.get(key))
 
     def change(self, key: str, name: str) -> str:
@@ -109,6 +110,8 @@ class PairedRuns:
         if name == BASELINE or base is None or value is None or value == base:
             return ""
         text = metric_number(key, value - base)
+        if not text.strip("-0.,"):
+            return ""
         return text if text.startswith("-") else f"+{text}"
 
     @cached_property

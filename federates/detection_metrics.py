@@ -19,6 +19,7 @@ from federates.signals import signal_batches, signal_names
 BoolArray = NDArray[np.bool_]
 SAME_ALARM_S = 300.0
 AFTERMATH_S = 900.0
+CHANCE = 0.05
 _DAY_S = 86400.0
 
 
@@ -83,13 +84,13 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     Clean is what lies outside every window and not within `AFTERMATH_S` after one: the grid comes
     back to where it was by then, and what is said meanwhile is neither right nor wrong.
 
-    Keys: `step`; `delay_s`, from the begin of the window to the first alarm in it (None: none);
+    Keys: `step`; `delay_s`, from the begin of the window to the first alarm that begins in it;
     `precision`, the share of the alarmed samples, those in the window and the clean ones, that lie
     in the window; `recall`, the share of the window's samples that are alarmed;
     `false_alarms_per_day`, alarms that begin at a clean sample (one that comes back within
     `SAME_ALARM_S` is the same alarm), by the clean time; `auc`, of the scores inside against the
-    clean ones; `seen`, whether there was an alarm in the window and alarms are denser in it than in
-    clean time.
+    clean ones; `seen`, whether an alarm began in the window, and less than `CHANCE` of all clean
+    stretches of its length hold as much alarm as it does.
     """
     t, alarm = verdicts.time_s, np.asarray(verdicts.alarm, dtype=bool)
     inside = [(t >= w.begin_s) & (t < w.end_s) for w in windows]
@@ -97,25 +98,44 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     for window in windows:
         clean &= (t < window.begin_s) | (t >= window.end_s + AFTERMATH_S)
     begins = _begins(t, alarm)
+    risen = alarm & ~np.concatenate([[False], alarm[:-1]])
     period_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
     clean_days = float(np.count_nonzero(clean)) * period_s / _DAY_S
     false_alarms = float(np.count_nonzero(begins & clean))
     per_day = false_alarms / clean_days if clean_days else None
-    false_share = float(alarm[clean].mean()) if clean.any() else 0.0
     if not windows:
         return [_row(None, None, None, None, per_day, None, False)]
     rows = []
     for window, here in zip(windows, inside, strict=True):
         hits = np.flatnonzero(here & alarm)
-        delay_s = float(t[hits[0]] - window.begin_s) if hits.size else None
+        fresh = np.flatnonzero(here & risen)
+        delay_s = float(t[fresh[0]] - window.begin_s) if fresh.size else None
         either = here | clean
         judged = int(np.count_nonzero(alarm & either))
         precision = hits.size / judged if judged else None
         recall = hits.size / int(np.count_nonzero(here)) if here.any() else None
         auc = area_under_curve(verdicts.score[either], here[either])
-        seen = bool(recall is not None and recall > false_share)
+        seen = bool(fresh.size) and _chance(alarm, clean, here) < CHANCE
         rows.append(_row(window.step, delay_s, precision, recall, per_day, auc, seen))
     return rows
+
+
+def _chance(alarm: BoolArray, clean: BoolArray, here: BoolArray) -> float:
+    """Return the share of clean stretches as long as a window with as many alarmed samples.
+
+    Where clean time has no such stretch: 0 if alarms are denser in the window, else 1.
+    """
+    n = int(np.count_nonzero(here))
+    found = int(np.count_nonzero(alarm & here))
+    if n > len(alarm):
+        return 1.0
+    total = np.concatenate([[0], np.cumsum(clean)])
+    whole = total[n:] - total[:-n] == n
+    if not whole.any():
+        share = float(alarm[clean].mean()) if clean.any() else 0.0
+        return 0.0 if found > share * n else 1.0
+    alarmed = np.concatenate([[0], np.cumsum(alarm)])
+    return float((alarmed[n:] - alarmed[:-n] >= found)[whole].mean())
 
 
 def _begins(time_s: FloatArray, alarm: BoolArray) -> BoolArray:

@@ -101,8 +101,11 @@ def target(step: Step) -> str:
     if of.port is not None:
         labels = "" if of.labels == ["*"] else f": {', '.join(of.labels)}"
         return f"{of.port}{labels}{share}"
-    named = of.links or of.agents or of.devices or of.elements or []
-    return f"{', '.join(named)}{share}"
+    for kind in ("links", "agents", "devices", "elements"):
+        globs = getattr(of, kind)
+        if globs is not None:
+            return f"{kind} {', '.join(globs)}{share}"
+    return share
 
 
 def _sees(step: Step) -> str:
@@ -142,8 +145,9 @@ def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | Non
         return None
     n = len(chosen["label"].unique())
     port = group["port"]
+    what = "link" if port == "mail" else "label"
     return Chart(
-        f"{group['step']}: {n} label{'s' if n > 1 else ''} of {group['federate']}.{port}",
+        f"{group['step']}: {n} {what}{'s' if n > 1 else ''} of {group['federate']}.{port}",
         f"{port}: lowest, median, highest",
         bands,
         start_s=run.start_s,

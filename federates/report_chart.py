@@ -19,6 +19,7 @@ from federates.report_data import Shade, Spread
 from federates.report_format import clock
 
 _SIZE = 1000.0
+_LARGE = 1e6  # from here on numbers are written as powers of ten, or they would not fit
 _TIME_STEPS_S = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600, 7200, 10800, 14400, 21600, 43200, 86400, 2 * 86400, 7 * 86400),
@@ -124,7 +125,8 @@ def time_chart(chart: Chart) -> str:
     x_labels = [(scale.x(t), clock(t)) for t in time_ticks(t0, t1)]
     ticks = _y_ticks(chart, low, high)
     digits = max(chart.digits, tick_digits(low, high))
-    y_labels = [(scale.y(v), f"{v:,.{digits}f}") for v in ticks]
+    large = max(abs(low), abs(high)) >= _LARGE
+    y_labels = [(scale.y(v), f"{v:.3g}" if large else f"{v:,.{digits}f}") for v in ticks]
     legend = [(b.style, b.name) for b in bands] if len(bands) > 1 or bands[0].fill else []
     legend += [("window", chart.shade.name)] if chart.shade else []
     return frame(

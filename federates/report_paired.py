@@ -82,11 +82,11 @@ def _steps(runs: PairedRuns) -> str:
         if name == BASELINE or spec is None:
             continue
         truth = read_truth(run.folder)
-        figures = "".join(time_chart(chart) for chart in truth_charts(run, truth))
-        columns = f'<div class="grid-2">{figures}</div>' if figures else ""
+        charts = [time_chart(chart) for chart in truth_charts(run, truth)]
+        columns = f'<div class="grid-{min(2, len(charts))}">{"".join(charts)}</div>'
         parts.append(f"<h2>What was done: {escape(name)}</h2>{steps_table(run, spec, truth)}")
         if len(parts) == 1:  # the defences see the same attack
-            parts.append(columns)
+            parts.append(columns if charts else "")
     return f'<section class="stack">{"".join(parts)}</section>' if parts else ""
 
 

@@ -240,6 +240,14 @@ def test_the_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
     assert words == demo.words
 
 
+@pytest.mark.scenario
+def test_the_readme_shows_what_the_attack_does(tmp_path: Path) -> None:
+    script = docs_script("generate_readme")
+    assert script.section(README, "attack-table") == script.attack_table(tmp_path / "attack"), (
+        "README.md is out of date: python docs/generate_readme.py"
+    )
+
+
 def test_the_readme_shows_the_scenario_as_it_ships() -> None:
     script = docs_script("generate_readme")
     name = "voltvar-ieee123"

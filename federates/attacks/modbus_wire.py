@@ -131,19 +131,22 @@ class ModbusWire:
     def end_step(self, time_s: float) -> None:
         """Write down what was forged."""
         forged = [record for proxy, _ in self._proxies for record in proxy.drain()]
-        if self._truth is not None and forged:
+        if self._truth is not None:
             self._write(forged)
-        for proxy, _ in self._proxies:
-            for name in proxy.opaque():
-                if name not in self._told_blind:
-                    self._told_blind.add(name)
-                    text = "what passes is not Modbus (TLS?): it can only be delayed or cut"
-                    self._store.event(
-                        self._federate, "attack_blind", time_s, device=name, text=text
-                    )
+            self._say_blind(time_s)
+
+    def _say_blind(self, time_s: float) -> None:
+        """Tell where an attack sees nothing, once for each device."""
+        for name in (name for proxy, _ in self._proxies for name in proxy.opaque()):
+            if name not in self._told_blind:
+                self._told_blind.add(name)
+                text = "what passes is not Modbus (TLS?): it can only be delayed or cut"
+                self._store.event(self._federate, "attack_blind", time_s, device=name, text=text)
 
     def _write(self, forged: Sequence[Forged]) -> None:
         assert self._truth is not None
+        if not forged:
+            return
         self._truth.add(
             np.array([f.time_s for f in forged]),
             0,

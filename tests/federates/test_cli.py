@@ -318,14 +318,16 @@ def test_the_progress_bar_goes_to_standard_error_of_a_terminal_only(
 
 def test_list_has_one_line_for_each_thing(capsys: pytest.CaptureFixture[str]) -> None:
     from controllers.registry import descriptions
-    from federates.scenario import shipped_scenarios
+    from federates.attacks.files import shipped_attacks
+    from federates.scenario import shipped_dir, shipped_scenarios
     from grid_models.catalog import shipped_feeders
 
     assert call(["list"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert names == [*shipped_scenarios(), *shipped_feeders(), *descriptions()]
+    attacks = shipped_attacks(shipped_dir())
+    assert names == [*shipped_scenarios(), *attacks, *shipped_feeders(), *descriptions()]
     assert all(len(line.split()) > 2 for line in lines if line.startswith("  "))
 
 

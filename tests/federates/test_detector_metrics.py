@@ -81,7 +81,24 @@ def test_a_detector_that_is_silent_sees_nothing() -> None:
 def test_a_detector_that_always_cries_sees_nothing() -> None:
     (row,) = judge(_verdicts(list(range(1440))), [Window("a", 6000.0, 6600.0)])
     assert row["recall"] == 1.0
-    assert row["delay_s"] == 30.0
+    assert row["delay_s"] is None  # its alarm did not begin there
+    assert row["seen"] is False
+
+
+def test_what_happens_on_clean_days_as_often_is_not_seen() -> None:
+    # An alarm of a minute every two hours: 10 of 120 clean stretches of ten minutes hold one.
+    verdicts = _verdicts([102, *range(5, 1440, 120)])
+    (row,) = judge(verdicts, [Window("a", 6000.0, 6600.0)])
+    assert row["delay_s"] == 150.0
+    assert row["seen"] is False
+    (row,) = judge(_verdicts([102, 103, *range(5, 1440, 120)]), [Window("a", 6000.0, 6600.0)])
+    assert row["seen"] is True
+
+
+def test_an_alarm_that_was_there_before_is_no_detection() -> None:
+    (row,) = judge(_verdicts([98, 99, 100, 101]), [Window("a", 6000.0, 6600.0)])
+    assert row["delay_s"] is None
+    assert row["recall"] == 0.2
     assert row["seen"] is False
 
 

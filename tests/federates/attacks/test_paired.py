@@ -206,7 +206,7 @@ def track(high: list[float], out: list[int] | None = None) -> VoltageTrack:
     n = len(high)
     return VoltageTrack(
         np.arange(n) * 10.0,
-        np.array(out or [0] * n, dtype=float),
+        *2 * [np.array(out or [0] * n, dtype=float)],
         np.zeros(n),
         np.full(n, 1.0),
         np.array(high),
