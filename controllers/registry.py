@@ -28,6 +28,18 @@ _SHIPPED: dict[str, tuple[str, str]] = {
         "controllers.dmpc_circuit:CircuitDmpc",
         "distributed MPC of circuit dynamics: clusters of inverters, edge-wise ADMM by mail",
     ),
+    "market": (
+        "controllers.market.primary:PrimaryMarket",
+        "primary market: an operator and a market operator per load node, bids and awards by mail",
+    ),
+    "resilience-manager": (
+        "controllers.market.manager:ResilienceManager",
+        "brings the import back after an attack by bending the market's prices, by mail",
+    ),
+    "market-pac": (
+        "controllers.market.pac_agents:MarketPac",
+        "primary market without an operator: proximal atomic coordination, one atom per bus",
+    ),
     "averaging-pi": (
         "controllers.averaging_pi:AveragingPi",
         "distributed-averaging PI voltage control of circuit dynamics, the DMPC's baseline",

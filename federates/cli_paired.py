@@ -37,7 +37,17 @@ from federates.report_format import metric_name, metric_unit
 from federates.report_paired import write_paired_report
 from federates.scenario import Scenario, load_scenario
 
-_RESERVED = (BASELINE, ATTACKED, "scenario", "attack", "folder", "states", "status", "detectors")
+_RESERVED = (
+    BASELINE,
+    ATTACKED,
+    "pre",
+    "scenario",
+    "attack",
+    "folder",
+    "states",
+    "status",
+    "detectors",
+)
 
 
 @dataclass(frozen=True)
@@ -220,14 +230,26 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
         if any(change.plain for change in changes):
             grid.add_row("", "", *changes)
     console.print(grid)
+    if runs.market:
+        from federates.market_paired import market_head, market_rows
+
+        head = market_head(list(runs.market))
+        _print_table(head, market_rows(runs.market), console, numbers_from=2)
     rows = runs.detector_rows()
     if rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, head in enumerate(runs.DETECTOR_HEAD):
-            number = i > 2
-            table.add_column(head, justify="right" if number else "left", no_wrap=not number)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+        _print_table(runs.DETECTOR_HEAD, rows, console, numbers_from=3)
     for words in runs.remarks():
         console.print(words, markup=False, soft_wrap=True)
+
+
+def _print_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, numbers_from: int
+) -> None:
+    """Print rows of text; columns from `numbers_from` on hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, words in enumerate(head):
+        number = i >= numbers_from
+        table.add_column(words, justify="right" if number else "left", no_wrap=not number)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

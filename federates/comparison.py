@@ -115,6 +115,13 @@ class PairedRuns:
         return text if text.startswith("-") else f"+{text}"
 
     @cached_property
+    def market(self) -> Mapping[str, Mapping[str, Any]]:
+        """Metered states of the scenario's market, if it has one; see `market_paired`."""
+        from federates.market_paired import market_states
+
+        return market_states(self.runs)
+
+    @cached_property
     def detectors(self) -> Mapping[str, list[dict[str, Any]]]:
         """Rows of `detection_metrics.detector_rows` by state; states without any are left out."""
         found = {name: detector_rows(run.folder) for name, run in self.runs.items()}
@@ -150,8 +157,8 @@ class PairedRuns:
         return out
 
     def as_data(self) -> dict[str, Any]:
-        """Return all as plain data."""
-        return {
+        """Return all as plain data; a market adds 'pre', and to each state what was metered."""
+        data: dict[str, Any] = {
             "scenario": self.scenario,
             "attack": self.spec.id,
             "folder": str(self.folder),
@@ -160,6 +167,9 @@ class PairedRuns:
             **{name: dict(values) for name, values in self.metrics.items()},
             "detectors": dict(self.detectors),
         }
+        for name, state in self.market.items():
+            data[name] = {**data.get(name, {}), **state}
+        return data
 
 
 def _share(value: float | None, digits: int = 2) -> str:

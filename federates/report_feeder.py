@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -124,58 +125,84 @@ def _profile_chart(
 
 def feeder_map(run: RunData, voltages: Voltages, feeder: Feeder) -> str:
     """Return the map with each bus in the colour of its worst voltage; may be empty."""
-    at = {
-        name: (bus.x_ft, -bus.y_ft)
-        for name, bus in feeder.buses.items()
-        if bus.x_ft is not None and bus.y_ft is not None
-    }
     worst = _worst_by_bus(voltages, run.band)
-    if sum(1 for bus in at if bus in worst) < 2:
+    buses = {
+        bus: (_class_of(v_pu, run.band), f"bus {bus}: {v_pu:.4f} pu") for bus, v_pu in worst.items()
+    }
+    return draw_map(
+        feeder, buses, _CLASSES, "Each bus in the colour of its worst voltage of the run"
+    )
+
+
+def draw_map(
+    feeder: Feeder,
+    buses: Mapping[str, tuple[str, str]],
+    classes: Sequence[tuple[str, str]],
+    caption: str,
+) -> str:
+    """Return a map of the feeder; empty where fewer than two of the buses have coordinates.
+
+    Parameters
+    ----------
+    feeder : Feeder
+    buses : mapping of bus to (class of the style sheet, words)
+    classes : sequence of (class, words of the legend)
+        In the legend's order; those that no bus has are left out.
+    caption : str
+    """
+    place = _places(feeder)
+    if sum(1 for bus in place if bus in buses) < 2:
         return ""
-    xs, ys = [p[0] for p in at.values()], [p[1] for p in at.values()]
-    span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
-    scale = 1000.0 / span
-    place = {b: ((x - min(xs)) * scale, (y - min(ys)) * scale) for b, (x, y) in at.items()}
-    width = max(x for x, _ in place.values())
-    height = max(y for _, y in place.values())
+    width, height = (max(p[k] for p in place.values()) for k in (0, 1))
     radius = 8.0 if len(place) < 300 else 4.0
-    counts: dict[str, int] = {}
-    shapes = [f'<path class="wire" d="{"".join(_wires(feeder, place))}"/>']
+    few = len(place) < _MANY_BUSES
     der_buses = {der.bus for der in feeder.ders}
-    for bus, v_pu in worst.items():
-        if bus not in place:
-            continue
-        style = _class_of(v_pu, run.band)
-        counts[style] = counts.get(style, 0) + 1
-        x, y = place[bus]
-        ring = " der" if bus in der_buses and len(place) < _MANY_BUSES else ""
-        title = (
-            f"<title>bus {escape(bus)}: {v_pu:.4f} pu</title>" if len(place) < _MANY_BUSES else ""
-        )
-        shapes.append(
-            f'<circle class="bus {style}{ring}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">'
-            f"{title}</circle>"
-        )
+    shapes = [f'<path class="wire" d="{"".join(_wires(feeder, place))}"/>']
+    for bus, (style, words) in buses.items():
+        if bus in place:
+            x, y = place[bus]
+            ring = " der" if bus in der_buses and few else ""
+            title = f"<title>{escape(words)}</title>" if few else ""
+            shapes.append(
+                f'<circle class="bus {style}{ring}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">'
+                f"{title}</circle>"
+            )
     source = place.get(feeder.source.bus)
     if source is not None:
         shapes.append(
             f'<rect class="source" x="{source[0] - 11:.1f}" y="{source[1] - 11:.1f}" '
             'width="22" height="22"><title>source</title></rect>'
         )
+    counts = Counter(style for bus, (style, _) in buses.items() if bus in place)
     keys = "".join(
         f'<li><i class="key bus-key {style}"></i>{escape(words)}: {counts[style]}</li>'
-        for style, words in _CLASSES
+        for style, words in classes
         if style in counts
     )
     keys += '<li><i class="key source-key"></i>source</li>'
-    if der_buses & set(place) and len(place) < _MANY_BUSES:
+    if der_buses & set(place) and few:
         keys += '<li><i class="key der-key"></i>ring: a bus with DERs</li>'
     box = f"-20 -20 {width + 40:.0f} {height + 40:.0f}"
     return (
-        '<figure class="chart"><figcaption>Each bus in the colour of its worst voltage of the run'
-        f'</figcaption><ul class="legend">{keys}</ul><svg class="map" viewBox="{box}" role="img" '
+        f'<figure class="chart"><figcaption>{escape(caption)}</figcaption>'
+        f'<ul class="legend">{keys}</ul><svg class="map" viewBox="{box}" role="img" '
         f'aria-label="Map of the feeder">{"".join(shapes)}</svg></figure>'
     )
+
+
+def _places(feeder: Feeder) -> dict[str, tuple[float, float]]:
+    """Return where each bus with coordinates lies in a picture 1000 wide or high."""
+    at = {
+        name: (bus.x_ft, -bus.y_ft)
+        for name, bus in feeder.buses.items()
+        if bus.x_ft is not None and bus.y_ft is not None
+    }
+    if not at:
+        return {}
+    xs, ys = [p[0] for p in at.values()], [p[1] for p in at.values()]
+    span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
+    scale = 1000.0 / span
+    return {b: ((x - min(xs)) * scale, (y - min(ys)) * scale) for b, (x, y) in at.items()}
 
 
 def _wires(feeder: Feeder, place: Mapping[str, tuple[float, float]]) -> Iterator[str]:

@@ -40,6 +40,7 @@ def write_paired_report(runs: PairedRuns) -> Path:
         head,
         about,
         *(f'<p class="intro">{escape(words)}</p>' for words in runs.remarks()),
+        _market(runs),
         _metrics(runs),
         _steps(runs),
         *_plots(runs),
@@ -64,6 +65,14 @@ def _metrics(runs: PairedRuns) -> str:
     return (
         f"<section><h2>Metrics</h2>{table(head, rows, numbers=numbers, style='compare')}</section>"
     )
+
+
+def _market(runs: PairedRuns) -> str:
+    if not runs.market:
+        return ""
+    from federates.market_paired import market_section
+
+    return market_section(runs.runs)
 
 
 def _steps(runs: PairedRuns) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controllers.protocol import Controller, ControllerStep, ControlSite
 from federates.context import FederateContext
 from federates.federate import Federate, FloatArray, Mail
+
+if TYPE_CHECKING:
+    from federates.run_store import RunStore
 
 
 class ControllerFederate(Federate):
@@ -39,10 +42,21 @@ class ControllerFederate(Federate):
         self.outputs = self.controller.outputs
         self.links_in = self.controller.links_in
         self.links_out = self.controller.links_out
+        self._take_events = getattr(self.controller, "take_events", None)
+        self._store: RunStore | None = None
+
+    def start(self, store: RunStore) -> None:
+        """Keep the run's list of events at hand for a controller that has some to tell."""
+        self._store = store
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
-        """Let the agents step."""
-        return self.controller.step(time_s, inputs, mail)
+        """Let the agents step; write down what they have to tell."""
+        result = self.controller.step(time_s, inputs, mail)
+        if self._take_events is not None and self._store is not None:
+            for event in self._take_events():
+                details = {key: value for key, value in event.items() if key != "event"}
+                self._store.event(self.name, event["event"], time_s, **details)
+        return result
 
     def summary(self) -> dict[str, float]:
         """Return the controller's own metrics, if it has any."""

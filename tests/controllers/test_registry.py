@@ -23,6 +23,9 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "dmpc",
         "dmpc-circuit",
         "averaging-pi",
+        "market",
+        "market-pac",
+        "resilience-manager",
     }
     site = sample_site()
     for name, text in descriptions().items():

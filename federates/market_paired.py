@@ -1,0 +1,120 @@
+"""What paired runs of a market show beside their metrics: the thesis' table, and who helped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federates.attacks.paired import ATTACKED, BASELINE
+from federates.errors import ScenarioError
+from federates.market_states import metered_states, node_roles, recorded_scenario
+from federates.report_data import RunData
+from federates.report_feeder import draw_map, load_run_feeder
+from federates.report_page import table
+
+PRE = "pre"
+_ROWS = (
+    ("import_kw", "Import", "kW", 0),
+    ("cost", "Cost, coefficients as bid", "per h", 2),
+    ("load_kw", "Load", "kW", 0),
+    ("generation_kw", "Generation", "kW", 0),
+    ("helper_kw", "Extra generation of one operator", "kW", 0),
+    ("nodes_curtailing", "Nodes curtailing", "", 0),
+    ("nodes_out", "Nodes out", "", 0),
+    ("losses_kw", "Losses", "kW", 1),
+    ("node_minutes_out_of_band", "Out of the voltage band", "node-min", 1),
+)
+_COMPARED = ("import_kw", "cost", "load_kw", "generation_kw")
+_ROLES = (
+    ("role-out", "lost to the attack"),
+    ("role-generating", "generates more"),
+    ("role-curtailing", "curtails load"),
+    ("role-other", "as before"),
+)
+
+States = Mapping[str, Mapping[str, Any]]
+"""Metered state by name: 'pre', 'attacked', and each defence."""
+
+
+def market_states(runs: Mapping[str, RunData]) -> States:
+    """Return the metered states of paired runs; empty where their scenario has no such market.
+
+    Parameters
+    ----------
+    runs : mapping of state to RunData
+        As `comparison.PairedRuns` holds them.
+    """
+    market = _market(runs)
+    if market is None:
+        return {}
+    attacked = runs[ATTACKED].folder
+    defences = [name for name in runs if name not in (BASELINE, ATTACKED)]
+    out: dict[str, Mapping[str, Any]] = {}
+    try:
+        for name in defences or [ATTACKED]:
+            found = metered_states(attacked, runs[name].folder, market=market)
+            out |= {PRE: found["pre"], ATTACKED: found["attacked"]}
+            if name != ATTACKED:
+                out[name] = found["mitigated"]
+    except ScenarioError:  # stopped before the attack, or an attack without a time: no table
+        return {}
+    return out
+
+
+def _market(runs: Mapping[str, RunData]) -> str | None:
+    """Return the name of the market's federate."""
+    if ATTACKED not in runs:
+        return None
+    scenario = recorded_scenario(runs[ATTACKED].folder)
+    names = (name for name, spec in scenario.federates.items() if spec.controller == "market")
+    return next(names, None)
+
+
+def market_rows(states: States) -> list[list[str]]:
+    """Return the table as text: quantity, unit, one cell per state with its change against pre."""
+    rows = []
+    for key, words, unit, digits in _ROWS:
+        cells = []
+        for name, state in states.items():
+            text = f"{float(state[key]):,.{digits}f}"
+            before = float(states[PRE][key])
+            if key in _COMPARED and name != PRE and before:
+                text += f" ({100 * (float(state[key]) / before - 1):+.1f} %)"
+            cells.append(text)
+        rows.append([words, unit, *cells])
+    return rows
+
+
+def market_section(runs: Mapping[str, RunData]) -> str:
+    """Return the part of the page: the table, and the map of who was hit and who helped."""
+    states = market_states(runs)
+    if not states:
+        return ""
+    numbers = tuple(range(2, 2 + len(states)))
+    head = ["As metered on the feeder", "", *states]
+    parts = [table(head, market_rows(states), numbers=numbers, style="compare")]
+    parts += [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
+    return (
+        f'<section class="stack"><h2>Before, under attack, mitigated</h2>{"".join(parts)}</section>'
+    )
+
+
+def _map(runs: Mapping[str, RunData], defence: str) -> str:
+    attacked, market = runs[ATTACKED], _market(runs)
+    feeder = load_run_feeder(attacked)
+    if feeder is None or market is None:
+        return ""
+    roles = node_roles(attacked.folder, runs[defence].folder, market=market)
+    role_of = {bus: role for role, buses in roles.items() for bus in buses}
+    words = dict(_ROLES)
+    buses = {
+        bus: (style, f"bus {bus}: {words[style]}")
+        for bus in feeder.buses
+        for style in [f"role-{role_of.get(bus, 'other')}"]
+    }
+    return draw_map(feeder, buses, _ROLES, f"Who was hit and who helped: {defence}")
+
+
+def market_head(states: Sequence[str]) -> list[str]:
+    """Return the table's head for the terminal."""
+    return ["As metered on the feeder", "Unit", *states]
