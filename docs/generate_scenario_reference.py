@@ -331,6 +331,10 @@ def _described(cls: type) -> dict[str, tuple[str, str]]:
     """Read ``name, other : type`` entries of a numpy-style docstring: type and meaning."""
     found: dict[str, tuple[str, str]] = {}
     names: list[str] = []
+    # A dataclass that extends another describes its own fields only.
+    parents = [base for base in cls.__mro__[1:] if is_dataclass(base)]
+    for parent in parents:
+        found |= _described(parent)
     for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
         entry = re.match(r"^([a-z_][a-z0-9_, ]*?) : (.+)$", line)
         if entry:
