@@ -30,7 +30,7 @@ import numpy as np
 from federates.assembly import Assembly
 from federates.attacks.labels import attack_windows
 from federates.attacks.recovery import out_of_band_node_hours, recovery_s, voltage_track
-from federates.report_data import RunData
+from federates.reports.data import RunData
 from federates.runner import run
 from federates.scenario import load_scenario
 from federates.signals import read_signal

@@ -25,7 +25,7 @@ from controllers.market.central import CentralMarket
 from controllers.market.detection import ImportDetector, Thresholds
 from controllers.market.problem import Bids, Dispatch
 from controllers.market.resilience import cleared, mitigate, original_cost
-from federates.market_states import attack_windows, metered_states
+from federates.reports.market_states import attack_windows, metered_states
 from federates.runner import run
 from federates.scenario import load_scenario
 from federates.signals import read_signal

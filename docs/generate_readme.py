@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from federates.demo import NAMES, DemoRun, plain_words
-from federates.report_data import RunData
-from federates.report_format import metric_number
+from federates.reports.data import RunData
+from federates.reports.format import metric_number
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "README.md"

@@ -17,10 +17,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from federates.cli_attack_app import attack_app
-from federates.cli_device_app import device_app
-from federates.cli_emulate import emulate_app
-from federates.cli_options import (
+from federates.commands.attack_app import attack_app
+from federates.commands.device_app import device_app
+from federates.commands.emulate import emulate_app
+from federates.commands.options import (
     Arm,
     AsJson,
     Attack,
@@ -139,7 +139,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario."""
-    from federates.cli_run import Order, run_command
+    from federates.commands.run import Order, run_command
 
     spans_hosts = join is not None or listen is not None or only is not None
     if placement is None:
@@ -179,7 +179,7 @@ def check(
 ) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
     from federates.check import check_scenario, print_check
-    from federates.cli_terminal import output
+    from federates.commands.terminal import output
     from federates.scenario import load_scenario
 
     loaded = load_scenario(scenario, overrides or (), attack=attack, defence=defence)
@@ -189,7 +189,7 @@ def check(
 @app.command("list")
 def list_() -> None:
     """Shipped scenarios, attacks, feeders and controllers."""
-    from federates.cli_list import print_list
+    from federates.commands.list import print_list
 
     print_list()
 
@@ -197,7 +197,7 @@ def list_() -> None:
 @app.command()
 def report(folders: RunFolders) -> None:
     """Write report.html into folders of runs, finished or not."""
-    from federates.report import write_report
+    from federates.reports.run import write_report
 
     for folder in folders:
         typer.echo(write_report(folder))
@@ -212,8 +212,8 @@ def compare(
     ] = None,
 ) -> None:
     """Show the metrics of runs side by side."""
-    from federates.cli_terminal import output
-    from federates.compare import as_data, load_runs, print_comparison, write_comparison
+    from federates.commands.terminal import output
+    from federates.reports.compare import as_data, load_runs, print_comparison, write_comparison
 
     runs = load_runs(folders)
     if html is not None:
@@ -230,7 +230,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME")],
 ) -> None:
     """Write a commented starting point that runs."""
-    from federates.cli_new import new_attack, new_controller, new_scenario
+    from federates.commands.new import new_attack, new_controller, new_scenario
 
     {
         Starter.scenario: new_scenario,
@@ -293,7 +293,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded run again and compare the bytes, or play a trace into a scenario."""
-    from federates.cli_replay import IntoOrder, replay_into, replay_run
+    from federates.commands.replay import IntoOrder, replay_into, replay_run
 
     place = None if placement is None else placement.value
     armed = tuple(arm or ())
@@ -378,7 +378,7 @@ def call(arguments: list[str]) -> int:
         usage = type(error).__mro__
         if any(cls.__name__ == "ClickException" for cls in usage):
             return _say(_usage_lines(error), 2)
-        from federates.cli_errors import explain
+        from federates.commands.errors import explain
 
         code, lines = explain(error)
         return _say(lines, code)

@@ -14,14 +14,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from federates.cli_picture import Panel, voltage_picture
-from federates.cli_run import Order, execute, summary_of_failure
-from federates.cli_terminal import clean_stdout, messages, output
-from federates.compare import write_comparison
+from federates.commands.picture import Panel, voltage_picture
+from federates.commands.run import Order, execute, summary_of_failure
+from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError
-from federates.report import REPORT
-from federates.report_data import RunData
-from federates.report_format import metric_number
+from federates.reports.compare import write_comparison
+from federates.reports.data import RunData
+from federates.reports.format import metric_number
+from federates.reports.run import REPORT
 
 NAMES: Mapping[str, str] = {
     "voltvar-ieee123-none": "no control",

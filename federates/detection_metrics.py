@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from controllers.detection.protocol import ALARM_SCORE
 from controllers.mail import FloatArray
 from federates.attacks import labels as attack_labels
-from federates.report_data import RunData
+from federates.reports.data import RunData
 from federates.signals import signal_batches, signal_names
 
 BoolArray = NDArray[np.bool_]

@@ -12,7 +12,7 @@ import numpy as np
 from federates.attacks.labels import FOLDER as LABELS
 from federates.attacks.truth import FOLDER as TRUTH
 from federates.errors import ScenarioError
-from federates.report_data import RunData
+from federates.reports.data import RunData
 from federates.run_store import package_versions
 from federates.scenario import Scenario, scenario_from
 from federates.signals import STREAM, TABLE, read_batches

@@ -16,7 +16,7 @@ from federates.attacks.files import find_attack, load_attack, shipped_attacks
 from federates.attacks.modbus import resolve_modbus
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
-from federates.cli_terminal import output
+from federates.commands.terminal import output
 from federates.errors import ScenarioError
 from federates.scenario import shipped_dir
 from hil.bench import parse_url

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from federates.cli_terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
+from federates.commands.terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
 from federates.scenario import Scenario
 
 BASELINE, ATTACKED = "baseline", "attacked"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.report_data import RunData
+from federates.reports.data import RunData
 from federates.signals import signal_batches
 
 TOLERANCE_PU = 0.005

@@ -5,7 +5,7 @@ from __future__ import annotations
 from federates.attacks import schema
 from federates.attacks.schema import AttackSpec, Step
 from federates.attacks.techniques import TECHNIQUES
-from federates.report_format import clock
+from federates.reports.format import clock
 from federates.section import Section
 
 

@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from federates import cli, cli_terminal
+from federates import cli
 from federates.cli import call
+from federates.commands import terminal as cli_terminal
 from federates.errors import RunError
 
 COMMAND = [sys.executable, "-P", "-c", "from federates.cli import main; main()"]
@@ -246,7 +247,7 @@ def test_an_unexpected_error_is_one_line_and_a_log(
     def explode() -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr("federates.cli_list.print_list", explode)
+    monkeypatch.setattr("federates.commands.list.print_list", explode)
 
     assert call(["list"]) == 3
 
@@ -278,7 +279,7 @@ def test_a_report_that_cannot_be_written_does_not_spoil_the_run(
     def fail(folder: Path) -> None:
         raise OSError(28, "No space left on device", str(folder))
 
-    monkeypatch.setattr("federates.report.write_report", fail)
+    monkeypatch.setattr("federates.reports.run.write_report", fail)
 
     code = call(["run", "voltvar-ieee123-none", "--steps", "2", "--placement", "single", "--json"])
 
@@ -357,7 +358,9 @@ def test_schema_is_a_json_schema_of_the_scenario(capsys: pytest.CaptureFixture[s
 
 def test_only_takes_several_names_and_implies_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("federates.cli_run.run_command", lambda order, as_json: seen.append(order))
+    monkeypatch.setattr(
+        "federates.commands.run.run_command", lambda order, as_json: seen.append(order)
+    )
 
     options = ["--only", "a,b", "--only", "c", "--join", "tcp://10.0.0.1:23404"]
     assert call(["run", "x", *options]) == 0

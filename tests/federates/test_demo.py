@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from federates.cli import call
-from federates.cli_picture import Panel, voltage_picture
+from federates.commands.picture import Panel, voltage_picture
 from federates.demo import NAMES
-from federates.report_data import Spread
+from federates.reports.data import Spread
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from controllers.market.resilience_case import ATTACK_KW, resilience_ders
 from federates.assembly import Assembly
 from federates.errors import ScenarioError
-from federates.market_states import (
+from federates.reports.market_states import (
     attack_windows,
     metered_states,
     node_roles,

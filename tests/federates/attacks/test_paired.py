@@ -21,8 +21,8 @@ from rich.console import Console
 from federates.attacks.paired import at_a_time
 from federates.attacks.recovery import VoltageTrack, out_of_band_node_hours, recovery_s
 from federates.cli import call
-from federates.cli_paired import print_paired
-from federates.comparison import PairedRuns
+from federates.commands.paired import print_paired
+from federates.reports.paired_runs import PairedRuns
 from federates.scenario import load_scenario
 from federates.signals import read_signal
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from federates.attacks.trace import trace_attack
-from federates.cli_run import Order, carry_out, print_summary, summary_of_failure
-from federates.cli_terminal import clean_stdout, messages, output
+from federates.commands.run import Order, carry_out, print_summary, summary_of_failure
+from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.replay import Verdict, compare_runs, scenario_of_run, version_warnings
 from federates.scenario import load_scenario

@@ -13,13 +13,13 @@ import numpy as np
 from federates.attacks.paired import BASELINE
 from federates.attacks.truth import read_truth
 from federates.attacks.words import techniques
-from federates.comparison import PairedRuns
-from federates.report import REPORT, limits
-from federates.report_attack import attack_of, steps_table, truth_charts
-from federates.report_chart import Band, Chart, same_axis, time_chart
-from federates.report_data import RunData, Shade, Spread
-from federates.report_format import metric_name, metric_unit
-from federates.report_page import table, write_page
+from federates.reports.attack import attack_of, steps_table, truth_charts
+from federates.reports.chart import Band, Chart, same_axis, time_chart
+from federates.reports.data import RunData, Shade, Spread
+from federates.reports.format import metric_name, metric_unit
+from federates.reports.page import table, write_page
+from federates.reports.paired_runs import PairedRuns
+from federates.reports.run import REPORT, limits
 
 _Make = Callable[[RunData], Chart | None]
 
@@ -70,7 +70,7 @@ def _metrics(runs: PairedRuns) -> str:
 def _market(runs: PairedRuns) -> str:
     if not runs.market:
         return ""
-    from federates.market_paired import market_section
+    from federates.reports.market import market_section
 
     return market_section(runs.runs)
 

@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from federates.cli_errors import explain, run_folder
-from federates.cli_terminal import clean_stdout, messages, output, progress_bar
+from federates.commands.errors import explain, run_folder
+from federates.commands.terminal import clean_stdout, messages, output, progress_bar
 from federates.errors import RunError, RunInterruptedError
-from federates.report_format import metric_name, metric_number, metric_unit
+from federates.reports.format import metric_name, metric_number, metric_unit
 from federates.run_store import write_json
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def finish_folder(folder: Path, order: Order) -> None:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         write_json(folder / "manifest.json", manifest | {"command": order.command()})
         if order.report:
-            from federates.report import write_report
+            from federates.reports.run import write_report
 
             write_report(folder)
     except Exception as error:

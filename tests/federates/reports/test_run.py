@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from federates.cli import call
-from federates.report import write_report
+from federates.reports.run import write_report
 from federates.runner import run
 from federates.scenario import load_scenario
 from federates.signals import read_signal

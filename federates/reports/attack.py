@@ -14,10 +14,10 @@ from federates.attacks import words
 from federates.attacks.labels import attack_windows
 from federates.attacks.schema import AttackSpec, Step
 from federates.attacks.truth import read_truth
-from federates.report_chart import Band, Chart, time_chart
-from federates.report_data import RunData, Spread
-from federates.report_format import clock
-from federates.report_page import table
+from federates.reports.chart import Band, Chart, time_chart
+from federates.reports.data import RunData, Spread
+from federates.reports.format import clock
+from federates.reports.page import table
 
 _CHARTS = 4
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from federates.attacks.files import shipped_attacks
 from federates.cli import call
-from federates.cli_attack import pair
+from federates.commands.attack import pair
 from federates.scenario import shipped_dir
 
 SCENARIO = """\

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federates.errors import ScenarioError
-from federates.report_data import RunData, Spread
+from federates.reports.data import RunData, Spread
 from federates.scenario import Scenario
 
 SCENARIO = {"title": "Two nodes", "federates": {"grid": {"kind": "feeder"}}}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federates.report import write_report
-from federates.report_chart import Band, Chart, time_chart
-from federates.report_data import RunData, Shade, Spread
+from federates.reports.chart import Band, Chart, time_chart
+from federates.reports.data import RunData, Shade, Spread
+from federates.reports.run import write_report
 from federates.runner import run
 from federates.scenario import load_scenario
 

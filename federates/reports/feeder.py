@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from federates.report_chart import dots, frame, nice_ticks, segments
-from federates.report_data import PHASE_NAMES, RunData, Voltages
-from federates.report_format import clock
+from federates.reports.chart import dots, frame, nice_ticks, segments
+from federates.reports.data import PHASE_NAMES, RunData, Voltages
+from federates.reports.format import clock
 from grid_models.errors import FeederateError
 from grid_models.feeder import Feeder
 from grid_models.topology import radial_tree

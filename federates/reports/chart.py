@@ -15,8 +15,8 @@ from html import escape
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.report_data import Shade, Spread
-from federates.report_format import clock
+from federates.reports.data import Shade, Spread
+from federates.reports.format import clock
 
 _SIZE = 1000.0
 _LARGE = 1e6  # from here on numbers are written as powers of ten, or they would not fit

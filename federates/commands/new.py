@@ -12,7 +12,7 @@ from string import Template
 import typer
 
 from federates.errors import ScenarioError
-from federates.report_page import template
+from federates.reports.page import template
 
 _OURS = ("controllers", "federates", "grid_models", "hil")
 

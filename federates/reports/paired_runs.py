@@ -17,10 +17,10 @@ from federates.attacks.recovery import (
     voltage_track,
 )
 from federates.attacks.schema import AttackSpec
-from federates.compare import metric_keys
 from federates.detection_metrics import detector_rows
-from federates.report_data import RunData
-from federates.report_format import metric_number
+from federates.reports.compare import metric_keys
+from federates.reports.data import RunData
+from federates.reports.format import metric_number
 
 WINDOW_KEY, RECOVERY_KEY = "attack_window_out_of_band_node_hours", "recovery_s"
 _LAST_KEYS = ("attack_steps_never_triggered_count", "attacked_values_count")
@@ -117,7 +117,7 @@ class PairedRuns:
     @cached_property
     def market(self) -> Mapping[str, Mapping[str, Any]]:
         """Metered states of the scenario's market, if it has one; see `market_paired`."""
-        from federates.market_paired import market_states
+        from federates.reports.market import market_states
 
         return market_states(self.runs)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federates.report_chart import (
+from federates.reports.chart import (
     Band,
     Chart,
     Limit,
@@ -21,8 +21,8 @@ from federates.report_chart import (
     time_chart,
     time_ticks,
 )
-from federates.report_data import Spread
-from federates.report_format import clock, metric_name, metric_number, metric_unit
+from federates.reports.data import Spread
+from federates.reports.format import clock, metric_name, metric_number, metric_unit
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from federates.report import REPORT, limits
-from federates.report_chart import Band, Chart, same_axis, time_chart
-from federates.report_data import RunData
-from federates.report_format import metric_name, metric_number, metric_unit
-from federates.report_page import table, write_page
+from federates.reports.chart import Band, Chart, same_axis, time_chart
+from federates.reports.data import RunData
+from federates.reports.format import metric_name, metric_number, metric_unit
+from federates.reports.page import table, write_page
+from federates.reports.run import REPORT, limits
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunData]:

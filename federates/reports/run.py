@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from federates.report_attack import attack_section
-from federates.report_chart import Band, Chart, Limit, same_axis, time_chart
-from federates.report_data import OTHER, RunData, Voltages
-from federates.report_feeder import feeder_map, load_run_feeder, voltage_profile
-from federates.report_format import clock
-from federates.report_page import details, metric_tile, table, tile, write_page
+from federates.reports.attack import attack_section
+from federates.reports.chart import Band, Chart, Limit, same_axis, time_chart
+from federates.reports.data import OTHER, RunData, Voltages
+from federates.reports.feeder import feeder_map, load_run_feeder, voltage_profile
+from federates.reports.format import clock
+from federates.reports.page import details, metric_tile, table, tile, write_page
 from federates.signals import signal_labels
 
 REPORT = "report.html"

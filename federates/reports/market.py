@@ -7,10 +7,10 @@ from typing import Any
 
 from federates.attacks.paired import ATTACKED, BASELINE
 from federates.errors import ScenarioError
-from federates.market_states import metered_states, node_roles, recorded_scenario
-from federates.report_data import RunData
-from federates.report_feeder import draw_map, load_run_feeder
-from federates.report_page import table
+from federates.reports.data import RunData
+from federates.reports.feeder import draw_map, load_run_feeder
+from federates.reports.market_states import metered_states, node_roles, recorded_scenario
+from federates.reports.page import table
 
 PRE = "pre"
 _ROWS = (

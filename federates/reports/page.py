@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from federates.report_format import metric_name, metric_number, metric_unit
+from federates.reports.format import metric_name, metric_number, metric_unit
 
 
 def template(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from federates.cli_terminal import output
+from federates.commands.terminal import output
 from federates.errors import ScenarioError
 from hil.adapter import Adapter
 from hil.client import Link

@@ -1,4 +1,4 @@
-"""``feederate attack``: the commands' arguments; what they do is in `federates.cli_attack`."""
+"""``feederate attack``: the commands' arguments; what they do is in `federates.commands.attack`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from federates.cli_options import Arm, AsJson, Defence, Overrides, Where, print_json
+from federates.commands.options import Arm, AsJson, Defence, Overrides, Where, print_json
 
 attack_app = typer.Typer(
     help="An attack on a scenario: check it, explain it, run it beside the baseline.",
@@ -35,7 +35,7 @@ def attack_check(
     defence: Defence = None,
 ) -> None:
     """Say that an attack fits a scenario, or what is wrong with it."""
-    from federates.cli_attack import check
+    from federates.commands.attack import check
 
     check(file, scenario, tuple(overrides or ()), defence)
 
@@ -49,8 +49,8 @@ def attack_explain(
     as_json: AsJson = False,
 ) -> None:
     """Show what an attack would touch in a scenario; nothing is started."""
-    from federates.cli_attack import as_data, explain, print_explained
-    from federates.cli_terminal import output
+    from federates.commands.attack import as_data, explain, print_explained
+    from federates.commands.terminal import output
 
     found = explain(file, scenario, tuple(overrides or ()), defence)
     if as_json:
@@ -135,7 +135,7 @@ def attack_run(
     as_json: AsJson = False,
 ) -> None:
     """Run baseline, attacked and attacked with each defence, and compare them."""
-    from federates.cli_paired import PairedOrder, paired_command
+    from federates.commands.paired import PairedOrder, paired_command
 
     order = PairedOrder(
         first=scenario,

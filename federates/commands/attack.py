@@ -1,6 +1,6 @@
 """``feederate attack check|explain``: what an attack file would do to a scenario, before it does.
 
-``feederate attack run`` is in `federates.cli_paired`.
+``feederate attack run`` is in `federates.commands.paired`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.table import Table
 from federates.attacks import words
 from federates.attacks.explain import AttackExplained, StepExplained, Touched, explain_attack
 from federates.attacks.files import find_attack, load_attack, shipped_attacks
-from federates.cli_terminal import output
+from federates.commands.terminal import output
 from federates.errors import ScenarioError
 from federates.scenario import (
     Scenario,

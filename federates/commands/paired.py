@@ -29,12 +29,12 @@ from federates.attacks.paired import (
     states_of,
 )
 from federates.attacks.schema import AttackSpec
-from federates.cli_attack import pair
-from federates.cli_terminal import messages, output
-from federates.comparison import PairedRuns
+from federates.commands.attack import pair
+from federates.commands.terminal import messages, output
 from federates.errors import RunError, RunInterruptedError, ScenarioError
-from federates.report_format import metric_name, metric_unit
-from federates.report_paired import write_paired_report
+from federates.reports.format import metric_name, metric_unit
+from federates.reports.paired import write_paired_report
+from federates.reports.paired_runs import PairedRuns
 from federates.scenario import Scenario, load_scenario
 
 _RESERVED = (
@@ -231,7 +231,7 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
             grid.add_row("", "", *changes)
     console.print(grid)
     if runs.market:
-        from federates.market_paired import market_head, market_rows
+        from federates.reports.market import market_head, market_rows
 
         head = market_head(list(runs.market))
         _print_table(head, market_rows(runs.market), console, numbers_from=2)

@@ -1,4 +1,4 @@
-"""``feederate device``: the commands' arguments; what they do is in `federates.cli_device`."""
+"""``feederate device``: the commands' arguments; what they do is in `federates.commands.device`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from federates.cli_options import Arm, AsJson, print_json
+from federates.commands.options import Arm, AsJson, print_json
 
 device_app = typer.Typer(
     help="A device on the bench: check its file, scan, read, watch, write.",
@@ -27,7 +27,7 @@ Points = Annotated[
 @device_app.command("check")
 def device_check(file: DeviceFile) -> None:
     """Say what is wrong with a device file, line by line."""
-    from federates.cli_device import check
+    from federates.commands.device import check
 
     check(file)
 
@@ -35,7 +35,7 @@ def device_check(file: DeviceFile) -> None:
 @device_app.command("scan")
 def device_scan(target: DeviceTarget) -> None:
     """Show the SunSpec models that a device has."""
-    from federates.cli_device import scan_device
+    from federates.commands.device import scan_device
 
     scan_device(target)
 
@@ -43,7 +43,7 @@ def device_scan(target: DeviceTarget) -> None:
 @device_app.command("read")
 def device_read(target: DeviceTarget, points: Points = None, as_json: AsJson = False) -> None:
     """Read a device once."""
-    from federates.cli_device import read
+    from federates.commands.device import read
 
     values = read(target, tuple(points or ()), as_json=as_json)
     if values is not None:
@@ -58,7 +58,7 @@ def device_watch(
     count: Annotated[int | None, typer.Option(min=1, help="Readings; default: endless.")] = None,
 ) -> None:
     """Read a device again and again, until Ctrl-C."""
-    from federates.cli_device import watch
+    from federates.commands.device import watch
 
     watch(target, tuple(points or ()), period, count)
 
@@ -74,6 +74,6 @@ def device_write(
     ] = 0.0,
 ) -> None:
     """Write one point through the guard; the device must be armed by name."""
-    from federates.cli_device import write
+    from federates.commands.device import write
 
     write(file, point, value, tuple(arm or ()), hold)

@@ -1,0 +1,1 @@
+"""Runs as pages and tables: one run, several side by side, an attack and its defences."""
