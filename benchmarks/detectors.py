@@ -42,7 +42,7 @@ NOISE = {"v_pu": 0.001, "p_kw": 0.3, "q_kvar": 0.3, "import_kw": 5.0, "import_kv
 LOAD_DIVERSITY = 0.1
 TRAINING_SEED = 1000
 MORE_S, DAY_S = 7200, 86400
-TELEMETRY = ["pv_*", "battery_*"]
+TELEMETRY = ["pv_*", "battery_*", "gen_*"]
 DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "residual": ("power-flow-residual", {"der_labels": TELEMETRY}, tuple(NOISE)),
     "cusum": ("cusum", {"labels": ["*.*", "source", *TELEMETRY]}, ("v_pu", "p_kw", "import_kw")),

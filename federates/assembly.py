@@ -39,7 +39,8 @@ KINDS: Mapping[str, str] = {
 }
 
 if TYPE_CHECKING:
-    from federates.attacks.federate import AttackFederate, DirectorFederate
+    from federates.attacks.director import DirectorFederate
+    from federates.attacks.federate import AttackFederate
 
 _PLANTS = ("feeder", "circuit")
 _INVERTERS = ("pv", "battery", "inverter")
@@ -258,7 +259,8 @@ class Assembly:
         return federates, self._with_first_values(wirings)
 
     def _attack_federate(self, name: str, plan: AttackPlan) -> AttackFederate | DirectorFederate:
-        from federates.attacks.federate import AttackFederate, DirectorFederate
+        from federates.attacks.director import DirectorFederate
+        from federates.attacks.federate import AttackFederate
 
         spec = self.scenario.attack_spec
         assert spec is not None

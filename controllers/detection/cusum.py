@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from controllers.detection.protocol import DetectionSite, History
+from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
@@ -27,7 +27,6 @@ from controllers.ports import Port
 
 NAME = "cusum"
 _DAY_S = 86400.0
-_MIN_HISTORY = 30
 # After an attack the sum must come down again: it never holds more than this many intervals.
 _CAP = 2.0
 _MAX_AUTOCORRELATION = 0.98
@@ -130,11 +129,11 @@ class Cusum:
             The history is too short.
         """
         values = np.concatenate([history.inputs[port.name] for port in self.inputs], axis=1)
-        if len(values) < _MIN_HISTORY:
+        if len(values) < LEAST_HISTORY:
             raise ControllerError(
                 f"{len(values)} steps of clean data",
                 where=NAME,
-                expected=f"at least {_MIN_HISTORY}",
+                expected=f"at least {LEAST_HISTORY}",
             )
         self._prediction.learn(values)
         self._plus[:] = self._minus[:] = 0.0

@@ -21,6 +21,8 @@ from grid_models.errors import nearest_name
 from grid_models.feeder import Feeder
 
 ALARM_SCORE = 1.0
+LEAST_HISTORY = 30
+"""Steps of clean data below which the shipped detectors refuse to learn."""
 
 
 @dataclass(frozen=True)

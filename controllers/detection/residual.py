@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
-from controllers.detection.protocol import DetectionSite, Forecast, History
+from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
 from controllers.detection.residual_model import GridResponse
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, IntArray
@@ -29,7 +29,6 @@ NAME = "power-flow-residual"
 CHI_SQUARE = "chi-square"
 MAX_MEASUREMENTS = 4000
 BoolArray = NDArray[np.bool_]
-_MIN_HISTORY = 30
 _ROWS = 512
 
 
@@ -156,11 +155,11 @@ class PowerFlowResidual:
         ControllerError
             The history is too short.
         """
-        if len(history.time_s) < _MIN_HISTORY:
+        if len(history.time_s) < LEAST_HISTORY:
             raise ControllerError(
                 f"{len(history.time_s)} steps of clean data",
                 where=NAME,
-                expected=f"at least {_MIN_HISTORY}",
+                expected=f"at least {LEAST_HISTORY}",
             )
         self._history = history
         self._tests.clear()
@@ -215,7 +214,7 @@ class PowerFlowResidual:
             if bool((there == known).all()):
                 kept.append(innovation[np.isfinite(innovation[:, test.measured]).all(axis=1)])
         clean = np.concatenate(kept) if kept else np.empty((0, 0))
-        if len(clean) >= _MIN_HISTORY:
+        if len(clean) >= LEAST_HISTORY:
             test.learn(clean[:, test.measured])
 
     def _innovation(

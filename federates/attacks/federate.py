@@ -1,9 +1,8 @@
-"""The attack federates: one that forges what passes it, one that decides when steps begin."""
+"""The attack federate: forges what passes it, and acts on the grid before the grid steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +10,9 @@ import numpy as np
 from controllers.mail import FloatArray, IntArray, Mail
 from controllers.ports import Port
 from federates.attacks.adaptive import Attacker, AttackSite, build, resolve
-from federates.attacks.plan import BEGINS, DirectorPlan, Part, SitePlan
-from federates.attacks.schedule import LATE_S, Schedule
-from federates.attacks.schema import Adaptive, AttackSpec, SignalStep, When
+from federates.attacks.plan import BEGINS, Part, SitePlan
+from federates.attacks.schedule import Schedule
+from federates.attacks.schema import Adaptive, AttackSpec, SignalStep
 from federates.attacks.signal_actions import Sample, SignalAction, build_action, build_picture
 from federates.attacks.truth import TruthWriter
 from federates.clock import to_ns, to_s
@@ -22,6 +21,7 @@ from federates.federate import Federate, Step
 from grid_models import counter_rng
 
 if TYPE_CHECKING:
+    from federates.attacks.physical import PhysicalPlan
     from federates.run_store import RunStore
 
 _CHANCE_CHANNEL = 33
@@ -100,7 +100,7 @@ class AttackFederate(Federate):
         self._announce(elapsed_s, sample_s)
         outputs = self._forge(sample_s, elapsed_s, inputs)
         if self._plan.physical is not None:
-            outputs |= self._act_on_grid(sample_s, elapsed_s, inputs)
+            outputs |= self._act_on_grid(self._plan.physical, sample_s, elapsed_s, inputs)
         return outputs
 
     def _forge(
@@ -121,13 +121,16 @@ class AttackFederate(Federate):
         }
 
     def _act_on_grid(
-        self, sample_s: float, elapsed_s: FloatArray, inputs: Mapping[str, FloatArray]
+        self,
+        plan: PhysicalPlan,
+        sample_s: float,
+        elapsed_s: FloatArray,
+        inputs: Mapping[str, FloatArray],
     ) -> dict[str, FloatArray]:
-        plan = self._plan.physical
         decided = {
             d.step: d.decide(sample_s, float(elapsed_s[d.step]), inputs) for d in self._deciders
         }
-        values: dict[str, FloatArray] = plan.values(elapsed_s, sample_s, decided)
+        values = plan.values(elapsed_s, sample_s, decided)
         if self._truth is not None:
             for port, element, true, seen, step in plan.affected(values, elapsed_s, decided):
                 self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
@@ -184,8 +187,11 @@ class _Decider:
 
 def _deciders(spec: AttackSpec, plan: SitePlan, context: FederateContext) -> list[_Decider]:
     """Build the adaptive attackers of the physical layer."""
-    found = []
-    for action in plan.physical.actions if plan.physical is not None else ():
+    found: list[_Decider] = []
+    physical = plan.physical
+    if physical is None:
+        return found
+    for action in physical.actions:
         does = spec.steps[action.step].action
         if not isinstance(does, Adaptive):
             continue
@@ -197,11 +203,11 @@ def _deciders(spec: AttackSpec, plan: SitePlan, context: FederateContext) -> lis
             {port: tuple(x for n in names for x in labels[n]) for port, names in sees.items()},
             context.period_s,
             spec.seed,
-            places=plan.physical.places[action.step],
+            places=physical.places[action.step],
         )
         where = spec.where("steps", action.step, "action")
         attacker = build(resolve(does.attacker, where), site, does.options, where)
-        nominal_kw = plan.physical.nominal_kw[action.step]
+        nominal_kw = physical.nominal_kw[action.step]
         found.append(_Decider(action.step, attacker, nominal_kw, plan))
     return found
 
@@ -289,105 +295,3 @@ class _Act:
             at, after = at[hit], after[hit]
         seen[at] = after
         federate.note(sample_s, at, after, self.step)
-
-
-class DirectorFederate(Federate):
-    """Watches signals and says when the steps that wait for them begin.
-
-    Output ``attack_begin_s``: one element per directed step, NaN while it has not begun.
-    """
-
-    def __init__(
-        self, context: FederateContext, spec: AttackSpec, plan: DirectorPlan, schedule: Schedule
-    ) -> None:
-        super().__init__(context)
-        self._spec, self._plan, self._schedule = spec, plan, schedule
-        self.inputs = plan.inputs
-        ids = tuple(schedule.ids[i] for i in schedule.directed)
-        self.outputs = (Port(BEGINS, "s", ids, np.nan),)
-        self._begin = np.full(len(ids), np.nan)
-        self._shift_s = to_s(plan.shift_ns)
-        ports = {p.name: p for p in plan.inputs}
-        self._columns = {
-            i: [
-                (
-                    name,
-                    np.array(
-                        [
-                            k
-                            for k, label in enumerate(ports[name].labels)
-                            if fnmatchcase(label, self._when(i).label)
-                        ],
-                        dtype=np.intp,
-                    ),
-                )
-                for name in names
-            ]
-            for i, names in plan.watches.items()
-        }
-        self._since: dict[tuple[int, str], FloatArray] = {}
-        self._store: RunStore | None = None
-
-    def _when(self, i: int) -> When:
-        when = self._spec.steps[i].trigger.when
-        assert when is not None
-        return when
-
-    def start(self, store: RunStore) -> None:
-        """Keep the list of events at hand."""
-        self._store = store
-
-    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
-        """Look at the signals."""
-        sample_s = time_s + self._shift_s
-        for k, i in enumerate(self._schedule.directed):
-            if np.isnan(self._begin[k]):
-                self._begin[k] = self._decide(i, sample_s, inputs)
-                if self._store is not None and not np.isnan(self._begin[k]):
-                    self._store.event(
-                        self.name,
-                        "attack_triggered",
-                        sample_s,
-                        step=self._schedule.ids[i],
-                        begin_s=float(self._begin[k]),
-                    )
-        return Step({BEGINS: self._begin.copy()})
-
-    def _decide(self, i: int, sample_s: float, inputs: Mapping[str, FloatArray]) -> float:
-        trigger = self._spec.steps[i].trigger
-        if trigger.after is not None:
-            earlier = self._schedule.ids.index(trigger.after)
-            begin = self._schedule.begin_s[earlier]
-            if earlier in self._schedule.directed:
-                begin = float(self._begin[self._schedule.directed.index(earlier)])
-            return begin + self._schedule.length_s[earlier] + trigger.delay_s
-        met = False
-        for name, columns in self._columns[i]:
-            values = inputs[name][columns]
-            holds = _condition(self._when(i), values)
-            since = self._since.setdefault((i, name), np.full(columns.size, np.nan))
-            since[~holds] = np.nan
-            since[holds & np.isnan(since)] = sample_s
-            met |= bool((sample_s - since >= self._when(i).for_s - LATE_S).any())
-        return sample_s + trigger.delay_s if met else np.nan
-
-    def summary(self) -> dict[str, float]:
-        """Return how many steps never began, and leave an event for each."""
-        never = [
-            self._schedule.ids[i]
-            for i, b in zip(self._schedule.directed, self._begin, strict=True)
-            if np.isnan(b)
-        ]
-        if self._store is not None:
-            for step in never:
-                self._store.event(self.name, "attack_never_triggered", step=step)
-        return {"attack_steps_never_triggered_count": float(len(never))}
-
-
-def _condition(when: When, values: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    if when.above is not None:
-        return values > when.above
-    if when.below is not None:
-        return values < when.below
-    assert when.between is not None
-    return (values >= when.between[0]) & (values <= when.between[1])

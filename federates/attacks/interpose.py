@@ -141,6 +141,7 @@ def _word_of_director(plan: AttackPlan) -> Feed:
 
 def _with_grid_inputs(wiring: FederateWiring, site: SitePlan, read: set[str]) -> FederateWiring:
     """Feed those inputs of the grid's, and of devices on it, that a federate has."""
+    assert site.physical is not None
     feeds = {
         port.name: (Feed(site.name, port.name, len(port.labels), None, None),)
         for port in site.physical.ports()

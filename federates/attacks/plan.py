@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from controllers.mail import IntArray
 from controllers.ports import Port
 from federates.attacks.schedule import Schedule
 from federates.clock import Timing
 from federates.wiring import Feed
+
+if TYPE_CHECKING:
+    from federates.attacks.link import LinkAttackPlan
+    from federates.attacks.physical import PhysicalPlan
 
 BEGINS = "attack_begin_s"
 """Port of the director, and the input of whoever needs its word: begin of each directed step."""
@@ -89,7 +93,7 @@ class SitePlan:
     inputs: tuple[Port, ...] = ()
     feeds: Mapping[str, tuple[Feed, ...]] = field(default_factory=dict)
     sees: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    physical: Any = None
+    physical: PhysicalPlan | None = None
     announces: tuple[int, ...] = ()
 
 
@@ -113,7 +117,7 @@ class AttackPlan:
     schedule: Schedule
     sites: Mapping[str, SitePlan]
     director: DirectorPlan | None = None
-    links: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, LinkAttackPlan | None] = field(default_factory=dict)
     """What is done to the mail of each receiving federate."""
 
     @property

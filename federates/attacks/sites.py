@@ -159,7 +159,7 @@ class SiteBuilder:
             )
             for d in drafts
         )
-        inputs, feeds, channels = self._true_values(channels, drafts)
+        inputs, feeds = self._true_values(channels, drafts)
         acting = {i for d in drafts for i in self._steps(d)}
         acting |= {action.step for action in physical.actions} if physical is not None else set()
         sees, more, more_feeds = self._eyes(acting)
@@ -184,7 +184,7 @@ class SiteBuilder:
 
     def _true_values(
         self, channels: tuple[Channel, ...], drafts: list[Draft]
-    ) -> tuple[list[Port], dict[str, tuple[Feed, ...]], tuple[Channel, ...]]:
+    ) -> tuple[list[Port], dict[str, tuple[Feed, ...]]]:
         """Return the inputs that bring the true values: one whole port each."""
         ports: dict[str, Port] = {}
         feeds: dict[str, tuple[Feed, ...]] = {}
@@ -195,7 +195,7 @@ class SiteBuilder:
                 feeds[channel.source] = (
                     Feed(draft.source, draft.port, len(port.labels), None, None),
                 )
-        return list(ports.values()), feeds, channels
+        return list(ports.values()), feeds
 
     def _eyes(
         self, steps: set[int]

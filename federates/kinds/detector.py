@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from controllers.detection import registry
-from controllers.detection.protocol import ALARM_SCORE, DetectionSite, Forecast, History
+from controllers.detection.protocol import (
+    ALARM_SCORE,
+    LEAST_HISTORY,
+    DetectionSite,
+    Forecast,
+    History,
+)
 from federates.context import FederateContext, GridSite
 from federates.federate import Federate, FloatArray, Mail, Port, Step
 from federates.scenario import Connection, Scenario
@@ -122,6 +128,14 @@ class DetectorFederate(Federate):
                 "this detector does not learn from clean data: it has no method 'calibrate'",
                 "options",
                 asked,
+            )
+        if 0.0 < calibrate_s < LEAST_HISTORY * self._context.period_s:
+            raise self._context.error(
+                f"{calibrate_s:g} s are too short to learn from",
+                "options",
+                "calibrate_s",
+                expected=f"at least {LEAST_HISTORY} steps, "
+                f"{LEAST_HISTORY * self._context.period_s:g} s",
             )
         return float(calibrate_s)
 
