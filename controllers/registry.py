@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import cast
 
 from controllers.errors import ControllerError
+from controllers.named_classes import load_class
 from controllers.protocol import Controller
-from grid_models.errors import nearest_name
 
 _SHIPPED: dict[str, tuple[str, str]] = {
     "none": ("controllers.no_control:NoControl", "no control: reactive power stays at zero"),
@@ -65,41 +64,12 @@ def resolve(name: str) -> type[Controller]:
         The name is unknown, the module cannot be imported, it has no such class, or the class
         does not follow `controllers.protocol.Controller`; the message says what is missing.
     """
-    target = _SHIPPED[name][0] if name in _SHIPPED else name
-    where = f"controller '{name}'"
-    module_name, colon, class_name = target.partition(":")
-    if not colon or not module_name or not class_name:
-        raise ControllerError(
-            "no such controller",
-            where=where,
-            expected="one of " + ", ".join(_SHIPPED) + ", or 'module:Class'",
-            nearest=nearest_name(name, _SHIPPED),
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ControllerError(
-            f"module '{module_name}' cannot be imported ({type(error).__name__}: {error})",
-            where=where,
-            expected="an importable module; its folder must be on PYTHONPATH",
-        ) from error
-    if not hasattr(module, class_name):
-        classes = [n for n, obj in vars(module).items() if inspect.isclass(obj)]
-        raise ControllerError(
-            f"module '{module_name}' has no '{class_name}'",
-            where=where,
-            expected="the name of a class of the module",
-            nearest=nearest_name(class_name, classes),
-        )
-    return _checked(getattr(module, class_name), where)
+    shipped = {known: target for known, (target, _) in _SHIPPED.items()}
+    return _checked(load_class(name, shipped, "controller"), f"controller '{name}'")
 
 
-def _checked(candidate: object, where: str) -> type[Controller]:
+def _checked(candidate: type, where: str) -> type[Controller]:
     """Return `candidate` when it has the methods of the protocol (ports appear on instances)."""
-    if not inspect.isclass(candidate):
-        raise ControllerError(
-            f"is {type(candidate).__name__}, not a class", where=where, expected="a class"
-        )
     missing = [
         f"{name}{signature}"
         for name, signature in (("agents", "(site, **options)"), ("step", "(time_s, inputs, mail)"))

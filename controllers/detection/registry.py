@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import cast
 
 from controllers.detection.protocol import Detector
 from controllers.errors import ControllerError
-from grid_models.errors import nearest_name
+from controllers.named_classes import load_class
 
 _SHIPPED: dict[str, tuple[str, str]] = {
     "power-flow-residual": (
@@ -36,33 +35,9 @@ def resolve(name: str) -> type[Detector]:
         The name is unknown, the module cannot be imported, it has no such class, or the class
         does not follow `controllers.detection.protocol.Detector`; the message says what is missing.
     """
-    target = _SHIPPED[name][0] if name in _SHIPPED else name
     where = f"detector '{name}'"
-    module_name, colon, class_name = target.partition(":")
-    if not colon or not module_name or not class_name:
-        raise ControllerError(
-            "no such detector",
-            where=where,
-            expected="one of " + ", ".join(_SHIPPED) + ", or 'module:Class'",
-            nearest=nearest_name(name, _SHIPPED),
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ControllerError(
-            f"module '{module_name}' cannot be imported ({type(error).__name__}: {error})",
-            where=where,
-            expected="an importable module, beside the scenario or on PYTHONPATH",
-        ) from error
-    found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
-        classes = [n for n, obj in vars(module).items() if inspect.isclass(obj)]
-        raise ControllerError(
-            f"module '{module_name}' has no class '{class_name}'",
-            where=where,
-            expected="the name of a class of the module",
-            nearest=nearest_name(class_name, classes),
-        )
+    shipped = {known: target for known, (target, _) in _SHIPPED.items()}
+    found = load_class(name, shipped, "detector")
     for method, arguments, count in (
         ("__init__", "(self, site, **options)", 2),
         ("step", "(self, time_s, inputs)", 3),

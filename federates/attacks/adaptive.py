@@ -5,16 +5,16 @@ A user's own is named ``module:Class`` in the attack file, and looked up beside 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from controllers.errors import ControllerError
 from controllers.mail import FloatArray
+from controllers.named_classes import load_class
 from federates.errors import ScenarioError
-from grid_models.errors import nearest_name
 
 
 @dataclass(frozen=True)
@@ -186,25 +186,21 @@ def resolve(name: str, where: str) -> type[Attacker]:
     ScenarioError
         Naming `where`, what was found and the nearest valid name.
     """
-    if name in SHIPPED:
-        return SHIPPED[name]
-    module, colon, cls_name = name.partition(":")
-    if not colon:
-        raise ScenarioError(
-            f"no attacker is called '{name}'",
-            where=where,
-            expected=f"one of {', '.join(SHIPPED)}, or module:Class",
-            nearest=nearest_name(name, SHIPPED),
-        )
+    shipped = {known: f"{cls.__module__}:{cls.__name__}" for known, cls in SHIPPED.items()}
     try:
-        cls = getattr(importlib.import_module(module), cls_name)
-    except ImportError as error:
-        raise ScenarioError(f"cannot import '{module}': {error}", where=where) from error
-    except AttributeError:
-        raise ScenarioError(f"module '{module}' has no '{cls_name}'", where=where) from None
-    if not (isinstance(cls, type) and callable(getattr(cls, "decide", None))):
+        cls: Any = load_class(name, shipped, "attacker")
+    except ControllerError as error:
+        # Not a controller's fault here, but the attack file's; and it has a place there.
+        raise ScenarioError(
+            f"{error.where}: {error.what}",
+            where=where,
+            expected=error.expected,
+            nearest=error.nearest,
+        ) from None
+    if not callable(getattr(cls, "decide", None)):
         raise ScenarioError(f"'{name}' has no method 'decide'", where=where)
-    return cls
+    found: type[Attacker] = cls
+    return found
 
 
 def build(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.paired import write_paired_report
 from federates.reports.paired_runs import PairedRuns
+from federates.run_store import new_run_dir
 from federates.scenario import Scenario, load_scenario
 
 _RESERVED = (
@@ -79,7 +79,7 @@ def paired_command(order: PairedOrder, *, as_json: bool) -> None:
     """
     name, attack = pair(order.first, order.second, documented=("scenario", "attack"))
     scenario, spec, defences = _loaded(order, name, attack)
-    folder = _folder(order.out, spec.id)
+    folder = new_run_dir(f"attack-{spec.id}", order.out)
     states = states_of(folder, attack, defences)
 
     def arguments(state: State) -> list[str]:
@@ -140,23 +140,6 @@ def _loaded(
     for each in loaded:
         explain_attack(each, order.steps)
     return scenario, spec, defences
-
-
-def _folder(out: Path | None, attack: str) -> Path:
-    if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FileExistsError(str(out))
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for n in range(1000):
-        path = Path("runs") / f"attack-{attack}-{stamp}{f'-{n}' if n else ''}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
-    raise FileExistsError(f"runs/attack-{attack}-{stamp}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -299,27 +300,53 @@ def test_a_proxy_on_loopback_does_not_arm_what_is_behind_it(tmp_path: Path) -> N
         Adapter([spec], audit=tmp_path / "a.jsonl", via={"d": ("127.0.0.1", 5020)})
 
 
+#: An adapter behind the proxy, commanding until it is killed: SPEC_JSON AUDIT HOST PORT.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from hil.adapter import Adapter
+from hil.device_file import DeviceSpec
+
+spec = DeviceSpec.model_validate_json(sys.argv[1])
+adapter = Adapter([spec], armed=["d"], audit=Path(sys.argv[2]),
+                  via={"d": (sys.argv[3], int(sys.argv[4]))})
+adapter.start(wait_s=3)
+adapter.heartbeat()
+adapter.command("d", "set_c", 25.0)
+assert adapter.flush()
+print("commanded", flush=True)
+while True:
+    adapter.heartbeat()
+    time.sleep(0.05)
+"""
+
+
 def test_the_watchdog_goes_past_the_proxy(
     raw_device: Any, tmp_path: Path, until: Callable[..., bool]
 ) -> None:
-    """A run that is killed takes its proxy with it; the device must still be made safe."""
+    """A run that is killed may leave its proxy behind; the device must still be made safe."""
     spec = plain_spec(raw_device.port)
     rule = RewriteRule(0, point="set_c", direction="write", value=30.0)
-    with (
-        standing_before(spec, [rule]) as proxy,
-        adapter_on(spec, proxy, tmp_path, watchdog=True) as adapter,
-    ):
-        adapter.heartbeat()
-        adapter.command("d", "set_c", 25.0)
-        assert adapter.flush()
-        on(proxy, 0)
-        watchdog = adapter._core._watchdog
-        assert watchdog is not None
-        assert watchdog._writer is not None
-        assert adapter._loop is not None
-        adapter._loop.call_soon_threadsafe(watchdog._writer.close)  # as if we had died
+    with standing_before(spec, [rule]) as proxy:
+        host, port = proxy.places["d"]
+        program = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, spec.model_dump_json(exclude_defaults=True),
+             str(tmp_path / "audit.jsonl"), host, str(port)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert program.stdout is not None
+            line = program.stdout.readline()
+            assert line == "commanded\n", program.communicate(timeout=5)[1]
+            assert raw_device.holding[10] == 250
+            on(proxy, 0)
+        finally:
+            program.kill()
+            program.communicate(timeout=5)
         assert until(lambda: raw_device.holding[10] == 200)
-        on(proxy)
+        assert {
+            r["by"] for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"
+        } == {"watchdog"}
 
 
 # -- an emulated inverter ----------------------------------------------------------------------

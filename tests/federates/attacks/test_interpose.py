@@ -316,7 +316,7 @@ def test_three_placements_give_the_same_bytes(study: Study) -> None:
         (_step("{kind: replay, window: {from_s: 90, to_s: 120}}"), ["window of the past"]),
         (
             _step("{kind: adaptive, attacker: weakest-node}"),
-            ["no attacker is called 'weakest-node'", "weakest-nodes"],
+            ["attacker 'weakest-node': no such attacker", "did you mean 'weakest-nodes'"],
         ),
     ],
 )
