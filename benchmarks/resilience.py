@@ -25,7 +25,7 @@ from controllers.market.central import CentralMarket
 from controllers.market.detection import ImportDetector, Thresholds
 from controllers.market.problem import Bids, Dispatch
 from controllers.market.resilience import cleared, mitigate, original_cost
-from federates.reports.market_states import attack_windows, metered_states
+from federates.reports.market_states import metered_states, metered_windows
 from federates.runner import run
 from federates.scenario import load_scenario
 from federates.signals import read_signal
@@ -109,9 +109,9 @@ def co_simulated(name: str, folder: Path, seed: int, defence: str | None) -> Pat
     return out
 
 
-def off_target(out: Path, name: str) -> dict[str, float]:
+def off_target(out: Path) -> dict[str, float]:
     """Return when the import was last off by more than 1 %, and how far it is off at the end."""
-    before, during = attack_windows(load_scenario(name))
+    before, during = metered_windows(out)
     time_s, _, values = read_signal(out / "signals", "feeder.import_kw")
     kw = values[:, 0]
     pre = kw[(time_s >= before[0]) & (time_s < before[1])].mean()
@@ -135,7 +135,7 @@ def on_opendss(seeds: int) -> list[dict[str, Any]]:
             mitigated = co_simulated(SCENARIO, Path(name), seed, "mitigated")
             states = metered_states(attacked, mitigated)
             pre, post, after = states["pre"], states["attacked"], states["mitigated"]
-            rows.append({"seed": seed, **off_target(mitigated, SCENARIO),
+            rows.append({"seed": seed, **off_target(mitigated),
                 "import, post %": percent(post["import_kw"], pre["import_kw"]),
                 "import, mitigated %": percent(after["import_kw"], pre["import_kw"]),
                 "cost, post %": percent(post["cost"], pre["cost"]),
@@ -163,7 +163,7 @@ def variants() -> list[dict[str, Any]]:
             lines = (out / "events.jsonl").read_text("utf-8").splitlines()
             told = [e for e in map(json.loads, lines) if e["event"] == "target_unreachable"]
             floor = told[0]["floor_kw"] if told else None
-            rows.append({"scenario": name, **off_target(out, name), "floor_kw": floor})
+            rows.append({"scenario": name, **off_target(out), "floor_kw": floor})
     return rows
 
 

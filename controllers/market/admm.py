@@ -41,10 +41,9 @@ from controllers.market.atoms import (
     make_atoms,
 )  # fmt: skip
 from controllers.market.problem import ClearingProblem, Dispatch
-from controllers.market.stopping import DistributedClearing, Progress, finished, progress
+from controllers.market.stopping import DistributedClearing, Rule, Watch
 from controllers.market.warm_start import Start, begin
 
-_CHECK_EVERY = 10
 _SHARED = (P, Q, W)
 OVER_RELAXATION = 1.6
 # The penalty per unit of the import price; see docs/market-distributed.md for the curve.
@@ -59,6 +58,7 @@ def clear_admm(
     max_iterations: int = 5000,
     tolerance: float = 1e-3,
     infeasibility_kw: float = 1.0,
+    limits_pu: float = 1e-4,
     penalty: float | None = None,
     over_relaxation: float = OVER_RELAXATION,
     scales: Scales | None = None,
@@ -70,7 +70,7 @@ def clear_admm(
     problem : ClearingProblem
     start : Dispatch or Start, optional
         Default: `warm_start`.
-    max_iterations, tolerance, infeasibility_kw
+    max_iterations, tolerance, infeasibility_kw, limits_pu
         As in `clear_pac`.
     penalty : float, optional
         rho, in scaled variables; default 50 times the import price.
@@ -82,8 +82,9 @@ def clear_admm(
     Raises
     ------
     ControllerError
-        The penalty or the over-relaxation is out of range.
+        The problem is none, or a parameter is out of range.
     """
+    rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
     rho = PENALTY_PER_PRICE * max(abs(problem.import_price), 1e-3) if penalty is None else penalty
     if not (0.0 < rho < np.inf):
         raise ControllerError(f"the penalty is {rho:g}", where="ADMM", expected="more than 0")
@@ -94,17 +95,12 @@ def clear_admm(
     atoms = make_atoms(problem, scales or ADMM_SCALES)
     x, y = begin(atoms, start)
     splitting = Splitting(atoms, rho, over_relaxation, x, y)
-    history: list[Progress] = []
+    watch = Watch(atoms, rule, messages_per_line=2)
     for k in range(max_iterations):
         x = splitting.advance()
-        if (k + 1) % _CHECK_EVERY == 0 or k + 1 == max_iterations:
-            history.append(progress(atoms, k + 1, x, splitting.duals()))
-            if history[-1].within(tolerance, infeasibility_kw):
-                break
-    return finished(
-        atoms, x, splitting.duals(), history, tolerance, infeasibility_kw,
-        messages_per_line=2,
-    )  # fmt: skip
+        if watch.due(k + 1) and watch.may_stop(k + 1, x, splitting.duals()):
+            break
+    return watch.finished(x, splitting.duals())
 
 
 class Splitting:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, IntArray
+from controllers.market.checks import RANGES, turned_round
 from controllers.market.parties import BID_FIELDS, bid_column
-
-_SLACK = 1e-9
 
 
 def bid_faults(bids: FloatArray) -> list[str | None]:
@@ -35,13 +34,8 @@ def bid_faults(bids: FloatArray) -> list[str | None]:
     def of(name: str) -> FloatArray:
         return bid_column(safe, name)
 
-    crossed = (
-        (of("p_load_min") > of("p_load_max") + _SLACK)
-        | (of("p_gen_min") > of("p_gen_max") + _SLACK)
-        | (of("q_gen_min") > of("q_gen_max") + _SLACK)
-        | (of("p_load0") > of("p_load_max") + _SLACK)
-        | (of("p_load0") < of("p_load_min") - _SLACK)
-    )
+    ranges = (*RANGES, ("p_load0", "p_load_max"), ("p_load_min", "p_load0"))
+    crossed = np.any([turned_round(of(low), of(high)) for low, high in ranges], axis=0)
     free = (of("alpha_p") <= 0.0) | (of("alpha_q") < 0.0) | (of("beta") <= 0.0)
     return [
         "bid_not_finite" if not ok else "bid_contradictory" if bad else "bid_without_cost" if no

@@ -7,6 +7,10 @@ It sees numbers only: the import measured, and what the operator answers. All po
                             +------ off --------+-------- off ---------+
     holding --all weights neutral again--> watching
 
+Orders and answers are repeated, and may be lost, late or changed on their way. So an order bears
+the number after the last that the operator says it answered; and where the operator says that other
+weights are in force than those it was told to use, it is told again.
+
 A *search* is a row of trial clearings: weights out, the import they would give back, new weights by
 `reweighing`, until the trial is within tolerance of the target. What the operator's model does not
 know (who was attacked, what devices really do) is the *offset*: import measured minus import
@@ -22,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.mail import FloatArray
-from controllers.market.operator import COMMIT, SOLVED, TRIAL
+from controllers.market.operator import ANSWER_HEAD, COMMIT, NUMBER_MAX, SOLVED, TRIAL
 from controllers.market.resilience import floor_weights, stalled
 from controllers.market.reweighing import Search, Weights
 
@@ -45,6 +49,22 @@ class Answer:
     committed: int
     schedule_kw: float
     interval: int
+
+    @staticmethod
+    def read(message: FloatArray) -> Answer | None:
+        """Return what a message says; None before the first schedule, and where it cannot be meant.
+
+        Counters and flags are rounded, for noise on a link changes them, too.
+        """
+        if not (np.abs(message) <= NUMBER_MAX).all():
+            return None
+        number, status, trial, committed, schedule, interval = message[: len(ANSWER_HEAD)].tolist()
+        number, status, committed = round(number), round(status), round(committed)
+        if min(number, committed, round(interval)) < 0 or abs(status) > 1:
+            return None
+        return Answer(
+            number, float(status), 1000.0 * trial, committed, 1000.0 * schedule, round(interval)
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,13 @@ class Campaign:
         self._spent = False
         self._told_restored = False
         self._needed = settings.settle_samples
+        # Whether the last judgement found the import where it should be.
+        self._on_target = False
+        # A COMMIT is out that has not been answered; what is in force if it fails; the number of
+        # the last one that was obeyed; the last number that the operator answered.
+        self._committing = self._probing = False
+        self._fallback = self.in_force
+        self._commit_number = self._answered = 0
 
     @property
     def _limit_kw(self) -> float:
@@ -109,7 +136,7 @@ class Campaign:
         """Begin: the import has left its schedule; `target_kw` is where it should be."""
         self.target_kw = target_kw
         self.floor_kw = None
-        self._told_unreachable = self._told_restored = self._spent = False
+        self._told_unreachable = self._told_restored = self._spent = self._on_target = False
         self._samples = []
         self._needed = self._set.confirm_samples
         self.state = "settling"
@@ -124,10 +151,11 @@ class Campaign:
         """Take one measurement of the import in; judge when enough have come."""
         if self.state in ("watching", "searching"):
             return
+        if self._committing or self._probing:
+            self._samples = []  # not yet in force, or not yet known whether more can be
+            return
         self._samples.append(measured_kw)
         enough = self._needed
-        if answer.committed != self.order[0] and self.order[1] == COMMIT:
-            self._samples = []  # not yet in force
         if len(self._samples) < enough and not self._leapt():
             return
         # Devices approach their set-points: only the newest samples say where they end.
@@ -138,7 +166,7 @@ class Campaign:
 
     def _leapt(self) -> bool:
         """Whether the last two measurements are far off where all was quiet: no need for more."""
-        if self.state != "holding" or self._spent or len(self._samples) < 2:
+        if self.state != "holding" or not self._on_target or len(self._samples) < 2:
             return False
         off = np.array(self._samples[-2:]) - self.target_kw
         return bool((np.abs(off) > 2.0 * _SMALL * self._set.noise_kw).all())
@@ -154,12 +182,20 @@ class Campaign:
         # The noise of an interval cannot be steered away: what is in force is left alone until
         # the import is off by more than that noise explains.
         band = max(self._limit_kw, self._set.noise_kw * (1.0 if self.state == "settling" else 2.0))
-        if not self._told_restored and abs(self.delta_kw) <= band and self.in_force.strength > 0.0:
+        self._on_target = abs(self.delta_kw) <= band
+        if not self._told_restored and self._on_target and self.in_force.strength > 0.0:
             self._told_restored = True
             self.say("import_restored", import_kw=measured_kw, target_kw=self.target_kw)
-        if abs(self.delta_kw) <= band or (self.delta_kw > 0.0 and self._spent):
+        if self._on_target or (self.delta_kw > 0.0 and self._spent):
             self.state = "holding"
-            if 0.0 < self.in_force.strength < _WEAK and not self._spent:
+            if not self._on_target:
+                self._probing = True
+                self._ask(TRIAL, floor_weights(self._n))
+                return
+            # Where all that could be had was too little, it is something else that brought it back.
+            weak = self.in_force.strength < _WEAK or self._spent
+            self._spent = False
+            if weak and self.in_force.strength > 0.0:
                 self._try_release(measured_kw, answer)
             return
         self._spent = False
@@ -191,6 +227,7 @@ class Campaign:
         self.rounds += 1
         self.state = "searching"
         self._goal_kw, self._before_kw = goal_kw, import_kw
+        self._on_target = False
         self._best = None
         self.say("search", import_kw=import_kw, goal_kw=goal_kw, delta_kw=import_kw - goal_kw)
         search = Search(self.in_force, self._set.mu_kw)
@@ -198,14 +235,67 @@ class Campaign:
         self._ask(TRIAL, self._search.weights)
 
     def _ask(self, order: float, weights: Weights) -> None:
-        self.order = (self.order[0] + 1, order, weights)
+        self.order = (self._answered + 1, order, weights)
+
+    def _commit(self, weights: Weights) -> None:
+        self._fallback, self.in_force = self.in_force, weights
+        self._ask(COMMIT, weights)
+        self._committing = True
+        self._samples = []
+
+    # --- orders and answers ----------------------------------------------------------------------
+
+    def _keep_in_step(self, answer: Answer) -> None:
+        """Give the order the number that the operator waits for; put lost weights in force again.
+
+        Both are needed only after an order or an answer was changed on its way: one that looked
+        right was obeyed, or believed.
+        """
+        self._answered = answer.number
+        number, order, weights = self.order
+        if self._committing or self._probing or self.state == "searching":
+            if answer.number not in (number - 1, number):
+                self.order = (answer.number + 1, order, weights)
+        elif answer.committed != self._commit_number:
+            self.say("weights_not_in_force", strength=self.in_force.strength)
+            self._commit(self.in_force)
+
+    def _take_commit(self, answer: Answer) -> None:
+        """Go on when the weights are in force; where they are not, with those that were before."""
+        self._committing = False
+        self._commit_number = answer.committed
+        if answer.committed == answer.number:
+            return
+        self.in_force = self._fallback
+        self._spent = False
+        # A trial with these weights had a dispatch: wait until it is clear what has changed since.
+        self._needed = self._set.confirm_samples
+        self.say("commit_failed", strength=self.in_force.strength)
+
+    def _take_probe(self, answer: Answer) -> None:
+        """Search again where the floor has sunk: with new bids, or operators that came back."""
+        self._probing = False
+        # Both numbers are the operator's: what its model does not know is not in their difference.
+        sunk = answer.schedule_kw - answer.trial_kw > 2.0 * self._limit_kw
+        if answer.status == SOLVED and sunk:
+            self._spent, self.floor_kw = False, None
+            self._needed = 1
 
     # --- searching -------------------------------------------------------------------------------
 
     def hear(self, answer: Answer, scores: FloatArray, answering: NDArray[np.bool_]) -> None:
         """Take the operator's answer in."""
-        number, order, weights = self.order
-        if answer.number != number or self.state != "searching" or order == COMMIT:
+        self._keep_in_step(answer)
+        number, _, weights = self.order
+        if answer.number != number:
+            return
+        if self._committing:
+            self._take_commit(answer)
+            return
+        if self._probing:
+            self._take_probe(answer)
+            return
+        if self.state != "searching":
             return
         if self._releasing:
             self._releasing = False
@@ -270,8 +360,7 @@ class Campaign:
         weights = found.weights
         if weights.strength < _NEUTRAL:
             weights = Weights.neutral(self._n)
-        self.in_force = weights
-        self._ask(COMMIT, weights)
+        self._commit(weights)
         self.state = "settling"
         self.say(
             "weights_committed",
@@ -282,7 +371,6 @@ class Campaign:
 
     @property
     def ended(self) -> bool:
-        """Whether the original coefficients are in force again, and the import is where it was."""
-        return self.state == "watching" or (
-            self.state == "holding" and self.in_force.strength <= 0.0
-        )
+        """Whether the original coefficients do again, and the import is no higher than it was."""
+        neutral = self.in_force.strength <= 0.0
+        return self.state == "watching" or (self.state == "holding" and neutral and self._on_target)

@@ -5,17 +5,28 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.mail import FloatArray
 from controllers.market.errors import BidError, MarketError
 from controllers.market.problem import Bids, ClearingProblem
 
-_RANGES = (
+RANGES = (
     ("p_load_min", "p_load_max"),
     ("p_gen_min", "p_gen_max"),
     ("q_gen_min", "q_gen_max"),
 )
+"""The ranges of a bid, by the names of their ends."""
 _COSTS = ("alpha_p", "alpha_q", "beta")
+
+
+def turned_round(low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
+    """Return where a range has its minimum above its maximum.
+
+    The one rule for whoever judges a bid: what `bid_book` lets in must be clear of `check_bids`, or
+    one operator's bid stops every clearing. There is no slack in it; no solver has any.
+    """
+    return np.asarray(low > high)
 
 
 def check_bids(problem: ClearingProblem) -> None:
@@ -32,10 +43,11 @@ def check_bids(problem: ClearingProblem) -> None:
     bids, buses = problem.bids, problem.network.buses
     for field in fields(Bids):
         _check_array(field.name, getattr(bids, field.name), buses)
-    for low, high in _RANGES:
+    for low, high in RANGES:
         a, b = getattr(bids, low), getattr(bids, high)
-        if (a > b).any():
-            i = int(np.argmax(a > b))
+        wrong = turned_round(a, b)
+        if wrong.any():
+            i = int(np.argmax(wrong))
             raise BidError(
                 f"{a[i]:g} is above {high} {b[i]:g}",
                 bus=buses[i],

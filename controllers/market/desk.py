@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from controllers.mail import FloatArray
 from controllers.market.central import CentralMarket
 from controllers.market.parties import BID_FIELDS, IDLE_COST, PartyTable
+from controllers.market.prices import Prices
 from controllers.market.problem import Bids, ClearingProblem
 from controllers.market.resilience import weighted
 from controllers.market.reweighing import Weights
@@ -22,19 +23,29 @@ _COSTS = ("alpha_p", "alpha_q", "beta")
 class Schedule:
     """What was cleared; arrays (n,) per SMO, MW, Mvar, money per MWh.
 
-    `p_load` and `p_gen` are positive, `price_p` and `price_q` are the marginal prices at the bus;
+    `p_load` and `p_gen` are positive, `prices` are the marginal prices at the bus in their parts;
     `p_import` is what the operator expects to draw from above, `cone_gap_pu` how far the
     relaxation is from exact, and whether that is exact enough to be a dispatch.
     """
 
     p_load: FloatArray
+    q_load: FloatArray
     p_gen: FloatArray
     q_gen: FloatArray
-    price_p: FloatArray
-    price_q: FloatArray
+    prices: Prices
     p_import: float
     cone_gap_pu: float
     exact: bool
+
+    @property
+    def price_p(self) -> FloatArray:
+        """Price of active power."""
+        return self.prices.p.total
+
+    @property
+    def price_q(self) -> FloatArray:
+        """Price of reactive power."""
+        return self.prices.q.total
 
     @property
     def p_net(self) -> FloatArray:
@@ -105,10 +116,10 @@ class ClearingDesk:
         d, rows, mw = clearing.dispatch, self._rows, self._mw
         return Schedule(
             p_load=d.p_load[rows] * mw,
+            q_load=d.q_load[rows] * mw,
             p_gen=d.p_gen[rows] * mw,
             q_gen=d.q_gen[rows] * mw,
-            price_p=d.lmp_p[rows] / mw,
-            price_q=d.lmp_q[rows] / mw,
+            prices=clearing.prices.at(rows, per=mw),
             p_import=d.p_import * mw,
             cone_gap_pu=clearing.cone_gap_pu,
             exact=clearing.exactness.exact,

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.errors import ControllerError
-from controllers.mail import FloatArray, Mail
+from controllers.mail import FloatArray, IntArray, Mail
 from controllers.market.campaign import STATES, Answer, Campaign, CampaignSettings
 from controllers.market.cases import draw
 from controllers.market.detection import ImportDetector, Thresholds
-from controllers.market.operator import ANSWER_HEAD, weights_message
+from controllers.market.operator import ANSWER_HEAD, NUMBER_MAX, weights_message
 from controllers.market.options import ManagerOptions, MarketOptions, whole_steps
 from controllers.market.post import Latest, Sorter, letters
 from controllers.market.primary import manager_links, market_parties, report_links
@@ -103,6 +103,8 @@ class ResilienceManager:
         self._trust = BetaScore(prior, o.prior_weight, o.memory)
         self._received = np.zeros(self._n)
         self._odd = np.zeros(self._n)
+        # Step of each SMO's last report with a number in it.
+        self._metered_at = np.full(self._n, -1, dtype=np.int64)
 
     def _declare(self, operator: str) -> None:
         self.inputs = (
@@ -122,6 +124,9 @@ class ResilienceManager:
         self._answer_mail = Sorter(self.links_in, "answer")
         self._reports = Latest(self._n, self._report_mail.width)
         self._answers = Latest(1, self._answer_mail.width)
+        # The operator's newest word that can be meant; None before its first schedule.
+        self._answer: Answer | None = None
+        self._promised, self._owed = np.zeros((2, self._n))
 
     # --- a step ----------------------------------------------------------------------------------
 
@@ -132,41 +137,38 @@ class ResilienceManager:
         self._read(mail, k)
         if k and k % self._per_interval == 0:
             self._score(inputs["alarm"])
-        answer = self._answer()
         measured = float(inputs["import_kw"][0])
-        if answer is not None:
-            self._act(k, measured, answer)
+        if self._answer is not None:
+            self._act(k, measured, self._answer)
         return ControllerStep(self._outputs(), self._letters(k))
 
     def _read(self, mail: Mail, k: int) -> None:
         sender, rounds, rows = self._report_mail.rows(mail)
-        strange = ~np.isfinite(rows).all(axis=1) | (rounds <= self._reports.round[sender])
+        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
+        early = np.rint(rows[:, 0]) > k // self._per_interval
+        before = self._reports.round.copy()
+        strange = ~np.isfinite(rows).all(axis=1) | early | (rounds <= before[sender])
         np.add.at(self._received, sender, 1.0)
         np.add.at(self._odd, sender[strange], 1.0)
         self._reports.absorb(sender, rounds, rows, k)
+        self._metered_at[self._reports.round > before] = k
+        last = self._answers.round[0]
         self._answers.absorb(*self._answer_mail.rows(mail), k)
+        said = Answer.read(self._answers.values[0]) if self._answers.round[0] > last else None
+        if said is not None:
+            self._answer = said
+            promises = self._answers.values[0, len(ANSWER_HEAD) :]
+            self._promised, self._owed = promises.reshape(2, self._n).copy()
 
-    def _answer(self) -> Answer | None:
-        """Return the operator's newest word; None before its first schedule."""
-        if self._answers.round[0] < 0 or self._answers.values[0, 5] < 0.0:
-            return None
-        head = self._answers.values[0, : len(ANSWER_HEAD)]
-        return Answer(
-            number=int(head[0]),
-            status=float(head[1]),
-            trial_kw=1000.0 * float(head[2]),
-            committed=int(head[3]),
-            schedule_kw=1000.0 * float(head[4]),
-            interval=int(head[5]),
-        )
+    def _lately(self, steps: IntArray) -> NDArray[np.bool_]:
+        """Return which of `steps` are no longer ago than a silence is, (n,); -1 is never."""
+        lately: NDArray[np.bool_] = (steps >= 0) & (self._step - 1 - steps <= self._silent_steps)
+        return lately
 
     @property
     def answering(self) -> NDArray[np.bool_]:
         """Which SMOs were heard lately, (n,)."""
-        heard: NDArray[np.bool_] = (self._reports.heard >= 0) & (
-            self._step - 1 - self._reports.heard <= self._silent_steps
-        )
-        return heard
+        return self._lately(self._reports.heard)
 
     def _act(self, k: int, measured_kw: float, answer: Answer) -> None:
         if not abs(answer.schedule_kw - self._schedule_kw) <= self._options.sigma_kw:
@@ -181,6 +183,7 @@ class ResilienceManager:
         else:
             campaign.observe(measured_kw, answer, scores, self.answering)
             if campaign.ended:
+                self._gather_events()
                 self._say("recovered", import_kw=round(measured_kw, 3))
                 campaign.state = "watching"
                 self.detector.reset()
@@ -220,14 +223,13 @@ class ResilienceManager:
         self._trust.add(trust)
         self._received[:] = 0.0
         self._odd[:] = 0.0
-        if self._answers.round[0] < 0 or self._answers.values[0, 5] < 0.0:
+        if self._answer is None:
             return
-        promised, owed = self._answers.values[0, len(ANSWER_HEAD) :].reshape(2, self._n)
-        metered = self._reports.values[:, 1]
-        heard = self.answering
-        kept = commitment_evidence(promised, metered, owed)
-        # The first interval's awards are still on their way; silence is trustability's business.
-        self._commitment.add(kept, heard & (self._step > 2 * self._per_interval))
+        kept = commitment_evidence(self._promised, self._reports.values[:, 1], self._owed)
+        # Silence and meters without a number are trustability's business: nobody knows what was
+        # delivered. The first interval's awards are still on their way.
+        metered = self._lately(self._metered_at)
+        self._commitment.add(kept, metered & (self._step > 2 * self._per_interval))
 
     @property
     def scores(self) -> FloatArray:

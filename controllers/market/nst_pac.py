@@ -31,10 +31,8 @@ from controllers.mail import FloatArray
 from controllers.market.atoms import Atoms, Scales, make_atoms
 from controllers.market.pac import default_weight
 from controllers.market.problem import ClearingProblem, Dispatch
-from controllers.market.stopping import DistributedClearing, Progress, diverged, finished, progress
+from controllers.market.stopping import DistributedClearing, Rule, Watch, check_whole, diverged
 from controllers.market.warm_start import Start, begin
-
-_CHECK_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,7 @@ def clear_nst_pac(
     max_iterations: int = 1000,
     tolerance: float = 1e-3,
     infeasibility_kw: float = 1.0,
+    limits_pu: float = 1e-4,
     weight: float | None = None,
     momentum: Momentum = Momentum(),
     stretch: float = 1.0,
@@ -62,7 +61,7 @@ def clear_nst_pac(
 
     Parameters
     ----------
-    problem, start, max_iterations, tolerance, infeasibility_kw, weight, scales
+    problem, start, max_iterations, tolerance, infeasibility_kw, limits_pu, weight, scales
         As in `clear_pac`.
     momentum : Momentum
         phi of 0.9 diverges.
@@ -74,11 +73,13 @@ def clear_nst_pac(
     Raises
     ------
     ControllerError
-        A parameter is out of range.
+        The problem is none, or a parameter is out of range.
     """
+    rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
+    check_whole("inner_steps", inner_steps)
     atoms = make_atoms(problem, scales)
     weight = default_weight(problem) if weight is None else weight
-    for name, value in (("weight", weight), ("stretch", stretch), ("inner_steps", inner_steps)):
+    for name, value in (("weight", weight), ("stretch", stretch)):
         if not 0.0 < value < np.inf:
             raise ControllerError(f"{name} is {value:g}", where="NST-PAC", expected="more than 0")
     tau = stretch / (atoms.norm * weight)
@@ -86,26 +87,16 @@ def clear_nst_pac(
     inner = InnerProblem(atoms, tau, sigma, int(inner_steps))
     x, y = begin(atoms, start)
     y_hat, x_hat = y, x
-    history: list[Progress] = []
+    watch = Watch(atoms, rule, messages_per_line=4)
     for k in range(max_iterations):
         x_next = inner.solve(x, x_hat, y_hat)
         x_hat = x_next + momentum.alpha * (x_next - x)
         y_next = y_hat + sigma * (atoms.matrix @ x_hat.ravel() - atoms.rhs)
         y_hat = y_next + momentum.phi * (y_next - y)
         x, y = x_next, y_next
-        if (k + 1) % _CHECK_EVERY == 0 or k + 1 == max_iterations:
-            history.append(progress(atoms, k + 1, x, y))
-            if history[-1].within(tolerance, infeasibility_kw) or diverged(history):
-                break
-    return finished(
-        atoms,
-        x,
-        y,
-        history,
-        tolerance,
-        infeasibility_kw,
-        messages_per_line=4,
-    )
+        if watch.due(k + 1) and (watch.may_stop(k + 1, x, y) or diverged(watch.history)):
+            break
+    return watch.finished(x, y)
 
 
 class InnerProblem:

@@ -4,6 +4,9 @@ Once per interval it clears the bids it has. Between, it answers the resilience 
 clears with other weights and tells the import that would come of it; a *commit* puts them in force.
 Nothing it is sent can stop it: what cannot be used becomes an event, and the last good schedule
 stays in force.
+
+Orders are numbered, and only the one after the last answered is obeyed: repeated and overtaken
+ones change nothing, and one changed on its way cannot leap ahead of those that follow.
 """
 
 from __future__ import annotations
@@ -19,18 +22,50 @@ from controllers.market.bid_book import BidBook
 from controllers.market.desk import ClearingDesk, Schedule
 from controllers.market.options import MarketOptions
 from controllers.market.parties import PartyTable, bid_column
-from controllers.market.reweighing import Weights
+from controllers.market.reweighing import FACTOR_MIN, Weights
 from controllers.market.smo import AWARD_FIELDS
 
 TRIAL, COMMIT = 0.0, 1.0
 SOLVED, FAILED = 1.0, -1.0
-WEIGHTS_HEAD = ("number", "order", "xi")
+WEIGHTS_HEAD = ("number", "order", "log_xi")
 ANSWER_HEAD = ("number", "status", "trial_import", "committed", "schedule_import", "interval")
 
 
+# Larger numbers in mail are nonsense; beyond it a counter is no longer told from its successor.
+NUMBER_MAX = 2.0**53
+_LEAST_LOG = float(np.log10(FACTOR_MIN))
+# Decades that noise may put a factor beyond its limits.
+_SLACK = 0.5
+
+
 def weights_message(number: int, order: float, weights: Weights) -> FloatArray:
-    """Return what the manager sends: (3 + 2 n,)."""
-    return np.concatenate([[number, order, weights.xi], weights.alpha, weights.beta])
+    """Return what the manager sends: (3 + 2 n,).
+
+    Factors travel as decimal logarithms. They span four decades: what a noisy link adds to them
+    then weighs on all alike, and turns none negative.
+    """
+    factors = np.concatenate([[weights.xi], weights.alpha, weights.beta])
+    return np.concatenate([[number, order], np.log10(np.maximum(factors, 1e-300))])
+
+
+def read_weights(message: FloatArray) -> tuple[int, float, Weights] | str:
+    """Return (number, order, weights) of a message, or what is wrong with it.
+
+    Number and order are rounded, for noise on a link changes them, too; factors are clipped to
+    their range, [`FACTOR_MIN`, 1], of xi [1, 1/`FACTOR_MIN`].
+    """
+    if not np.isfinite(message).all():
+        return "a number is not finite"
+    number, order = np.rint(message[:2]).tolist()
+    if order not in (TRIAL, COMMIT):
+        return "neither trial nor commit"
+    # xi's factor is never below 1, the others are never above.
+    logs = message[2:] * np.concatenate([[-1.0], np.ones(message.size - 3)])
+    if (logs < _LEAST_LOG - _SLACK).any() or (logs > _SLACK).any():
+        return f"a factor is not in [{FACTOR_MIN:g}, 1]"
+    factors = 10.0 ** np.clip(logs, _LEAST_LOG, 0.0)
+    alpha, beta = factors[1:].reshape(2, -1)
+    return int(number), order, Weights(alpha, beta, 1.0 / float(factors[0]))
 
 
 class Operator:
@@ -61,6 +96,7 @@ class Operator:
         self._committed = 0
         self._answered = 0
         self._reply = (0.0, 0.0, 0.0)
+        self._refusing = False
         self.events: list[dict[str, Any]] = []
         self.counts = {"clearings": 0, "clearings_failed": 0, "trials": 0, "events": 0}
         self._all_silent = False
@@ -89,7 +125,8 @@ class Operator:
     def take_bids(self, smo: IntArray, rows: FloatArray, interval: int, step: int) -> None:
         """Take bids in, rows of (interval, numbers of the bid)."""
         self._heard[smo] = step
-        when = np.where(np.isfinite(rows[:, 0]), rows[:, 0], -1.0).astype(np.int64)
+        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
+        when = np.rint(np.where(np.isfinite(rows[:, 0]), rows[:, 0], -1.0)).astype(np.int64)
         told = self.book.take(smo, when, rows[:, 1:], interval)
         for event, name in told:
             self.say(event, smo=name)
@@ -156,16 +193,19 @@ class Operator:
 
     def take_weights(self, message: FloatArray) -> None:
         """Obey the manager: clear on trial, or put weights in force. Repetitions change nothing."""
-        n = len(self.table.buses)
-        if not np.isfinite(message).all():
+        if self.schedule is None:
             return
-        number, order = int(message[0]), message[1]
-        if number <= self._answered or self.schedule is None:
+        read = read_weights(message)
+        if isinstance(read, str):
+            self._refuse(read)
             return
-        weights = Weights(message[3 : 3 + n].copy(), message[3 + n :].copy(), float(message[2]))
-        if (weights.alpha <= 0.0).any() or (weights.beta <= 0.0).any() or weights.xi <= 0.0:
-            self.say("weights_refused", reason="a factor is not positive")
+        number, order, weights = read
+        if number <= self._answered:
             return
+        if number != self._answered + 1:
+            self._refuse(f"order {number} is not the next, which is {self._answered + 1}")
+            return
+        self._refusing = False
         self._answered = number
         self.counts["trials"] += 1
         found = self._cleared(weights)
@@ -177,6 +217,12 @@ class Operator:
             self._committed = number
             self._put_in_force(found, self._interval)
         self._reply = (SOLVED, found.p_import, float(self._committed))
+
+    def _refuse(self, reason: str) -> None:
+        """Say once, until an order is obeyed again, that one was none."""
+        if not self._refusing:
+            self.say("weights_refused", reason=reason)
+        self._refusing = True
 
     def answer(self) -> FloatArray:
         """Return what the manager is told.

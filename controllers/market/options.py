@@ -30,7 +30,8 @@ class MarketOptions:
     generator_cost : mapping of glob to float
         Marginal cost at full output by name of the DER, money per MWh.
     load_cost : (float, float)
-        Range that each SMO's marginal cost at full curtailment is drawn from, money per MWh.
+        Range that each SMO's marginal cost at full curtailment is drawn from, money per MWh; above
+        0, for what costs nothing has no best amount.
     fixed_load_pu : float
         Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).
     follow_demand : bool
@@ -75,7 +76,7 @@ class MarketOptions:
             raise ControllerError(
                 f"is {self.gate!r}", where="option gate", expected="a whole number from 1"
             )
-        _check_range("load_cost", self.load_cost)
+        _check_range("load_cost", self.load_cost, open_low=True)
         _check_factors("generator_cost", self.generator_cost, 0.0, math.inf)
         _check_factors("unfaithful", self.unfaithful, 0.0, 1.0)
         _check_factors("overstated", self.overstated, 0.0, math.inf)
@@ -172,15 +173,17 @@ def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) ->
     return steps
 
 
-def _check_range(name: str, pair: Any, high: float = math.inf) -> None:
-    bound = "" if math.isinf(high) else f" <= {high:g}"
+def _check_range(name: str, pair: Any, high: float = math.inf, *, open_low: bool = False) -> None:
     numbers = isinstance(pair, list | tuple) and len(pair) == 2
-    numbers = numbers and all(isinstance(x, int | float) for x in pair)
-    if not numbers or not 0.0 <= pair[0] <= pair[1] <= high:
+    numbers = numbers and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in pair
+    )
+    if not numbers or not 0.0 <= pair[0] <= pair[1] <= high or (open_low and pair[0] == 0.0):
+        bound = "" if math.isinf(high) else f" <= {high:g}"
         raise ControllerError(
             f"is {pair!r}",
             where=f"option {name}",
-            expected=f"[low, high] with 0 <= low <= high{bound}",
+            expected=f"[low, high], finite, with 0 {'<' if open_low else '<='} low <= high{bound}",
         )
 
 

@@ -31,10 +31,9 @@ from controllers.errors import ControllerError
 from controllers.mail import FloatArray
 from controllers.market.atoms import Atoms, Scales, make_atoms
 from controllers.market.problem import ClearingProblem, Dispatch
-from controllers.market.stopping import DistributedClearing, Progress, finished, progress
+from controllers.market.stopping import DistributedClearing, Rule, Watch
 from controllers.market.warm_start import Start, begin
 
-_CHECK_EVERY = 10
 # The primal weight per unit of the import price; see docs/market-distributed.md for the curve.
 WEIGHT_PER_PRICE = 50.0
 FIRST_RESTART = 100
@@ -90,6 +89,7 @@ def clear_pac(
     max_iterations: int = 5000,
     tolerance: float = 1e-3,
     infeasibility_kw: float = 1.0,
+    limits_pu: float = 1e-4,
     weight: float | None = None,
     anchor: Anchor | None = Anchor(),
     scales: Scales | None = None,
@@ -103,24 +103,32 @@ def clear_pac(
         Default: `warm_start`.
     max_iterations : int
     tolerance : float
-        Largest relative duality gap; see `controllers.market.stopping`.
+        Largest distance of the cost from the optimum and largest duality gap, relative to the
+        cost; see `controllers.market.stopping`.
     infeasibility_kw : float
         Largest error of a balance.
+    limits_pu : float
+        Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points carried
+        by physics.
     weight : float, optional
         Primal weight omega; default 50 times the import price.
     anchor : Anchor, optional
         Restarts of the anchored form; None for the equations as printed.
     scales : Scales, optional
         Sizes of the variables.
+
+    Raises
+    ------
+    ControllerError
+        The problem is none, or a parameter is out of range.
     """
+    rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
     atoms = make_atoms(problem, scales)
     steps = PacSteps.of(atoms, weight)
     x, y = begin(atoms, start)
     shares = None if anchor is None else anchor.shares(max_iterations)
-    x, y, history = _iterate(
-        atoms, steps, shares, x, y, max_iterations, tolerance, infeasibility_kw
-    )
-    return finished(atoms, x, y, history, tolerance, infeasibility_kw, messages_per_line=4)
+    watch = Watch(atoms, rule, messages_per_line=4)
+    return watch.finished(*_iterate(atoms, steps, shares, x, y, max_iterations, watch))
 
 
 def _iterate(
@@ -130,21 +138,17 @@ def _iterate(
     x: FloatArray,
     y: FloatArray,
     max_iterations: int,
-    tolerance: float,
-    infeasibility_kw: float,
-) -> tuple[FloatArray, FloatArray, list[Progress]]:
-    """Return the last x and y, and the progress every few iterations."""
-    history: list[Progress] = []
+    watch: Watch,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the last x and y."""
     x_anchor, y_anchor = x, y
     x_next, y_next = x, y
     for k in range(max_iterations):
         y_next = dual_step(atoms.matrix @ x.ravel(), atoms.rhs, y, steps.sigma)
         along = (atoms.transposed @ (2.0 * y_next - y)).reshape(x.shape)
         x_next = atoms.law.proximal(x - steps.tau * along, steps.tau)
-        if (k + 1) % _CHECK_EVERY == 0 or k + 1 == max_iterations:
-            history.append(progress(atoms, k + 1, x_next, y_next))
-            if history[-1].within(tolerance, infeasibility_kw):
-                break
+        if watch.due(k + 1) and watch.may_stop(k + 1, x_next, y_next):
+            break
         if shares is None:
             x, y = x_next, y_next
             continue
@@ -153,7 +157,7 @@ def _iterate(
             x_anchor, y_anchor = x, y
         x = drawn(x, x_next, x_anchor, share)
         y = drawn(y, y_next, y_anchor, share)
-    return x_next, y_next, history
+    return x_next, y_next
 
 
 def dual_step(rows: FloatArray, rhs: FloatArray, y: FloatArray, sigma: float) -> FloatArray:

@@ -2,7 +2,8 @@
 
 Each atom begins with the start that planning data give (`warm_start`: every bus answers the import
 price, flows by a sweep) and goes on with mail alone. Set-points and prices are those of the last
-iterate at every step.
+iterate at every step. What is not believed of a neighbour is told as the event ``mail_refused``
+with the links it began on, and counted in the summary.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from controllers.agents import AgentGroup
 from controllers.errors import ControllerError
 from controllers.market.atoms import make_atoms
 from controllers.market.pac import Anchor, PacSteps
-from controllers.market.pac_atom import PacAtom, cut
+from controllers.market.pac_atom import PacAtom, Reach, cut
 from controllers.market.problem import ClearingProblem
 from controllers.market.site_problem import SiteBids, site_problem
 from controllers.market.warm_start import begin
@@ -97,6 +98,19 @@ class MarketPac(AgentGroup):
         asked = parse_options(PacOptions, options, _WHERE)
         return pac_atoms(site_problem(site, asked.bids()), hosted, asked)
 
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what the hosted atoms have to tell since the last call: one event for all."""
+        links = [link for atom in self._atoms for link in atom.take_doubts()]
+        return [{"event": "mail_refused", "links": links}] if links else []
+
+    def summary(self) -> dict[str, float]:
+        """Return how many messages were not believed."""
+        return {"mail_refused_count": float(sum(atom.refused for atom in self._atoms))}
+
+    @property
+    def _atoms(self) -> list[PacAtom]:
+        return [agent for agent in self.hosted if isinstance(agent, PacAtom)]
+
 
 def atom_names(problem: ClearingProblem) -> tuple[str, ...]:
     """Return the name of the atom of each bus, in the network's order."""
@@ -110,6 +124,7 @@ def pac_atoms(
     atoms = make_atoms(problem)
     steps = PacSteps.of(atoms, asked.weight)
     x, y = begin(atoms, None)
+    reach = Reach.of(atoms)
     net, names = problem.network, atom_names(problem)
     position = {name: i for i, name in enumerate(names)}
     children: list[list[str]] = [[] for _ in names]
@@ -128,6 +143,7 @@ def pac_atoms(
                 anchor=Anchor() if asked.anchored else None,
                 damping=asked.damping,
                 waiting=asked.policy(),
+                reach=reach,
                 outputs=_outputs(net.buses[i]),
                 base_kva=net.base_kva,
             )

@@ -11,6 +11,10 @@ same numbers in the same order. Under `Asynchronous` every round does both steps
 heard, damped: ``z <- z + eta (T(z) - z)`` (the step of ARock: Z. Peng et al., "ARock: an
 algorithmic framework for asynchronous parallel coordinate updates", SIAM J. Sci. Comput. 38(5),
 2016).
+
+A message with a number that no neighbour can mean is not believed (`Reach`): the atom goes on with
+what that neighbour said last. One such number would otherwise spread to all atoms in as many rounds
+as the tree is deep, and the duals would never forget it.
 """
 
 from __future__ import annotations
@@ -40,12 +44,67 @@ from controllers.market.atoms import (
     Q,
     V,
 )
-from controllers.market.pac import Anchor, PacSteps, drawn, dual_step
+from controllers.market.pac import WEIGHT_PER_PRICE, Anchor, PacSteps, drawn, dual_step
 from controllers.ports import Port
 from controllers.waiting import Barrier, Inbox, Waiting
 
 _WIDTH = 3
 _SHARES_AHEAD = 256
+# Of what planning data say is large. Clean runs stay below a tenth of the reach; where no dispatch
+# is within the limits duals grow for ever, in 5000 iterations to a quarter of it.
+_BEYOND = 10.0
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How large the numbers of a message can be, whoever sends it; scaled, shape (3,) each.
+
+    Attributes
+    ----------
+    up : ndarray
+        Of a child's P, Q and the dual of its copy of the voltage.
+    down : ndarray
+        Of the parent's squared voltage and the duals of its two balances.
+    """
+
+    up: FloatArray
+    down: FloatArray
+
+    @staticmethod
+    def of(atoms: Atoms) -> Reach:
+        """Return ten times what follows from planning data.
+
+        Powers: all devices at the end of their ranges, and all shunts. Squared voltages: the band's
+        upper limit. Duals: the dearest offer, in the unit in which the algorithm weighs prices and
+        powers alike (`controllers.market.pac.default_weight`).
+        """
+        problem, bids = atoms.problem, atoms.problem.bids
+        p_gen, q_gen, p_load = (
+            np.maximum(np.abs(low), np.abs(high))
+            for low, high in (
+                (bids.p_gen_min, bids.p_gen_max),
+                (bids.q_gen_min, bids.q_gen_max),
+                (bids.p_load_min, bids.p_load_max),
+            )
+        )
+        v_sq = max(float(problem.v_sq_max.max()), problem.network.v_root_pu**2)
+        shunts = np.abs(problem.network.b_pu) * v_sq
+        power = float(np.sum(p_gen + q_gen + p_load + np.abs(bids.q_load0) + shunts))
+        offers = (
+            bids.alpha_p * p_gen,
+            bids.alpha_q * q_gen,
+            2.0 * bids.beta * (bids.p_load_max - bids.p_load_min),
+        )
+        dearest = max(
+            abs(problem.import_price), problem.xi, *(float(o.max(initial=0.0)) for o in offers)
+        )
+        # Where there is nothing, rounding must still pass.
+        power, dual = max(power, 1e-3), WEIGHT_PER_PRICE * max(dearest, 1e-3)
+        flow = power / float(atoms.scale[P, 0])
+        return Reach(
+            up=_BEYOND * np.array([flow, flow, dual]),
+            down=_BEYOND * np.array([v_sq / float(atoms.scale[V, 0]), dual, dual]),
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +112,8 @@ class Piece:
     """What one atom knows of the problem: its own rows, columns and costs.
 
     `matrix` takes its own variables, the parent's v (where there is one), and P, Q of each child;
-    `transposed` its own duals, those of the parent's balances, and of each child's copy.
+    `transposed` its own duals, those of the parent's balances, and of each child's copy. `x`, `y`
+    are its start, `seen_x`, `seen_y` the start of what the matrices take.
     """
 
     matrix: Any
@@ -64,6 +124,8 @@ class Piece:
     row_scale: FloatArray
     x: FloatArray
     y: FloatArray
+    seen_x: FloatArray
+    seen_y: FloatArray
 
 
 def cut(atoms: Atoms, bus: int, x: FloatArray, y: FloatArray) -> Piece:
@@ -79,15 +141,18 @@ def cut(atoms: Atoms, bus: int, x: FloatArray, y: FloatArray) -> Piece:
         seen_x.append(np.array([P, Q]) * n + child)
         seen_y.append(np.array([COPY * n + child]))
     pick = np.array([bus])
+    known_x, known_y = np.concatenate(seen_x), np.concatenate(seen_y)
     return Piece(
-        matrix=_part(atoms.matrix, mine_y, np.concatenate(seen_x)),
-        transposed=_part(atoms.transposed, mine_x, np.concatenate(seen_y)),
+        matrix=_part(atoms.matrix, mine_y, known_x),
+        transposed=_part(atoms.transposed, mine_x, known_y),
         rhs=atoms.rhs[mine_y],
         law=atoms.law.of(pick),
         scale=atoms.scale[:, pick],
         row_scale=atoms.row_scale[mine_y],
         x=x[:, pick],
         y=y[mine_y],
+        seen_x=x.ravel()[known_x],
+        seen_y=y[known_y],
     )
 
 
@@ -119,9 +184,17 @@ class PacAtom(IterativeAgent):
     damping : float
         eta above; Barrier has no use for it.
     waiting : Barrier or Asynchronous
+    reach : Reach
+        What is believed of a neighbour.
     outputs : sequence of Port
         P_G, Q_G, P_L in kW and kvar, and the price; of one label, the bus.
     base_kva : float
+
+    Attributes
+    ----------
+    iterations : int
+    refused : int
+        Messages that were not believed.
     """
 
     def __init__(
@@ -135,6 +208,7 @@ class PacAtom(IterativeAgent):
         anchor: Anchor | None,
         damping: float,
         waiting: Waiting,
+        reach: Reach,
         outputs: tuple[Port, ...],
         base_kva: float,
     ) -> None:
@@ -154,8 +228,12 @@ class PacAtom(IterativeAgent):
         self._shares: FloatArray = np.empty(0)
         self._primal_turn = False
         self.iterations = 0
-        self._seen_x: FloatArray = np.zeros(piece.matrix.shape[1])
-        self._seen_y: FloatArray = np.zeros(piece.transposed.shape[1])
+        self.refused = 0
+        self._reach = reach
+        self._doubted: set[str] = set()
+        self._news: list[str] = []
+        self._seen_x: FloatArray = piece.seen_x.copy()
+        self._seen_y: FloatArray = piece.seen_y.copy()
 
     def first(self) -> Letters:
         """Return the start, so that everybody can take the first dual step."""
@@ -194,18 +272,36 @@ class PacAtom(IterativeAgent):
             port.name: np.array([value]) for port, value in zip(self.outputs, values, strict=True)
         }
 
+    def take_doubts(self) -> list[str]:
+        """Return links that began to carry what is not believed since the last call."""
+        news, self._news = self._news, []
+        return news
+
     def _hear(self, inbox: Inbox) -> None:
         x, y = N_KINDS, N_ROWS
         if self._parent is not None:
             said = inbox.of(self._parent)
-            self._seen_x[x] = said[0]
-            self._seen_y[y : y + 2] = said[1:]
+            if self._believes(self._parent, said, self._reach.down):
+                self._seen_x[x] = said[0]
+                self._seen_y[y : y + 2] = said[1:]
             x, y = x + 1, y + 2
         for child in self._children:
             said = inbox.of(child)
-            self._seen_x[x : x + 2] = said[:2]
-            self._seen_y[y] = said[2]
+            if self._believes(child, said, self._reach.up):
+                self._seen_x[x : x + 2] = said[:2]
+                self._seen_y[y] = said[2]
             x, y = x + 2, y + 1
+
+    def _believes(self, peer: str, said: FloatArray, reach: FloatArray) -> bool:
+        """Say whether a neighbour can mean this; NaN fails the comparison, too."""
+        if bool((np.abs(said) <= reach).all()):
+            self._doubted.discard(peer)
+            return True
+        self.refused += 1
+        if peer not in self._doubted:
+            self._doubted.add(peer)
+            self._news.append(f"{peer}>{self.name}")
+        return False
 
     def _dual(self) -> None:
         self._seen_x[:N_KINDS] = self.x[:, 0]

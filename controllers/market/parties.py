@@ -88,6 +88,13 @@ class PartyTable:
         """Names of the SMOs as agents."""
         return tuple(f"smo_{bus}" for bus in self.buses)
 
+    @property
+    def q_room_mvar(self) -> FloatArray:
+        """Reactive power of each generator that is left at full output, (m,); 0 for loads."""
+        kva = np.array([d.kva for d in self.ders]) / 1000.0
+        room: FloatArray = np.sqrt(np.maximum(kva**2 - self.capacity_mw**2, 0.0)) * ~self.is_load
+        return room
+
     def per_smo(self, values: FloatArray) -> FloatArray:
         """Return the sums of `values` (m,) over each SMO's DERs, shape (n,)."""
         return np.bincount(self.owner, values, len(self.buses)).astype(np.float64, copy=False)
@@ -122,7 +129,8 @@ def party_table(
     Raises
     ------
     ControllerError
-        There is no resource to dispatch, or a glob of `costs` matches no generator.
+        There is no resource to dispatch, one is at no bus of the network, or a glob of `costs`
+        matches no generator.
     """
     mine = tuple(
         d for d in ders if d.kind == "inverter" or (d.kind == "flexible_load" and not d.energy_kwh)
@@ -161,6 +169,17 @@ def _served(
 ) -> tuple[tuple[str, ...], tuple[int, ...], FloatArray]:
     """Return bus and row of each SMO, and the feeder's own load there, kW and kvar, (2, n)."""
     loads = feeder.loads if fixed_load_pu > 0.0 else ()
+    for what, name, bus in [("load", x.name, x.bus) for x in loads] + [
+        ("DER", d.name, d.bus) for d in ders
+    ]:
+        if bus not in row_of:
+            known = bus in feeder.buses
+            raise ControllerError(
+                f"bus '{bus}' is {'cut off in' if known else 'not a bus of'} '{feeder.name}'",
+                where=f"{what} '{name}'",
+                expected="a bus that the source supplies" if known else "a bus of the feeder",
+                nearest=None if known else nearest_name(bus, feeder.buses),
+            )
     first: dict[int, str] = {}
     for bus in [x.bus for x in loads] + [d.bus for d in ders]:
         first.setdefault(row_of[bus], bus)
@@ -233,9 +252,7 @@ def aggregate(
     p0, room, p_gen = table.per_smo(demand), table.per_smo(flexible), table.per_smo(capacity)
     load_cost = table.per_smo(table.cost * flexible) / np.maximum(room, 1e-9)
     gen_cost = table.per_smo(table.cost * capacity) / np.maximum(p_gen, 1e-9)
-    kva = np.array([d.kva for d in table.ders]) / 1000.0
-    q_room = np.sqrt(np.maximum(kva**2 - capacity**2, 0.0)) * ~table.is_load
-    q_gen = table.per_smo(q_room)
+    q_gen = table.per_smo(table.q_room_mvar)
     tan_phi = np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR
     alpha = np.where(p_gen > 0.0, gen_cost / np.maximum(p_gen, 1e-9), IDLE_COST)
     beta = np.where(room > 0.0, load_cost / (2.0 * np.maximum(room, 1e-9)), IDLE_COST)

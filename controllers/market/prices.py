@@ -28,13 +28,13 @@ same equations to its tolerance; `Clearing.price_mismatch` compares the two at e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from controllers.mail import FloatArray
+from controllers.mail import FloatArray, IntArray
 from controllers.market.errors import MarketError
 from controllers.market.problem import ClearingProblem
 from grid_models.branch_flow import BranchNetwork
@@ -49,6 +49,10 @@ class PriceParts:
     voltage: FloatArray
     congestion: FloatArray
 
+    def at(self, rows: IntArray, per: float) -> PriceParts:
+        """Return the prices of some buses, per `per` units of power."""
+        return PriceParts(*(getattr(self, f.name)[rows] / per for f in fields(self)))
+
     @property
     def total(self) -> FloatArray:
         """The price."""
@@ -61,6 +65,10 @@ class Prices:
 
     p: PriceParts
     q: PriceParts
+
+    def at(self, rows: IntArray, per: float) -> Prices:
+        """Return the prices of some buses, per `per` units of power."""
+        return Prices(self.p.at(rows, per), self.q.at(rows, per))
 
     def of_load(self, tangent: FloatArray) -> FloatArray:
         """Return the price of one pu of load at its power factor, ``lambda + tan(phi) mu``."""

@@ -20,7 +20,8 @@ import numpy as np
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, Link, Mail
-from controllers.market.desk import ClearingDesk
+from controllers.market.books import ACCOUNT, Books
+from controllers.market.desk import ClearingDesk, Schedule
 from controllers.market.operator import ANSWER_HEAD, WEIGHTS_HEAD, Operator
 from controllers.market.options import MarketOptions, whole_steps
 from controllers.market.parties import BID_FIELDS, Costs, PartyTable, party_table
@@ -33,6 +34,7 @@ from grid_models.branch_flow import BranchNetwork, branch_network
 from grid_models.errors import nearest_name
 
 OPERATOR = "operator"
+_PARTS = ("losses", "voltage", "congestion")
 
 
 def market_parties(site: ControlSite, options: MarketOptions) -> tuple[PartyTable, BranchNetwork]:
@@ -68,7 +70,10 @@ class PrimaryMarket:
     Inputs: ``p_kw`` per DER as metered; with the option `follow_demand` also ``demand_pu`` per
     flexible load, its demand as a multiple of nominal. Outputs: ``p_set_kw`` per DER,
     ``q_set_kvar`` per generator, ``price_per_mwh`` per SMO; with the operator
-    ``scheduled_import_kw`` and ``cone_gap_pu``.
+    ``scheduled_import_kw``, ``cone_gap_pu``, the price's parts of each SMO besides the energy's
+    (``price_losses_per_mwh``, ``price_voltage_per_mwh``, ``price_congestion_per_mwh``), and the
+    books of the interval that ended last: ``net_pays_money`` of each SMO, the operator's
+    ``account_money`` and, to tell one interval from the next, ``settled_intervals``.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
@@ -118,6 +123,7 @@ class PrimaryMarket:
         )
         silent = max(2, round(o.silent_after_s / site.period_s))
         self._operator = Operator(self._table, desk, o, silent)
+        self._books = Books(self._table.names, o.import_price, site.period_s / 3600.0)
 
     def _declare_links(self, mine: Sequence[int]) -> None:
         names, manager = self._table.names, self._options.manager
@@ -158,6 +164,10 @@ class PrimaryMarket:
             self.outputs += (
                 Port("scheduled_import_kw", "kW", (OPERATOR,)),
                 Port("cone_gap_pu", "pu", (OPERATOR,)),
+                *(Port(f"price_{part}_per_mwh", "per_mwh", table.names) for part in _PARTS),
+                Port("net_pays_money", "money", table.names),
+                Port("account_money", "money", ACCOUNT),
+                Port("settled_intervals", "", (OPERATOR,)),
             )
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
@@ -175,10 +185,26 @@ class PrimaryMarket:
         }
         if self._operator is not None:
             parts += self._step_operator(self._operator, interval, phase, k, mail)
-            made = self._operator.schedule
-            outputs["scheduled_import_kw"] = np.array([made.p_import * 1000.0 if made else 0.0])
-            outputs["cone_gap_pu"] = np.array([made.cone_gap_pu if made else 0.0])
+            outputs |= self._told(self._operator.schedule, phase)
         return ControllerStep(outputs, together(parts))
+
+    def _told(self, made: Schedule | None, phase: int) -> dict[str, FloatArray]:
+        """Return the operator's outputs under the schedule in force."""
+        self._books.note(made)
+        if phase == self._per_interval - 1:
+            self._books.close()
+        none = np.zeros(len(self._table.names))
+        return {
+            "scheduled_import_kw": np.array([made.p_import * 1000.0 if made else 0.0]),
+            "cone_gap_pu": np.array([made.cone_gap_pu if made else 0.0]),
+            **{
+                f"price_{part}_per_mwh": getattr(made.prices.p, part) if made else none
+                for part in _PARTS
+            },
+            "net_pays_money": self._books.net_pays,
+            "account_money": self._books.account,
+            "settled_intervals": np.array([float(self._books.settled)]),
+        }
 
     def _step_smos(
         self, interval: int, phase: int, k: int, inputs: Mapping[str, FloatArray], mail: Mail

@@ -18,6 +18,7 @@ addition. Rounding falls to the operator.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,41 @@ from numpy.typing import NDArray
 from controllers.mail import FloatArray
 from controllers.market.errors import MarketError
 from controllers.market.prices import PriceParts, Prices
-from controllers.market.problem import Dispatch
 
 UNIT = 1e-6
 _LARGEST = 2.0**53
+
+
+class Quantities(Protocol):
+    """What was cleared or metered: powers of n buses, (n,), and the import.
+
+    A `Dispatch` has them per unit of the base power, a `Schedule` in MW; prices go with them.
+    """
+
+    @property
+    def p_load(self) -> FloatArray:
+        """Active load."""
+        ...
+
+    @property
+    def q_load(self) -> FloatArray:
+        """Reactive load."""
+        ...
+
+    @property
+    def p_gen(self) -> FloatArray:
+        """Active generation."""
+        ...
+
+    @property
+    def q_gen(self) -> FloatArray:
+        """Reactive generation."""
+        ...
+
+    @property
+    def p_import(self) -> float:
+        """Active power from above."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +106,7 @@ class Settlement:
 def settle(
     buses: tuple[str, ...],
     prices: Prices,
-    dispatch: Dispatch,
+    quantities: Quantities,
     *,
     import_price: float,
     hours: float,
@@ -88,8 +120,8 @@ def settle(
         Names of the n buses.
     prices : Prices
         Of the clearing.
-    dispatch : Dispatch
-        What was cleared, or metered: a dispatch with metered powers in place of cleared ones.
+    quantities : Quantities
+        What was cleared, or metered.
     import_price : float
     hours : float
         Length of the interval.
@@ -107,10 +139,11 @@ def settle(
             raise MarketError(f"{name} is {value}", where="settlement", expected="above 0")
     p, q = prices.p.total, prices.q.total
     to_units = hours / unit
-    load = _units((p * dispatch.p_load + q * dispatch.q_load) * to_units)
-    generation = _units((p * dispatch.p_gen + q * dispatch.q_gen) * to_units)
-    bought = int(_units(np.array([import_price * dispatch.p_import * to_units]))[0])
-    net_p, net_q = dispatch.p_load - dispatch.p_gen, dispatch.q_load - dispatch.q_gen
+    of = quantities
+    load = _units((p * of.p_load + q * of.q_load) * to_units)
+    generation = _units((p * of.p_gen + q * of.q_gen) * to_units)
+    bought = int(_units(np.array([import_price * of.p_import * to_units]))[0])
+    net_p, net_q = of.p_load - of.p_gen, of.q_load - of.q_gen
     parts = {
         name: hours * _rent(prices.p, prices.q, name, net_p, net_q)
         for name in ("energy", "losses", "voltage", "congestion")
@@ -121,7 +154,7 @@ def settle(
         generation_receives=generation,
         import_cost=bought,
         surplus=int(load.sum()) - int(generation.sum()) - bought,
-        loss_rent=parts["losses"] + parts["energy"] - hours * import_price * dispatch.p_import,
+        loss_rent=parts["losses"] + parts["energy"] - hours * import_price * of.p_import,
         voltage_rent=parts["voltage"],
         congestion_rent=parts["congestion"],
         unit=unit,

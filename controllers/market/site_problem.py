@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.mail import FloatArray
+from controllers.market.parties import LOAD_POWER_FACTOR
 from controllers.market.problem import Bids, ClearingProblem
 from controllers.optdist_options import checked_number
 from controllers.protocol import ControlSite
@@ -14,6 +15,7 @@ from grid_models.branch_flow import branch_network
 
 # Reactive range of a category B inverter (IEEE 1547-2018, clause 5.2) per unit of its rating.
 _Q_SHARE = 0.44
+_GENERATORS = ("pv", "inverter", "battery")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SiteBids:
     load_cost : float
         Marginal cost of a load at full curtailment.
     flexibility : float
-        Part of a load that may be curtailed, 0 to 1.
+        Part of a feeder's own load that may be curtailed, 0 to 1.
     reactive_cost : float
         alpha_q, money per hour and (Mvar)^2: what makes reactive power converge.
     """
@@ -52,27 +54,46 @@ class SiteBids:
 
 
 def site_problem(site: ControlSite, asked: SiteBids) -> ClearingProblem:
-    """Return the clearing of a site's nominal loads and of its DERs' whole ranges."""
+    """Return the clearing of a site's nominal loads and of its DERs' whole ranges.
+
+    Generators (PV, inverters, batteries) bid their range. Flexible loads without storage are load:
+    they draw their full demand at the plant's power factor and may be curtailed down to their least
+    at `load_cost`, beside the flexible part of the feeder's own loads at the bus. Where these feed
+    in (a negative load) nothing of them is flexible. As in the market of operators
+    (`controllers.market.parties`), houses and tanks take no part: no set-point makes them draw.
+
+    Parameters
+    ----------
+    site : ControlSite
+    asked : SiteBids
+    """
     network = branch_network(site.feeder)
     mva = network.base_kva / 1e3
     n = network.size
-    sums = {name: np.zeros(n) for name in ("p", "q", "low", "high", "kva")}
+    sums = {name: np.zeros(n) for name in ("p", "q", "low", "high", "kva", "demand", "room")}
     for load in site.feeder.loads:
         at = network.position(load.bus)
         sums["p"][at] += load.kw / network.base_kva
         sums["q"][at] += load.kvar / network.base_kva
     for der in site.ders:
         at = network.position(der.bus)
-        sums["low"][at] += der.p_min_kw / network.base_kva
-        sums["high"][at] += der.p_max_kw / network.base_kva
-        sums["kva"][at] += der.kva / network.base_kva
-    flexible = asked.flexibility * sums["p"]
+        low, high = der.p_min_kw / network.base_kva, der.p_max_kw / network.base_kva
+        if der.kind in _GENERATORS:
+            sums["low"][at] += low
+            sums["high"][at] += high
+            sums["kva"][at] += der.kva / network.base_kva
+        elif der.kind == "flexible_load" and not der.energy_kwh:
+            sums["demand"][at] -= low
+            sums["room"][at] += high - low
+    tan_phi = np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR
+    p_load = sums["p"] + sums["demand"]
+    flexible = asked.flexibility * np.maximum(sums["p"], 0.0) + sums["room"]
     reach = np.maximum(sums["high"], -sums["low"])
     bids = Bids(
-        p_load0=sums["p"],
-        q_load0=sums["q"],
-        p_load_min=sums["p"] - flexible,
-        p_load_max=sums["p"].copy(),
+        p_load0=p_load,
+        q_load0=sums["q"] + tan_phi * sums["demand"],
+        p_load_min=p_load - flexible,
+        p_load_max=p_load.copy(),
         p_gen_min=sums["low"],
         p_gen_max=sums["high"],
         q_gen_min=-_Q_SHARE * sums["kva"],

@@ -68,6 +68,9 @@ class SmoGroup:
         self._demand_mw = table.demand_mw[self.ders].copy()
         self._least_mw = table.least_mw[self.ders].copy()
         self._flat_mw = self._demand_mw.copy()
+        self._q_room = table.q_room_mvar[self.ders]
+        q_bid = table.per_smo(table.q_room_mvar)[self._owner]
+        self._q_share = self._q_room / np.maximum(q_bid, 1e-12)
         self._p_mw = -self._demand_mw
         self._q_mvar = np.zeros(self.ders.size)
         self._inbox = Latest(len(hosted), len(AWARD_FIELDS))
@@ -108,7 +111,11 @@ class SmoGroup:
         self._q_mvar = self._q_mvar + self._pace * (target_q - self._q_mvar)
 
     def _targets(self) -> tuple[FloatArray, FloatArray]:
-        """Split each SMO's award over its resources: curtailment by room, output by capacity."""
+        """Split each SMO's award over its resources, each by the room it was bid with.
+
+        Of loads that is what can be curtailed, of generators their capacity, and for reactive power
+        what their rating leaves at full output; nobody is asked for more than that.
+        """
         table, owner = self._table, self._owner
         award, bids = self._award[owner], self._bids[owner]
         base = -self._flat_mw
@@ -124,8 +131,8 @@ class SmoGroup:
             base + curtailed * own_room / room_of_smo,
             np.where(told, award[:, 2], 0.0) * share,
         )
-        q = np.where(self._is_load | ~told, 0.0, award[:, 3] * share)
-        return p, q
+        q = np.where(told, award[:, 3], 0.0) * self._q_share
+        return p, np.minimum(np.maximum(q, -self._q_room), self._q_room)
 
     @property
     def p_set_kw(self) -> FloatArray:
@@ -144,8 +151,11 @@ class SmoGroup:
         return price
 
     def metered_mw(self, p_kw: FloatArray) -> FloatArray:
-        """Return each hosted SMO's net injection from its own meters, `p_kw` (hosted DERs,)."""
-        measured = np.where(np.isfinite(p_kw), p_kw, self.p_set_kw) / 1000.0
+        """Return each hosted SMO's net injection from its own meters, `p_kw` (hosted DERs,).
+
+        NaN where a meter shows no number: what was asked for is no evidence of what was done.
+        """
+        measured = np.where(np.isfinite(p_kw), p_kw, np.nan) / 1000.0
         total = np.bincount(self._owner, measured, len(self._table.buses))
         net: FloatArray = (total - self._table.fixed_p_mw)[self.hosted]
         return net

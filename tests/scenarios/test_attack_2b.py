@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from controllers.market.resilience_case import ATTACK_KW, resilience_ders
 from federates.assembly import Assembly
 from federates.errors import ScenarioError
+from federates.reports.data import RunData
+from federates.reports.market import market_table
 from federates.reports.market_states import (
-    attack_windows,
     metered_states,
+    metered_windows,
     node_roles,
-    recorded_scenario,
 )
+from federates.reports.paired_runs import PairedRuns
 from federates.runner import run
 from federates.scenario import load_scenario, shipped_dir
 from federates.signals import read_signal
@@ -188,7 +191,66 @@ def test_states_of_a_run_that_has_no_market_are_refused_by_name(attacked: Path) 
         metered_states(attacked.parent, attacked)
 
 
+def with_events(run: Path, out: Path, windows: dict[str, tuple[float, float]]) -> Path:
+    """Return a folder with the run's manifest and the events of these windows of the attack."""
+    out.mkdir()
+    shutil.copy(run / "manifest.json", out)
+    lines = [
+        {"event": kind, "step": step, "time_s": time_s, "federate": "x"}
+        for step, (begin, end) in windows.items()
+        for kind, time_s in (("attack_began", begin), ("attack_ended", end))
+        if np.isfinite(time_s)
+    ]
+    (out / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return out
+
+
 def test_windows_follow_the_attack(attacked: Path) -> None:
-    before, during = attack_windows(recorded_scenario(attacked))
+    before, during = metered_windows(attacked)
     assert before == (BEGIN - 2 * PERIOD, BEGIN)
     assert during == (END - 3 * PERIOD, END)
+
+
+@pytest.mark.parametrize(
+    ("windows", "before", "during"),
+    [
+        ({"outage": (700.0, 1000.0)}, (580.0, 700.0), (820.0, 1000.0)),  # begun later than planned
+        ({"outage": (480.0, np.inf)}, (360.0, 480.0), (840.0, 1020.0)),  # to the end of the run
+        ({"a": (100.0, 160.0), "b": (480.0, 900.0)}, (360.0, 480.0), (720.0, 900.0)),
+        ({"a": (300.0, 400.0), "b": (480.0, 900.0)}, (180.0, 300.0), (720.0, 900.0)),
+        ({"a": (480.0, 700.0), "b": (600.0, 900.0)}, (360.0, 480.0), (720.0, 900.0)),
+        ({"a": (480.0, 900.0), "b": (940.0, 1000.0)}, (360.0, 480.0), (720.0, 900.0)),
+        ({"a": (480.0, 540.0)}, (360.0, 480.0), (480.0, 540.0)),  # shorter than three periods
+    ],
+)
+def test_windows_are_those_that_the_events_tell(
+    attacked: Path,
+    tmp_path: Path,
+    windows: dict[str, tuple[float, float]],
+    before: tuple[float, float],
+    during: tuple[float, float],
+) -> None:
+    assert metered_windows(with_events(attacked, tmp_path / "run", windows)) == (before, during)
+
+
+def test_a_run_that_was_never_attacked_has_no_windows(attacked: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="the attack never began"):
+        metered_windows(with_events(attacked, tmp_path / "run", {}))
+
+
+def test_a_defence_that_ended_early_leaves_the_others_in_the_table(
+    attacked: Path, mitigated: Path, tmp_path: Path
+) -> None:
+    short = folder(tmp_path, "attack-2b-ieee123", "mitigated", steps=50)
+    runs = {"baseline": attacked, "attacked": attacked, "good": mitigated, "short": short}
+    table = market_table({name: RunData(path) for name, path in runs.items()})
+    assert list(table.states) == ["pre", "attacked", "good"]
+    assert table.states["good"] == metered_states(attacked, mitigated)["mitigated"]
+    assert table.left_out == {"short": "the attack never began"}
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for name, path in (("baseline", attacked), ("attacked", attacked), ("mitigated", short)):
+        (pair / name).symlink_to(path)
+    paired = PairedRuns.read(pair)
+    assert list(paired.market) == ["pre", "attacked"]
+    assert "mitigated: not in the market's table: the attack never began" in paired.remarks()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
 from controllers.market.bid_book import BidBook, bid_faults
+from controllers.market.cases import grown_problem
+from controllers.market.checks import RANGES, check_bids
+from controllers.market.errors import BidError
 from controllers.market.parties import BID_FIELDS
+from controllers.market.problem import Bids
 
 GOOD = {
     "p_load0": 0.10, "q_load0": 0.03, "p_load_min": 0.08, "p_load_max": 0.10, "p_gen_min": 0.0,
@@ -49,6 +55,25 @@ def test_a_bad_bid_leaves_the_last_good_one_in_the_book() -> None:
     assert take(book, bid(p_load_min=0.2), 1, 1) == [("bid_contradictory", "smo_1")]
     assert np.array_equal(book.bids[0], bid()[0])
     assert book.known.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("more", [5e-324, 5e-10, 1e-3])
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_what_the_book_lets_in_can_be_cleared(low: str, high: str, more: float) -> None:
+    # Book and solver once disagreed by 1e-9 on what a range is: one bid stopped the market.
+    problem = grown_problem(3)
+    flat = dict.fromkeys(("p_load0", "p_load_min", "p_load_max", low, high), 0.0)
+    for over in (0.0, more):
+        row = bid(**{**flat, low: over})
+        taken = bid_faults(row)[0] is None
+        numbers = dict(zip(BID_FIELDS, row[0], strict=True))
+        bids = Bids(**{name: np.full(3, value) for name, value in numbers.items()})
+        assert taken == (over == 0.0)
+        if taken:
+            check_bids(replace(problem, bids=bids))
+        else:
+            with pytest.raises(BidError, match=low):
+                check_bids(replace(problem, bids=bids))
 
 
 def test_a_fault_is_told_once_per_operator_and_interval() -> None:

@@ -125,6 +125,8 @@ def test_nst_pac_needs_fewer_messages_than_the_printed_pac() -> None:
 def test_a_current_limit_binds_and_has_its_price(method) -> None:
     problem, line = limited(grown_problem(12, seed=3), 0.9)
     best = clear(problem).dispatch
+    done = method(problem, max_iterations=2000)
+    assert done.converged
     done = method(problem, max_iterations=2000, tolerance=0.0)
     assert done.dispatch.l_line[line] == pytest.approx(problem.network.l_max_pu[line], rel=1e-3)
     assert done.dispatch.cost == pytest.approx(best.cost, rel=1e-3)
@@ -213,3 +215,27 @@ def test_parameters_out_of_range_are_refused_in_words() -> None:
         clear_admm(problem, over_relaxation=2.0)
     with pytest.raises(ControllerError, match="stretch is 0"):
         clear_nst_pac(problem, stretch=0.0)
+
+
+@pytest.mark.parametrize("method", [*METHODS, clear_nst_pac])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_iterations": 0},
+        {"max_iterations": 2.5},
+        {"max_iterations": True},
+        {"tolerance": -1e-3},
+        {"infeasibility_kw": np.nan},
+        {"limits_pu": np.inf},
+    ],
+)
+def test_a_rule_that_cannot_stop_anything_is_refused(method, options) -> None:
+    (name,) = options
+    with pytest.raises(ControllerError, match=f"{name} is"):
+        method(grown_problem(5), **options)
+
+
+@pytest.mark.parametrize("steps", [0, 0.5, 1.5])
+def test_steps_within_an_atom_are_whole(steps) -> None:
+    with pytest.raises(ControllerError, match=r"inner_steps is .*at least 1"):
+        clear_nst_pac(grown_problem(5), inner_steps=steps)

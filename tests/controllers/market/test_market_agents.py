@@ -13,7 +13,13 @@ from controllers.compliance import check_controller
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, Mail
 from controllers.mail_loop import MailLoop, Post
-from controllers.market.operator import COMMIT, FAILED, SOLVED, TRIAL, weights_message
+from controllers.market.operator import (
+    COMMIT,
+    FAILED,
+    SOLVED,
+    TRIAL,
+    weights_message,
+)
 from controllers.market.parties import BID_FIELDS, Costs, aggregate, bid_column, party_table
 from controllers.market.primary import PrimaryMarket
 from controllers.market.reweighing import Weights
@@ -285,6 +291,16 @@ def test_weights_that_are_none_are_refused() -> None:
     assert operator.answer()[0] == 0.0
 
 
+def test_noise_does_not_make_a_bid_of_this_interval_late() -> None:
+    market, operator = operating()
+    for interval, told in ((1, 0.97), (2, 2.02)):
+        smo, rows = bids_of(market, interval)
+        rows[:, 0] = told
+        operator.take_bids(smo, rows, interval, 6 * interval)
+        assert operator.book.interval.tolist() == [interval] * len(smo)
+    assert kinds(operator) == []
+
+
 def test_a_trial_without_a_dispatch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     _, operator = operating()
 
@@ -295,20 +311,6 @@ def test_a_trial_without_a_dispatch_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     operator.take_weights(weights_message(1, TRIAL, Weights.neutral(len(operator.table.buses))))
     assert operator.answer()[1] == FAILED
     assert kinds(operator) == ["clearing_failed"]
-
-
-def test_mail_full_of_nonsense_stops_nobody() -> None:
-    market = whole(manager="resilience", follow_demand=True)
-    rng = np.random.default_rng(0)
-    inputs = {"p_kw": np.full(4, np.nan), "demand_pu": np.array([np.nan, -1.0])}
-    for k in range(24):
-        links = np.arange(len(market.links_in))
-        widths = [market.links_in[i].width for i in links]
-        values = rng.choice([np.nan, np.inf, -1e9, 0.0, 1.0, 1e9], size=sum(widths))
-        mail = Mail(links, np.full(links.size, k), values)
-        step = market.step(float(k), inputs, mail)
-        assert all(np.isfinite(v).all() for v in step.outputs.values())
-    assert market.take_events()
 
 
 @pytest.mark.parametrize(

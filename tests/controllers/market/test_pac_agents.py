@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controllers.agents import AgentGroup
 from controllers.compliance import check_controller
 from controllers.errors import ControllerError
+from controllers.mail import Mail
 from controllers.mail_loop import MailLoop, Post, plain_loop
 from controllers.market.atoms import make_atoms
 from controllers.market.cases import grown_problem
 from controllers.market.central import clear
 from controllers.market.pac import Anchor, clear_pac
 from controllers.market.pac_agents import MarketPac, PacOptions, atom_names, pac_atoms
+from controllers.market.pac_atom import Reach
+from controllers.sample_site import sample_site
 
 BAD = Post(loss=0.2, max_delay_steps=3, seed=1)
 
@@ -93,14 +100,90 @@ def test_free_running_atoms_converge_when_damped_and_blow_up_when_not() -> None:
     assert ends(1.0)[1] > 100.0
 
 
+def tampered(host: AgentGroup, value: float, steps: range) -> MailLoop:
+    """Return a loop in which `host` reads `value` as the 61st number of its mail in `steps`."""
+    loop, step, count = MailLoop([host], Post()), host.step, iter(range(10**9))
+
+    def read(time_s, inputs, mail):
+        values = mail.values.copy()
+        if next(count) in steps:
+            values[60] = value
+        return step(time_s, inputs, Mail(mail.link, mail.round, values))
+
+    host.step = read
+    return loop
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200, 1e9])
+@pytest.mark.parametrize("options", [{}, {"waiting": "asynchronous"}])
+def test_a_number_that_no_neighbour_can_mean_stops_nobody(options, value: float) -> None:
+    problem = grown_problem(20, seed=1)
+    Atoms.made = made = pac_atoms(problem, atom_names(problem), PacOptions(**options))
+    loop = tampered(Atoms(None, Atoms.agents()), value, range(5, 8))
+    for _ in range(400):
+        loop.step()
+    assert all(np.isfinite(atom.x).all() and np.isfinite(atom.y).all() for atom in made)
+    assert sum(atom.refused for atom in made) == 3
+    # It ends where it ends without: 400 steps are enough for 1 %, with 3 of 46 000 numbers wrong.
+    atoms, best = make_atoms(problem), clear(problem).dispatch.cost
+    assert atoms.cost(stacked(made)) == pytest.approx(best, rel=1e-2)
+
+
+def test_what_is_believed_does_no_lasting_harm() -> None:
+    # The largest number that passes: it is forgotten, only slower.
+    problem = grown_problem(20, seed=1)
+    Atoms.made = made = pac_atoms(problem, atom_names(problem), PacOptions())
+    loop = tampered(
+        Atoms(None, Atoms.agents()), 0.99 * Reach.of(make_atoms(problem)).up[0], range(5, 6)
+    )
+    for _ in range(1200):
+        loop.step()
+    assert sum(atom.refused for atom in made) == 0
+    atoms, best = make_atoms(problem), clear(problem).dispatch.cost
+    assert atoms.cost(stacked(made)) == pytest.approx(best, rel=1e-3)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(4, 30), st.integers(0, 1000), st.floats(-0.05, 0.2))
+def test_honest_atoms_are_always_believed(n: int, seed: int, share: float) -> None:
+    problem = grown_problem(n, seed=seed)
+    low = float(np.sqrt(clear(problem).dispatch.v_sq.min()))
+    # From no limit that binds to one that nothing can hold.
+    problem = replace(problem, v_min_pu=low + share * (1.0 - low))
+    made = over_links(problem, BAD, 300, waiting="asynchronous")
+    assert sum(atom.refused for atom in made) == 0
+
+
+def test_what_was_not_believed_is_told_once_and_counted() -> None:
+    site = sample_site()
+    names = MarketPac.agents(site)
+    host = MarketPac(site, names)
+    assert host.take_events() == []
+    loop, events = MailLoop([host], Post()), []
+    step = host.step
+
+    def read(time_s, inputs, mail):
+        values = mail.values.copy()
+        if 4.0 <= time_s < 9.0 or time_s == 12.0:
+            values[:3] = np.nan
+        return step(time_s, inputs, Mail(mail.link, mail.round, values))
+
+    host.step = read
+    for k in range(16):
+        loop.step()
+        events += [{"step": k, **event} for event in host.take_events()]
+    link = host.links_in[0]
+    told = {"event": "mail_refused", "links": [f"{link.source}>{link.target}"]}
+    assert events == [{"step": 4, **told}, {"step": 12, **told}]
+    assert host.summary() == {"mail_refused_count": 6.0}
+
+
 @pytest.mark.parametrize("options", [{}, {"waiting": "asynchronous"}, {"anchored": False}])
 def test_it_follows_the_protocol_in_one_two_and_many_instances(options) -> None:
     check_controller("market-pac", **options)
 
 
 def test_options_are_refused_in_words() -> None:
-    from controllers.sample_site import sample_site
-
     for options, match in (
         ({"wait": 1}, "unknown option 'wait'"),
         ({"waiting": "barier"}, "'barier'"),
