@@ -2,8 +2,8 @@
 
     python benchmarks/attack_sweep.py [--json] [--attack NAME ...] [--svg FILE] [--workers N]
 
-Every shipped attack on ``voltvar-ieee123`` runs at several strengths, the attack of no strength
-included, on one PV-rich day up to two hours after the attack's end. Columns:
+Every shipped attack on ``voltvar-ieee123`` runs at several strengths, where there is one the attack
+of no strength included, on one PV-rich day up to two hours after the attack's end. Columns:
 
 * ``in_window``, ``after``: node-hours outside the band while the attack lasts, and in the hour
   after it;
@@ -57,14 +57,20 @@ class Sweep:
 
 
 _SHARES = (0.05, 0.15, 0.3, 0.5, 1.0)
-_FRACTION = "steps[0].target.fraction"
+_TARGET = "steps[0].target"
+_FRACTION = f"{_TARGET}.fraction"
 _ACTION = "steps[0].action"
 _VALUE = f"{_ACTION}.value"
 _NEVER_LOST, _ON_TIME = f"{_ACTION}.loss=0", f"{_ACTION}.delay_s=0"
 SWEEPS = (
     Sweep("false-voltage", _VALUE, "bias, pu", (0, 0.01, 0.02, 0.05, 0.1)),
     Sweep("lying-agent", f"{_ACTION}.bias", "bias of its mail", (0, 0.01, 0.03, 0.1, 0.5)),
-    Sweep("link-partition", _FRACTION, "share of agents", (0.1, 0.4, 0.7, 1.0)),
+    # The file draws from the agents beyond bus 67, and those drawn still talk among themselves; the
+    # sweep is over all agents, and who is drawn hears nobody and is heard by nobody.
+    Sweep(
+        "link-partition", _FRACTION, "share of agents alone", (0.1, 0.25, 0.5, 0.75, 1.0),
+        (f"{_TARGET}.agents=['*']", f"{_ACTION}.kind=drop"), "link-partition, agents alone",
+    ),
     Sweep(
         "link-jamming", f"{_ACTION}.delay_s", "delay up to, s", (0, 10, 20, 30, 60),
         (_NEVER_LOST,), "link-jamming, late only",

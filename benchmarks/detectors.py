@@ -26,9 +26,9 @@ from typing import Any
 from federates.attacks.files import load_attack, shipped_attacks
 from federates.detection_metrics import (
     Window,
-    attack_windows,
     detector_rows,
     judge,
+    step_windows,
     verdicts_of,
 )
 from federates.runner import run
@@ -107,7 +107,7 @@ def measure(
                 run(watched(scenario, training, file), out=out, placement="single")
             found = detector_rows(out)
             if file is not None:
-                add_clean_area(found, folder / f"{scenario}-clean", attack_windows(out))
+                add_clean_area(found, folder / f"{scenario}-clean", step_windows(out))
         except FeederateError as error:
             found = [{"detector": "-", "step": None, "error": str(error)}]
         wall_s = time.perf_counter() - began

@@ -245,17 +245,21 @@ class Assembly:
         wirings = self.wire(federates)
         if self.scenario.attack_spec is None:
             return federates, wirings
+        from federates.attacks.histories import refuse_idle
         from federates.attacks.interpose import interpose
 
+        horizon_s = self.scenario.n_steps * self.scenario.time.step_s
         self.attack_plan, wirings = interpose(
             self.scenario.attack_spec,
             list(federates.values()),
             {instance.name: instance.group for instance in self.instances},
             wirings,
             self.external,
-            self.scenario.n_steps * self.scenario.time.step_s,
+            horizon_s,
         )
         federates |= {name: self.build(name) for name in self.attack_plan.names}
+        traces = [t for n in self.attack_plan.names for t in getattr(federates[n], "traces", ())]
+        refuse_idle(self.scenario.attack_spec, self.attack_plan.schedule, horizon_s, traces)
         return federates, self._with_first_values(wirings)
 
     def _attack_federate(self, name: str, plan: AttackPlan) -> AttackFederate | DirectorFederate:

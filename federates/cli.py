@@ -196,11 +196,11 @@ def list_() -> None:
 
 @app.command()
 def report(folders: RunFolders) -> None:
-    """Write report.html into folders of runs, finished or not."""
-    from federates.reports.run import write_report
+    """Write report.html into folders of runs, finished or not, and of paired runs."""
+    from federates.reports.paired import rewrite_report
 
     for folder in folders:
-        typer.echo(write_report(folder))
+        typer.echo(rewrite_report(folder))
 
 
 @app.command()
@@ -365,9 +365,7 @@ def call(arguments: list[str]) -> int:
     """Run one command line; print what went wrong in plain words; return the exit code."""
     try:
         code = app(arguments, prog_name="feederate", standalone_mode=False)
-    except typer.Abort:
-        return _say(["interrupted"], 130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         return _say(["interrupted"], 130)
     except (BrokenPipeError, SystemExit) as stop:
         # Typer turns a broken pipe (`feederate list | head`) into an exit; to us it is no failure.
@@ -375,8 +373,11 @@ def call(arguments: list[str]) -> int:
             raise
         return 0
     except Exception as error:
-        usage = type(error).__mro__
-        if any(cls.__name__ == "ClickException" for cls in usage):
+        kinds = {cls.__name__ for cls in type(error).__mro__}
+        if "NoArgsIsHelpError" in kinds:  # a group without a command, as `feederate` itself
+            typer.echo(getattr(error, "ctx").get_help())  # noqa: B009
+            return 0
+        if "ClickException" in kinds:
             return _say(_usage_lines(error), 2)
         from federates.commands.errors import explain
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from controllers.detection.protocol import ALARM_SCORE
 from controllers.mail import FloatArray
-from federates.attacks import labels as attack_labels
+from federates.attacks.labels import attack_windows
 from federates.reports.data import RunData
 from federates.signals import signal_batches, signal_names
 
@@ -63,7 +63,7 @@ def area_under_curve(score: FloatArray, positive: BoolArray) -> float | None:
     return wins / (n_positive * n_negative)
 
 
-def attack_windows(run: Path) -> list[Window]:
+def step_windows(run: Path) -> list[Window]:
     """Return one window for each step of the attack that began, by its begin.
 
     From the run's events, cut at the end of the run; a step that pauses in between has one window
@@ -72,7 +72,7 @@ def attack_windows(run: Path) -> list[Window]:
     data = RunData(run)
     end_of_run = float(data.scenario["time"]["step_s"]) * float(data.manifest["steps"])
     spans: dict[str, Window] = {}
-    for step, begin_s, end_s in attack_labels.attack_windows(run):
+    for step, begin_s, end_s in attack_windows(run):
         known = spans.get(step, Window(step, begin_s, begin_s))
         spans[step] = Window(step, known.begin_s, max(known.end_s, min(end_s, end_of_run)))
     return list(spans.values())
@@ -98,7 +98,7 @@ def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]
     for window in windows:
         clean &= (t < window.begin_s) | (t >= window.end_s + AFTERMATH_S)
     begins = _begins(t, alarm)
-    risen = alarm & ~np.concatenate([[False], alarm[:-1]])
+    risen = _risen(alarm)
     period_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
     clean_days = float(np.count_nonzero(clean)) * period_s / _DAY_S
     false_alarms = float(np.count_nonzero(begins & clean))
@@ -139,11 +139,20 @@ def _chance(alarm: BoolArray, clean: BoolArray, here: BoolArray) -> float:
 
 
 def _begins(time_s: FloatArray, alarm: BoolArray) -> BoolArray:
-    """Return where an alarm begins; one that comes back within `SAME_ALARM_S` is the same."""
+    """Return where an alarm begins; one that comes back within `SAME_ALARM_S` is the same.
+
+    An alarm that was there at the sample before goes on, however long ago that sample was.
+    """
     at = np.flatnonzero(alarm)
     begins = np.zeros(len(alarm), dtype=bool)
     begins[at[np.diff(time_s[at], prepend=-np.inf) > SAME_ALARM_S]] = True
-    return begins
+    return begins & _risen(alarm)
+
+
+def _risen(alarm: BoolArray) -> BoolArray:
+    """Return the alarmed samples whose sample before was not."""
+    risen: BoolArray = alarm & ~np.concatenate([[False], alarm[:-1]])
+    return risen
 
 
 def _row(
@@ -203,7 +212,7 @@ def detector_rows(run: Path) -> list[dict[str, Any]]:
         The folder holds no run.
     """
     attack = RunData(run).scenario.get("attack") or {}
-    windows = [] if attack.get("kind") == "disturbance" else attack_windows(run)
+    windows = [] if attack.get("kind") == "disturbance" else step_windows(run)
     return [
         {"detector": name, **row}
         for name, learnt_s in detectors_of(run).items()

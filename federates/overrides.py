@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
-
 from federates.errors import ScenarioError
-from federates.yaml_source import KeyPath, dotted, parse_value
+from federates.yaml_source import dotted
+from grid_models.yaml_lines import KeyPath, YamlError, parse_yaml
 
-_KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+# No list has a position of ten digits, and Python does not read one of five thousand.
+_KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[([0-9]{1,9})\]")
+_POSITION = re.compile(r"[0-9]{1,9}")
 
 
 def apply_override(data: dict[str, Any], override: str) -> KeyPath:
@@ -21,16 +22,16 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
     if not equals or not parts or _KEY_PART.sub("", key):
         raise ScenarioError("not of the form key=value", where=where, expected="grid.model=ieee13")
     try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        raise ScenarioError(f"'{text}' is not a YAML value", where=where) from None
+        value = parse_yaml(text)[0]
+    except YamlError as error:
+        raise ScenarioError(f"'{text}' is not a YAML value: {error.what}", where=where) from None
     path: list[str | int] = []
     node: Any = data
     for n, part in enumerate(parts):
         last = n == len(parts) - 1
         step: str | int = part
         if isinstance(node, list):
-            if not str(part).isdigit() or int(part) >= len(node):
+            if not _POSITION.fullmatch(str(part)) or int(part) >= len(node):
                 raise ScenarioError(
                     f"'{part}' is not an entry of {dotted(path)}",
                     where=where,

@@ -172,7 +172,10 @@ def _run_processes(
     names = [f.name for f in ours]
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
-    return run_processes(assembly, names, externals, wirings, store, reach or Reach(), tell)
+    rides_with = assembly.attack_plan.rides_with(wirings) if assembly.attack_plan else {}
+    return run_processes(
+        assembly, names, externals, wirings, rides_with, store, reach or Reach(), tell
+    )
 
 
 def _feeder_first(federates: list[Federate]) -> list[Federate]:
@@ -196,9 +199,10 @@ def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
         finalise_truth(folder)
         if spec.kind == "attack":  # a disturbance is nothing that a detector should learn
             write_labels(folder, assembly.attack_plan, assembly.groups)
-    except OSError as error:
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            store.event("feederate", "labels_not_written", reason=str(error))
+            store.event("feederate", "labels_not_written", reason=reason)
 
 
 def _finish(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +27,7 @@ from federates.clock import to_ns
 from federates.errors import ScenarioError
 from federates.overrides import apply_override
 from federates.schema_errors import schema_error
-from federates.section import Deviation, Duration, Name, Period, Probability, Section
+from federates.section import Deviation, Duration, Name, Period, Probability, Section, unkept
 from federates.yaml_source import YamlSource, dotted, load_yaml
 from grid_models.der_rules import DerRule
 from grid_models.errors import nearest_name
@@ -380,7 +379,8 @@ def _find_attack(
 ) -> None:
     """Read the attack that the scenario or the command line names."""
     if isinstance(scenario.attack, str):
-        beside = Path() if given else scenario.base_dir
+        typed = bool(given) or ("attack",) in source.overrides  # then it is the user's own path
+        beside = Path() if typed else scenario.base_dir
         try:
             path = find_attack(scenario.attack, shipped_attacks(shipped_dir()), beside)
         except ScenarioError as error:
@@ -444,11 +444,6 @@ def _check_values(scenario: Scenario, source: YamlSource) -> None:
                 where=source.where(("federates", name, "offset_s")),
                 expected="0, or at least 1e-6",
             )
-        try:
-            json.dumps(spec.options, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ScenarioError(
-                f"cannot be kept in the run's manifest: {error}",
-                where=source.where(("federates", name, "options")),
-                expected="text, finite numbers, true or false, lists and mappings of them",
-            ) from None
+        wrong = unkept(spec.options)
+        if wrong:
+            raise ScenarioError(wrong, where=source.where(("federates", name, "options")))

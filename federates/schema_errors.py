@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from federates.errors import ScenarioError
-from federates.yaml_source import KeyPath, YamlSource
+from federates.yaml_source import YamlSource
 from grid_models.errors import nearest_name
+from grid_models.yaml_lines import KeyPath
 
 _EXPECTED = {
     "int_type": "a whole number",

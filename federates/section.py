@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,3 +22,15 @@ class Section(BaseModel):
 
     # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+def unkept(options: Mapping[str, Any]) -> str:
+    """Say why options for a class cannot be kept in a run's manifest; '' where they can."""
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return (
+            f"cannot be kept in the run's manifest: {error}; expected text, finite numbers, true "
+            "or false, lists and mappings of them"
+        )
+    return ""

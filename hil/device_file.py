@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from grid_models.yaml_lines import KeyPath, YamlError, nearest_line, read_yaml
 from hil.device_rules import rule_problems
 from hil.errors import DeviceFileError
 from hil.points import Finite, PointSpec, Positive, Section
-from hil.yaml_lines import KeyPath, YamlError, nearest_line, read_yaml
 
 
 class TlsSpec(Section):
@@ -190,9 +190,10 @@ def _read(path: Path) -> tuple[DeviceSpec | None, list[Problem]]:
     from hil.device_problems import schema_problems
 
     try:
-        data, lines = read_yaml(path)
+        # `off`, `on` and 701 are keys in a device file: a key is its text.
+        data, lines = read_yaml(path, text_keys=True)
     except YamlError as error:
-        return None, [Problem(str(path), error.line, "", error.what)]
+        return None, [Problem(str(path), error.line, "", error.what, error.expected)]
     _resolve_certificates(data, path.parent)
     try:
         spec = DeviceSpec.model_validate(data)

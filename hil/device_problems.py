@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from grid_models.errors import nearest_name
-from hil.yaml_lines import KeyPath
+from grid_models.yaml_lines import KeyPath
 
 _EXPECTED = {
     "int_type": "a whole number",

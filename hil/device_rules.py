@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from grid_models.errors import nearest_name
+from grid_models.yaml_lines import KeyPath
 from hil import sunspec_models
 from hil.codec import TYPE_WORDS, raw_range
 from hil.points import PointSpec
-from hil.yaml_lines import KeyPath
 
 if TYPE_CHECKING:
     from hil.device_file import DeviceSpec

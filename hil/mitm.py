@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,133 +32,15 @@ import numpy.typing as npt
 
 from grid_models.errors import nearest_name
 from hil.errors import DeviceError
-from hil.mitm_attack import DeviceAttack, undo
-from hil.mitm_client import OwnClient, flood
-from hil.mitm_frames import read_payload, write_request
-from hil.mitm_rules import FloodRule, Forged, RewriteRule, Rule, WirePoint, WriteRule
-from hil.mitm_session import INTERFACES, Session
+from hil.mitm_rules import Forged, Owed, WirePoint
+from hil.mitm_session import INTERFACES
+from hil.mitm_target import MitmTarget, Target
 from hil.pcapng import Address, Capture
+
+__all__ = ["MitmProxy", "MitmTarget"]
 
 FloatArray = npt.NDArray[np.float64]
 _ANSWER_S = 5.0
-
-
-@dataclass(frozen=True)
-class MitmTarget:
-    """One device to stand in front of.
-
-    Parameters
-    ----------
-    name : str
-    host, port, unit : str, int, int
-        Where it really is. Frames of other unit ids pass untouched.
-    rules : sequence of Rule
-    listen : (str, int)
-        Where clients reach it; port 0 takes a free one.
-    """
-
-    name: str
-    host: str
-    port: int
-    unit: int
-    rules: Sequence[Rule] = ()
-    listen: Address = ("127.0.0.1", 0)
-
-
-class _Target:
-    """A target at work, inside the loop."""
-
-    def __init__(self, spec: MitmTarget, seed: int, capture: Capture | None) -> None:
-        self.spec = spec
-        self.attack = DeviceAttack(spec.name, spec.unit, spec.rules, seed)
-        self.capture = capture
-        self.sessions: set[Session] = set()
-        self.opaque_count = 0
-        self.own = OwnClient((spec.host, spec.port), spec.unit, capture)
-        self._floods: dict[int, asyncio.Task[None]] = {}
-        self._server: asyncio.Server | None = None
-
-    async def listen(self) -> Address:
-        loop = asyncio.get_running_loop()
-        at = self.spec.listen
-        try:
-            self._server = await loop.create_server(self._admit, *at)
-        except (OSError, OverflowError) as error:
-            raise DeviceError(
-                f"cannot listen: {error}",
-                where=f"{at[0]}:{at[1]}",
-                expected="a free port of this machine",
-            ) from None
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return str(host), int(port)
-
-    def _admit(self) -> asyncio.Protocol:
-        target = self.spec.host, self.spec.port
-        session = Session(self.attack, target, self.capture, self._forget)
-        self.sessions.add(session)
-        return session.client
-
-    def _forget(self, session: Session) -> None:
-        if session in self.sessions:
-            self.sessions.discard(session)
-            self.opaque_count += session.opaque
-
-    async def activate(self, active: frozenset[int]) -> None:
-        """Let the active rules begin and the others end, and undo what those did."""
-        before, self.attack.active = self.attack.active, active
-        for i in sorted(before - active):
-            await self._end(i, self.attack.rules[i])
-        for i in sorted(active - before):
-            await self._begin(i, self.attack.rules[i])
-
-    async def _begin(self, i: int, rule: Rule) -> None:
-        if isinstance(rule, FloodRule):
-            work = flood((self.spec.host, self.spec.port), self.spec.unit, self.attack, rule)
-            self._floods[i] = asyncio.get_running_loop().create_task(work)
-        elif isinstance(rule, WriteRule):
-            await self._write_self(i, rule)
-
-    async def _end(self, i: int, rule: Rule) -> None:
-        task = self._floods.pop(i, None)
-        if task is not None:
-            task.cancel()
-        written = self.attack.written.pop(i, None)
-        if written is not None and isinstance(rule, RewriteRule | WriteRule):
-            await self.own.exchange(undo(*written), f"{rule.label} ends: {rule.point} restored")
-
-    async def _write_self(self, i: int, rule: WriteRule) -> None:
-        """Read what is there, to give it back at the end; then write."""
-        attack = self.attack
-        point = attack.points.get(rule.point)
-        if point is None or not attack.acts(i):
-            return
-        place = point.place
-        function = {"coil": 1, "holding": 3}[place.table]
-        request = bytes([function, *divmod(place.address, 256), *divmod(place.words, 256)])
-        payload = None
-        reply = await self.own.exchange(request, f"{rule.label}: reads {rule.point}")
-        if reply and not reply[0] & 0x80:
-            payload = read_payload((place.table, place.address, place.words), reply)
-        found = point.words(rule.value, point.sf)
-        if payload is None or found is None:
-            return
-        words, seen = found
-        before = payload.get(place)
-        note = f"{rule.label}: writes {rule.point} = {seen:g}"
-        reply = await self.own.exchange(write_request(place, words, point.function), note)
-        if reply and not reply[0] & 0x80:
-            attack.written[i] = point, before
-            attack.record(rule.point, point.value(before, point.sf), seen, rule.step)
-
-    async def close(self) -> None:
-        """Undo, hang up on everybody, stop listening."""
-        await self.activate(frozenset())
-        if self._server is not None:
-            self._server.close()
-        for session in list(self.sessions):
-            session.close()
-        if self._server is not None:
-            await self._server.wait_closed()
 
 
 class MitmProxy:
@@ -193,7 +75,7 @@ class MitmProxy:
         self._captures = {
             name: Capture(path, INTERFACES) for name, path in (captures or {}).items()
         }
-        self._at = {t.name: _Target(t, seed, self._captures.get(t.name)) for t in targets}
+        self._at = {t.name: Target(t, seed, self._captures.get(t.name)) for t in targets}
         self._active = np.zeros(n_steps, dtype=bool)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -236,7 +118,10 @@ class MitmProxy:
         await asyncio.sleep(0)  # let closed transports say goodbye
 
     def close(self) -> None:
-        """End all steps, give back what they wrote, hang up on everybody."""
+        """End all steps, hang up on everybody, give back what the steps wrote.
+
+        Takes seconds where a device does not acknowledge it; then `owed` says what remains.
+        """
         if self._thread is None or not self._thread.is_alive():
             self._end_captures()
             return
@@ -319,10 +204,9 @@ class MitmProxy:
             work.close()
             raise DeviceError("the proxy is not running", expected="start() before, not closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
+        # A device that does not answer: steps are on or off all the same, and the rest goes on.
+        with contextlib.suppress(concurrent.futures.TimeoutError):
             future.result(_ANSWER_S)
-        except concurrent.futures.TimeoutError:
-            future.cancel()  # a device that does not answer; its steps are on or off all the same
 
     # -- truth ------------------------------------------------------------------------------------
 
@@ -346,6 +230,13 @@ class MitmProxy:
             for step, n in dict(target.attack.acted).items():
                 out[step] = out.get(step, 0) + n
         return out
+
+    def owed(self) -> list[Owed]:
+        """Return what steps that have ended wrote and devices have not taken back.
+
+        It is tried again until it is, or the proxy has closed.
+        """
+        return [owed for target in self._at.values() for owed in target.attack.all_owed()]
 
     def opaque(self) -> list[str]:
         """Return the targets on whose connections something else than Modbus was spoken."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,15 +28,17 @@ from hil.mitm_rules import (
     DropRule,
     ExceptionRule,
     Forged,
+    Owed,
     RewriteRule,
     Rule,
     WirePoint,
-    WriteRule,
 )
 
 _CHANNEL = 48
 _MOST_PENDING = 256
 _R = TypeVar("_R", bound=Rule)
+Kept = tuple[WirePoint, list[int]]
+"""A point and the registers that belong there."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,15 @@ class DeviceAttack:
         self.acted: dict[int, int] = {}
         self.true: dict[str, float] = {}
         """Points whose last reply was forged, with what the device had said."""
-        self.written: dict[int, tuple[WirePoint, list[int]]] = {}
-        """By rule: the registers that a writer wrote, where others went to the device."""
+        self.written: dict[int, Kept] = {}
+        """By active rule: the registers that a writer wrote, where others went to the device.
+
+        Also where nobody knows whether they arrived: giving back too much does no harm.
+        """
+        self.owed: dict[int, Kept] = {}
+        """The same by rule that has ended, until the device has acknowledged to have them back."""
+        self.on_owed: Callable[[], None] = lambda: None
+        """Called when more is owed than was at the end of a rule."""
         self._seed = seed
         self._asked: dict[int, int] = {}
         self._streams = {
@@ -110,6 +119,31 @@ class DeviceAttack:
         """Count frames that a step acted on."""
         self.acted[step] = self.acted.get(step, 0) + n
 
+    def switch(self, active: frozenset[int]) -> None:
+        """Let rules begin and end; what one that ends has written is owed from then on."""
+        for i in sorted(self.active - active):
+            if i in self.written:
+                self.owed[i] = self.written.pop(i)
+        for i in sorted(active - self.active):
+            if i in self.owed:
+                self.written[i] = self.owed.pop(i)
+        self.active = active
+
+    def forget(self, i: int, kept: Kept, before: Kept | None = None) -> None:
+        """Put what was kept before in the place of what turned out not to have been written."""
+        for book in (self.written, self.owed):
+            if book.get(i) is kept:
+                del book[i]
+                book |= {} if before is None else {i: before}
+
+    def all_owed(self) -> list[Owed]:
+        """Return what the device has not taken back yet."""
+        return [
+            Owed(self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step)
+            for i, (point, words) in dict(self.owed).items()
+            for rule in [self.rules[i]]
+        ]
+
     def record(self, point: str, true: float, seen: float, step: int) -> None:
         """Keep the truth of one value."""
         self.records.append(Forged(self.time_s, self.name, point, true, seen, step))
@@ -121,7 +155,9 @@ class _Asked:
 
     reads: tuple[str, int, int] | None
     echo: bytes = b""  # what the writer expects, where the device will say something else
-    written: list[tuple[int, WirePoint, list[int]]] = field(default_factory=list)
+    written: dict[int, Kept] = field(default_factory=dict)  # by rule, what its writer wants
+    before: dict[int, Kept] = field(default_factory=dict)  # by rule, what it wanted until then
+    forged: set[int] = field(default_factory=set)  # rules that wrote something else instead
 
 
 class Conversation:
@@ -144,7 +180,7 @@ class Conversation:
         tid, unit, pdu = _parts(data)
         attack = self._attack
         asked = _Asked(read_span(pdu))
-        if unit != attack.unit or not attack.active:
+        if unit != attack.unit or not (attack.active or attack.owed):
             self._expect(tid, unit, asked)
             return [Delivery(True, data)]
         for i, drop in attack.rules_of(DropRule):
@@ -165,24 +201,26 @@ class Conversation:
 
     def _rewrite_request(self, pdu: bytes, asked: _Asked) -> tuple[bytes, list[str]]:
         rules = [(i, r) for i, r in self._attack.rules_of(RewriteRule) if r.direction == "write"]
-        own = self._attack.rules_of(WriteRule)
-        payload = write_payload(pdu) if rules or own else None
+        attack = self._attack
+        payload = write_payload(pdu) if rules or attack.written or attack.owed else None
         if payload is None:
             return pdu, []
-        for i, _ in own:
-            # What is given back at the end is what was wanted last, not what was there first.
-            point = self._attack.written[i][0] if i in self._attack.written else None
-            if point is not None and payload.holds(point.place):
-                asked.written.append((i, point, payload.get(point.place)))
+        # What is given back at the end is what was wanted last, not what was there first.
+        rewriting = {i for i, _ in rules}
+        for book in (attack.written, attack.owed):
+            for i, (at, _) in list(book.items()):
+                if i not in rewriting and payload.holds(at.place):
+                    _keep(asked, book, i, (at, payload.get(at.place)))
         notes = []
         for i, rule in rules:
-            point = self._attack.points.get(rule.point)
+            point = attack.points.get(rule.point)
             if point is None or not payload.touches(point.place):
                 continue
             before = payload.get(point.place) if payload.holds(point.place) else None
             notes += self._rewrite(i, rule, point, payload)
             if before is not None:
-                asked.written.append((i, point, before))
+                _keep(asked, attack.written, i, (point, before))
+                asked.forged.add(i)
         if pdu[0] in (5, 6) and bytes(payload.data) != pdu:
             asked.echo = pdu
         return bytes(payload.data), notes
@@ -230,8 +268,7 @@ class Conversation:
         if unit != attack.unit:
             return [Delivery(False, data)]
         refused = bool(pdu[0] & 0x80)
-        if not refused:
-            attack.written.update({i: (point, words) for i, point, words in asked.written})
+        self._settle(asked, refused)
         for i, drop in attack.rules_of(DropRule):
             if attack.acts(i):
                 return [Delivery(False, b"", 0.0, f"{drop.label}: reply dropped")]
@@ -241,6 +278,20 @@ class Conversation:
             return [Delivery(False, frame(tid, unit, asked.echo), 0.0, "echo as it was written")]
         changed, notes = self._rewrite_reply(asked, pdu)
         return [Delivery(False, frame(tid, unit, changed), 0.0, "; ".join(notes))]
+
+    def _settle(self, asked: _Asked, refused: bool) -> None:
+        """Keep the books of what was written, now that the device has answered."""
+        attack = self._attack
+        for i, kept in asked.written.items():
+            if refused:
+                attack.forget(i, kept, asked.before.get(i))
+            elif i not in asked.forged:
+                if attack.owed.get(i) is kept:  # the writer has put there what belongs there
+                    del attack.owed[i]
+            elif i not in attack.active:
+                # It arrived when its step was over, and what that owed was perhaps given back.
+                attack.owed.setdefault(i, kept)
+                attack.on_owed()
 
     def _rewrite_reply(self, asked: _Asked, pdu: bytes) -> tuple[bytes, list[str]]:
         attack = self._attack
@@ -279,6 +330,13 @@ class Conversation:
             return []
         attack.record(rule.point, true, seen, rule.step)
         return [f"{rule.label}: {rule.point} {true:g} shown as {seen:g}"]
+
+
+def _keep(asked: _Asked, book: dict[int, Kept], i: int, kept: Kept) -> None:
+    """Keep what a writer wants from the moment it asks: its answer may never come."""
+    if i in book:
+        asked.before[i] = book[i]
+    book[i] = asked.written[i] = kept
 
 
 def undo(point: WirePoint, words: list[int]) -> bytes:

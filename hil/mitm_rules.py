@@ -138,6 +138,23 @@ class Forged(NamedTuple):
     step: int
 
 
+class Owed(NamedTuple):
+    """A point that a step has written and that its device has not taken back yet.
+
+    Parameters
+    ----------
+    device, point : str
+    value : float
+        What belongs there, in the point's unit.
+    step : int
+    """
+
+    device: str
+    point: str
+    value: float
+    step: int
+
+
 @dataclass(frozen=True)
 class WirePoint:
     """Where a point lies on the wire.

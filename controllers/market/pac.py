@@ -1,6 +1,6 @@
 """Proximal atomic coordination (PAC): a clearing by atoms that talk to their neighbours only.
 
-Equations (10a-g) of R. Patari et al., "Distributed Optimization in Distribution Systems: Use Cases,
+Equations (10a-g) of N. Patari et al., "Distributed Optimization in Distribution Systems: Use Cases,
 Limitations, and Research Needs", with all equalities in the Lagrangian, one step size for all and
 ``gamma_hat = gamma``. That is the primal-dual hybrid gradient method (A. Chambolle and T. Pock, J.
 Math. Imaging Vis. 40, 2011) in its dual-first order: with K, b the rows of

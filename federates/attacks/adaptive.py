@@ -203,12 +203,51 @@ def resolve(name: str, where: str) -> type[Attacker]:
     return found
 
 
+class _Watched:
+    """An attacker whose faults have a place in the user's file."""
+
+    def __init__(self, attacker: Attacker, where: str) -> None:
+        self._attacker, self._where = attacker, where
+
+    def decide(
+        self,
+        time_s: float,
+        elapsed_s: float | None,
+        true: FloatArray,
+        seen: Mapping[str, FloatArray],
+    ) -> FloatArray:
+        """See `Attacker.decide`.
+
+        Raises
+        ------
+        ScenarioError
+            The attacker failed, or gave something else than a number for each target.
+        """
+        name = type(self._attacker).__name__
+        try:
+            given = self._attacker.decide(time_s, elapsed_s, true, seen)
+            wanted = np.asarray(given, dtype=np.float64)
+        except Exception as error:
+            raise ScenarioError(
+                f"attacker {name} failed at {time_s:g} s, in decide "
+                f"({type(error).__name__}: {error})",
+                where=self._where,
+            ) from error
+        if wanted.shape != true.shape:
+            raise ScenarioError(
+                f"attacker {name} gave an array of shape {wanted.shape} at {time_s:g} s, in decide",
+                where=self._where,
+                expected=f"one number for each target, shape {true.shape}",
+            )
+        return wanted
+
+
 def build(
     cls: type[Attacker], site: AttackSite, options: Mapping[str, Any], where: str
 ) -> Attacker:
-    """Construct an attacker; whatever it raises becomes a message that names `where`."""
+    """Construct an attacker; whatever it raises, now or later, names `where`."""
     try:
-        return cls(site, **options)
+        return _Watched(cls(site, **options), where)
     except Exception as error:
         raise ScenarioError(
             f"cannot be built ({type(error).__name__}: {error})", where=where

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from controllers.ports import Port
 from federates.attacks.plan import BEGINS, DirectorPlan
 from federates.attacks.schedule import LATE_S, Schedule
 from federates.attacks.schema import AttackSpec, When
-from federates.clock import to_s
+from federates.attacks.view import FederationView, Names
+from federates.attacks.windows import Samples, acts, unrecorded
+from federates.clock import Timing, to_s
 from federates.context import FederateContext
 from federates.federate import Federate, Step
+from federates.wiring import Feed
 
 if TYPE_CHECKING:
     from federates.run_store import RunStore
@@ -55,6 +58,7 @@ class DirectorFederate(Federate):
             ]
             for i, names in plan.watches.items()
         }
+        self._horizon_ns = context.n_steps * context.scenario.step_ns
         self._since: dict[tuple[int, str], FloatArray] = {}
         self._store: RunStore | None = None
 
@@ -73,14 +77,8 @@ class DirectorFederate(Federate):
         for k, i in enumerate(self._schedule.directed):
             if np.isnan(self._begin[k]):
                 self._begin[k] = self._decide(i, sample_s, inputs)
-                if self._store is not None and not np.isnan(self._begin[k]):
-                    self._store.event(
-                        self.name,
-                        "attack_triggered",
-                        sample_s,
-                        step=self._schedule.ids[i],
-                        begin_s=float(self._begin[k]),
-                    )
+                if not np.isnan(self._begin[k]):
+                    self._announce(i, sample_s, float(self._begin[k]))
         return Step({BEGINS: self._begin.copy()})
 
     def _decide(self, i: int, sample_s: float, inputs: Mapping[str, FloatArray]) -> float:
@@ -101,17 +99,45 @@ class DirectorFederate(Federate):
             met |= bool((sample_s - since >= self._when(i).for_s - LATE_S).any())
         return sample_s + trigger.delay_s if met else np.nan
 
+    def _announce(self, i: int, sample_s: float, begin_s: float) -> None:
+        if self._store is None:
+            return
+        step = self._schedule.ids[i]
+        self._store.event(self.name, "attack_triggered", sample_s, step=step, begin_s=begin_s)
+        window = unrecorded(self._spec, i, begin_s)
+        if window is not None:
+            text = (
+                f"begins at {begin_s:g} s and plays what is recorded until {window.to_s:g} s; the "
+                "truth passes until something is recorded"
+            )
+            self._store.event(self.name, "attack_window_ahead", sample_s, step=step, text=text)
+
     def summary(self) -> dict[str, float]:
-        """Return how many steps never began, and leave an event for each."""
-        never = [
-            self._schedule.ids[i]
-            for i, b in zip(self._schedule.directed, self._begin, strict=True)
-            if np.isnan(b)
-        ]
+        """Return how many steps never began or never met a value, and leave an event for each."""
+        never = 0
+        for i, begin_s in zip(self._schedule.directed, self._begin.tolist(), strict=True):
+            step = self._schedule.ids[i]
+            if np.isnan(begin_s):
+                self._tell("attack_never_triggered", step=step)
+            elif why := self._missed(i, begin_s):
+                self._tell("attack_never_acted", step=step, begin_s=begin_s, text=why)
+            else:
+                continue
+            never += 1
+        return {"attack_steps_never_triggered_count": float(never)}
+
+    def _tell(self, event: str, **fields: Any) -> None:
         if self._store is not None:
-            for step in never:
-                self._store.event(self.name, "attack_never_triggered", step=step)
-        return {"attack_steps_never_triggered_count": float(len(never))}
+            self._store.event(self.name, event, **fields)
+
+    def _missed(self, i: int, begin_s: float) -> str:
+        """Say why a step that was triggered never acted; '' for one that did."""
+        span_s, timings = self._schedule.span_s(i), self._plan.samples.get(i, ())
+        if begin_s >= to_s(self._horizon_ns):
+            return f"begins at {begin_s:g} s, the run ends at {to_s(self._horizon_ns):g} s"
+        if acts(timings, begin_s, span_s, self._horizon_ns):
+            return ""
+        return f"no value comes from {begin_s:.10g} to {begin_s + span_s:.10g} s"
 
 
 def _condition(when: When, values: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -121,3 +147,49 @@ def _condition(when: When, values: FloatArray) -> np.ndarray[tuple[int], np.dtyp
         return values < when.below
     assert when.between is not None
     return (values >= when.between[0]) & (values <= when.between[1])
+
+
+def director_of(
+    spec: AttackSpec,
+    federation: FederationView,
+    schedule: Schedule,
+    watches: Mapping[int, Sequence[tuple[str, Port]]],
+    samples: Samples,
+    problems: list[str],
+) -> DirectorPlan | None:
+    """Return the federate that decides when steps begin that wait for a signal, if any does.
+
+    Parameters
+    ----------
+    spec : AttackSpec
+    federation : FederationView
+    schedule : Schedule
+    watches : mapping of step to sequence of (instance, Port)
+        The outputs that each step with a `when` looks at.
+    samples : Samples
+    problems : list of str
+        What is wrong is appended.
+    """
+    if not schedule.directed:
+        return None
+    ports: dict[str, Port] = {}
+    feeds: dict[str, tuple[Feed, ...]] = {}
+    inputs = Names()
+    names: dict[int, tuple[str, ...]] = {}
+    timings: set[Timing] = set()
+    for i, found in watches.items():
+        for instance, port in found:
+            name = inputs.of((instance, port.name), f"{instance}-{port.name}")
+            ports[name] = Port(name, port.unit, port.labels, port.initial)
+            feeds[name] = (Feed(instance, port.name, len(port.labels), None, None),)
+            names[i] = (*names.get(i, ()), name)
+            timings.add(federation.by_name[instance].timing)
+    timing = min(timings, key=lambda t: (t.period_ns, t.offset_ns))
+    problem = federation.gap_problem(timing)
+    if problem:
+        problems.append(f"{spec.where('steps', min(names), 'trigger', 'when')}: {problem}")
+    # Half as late as those who forge the same producer's values, so that they know in time.
+    quarter = federation.gap_ns(timing) // 4
+    own = Timing(timing.period_ns, timing.offset_ns + quarter)
+    name = federation.names().of("director", "attack_director")
+    return DirectorPlan(name, own, -quarter, tuple(ports.values()), feeds, names, samples)

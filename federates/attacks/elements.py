@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import numpy as np
-
-from controllers.mail import FloatArray
-from federates.attacks.schema import Target
+from federates.attacks.schema import AttackSpec, PhysicalStep
+from federates.attacks.selection import drawn
+from federates.errors import WiringError
 from federates.scenario import Scenario
+from grid_models.errors import nearest_name
 from grid_models.feeder import Feeder, node_label
 
 _LOADS = ("load", "house", "flexible_load")
 _BRANCHES = ("line", "switch")
+_DRAW = 0  # channel of the random numbers; `physical` has those after it
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,52 @@ def require(action: str, elements: PhysicalElements) -> tuple[frozenset[str], st
     return frozenset(fit - elements.on_devices if action in ("load", "adaptive") else fit), words
 
 
-def drawn(labels: Sequence[str], target: Target, numbers: FloatArray) -> tuple[str, ...]:
-    """Return the share or count of `labels` with the smallest numbers, in their order."""
-    n = len(labels)
-    if target.count is not None:
-        n = target.count
-    elif target.fraction is not None:
-        n = max(1, round(target.fraction * len(labels)))
-    taken = set(np.argsort(numbers, kind="stable")[:n].tolist())
-    return tuple(x for i, x in enumerate(labels) if i in taken)
+def targets_of(
+    spec: AttackSpec,
+    i: int,
+    step: PhysicalStep,
+    elements: PhysicalElements,
+    problems: list[str],
+) -> tuple[str, ...]:
+    """Return the elements a step touches, in the feeder's order; none where there is a problem.
+
+    Parameters
+    ----------
+    spec : AttackSpec
+    i : int
+        Position of the step in the attack.
+    step : PhysicalStep
+    elements : PhysicalElements
+    problems : list of str
+        What is wrong is appended, with file, line and key.
+    """
+    where = spec.where("steps", i, "target")
+    target, before = step.target, len(problems)
+    if target.elements is None:
+        problems.append(f"{where}: a physical step touches elements; expected the key 'elements'")
+        return ()
+    allowed, wanted = require(step.action.kind, elements)
+    chosen: set[str] = set()
+    for n, glob in enumerate(target.elements):
+        at = spec.where("steps", i, "target", "elements", n)
+        matched = [x for x in elements.labels if fnmatchcase(x, glob)]
+        usable = [x for x in matched if x in allowed]
+        if not matched:
+            near = nearest_name(glob, elements.labels)
+            problems.append(
+                f"{at}: no element is called '{glob}'; expected a glob over "
+                f"{elements.example()}" + (f"; did you mean '{near}'?" if near else "")
+            )
+        elif not usable:
+            problems.append(
+                f"{at}: '{step.action.kind}' does not apply to {matched[0]}"
+                f"{elements.why_not(matched[0])}; expected {wanted}"
+            )
+        chosen.update(usable)
+    if len(problems) > before:
+        return ()
+    try:
+        return tuple(drawn([x for x in elements.labels if x in chosen], target, spec, i, _DRAW))
+    except WiringError as error:
+        problems += error.problems
+        return ()

@@ -10,10 +10,19 @@ import numpy as np
 from controllers.mail import FloatArray, IntArray, Mail
 from controllers.ports import Port
 from federates.attacks.adaptive import Attacker, AttackSite, build, resolve
+from federates.attacks.histories import Trace
 from federates.attacks.plan import BEGINS, Part, SitePlan
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import Adaptive, AttackSpec, SignalStep
-from federates.attacks.signal_actions import Sample, SignalAction, build_action, build_picture
+from federates.attacks.signal_actions import (
+    CHANCE_CHANNEL,
+    CHANNELS_PER_STEP,
+    Playing,
+    Sample,
+    SignalAction,
+    build_action,
+    build_picture,
+)
 from federates.attacks.truth import TruthWriter
 from federates.clock import to_ns, to_s
 from federates.context import FederateContext
@@ -23,8 +32,6 @@ from grid_models import counter_rng
 if TYPE_CHECKING:
     from federates.attacks.physical import PhysicalPlan
     from federates.run_store import RunStore
-
-_CHANCE_CHANNEL = 33
 
 
 class AttackFederate(Federate):
@@ -62,6 +69,7 @@ class AttackFederate(Federate):
             [np.full(len(c.labels), c.initial) for c in plan.channels] or [np.empty(0)]
         )
         self._last_seen = self._true.copy()
+        self._acted_by = np.zeros(self._true.size, dtype=np.int64)
         self._deciders = _deciders(spec, plan, context)
         self._acts = [_Act(spec, plan, part, context) for part in plan.parts]
         self._active = [False] * len(spec.steps)
@@ -74,7 +82,8 @@ class AttackFederate(Federate):
         channels = [(c.federate, c.port, c.labels) for c in self._plan.channels]
         self._first_physical = len(channels)
         if self._plan.physical is not None:
-            channels += [("feeder", p.name, p.labels) for p in self._plan.physical.ports()]
+            grid = self._plan.grid
+            channels += [(grid, p.name, p.labels) for p in self._plan.physical.ports()]
         self._truth = TruthWriter(store.folder, self.name, channels, self._schedule.ids)
         self.first_values()
 
@@ -111,10 +120,17 @@ class AttackFederate(Federate):
             if channel.source:
                 true[at] = inputs[channel.source][channel.positions]
         seen = true.copy()
+        active: set[int] = set()
         for act in self._acts:
             elapsed = float(elapsed_s[act.step])
-            act.run(sample_s, elapsed if elapsed == elapsed else None, seen, self, inputs)
+            since = elapsed if elapsed == elapsed else None
+            written = act.run(sample_s, since, seen, self._last_seen, inputs)
+            if since is not None:
+                active.add(act.step)
+                self._acted_by[written] = act.step
         self._last_seen = seen
+        if active:
+            self._note(sample_s, seen, active)
         return {
             channel.out: seen[at]
             for channel, at in zip(self._plan.channels, self._slices, strict=True)
@@ -136,15 +152,13 @@ class AttackFederate(Federate):
                 self._truth.add(sample_s, self._first_physical + port, element, true, seen, step)
         return values
 
-    def note(self, sample_s: float, element: IntArray, seen: FloatArray, step: int) -> None:
-        """Write what a step did to some elements into the ground truth."""
-        if self._truth is not None:
-            self._truth.add_flat(sample_s, element, self._true[element], seen, step)
-
-    @property
-    def last_seen(self) -> FloatArray:
-        """What the readers got last, over all channels."""
-        return self._last_seen
+    def _note(self, sample_s: float, seen: FloatArray, active: set[int]) -> None:
+        """Write into the ground truth where the readers see another value, down to a bit."""
+        if self._truth is None:
+            return
+        at = np.flatnonzero(seen.view(np.int64) != self._true.view(np.int64))
+        step = next(iter(active)) if len(active) == 1 else self._acted_by[at]
+        self._truth.add_flat(sample_s, at, self._true[at], seen[at], step)
 
     def _announce(self, elapsed_s: FloatArray, sample_s: float) -> None:
         active = [since == since for since in elapsed_s.tolist()]  # NaN is not itself
@@ -155,6 +169,11 @@ class AttackFederate(Federate):
                 kind = "attack_began" if active[i] else "attack_ended"
                 self._store.event(self.name, kind, sample_s, step=self._schedule.ids[i])
         self._active = active
+
+    @property
+    def traces(self) -> list[tuple[int, Trace]]:
+        """The traces it plays, each with the position of its step."""
+        return [(act.step, act.trace) for act in self._acts if act.trace is not None]
 
     def summary(self) -> dict[str, float]:
         """Return how much was forged."""
@@ -198,7 +217,7 @@ def _deciders(spec: AttackSpec, plan: SitePlan, context: FederateContext) -> lis
         labels = {p.name: p.labels for p in plan.inputs}
         sees = plan.sees.get(action.step, {})
         site = AttackSite(
-            tuple((f"feeder.{action.port}", label) for label in action.labels),
+            tuple((f"{plan.grid}.{action.port}", label) for label in action.labels),
             ("kW",) * len(action.labels),
             {port: tuple(x for n in names for x in labels[n]) for port, names in sees.items()},
             context.period_s,
@@ -234,9 +253,10 @@ class _Act:
         self._seed = spec.seed
         self._streams = counter_rng.stream_ids(f"{port}/{label}" for port, label in targets)
         self._chance = 1.0 if part.conceal is not None else step.probability
-        self._channel = _CHANCE_CHANNEL + 4 * part.step
+        self._channel = CHANCE_CHANNEL + CHANNELS_PER_STEP * part.step
         self._sees = {} if part.conceal is not None else dict(plan.sees.get(part.step, {}))
         self._action = self._build(spec, plan, part, context, targets, channel)
+        self.trace = self._action.trace if isinstance(self._action, Playing) else None
 
     def _build(
         self,
@@ -270,16 +290,17 @@ class _Act:
         sample_s: float,
         elapsed_s: float | None,
         seen: FloatArray,
-        federate: AttackFederate,
+        last_seen: FloatArray,
         inputs: Mapping[str, FloatArray],
-    ) -> None:
+    ) -> IntArray:
+        """Act on `seen`, which holds all channels' values; return the elements written to."""
         at = self._elements
         before = seen[at]
         sample = Sample(
             sample_s,
             to_ns(sample_s),
             elapsed_s,
-            federate.last_seen[at],
+            last_seen[at],
             {
                 port: np.concatenate([inputs[n] for n in names])
                 for port, names in self._sees.items()
@@ -287,11 +308,11 @@ class _Act:
         )
         self._action.observe(sample, before)
         if elapsed_s is None:
-            return
+            return at[:0]
         after = self._action.apply(sample, before)
         if self._chance < 1.0:
             draw = counter_rng.uniform(self._seed, self._streams, sample.time_ns, self._channel)
             hit = draw < self._chance
             at, after = at[hit], after[hit]
         seen[at] = after
-        federate.note(sample_s, at, after, self.step)
+        return at

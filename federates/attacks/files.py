@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from federates.attacks.schedule import Schedule
-from federates.attacks.schema import AttackSpec, Layer, Replay, SignalStep, Step, Target
+from federates.attacks.schema import Adaptive, AttackSpec, Layer, Replay, SignalStep, Step, Target
 from federates.attacks.techniques import TECHNIQUES, VERSION
 from federates.errors import ScenarioError
 from federates.overrides import apply_override
 from federates.schema_errors import schema_error
+from federates.section import unkept
 from federates.yaml_source import YamlSource, load_yaml
 from grid_models.errors import nearest_name
 
@@ -34,13 +35,26 @@ def shipped_attacks(folder: Path) -> dict[str, Path]:
 
 
 def find_attack(name_or_path: str, shipped: dict[str, Path], beside: Path) -> Path:
-    """Return the file of an attack given by path (also relative to `beside`) or shipped name."""
-    for path in (Path(name_or_path), beside / name_or_path):
-        if path.is_file():
-            return path
+    """Return the file of an attack given by path or shipped name.
+
+    Parameters
+    ----------
+    name_or_path : str
+    shipped : mapping of name to Path
+    beside : Path
+        Folder that a relative path starts from: the scenario's where a scenario names the attack,
+        so that it means the same wherever it is run; the user's own on the command line.
+
+    Raises
+    ------
+    ScenarioError
+    """
+    path = beside / name_or_path
+    if path.is_file():
+        return path
     if name_or_path in shipped:
         return shipped[name_or_path]
-    what = "is a folder" if Path(name_or_path).is_dir() else "no such file or shipped attack"
+    what = f"'{path}' is a folder" if path.is_dir() else f"no file '{path}', no shipped attack"
     raise ScenarioError(
         what,
         where=name_or_path,
@@ -94,6 +108,10 @@ def _problems(spec: AttackSpec) -> Iterator[str]:
             yield f"{spec.where('steps', i, 'id')}: two steps are called '{step.id}'"
         seen.add(step.id)
         yield from _target_problems(spec, i, step)
+        if isinstance(step.action, Adaptive):
+            wrong = unkept(step.action.options)
+            if wrong:
+                yield f"{spec.where('steps', i, 'action', 'options')}: {wrong}"
     unknown = list(_after_problems(spec))
     yield from unknown
     if not unknown:

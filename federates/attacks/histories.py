@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.attacks.schedule import LATE_S
-from federates.errors import ScenarioError
+from federates.attacks.schedule import LATE_S, Schedule
+from federates.attacks.schema import AttackSpec
+from federates.errors import ScenarioError, WiringError
 from grid_models.errors import nearest_name
 
 
@@ -54,6 +56,7 @@ class RecordedWindow:
         return self._rows[max(k, 0)]
 
 
+_SHOWN = 4
 TIME_NAMES, COLUMNS = ("time_s", "time"), ("port", "label", "value")
 
 
@@ -81,7 +84,13 @@ class Trace:
         aim: str = "",
     ) -> None:
         times, ports, labels, values = read_trace(path)
-        self._offset_s, self._speed = offset_s, speed
+        self.path = path
+        port = aim if aim and not set(aim) & set("*?[") else ""
+        self.wanted = tuple((port or name, label) for name, label in elements)
+        """Port and label of the elements, as the attack file calls the port if it names one."""
+        self.some = (ports[0], labels[0]) if ports else None
+        """Port and label of the file's first value; None if it holds none."""
+        self.offset_s, self._speed = offset_s, speed
         number = {(aim, label): i for i, (_, label) in enumerate(elements)}
         number |= {key: i for i, key in enumerate(elements)}
         owner = np.array([number.get(key, -1) for key in zip(ports, labels, strict=True)], np.intp)
@@ -96,7 +105,7 @@ class Trace:
 
     def play(self, elapsed_s: float, true: FloatArray) -> FloatArray:
         """Return the trace's values now; the true ones before the first row of an element."""
-        now = (elapsed_s - self._offset_s) * self._speed + LATE_S
+        now = (elapsed_s - self.offset_s) * self._speed + LATE_S
         if not len(self._times):
             return true
         while True:  # as many rounds as rows have passed since the last step
@@ -111,21 +120,24 @@ class Trace:
         return out
 
     @property
-    def played(self) -> int:
-        """Number of elements that have at least one row."""
-        return int((self._end > self._first).sum())
+    def begins_s(self) -> float:
+        """Time since the step's begin of the first value that is played; inf: none ever is."""
+        if not len(self._times):
+            return float("inf")
+        return self.offset_s + float(self._times.min()) / self._speed
 
 
 def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray]:
     """Read a long table: times in s, ports, labels, values; rows without a value are left out.
 
-    The ground truth of an attacked run (its folder, or a table of it) is read as what was seen, a
-    recorded signal (``signals/FEDERATE.PORT.parquet``) as a trace of its port.
+    NaN is no value. The ground truth of an attacked run (its folder, or a table of it) is read as
+    what was seen, a recorded signal (``signals/FEDERATE.PORT.parquet``) as a trace of its port.
 
     Raises
     ------
     ScenarioError
-        The file is missing, is no table, lacks a column, or holds a time that is not a number.
+        The file is missing, is no table, lacks a column or has it twice, or holds a time or a
+        value that is not a number.
     """
     table = _in_long_form(_table(path), path)
     names = table.column_names
@@ -140,10 +152,9 @@ def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray
             nearest=near,
         )
     assert time_name is not None
-    times = _numbers(table, time_name, path)
+    _refuse_twice(names, (time_name, *COLUMNS), path)
+    times = _numbers(table, time_name, path, nan=False)
     values = _numbers(table, "value", path)
-    if not np.isfinite(times).all():
-        raise ScenarioError("has a time that is not finite", where=str(path))
     good = np.flatnonzero(~np.isnan(values))
     columns = (table[n].to_pylist() for n in ("port", "label"))
     ports, labels = ([str(column[i]) for i in good.tolist()] for column in columns)
@@ -160,18 +171,12 @@ def _in_long_form(table: Any, path: Path) -> Any:
         columns = [table["time_s"], [f"{f}.{p}" for f, p in whose], table["label"]]
         return pa.table([*columns, table["seen_value"]], ["time_s", *COLUMNS])
     if "time_s" in names and not set(COLUMNS) & set(names) and path.stem.count(".") == 1:
+        _refuse_twice(names, names, path)
         labels = [n for n in names if n != "time_s"]
         n, m = table.num_rows, len(labels)
-        values = [table[label].combine_chunks().to_pylist() for label in labels]
-        return pa.table(
-            [
-                np.repeat(table["time_s"].to_pylist(), m),
-                [path.stem] * (n * m),
-                labels * n,
-                np.array(values, dtype=np.float64).T.ravel(),
-            ],
-            ["time_s", *COLUMNS],
-        )
+        times = np.repeat(_numbers(table, "time_s", path, nan=False), m)
+        values = np.array([_numbers(table, label, path) for label in labels]).T.ravel()
+        return pa.table([times, [path.stem] * (n * m), labels * n, values], ["time_s", *COLUMNS])
     return table
 
 
@@ -191,7 +196,12 @@ def _table(path: Path) -> Any:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
         words = {"port": pa.string(), "label": pa.string()}
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=words))
+        table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=words))
+        _ = table.column_names  # only now it is decoded
+        return table
+    except UnicodeDecodeError as error:
+        what = f"a column's name is not UTF-8: {error.object!r}"
+        raise ScenarioError(what, where=f"{path}, row 1", expected="a table in UTF-8") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ScenarioError(
             f"cannot be read: {str(error).splitlines()[0]}",
@@ -200,7 +210,15 @@ def _table(path: Path) -> Any:
         ) from None
 
 
-def _numbers(table: Any, name: str, path: Path) -> FloatArray:
+def _refuse_twice(names: Sequence[str], wanted: Sequence[str], path: Path) -> None:
+    for name in wanted:
+        if names.count(name) > 1:
+            what = f"has {names.count(name)} columns '{name}'"
+            raise ScenarioError(what, where=str(path), expected="one")
+
+
+def _numbers(table: Any, name: str, path: Path, *, nan: bool = True) -> FloatArray:
+    """Return a column of finite numbers; NaN, for none, only where that is allowed."""
     import pyarrow as pa
 
     try:
@@ -209,4 +227,64 @@ def _numbers(table: Any, name: str, path: Path) -> FloatArray:
         raise ScenarioError(
             f"column '{name}' is not of numbers: {str(error).splitlines()[0]}", where=str(path)
         ) from None
-    return np.array([np.nan if x is None else x for x in column.to_pylist()], dtype=np.float64)
+    out = np.array([np.nan if x is None else x for x in column.to_pylist()], dtype=np.float64)
+    bad = np.isinf(out) if nan else ~np.isfinite(out)
+    if bad.any():
+        k = int(np.argmax(bad))
+        row = k + (1 if path.suffix.lower() == ".parquet" else 2)  # of a CSV, 1 is the header
+        where = f"{path}, row {row}, column '{name}'"
+        raise ScenarioError(f"found {out[k]:g}", where=where, expected="a finite number")
+    return out
+
+
+def refuse_idle(
+    spec: AttackSpec, schedule: Schedule, horizon_s: float, traces: Iterable[tuple[int, Trace]]
+) -> None:
+    """Refuse steps that play a file of which no value would ever be played.
+
+    Parameters
+    ----------
+    spec : AttackSpec
+    schedule : Schedule
+    horizon_s : float
+        End of the run.
+    traces : iterable of (step, Trace)
+        Of all attack federates: each plays the part of a step's targets that pass it.
+
+    Raises
+    ------
+    WiringError
+        Naming file, line and key, and what was expected.
+    """
+    of_step: dict[int, list[Trace]] = {}
+    for i, trace in traces:
+        of_step.setdefault(i, []).append(trace)
+    problems = []
+    for i, parts in sorted(of_step.items()):
+        begin_s = 0.0 if math.isnan(schedule.begin_s[i]) else schedule.begin_s[i]
+        last_s = min(schedule.length_s[i], horizon_s - begin_s)
+        first_s = min(part.begins_s for part in parts)
+        if not (first_s < last_s or (schedule.stays[i] and first_s <= last_s)):
+            where, path = spec.where("steps", i, "action", "file"), parts[0].path
+            why = _why_idle(parts, first_s, last_s)
+            problems.append(f"{where}: nothing of {path} would be played: {why}")
+    if problems:
+        raise WiringError(problems)
+
+
+def _why_idle(parts: Sequence[Trace], first_s: float, last_s: float) -> str:
+    some = parts[0].some
+    if some is None:
+        return "it holds no value; expected a row with a value that is not NaN"
+    if math.isfinite(first_s):
+        offset_s = parts[0].offset_s - first_s
+        return (
+            f"the first value of a target would come {first_s:.10g} s after the step's begin; "
+            f"expected less than {last_s:g} s; offset_s: {offset_s!r} plays it at once"
+        )
+    keys = dict.fromkeys(f"{port} {label}" for part in parts for port, label in part.wanted)
+    near = nearest_name(" ".join(some), keys)
+    return (
+        f"no row is of a target, its first is of {' '.join(some)}; expected rows of "
+        f"{', '.join(list(keys)[:_SHOWN])}" + (f"; did you mean '{near}'?" if near else "")
+    )

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from controllers.mail import IntArray
+from federates.attacks.director import director_of
 from federates.attacks.link import resolve_link_steps
 from federates.attacks.modbus import modbus_problems, past_forgery
 from federates.attacks.overlaps import overlap_problems
@@ -19,9 +20,11 @@ from federates.attacks.physical import groundless_steps
 from federates.attacks.plan import BEGINS, AttackPlan, SitePlan
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
-from federates.attacks.sites import SiteBuilder, director_of
+from federates.attacks.sites import SiteBuilder
 from federates.attacks.targets import choose_all, sees_problems, touched_by, watches_of
 from federates.attacks.view import FederationView
+from federates.attacks.windows import samples_of, window_problems
+from federates.clock import to_ns
 from federates.errors import WiringError
 from federates.wiring import FederateWiring, Feed, Wirable
 
@@ -60,14 +63,9 @@ def interpose(
         Listing every problem found, each with file, line and key.
     """
     wirings = past_forgery(wirings, {f.name: f for f in federates})
-    federation = FederationView({f.name: f for f in federates}, group_of, wirings)
+    federation = FederationView({f.name: f for f in federates}, group_of, wirings, to_ns(horizon_s))
     schedule = Schedule.of(spec)
-    problems = [
-        f"{spec.where('steps', i, 'trigger')}: begins at {begin:g} s, the run ends at "
-        f"{horizon_s:g} s; expected an earlier time"
-        for i, begin in enumerate(schedule.begin_s)
-        if begin >= horizon_s
-    ]
+    problems: list[str] = []
     chosen = choose_all(spec, federation, external, problems)
     links, link_problems = resolve_link_steps(spec, {f.name: tuple(f.links_in) for f in federates})
     problems += link_problems
@@ -79,11 +77,16 @@ def interpose(
     watches = watches_of(spec, schedule, federation, problems)
     problems += overlap_problems(spec, schedule, touched_by(chosen, links, physical | modbus))
     problems += sees_problems(spec, federation)
+    samples = samples_of(federation, chosen, links, physical, modbus)
+    problems += window_problems(spec, schedule, federation, chosen, samples)
     if problems:
         raise WiringError(problems)
     build = SiteBuilder(spec, federation, schedule, chosen)
     sites = build.sites(physical)
-    director = director_of(spec, federation, schedule, watches)
+    problems += build.problems
+    director = director_of(spec, federation, schedule, watches, samples, problems)
+    if problems:
+        raise WiringError(problems)
     plan = AttackPlan(schedule, sites, director, links)
     return plan, _rewired(federation, plan, build)
 

@@ -2,8 +2,8 @@
 
 ``labels/FEDERATE.PORT.parquet`` has the rows and columns of ``signals/FEDERATE.PORT.parquet``:
 ``time_s``; ``under_attack``, 1 while any step is active; and one column per label, 0 where the
-value is honest and k where step k of the attack (from 1) acted on it. A port's own signal holds
-the true values, the attack federates' signals hold what the readers saw; both are labelled.
+value is honest and k where step k of the attack (from 1) forged it. A port's own signal holds the
+true values, the attack federates' signals hold what the readers saw; both are labelled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from controllers.mail import FloatArray
-from federates.attacks.plan import AttackPlan
+from federates.attacks.plan import AttackPlan, SitePlan
 from federates.attacks.truth import read_truth
 from federates.clock import to_s
 from federates.signals import read_signal, signal_names
@@ -43,10 +43,11 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
     marks = _marks(run, plan.schedule.ids)
     windows = attack_windows(run)
     group_of = {name: group for group, names in groups.items() for name in names}
+    numbers = np.min_scalar_type(-len(plan.schedule.ids) - 1)  # signed, as small as will do
     channels = {
-        (site.name, channel.out): ((channel.federate, channel.port), to_s(site.shift_ns))
+        (site.name, out): (key, to_s(site.shift_ns))
         for site in plan.sites.values()
-        for channel in site.channels
+        for out, key in _truth_keys(site)
     }
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
@@ -55,10 +56,19 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
         own = ((group_of.get(federate, federate), port), 0.0)
         key, shift_s = channels.get((federate, port), own)
         time_s, labels, _ = read_signal(run / "signals", name)
-        columns = _columns(time_s + shift_s, labels, marks.get(key, {}))
+        columns = _columns(time_s + shift_s, labels, marks.get(key, {}), numbers)
         under = _under_attack(time_s + shift_s, windows)
         table = pa.table([pa.array(time_s), under, *columns], ["time_s", "under_attack", *labels])
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
+def _truth_keys(site: SitePlan) -> Iterator[tuple[str, _Key]]:
+    """Return the outputs of an attack federate, and what the ground truth calls their values."""
+    for channel in site.channels:
+        yield channel.out, (channel.federate, channel.port)
+    if site.physical is not None:
+        for port in site.physical.ports():
+            yield port.name, (site.grid, port.name)
 
 
 def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
@@ -82,18 +92,20 @@ def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
     return found
 
 
-def _columns(time_s: FloatArray, labels: Sequence[str], marks: _Marks) -> list[Any]:
+def _columns(
+    time_s: FloatArray, labels: Sequence[str], marks: _Marks, numbers: np.dtype[Any]
+) -> list[Any]:
     time_ns = np.rint(time_s * 1e9).astype(np.int64)
-    nothing = pa.array(np.zeros(time_ns.size, dtype=np.int8))
+    nothing = pa.array(np.zeros(time_ns.size, dtype=numbers))
     columns = []
     for label in labels:
-        if label not in marks:
+        if label not in marks or not time_ns.size:
             columns.append(nothing)
             continue
         at_ns, step = marks[label]
         row = np.searchsorted(time_ns, at_ns)
         known = (row < time_ns.size) & (time_ns[np.minimum(row, time_ns.size - 1)] == at_ns)
-        column = np.zeros(time_ns.size, dtype=np.int8)
+        column = np.zeros(time_ns.size, dtype=numbers)
         column[row[known]] = step[known]
         columns.append(pa.array(column))
     return columns

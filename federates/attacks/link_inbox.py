@@ -63,9 +63,10 @@ class LinkAttack:
     plan : LinkAttackPlan
     links_in : sequence of Link
     truth : TruthSink
-        Gets every number acted on: as it was sent, and as it left the attack (NaN: dropped),
-        before the link itself loses or disturbs it. A message that several steps act on has a row
-        for each of them. Elements are those of `mail_channel`, the channel is 0.
+        Gets every number that was changed, delayed or dropped: as it was sent, and as it left the
+        attack (NaN: dropped), before the link itself loses or disturbs it. A message that several
+        steps act on has a row for each of them. Elements are those of `mail_channel`, the channel
+        is 0.
     """
 
     def __init__(self, plan: LinkAttackPlan, links_in: Sequence[Link], truth: TruthSink) -> None:
@@ -99,12 +100,17 @@ class LinkAttack:
         return batch if touched else None
 
     def _tell(self, time_s: float, mail: Mail, batch: Batch, step: int, at: IntArray) -> None:
-        numbers = batch.numbers(at)
-        seen = batch.values[numbers]
-        if not batch.kept.all():
-            seen[np.repeat(~batch.kept[at], batch.width(at))] = np.nan
-        element = self._table.elements(batch.link[at])
-        self._truth.add(time_s, 0, element, mail.values[numbers], seen, step)
+        numbers, width = batch.numbers(at), batch.width(at)
+        true, seen = mail.values[numbers], batch.values[numbers]
+        # Bits, not values: -0.0 for 0.0 is a change, and NaN for the same NaN is none.
+        changed = true.view(np.int64) != seen.view(np.int64)
+        dropped = np.repeat(~batch.kept[at], width)
+        changed |= dropped | np.repeat(batch.late_ns[at] != 0, width)
+        if not changed.any():
+            return
+        seen = np.where(dropped, np.nan, seen)[changed]
+        element = self._table.elements(batch.link[at])[changed]
+        self._truth.add(time_s, 0, element, true[changed], seen, step)
 
 
 class _Step:

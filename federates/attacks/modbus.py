@@ -24,6 +24,7 @@ from federates.attacks.schema import (
     WritePoint,
 )
 from federates.attacks.selection import drawn, matching, nothing_called
+from federates.errors import WiringError
 from federates.wiring import FederateWiring, Feed
 from grid_models.errors import nearest_name
 
@@ -104,6 +105,8 @@ def resolve_modbus(
     devices: Mapping[str, str],
     own: Iterable[str],
     file_of: Callable[[str], DeviceSpec],
+    *,
+    whole: bool = True,
 ) -> tuple[ModbusPlan | None, list[str]]:
     """Find the devices and points that an attack's modbus steps touch.
 
@@ -116,6 +119,9 @@ def resolve_modbus(
         Those that the plan is for.
     file_of : callable
         Returns the device file of one of them.
+    whole : bool
+        Whether `devices` are all that the attack may name. If not, a target that is not among them
+        is no mistake, and a share of the targets is not drawn.
 
     Returns
     -------
@@ -129,7 +135,7 @@ def resolve_modbus(
     rules: dict[str, list[Rule]] = {}
     for i, step in spec.of_layer("modbus"):
         assert isinstance(step, ModbusStep)
-        names = _targets(spec, i, step, devices, problems)
+        names = _targets(spec, i, step, devices, problems, whole=whole)
         if names and names[0] in mine:
             announces.append(i)
         for name in names:
@@ -148,11 +154,17 @@ def resolve_modbus(
 
 
 def _targets(
-    spec: AttackSpec, i: int, step: ModbusStep, devices: Mapping[str, str], problems: list[str]
+    spec: AttackSpec,
+    i: int,
+    step: ModbusStep,
+    devices: Mapping[str, str],
+    problems: list[str],
+    *,
+    whole: bool,
 ) -> list[str]:
     where = ("steps", i, "target", "devices")
     for n, glob in enumerate(step.target.devices or ()):
-        if not matching(devices, [glob]):
+        if whole and not matching(devices, [glob]):
             problems.append(nothing_called(spec.where(*where, n), "device", glob, devices))
     found = matching(devices, step.target.devices or ())
     wireless = [name for name in found if devices[name] == SIMULATED]
@@ -162,7 +174,14 @@ def _targets(
             + (f" ({len(wireless)} such devices)" if len(wireless) > 1 else "")
             + "; expected devices that are emulated, or real ones"
         )
-    return drawn([name for name in found if name not in wireless], step.target, spec, i)
+    wired = [name for name in found if name not in wireless]
+    if not whole:
+        return wired
+    try:
+        return drawn(wired, step.target, spec, i)
+    except WiringError as error:
+        problems += error.problems
+        return []
 
 
 def _limits(step: ModbusStep, file: DeviceSpec) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import threading
 import time
@@ -17,14 +18,14 @@ from federates.attacks.modbus import resolve_modbus
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import AttackSpec
 from federates.commands.terminal import output
-from federates.errors import ScenarioError
+from federates.errors import RunError, ScenarioError
 from federates.scenario import shipped_dir
 from hil.bench import parse_url
 from hil.client import Link
 from hil.device_file import DeviceSpec, find_device_file, load_device_file, shipped_devices
 from hil.guard import check_arming
 from hil.mitm import MitmProxy, MitmTarget
-from hil.mitm_rules import Rule, WirePoint, points_of, wire_points
+from hil.mitm_rules import Owed, Rule, WirePoint, points_of, wire_points
 from hil.sunspec import SunSpecMap, scan
 
 _TICK_S = 0.02
@@ -44,7 +45,7 @@ def mitm_command(
     """Stand before a device and carry out an attack's modbus steps by the wall clock.
 
     Times of the attack count from the start of the command. Ends at Ctrl-C, or after `duration_s`;
-    what the attack wrote itself is undone then.
+    what the attack wrote is undone then.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def mitm_command(
         The attack cannot be carried out on this device.
     ArmingError
         The device is not on loopback, and nobody armed it.
+    RunError
+        The device did not take back what the attack had written.
     """
     attack = load_attack(find_attack(file, shipped_attacks(shipped_dir()), Path()))
     spec = _device(device, target, name)
@@ -95,11 +98,25 @@ def mitm_command(
         there = f"{at.host}:{at.port}, unit {at.unit}"
         _say(console, f"listening: {here}, before {spec.name} at {there}; Ctrl-C ends it")
         _carry_out(attack, proxy, console, duration_s)
-    _say(console, "over; what the attack wrote itself is undone")
+    _say_undone(console, spec.name, proxy.owed())
 
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
+
+
+def _say_undone(console: Console, device: str, owed: Sequence[Owed]) -> None:
+    """Say how it ended; that something is left behind is a failure."""
+    if not owed:
+        _say(console, "over; what the attack wrote itself is undone")
+        return
+    left = "; ".join(f"{o.point} should be {o.value:g} again" for o in owed)
+    error = RunError(
+        f"what the attack wrote is not undone, the device did not acknowledge it: {left}",
+        federate=device,
+    )
+    error.where = f"device '{device}'"
+    raise error
 
 
 def _device(device: str, target: str | None, name: str | None) -> DeviceSpec:
@@ -119,7 +136,7 @@ def _device(device: str, target: str | None, name: str | None) -> DeviceSpec:
 
 def _listening(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ScenarioError(
             f"'{text}' is not an address to listen at", where="--listen", expected="HOST:PORT"
         )
@@ -135,10 +152,11 @@ def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
                 where=attack.where("steps", i, "trigger"),
                 expected="at_s, or a scenario to run the attack on",
             )
-    plan, problems = resolve_modbus(attack, {spec.name: "real"}, [spec.name], lambda _: spec)
-    mine = plan.rules[spec.name] if plan is not None else ()
     # An attack on several devices is carried out on this one, and only its steps.
-    problems = [p for p in problems if "no device matches" not in p]
+    plan, problems = resolve_modbus(
+        attack, {spec.name: "real"}, [spec.name], lambda _: spec, whole=False
+    )
+    mine = plan.rules[spec.name] if plan is not None else ()
     if problems:
         raise ScenarioError("\n  ".join(problems))
     if not mine:

@@ -13,7 +13,7 @@ from controllers.mail import FloatArray
 from federates.attacks.modbus import ModbusPlan
 from federates.attacks.plan import BEGINS
 from hil.mitm import MitmProxy, MitmTarget
-from hil.mitm_rules import Forged, points_of, wire_points
+from hil.mitm_rules import Forged, Owed, points_of, wire_points
 
 if TYPE_CHECKING:
     from federates.attacks.truth import TruthWriter
@@ -51,6 +51,7 @@ class ModbusWire:
         self._proxies: list[tuple[MitmProxy, dict[str, DeviceSpec]]] = []
         self._adapters: dict[str, Adapter] = {}
         self._told_blind: set[str] = set()
+        self._waiting: dict[tuple[str, int, str], Owed] = {}
         self._truth: TruthWriter | None = None
         if plan is not None:
             from federates.attacks.truth import TruthWriter
@@ -134,6 +135,7 @@ class ModbusWire:
         if self._truth is not None:
             self._write(forged)
             self._say_blind(time_s)
+            self._say_waiting(time_s)
 
     def _say_blind(self, time_s: float) -> None:
         """Tell where an attack sees nothing, once for each device."""
@@ -142,6 +144,29 @@ class ModbusWire:
                 self._told_blind.add(name)
                 text = "what passes is not Modbus (TLS?): it can only be delayed or cut"
                 self._store.event(self._federate, "attack_blind", time_s, device=name, text=text)
+
+    def _say_waiting(self, time_s: float) -> None:
+        """Tell which devices have not taken back what a step wrote, and when they have."""
+        before = self._waiting
+        owed = [owed for proxy, _ in self._proxies for owed in proxy.owed()]
+        self._waiting = {(o.device, o.step, o.point): o for o in owed}
+        for key, o in self._waiting.items():
+            if key not in before:
+                self._say_owed("attack_undo_waits", o, time_s)
+        for key, o in before.items():
+            if key not in self._waiting:
+                self._say_owed("attack_undone", o, time_s)
+
+    def _say_owed(self, event: str, owed: Owed, time_s: float | None = None) -> None:
+        self._store.event(
+            self._federate,
+            event,
+            time_s,
+            step=self._ids[owed.step],
+            device=owed.device,
+            point=owed.point,
+            value=owed.value,
+        )
 
     def _write(self, forged: Sequence[Forged]) -> None:
         assert self._truth is not None
@@ -180,9 +205,14 @@ class ModbusWire:
             proxy.set_active(nothing)
 
     def close(self) -> None:
-        """End the proxies and close the ground truth."""
+        """End the proxies and close the ground truth; tell what devices have not taken back."""
         with ExitStack() as stack:
             if self._truth is not None:
                 stack.callback(self._truth.close)
             for proxy, _ in self._proxies:
-                stack.callback(proxy.close)
+                stack.callback(self._end, proxy)
+
+    def _end(self, proxy: MitmProxy) -> None:
+        proxy.close()
+        for owed in proxy.owed():
+            self._say_owed("attack_not_undone", owed)

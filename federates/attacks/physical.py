@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from controllers.mail import FloatArray, IntArray
 from controllers.ports import Port
-from federates.attacks.elements import PhysicalElements, drawn, elements_of, require
+from federates.attacks.elements import PhysicalElements, elements_of, targets_of
 from federates.attacks.schema import (
     Adaptive,
     AlterLoad,
@@ -39,7 +38,6 @@ from federates.attacks.schema import (
 from federates.errors import WiringError
 from federates.scenario import Scenario
 from grid_models.counter_rng import stream_ids, uniform
-from grid_models.errors import nearest_name
 from grid_models.feeder import Feeder
 
 CONNECTED, LOAD_KW = "attack_connected", "attack_load_kw"
@@ -47,9 +45,9 @@ LOAD_FACTOR, THERMOSTAT_K = "attack_load_factor", "attack_thermostat_k"
 _UNITS = {CONNECTED: "1", LOAD_KW: "kW", LOAD_FACTOR: "1", THERMOSTAT_K: "K"}
 #: What a port says where nothing is done.
 IDLE = {CONNECTED: np.nan, LOAD_KW: 0.0, LOAD_FACTOR: 1.0, THERMOSTAT_K: 0.0}
-# Random numbers of one step and element: is it among those drawn, does it obey, when does it
-# switch.
-_DRAW, _OBEY, _PHASE = 0, 1, 2
+# Random numbers of one step and element: does it obey, when does it switch; whether it is among
+# those drawn comes first, see `elements`.
+_OBEY, _PHASE = 1, 2
 # A step that leaves its work behind has the state of just before its end.
 _BEFORE_END_S = 1e-6
 _NOTHING: Mapping[int, FloatArray] = MappingProxyType({})
@@ -69,8 +67,10 @@ class PhysicalAction:
         Elements it means.
     index : ndarray of int, shape (m,)
         Their positions in the port's labels.
+    obeys : ndarray of bool, shape (m,)
+        Elements that the step's probability leaves; the port stays idle for all others.
     value : ndarray, shape (m,)
-        What the port says while the step is active; idle for an element that does not obey.
+        What the port says while the step is active.
     last_s : float
         Time since the step's begin that on and off are taken at afterwards, if it is left.
     on_s, cycle_s : float
@@ -83,18 +83,23 @@ class PhysicalAction:
     port: str
     labels: tuple[str, ...]
     index: IntArray
+    obeys: NDArray[np.bool_]
     value: FloatArray
     last_s: float
     on_s: float
     cycle_s: float
     phase_s: FloatArray
 
-    def now(self, elapsed_s: float) -> FloatArray:
-        """Return what the step says at a time since its begin, shape (m,)."""
-        if not self.cycle_s:
-            return self.value
-        at = np.mod(min(elapsed_s, self.last_s) - self.phase_s, self.cycle_s)
-        return np.where(at < self.on_s, self.value, IDLE[self.port])
+    def now(self, elapsed_s: float, decided: FloatArray | None = None) -> FloatArray:
+        """Return what the step says at a time since its begin, shape (m,).
+
+        `decided`, of the same shape, is what an adaptive attacker asks for in place of `value`.
+        """
+        on = self.obeys
+        if self.cycle_s:
+            at = np.mod(min(elapsed_s, self.last_s) - self.phase_s, self.cycle_s)
+            on = on & (at < self.on_s)
+        return np.where(on, self.value if decided is None else decided, IDLE[self.port])
 
 
 class Affected(NamedTuple):
@@ -195,7 +200,7 @@ class PhysicalPlan:
             since = float(elapsed_s[action.step])
             if np.isnan(since):
                 continue
-            now, values = decided.get(action.step, action.now(since)), out[action.port]
+            now, values = action.now(since, decided.get(action.step)), out[action.port]
             if action.port == CONNECTED:
                 values[action.index] = np.where(np.isnan(now), values[action.index], now)
             elif action.port == LOAD_FACTOR:
@@ -225,7 +230,7 @@ class PhysicalPlan:
             since = float(elapsed_s[action.step])
             if np.isnan(since):
                 continue
-            now = decided.get(action.step, action.now(since))
+            now = action.now(since, decided.get(action.step))
             idle = np.isnan(now) if action.port == CONNECTED else now == IDLE[action.port]
             index = action.index[~idle]
             true, seen = self._true[action.port][index], values[action.port][index]
@@ -285,7 +290,7 @@ def resolve_physical(
     found: list[tuple[int, PhysicalStep, tuple[str, ...]]] = []
     for i, step in spec.of_layer("physical"):
         assert isinstance(step, PhysicalStep)
-        labels = _targets(spec, i, step, elements, problems)
+        labels = targets_of(spec, i, step, elements, problems)
         if labels:
             found.append((i, step, labels))
     touched: dict[str, set[str]] = {}
@@ -309,49 +314,6 @@ def _port_of(step: PhysicalStep) -> str:
     return THERMOSTAT_K if isinstance(action, Thermostat) else CONNECTED
 
 
-def _targets(
-    spec: AttackSpec,
-    i: int,
-    step: PhysicalStep,
-    elements: PhysicalElements,
-    problems: list[str],
-) -> tuple[str, ...]:
-    """Return the elements a step touches, in the feeder's order; none where there is a problem."""
-    where = spec.where("steps", i, "target")
-    target, before = step.target, len(problems)
-    if target.elements is None:
-        problems.append(f"{where}: a physical step touches elements; expected the key 'elements'")
-        return ()
-    allowed, wanted = require(step.action.kind, elements)
-    chosen: set[str] = set()
-    for n, glob in enumerate(target.elements):
-        at = spec.where("steps", i, "target", "elements", n)
-        matched = [x for x in elements.labels if fnmatchcase(x, glob)]
-        usable = [x for x in matched if x in allowed]
-        if not matched:
-            near = nearest_name(glob, elements.labels)
-            problems.append(
-                f"{at}: no element is called '{glob}'; expected a glob over "
-                f"{elements.example()}" + (f"; did you mean '{near}'?" if near else "")
-            )
-        elif not usable:
-            problems.append(
-                f"{at}: '{step.action.kind}' does not apply to {matched[0]}"
-                f"{elements.why_not(matched[0])}; expected {wanted}"
-            )
-        chosen.update(usable)
-    if len(problems) > before:
-        return ()
-    labels = [x for x in elements.labels if x in chosen]
-    if target.count is not None and target.count > len(labels):
-        problems.append(
-            f"{spec.where('steps', i, 'target', 'count')}: {target.count} of {len(labels)} "
-            f"elements; expected at most {len(labels)}"
-        )
-        return ()
-    return drawn(labels, target, _numbers(spec, step, labels, _DRAW))
-
-
 def _numbers(
     spec: AttackSpec, step: PhysicalStep, labels: Sequence[str], channel: int
 ) -> FloatArray:
@@ -372,14 +334,14 @@ def _action(
     cycle_s, on_s, spread = 0.0, 0.0, 0.0
     if isinstance(does, AlterLoad) and does.on_s is not None and does.off_s is not None:
         cycle_s, on_s, spread = does.on_s + does.off_s, does.on_s, 1.0 - does.synchrony
-    obeys = _numbers(spec, step, labels, _OBEY) < step.probability
     ends = step.duration_s is not None and step.on_end == "leave"
     return PhysicalAction(
         step=i,
         port=port,
         labels=labels,
         index=np.array([place[x] for x in labels], dtype=np.int64),
-        value=np.where(obeys, _asked(does, labels, elements), IDLE[port]),
+        obeys=_numbers(spec, step, labels, _OBEY) < step.probability,
+        value=_asked(does, labels, elements),
         last_s=(step.duration_s or 0.0) - _BEFORE_END_S if ends else np.inf,
         on_s=on_s,
         cycle_s=cycle_s,

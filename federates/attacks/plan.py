@@ -10,7 +10,7 @@ from controllers.mail import IntArray
 from controllers.ports import Port
 from federates.attacks.schedule import Schedule
 from federates.clock import Timing
-from federates.wiring import Feed
+from federates.wiring import FederateWiring, Feed
 
 if TYPE_CHECKING:
     from federates.attacks.link import LinkAttackPlan
@@ -83,6 +83,8 @@ class SitePlan:
     sees : mapping of step to (``federate.port``, input port names and their labels)
     physical : PhysicalPlan or None
         For the federate that acts on the grid.
+    grid : str
+        The scenario's name of the federate that it acts on.
     """
 
     name: str
@@ -95,6 +97,7 @@ class SitePlan:
     sees: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     physical: PhysicalPlan | None = None
     announces: tuple[int, ...] = ()
+    grid: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class DirectorPlan:
     feeds: Mapping[str, tuple[Feed, ...]]
     watches: Mapping[int, tuple[str, ...]]
     """Input ports that each directed step with a `when` looks at."""
+    samples: Mapping[int, tuple[Timing, ...]] = field(default_factory=dict)
+    """When the values come that each step acts on."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,17 @@ class AttackPlan:
     director: DirectorPlan | None = None
     links: Mapping[str, LinkAttackPlan | None] = field(default_factory=dict)
     """What is done to the mail of each receiving federate."""
+
+    def rides_with(self, wirings: Mapping[str, FederateWiring]) -> dict[str, str]:
+        """Return, by attack federate, a federate next to it: that it reads, or that reads it."""
+        pairs = [(f.source, n) for n, w in wirings.items() for fs in w.feeds.values() for f in fs]
+        out: dict[str, str] = {}
+        for name in self.names:
+            read = [source for source, reader in pairs if reader == name]
+            readers = [reader for source, reader in pairs if source == name]
+            near = [n for n in (*read, *readers) if n not in self.names]
+            out |= {name: near[0]} if near else {}
+        return out
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.reports.data import RunData
+from federates.reports.data import DEAD_PU, RunData
 from federates.signals import signal_batches
 
 TOLERANCE_PU = 0.005
 """By how much the voltages may still lie outside the baseline's and count as recovered."""
 ABOUT_S = 300.0
 """The baseline is taken at its worst this long before and after, for clouds and oscillations."""
-_DEAD_PU = 0.05
 _LATE_S = 1e-6
 
 
@@ -46,7 +45,7 @@ def voltage_track(run: RunData) -> VoltageTrack | None:
     v_min, v_max = run.band
     parts: list[tuple[FloatArray, ...]] = []
     for time_s, v_pu in signal_batches(run.signals, f"{run.feeder}.v_pu"):
-        live = v_pu >= _DEAD_PU
+        live = v_pu >= DEAD_PU
         excess = np.where(live, np.maximum(v_min - v_pu, v_pu - v_max), -np.inf)
         out, far = (excess > 0.0).sum(axis=1), (excess > TOLERANCE_PU).sum(axis=1)
         low = np.where(live, v_pu, np.inf).min(axis=1)

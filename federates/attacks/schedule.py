@@ -71,6 +71,10 @@ class Schedule:
             tuple(i for i, at in enumerate(begins) if np.isnan(at)),
         )
 
+    def span_s(self, i: int) -> float:
+        """Return for how long a step has an effect, what it leaves behind included."""
+        return math.inf if self.stays[i] else self.length_s[i]
+
     def clock(self) -> StepClock:
         """Return a clock that says how long each step has been active."""
         return StepClock(self)
@@ -101,7 +105,7 @@ class StepClock:
         # A handful of steps: plain numbers take a tenth of the time of array operations.
         return np.array(
             [
-                _elapsed(time_s - begin, length, stays)
+                elapsed_in(time_s - begin, length, stays)
                 for begin, length, stays in zip(
                     self._begin, self.schedule.length_s, self.schedule.stays, strict=True
                 )
@@ -109,7 +113,8 @@ class StepClock:
         )
 
 
-def _elapsed(since_s: float, length_s: float, stays: bool) -> float:
+def elapsed_in(since_s: float, length_s: float, stays: bool = False) -> float:
+    """Return the time since a step's begin, NaN outside its window; see `StepClock.elapsed`."""
     if not since_s >= -LATE_S:  # before it, or never
         return math.nan
     if since_s < length_s - LATE_S:

@@ -9,11 +9,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from federates.attacks.schema import AttackSpec, Target
+from federates.errors import WiringError
 from grid_models import counter_rng
 from grid_models.errors import nearest_name
 
 _DRAW_CHANNEL = 34
 _SHOWN = 8
+_KINDS = ("links", "agents", "devices", "elements")
 
 
 def matching(names: Iterable[str], globs: Sequence[str]) -> list[str]:
@@ -21,21 +23,46 @@ def matching(names: Iterable[str], globs: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 
 
-def drawn(names: Sequence[str], target: Target, spec: AttackSpec, step: int) -> list[str]:
+def drawn(
+    names: Sequence[str], target: Target, spec: AttackSpec, step: int, channel: int = _DRAW_CHANNEL
+) -> list[str]:
     """Return the share of `names` that the target's fraction or count leaves, in their order.
 
-    The draw is of the attack's seed, the step's id and the name only, so it does not depend on how
-    the federation is hosted or on what else matches.
+    A fraction is rounded to the nearest whole number, a half up; a small one of few is one, not
+    nobody. The draw is of the attack's seed, the step's id and the name only, so it does not
+    depend on how the federation is hosted or on what else matches.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What matches; of nothing, nothing is drawn.
+    target : Target
+    spec : AttackSpec
+    step : int
+        Position of the step in the attack.
+    channel : int
+        Of the random numbers.
+
+    Raises
+    ------
+    WiringError
+        The count is more than there is.
     """
-    if target.fraction is None and target.count is None:
+    n = len(names)
+    if not n or (target.fraction is None and target.count is None):
         return list(names)
-    if target.count is not None:
-        n = min(target.count, len(names))
-    else:
-        # A share is of somebody: a small one of few is one, not nobody.
-        n = max(1, math.floor((target.fraction or 0.0) * len(names) + 0.5))
+    if target.fraction is not None:
+        n = max(1, math.floor(target.fraction * len(names) + 0.5))
+    elif target.count is not None:
+        n = target.count
+    if n > len(names):
+        where = spec.where("steps", step, "target", "count")
+        things = next((k for k in _KINDS if getattr(target, k) is not None), "labels")
+        raise WiringError(
+            [f"{where}: {n} of {len(names)} {things}; expected at most {len(names)}"], where=""
+        )
     streams = counter_rng.stream_ids(f"{spec.steps[step].id}/{name}" for name in names)
-    rank = counter_rng.uniform(spec.seed, streams, 0, _DRAW_CHANNEL)
+    rank = counter_rng.uniform(spec.seed, streams, 0, channel)
     kept = set(np.argsort(rank, kind="stable")[:n].tolist())
     return [name for i, name in enumerate(names) if i in kept]
 

@@ -21,7 +21,10 @@ from federates.attacks.histories import DelayLine, RecordedWindow, Trace
 from grid_models import counter_rng
 from grid_models.counter_rng import UIntArray
 
-_NOISE_CHANNEL = 32
+# Of the random numbers: each step has four in a row, from these on. Noise takes two, and 34, of
+# the first step alone, is the draw of targets.
+_NOISE_CHANNEL, CHANCE_CHANNEL = 32, 35
+CHANNELS_PER_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,17 @@ class _Window(SignalAction):
         return true if played is None else played
 
 
+class Playing(SignalAction):
+    """A trace in place of the true values."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
+        """Return the trace's values where it has any by now."""
+        return self.trace.play(sample.elapsed_s or 0.0, true)
+
+
 class _Adaptive(SignalAction):
     def __init__(self, attacker: adaptive.Attacker) -> None:
         self._attacker = attacker
@@ -139,7 +153,7 @@ def _noise(action: schema.Noise, seed: int, streams: UIntArray, number: int) -> 
     def formula(sample: Sample, true: FloatArray) -> FloatArray:
         if not action.sigma:
             return true
-        channel = _NOISE_CHANNEL + 4 * number
+        channel = _NOISE_CHANNEL + CHANNELS_PER_STEP * number
         return true + action.sigma * counter_rng.normal(seed, streams, sample.time_ns, channel)
 
     return _Formula(formula)
@@ -188,8 +202,7 @@ def build_action(
         case schema.Replay():
             assert action.file is not None
             file = Path(action.file)
-            trace = Trace(file, site.targets, action.offset_s, action.speed, site.aim)
-            return _Formula(lambda sample, true: trace.play(sample.elapsed_s or 0.0, true))
+            return Playing(Trace(file, site.targets, action.offset_s, action.speed, site.aim))
         case schema.Adaptive():
             cls = adaptive.resolve(action.attacker, where)
             return _Adaptive(adaptive.build(cls, site, action.options, where))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from controllers.ports import Port
-from federates.attacks.plan import BEGINS, Channel, DirectorPlan, Part, SitePlan
+from federates.attacks.plan import BEGINS, Channel, Part, SitePlan
 from federates.attacks.schedule import Schedule
-from federates.attacks.schema import Adaptive, AttackSpec
+from federates.attacks.schema import Adaptive, AttackSpec, Swap
 from federates.attacks.selection import matching
 from federates.attacks.targets import Chosen
-from federates.attacks.view import FederationView, Key, Origin
+from federates.attacks.view import FederationView, Key, Names, Origin, every
 from federates.clock import Timing
 from federates.wiring import Feed
 
@@ -36,7 +36,10 @@ class Draft:
 
 
 class SiteBuilder:
-    """Groups attacked elements into channels and channels into federates."""
+    """Groups attacked elements into channels and channels into federates.
+
+    `problems` says what cannot be carried out so, once `sites` was asked for.
+    """
 
     def __init__(
         self, spec: AttackSpec, federation: FederationView, schedule: Schedule, chosen: Chosen
@@ -48,6 +51,9 @@ class SiteBuilder:
             for key in keys:
                 self._parts_of[key] = (*self._parts_of.get(key, ()), part)
         self.drafts: dict[str, Draft] = {}
+        self.problems: list[str] = []
+        # Names are for the eye: `a-b.c` and `a.b-c` look alike, and what is alike gets a number.
+        self._outs, self._ins = Names(), Names()
         self.out_of: dict[Key, tuple[str, int]] = {}
         """Where each attacked input element now comes from: draft and position in it."""
         self.site_of: dict[str, str] = {}
@@ -70,14 +76,15 @@ class SiteBuilder:
         instance, port_name, position = at
         side = "outputs" if origin.source else "inputs"
         port = self._federation.port(instance, port_name, side)
-        name = f"{instance}-{port_name}" + (f"-{view + 1}" if view else "")
+        wish = f"{instance}-{port_name}" + (f"-{view + 1}" if view else "")
+        name = self._outs.of((side, instance, port_name, view), wish)
         draft = self.drafts.get(name)
         if draft is None:
             draft = self.drafts[name] = Draft(
                 origin.source,
                 port_name,
                 name,
-                self._timing(key, origin),
+                self._federation.timing_of(key),
                 unit=port.unit,
                 initial=port.initial,
                 federate=self._federation.group_of[instance],
@@ -88,10 +95,6 @@ class SiteBuilder:
             draft.positions.append(position)
         self.out_of[key] = (name, draft.keys[at])
 
-    def _timing(self, key: Key, origin: Origin) -> Timing:
-        """Return when the values are produced: by their producer, or when their reader reads."""
-        return self._federation.by_name[origin.source or key[0]].timing
-
     def sites(self, physical: Mapping[str, Any]) -> dict[str, SitePlan]:
         """Return the attack federates: one per timing of producers, and one before the grid."""
         groups: dict[tuple[Timing, bool], list[Draft]] = {}
@@ -99,7 +102,8 @@ class SiteBuilder:
             groups.setdefault((draft.timing, bool(draft.source)), []).append(draft)
         for feeder in physical:
             groups.setdefault((self._federation.by_name[feeder].timing, False), [])
-        names = [f"attack_{n + 1}" if len(groups) > 1 else "attack" for n in range(len(groups))]
+        free, several = self._federation.names(), len(groups) > 1
+        names = [free.of(n, f"attack_{n + 1}" if several else "attack") for n in range(len(groups))]
         announced = self._announcers(groups)
         out: dict[str, SitePlan] = {}
         for name, ((timing, behind), drafts) in zip(names, groups.items(), strict=True):
@@ -107,8 +111,33 @@ class SiteBuilder:
             plan = plans[0] if plans and not behind else None
             for draft in drafts:
                 self.site_of[draft.out] = name
-            out[name] = self._site(name, timing, behind, drafts, plan, announced[timing, behind])
+            site = self._site(name, timing, behind, drafts, plan, announced[timing, behind])
+            grids = [self._federation.group_of[f] for f, p in physical.items() if p is plan]
+            out[name] = replace(site, grid=grids[0]) if grids else site
+        self._refuse_parted()
         return out
+
+    def _refuse_parted(self) -> None:
+        """Refuse steps whose targets belong together and do not all pass one federate."""
+        for (i, conceal), keys in self._chosen.items():
+            action = self._spec.steps[i].action
+            if conceal is not None or not isinstance(action, Swap | Adaptive):
+                continue
+            by_site = {self.site_of[self.out_of[key][0]]: key for key in reversed(keys)}
+            if len(by_site) > 1:
+                ways = [self._way(by_site[name]) for name in sorted(by_site)]
+                self.problems.append(
+                    f"{self._spec.where('steps', i, 'target')}: '{action.kind}' needs all its "
+                    f"targets at one moment, and these pass at different ones: {'; '.join(ways)}; "
+                    "expected targets of one timing, or a step for each timing"
+                )
+
+    def _way(self, key: Key) -> str:
+        """Say when an element passes."""
+        origin, when = self._federation.origin[key], every(self._federation.timing_of(key))
+        if not origin.source:
+            return f"{key[0]}.{key[1]}, which nobody feeds, before it is read {when}"
+        return f"{origin.source}.{origin.port} {when}"
 
     def _announcers(
         self, groups: Mapping[tuple[Timing, bool], list[Draft]]
@@ -140,6 +169,7 @@ class SiteBuilder:
         announces: tuple[int, ...],
     ) -> SitePlan:
         half = self._federation.gap_ns(timing) // 2
+        self._refuse_tight(timing, drafts, physical)
         if behind:
             own, shift = Timing(timing.period_ns, timing.offset_ns + half), -half
         else:
@@ -152,7 +182,7 @@ class SiteBuilder:
                 d.port,
                 d.unit,
                 tuple(d.labels),
-                f"{d.source}-{d.port}" if d.source else "",
+                self._in(d.source, d.port) if d.source else "",
                 np.array(d.positions, dtype=np.int64),
                 d.out,
                 d.initial,
@@ -172,6 +202,21 @@ class SiteBuilder:
         return SitePlan(
             name, own, shift, channels, parts, tuple(inputs), feeds, sees, physical, announces
         )
+
+    def _refuse_tight(self, timing: Timing, drafts: list[Draft], physical: Any) -> None:
+        problem = self._federation.gap_problem(timing)
+        if not problem:
+            return
+        outs = {d.out for d in drafts}
+        acting = {
+            i for k, (out, _) in self.out_of.items() if out in outs for i, _ in self._parts_of[k]
+        }
+        acting |= {action.step for action in physical.actions} if physical is not None else set()
+        self.problems.append(f"{self._spec.where('steps', min(acting), 'target')}: {problem}")
+
+    def _in(self, instance: str, port: str) -> str:
+        """Return the input of attack federates that brings an output port."""
+        return self._ins.of((instance, port), f"{instance}-{port}")
 
     def _steps(self, draft: Draft) -> set[int]:
         return {
@@ -211,7 +256,7 @@ class SiteBuilder:
             sees[i] = {}
             for word, instance, port in self._federation.ports("outputs"):
                 if matching([word], action.sees):
-                    name = f"{instance}-{port.name}"
+                    name = self._in(instance, port.name)
                     ports[name] = Port(name, port.unit, port.labels, port.initial)
                     feeds[name] = (Feed(instance, port.name, len(port.labels), None, None),)
                     sees[i][word] = (*sees[i].get(word, ()), name)
@@ -229,34 +274,3 @@ class SiteBuilder:
             if at:
                 parts.append(Part(*part, np.array(list(at), dtype=np.int64)))
         return tuple(sorted(parts, key=lambda p: (p.step, p.conceal is not None, p.conceal or 0)))
-
-
-def director_of(
-    spec: AttackSpec,
-    federation: FederationView,
-    schedule: Schedule,
-    watches: Mapping[int, list[tuple[str, Port]]],
-) -> DirectorPlan | None:
-    """Return the federate that decides when steps begin that wait for a signal, if any does."""
-    if not schedule.directed:
-        return None
-    ports: dict[str, Port] = {}
-    feeds: dict[str, tuple[Feed, ...]] = {}
-    for found in watches.values():
-        for instance, port in found:
-            name = f"{instance}-{port.name}"
-            ports[name] = Port(name, port.unit, port.labels, port.initial)
-            feeds[name] = (Feed(instance, port.name, len(port.labels), None, None),)
-    timing = min(
-        (
-            federation.by_name[instance].timing
-            for found in watches.values()
-            for instance, _ in found
-        ),
-        key=lambda t: (t.period_ns, t.offset_ns),
-    )
-    # Half as late as those who forge the same producer's values, so that they know in time.
-    quarter = federation.gap_ns(timing) // 4
-    names = {i: tuple(f"{n}-{p.name}" for n, p in found) for i, found in watches.items()}
-    own = Timing(timing.period_ns, timing.offset_ns + quarter)
-    return DirectorPlan("attack_director", own, -quarter, tuple(ports.values()), feeds, names)

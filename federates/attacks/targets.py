@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from controllers.ports import Port
+from federates.attacks.physical import IDLE
+from federates.attacks.plan import BEGINS
 from federates.attacks.schedule import Schedule
 from federates.attacks.schema import Adaptive, AttackSpec, SignalStep, Target
 from federates.attacks.selection import drawn, matching, nothing_called
 from federates.attacks.view import FederationView, Key
+from federates.errors import WiringError
+from grid_models.errors import nearest_name
 
+OWN_INPUTS = frozenset((*IDLE, BEGINS))
+"""Inputs that federates have for the attack itself; an attack does not forge its own word."""
 Chosen = dict[tuple[int, int | None], list[Key]]
 """Elements of inputs by (step, its concealment or None)."""
 
@@ -38,7 +44,29 @@ def choose_all(
                 f"{spec.where('steps', i, 'target')}: the external federate '{foreign}' reads its "
                 "topics by itself, nothing can stand in between; expected another reader"
             )
+    problems += _pictures_in_the_way(spec, chosen, federation)
     return chosen
+
+
+def _pictures_in_the_way(
+    spec: AttackSpec, chosen: Chosen, federation: FederationView
+) -> Iterator[str]:
+    """Say which concealments show their picture where the step itself, or another, shows its."""
+    for (i, n), keys in chosen.items():
+        if n is None:
+            continue
+        for (j, m), others in chosen.items():
+            shared = set(keys) & set(others) if i == j and (m is None or m < n) else ()
+            if shared:
+                instance, port, k = next(key for key in keys if key in shared)
+                label = federation.port(instance, port, "inputs").labels[k]
+                what = "the step's own target" if m is None else f"shown by conceal[{m}] already"
+                yield (
+                    f"{spec.where('steps', i, 'conceal', n)}: {label} of "
+                    f"{federation.group_of[instance]}.{port} is {what}; expected other signals: "
+                    "one value can be seen in one way only"
+                )
+                break
 
 
 def _choose(
@@ -53,6 +81,8 @@ def _choose(
     assert target.port is not None
     names: dict[str, dict[str, list[Key]]] = {}
     for word, instance, port in federation.ports("inputs"):
+        if port.name in OWN_INPUTS:
+            continue
         for key in ((instance, port.name, k) for k in range(len(port.labels))):
             label = port.labels[key[2]]
             names.setdefault(word, {}).setdefault(label, []).append(key)
@@ -75,7 +105,11 @@ def _choose(
                     spec.where(*where, "labels", n), f"label of {ports[0]}", glob, labels
                 )
             )
-    kept = set(drawn(matching(labels, target.labels), target, spec, i))
+    try:
+        kept = set(drawn(matching(labels, target.labels), target, spec, i))
+    except WiringError as error:
+        problems += error.problems
+        return []
     keys = [key for p in ports for label, ks in names[p].items() if label in kept for key in ks]
     return list(dict.fromkeys(keys))
 
@@ -110,11 +144,7 @@ def watches_of(
         where = ("steps", i, "trigger", "when")
         ports = [(name, port) for word, name, port in outputs if word == when.signal]
         if not ports:
-            problems.append(
-                nothing_called(
-                    spec.where(*where, "signal"), "output", when.signal, [w for w, _, _ in outputs]
-                )
-            )
+            problems.append(_no_output(spec.where(*where, "signal"), when.signal, outputs))
             continue
         labels = [label for _, port in ports for label in port.labels]
         if not matching(labels, [when.label]):
@@ -125,6 +155,15 @@ def watches_of(
             )
         found[i] = ports
     return found
+
+
+def _no_output(where: str, name: str, outputs: Sequence[tuple[str, str, Port]]) -> str:
+    words = list(dict.fromkeys(word for word, _, _ in outputs))
+    near = nearest_name(name, words)
+    return (
+        f"{where}: no output matches '{name}'; expected one name, not a glob, of "
+        f"{', '.join(words)}" + (f"; did you mean '{near}'?" if near else "")
+    )
 
 
 def sees_problems(spec: AttackSpec, federation: FederationView) -> list[str]:

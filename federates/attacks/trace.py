@@ -17,6 +17,8 @@ from federates.attacks.schema import AttackSpec, Replay, SignalStep, Target, Tri
 from federates.errors import ScenarioError
 from federates.yaml_source import YamlSource
 
+_SHORTEST_S = 1e-6  # of a step of an attack: `federates.section.Period`
+
 
 @dataclass(frozen=True)
 class _TraceSource(YamlSource):
@@ -69,12 +71,20 @@ def trace_attack(
     if not len(times):
         raise ScenarioError("holds no value", where=str(path), expected="at least one row")
     begin_s, end_s = _window(times, offset_s, speed, step_s)
+    window = f"from {begin_s:.10g} to {end_s:.10g} s"
     if end_s <= 0.0 or begin_s >= horizon_s:
+        at_0 = 0.0 - float(times.min()) / speed
+        hint = f"; --offset {in_full(at_0)} plays its first row at 0" if np.isfinite(at_0) else ""
         raise ScenarioError(
-            f"would play from {begin_s:g} to {end_s:g} s",
+            f"would play {window}",
             where=str(path),
-            expected=f"a time of the run, 0 to {horizon_s:g} s; "
-            f"--offset {0.0 - float(times.min()) / speed:g} plays its first row at 0",
+            expected=f"a time of the run, 0 to {horizon_s:g} s{hint}",
+        )
+    if end_s - max(begin_s, 0.0) < _SHORTEST_S:
+        raise ScenarioError(
+            f"would play {window}",
+            where=str(path),
+            expected=f"at least {_SHORTEST_S:g} s of the run; found --speed {in_full(speed)}",
         )
     begin_s = max(begin_s, 0.0)
     of_port: dict[str, dict[str, None]] = {}
@@ -89,7 +99,7 @@ def trace_attack(
             title=f"plays {path.name}",
             layer="signal",
             trigger=Trigger(at_s=begin_s),
-            duration_s=end_s - begin_s,
+            duration_s=None if end_s > horizon_s else end_s - begin_s,
             target=Target(port=_exactly(port), labels=_labels(path, names)),
             action=action.model_copy(),
         )
@@ -100,7 +110,7 @@ def trace_attack(
         id=_id(path.stem, 0),
         kind=kind,
         title=f"The trace {path.name} as {'an' if kind == 'attack' else 'a'} {kind}",
-        description=f"From {begin_s:g} to {end_s:g} s {what}.",
+        description=f"From {begin_s:.10g} to {min(end_s, horizon_s):.10g} s {what}.",
         steps=list(steps),
     )
     adopt(spec, _TraceSource(str(path), {}, ports=tuple(of_port)), path.resolve().parent)
@@ -110,8 +120,15 @@ def trace_attack(
 def _window(times: FloatArray, offset_s: float, speed: float, step_s: float) -> tuple[float, float]:
     """Return from when to when a trace plays; its last row lasts as long as rows mostly do."""
     distinct = np.unique(times)
-    last_s = float(np.median(np.diff(distinct))) if len(distinct) > 1 else step_s * speed
-    return offset_s + distinct[0] / speed, offset_s + (distinct[-1] + last_s) / speed
+    with np.errstate(over="ignore"):
+        last_s = float(np.median(np.diff(distinct))) if len(distinct) > 1 else step_s * speed
+    first_s, end_s = float(distinct[0]), float(distinct[-1]) + last_s
+    return offset_s + first_s / speed, offset_s + end_s / speed
+
+
+def in_full(number: float) -> str:
+    """Return a number that reads back as the same one: an offset may be seconds since 1970."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def _labels(path: Path, names: Iterable[str]) -> list[str]:

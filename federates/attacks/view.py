@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from math import gcd
 
+import numpy as np
+
 from controllers.ports import Port
-from federates.clock import Timing
+from federates.clock import Timing, to_s
 from federates.wiring import FederateWiring, Feed, Wirable
 
 Key = tuple[str, str, int]
 """An element of an input: instance, port, position."""
+MIN_GAP_NS = 2_000
+"""Shortest time between a producer's step and anybody's next that attack federates fit into.
+
+They take the half and the quarter of it, and HELICS' times are told apart by more than 400 ns
+(`federates.hosts.helics_bus`).
+"""
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,22 @@ class Origin:
     stream: str = ""
 
 
+class Names:
+    """Names that are made up, one for each thing; two things that wish the same get a number."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._of: dict[Hashable, str] = {}
+        self._taken = set(taken)
+
+    def of(self, thing: Hashable, wish: str) -> str:
+        """Return the name of a thing."""
+        if thing not in self._of:
+            wishes = chain([wish], (f"{wish}_{n}" for n in count(2)))
+            self._of[thing] = next(name for name in wishes if name not in self._taken)
+            self._taken.add(self._of[thing])
+        return self._of[thing]
+
+
 @dataclass
 class FederationView:
     """The wired federation, looked at element by element."""
@@ -32,6 +58,7 @@ class FederationView:
     by_name: Mapping[str, Wirable]
     group_of: Mapping[str, str]
     wirings: Mapping[str, FederateWiring]
+    horizon_ns: int
     origin: dict[Key, Origin] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,11 +93,54 @@ class FederationView:
             for port in getattr(federate, side)
         ]
 
+    def names(self) -> Names:
+        """Return names for further federates, none of which the scenario has."""
+        return Names((*self.by_name, *self.group_of.values()))
+
+    def timing_of(self, key: Key) -> Timing:
+        """Return when an element's values are produced: by their producer, or as they are read."""
+        return self.by_name[self.origin[key].source or key[0]].timing
+
     def gap_ns(self, timing: Timing) -> int:
         """Return the time between a step of this timing and the next step of anybody."""
-        return min(_lag_ns(timing, other.timing) for other in self.by_name.values())
+        return self._next(timing)[0]
+
+    def gap_problem(self, timing: Timing) -> str:
+        """Say that nothing fits between a step of this timing and the next; '' where it does."""
+        gap_ns, then = self._next(timing)
+        if gap_ns >= MIN_GAP_NS:
+            return ""
+        first = next(name for name, f in self.by_name.items() if f.timing == timing)
+        who = [f"'{n}' ({every(self.by_name[n].timing)})" for n in (first, then)]
+        return (
+            f"nothing can stand between a step of {who[0]} and the next of {who[1]}: they come as "
+            f"close as {gap_ns} ns; expected at least {MIN_GAP_NS} ns, such as by a period_s that "
+            "divides the other, or by another offset_s"
+        )
+
+    def _next(self, timing: Timing) -> tuple[int, str]:
+        """Return the shortest time from a step of this timing to the next of anybody, and whose."""
+        who: dict[Timing, str] = {}
+        for name, federate in self.by_name.items():
+            who.setdefault(federate.timing, name)
+        return min((_lag_ns(timing, then, self.horizon_ns), name) for then, name in who.items())
 
 
-def _lag_ns(first: Timing, then: Timing) -> int:
-    every = gcd(first.period_ns, then.period_ns)
-    return (then.offset_ns - first.offset_ns) % every or every
+def every(timing: Timing) -> str:
+    """Say when a federate steps."""
+    return f"every {to_s(timing.period_ns):.10g} s from {to_s(timing.offset_ns):.10g} s"
+
+
+def _lag_ns(first: Timing, then: Timing, horizon_ns: int) -> int:
+    """Return the shortest time from a step of one to the next, not the same, of the other.
+
+    Only steps before the horizon count: periods of 10 s and 3.333333333 s meet within a nanosecond,
+    but not in this century.
+    """
+    n = min(first.steps_before(horizon_ns), then.period_ns // gcd(first.period_ns, then.period_ns))
+    best, late = then.period_ns, then.offset_ns - first.offset_ns
+    for start in range(0, max(n, 1), _AT_ONCE):
+        steps = np.arange(start, min(start + _AT_ONCE, max(n, 1)), dtype=np.int64)
+        lags = (late - steps * first.period_ns) % then.period_ns
+        best = min(best, int(np.where(lags == 0, then.period_ns, lags).min()))
+    return best

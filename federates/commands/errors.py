@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import traceback
@@ -11,6 +12,9 @@ from federates.errors import RunError, RunInterruptedError
 from grid_models.errors import FeederateError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 3, 130
+# What is wrong with a path that the user gave, beside what Python has exceptions of its own for.
+_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EROFS)
+_LONGEST_LINE = 200
 
 
 def explain(error: BaseException) -> tuple[int, list[str]]:
@@ -37,6 +41,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         ]
     if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
         return WRONG_INPUT, [f"{_place(error)}: {error.strerror or error}"]
+    if isinstance(error, OSError) and error.errno in _PATHS:
+        return WRONG_INPUT, [_shortened(f"{_place(error)}: {error.strerror}")]
     if isinstance(error, OSError) and error.strerror:
         return FAILED, [f"{_place(error)}: {error.strerror}"]
     log = _log(error)
@@ -56,6 +62,12 @@ def run_folder(error: BaseException) -> Path | None:
 
 def _lines(error: FeederateError) -> list[str]:
     return [line.strip() for line in str(error).splitlines() if line.strip()]
+
+
+def _shortened(line: str) -> str:
+    """Return a line with its middle left out where a path in it is endless."""
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 def _place(error: OSError) -> str:

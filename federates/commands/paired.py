@@ -29,6 +29,7 @@ from federates.attacks.paired import (
 )
 from federates.attacks.schema import AttackSpec
 from federates.commands.attack import pair
+from federates.commands.run import warn_no_report
 from federates.commands.terminal import messages, output
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
@@ -102,13 +103,23 @@ def paired_command(order: PairedOrder, *, as_json: bool) -> None:
         raise RunInterruptedError("interrupted", where=str(folder)) from None
     _refuse_wrong_input(ended)
     runs = PairedRuns(folder, scenario.name, spec, [s.name for s in readable(states)])
-    page = write_paired_report(runs)
     if as_json:
         typer.echo(json.dumps(runs.as_data(), indent=2))
     else:
         print_paired(runs, output())
+    page = _page(runs)
+    if page is not None and not as_json:
         output().print(f"report  {page}", markup=False, soft_wrap=True)
     _raise_failure(states, ended)
+
+
+def _page(runs: PairedRuns) -> Path | None:
+    """Write the page; a page that cannot be written spoils nothing that was run and printed."""
+    try:
+        return write_paired_report(runs)
+    except Exception as error:
+        warn_no_report(error)
+        return None
 
 
 def _loaded(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from federates.attacks.trace import trace_attack
+from federates.attacks.trace import in_full, trace_attack
 from federates.commands.run import Order, carry_out, print_summary, summary_of_failure
 from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError, ScenarioError
@@ -159,7 +159,8 @@ def replay_into(order: IntoOrder, *, as_json: bool) -> None:
         steps * scenario.time.step_s,
         scenario.time.step_s,
     )
-    words = ["--as", order.kind, "--offset", f"{order.offset_s:g}", "--speed", f"{order.speed:g}"]
+    offset, speed = in_full(order.offset_s), in_full(order.speed)
+    words = ["--as", order.kind, "--offset", offset, "--speed", speed]
     run_order = _Played(
         scenario=order.scenario,
         overrides=order.overrides,

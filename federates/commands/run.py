@@ -134,8 +134,13 @@ def finish_folder(folder: Path, order: Order) -> None:
 
             write_report(folder)
     except Exception as error:
-        _, lines = explain(error)
-        messages().print(f"warning: no report: {lines[0]}", markup=False, soft_wrap=True)
+        warn_no_report(error)
+
+
+def warn_no_report(error: Exception) -> None:
+    """Say why there is no page; what was run and printed stands all the same."""
+    _, lines = explain(error)
+    messages().print(f"warning: no report: {lines[0]}", markup=False, soft_wrap=True)
 
 
 def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] | None:
@@ -176,5 +181,6 @@ def print_summary(result: RunResult, console: Console, *, has_report: bool) -> N
     if rows:
         console.print()
     console.print(f"run     {result.folder}", markup=False, soft_wrap=True)
-    if has_report:
-        console.print(f"report  {result.folder / 'report.html'}", markup=False, soft_wrap=True)
+    page = result.folder / "report.html"
+    if has_report and page.is_file():
+        console.print(f"report  {page}", markup=False, soft_wrap=True)

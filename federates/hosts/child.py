@@ -1,4 +1,4 @@
-"""A federate in a process of its own: ``python -m federates.hosts.child``, started by the host.
+"""The federates of one process: ``python -m federates.hosts.child``, started by the host.
 
 Protocol: a pickled `Job` on standard input, then JSON lines both ways. It answers ``ready``, waits
 for the broker's address, runs, and answers ``done`` or ``failed``. A ``stop`` line, or the end of
@@ -13,6 +13,7 @@ import pickle
 import struct
 import sys
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from federates.federate import Federate
 from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Core, Endpoint, HelicsBus
 from federates.hosts.outcome import Control, Failure
-from federates.hosts.process import Job
+from federates.hosts.process import Job, Seat
 from federates.pacing import Pacer
 from federates.progress import Progress
 from federates.run_store import RunStore
@@ -62,7 +63,7 @@ def _listen(stdin: BinaryIO, starts: SimpleQueue[dict[str, Any] | None], control
 
 
 def main() -> int:
-    """Run one federate as the parent says."""
+    """Run one federate, and those that ride with it, as the parent says."""
     line = _Line()
     stdin = sys.stdin.buffer
     size = struct.unpack("<q", stdin.read(8))[0]
@@ -71,43 +72,63 @@ def main() -> int:
     control = Control(progress, job.assembly.scenario.time.step_timeout_s)
     starts: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(stdin, starts, control), daemon=True).start()
-    shell: Shell | None = None
+    shells: list[Shell] = []
     stepping_s = 0.0
     pacer: Pacer | None = None
+    building = job.seats[0].name
     try:
-        federate = job.assembly.build(job.name)
-        assert isinstance(federate, Federate)
-        store = RunStore(job.folder, job.assembly.scenario.record)
-        shell = Shell(federate, job.wiring, store, job.assembly.scenario.seed, progress, job.row)
+        for seat in job.seats:
+            building = seat.name
+            shells.append(_shell(job, seat, progress))
         line.tell(ready=True)
         start = starts.get()
         if start is not None:
+            pacer = job.assembly.pacer(shells[0].federate.timing) if job.seats[0].paced else None
             endpoint = Endpoint(start["core_type"], start["address"], start["key"])
-            core = Core(endpoint, 1)
-            bus = HelicsBus(core, federate, job.wiring, job.topics)
-            pacer = job.assembly.pacer(federate.timing) if job.paced else None
-            stepping_s = drive(shell, bus, job.assembly.horizon_ns, control, pacer)
-            core.close()
+            stepping_s = _drive_all(shells, endpoint, job, control, pacer)
     except BaseException as error:
-        control.fail(Failure.of(job.name, error))
-    _close(shell, job.name, control)
+        control.fail(Failure.of(building, error))
+    for shell in shells:
+        try:
+            shell.close()
+        except Exception as error:
+            control.fail(Failure.of(shell.federate.name, error))
     if control.failure is not None:
         failure = control.failure
         line.tell(failed=failure.reason, federate=failure.federate, traceback=failure.traceback)
         return 3
-    assert shell is not None
     pacing = pacer.summary() if pacer is not None else None
-    line.tell(done=shell.summary(), stepping_s=stepping_s, pacing=pacing)
+    summaries = {shell.federate.name: shell.summary() for shell in shells}
+    line.tell(done=summaries, stepping_s=stepping_s, pacing=pacing)
     return 0
 
 
-def _close(shell: Shell | None, name: str, control: Control) -> None:
-    if shell is None:
-        return
-    try:
-        shell.close()
-    except Exception as error:
-        control.fail(Failure.of(name, error))
+def _shell(job: Job, seat: Seat, progress: Progress) -> Shell:
+    federate = job.assembly.build(seat.name)
+    assert isinstance(federate, Federate)
+    scenario = job.assembly.scenario
+    store = RunStore(job.folder, scenario.record)
+    return Shell(federate, seat.wiring, store, scenario.seed, progress, seat.row)
+
+
+def _drive_all(
+    shells: Sequence[Shell], endpoint: Endpoint, job: Job, control: Control, pacer: Pacer | None
+) -> float:
+    """Drive the first federate here and each that rides with it in a thread; return its seconds."""
+    core = Core(endpoint, len(shells))
+    buses = [HelicsBus(core, s.federate, s.wiring, job.topics) for s in shells]
+    horizon_ns = job.assembly.horizon_ns
+    riders = [
+        threading.Thread(target=drive, args=(shell, bus, horizon_ns, control), daemon=True)
+        for shell, bus in zip(shells[1:], buses[1:], strict=True)
+    ]
+    for rider in riders:
+        rider.start()
+    stepping_s = drive(shells[0], buses[0], horizon_ns, control, pacer)
+    for rider in riders:
+        rider.join()
+    core.close()
+    return stepping_s
 
 
 if __name__ == "__main__":

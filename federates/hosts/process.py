@@ -1,5 +1,8 @@
 """The process host: one process per federate, a broker process, this one watching over all.
 
+A federate that only stands between others (an attack) rides in the process of one of them: with a
+process of its own, every value would pass the broker once more.
+
 Everything that can be killed is a child in a process group of its own. Children are told what to
 do over standard input and end when it closes, so that nothing outlives a run, not even one whose
 parent was killed with -9.
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,26 +44,35 @@ _RELEASE_S = 4.0
 _POLL_S = 0.05
 
 
-@dataclass
-class Job:
-    """What a child needs to build and run its federate; sent to it pickled."""
+@dataclass(frozen=True)
+class Seat:
+    """One federate of a process."""
 
-    assembly: Assembly
     name: str
     wiring: FederateWiring
+    row: int
+    """Of the heartbeat table."""
+    paced: bool
+    """Whether this federate waits for the wall clock, and so holds back all others."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child needs to build and run its federates; sent to it pickled."""
+
+    assembly: Assembly
+    seats: tuple[Seat, ...]
     folder: Path
     progress: Path
-    row: int
     rows: int
     topics: dict[tuple[str, str], str]
-    paced: bool = False
-    """Whether this federate waits for the wall clock, and so holds back all others."""
 
 
 @dataclass
 class _Child:
     name: str
     process: subprocess.Popen[bytes]
+    federates: tuple[str, ...] = ()
     ready: bool = False
     done: bool = False
     inbox: bytes = b""
@@ -106,14 +118,16 @@ def run_processes(
     assembly: Assembly,
     names: Sequence[str],
     externals: Sequence[ExternalFederate],
-    wirings: dict[str, FederateWiring],
+    wirings: Mapping[str, FederateWiring],
+    rides_with: Mapping[str, str],
     store: RunStore,
     reach: Reach,
     tell: Callable[[int], None],
 ) -> tuple[Outcome, int]:
     """Run federates as processes; return how it ended and how many steps the first one did.
 
-    With `reach`, only some of them run here and the broker may be elsewhere.
+    `rides_with` names, for federates without a process of their own, the one whose process they
+    share. With `reach`, only some of them run here and the broker may be elsewhere.
     """
     total = len(names) + len(externals)
     wanted = assembly.select(reach.only)
@@ -128,27 +142,22 @@ def run_processes(
         broker = _Broker(store, total, reach, bool(externals))
         if broker.child is not None:
             children.append(broker.child)
-        for row, name in enumerate(here):
+        members: list[_Child] = []
+        for name, *riders in _processes(here, rides_with):
             child = _spawn(name, "federates.hosts.child", store)
+            child.federates = (name, *riders)
             children.append(child)
-            job = Job(
-                assembly,
-                name,
-                wirings[name],
-                store.folder,
-                heartbeat,
-                row,
-                len(here),
-                topics,
-                paced=name == names[0],
+            members.append(child)
+            seats = tuple(
+                Seat(n, wirings[n], here.index(n), paced=n == names[0]) for n in child.federates
             )
+            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics)
             _send_job(child, job)
-        members = children[-len(here) :] if here else []
         programs = [e for e in externals if not reach.only or e.name in reach.only]
         with external.running(
             programs, broker.endpoint, assembly.scenario.base_dir, store.logs
         ) as started:
-            _supervise(members, broker, control, outcome, started)
+            _supervise(here, members, broker, control, outcome, started)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -157,6 +166,15 @@ def run_processes(
     store.finalise_signals()
     outcome.failure = control.failure
     return outcome, progress.steps(0)
+
+
+def _processes(here: Sequence[str], rides_with: Mapping[str, str]) -> list[list[str]]:
+    """Return the federates of each process, the one that it is named after first."""
+    out = {name: [name] for name in here if rides_with.get(name) not in here}
+    for name in here:
+        if name not in out:
+            out[rides_with[name]].append(name)
+    return list(out.values())
 
 
 class _Broker:
@@ -206,13 +224,14 @@ def _send_job(child: _Child, job: Job) -> None:
 
 
 def _supervise(
+    names: Sequence[str],
     members: Sequence[_Child],
     broker: _Broker,
     control: Control,
     outcome: Outcome,
     programs: dict[str, subprocess.Popen[bytes]],
 ) -> None:
-    """Watch until every member has ended."""
+    """Watch until every member has ended; `names` are the federates by heartbeat row."""
     started = False
     stopped_at: float | None = None
     with selectors.DefaultSelector() as selector:
@@ -231,7 +250,7 @@ def _supervise(
                             address=broker.endpoint.address,
                             key=broker.endpoint.key,
                         )
-                _look_for_trouble(members, broker, control, outcome, programs)
+                _look_for_trouble(names, members, broker, control, outcome, programs)
                 if control.on_progress is not None:
                     control.on_progress(control.progress.steps(0))
             except KeyboardInterrupt:
@@ -248,7 +267,7 @@ def _supervise(
                 if age > _RELEASE_S:
                     break
         _listen(members, control, outcome)
-        _look_for_trouble(members, broker, control, outcome, programs)
+        _look_for_trouble(names, members, broker, control, outcome, programs)
 
 
 def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> None:
@@ -262,12 +281,13 @@ def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> No
                 )
             elif "done" in message:
                 child.done = True
-                outcome.summaries[child.name] = message["done"]
+                outcome.summaries |= message["done"]
                 outcome.stepping_s = max(outcome.stepping_s, message["stepping_s"])
                 outcome.pacing = message.get("pacing") or outcome.pacing
 
 
 def _look_for_trouble(
+    names: Sequence[str],
     members: Sequence[_Child],
     broker: _Broker,
     control: Control,
@@ -291,11 +311,11 @@ def _look_for_trouble(
         if program.poll():
             control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
             return
-    hung = control.hung([child.name for child in members], list(programs))
+    hung = control.hung(names, list(programs))
     if hung is not None:
         control.fail(hung)
         for child in members:
-            if child.name == hung.federate:
+            if hung.federate in child.federates:
                 _kill(child)
         return
     lost = broker.died()

@@ -138,33 +138,35 @@ def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | Non
         for name in ("time_s", "true_value", "seen_value")
     )
     bands = [
-        Band(name, spread, style)
-        for name, values, style in (("as it was", true, "s4"), ("as it was seen", seen, "s2"))
-        if (spread := _spread(time_s, values)) is not None
+        Band("as it was", _spread(time_s, true), "s4"),
+        Band("as it was seen", _spread(time_s, seen), "s2"),
     ]
-    if len(bands) < 2 or any(len(b.spread.time_s) < 2 for b in bands):
+    if any(np.count_nonzero(np.isfinite(b.spread.mid)) < 2 for b in bands):
         return None
     labels = chosen["label"].unique().to_pylist()
     port = group["port"]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
     which = labels[0] if len(labels) == 1 else which
-    biggest = max(float(np.abs(b.spread.high).max()) for b in bands)
+    biggest = max(float(np.nanmax(np.abs(b.spread.high))) for b in bands)
     return Chart(
         f"{group['step']}: {which} of {group['federate']}.{port}",
         f"{port}: lowest, median, highest",
         bands,
         start_s=run.start_s,
-        digits=3 if port.endswith("_pu") else 0 if biggest >= 50 else 1,
+        digits=3 if port.endswith("_pu") or biggest < 5 else 0 if biggest >= 50 else 1,
     )
 
 
-def _spread(time_s: Any, values: Any) -> Spread | None:
-    """Return smallest, median and largest value at each time."""
+def _spread(time_s: Any, values: Any) -> Spread:
+    """Return smallest, median and largest value at each time; NaN where nothing was seen."""
+    times, at = np.unique(time_s, return_inverse=True)
+    low, mid, high = (np.full(len(times), np.nan) for _ in range(3))
     good = np.isfinite(values)
-    if not good.any():
-        return None
-    order = np.lexsort((values, time_s))
+    order = np.lexsort((values, at))
     order = order[good[order]]
-    times, first, count = np.unique(time_s[order], return_index=True, return_counts=True)
+    rows, first, count = np.unique(at[order], return_index=True, return_counts=True)
     ordered = values[order]
-    return Spread(times, ordered[first], ordered[first + count // 2], ordered[first + count - 1])
+    low[rows] = ordered[first]
+    mid[rows] = ordered[first + count // 2]
+    high[rows] = ordered[first + count - 1]
+    return Spread(times, low, mid, high)

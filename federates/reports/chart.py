@@ -111,16 +111,16 @@ def _extent(chart: Chart) -> tuple[float, float]:
 
 
 def time_chart(chart: Chart) -> str:
-    """Return the chart as an HTML figure."""
-    bands = [Band(b.name, b.spread.decimated(), b.style, b.fill) for b in chart.bands]
+    """Return the chart as an HTML figure; each band is drawn at its own times."""
+    bands = [_placed(band, chart.start_s) for band in chart.bands]
     low, high = axis_range(chart)
-    time_s = bands[0].spread.time_s + chart.start_s
-    t0, t1 = float(time_s[0]), float(time_s[-1])
+    t0 = min(float(b.spread.time_s[0]) for b in bands)
+    t1 = max(float(b.spread.time_s[-1]) for b in bands)
     if t1 <= t0:
         t1 = t0 + 1.0
     scale = _Scale(t0, t1, low, high)
     shapes = [_grid(scale, chart), _shade(scale, chart)]
-    shapes += [_band(scale, band, time_s) for band in bands]
+    shapes += [_band(scale, band) for band in bands]
     shapes += [_limit(scale, limit) for limit in chart.limits]
     x_labels = [(scale.x(t), clock(t)) for t in time_ticks(t0, t1)]
     ticks = _y_ticks(chart, low, high)
@@ -139,8 +139,14 @@ def time_chart(chart: Chart) -> str:
         legend=legend,
         limits=[(scale.y(limit.value), limit.name) for limit in chart.limits],
         notes=chart.notes,
-        data=_readout(bands, time_s, chart.digits),
+        data=_readout(scale, bands, chart.digits),
     )
+
+
+def _placed(band: Band, start_s: float) -> Band:
+    """Return a band with as many points as a picture shows, at times of day."""
+    spread = band.spread.decimated()
+    return replace(band, spread=replace(spread, time_s=spread.time_s + start_s))
 
 
 @dataclass(frozen=True)
@@ -190,49 +196,73 @@ def _shade(scale: _Scale, chart: Chart) -> str:
     return out
 
 
-def _band(scale: _Scale, band: Band, time_s: FloatArray) -> str:
+def _band(scale: _Scale, band: Band) -> str:
+    """Return a band's fill, edges and line; broken where it has no numbers."""
     spread = band.spread
     good = np.isfinite(spread.low) & np.isfinite(spread.high) & np.isfinite(spread.mid)
-    if not good.any():
+    at = np.flatnonzero(good)
+    if not at.size:
         return ""
-    t, low, mid, high = time_s[good], spread.low[good], spread.mid[good], spread.high[good]
-    out = ""
-    if band.fill or (high > low).any():
-        there = scale.points(t, high)
-        back = scale.points(t[::-1], low[::-1])
-        out += f'<path class="fill {band.style}" d="M{"L".join(there + back)}Z"/>'
-    if band.fill:
-        for edge in (low, high):
-            out += f'<path class="edge {band.style}" d="M{"L".join(scale.points(t, edge))}"/>'
-    return out + f'<path class="line {band.style}" d="M{"L".join(scale.points(t, mid))}"/>'
+    runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
+    fill = edges = line = ""
+    alone = []
+    has_width = band.fill or bool((spread.high[at] > spread.low[at]).any())
+    for run in runs:
+        t, low, mid, high = (x[run] for x in (spread.time_s, spread.low, spread.mid, spread.high))
+        if has_width:
+            there = scale.points(t, high)
+            back = scale.points(t[::-1], low[::-1])
+            fill += f"M{'L'.join(there + back)}Z"
+        if len(run) == 1:  # a line of one point is invisible
+            alone.append((scale.x(float(t[0])), scale.y(float(mid[0]))))
+            continue
+        edges += "".join(f"M{'L'.join(scale.points(t, edge))}" for edge in (low, high))
+        line += f"M{'L'.join(scale.points(t, mid))}"
+    out = f'<path class="fill {band.style}" d="{fill}"/>' if fill else ""
+    out += f'<path class="edge {band.style}" d="{edges}"/>' if edges and band.fill else ""
+    out += f'<path class="line {band.style}" d="{line}"/>' if line else ""
+    return out + dots(alone, band.style)
 
 
 def _limit(scale: _Scale, limit: Limit) -> str:
     return f'<path class="limit" d="M0 {10 * scale.y(limit.value):.1f}H{_SIZE:.0f}"/>'
 
 
-def _readout(bands: Sequence[Band], time_s: FloatArray, digits: int) -> str:
-    """Return the numbers behind the curves, for the pointer's read-out."""
+def _readout(scale: _Scale, bands: Sequence[Band], digits: int) -> str:
+    """Return the numbers behind the curves, for the pointer's read-out: one grid for all bands."""
+    grid = np.unique(np.concatenate([b.spread.time_s for b in bands]))
+    data: dict[str, object] = {
+        "t": [clock(t) for t in np.round(grid).tolist()],
+        "digits": digits,
+        "series": [_numbers(b, grid, digits) for b in bands],
+    }
+    share = (grid - scale.x0) / (scale.x1 - scale.x0)
+    even = np.linspace(0.0, 1.0, len(grid)) if len(grid) > 1 else share
+    if np.abs(share - even).max() * len(grid) > 0.5:
+        # The pointer finds its point by these; without them points are evenly spaced.
+        data["x"] = np.round(1e4 * share).astype(int).tolist()
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _numbers(band: Band, grid: FloatArray, digits: int) -> dict[str, object]:
+    """Return a band on a grid that has its times among others'; a sample counts until the next."""
+    own = band.spread.time_s
+    last = np.searchsorted(own, grid, side="right") - 1
+    at = np.maximum(last, 0)
+    lasts_s = float(np.median(np.diff(own))) if len(own) > 1 else 0.0
+    known = (last >= 0) & ((grid == own[at]) | (grid - own[at] < lasts_s * (1.0 - 1e-9)))
 
     def numbers(values: FloatArray) -> list[float | None]:
-        return [round(float(v), digits + 1) if math.isfinite(v) else None for v in values.tolist()]
+        placed = np.where(known, values[at], np.nan)
+        return [round(v, digits + 1) if math.isfinite(v) else None for v in placed.tolist()]
 
-    return json.dumps(
-        {
-            "t": [clock(t) for t in np.round(time_s).tolist()],
-            "digits": digits,
-            "series": [
-                {
-                    "name": b.name,
-                    "low": numbers(b.spread.low) if b.fill else None,
-                    "mid": numbers(b.spread.mid),
-                    "high": numbers(b.spread.high) if b.fill else None,
-                }
-                for b in bands
-            ],
-        },
-        separators=(",", ":"),
-    )
+    spread = band.spread
+    return {
+        "name": band.name,
+        "low": numbers(spread.low) if band.fill else None,
+        "mid": numbers(spread.mid),
+        "high": numbers(spread.high) if band.fill else None,
+    }
 
 
 def frame(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from rich import box
@@ -19,6 +19,8 @@ from federates.reports.data import RunData
 from federates.reports.format import metric_name, metric_number, metric_unit
 from federates.reports.page import table, write_page
 from federates.reports.run import REPORT, limits
+
+_GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunData]:
@@ -70,13 +72,59 @@ def metric_rows(runs: Sequence[RunData]) -> list[list[str]]:
 
 
 def print_comparison(runs: Sequence[RunData], console: Console) -> None:
-    """Print the metrics: one column per run, or one row per run when the columns do not fit."""
+    """Print the metrics: one column per run, or one row per run when the columns do not fit.
+
+    Rows that are too long for the console, too, become several tables below each other.
+    """
     labels, rows = run_labels(runs), metric_rows(runs)
+    head = ["Metric", "Unit", *labels]
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    room = console.width - _EDGES
+    others = sum(widths[1:]) + _GAP * (len(widths) - 1)
+    if others + _longest_word(columns[0]) <= room:
+        widths[0] = min(widths[0], room - others)
+        _print(head, rows, widths, console, texts=2)
+        return
+    names = [f"{name}, {unit}" if unit else name for name, unit, *_ in rows]
+    values = [row[2:] for row in rows]
+    widths = [max(_longest_word([n]), *map(len, v)) for n, v in zip(names, values, strict=True)]
+    first = min(max(map(len, labels)), room // 2)
+    for block in _blocks(widths, room - first):
+        by_run = [list(row) for row in zip(labels, *(values[i] for i in block), strict=True)]
+        head = ["Run", *(names[i] for i in block)]
+        _print(head, by_run, [first, *(widths[i] for i in block)], console, texts=1)
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return max(len(word) for text in texts for word in text.split() or [""])
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Return columns in groups whose widths, with a gap each, fit into `room`; one at least."""
+    blocks: list[list[int]] = [[]]
+    left = room
+    for i, width in enumerate(widths):
+        if blocks[-1] and width + _GAP > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(i)
+        left -= width + _GAP
+    return blocks
+
+
+def _print(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    console: Console,
+    texts: int,
+) -> None:
+    """Print a table; the first `texts` columns are words, the others numbers."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("Metric", overflow="fold")
-    grid.add_column("Unit", no_wrap=True)
-    for label in labels:
-        grid.add_column(Text(label), justify="right", overflow="fold")
+    for i, (words, width) in enumerate(zip(head, widths, strict=True)):
+        justify: Literal["left", "right"] = "left" if i < texts else "right"
+        grid.add_column(Text(words), justify=justify, overflow="fold", width=width)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)

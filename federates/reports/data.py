@@ -16,17 +16,36 @@ from typing import Any
 import numpy as np
 
 from controllers.mail import FloatArray
-from federates.errors import ScenarioError
+from federates.reports.manifest import known_status, read_manifest, read_summary
 from federates.signals import signal_batches, signal_labels, signal_names
 
 BINS = 480
 PHASE_NAMES = {"1": "A", "2": "B", "3": "C"}
 OTHER = "other"
+DEAD_PU = 0.05
+"""A node with less has no voltage: it was cut off from the source."""
+
+
+def live_voltages(v_pu: FloatArray) -> FloatArray:
+    """Return recorded voltages with NaN for dead nodes; all statistics of voltages are of these.
+
+    A node that an attack cut off is recorded as 0 pu. That is no violation of a band (and would
+    hide every real one): the feeder counts it as ``dead_node_hours``.
+
+    Parameters
+    ----------
+    v_pu : float64, any shape
+    """
+    dead = v_pu < DEAD_PU
+    return np.where(dead, np.nan, v_pu) if dead.any() else v_pu
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, middle and largest element of a vector signal over time, each (n,)."""
+    """Smallest, middle and largest element of a vector signal over time, each (n,).
+
+    NaN is where the signal had none; a chart has a gap there.
+    """
 
     time_s: FloatArray
     low: FloatArray
@@ -39,12 +58,15 @@ class Spread:
         if n <= bins:
             return self
         starts = np.arange(bins) * n // bins
-        counts = np.diff(np.append(starts, n))
+        # A bin without any number stays a gap; one number is enough to fill it.
+        good = np.isfinite(self.mid)
+        counts = np.add.reduceat(good.astype(np.float64), starts)
+        sums = np.add.reduceat(np.where(good, self.mid, 0.0), starts)
         return Spread(
             self.time_s[starts],
-            np.minimum.reduceat(self.low, starts),
-            np.add.reduceat(self.mid, starts) / counts,
-            np.maximum.reduceat(self.high, starts),
+            np.fmin.reduceat(self.low, starts),
+            np.where(counts > 0.0, sums / np.maximum(counts, 1.0), np.nan),
+            np.fmax.reduceat(self.high, starts),
         )
 
 
@@ -58,11 +80,12 @@ class Shade:
 
 @dataclass(frozen=True)
 class Voltages:
-    """Node voltages of a feeder over a run.
+    """Node voltages of a feeder over a run, of live nodes only: see `live_voltages`.
 
     `phases` maps a phase's name to its spread; `total` is that of all nodes. `node_low` and
-    `node_high` are each node's extremes over the run; `worst` holds all nodes at `worst_s`, the
-    instant with the largest violation of the band (or the smallest distance to it).
+    `node_high` are each node's extremes over the run, NaN for one that never had a voltage; `worst`
+    holds all nodes at `worst_s`, the instant with the largest violation of the band (or the
+    smallest distance to it), NaN for those that are dead then.
     """
 
     labels: tuple[str, ...]
@@ -76,9 +99,9 @@ class Voltages:
     def extreme(self, *, highest: bool) -> tuple[str, float, float]:
         """Return (node, v_pu, time_s) of the highest or the lowest voltage."""
         ends = self.node_high if highest else self.node_low
-        node = int(np.argmax(ends) if highest else np.argmin(ends))
+        node = int(np.nanargmax(ends) if highest else np.nanargmin(ends))
         series = self.total.high if highest else self.total.low
-        at = int(np.argmax(series) if highest else np.argmin(series))
+        at = int(np.nanargmax(series) if highest else np.nanargmin(series))
         return self.labels[node], float(ends[node]), float(self.total.time_s[at])
 
 
@@ -92,19 +115,13 @@ class RunData:
     Raises
     ------
     ScenarioError
-        The folder holds no run.
+        The folder holds no run, or one with another manifest than ours.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = _read_json(folder / "manifest.json")
-        if not isinstance(self.manifest.get("scenario"), dict):
-            raise ScenarioError(
-                "not the folder of a run",
-                where=str(folder),
-                expected="a folder with a manifest.json, as 'feederate run' writes it",
-            )
-        self.summary: dict[str, Any] = _read_json(folder / "summary.json")
+        self.manifest: dict[str, Any] = read_manifest(folder)
+        self.summary: dict[str, Any] = read_summary(folder)
         self.scenario: dict[str, Any] = self.manifest["scenario"]
         self.signals = folder / "signals"
 
@@ -120,9 +137,8 @@ class RunData:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``interrupted`` or ``not finished``."""
-        status = str(self.manifest.get("status", "not finished"))
-        return "not finished" if status == "running" else status
+        """``finished``, ``failed``, ``interrupted``, ``not finished``; else ``unknown``."""
+        return known_status(self.manifest.get("status"))
 
     @property
     def reason(self) -> str:
@@ -132,7 +148,7 @@ class RunData:
     @property
     def metrics(self) -> dict[str, float | None]:
         """The run's metrics; empty when it did not come to its end."""
-        return dict(self.summary.get("metrics") or {})
+        return dict(self.summary["metrics"])
 
     @property
     def start_s(self) -> float:
@@ -163,14 +179,14 @@ class RunData:
             len(time_s) for time_s, _ in signal_batches(self.signals, name, rows=1)
         )
 
-    def events(self, limit: int = 200) -> list[dict[str, Any]]:
-        """Return the last `limit` events; a torn last line is left out."""
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events of the run, in order; a torn last line is left out."""
         events = []
         try:
             lines = (self.folder / "events.jsonl").read_text("utf-8", "replace").splitlines()
         except OSError:
             return []
-        for line in lines[-limit:]:
+        for line in lines:
             try:
                 event = json.loads(line)
             except ValueError:
@@ -190,7 +206,7 @@ class RunData:
 
     @cached_property
     def voltages(self) -> Voltages | None:
-        """Node voltages of the feeder, or None where they were not recorded."""
+        """Node voltages of the feeder; None where none were recorded, or no node had any."""
         if not self.has("v_pu"):
             return None
         return _voltages(self.signals, f"{self.feeder}.v_pu", self.band)
@@ -234,7 +250,15 @@ class RunData:
 
 
 def _spread_of(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    return values.min(axis=1), np.median(values, axis=1), values.max(axis=1)
+    """Return the least, the middle and the largest number of each row; NaN where there is none."""
+    if not np.isnan(values).any():
+        return values.min(axis=1), np.median(values, axis=1), values.max(axis=1)
+    # np.nanmedian goes row by row and warns of empty ones; sorting puts NaN last.
+    ordered, rows = np.sort(values, axis=1), np.arange(len(values))
+    count = np.count_nonzero(~np.isnan(values), axis=1)
+    last = np.maximum(count - 1, 0)
+    mid = 0.5 * (ordered[rows, last // 2] + ordered[rows, np.minimum(count // 2, last)])
+    return ordered[:, 0], mid, ordered[rows, last]
 
 
 def _sum_of(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -256,21 +280,23 @@ def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | 
     times: list[FloatArray] = []
     total: list[Any] = []
     phases: dict[str, list[Any]] = {phase: [] for phase in groups}
-    node_low = np.full(len(labels), np.inf)
-    node_high = np.full(len(labels), -np.inf)
+    node_low = np.full(len(labels), np.nan)
+    node_high = np.full(len(labels), np.nan)
     worst_s, worst, worst_excess = 0.0, np.ones(len(labels)), -np.inf
-    for time_s, v_pu in signal_batches(folder, name):
+    for time_s, recorded in signal_batches(folder, name):
+        v_pu = live_voltages(recorded)
         times.append(time_s)
         total.append(_spread_of(v_pu))
         for phase, columns in groups.items():
             phases[phase].append(_spread_of(v_pu[:, columns]))
-        node_low = np.minimum(node_low, v_pu.min(axis=0))
-        node_high = np.maximum(node_high, v_pu.max(axis=0))
-        excess = np.maximum(total[-1][2] - band[1], band[0] - total[-1][0])
+        node_low = np.fmin(node_low, np.fmin.reduce(v_pu, axis=0))
+        node_high = np.fmax(node_high, np.fmax.reduce(v_pu, axis=0))
+        excess = np.fmax(total[-1][2] - band[1], band[0] - total[-1][0])
+        excess[np.isnan(excess)] = -np.inf
         k = int(np.argmax(excess))
         if excess[k] > worst_excess:
             worst_s, worst, worst_excess = float(time_s[k]), v_pu[k].copy(), float(excess[k])
-    if not times or not labels:
+    if not times or np.isnan(node_low).all():
         return None
     return Voltages(
         labels,
@@ -281,11 +307,3 @@ def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | 
         worst_s,
         worst,
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

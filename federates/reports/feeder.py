@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from federates.reports.chart import dots, frame, nice_ticks, segments
 from federates.reports.data import PHASE_NAMES, RunData, Voltages
 from federates.reports.format import clock
@@ -66,7 +68,7 @@ def voltage_profile(run: RunData, voltages: Voltages, feeder: Feeder) -> str:
     nodes: dict[tuple[str, str], _Node] = {}
     for label, v_pu in zip(voltages.labels, voltages.worst.tolist(), strict=True):
         bus, _, phase = label.rpartition(".")
-        if bus in distance_km:
+        if bus in distance_km and not np.isnan(v_pu):  # a dead node has no place on the axis
             nodes[bus, phase] = _Node(distance_km[bus], v_pu)
     if not nodes:
         return ""
@@ -224,7 +226,7 @@ def _worst_by_bus(voltages: Voltages, band: tuple[float, float]) -> dict[str, fl
     )
     for label, low, high in ends:
         bus = label.rpartition(".")[0]
-        for v_pu in (low, high):
+        for v_pu in (low, high) if not np.isnan(low) else ():
             known = worst.get(bus)
             if known is None or _excess(v_pu, band) > _excess(known, band):
                 worst[bus] = v_pu

@@ -8,6 +8,7 @@ _NAMES = {
     "v_max_pu": "Highest voltage",
     "v_min_pu": "Lowest voltage",
     "out_of_band_node_hours": "Out of the voltage band",
+    "dead_node_hours": "Nodes without voltage",
     "losses_kwh": "Losses",
     "import_kwh": "Import",
     "abs_q_kvarh": "Reactive energy of DERs, sum of |q|",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from federates.attacks.paired import ATTACKED, BASELINE
-from federates.errors import ScenarioError
 from federates.reports.data import RunData
 from federates.reports.feeder import draw_map, load_run_feeder
-from federates.reports.market_states import metered_states, node_roles, recorded_scenario
+from federates.reports.market_states import metered_states, node_roles
 from federates.reports.page import table
+from grid_models.errors import FeederateError
 
 PRE = "pre"
 _ROWS = (
@@ -36,37 +37,51 @@ States = Mapping[str, Mapping[str, Any]]
 """Metered state by name: 'pre', 'attacked', and each defence."""
 
 
-def market_states(runs: Mapping[str, RunData]) -> States:
-    """Return the metered states of paired runs; empty where their scenario has no such market.
+@dataclass(frozen=True)
+class MarketTable:
+    """The metered states of paired runs, and which of them could not be metered, and why."""
+
+    states: States
+    left_out: Mapping[str, str]
+
+
+def market_table(runs: Mapping[str, RunData]) -> MarketTable:
+    """Return the metered states of paired runs; none where their scenario has no market.
+
+    A run that ended early, or in which the attack never began, leaves the others their places.
 
     Parameters
     ----------
     runs : mapping of state to RunData
-        As `comparison.PairedRuns` holds them.
+        As `paired_runs.PairedRuns` holds them.
     """
     market = _market(runs)
     if market is None:
-        return {}
+        return MarketTable({}, {})
     attacked = runs[ATTACKED].folder
-    defences = [name for name in runs if name not in (BASELINE, ATTACKED)]
-    out: dict[str, Mapping[str, Any]] = {}
-    try:
-        for name in defences or [ATTACKED]:
+    states: dict[str, Mapping[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    for name in (name for name in runs if name != BASELINE):
+        try:
             found = metered_states(attacked, runs[name].folder, market=market)
-            out |= {PRE: found["pre"], ATTACKED: found["attacked"]}
-            if name != ATTACKED:
-                out[name] = found["mitigated"]
-    except ScenarioError:  # stopped before the attack, or an attack without a time: no table
-        return {}
-    return out
+        except FeederateError as error:
+            left_out[name] = error.what
+            if name == ATTACKED:  # nothing to compare the others with
+                break
+            continue
+        if name == ATTACKED:
+            states |= {PRE: found["pre"], ATTACKED: found["attacked"]}
+        else:
+            states[name] = found["mitigated"]
+    return MarketTable(states, left_out)
 
 
 def _market(runs: Mapping[str, RunData]) -> str | None:
     """Return the name of the market's federate."""
     if ATTACKED not in runs:
         return None
-    scenario = recorded_scenario(runs[ATTACKED].folder)
-    names = (name for name, spec in scenario.federates.items() if spec.controller == "market")
+    federates = runs[ATTACKED].scenario["federates"]
+    names = (name for name, spec in federates.items() if spec.get("controller") == "market")
     return next(names, None)
 
 
@@ -85,9 +100,8 @@ def market_rows(states: States) -> list[list[str]]:
     return rows
 
 
-def market_section(runs: Mapping[str, RunData]) -> str:
+def market_section(runs: Mapping[str, RunData], states: States) -> str:
     """Return the part of the page: the table, and the map of who was hit and who helped."""
-    states = market_states(runs)
     if not states:
         return ""
     numbers = tuple(range(2, 2 + len(states)))

@@ -7,7 +7,7 @@ planned); only the coefficients of the cost come from the bids, which the scenar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from controllers.market.parties import PartyTable, aggregate, bid_column
 from controllers.market.primary import market_parties
 from controllers.optdist_options import parse_options
 from controllers.protocol import ControlSite
+from federates.attacks.labels import attack_windows
 from federates.context import GridSite
 from federates.errors import ScenarioError
+from federates.reports.data import live_voltages
+from federates.reports.manifest import read_manifest
 from federates.scenario import Scenario
 from federates.signals import read_signal
 
@@ -55,7 +58,8 @@ class MeteredState:
     helper : str
         Its bus.
     v_min_pu, v_max_pu : float
-        Extremes from the attack's begin to the end of the window (``pre``: in the window).
+        Extremes of live nodes from the attack's begin to the end of the window (``pre``: in the
+        window).
     node_minutes_out_of_band : float
         Voltages outside the scenario's band in that time.
     """
@@ -91,7 +95,7 @@ def metered_states(
         Run folders of the same scenario and attack without and with a defence.
     before, during : (from_s, to_s), optional
         Windows before the attack began and while it lasts; in the second one the mitigation should
-        have settled. Default: `attack_windows`.
+        have settled. Default: `metered_windows` of each run.
     market, feeder : str
         Names of the federates.
 
@@ -103,19 +107,21 @@ def metered_states(
     Raises
     ------
     ScenarioError
-        A run has no such market, or its signals do not cover a window.
+        A run has no such market, was not attacked, or its signals do not cover a window.
     """
     scenario = recorded_scenario(attacked)
     table = market_of(scenario, market)
     prices = _options(scenario, market)
-    if before is None or during is None:
-        before, during = attack_windows(scenario, market)
-    since = (before[1], during[1])
-    means = {
-        "pre": _Means(attacked, feeder, before, before, scenario),
-        "attacked": _Means(attacked, feeder, during, since, scenario),
-        "mitigated": _Means(mitigated, feeder, during, since, scenario),
+    # An attack that waits for a signal may begin at another time where somebody defends.
+    spans = {
+        name: (before, during) if before and during else metered_windows(run, market)
+        for name, run in (("attacked", attacked), ("mitigated", mitigated))
     }
+    first = spans["attacked"][0]
+    means = {"pre": _Means(attacked, feeder, first, first, scenario)}
+    for name, run in (("attacked", attacked), ("mitigated", mitigated)):
+        (_, begin), late = spans[name]
+        means[name] = _Means(run, feeder, late, (begin, late[1]), scenario)
     base = means["pre"].per_smo(table)
     return {
         name: asdict(_state(mean, mean.per_smo(table), base, table, prices))
@@ -137,10 +143,11 @@ def node_roles(
     """
     scenario = recorded_scenario(attacked)
     table = market_of(scenario, market)
-    before, during = attack_windows(scenario, market)
+    before, during = metered_windows(attacked, market)
+    late = metered_windows(mitigated, market)[1]
     pre = _Means(attacked, feeder, before, before, scenario).per_smo(table)
     post = _Means(attacked, feeder, during, during, scenario).per_smo(table)
-    after = _Means(mitigated, feeder, during, during, scenario).per_smo(table)
+    after = _Means(mitigated, feeder, late, late, scenario).per_smo(table)
     demand = bid_column(aggregate(table), "p_load0")
     lost = (post[0] < _SUPPLIED * demand) | (post[1] < 0.5 * pre[1])
     roles = {
@@ -151,31 +158,50 @@ def node_roles(
     return {name: tuple(np.array(table.buses)[who].tolist()) for name, who in roles.items()}
 
 
-def attack_windows(scenario: Scenario, market: str = "market") -> tuple[Window, Window]:
-    """Return the last two market periods before an attack, and the last three while it lasts.
+def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
+    """Return the last two market periods before a run's attack, and the last three under it.
+
+    From the run's events, so it holds for attacks that wait for a signal or for another step.
+    Steps that overlap are one stretch of attack; of several stretches the longest counts, the first
+    of equals. *Before* ends when it begins; where an earlier one reaches into those two periods,
+    when the first one begins.
 
     Raises
     ------
     ScenarioError
-        The scenario has no attack that begins at a time of its own.
+        No step of an attack began in the run, or it has no such market.
     """
-    spec, period_s = scenario.attack_spec, _options(scenario, market).interval_s
-    begins = [s.trigger.at_s for s in spec.steps if s.trigger.at_s is not None] if spec else []
-    if spec is None or not begins:
+    scenario = recorded_scenario(run)
+    period_s = _options(scenario, market).interval_s
+    stretches = _stretches(attack_windows(run), _end_s(run, scenario))
+    if not stretches:
         raise ScenarioError(
-            "the attack has no time",
-            where=scenario.where("attack"),
-            expected="an attack with a step that is triggered by at_s, or windows",
+            "the attack never began", where=str(run), expected="a run in which a step was at work"
         )
-    end = scenario.time.duration_s
-    ends = [
-        s.trigger.at_s + s.duration_s
-        for s in spec.steps
-        if s.trigger.at_s is not None and s.duration_s is not None
-    ]
-    begin, end = min(begins), min([*ends, end])
-    before = (max(0.0, begin - _PERIODS_BEFORE * period_s), begin)
+    begin, end = max(stretches, key=lambda s: s[1] - s[0])
+    since, clean_s = begin, _PERIODS_BEFORE * period_s
+    if any(begin - clean_s < other_end <= begin for _, other_end in stretches):
+        since = stretches[0][0]
+    before = (max(0.0, since - clean_s), since)
     return before, (max(begin, end - _PERIODS_DURING * period_s), end)
+
+
+def _stretches(windows: Sequence[tuple[str, float, float]], end_s: float) -> list[Window]:
+    """Return the stretches of time in which any step was at work, in order."""
+    out: list[Window] = []
+    for _, begin, end in windows:  # by their begin
+        end = min(end, end_s)
+        if out and begin <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], end))
+        else:
+            out.append((begin, end))
+    return out
+
+
+def _end_s(run: Path, scenario: Scenario) -> float:
+    """Return when a run ended: steps may have been left out."""
+    steps = read_manifest(run).get("steps") or scenario.n_steps
+    return float(steps) * scenario.time.step_s
 
 
 def recorded_scenario(run: Path) -> Scenario:
@@ -223,7 +249,9 @@ class _Means:
         self.import_kw = float(self._read("import_kw")[1][0])
         self.losses_kw = float(self._read("losses_kw")[1][0])
         _, v_pu = self._rows("v_pu", since)
-        self.v_min_pu, self.v_max_pu = float(v_pu.min()), float(v_pu.max())
+        v_pu = live_voltages(v_pu)
+        self.v_min_pu = float(np.fmin.reduce(v_pu, axis=None))
+        self.v_max_pu = float(np.fmax.reduce(v_pu, axis=None))
         out = np.count_nonzero((v_pu < scenario.band.v_min_pu) | (v_pu > scenario.band.v_max_pu))
         self.out_min = float(out) * scenario.time.step_s * scenario.record.every / 60.0
 

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from federates.errors import ScenarioError
 from federates.reports.format import metric_name, metric_number, metric_unit
 
 
@@ -19,13 +20,25 @@ def template(name: str) -> str:
 
 
 def write_page(path: Path, title: str, body: str) -> Path:
-    """Write a page that needs nothing but itself; a reader sees the old one or the new one."""
+    """Write a page that needs nothing but itself; a reader sees the old one or the new one.
+
+    Raises
+    ------
+    ScenarioError
+        `path` is a folder, or in none.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder '{path.parent}'"
+        raise ScenarioError(what, where=str(path), expected="the path of a page, as in runs.html")
     page = Template(template("page.html")).substitute(
         title=escape(title), style=template("report.css"), body=body, script=template("report.js")
     )
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -18,10 +18,23 @@ from federates.reports.chart import Band, Chart, same_axis, time_chart
 from federates.reports.data import RunData, Shade, Spread
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.page import table, write_page
-from federates.reports.paired_runs import PairedRuns
-from federates.reports.run import REPORT, limits
+from federates.reports.paired_runs import PairedRuns, paired_states
+from federates.reports.run import REPORT, limits, write_report
 
 _Make = Callable[[RunData], Chart | None]
+
+
+def rewrite_report(folder: Path) -> Path:
+    """Write the page of a folder again, be it that of a run or of paired runs.
+
+    Raises
+    ------
+    ScenarioError
+        The folder holds neither.
+    """
+    if not (folder / "manifest.json").is_file() and paired_states(folder):
+        return write_paired_report(PairedRuns.read(folder))
+    return write_report(folder)
 
 
 def write_paired_report(runs: PairedRuns) -> Path:
@@ -72,7 +85,7 @@ def _market(runs: PairedRuns) -> str:
         return ""
     from federates.reports.market import market_section
 
-    return market_section(runs.runs)
+    return market_section(runs.runs, runs.market)
 
 
 def _steps(runs: PairedRuns) -> str:

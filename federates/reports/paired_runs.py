@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from federates.attacks.labels import attack_windows
 from federates.attacks.paired import ATTACKED, BASELINE
@@ -18,12 +18,30 @@ from federates.attacks.recovery import (
 )
 from federates.attacks.schema import AttackSpec
 from federates.detection_metrics import detector_rows
+from federates.errors import ScenarioError
+from federates.reports.attack import attack_of
 from federates.reports.compare import metric_keys
 from federates.reports.data import RunData
 from federates.reports.format import metric_number
 
+if TYPE_CHECKING:
+    from federates.reports.market import MarketTable
+
 WINDOW_KEY, RECOVERY_KEY = "attack_window_out_of_band_node_hours", "recovery_s"
 _LAST_KEYS = ("attack_steps_never_triggered_count", "attacked_values_count")
+
+
+def paired_states(folder: Path) -> list[str]:
+    """Return the states whose runs are in a folder: 'baseline', 'attacked', then the defences.
+
+    Empty where the folder is not one that `feederate attack run` has left.
+    """
+    there = {path.parent.name for path in folder.glob("*/manifest.json")}
+    first = [name for name in (BASELINE, ATTACKED) if name in there]
+    if not first:
+        return []
+    known = RunData(folder / first[0]).scenario.get("defences") or ()
+    return [*first, *(name for name in known if name in there)]
 
 
 class PairedRuns:
@@ -54,6 +72,27 @@ class PairedRuns:
         self.names = tuple(names)
         self.runs = {name: RunData(folder / name) for name in names}
         self._tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+
+    @classmethod
+    def read(cls, folder: Path) -> PairedRuns:
+        """Open the folder that a `feederate attack run` has left.
+
+        Raises
+        ------
+        ScenarioError
+            It holds no such runs, or none of them was attacked.
+        """
+        names = paired_states(folder)
+        found = {name: RunData(folder / name) for name in names}
+        specs = (attack_of(run) for name, run in found.items() if name != BASELINE)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None:
+            raise ScenarioError(
+                "holds no attacked run",
+                where=str(folder),
+                expected="the folder of a run, or of 'feederate attack run'",
+            )
+        return cls(folder, next(iter(found.values())).name, spec, names)
 
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, float | None]]:
@@ -115,11 +154,15 @@ class PairedRuns:
         return text if text.startswith("-") else f"+{text}"
 
     @cached_property
-    def market(self) -> Mapping[str, Mapping[str, Any]]:
-        """Metered states of the scenario's market, if it has one; see `market_paired`."""
-        from federates.reports.market import market_states
+    def _market(self) -> MarketTable:
+        from federates.reports.market import market_table
 
-        return market_states(self.runs)
+        return market_table(self.runs)
+
+    @property
+    def market(self) -> Mapping[str, Mapping[str, Any]]:
+        """Metered states of the scenario's market, if it has one; see `market.market_table`."""
+        return self._market.states
 
     @cached_property
     def detectors(self) -> Mapping[str, list[dict[str, Any]]]:
@@ -154,6 +197,8 @@ class PairedRuns:
                 out.append(f"{name}: steps that never began: {', '.join(never)}")
         if ATTACKED in self.runs and self.metrics[ATTACKED].get("attacked_values_count") == 0:
             out.append("attacked: the attack changed no value")
+        for name, why in self._market.left_out.items():
+            out.append(f"{name}: not in the market's table: {why}")
         return out
 
     def as_data(self) -> dict[str, Any]:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from federates.reports.attack import attack_section
+from federates.reports.books import market_sections
 from federates.reports.chart import Band, Chart, Limit, same_axis, time_chart
 from federates.reports.data import OTHER, RunData, Voltages
 from federates.reports.feeder import feeder_map, load_run_feeder, voltage_profile
 from federates.reports.format import clock
+from federates.reports.manifest import UNKNOWN
 from federates.reports.page import details, metric_tile, table, tile, write_page
 from federates.signals import signal_labels
 
 REPORT = "report.html"
 _EVENTS_SHOWN = 100
+_BADGES = {  # class of the style sheet
+    "finished": "finished",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "not finished": "not",
+    UNKNOWN: "not",
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -39,7 +51,13 @@ def run_body(run: RunData) -> str:
     parts = [header(run), _trouble(run), _tiles(run, voltages), attack_section(run)]
     if voltages is not None:
         parts += [_voltage_section(run, voltages), _place_section(run, voltages)]
-    parts += [_power_section(run), _events(run), _recorded(run), _reproduce(run)]
+    parts += [
+        _power_section(run),
+        market_sections(run),
+        _events(run),
+        _recorded(run),
+        _reproduce(run),
+    ]
     parts.append(
         "<footer>Written by Feederate. Injections are positive: p = generation - load.</footer>"
     )
@@ -63,9 +81,9 @@ def header(run: RunData) -> str:
         f"({simulated_h:.3g} h)",
         f"seed {run.manifest.get('seed')}",
     ]
-    badge = f'<span class="badge {run.status.split()[0]}">{escape(run.status)}</span>'
+    badge = f'<span class="badge {_BADGES[run.status]}">{escape(run.status)}</span>'
     text = run.scenario.get("description") or ""
-    about = f"<p>{escape(text)}</p>" if text else ""
+    about = f"<p>{escape(str(text))}</p>" if text else ""
     return (
         f"<header><h1>{escape(run.title)} {badge}</h1>"
         f'<p class="sub">{escape(" · ".join(facts))}</p></header>{about}'
@@ -90,8 +108,8 @@ def _tiles(run: RunData, voltages: Voltages | None) -> str:
     metrics = run.metrics
     if voltages is not None:
         # A run that was killed has no summary; its voltages are readable all the same.
-        metrics.setdefault("v_max_pu", float(voltages.node_high.max()))
-        metrics.setdefault("v_min_pu", float(voltages.node_low.min()))
+        metrics.setdefault("v_max_pu", float(np.nanmax(voltages.node_high)))
+        metrics.setdefault("v_min_pu", float(np.nanmin(voltages.node_low)))
     tiles = []
     for key, value in metrics.items():
         hint = mark = ""
@@ -105,7 +123,7 @@ def _tiles(run: RunData, voltages: Voltages | None) -> str:
             hint = f"band {low:g} to {high:g} pu"
         tiles.append(metric_tile(key, value, hint, mark))
     summary = run.summary
-    if "wall_s" in summary:
+    if "wall_s" in summary and "steps_per_s" in summary:
         hint = f"{summary['wall_s']:.1f} s of wall time"
         tiles.append(tile("Speed", f"{summary['steps_per_s']:,.0f}", "steps/s", hint))
     return f'<section class="tiles">{"".join(tiles)}</section>' if tiles else ""
@@ -191,18 +209,34 @@ def _line(run: RunData, title: str, unit: str, name: str, series: Any, style: st
 
 
 def _events(run: RunData) -> str:
+    events = run.events()
+    if not events:
+        return ""
+    first = len(events) - _EVENTS_SHOWN
+    # When an attack began and ended is what a reader looks for, however much happened since.
+    shown = [e for i, e in enumerate(events) if i >= first or _of_attack(e)]
+    title, note = "Events", ""
+    if len(shown) < len(events):
+        title = f"Events: last {_EVENTS_SHOWN} of {len(events):,}"
+        earlier = len(shown) - _EVENTS_SHOWN
+        kept = f", and {earlier:,} earlier of the attack" if earlier else ""
+        note = f"<p>The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl.</p>"
     rows = []
-    for event in run.events(_EVENTS_SHOWN):
+    for event in shown:
         known = ("wall", "time_s", "federate", "event")
         more = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known and v is not None)
         time_s = event.get("time_s")
-        at = "-" if time_s is None else clock(float(time_s) + run.start_s)
+        at = "-"
+        if isinstance(time_s, (int, float)) and math.isfinite(time_s):
+            at = clock(time_s + run.start_s)
         words = (str(event.get(key, "")) for key in ("federate", "event"))
         rows.append((str(event.get("wall", ""))[:19].replace("T", " "), at, *words, more))
-    if not rows:
-        return ""
     head = ("Wall clock, UTC", "Simulated", "Federate", "Event", "Details")
-    return f"<section><h2>Events</h2>{table(head, rows, wrap=(4,))}</section>"
+    return f"<section><h2>{title}</h2>{note}{table(head, rows, wrap=(4,))}</section>"
+
+
+def _of_attack(event: Mapping[str, Any]) -> bool:
+    return str(event.get("event", "")).startswith("attack_")
 
 
 def _recorded(run: RunData) -> str:

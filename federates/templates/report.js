@@ -10,13 +10,18 @@ for (const area of document.querySelectorAll(".area")) {
   const move = event => {
     const frame = area.getBoundingClientRect(), n = data.t.length;
     const share = Math.min(1, Math.max(0, (event.clientX - frame.left) / frame.width));
-    const i = Math.round(share * (n - 1));
-    const lines = data.series.flatMap(s => s.low
-      ? [`highest ${number(s.high[i])}`, `median ${number(s.mid[i])}`, `lowest ${number(s.low[i])}`]
-      : [number(s.mid[i])]);
+    const at = data.x ? data.x.map(x => x / 1e4) : null;  // points that are not evenly spaced
+    const i = at ? at.reduce((best, x, k) => Math.abs(x - share) < Math.abs(at[best] - share) ? k : best, 0)
+      : Math.round(share * (n - 1));
+    const several = data.series.length > 1;
+    const lines = data.series.flatMap(s => [
+      ...(several && s.low ? [`${s.name}:`] : []),
+      ...(s.low
+        ? [`highest ${number(s.high[i])}`, `median ${number(s.mid[i])}`, `lowest ${number(s.low[i])}`]
+        : [several ? `${s.name}: ${number(s.mid[i])}` : number(s.mid[i])])]);
     box.replaceChildren(data.t[i], ...lines.flatMap(line => [document.createElement("br"), line]));
     area.append(cursor, box);
-    cursor.style.left = `${100 * i / Math.max(1, n - 1)}%`;
+    cursor.style.left = `${100 * (at ? at[i] : i / Math.max(1, n - 1))}%`;
     const left = share * frame.width, width = box.offsetWidth;
     box.style.left = `${Math.max(0, Math.min(frame.width - width, left < frame.width / 2 ? left + 10 : left - width - 10))}px`;
   };

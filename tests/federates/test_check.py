@@ -8,7 +8,7 @@ import pytest
 
 from federates.check import check_scenario
 from federates.cli import call
-from federates.scenario import load_scenario
+from federates.scenario import load_scenario, shipped_scenarios
 
 
 def test_a_split_controller_is_one_row_and_loses_no_label() -> None:
@@ -73,6 +73,14 @@ def test_every_wiring_error_is_said_on_its_own_line(
     assert all(line.startswith("error: ") for line in lines)
     assert any("wrong.yaml:6" in x and "is in kW" in x and "expects pu" in x for x in lines)
     assert any("wrong.yaml:7" in x and "did you mean 'q_set_kvar'" in x for x in lines)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_scenarios() if n.startswith("attack-2")])
+def test_a_market_on_another_feeder_names_the_ders_that_have_no_place(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["check", name, "--set", "grid.model=ieee13"]) == 2
+    assert "DER 'load_1_1': bus '1' is not a bus of 'ieee13'" in capsys.readouterr().err
 
 
 def test_overrides_are_checked_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,9 +102,14 @@ def test_help_names_every_command() -> None:
     assert max(map(len, result.output.splitlines())) <= 80
 
 
-def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call([]) == 0
-    assert "Usage: feederate" in capsys.readouterr().out
+@pytest.mark.parametrize("group", [[], ["attack"], ["device"], ["emulate"]])
+def test_without_a_command_the_help_is_shown(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(group) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(" ".join(["Usage: feederate", *group]))
+    assert captured.err == ""
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +206,8 @@ def test_an_interrupted_run_is_exit_code_130_and_readable() -> None:
         (["check", "."], "is a folder"),
         (["new", "thing", "x"], "scenario"),
         (["compare", "nowhere"], "not the folder of a run"),
+        (["run", "voltvar-ieee123-droop", "--out", "a" * 400], "aaa: File name too long"),
+        (["attack", "run", "voltvar-ieee123", "link-jamming", "--out", "a" * 400], "too long"),
     ],
 )
 def test_wrong_input_is_exit_code_2_in_plain_words(

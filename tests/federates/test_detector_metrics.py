@@ -14,9 +14,9 @@ from federates.detection_metrics import (
     Verdicts,
     Window,
     area_under_curve,
-    attack_windows,
     detector_rows,
     judge,
+    step_windows,
 )
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0]), st.booleans()))
@@ -117,8 +117,22 @@ def test_a_clean_run_has_a_row_of_false_alarms_only() -> None:
     assert row["seen"] is False
 
 
+@pytest.mark.parametrize("period_s", [60.0, 300.0, 600.0, 3600.0])
+def test_an_alarm_that_goes_on_is_one_at_any_period(period_s: float) -> None:
+    # One alarm from 06:00 to 12:00 and one from 18:00 to 20:00, of a day.
+    time_s = np.arange(0.0, 86400.0, period_s)
+    hour = time_s / 3600.0
+    alarm = ((hour >= 6) & (hour < 12)) | ((hour >= 18) & (hour < 20))
+    (row,) = judge(Verdicts(time_s, np.where(alarm, 2.0, 0.5), alarm), [])
+    assert row["false_alarms_per_day"] == pytest.approx(2.0)
+
+
 def _run_folder(folder: Path, events: list[dict[str, object]]) -> Path:
-    scenario = {"time": {"step_s": 60.0}, "federates": {"feeder": {"kind": "feeder"}}}
+    scenario = {
+        "time": {"start_s": 0.0, "step_s": 60.0},
+        "band": {"v_min_pu": 0.95, "v_max_pu": 1.05},
+        "federates": {"feeder": {"kind": "feeder"}},
+    }
     (folder / "manifest.json").write_text(json.dumps({"scenario": scenario, "steps": 100}))
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + "{tor")
     return folder
@@ -139,7 +153,7 @@ def test_windows_are_those_that_the_events_tell(tmp_path: Path) -> None:
             event("attack_ended", "a", 1800.0),
         ],
     )
-    assert attack_windows(run) == [Window("a", 600.0, 1800.0), Window("b", 1200.0, 6000.0)]
+    assert step_windows(run) == [Window("a", 600.0, 1800.0), Window("b", 1200.0, 6000.0)]
 
 
 def test_a_run_without_detectors_has_no_rows(tmp_path: Path) -> None:

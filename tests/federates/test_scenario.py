@@ -257,6 +257,15 @@ def test_set_changes_keys_lists_and_new_sections() -> None:
         ("grid.ders.first=3", "'first' is not an entry of grid.ders"),
         ("connections[0]=x", "'x' is not 'federate.port -> federate.port'"),
         ("band.v_min_pu=2", "v_min_pu is not below v_max_pu"),
+        ("grid.ders.².total_kw=3", "'²' is not an entry of grid.ders"),
+        pytest.param(
+            f"grid.ders.{'9' * 5000}.total_kw=3", "is not an entry of grid.ders", id="huge-1"
+        ),
+        pytest.param(
+            f"grid.ders[{'9' * 5000}].total_kw=3", "not of the form key=value", id="huge-2"
+        ),
+        ("title=2024-13-01", "is not a YAML value: '2024-13-01' is not a date"),
+        ("time.step_s=0:10", "found '0:10'; expected a number"),
     ],
 )
 def test_an_error_made_on_the_command_line_is_said_there(override: str, words: str) -> None:
@@ -317,3 +326,40 @@ def test_any_bytes_are_a_clean_error(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(FeederateError):
         load_scenario(path)
+
+
+ATTACK = """\
+id: {id}
+steps:
+  - id: s
+    layer: signal
+    trigger: {{at_s: 0}}
+    target: {{port: volt_var.v_pu}}
+    action: {{kind: drop}}
+"""
+
+
+def test_an_attack_that_a_scenario_names_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the user happens to stand; what the user types himself is looked up there."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project, elsewhere):
+        (folder / "attacks").mkdir(parents=True)
+        (folder / "attacks" / "a.yaml").write_text(ATTACK.format(id=folder.name))
+    (project / "s.yaml").write_text(TEXT + "attack: attacks/a.yaml\n")
+    (project / "plain.yaml").write_text(TEXT)
+    monkeypatch.chdir(elsewhere)
+
+    def attack_of(name: str, *sets: str, attack: str | None = None) -> str:
+        spec = load_scenario(project / name, sets, attack=attack).attack_spec
+        return spec.id if spec is not None else ""
+
+    assert attack_of("s.yaml") == "project"
+    assert attack_of("s.yaml", attack="attacks/a.yaml") == "elsewhere"
+    assert attack_of("s.yaml", "attack=attacks/a.yaml") == "elsewhere"
+    assert attack_of("s.yaml", attack=str(project / "attacks" / "a.yaml")) == "project"
+    assert attack_of("plain.yaml", "attack=false-voltage") == "false-voltage"
+    (project / "attacks" / "a.yaml").unlink()
+    with pytest.raises(ScenarioError, match=r"s\.yaml:\d+: attack: no file '.*project/attacks/a"):
+        load_scenario(project / "s.yaml")

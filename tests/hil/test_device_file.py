@@ -66,7 +66,7 @@ def test_every_key_is_described_by_the_schema() -> None:
         ("name: t\nname: u\n", "FILE:2: key 'name' is given twice"),
         ("name: [\n", "FILE:2"),
         ("- 1\n", "FILE: holds a list"),
-        ("", "FILE: holds nothing"),
+        ("", "FILE: the file is empty; expected a YAML mapping"),
         ("name: 1t\npoints: {}\n", "FILE:1: name: found '1t'"),
         ("name: t\n", "points: nothing to read"),
         ("name: t\nsunspec: [999]\n", "FILE:2: sunspec[0]: there is no SunSpec model 999"),

@@ -106,6 +106,7 @@ def test_a_device_elsewhere_is_not_attacked_by_accident(tmp_path: Path) -> None:
             "has no limits for 'controller_heartbeat'.*expected min and max",
         ),
         ({}, {"listen": "502"}, "not an address.*HOST:PORT"),
+        ({}, {"listen": "127.0.0.1:²"}, "not an address.*HOST:PORT"),
         ({}, {"device": "sunspec-invertor"}, "no such device file"),
         ({}, {"pcap": Path("a.txt")}, "ending in .pcapng"),
     ],

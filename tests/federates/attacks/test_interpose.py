@@ -278,6 +278,20 @@ def test_an_input_that_nobody_feeds_is_fed_by_the_attack_from_its_first_step(stu
     assert (p_kw[11:].sum(axis=1) > 0).all()
 
 
+def test_an_attack_rides_in_the_process_of_a_neighbour(study: Study) -> None:
+    steps = [_step("{kind: bias, value: 0.01}"),
+             _step("{kind: bias, value: 5}", "volt_var.q_set_kvar", id="two")]  # fmt: skip
+    assembly = Assembly(load_scenario(study.scenario, attack=study.attack(*steps)))
+    _, wirings = assembly.assemble()
+    assert assembly.attack_plan is not None
+    riding = assembly.attack_plan.rides_with(wirings)
+    assert sorted(riding) == sorted(assembly.attack_plan.names)
+    assert sorted(riding.values()) == ["feeder", "volt_var"]
+    folder = study.run(*steps, placement="process")
+    logs = {path.stem for path in (folder / "logs").iterdir()}
+    assert logs == {"broker", "feeder", "volt_var"}
+
+
 def test_three_placements_give_the_same_bytes(study: Study) -> None:
     steps = (
         _step("{kind: noise, sigma: 0.01}", "volt_var.v_pu", more=", count: 3"),

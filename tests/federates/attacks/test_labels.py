@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
-from federates.attacks.labels import attack_windows
-from federates.attacks.truth import read_truth
+from federates.attacks import labels as labels_module
+from federates.attacks.labels import attack_windows, write_labels
+from federates.attacks.plan import AttackPlan
+from federates.attacks.schedule import Schedule
+from federates.attacks.schema import AttackSpec
+from federates.attacks.truth import TruthWriter, read_truth
+from federates.errors import RunError
 from federates.runner import run
 from federates.scenario import load_scenario
-from federates.signals import read_signal, signal_names
+from federates.signals import SignalWriter, read_signal, signal_names
 
 ATTACK = """\
 id: labels
@@ -29,6 +36,13 @@ steps:
     duration_s: 10
     probability: 0.5
     action: {kind: set, value: 0}
+  - id: third
+    layer: physical
+    target: {elements: ["load.load_6*"]}
+    trigger: {at_s: 60}
+    duration_s: 15
+    probability: 0.7
+    action: {kind: load, kw: 10}
 """
 
 
@@ -41,18 +55,132 @@ def test_labels_are_aligned_with_every_signal_and_count_what_was_forged(tmp_path
     )
     folder = run(scenario, out=tmp_path / "run", placement="single").folder
     truth = read_truth(folder)
-    assert attack_windows(folder) == [("first", 25.0, 45.0), ("second", 57.5, 67.5)]
-    counts = {1: 0, 2: 0}
+    assert attack_windows(folder) == [
+        ("first", 25.0, 45.0),
+        ("second", 57.5, 67.5),
+        ("third", 60.0, 75.0),
+    ]
+    # Beside the true values of a port, and beside what the attack made of them.
+    true, seen = {1: 0, 2: 0, 3: 0}, {1: 0, 2: 0, 3: 0}
     for name in signal_names(folder / "signals"):
         time_s, labels, _ = read_signal(folder / "signals", name)
         table = pq.read_table(folder / "labels" / f"{name}.parquet")
         assert table.column_names == ["time_s", "under_attack", *labels]
         assert np.array_equal(np.asarray(table["time_s"]), time_s)
-        if not name.startswith("attack"):
-            marks = np.array([np.asarray(table[x]) for x in labels])
-            for k in counts:
-                counts[k] += int((marks == k).sum())
+        marks = np.array([np.asarray(table[x]) for x in labels])
+        counts = seen if name.startswith("attack") else true
+        for k in counts:
+            counts[k] += int((marks == k).sum())
     steps = truth["step"].to_pylist()
-    assert counts == {1: steps.count("first"), 2: steps.count("second")}
-    assert counts[1] == 4 * 4
-    assert counts[2] > 0
+    assert seen == {1: steps.count("first"), 2: steps.count("second"), 3: steps.count("third")}
+    # What the attack does to the grid is no port of the grid's that is recorded.
+    assert true == {1: seen[1], 2: seen[2], 3: 0}
+    assert seen[1] == 4 * 4
+    assert seen[2] > 0
+    assert seen[3] > 0
+    assert seen[3] % 3 == 0  # each element that obeys, at 60, 65 and 70 s
+
+
+def test_a_grid_of_another_name_is_called_by_it(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(
+        "time: {duration_s: 40, step_s: 5}\ngrid: {model: ieee13}\n"
+        "federates: {net: {kind: feeder}}\n"
+        "attack:\n  id: a\n  steps:\n    - {id: s, layer: physical, trigger: {at_s: 10},\n"
+        "       duration_s: 15, target: {elements: ['load.load_634a']}, "
+        "action: {kind: load, kw: 5}}\n"
+    )
+    scenario = load_scenario(tmp_path / "study.yaml")
+    folder = run(scenario, out=tmp_path / "run", placement="single").folder
+    rows = read_truth(folder).to_pylist()
+    assert [(r["federate"], r["port"], r["time_s"]) for r in rows] == [
+        ("net", "attack_load_kw", t) for t in (10.0, 15.0, 20.0)
+    ]
+    name = "attack.attack_load_kw"
+    values = read_signal(folder / "signals", name)[2][:, 0]
+    marks = np.asarray(pq.read_table(folder / "labels" / f"{name}.parquet")["load.load_634a"])
+    assert (values != 0.0).sum() == 3
+    assert np.array_equal(marks, values != 0.0)
+
+
+def _many_steps(n: int) -> AttackPlan:
+    step = {
+        "layer": "signal",
+        "trigger": {"at_s": 0.0},
+        "target": {"port": "feeder.v_pu"},
+        "action": {"kind": "drop"},
+    }
+    steps = [step | {"id": f"s{i}"} for i in range(n)]
+    return AttackPlan(Schedule.of(AttackSpec.model_validate({"id": "a", "steps": steps})), {})
+
+
+@pytest.mark.parametrize(("n", "bits"), [(1, 8), (127, 8), (128, 16), (300, 16)])
+def test_the_number_of_the_last_step_of_many_fits(tmp_path: Path, n: int, bits: int) -> None:
+    plan = _many_steps(n)
+    (tmp_path / "signals").mkdir()
+    writer = SignalWriter(tmp_path / "signals" / "feeder.v_pu", ("a", "b"))
+    writer.write(np.array([0.0, 1.0]), np.ones((2, 2)))
+    writer.close()
+    truth = TruthWriter(tmp_path, "attack", [("feeder", "v_pu", ("a", "b"))], plan.schedule.ids)
+    truth.add(1.0, 0, np.array([1]), np.ones(1), np.zeros(1), n - 1)
+    truth.close()
+    write_labels(tmp_path, plan, {})
+    table = pq.read_table(tmp_path / "labels" / "feeder.v_pu.parquet")
+    assert [table[x].to_pylist() for x in ("a", "b")] == [[0, 0], [0, n]]
+    assert {table.schema.field(x).type.bit_width for x in ("a", "b")} == {bits}
+
+
+# -- runs that do not end well ---------------------------------------------------------------------
+
+NAN = """\
+import numpy as np
+
+class Nan:
+    def __init__(self, site):
+        self.n = len(site.targets)
+
+    def decide(self, time_s, elapsed_s, true, seen):
+        return np.full(self.n, np.nan)
+"""
+
+
+def test_a_value_refused_at_the_first_step_is_the_cause_of_the_failure(tmp_path: Path) -> None:
+    """Of the port that was forged not a row is recorded, while the truth has some."""
+    (tmp_path / "labels_nan.py").write_text(NAN)
+    (tmp_path / "a.yaml").write_text(
+        "id: a\nsteps:\n  - {id: s, layer: signal, trigger: {at_s: 0}, "
+        "target: {port: volt_var.v_pu},\n     "
+        "action: {kind: adaptive, attacker: 'labels_nan:Nan'}}\n"
+    )
+    scenario = load_scenario("voltvar-ieee13", attack=str(tmp_path / "a.yaml"))
+    with pytest.raises(RunError, match="gave nan for"):
+        run(scenario, out=tmp_path / "run", placement="single", steps=3)
+    folder = tmp_path / "run"
+    summary = json.loads((folder / "summary.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    events = (folder / "events.jsonl").read_text()
+    for book in (summary, manifest):
+        assert book["status"] == "failed"
+        assert "gave nan for" in book["reason"]
+    assert '"event": "failed"' in events
+    assert "labels_not_written" not in events
+    assert read_truth(folder).num_rows > 0
+    table = pq.read_table(folder / "labels" / "attack.feeder-v_pu.parquet")
+    assert table.num_rows == 0
+    assert table.num_columns > 2
+
+
+def test_labels_that_cannot_be_written_do_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a table out of joint")
+
+    monkeypatch.setattr(labels_module, "write_labels", broken)
+    (tmp_path / "a.yaml").write_text(ATTACK)
+    scenario = load_scenario("voltvar-ieee13", attack=str(tmp_path / "a.yaml"))
+    result = run(scenario, out=tmp_path / "run", placement="single", steps=3)
+    assert result.summary["status"] == "finished"
+    events = [json.loads(x) for x in (result.folder / "events.jsonl").read_text().splitlines()]
+    assert [e["reason"] for e in events if e["event"] == "labels_not_written"] == [
+        "ValueError: a table out of joint"
+    ]

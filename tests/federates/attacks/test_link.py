@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controllers.mail import Link
 from federates.attacks.link import LinkAttackPlan, resolve_link_steps
 from federates.attacks.schema import AttackSpec
+from federates.errors import WiringError
 
 AGENTS = ("north", "east", "south", "west")
 MESH = [Link(a, b) for a in AGENTS for b in AGENTS if a != b]
@@ -91,7 +92,9 @@ def test_fraction_and_count_draw_as_many_as_they_say_and_others_by_another_seed(
 
     assert len(draw({"fraction": 0.5}, 1)) == 7  # of 14
     assert len(draw({"count": 3}, 1)) == 3
-    assert len(draw({"count": 300}, 1)) == 14
+    assert len(draw({"count": 14}, 1)) == 14
+    with pytest.raises(WiringError, match="300 of 14 links; expected at most 14"):
+        draw({"count": 300}, 1)
     assert draw({"count": 3}, 1) < draw({"count": 5}, 1)
     assert len({frozenset(draw({"count": 3}, seed)) for seed in range(10)}) > 5
 

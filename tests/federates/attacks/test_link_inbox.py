@@ -466,7 +466,9 @@ def test_an_attack_that_does_nothing_changes_nothing_to_the_last_bit(
 ) -> None:
     first = {"action": {"kind": "tamper"}}  # lasts to the end of the run, so nothing comes after
     spec = _attack(first, *({"target": target} | step for step in steps))
-    assert _run(spec, quality, seed, host_of)[0] == _run(None, quality, seed, host_of)[0]
+    delivered, truth = _run(spec, quality, seed, host_of)
+    assert delivered == _run(None, quality, seed, host_of)[0]
+    assert truth == []
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,36 @@ def test_the_table_says_what_changed_and_what_never_began(
     words = ["attack", "run", str(study / "study.yaml"), "--out", str(study / "pair")]
     assert call(words) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_the_page_of_paired_runs_is_made_again(
+    paired: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pair"
+    shutil.copytree(paired[0] / "pair", folder)
+    page = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert call(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    assert (folder / "report.html").read_text() == page
+    shutil.rmtree(folder / "attacked")
+    shutil.rmtree(folder / "other-curve")
+    assert call(["report", str(folder)]) == 2
+    assert "holds no attacked run" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_made_costs_no_result(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(runs: object) -> Path:
+        raise IndexError("boolean index did not match")
+
+    monkeypatch.setattr("federates.commands.paired.write_paired_report", fail)
+    words = ["attack", "run", "study.yaml", "--placement", "single", "--defence", "other-curve"]
+    assert call([*words, "--json", "--out", "pair"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["states"] == ["baseline", "attacked", "other-curve"]
+    assert "warning: no report: IndexError: boolean index did not match" in captured.err
 
 
 @pytest.mark.parametrize(

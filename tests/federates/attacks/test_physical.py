@@ -151,6 +151,24 @@ def test_a_step_that_nobody_obeys_says_what_is_said_without_it(spec_of) -> None:
     assert plan.affected(active, np.zeros(2)) == []
 
 
+@pytest.mark.parametrize(("probability", "obey"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_what_an_attacker_decides_is_done_by_those_that_obey(
+    spec_of, probability: float, obey: int
+) -> None:
+    action = "adaptive, attacker: weakest-nodes"
+    plan = planned(spec_of(step(action, "'der.house_*'", probability=probability)))
+    decided = {0: np.array([5.0, 6.0, 7.0, 8.0])}
+    values = plan.values(np.zeros(1), 0.0, decided)
+    told = values[LOAD_KW]
+    assert (told != 0.0).sum() == obey
+    assert (told[told != 0.0] == decided[0][told != 0.0]).all()
+    affected = plan.affected(values, np.zeros(1), decided)
+    assert [row.seen.tolist() for row in affected] == [told[told != 0.0].tolist()] * bool(obey)
+    # The same elements obey what the file says and what an attacker decides.
+    plan = planned(spec_of(step("load, kw: 10", "'der.house_*'", probability=probability)))
+    assert ((plan.values(np.zeros(1))[LOAD_KW] != 0.0) == (told != 0.0)).all()
+
+
 def test_on_and_off_in_turn_at_once_or_spread(spec_of) -> None:
     target = "'der.house_*'"
     together = planned(spec_of(step("load, kw: 10, on_s: 60, off_s: 30", target)))

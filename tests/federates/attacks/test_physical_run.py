@@ -88,6 +88,7 @@ def test_an_attack_of_no_magnitude_changes_no_bit(study: Study) -> None:
     for key, value in clean.metrics.items():
         assert idle.metrics[key] == value, key
     assert idle.metrics["dead_node_hours"] == 0.0
+    assert idle.metrics["attacked_values_count"] == 0.0
 
 
 def test_a_scenario_without_an_attack_has_the_ports_it_always_had(study: Study) -> None:

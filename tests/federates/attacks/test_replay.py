@@ -237,6 +237,8 @@ def test_a_recorded_signal_is_a_trace_of_its_port(attacked: Path) -> None:
         ("volt_var.v_pu", "671.4", (), "no label of volt_var.v_pu matches '671.4'"),
         ("volt_var.v_pu", "671.1", ("--offset", "900"), "would play from 900 to 960 s"),
         ("volt_var.v_pu", "671.1", ("--speed", "0"), "the speed above 0"),
+        ("volt_var.v_pu", "671.1", ("--speed", "1e9"), "at least 1e-06 s of the run"),
+        ("volt_var.v_pu", "671.1", ("--offset", "1e308", "--speed", "1e-308"), "0 to 300 s"),
     ],
 )
 def test_a_trace_that_does_not_fit_is_exit_code_2(
@@ -264,3 +266,44 @@ def test_a_table_without_the_columns_says_which(tmp_path: Path) -> None:
     path.write_text("time,port,label,value\n0,a,b,\n")
     with pytest.raises(ScenarioError, match="holds no value"):
         trace_attack(path, "attack", 0.0, 1.0, 300.0, 15.0)
+
+
+def test_a_trace_that_goes_on_after_the_run_is_played_as_far_as_it_goes(
+    attacked: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "time_s,port,label,value\n60,volt_var.v_pu,671.1,1.01\n5e9,volt_var.v_pu,671.1,1.02\n"
+    )
+    assert play(attacked, trace, tmp_path / "run") == 0
+    rows = read_truth(tmp_path / "run").to_pylist()
+    assert [r["time_s"] for r in rows] == list(np.arange(60.0, 300.0, 15.0))
+    assert {r["seen_value"] for r in rows} == {1.01}
+
+
+def test_a_trace_at_next_to_no_speed_shows_its_first_row_throughout(
+    attacked: Path, tmp_path: Path
+) -> None:
+    trace = write_trace(tmp_path / "trace.csv")
+    assert play(attacked, trace, tmp_path / "run", "--speed", "1e-300") == 0
+    rows = read_truth(tmp_path / "run").to_pylist()
+    assert [r["seen_value"] for r in rows] == [1.0] * 20
+
+
+def test_the_offset_that_a_message_gives_is_the_one_to_give(
+    attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seconds since 1970: six digits are not enough to say when."""
+    trace = tmp_path / "trace.csv"
+    rows = [f"{1704067215.25 + t},volt_var.v_pu,671.1,{1.0 + t / 1000}" for t in (0, 15, 30)]
+    trace.write_text("\n".join(["time,port,label,value", *rows]))
+    assert play(attacked, trace, tmp_path / "run") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "would play from 1704067215 to" in said
+    offset = said.partition("--offset ")[2].split()[0]
+    assert offset == "-1704067215.25"
+    assert play(attacked, trace, tmp_path / "run", "--offset", offset) == 0
+    seen = [r["seen_value"] for r in read_truth(tmp_path / "run").to_pylist()]
+    assert seen == [1.0, 1.015, 1.03]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert f"--offset {offset} --speed 1 " in manifest["command"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,18 @@ def test_a_new_attack_fits_its_scenario_and_is_not_overwritten(
     assert "fits: mine on voltvar-ieee13" in capsys.readouterr().out
     assert call(["new", "attack", "mine"]) == 2
     assert call(["new", "attack", "3 of them"]) == 2
+
+
+def test_the_bench_attack_of_its_page_fits_the_device_it_is_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "attacks-modbus.md").read_text("utf-8")
+    text = re.findall(r"```yaml\n(id: throttle\n.*?)```", page, re.DOTALL)[0]
+    (here / "throttle.yaml").write_text(text)
+    words = ["attack", "mitm", "throttle.yaml", "--device", "sunspec-inverter"]
+    # Whatever does not fit is said before the device is looked for, and here there is none.
+    assert call([*words, "--target", "127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err == "error: cannot connect to 127.0.0.1:1\n"
+    (here / "throttle.yaml").write_text(text.replace("p_limit_enable", "w_limit_on"))
+    assert call([*words, "--target", "127.0.0.1:1"]) == 2
+    assert "no point 'w_limit_on'" in capsys.readouterr().err

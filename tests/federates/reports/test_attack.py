@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from federates.reports.attack import _spread, truth_charts
 from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.data import RunData, Shade, Spread
+from federates.reports.data import DEAD_PU, RunData, Shade, Spread, live_voltages
 from federates.reports.run import write_report
 from federates.runner import run
 from federates.scenario import load_scenario
+from federates.signals import read_signal
 
 SCENARIO = """\
 title: small
@@ -104,3 +107,81 @@ def test_numbers_that_would_not_fit_are_powers_of_ten() -> None:
     figure = time_chart(Chart("t", "y", [Band("b", wild, "s1", fill=False)]))
     assert "4e+10" in figure
     assert "40,000,000,000" not in figure
+
+
+def truth_of(seen: list[float]) -> pa.Table:
+    """Return the ground truth of one link's mail, a message every 5 s from 00:00:30 on."""
+    n = len(seen)
+    words = {"federate": "volt_var", "port": "mail", "label": "a>b:x", "step": "late"}
+    return pa.table(
+        {"time_s": 30.0 + 5.0 * np.arange(n), "true_value": np.ones(n), "seen_value": seen}
+        | {name: [value] * n for name, value in words.items()}
+    )
+
+
+def test_instants_at_which_nothing_was_seen_are_gaps(tmp_path: Path) -> None:
+    # One link that loses messages: half of the true values were never seen.
+    nan = float("nan")
+    data, _ = page_of(SCENARIO, tmp_path)
+    (chart,) = truth_charts(data, truth_of([nan, nan, 1.0, 1.0, nan, 1.0]))
+    true, seen = (band.spread for band in chart.bands)
+    np.testing.assert_array_equal(true.time_s, seen.time_s)
+    np.testing.assert_array_equal(seen.mid, [nan, nan, 1.0, 1.0, nan, 1.0])
+    figure = time_chart(chart)
+    assert "late: a&gt;b:x of volt_var.mail" in figure
+    assert '"mid":[null,null,1.0,1.0,null,1.0]' in figure
+
+
+@pytest.mark.parametrize("seen", [[float("nan")] * 6, [1.0] + [float("nan")] * 5])
+def test_what_was_never_seen_twice_is_no_picture(tmp_path: Path, seen: list[float]) -> None:
+    data, _ = page_of(SCENARIO, tmp_path)
+    assert truth_charts(data, truth_of(seen)) == []
+
+
+def test_the_spread_at_each_time_by_hand() -> None:
+    nan = float("nan")
+    time_s = np.array([10.0, 5.0, 10.0, 10.0, 15.0, 5.0])
+    spread = _spread(time_s, np.array([3.0, 7.0, 1.0, 2.0, nan, nan]))
+    np.testing.assert_array_equal(spread.time_s, [5.0, 10.0, 15.0])
+    np.testing.assert_array_equal(spread.low, [7.0, 1.0, nan])
+    np.testing.assert_array_equal(spread.mid, [7.0, 2.0, nan])
+    np.testing.assert_array_equal(spread.high, [7.0, 3.0, nan])
+
+
+ISLAND = """\
+attack:
+  id: island
+  steps:
+    - id: cut
+      layer: physical
+      target: {elements: [line.line_632_645]}
+      trigger: {at_s: 60}
+      duration_s: 120
+      action: {kind: trip}
+"""
+
+
+def test_dead_nodes_are_no_part_of_what_is_said_of_voltages(tmp_path: Path) -> None:
+    data, page = page_of(SCENARIO + ISLAND, tmp_path)
+    _, labels, v_pu = read_signal(data.signals, "feeder.v_pu")
+    dead = v_pu == 0.0
+    assert dead.any(), "the case must have nodes without voltage"
+    live = np.where(dead, np.nan, v_pu)
+    voltages = data.voltages
+    assert voltages is not None
+    lowest = float(np.nanmin(live))
+    assert lowest > 0.9
+    node, low_pu, _ = voltages.extreme(highest=False)
+    assert low_pu == lowest == data.metrics["v_min_pu"]
+    assert np.nanmin(live[:, labels.index(node)]) == lowest
+    np.testing.assert_array_equal(voltages.total.low, np.nanmin(live, axis=1))
+    np.testing.assert_array_equal(voltages.total.high, np.nanmax(live, axis=1))
+    np.testing.assert_array_equal(voltages.total.mid, np.nanmedian(live, axis=1))
+    assert f'hint">node {node} at ' in page
+    assert ": 0.0000 pu" not in page  # on the map, each bus's worst is one that it had
+
+
+def test_a_node_at_the_limit_is_alive_and_one_below_is_dead() -> None:
+    np.testing.assert_array_equal(
+        live_voltages(np.array([0.0, DEAD_PU, 1.0])), [np.nan, DEAD_PU, 1.0]
+    )

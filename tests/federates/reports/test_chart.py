@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,3 +124,79 @@ def test_metrics_are_said_in_words_with_their_unit(
 ) -> None:
     said = f"{metric_name(key)}: {metric_number(key, value)} {metric_unit(key)}".rstrip()
     assert said == text
+
+
+def _flat(time_s: np.ndarray, value: float = 1.0) -> Spread:
+    return Spread(time_s, *(np.full(len(time_s), value),) * 3)
+
+
+def _readout(page: str) -> dict[str, Any]:
+    found = re.search(r'application/json">(.*?)</script>', page)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def _line(page: str, style: str) -> str:
+    found = re.search(rf'<path class="line {style}" d="([^"]*)"', page)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("n", [120, 1440])  # below and above what a picture shows
+def test_each_band_is_drawn_at_its_own_times(n: int) -> None:
+    time_s = np.linspace(0.0, 7200.0, n, endpoint=False)
+    value = time_s / 7200.0
+    late = time_s >= 3600.0  # seen in the second half only
+    bands = [
+        Band("true", Spread(time_s, value, value, value), "s4"),
+        Band("seen", Spread(time_s[late], *(value[late],) * 3), "s2"),
+    ]
+    page = time_chart(Chart("x", "y", bands, digits=3))
+
+    data = _readout(page)
+    true, seen = (np.array(s["mid"], dtype=float) for s in data["series"])
+    assert len(true) == len(seen) == len(data["t"])
+    first = data["t"].index("01:00")
+    assert np.isnan(seen[:first]).all()
+    assert seen[first:] == pytest.approx(true[first:], abs=2e-3)
+    # The curve of the second half begins in the middle of the picture, at half of the height.
+    x, y = map(float, re.findall(r"[\d.]+", _line(page, "s2"))[:2])
+    assert x == pytest.approx(500.0, abs=5.0)
+    assert y == pytest.approx(500.0, abs=5.0)
+
+
+def test_bands_of_other_periods_share_one_read_out() -> None:
+    fine, coarse = np.arange(0.0, 61.0, 4.0), np.arange(1.0, 61.0, 30.0)
+    page = time_chart(
+        Chart("x", "y", [Band("a", _flat(fine), "s1"), Band("b", _flat(coarse), "s2")])
+    )
+
+    data = _readout(page)
+    assert data["t"][:3] == ["00:00", "00:00:01", "00:00:04"]
+    a, b = (series["mid"] for series in data["series"])
+    assert None not in a  # a sample counts until the next
+    assert b[0] is None
+    assert None not in b[1:]
+    # Points are not evenly spaced, so the pointer is told where they are.
+    assert data["x"] == [round(1e4 * t / 60.0) for t in np.union1d(fine, coarse)]
+    assert "x" not in _readout(time_chart(Chart("x", "y", [Band("a", _flat(fine), "s1")])))
+
+
+def test_a_line_is_broken_where_nothing_was_seen_and_lone_points_are_dots() -> None:
+    value = np.array([1.0, 2.0, np.nan, 1.0, np.nan, 2.0, 1.0])
+    spread = Spread(np.arange(7.0), value, value, value)
+    page = time_chart(Chart("x", "y", [Band("b", spread, "s2", fill=False)]))
+
+    assert _line(page, "s2").count("M") == 2
+    (dots,) = re.findall(r'<path class="dot s2" d="([^"]*)"', page)
+    assert dots.startswith("M500.0 ")
+    assert dots.count("M") == 1
+
+
+def test_bins_with_a_gap_keep_what_was_seen() -> None:
+    value = np.full(960, np.nan)
+    value[::4] = 1.5
+    spread = Spread(np.arange(960.0), value, value, value).decimated(480)
+    assert np.isnan(spread.mid[1::2]).all()
+    for series in (spread.low, spread.mid, spread.high):
+        assert (series[::2] == 1.5).all()

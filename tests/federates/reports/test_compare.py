@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from federates.cli import call
+from federates.reports.compare import print_comparison, run_labels
+from federates.reports.data import RunData
 from federates.runner import run
 from federates.scenario import load_scenario
 
@@ -64,3 +68,45 @@ def test_the_page_links_to_the_runs(
     text = page.read_text()
     assert 'href="voltvar-ieee123-droop/report.html"' in text
     assert text.count("<figure") == 2
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/both.html"])
+def test_a_page_that_cannot_be_is_refused_and_leaves_nothing(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    target = tmp_path / "d"
+    target.mkdir()
+
+    assert call(["compare", *map(str, folders), "--html", str(target / name)]) == 2
+
+    captured = capsys.readouterr()
+    assert "is a folder" in captured.err or "there is no folder" in captured.err
+    assert sorted(tmp_path.rglob("*")) == [target]
+
+
+def many(folders: list[Path], n: int) -> list[RunData]:
+    """Return runs with names of 22 letters."""
+    out = []
+    for i in range(n):
+        run = RunData(folders[i % 2])
+        run.manifest = run.manifest | {"name": f"voltvar-study-number-{i + 1}"}
+        out.append(run)
+    return out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_no_number_and_no_name_is_broken(folders: list[Path], width: int, n: int) -> None:
+    runs = many(folders, n)
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+
+    print_comparison(runs, console)
+
+    out = console.file.getvalue()
+    assert max(map(len, out.splitlines())) <= width
+    for words in (*run_labels(runs), "finished", "steps/s"):
+        assert words in out
+    for each in runs:
+        assert f"{each.metrics['v_max_pu']:.4f}" in out
+        assert f"{each.metrics['abs_q_kvarh']:,.1f}" in out
+    assert ("Metric" in out) == (n * 25 + 10 + 12 <= width)  # else one row per run

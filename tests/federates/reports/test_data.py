@@ -102,3 +102,97 @@ def test_decimation_keeps_the_extremes_and_the_mean(values: list[float], bins: i
     assert small.low.min() == series.min()
     assert (np.diff(small.time_s) > 0).all()
     assert ((small.low <= small.mid + 1e-12) & (small.mid <= small.high + 1e-12)).all()
+
+
+def test_voltages_of_dead_nodes_are_left_out_by_hand(tmp_path: Path) -> None:
+    # Node 2.3 is cut off in the second sample, 2.1 in the second and the third.
+    v_pu = np.array([[1.00, 1.01, 0.99], [1.02, 0.0, 0.0], [1.01, 0.0, 0.97]])
+    run = RunData(make_run(tmp_path / "r", v_pu, ["1.1", "2.1", "2.3"]))
+
+    voltages = run.voltages
+
+    assert voltages is not None
+    assert voltages.total.low.tolist() == [0.99, 1.02, 0.97]
+    assert voltages.total.mid.tolist() == [1.00, 1.02, 0.99]
+    assert voltages.phases["A"].mid.tolist() == [1.005, 1.02, 1.01]
+    np.testing.assert_array_equal(voltages.phases["C"].high, [0.99, np.nan, 0.97])
+    assert voltages.node_low.tolist() == [1.00, 1.01, 0.97]
+    assert voltages.extreme(highest=False) == ("2.3", 0.97, 120.0)
+    assert voltages.worst_s == 120.0
+    np.testing.assert_array_equal(voltages.worst, [1.01, np.nan, 0.97])
+
+
+def test_a_run_of_dead_nodes_only_has_no_voltages(tmp_path: Path) -> None:
+    run = RunData(make_run(tmp_path / "r", np.zeros((2, 2)), ["1.1", "2.1"]))
+
+    assert run.voltages is None
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("scenario", {}, "scenario.time.start_s is missing; expected a number"),
+        ("scenario.time", GONE, "scenario.time.start_s is missing"),
+        ("scenario.time.step_s", "5", 'scenario.time.step_s is "5"; expected a number'),
+        ("scenario.time.step_s", 0, "scenario.time.step_s is not above 0"),
+        ("scenario.time.start_s", float("nan"), "scenario.time.start_s is NaN"),
+        ("scenario.band", [0.95, 1.05], "scenario.band.v_min_pu is missing"),
+        ("scenario.federates", ["grid"], "scenario.federates is .*; expected a mapping"),
+        ("scenario.federates.grid", "feeder", "scenario.federates.grid is .*; expected a mapping"),
+        ("scenario.grid", 7, "scenario.grid is 7; expected a mapping"),
+        ("steps", "many", 'steps is "many"; expected a whole number'),
+        ("base_dir", ["a"], "base_dir is .*; expected text"),
+        ("versions", ["1"], "versions is .*; expected a mapping"),
+        ("scenario", [1], "not the folder of a run"),
+    ],
+)
+def test_a_manifest_that_is_not_ours_is_refused_by_its_key(
+    tmp_path: Path, key: str, value: object, words: str
+) -> None:
+    folder = make_run(tmp_path / "r", np.ones((1, 1)), ["1.1"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    *path, last = key.split(".")
+    at = manifest
+    for part in path:
+        at = at[part]
+    at[last] = value
+    if value is GONE:
+        del at[last]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(ScenarioError, match=words):
+        RunData(folder)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("finished", "finished"),
+        ("running", "not finished"),
+        ('"><script>alert(1)</script>', "unknown"),
+        ("", "unknown"),
+        (["finished"], "unknown"),
+        (None, "not finished"),
+    ],
+)
+def test_only_known_ends_are_said_of_a_run(tmp_path: Path, status: object, said: str) -> None:
+    folder = make_run(tmp_path / "r", np.ones((1, 1)), ["1.1"])
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"status": status}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    assert RunData(folder).status == said
+
+
+def test_what_is_no_number_in_a_summary_is_not_told(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "r", np.ones((1, 1)), ["1.1"])
+    summary = {"wall_s": "fast", "steps": True, "metrics": {"a": 1.5, "b": "x", "c": None}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+    run = RunData(folder)
+
+    assert run.metrics == {"a": 1.5, "b": None, "c": None}
+    assert "wall_s" not in run.summary
+    assert "steps" not in run.summary

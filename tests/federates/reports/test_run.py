@@ -166,3 +166,76 @@ def test_the_command_refuses_a_folder_that_is_no_run(
 ) -> None:
     assert call(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: not the folder of a run")
+
+
+def test_the_end_of_a_run_cannot_become_markup(finished: Path, tmp_path: Path) -> None:
+    for status in ('x"><script>alert(1)</script>', "", "<b>"):
+        folder = tmp_path / f"evil{len(status)}"
+        shutil.copytree(finished, folder)
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"status": status}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+        text = write_report(folder).read_text()
+
+        _Page(text)
+        assert "alert(1)" not in text
+        assert '<span class="badge not">unknown</span>' in text
+
+
+@pytest.mark.parametrize("text", ['{"scenario": {}}', "{}", "[]", "", "{", "[" * 100_000])
+def test_a_foreign_manifest_is_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    for command in ("report", "compare"):
+        assert call([command, str(tmp_path)]) == 2
+        assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def _with_events(finished: Path, folder: Path, n: int) -> str:
+    """Return the events of a page of a run with an attack, and `n` things that happened later."""
+    shutil.copytree(finished, folder)
+    events = [{"event": "started", "time_s": None}]
+    events += [{"event": "attack_began", "step": "lie", "time_s": 0.0}]
+    events += [{"event": f"thing-{i}", "time_s": float(i)} for i in range(n)]
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    text = write_report(folder).read_text()
+    return text[text.index("<h2>Events") : text.index("<h2>Recorded")]
+
+
+def test_events_that_are_left_out_are_counted_and_the_attack_is_kept(
+    finished: Path, tmp_path: Path
+) -> None:
+    text = _with_events(finished, tmp_path / "many", 150)
+
+    assert "<h2>Events: last 100 of 152</h2>" in text
+    assert "and 1 earlier of the attack" in text
+    assert "attack_began" in text
+    assert "thing-49<" not in text
+    assert "thing-50<" in text
+    assert text.count("<tr>") == 1 + 101
+
+
+def test_few_events_are_all_shown(finished: Path, tmp_path: Path) -> None:
+    text = _with_events(finished, tmp_path / "few", 98)
+
+    assert "<h2>Events</h2>" in text
+    assert text.count("<tr>") == 1 + 100
+
+
+def test_the_summary_names_a_report_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "voltvar-ieee13", "--steps", "2", "--placement", "single"]
+    assert call([*words, "--out", str(tmp_path / "good")]) == 0
+    assert f"report  {tmp_path / 'good' / 'report.html'}" in capsys.readouterr().out
+
+    def fail(run: object) -> str:
+        raise IndexError("boolean index did not match")
+
+    monkeypatch.setattr("federates.reports.run.run_body", fail)
+    assert call([*words, "--out", str(tmp_path / "bad")]) == 0
+    captured = capsys.readouterr()
+    assert "warning: no report: IndexError" in captured.err
+    assert "report.html" not in captured.out

@@ -1,0 +1,58 @@
+"""A market's books in a run: recorded per interval, balanced, and summed up on the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federates.reports.books import market_sections, settled_account
+from federates.reports.data import RunData
+from federates.runner import run
+from federates.scenario import load_scenario
+from federates.signals import read_signal
+
+PERIOD_S, PER_INTERVAL = 2.0, 30
+ENDS = [29, 59, 89, 119]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("books") / "run"
+    return run(load_scenario("attack-2b-ieee123"), out=out, steps=70, placement="single").folder
+
+
+def test_every_interval_is_settled_and_its_books_balance(folder: Path) -> None:
+    signals = folder / "signals"
+    count = read_signal(signals, "market.settled_intervals")[2][:, 0]
+    assert count.tolist() == [(k + 1) // PER_INTERVAL for k in range(len(count))]
+    pays = read_signal(signals, "market.net_pays_money")[2]
+    _, labels, account = read_signal(signals, "market.account_money")
+    of = dict(zip(labels, account.T, strict=True))
+    np.testing.assert_allclose(pays.sum(axis=1), of["import_cost"] + of["surplus"], atol=1e-9)
+    planned = read_signal(signals, "market.scheduled_import_kw")[2][:, 0]
+    mwh = planned[: 4 * PER_INTERVAL].reshape(4, -1).sum(axis=1) / 1000 * PERIOD_S / 3600
+    np.testing.assert_allclose(of["import_cost"][ENDS], 60.0 * mwh, atol=1e-5)
+
+
+def test_the_page_sums_the_intervals(folder: Path) -> None:
+    data = RunData(folder)
+    intervals, account = settled_account(data, "market")
+    assert intervals == 4
+    money = read_signal(folder / "signals", "market.account_money")[2]
+    assert list(account.values()) == pytest.approx(money[ENDS].sum(axis=0).tolist())
+    page = market_sections(data)
+    assert "Settled over 4 market intervals" in page
+    assert f"{account['import_cost']:,.2f}" in page
+
+
+def test_parts_of_the_price_add_up_in_the_record(folder: Path) -> None:
+    signals = folder / "signals"
+    parts = [
+        read_signal(signals, f"market.price_{part}_per_mwh")[2][-1]
+        for part in ("losses", "voltage", "congestion")
+    ]
+    # Awards arrive a step after the clearing that made them.
+    price = read_signal(signals, "market.price_per_mwh")[2][-1]
+    np.testing.assert_allclose(price, 60.0 + sum(parts), atol=1e-9)
