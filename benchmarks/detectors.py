@@ -1,6 +1,6 @@
 """Both detectors on every shipped attack and on clean days: the table of what they see.
 
-    python benchmarks/detectors.py [--json] [--only NAME ...] [--keep FOLDER]
+    python benchmarks/detectors.py [--json] [--only NAME ...] [--keep FOLDER] [--clean-days N]
 
 For each scenario that an attack names, three kinds of runs, with the same sensors: a clean day of
 another seed, which the detectors learn from (where a scenario is a part of a day, with two hours
@@ -8,6 +8,9 @@ more on each side); the clean day of the scenario's own seed, for false alarms; 
 runs. The scenarios are changed in three ways, so that detection is no
 easier than it should be: sensors have noise (`NOISE`), every load deviates from the forecast, and
 houses have no telemetry. The attack is the shipped file as it is.
+
+With --clean-days no attack is run, but N clean days of each scenario, each of another seed and
+learnt from a day of its own: one day alone says little of how often false alarms come.
 """
 
 from __future__ import annotations
@@ -49,12 +52,13 @@ DETECTORS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def watched(name: str, clean_run: Path | None, attack: str | None) -> Scenario:
+def watched(name: str, clean_run: Path | None, attack: str | None, shift: int = 0) -> Scenario:
     """Return a scenario with both detectors, or, without a clean run to learn from, with none."""
     source = load_yaml(find_scenario(name))
     data: dict[str, Any] = copy.deepcopy(source.data)
+    data["seed"] = data.get("seed", 0) + shift
     if clean_run is None:  # to learn from: another day, and two hours more on each side
-        data["seed"] = data.get("seed", 0) + TRAINING_SEED
+        data["seed"] += TRAINING_SEED
         start_s = data["time"].get("start_s", 0)
         data["time"]["start_s"] = max(0, start_s - MORE_S)
         end_s = min(DAY_S, start_s + data["time"]["duration_s"] + MORE_S)
@@ -114,6 +118,36 @@ def measure(
         rows += [{"scenario": scenario, "attack": name, **row} for row in found]
         print(f"{scenario}, {name}: {wall_s:.0f} s", file=sys.stderr)
     return rows
+
+
+def clean_days(scenario: str, days: int, folder: Path) -> list[dict[str, Any]]:
+    """Return one row per detector: false alarms over so many clean days of a scenario."""
+    alarms = dict.fromkeys(DETECTORS, 0)
+    clean = 0.0
+    for day in range(days):
+        training = folder / f"{scenario}-training-{day}"
+        if not finished(training):
+            run(watched(scenario, None, None, day), out=training, placement="single")
+        here = watched(scenario, training, None, day)
+        out = folder / f"{scenario}-clean-{day}"
+        if not finished(out):
+            run(here, out=out, placement="single")
+        length = here.time.duration_s / DAY_S
+        clean += length
+        for row in detector_rows(out):
+            alarms[row["detector"]] += round(row["false_alarms_per_day"] * length)
+        print(f"{scenario}, clean day {day}: {alarms} in {clean:.2f} days", file=sys.stderr)
+    return [
+        {"scenario": scenario, "detector": name, "runs": days, "days": clean, "alarms": n}
+        | {"false_alarms_per_day": n / clean}
+        for name, n in alarms.items()
+    ]
+
+
+def clean_table(rows: list[dict[str, Any]]) -> str:
+    head = ["scenario", "detector", "runs", "days", "alarms", "false_alarms_per_day"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(text(r[k]) for k in head) + " |" for r in rows])
 
 
 def add_clean_area(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
@@ -182,13 +216,18 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="keep the runs here, and use those that are there"
     )
+    parser.add_argument("--clean-days", type=int, metavar="N", help="false alarms on N clean days")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         rows = []
         for scenario, attacks in plan(options.only).items():
-            rows += measure(scenario, attacks, folder.absolute())
-    print(json.dumps(rows) if options.json else table(rows))
+            if options.clean_days:
+                rows += clean_days(scenario, options.clean_days, folder.absolute())
+            else:
+                rows += measure(scenario, attacks, folder.absolute())
+    shown = clean_table if options.clean_days else table
+    print(json.dumps(rows) if options.json else shown(rows))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,22 @@ normalised residuals are
 
 standard normal each. It is the estimator of A. Abur and A. Gomez Exposito, Power System State
 Estimation, Marcel Dekker 2004, with the tests of chapter 5 (chi-square 5.4, normalised residuals
-5.7), solved for the measurements rather than for the states by the matrix inversion lemma. So one
-factorisation of S serves every step, and nothing is iterated.
+5.7), solved for the measurements rather than for the states by the matrix inversion lemma.
+
+The variances of some states may change by a common factor f from step to step (loads deviate in
+proportion to what they draw). Then ``S = A + f B``, and with the generalised eigenvalues l and
+eigenvectors V of (B, A), ``V' A V = 1``, it is ``S^-1 = V diag(1 / (1 + f l)) V'``. So one
+factorisation serves every step, and nothing is iterated.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.special import chdtri, ndtri
 
-from controllers.mail import FloatArray
+from controllers.mail import FloatArray, IntArray
 
 _UNSEEN = 1e-12
 
@@ -34,35 +39,65 @@ class BadDataTest:
     sensitivity : ndarray, (m, n)
         H.
     state_var : ndarray, (n,)
-        Diagonal of P.
+        Diagonal of P, at a factor of 1.
     noise_var : ndarray, (m,)
         Diagonal of R; positive.
+    varying : ndarray of bool, (n,), optional
+        Which states' variances are multiplied by the factor of a step; none by default.
+    tested : ndarray of int, (t,), optional
+        The states whose residuals are wanted; all by default.
     """
 
     def __init__(
-        self, sensitivity: FloatArray, state_var: FloatArray, noise_var: FloatArray
+        self,
+        sensitivity: FloatArray,
+        state_var: FloatArray,
+        noise_var: FloatArray,
+        varying: NDArray[np.bool_] | None = None,
+        tested: IntArray | None = None,
     ) -> None:
         h = np.asarray(sensitivity, dtype=np.float64)
-        covariance = (h * state_var) @ h.T
-        covariance[np.diag_indices_from(covariance)] += noise_var
-        self._h = h
-        self._weight: FloatArray = cho_solve(cho_factor(covariance), np.eye(len(h)))
-        self._measured_std = np.sqrt(np.diag(self._weight))
-        information = np.einsum("ij,ij->j", h, self._weight @ h)
-        # A state that no measurement sees has no residual: its pseudo-measurement is all there is.
-        seen = information * state_var > _UNSEEN
-        self._state_gain = np.where(seen, 1.0 / np.sqrt(np.where(seen, information, 1.0)), 0.0)
+        moves = np.zeros(h.shape[1], dtype=bool) if varying is None else varying
+        fixed = (h * np.where(moves, 0.0, state_var)) @ h.T
+        fixed[np.diag_indices_from(fixed)] += noise_var
+        changing = (h * np.where(moves, state_var, 0.0)) @ h.T
+        # Volts and kilowatts are far apart: in units of their own deviations the rows are alike.
+        unit = 1.0 / np.sqrt(np.diag(fixed))
+        values, vectors = eigh(unit[:, None] * changing * unit, unit[:, None] * fixed * unit)
+        self._eigenvalues = np.maximum(values, 0.0)
+        self._vectors = unit[:, None] * vectors
+        columns = np.arange(h.shape[1]) if tested is None else tested
+        self._by_state = self._vectors.T @ h[:, columns]
+        self._vectors_2, self._by_state_2 = self._vectors.T**2, self._by_state**2
+        self._state_var = np.asarray(state_var, dtype=np.float64)[columns]
 
     @property
     def degrees_of_freedom(self) -> int:
         """Measurements beyond the states, whose pseudo-measurements make them all known."""
-        return len(self._h)
+        return len(self._vectors)
 
-    def statistics(self, innovation: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return J (k,) and the normalised residuals (k, m), (k, n) of innovations (k, m)."""
-        w = innovation @ self._weight
-        j = np.einsum("ki,ki->k", w, innovation)
-        return j, w / self._measured_std, (w @ self._h) * self._state_gain
+    def statistics(
+        self, innovation: FloatArray, factor: FloatArray | float = 1.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return J (k,) and the normalised residuals (k, m), (k, t) of innovations (k, m).
+
+        Parameters
+        ----------
+        innovation : float64 (k, m)
+        factor : float64 (k,) or float
+            Of the varying variances; not negative.
+        """
+        steps = np.broadcast_to(np.asarray(factor, dtype=np.float64), len(innovation))
+        shrunk = 1.0 / (1.0 + steps[:, None] * self._eigenvalues)
+        y = innovation @ self._vectors
+        w = y * shrunk
+        j = np.einsum("ki,ki->k", y, w)
+        information = shrunk @ self._by_state_2
+        # A state that no measurement sees has no residual: its pseudo-measurement is all there is.
+        seen = information * self._state_var > _UNSEEN
+        gain = np.where(seen, 1.0 / np.sqrt(np.where(seen, information, 1.0)), 0.0)
+        measured = (w @ self._vectors.T) / np.sqrt(shrunk @ self._vectors_2)
+        return j, measured, (w @ self._by_state) * gain
 
 
 def chi_square_threshold(probability: float, degrees_of_freedom: float) -> float:

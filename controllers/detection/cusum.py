@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
+from controllers.detection.tail import BLOCKS, level, usual_peak
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray
 from controllers.optdist_options import checked_choice, checked_globs, checked_number, parse_options
@@ -32,6 +34,7 @@ _CAP = 2.0
 _MAX_AUTOCORRELATION = 0.98
 _MIN_GROUP = 5
 _STILL = 1e-6
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class CusumOptions:
     shift : float
         Change to be found, in standard deviations of the prediction error; k is half of it.
     false_alarms_per_day : float
-        Target of the whole detector, shared equally by the signals. It holds for independent
-        normal errors; the errors of real signals are neither, whitened or not.
+        Target of the whole detector. Without clean data it holds for independent normal errors,
+        which those of real signals are not, whitened or not.
     learn_s : float
         Time constant of the running deviation, which counts where it is above the clean one: a
         cloudy hour is no attack. Without calibration also the time before the first alarm.
@@ -105,23 +108,42 @@ class Cusum:
         except ControllerError as error:
             error.where = f"{NAME}: option 'false_alarms_per_day'"
             raise
-        self._run_length = run_length
+        # False alarms accepted per step, of all signals together.
+        self._rate = n / run_length
         self._prediction = _Prediction([len(p.labels) for p in self.inputs], site.period_s, o)
         self._plus, self._minus = np.zeros(n), np.zeros(n)
+        self._told = np.zeros(n, dtype=bool)
+        self._events: list[dict[str, Any]] = []
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray]) -> FloatArray:
         """Return the scores of one step: the larger sum over its decision interval."""
         values = np.concatenate([inputs[port.name] for port in self.inputs])
-        z = self._prediction.error(values)
+        z = self._prediction.error(self._judged(values))
         return np.asarray(self._sums(z, _CAP * self._h) / self._h)
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what there is to tell since the last call: signals that nothing was learnt of.
+
+        Keys: ``event`` (``not_learnt``), ``signals``, how many, ``lacking``, up to five of them.
+        """
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def least_history(self) -> int:
+        """Steps of clean data that are needed: those that a prediction is made of, and more."""
+        return LEAST_HISTORY + self._prediction.first
 
     def calibrate(self, history: History) -> None:
         """Learn each signal's deviation, autocorrelation and tails from clean data.
 
         The prediction errors are whitened by their lag-one autocorrelation and scaled by the
-        clean deviation. No decision interval lies below the largest clean sum, extrapolated from
-        the length of the history to the run length asked for: a CUSUM's sum has an exponential
-        tail, so its largest value grows with the logarithm of time.
+        clean deviation. The decision interval of a signal is that of the run length asked for, or
+        its own usual peak on clean data where that is higher; all of them together are widened
+        until the peaks of the largest sum say that alarms are as rare as asked
+        (`controllers.detection.tail`; a CUSUM's sum has an exponential tail).
+
+        A signal of which the history has too few values is not judged, which `take_events` tells.
 
         Raises
         ------
@@ -129,21 +151,40 @@ class Cusum:
             The history is too short.
         """
         values = np.concatenate([history.inputs[port.name] for port in self.inputs], axis=1)
-        if len(values) < LEAST_HISTORY:
+        if len(values) < self.least_history:
             raise ControllerError(
                 f"{len(values)} steps of clean data",
                 where=NAME,
-                expected=f"at least {LEAST_HISTORY}",
+                expected=f"at least {LEAST_HISTORY} more than the {self._prediction.first} "
+                "of which the first prediction is made",
             )
         self._prediction.learn(values)
         self._plus[:] = self._minus[:] = 0.0
-        largest = np.zeros(len(self.labels))
-        for row in values:
-            np.maximum(largest, self._sums(self._prediction.error(row), np.inf), out=largest)
-        beyond = np.log(self._run_length) / np.log(len(values))
-        self._h = np.maximum(self._h, largest * max(beyond, 1.0))
+        peaks = np.zeros((BLOCKS, len(self.labels)))
+        for i, row in enumerate(values):
+            block = peaks[i * BLOCKS // len(values)]
+            z = self._prediction.error(self._judged(row))
+            np.maximum(block, self._sums(z, np.inf), out=block)
+        own = np.maximum(self._h, usual_peak(peaks))
+        accepted = self._rate * len(values) / BLOCKS
+        self._h = own * max(1.0, level((peaks / own).max(axis=1), accepted))
+        # What the history has little of is told when it is met again.
+        self._told[:] = False
+        self._events.clear()
         self._prediction.forget()
         self._plus[:] = self._minus[:] = 0.0
+
+    def _judged(self, values: FloatArray) -> FloatArray:
+        """Take out the signals that nothing was learnt of; tell of those met for the first time."""
+        unlearnt = self._prediction.unlearnt
+        if not unlearnt.any():
+            return values
+        new = np.flatnonzero(unlearnt & ~self._told & np.isfinite(values))
+        if new.size:
+            self._told[new] = True
+            names = [self.labels[i] for i in new[:5]]
+            self._events.append({"event": "not_learnt", "signals": new.size, "lacking": names})
+        return np.where(unlearnt, np.nan, values)
 
     def _sums(self, z: FloatArray, cap: FloatArray | float) -> FloatArray:
         self._plus = np.clip(self._plus + z - self._k, 0.0, cap)
@@ -175,8 +216,14 @@ class _Prediction:
         self._count = np.zeros(n, dtype=np.int64)
         self._last = np.zeros(n)
         self._autocorrelation = np.zeros(n)
+        self.unlearnt: BoolArray = np.zeros(n, dtype=bool)
         self._raw = _Deviation(n, steps)
         self._fresh = _Deviation(n, steps)
+
+    @property
+    def first(self) -> int:
+        """Values that come before the first that is judged."""
+        return int(np.floor(1.0 / self._gain))
 
     def error(self, values: FloatArray) -> FloatArray:
         """Return the standardised prediction error (n,); 0 for what is not measured."""
@@ -188,6 +235,7 @@ class _Prediction:
     def learn(self, values: FloatArray) -> None:
         """Take deviations and autocorrelation from clean values (k, n), and start afresh."""
         misses = np.array([self._miss(row) for row in values])
+        self.unlearnt = self._count - self.first < LEAST_HISTORY
         self._raw.fix(misses)
         own = np.array([self._own(self._raw.scaled(miss)) for miss in misses])
         power, lagged = (own**2).sum(axis=0), (own[1:] * own[:-1]).sum(axis=0)

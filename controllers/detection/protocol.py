@@ -126,7 +126,10 @@ class Detector(Protocol):
     """Constructed as ``cls(site, **options)``; see the module's docstring for the rules.
 
     A detector that can learn from clean data has a method ``calibrate(history)``, too. It is
-    called at most once, between two steps.
+    called at most once, between two steps; ``least_history`` is the number of steps that it needs
+    (`LEAST_HISTORY` if it has no such attribute). One that has something to tell has a method
+    ``take_events()``, asked after each step, which returns a list of mappings with the key
+    ``event``.
     """
 
     inputs: tuple[Port, ...]

@@ -4,7 +4,8 @@ A linear state estimation on the three-phase tangent power-flow model
 (`grid_models.lindistflow`) around the forecast's mean. States: every load's active and reactive
 power, every DER's, and the source voltage of each phase. Loads are known by forecast only
 (pseudo-measurements), DERs by telemetry. What is tested: the voltages and the feeder's import.
-The tests are those of `controllers.detection.bad_data`.
+The tests are those of `controllers.detection.bad_data`; a load may deviate in proportion to what
+it is forecast to draw at the time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
 from controllers.detection.residual_model import GridResponse
+from controllers.detection.tail import BLOCKS, block_maxima, level
 from controllers.errors import ControllerError
 from controllers.mail import FloatArray, IntArray
 from controllers.optdist_options import checked_globs, checked_number, parse_options
@@ -30,6 +32,12 @@ CHI_SQUARE = "chi-square"
 MAX_MEASUREMENTS = 4000
 BoolArray = NDArray[np.bool_]
 _ROWS = 512
+# Sets of known measurements whose tests are kept; and how many of them are spoken of in events.
+_SETS = 8
+# A statistic that on clean data deviates by less than this part of what is stated stood still.
+_STILL = 1e-6
+# Telemetry of 1e300 kW is finite, what follows from it is not.
+_MAX_SCORE = 1e12
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class ResidualOptions:
     source_std_pu : float
         Source voltage of each phase, and what the model's errors have in common.
     load_std : float
-        Each load against the forecast, relative to its mean power.
+        Each load against the forecast, relative to its power by forecast at the time.
     der_std : float
         DER telemetry, relative to the DER's rating.
     forecast_std : float
@@ -129,26 +137,46 @@ class PowerFlowResidual:
         self._der_rows = np.array([der_at[x] for x in telemetry[0].labels], dtype=np.int64)
         self._tests: dict[bytes, _Test] = {}
         self._history: History | None = None
+        self._events: list[dict[str, Any]] = []
+        self._told: set[bytes] = set()
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray]) -> FloatArray:
         """Return the scores of one step."""
         rows = {name: np.asarray(values)[None, :] for name, values in inputs.items()}
         scores = np.zeros(len(self.labels))
-        innovation, known = self._innovation(np.array([time_s]), rows, self._site.forecast)
+        innovation, there = self._innovation(np.array([time_s]), rows, self._site.forecast)
+        known = there[0]
         if not known[: innovation.shape[1]].any():
             return scores
         test = self._test_of(known)
-        scores[0], scores[test.labels] = test.scores(innovation[0])
+        if self._history is not None and not test.learnt:
+            self._tell(test, known)
+        factor = self._load_variance(np.array([time_s]), self._site.forecast)
+        scores[0], scores[test.labels] = test.scores(innovation, factor)
         return scores
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what there is to tell since the last call: sets of sensors nothing was learnt for.
+
+        Each has the keys ``event`` (``not_learnt``), ``steps`` of clean data in which all that is
+        measured now was measured, ``expected``, ``lacking``, up to five labels that the clean
+        data lack most often, and ``thresholds``.
+        """
+        events, self._events = self._events, []
+        return events
 
     def calibrate(self, history: History) -> None:
         """Learn bias, deviation and tails of the residuals from clean data.
 
         The model's errors are neither normal nor without bias. So the mean innovation is taken
         off, each statistic is measured in its own clean deviation (the chi-square by fitting scale
-        and degrees of freedom to mean and variance), and no threshold lies below the largest
-        clean value; that of a normalised residual is extrapolated, as a normal tail, from the
-        length of the history to the rate asked for.
+        and degrees of freedom to mean and variance), and no threshold lies below what the peaks
+        of the history say (`controllers.detection.tail`), nor that of a normalised residual below
+        its own largest clean value, extrapolated, as a normal tail, from the length of the history
+        to the rate asked for. A statistic that stood still keeps its stated threshold.
+
+        A set of sensors learns from the steps at which the history has all of them, whatever else
+        it has. Where these are too few the stated thresholds hold, which `take_events` tells.
 
         Raises
         ------
@@ -163,14 +191,17 @@ class PowerFlowResidual:
             )
         self._history = history
         self._tests.clear()
-        # Now rather than in a step: whatever the history measured all along will be measured.
-        self._test_of(self._innovation(history.time_s, history.inputs, history.forecast)[1])
+        # Now rather than in a step: whatever the history measured most of the time will be.
+        _, there = self._innovation(history.time_s, history.inputs, history.forecast)
+        usual = there.mean(axis=0) >= 0.5
+        if usual[: len(self._sensor_rows) + 2].any():
+            self._test_of(usual)
 
     def _test_of(self, known: BoolArray) -> _Test:
         """Return the tests for a set of measurements; which set is known hardly ever changes."""
         key = known.tobytes()
         if key not in self._tests:
-            if len(self._tests) >= 8:
+            if len(self._tests) >= _SETS:
                 self._tests.clear()
             self._tests[key] = self._make_test(known)
         return self._tests[key]
@@ -195,91 +226,135 @@ class PowerFlowResidual:
         v_var = 4.0 * (o.v_std_pu**2 + o.model_std_pu**2)  # of v^2, at 1 pu
         import_var = (o.import_std * grid.size_kva) ** 2
         noise_var = np.concatenate([np.full(m - 2, v_var), np.full(2, import_var)])[measured]
-        test = BadDataTest(h, state_std**2, noise_var)
         first_der = len(state_std) - len(ratings)
         der_columns: IntArray = first_der + of_der.astype(np.int64)
+        loads = np.zeros(len(state_std), dtype=bool)
+        loads[3:first_der] = True
+        test = BadDataTest(h, state_std**2, noise_var, loads, der_columns)
         labels: IntArray = 1 + np.flatnonzero(known).astype(np.int64)
-        out = _Test(test, measured, der_columns, labels, o.false_alarm_probability)
+        out = _Test(test, measured, labels, o.false_alarm_probability)
         if self._history is not None:
             self._learn(out, self._history, known)
         return out
 
     def _learn(self, test: _Test, history: History, known: BoolArray) -> None:
-        kept = []
+        kept, factors = [], []
+        p, q = np.split(known[len(test.measured) :], 2)
         for start in range(0, len(history.time_s), _ROWS):
             part = slice(start, start + _ROWS)
             rows = {name: values[part] for name, values in history.inputs.items()}
-            innovation, there = self._innovation(history.time_s[part], rows, history.forecast)
-            # Only steps of the history at which the same was measured say something.
-            if bool((there == known).all()):
-                kept.append(innovation[np.isfinite(innovation[:, test.measured]).all(axis=1)])
-        clean = np.concatenate(kept) if kept else np.empty((0, 0))
-        if len(clean) >= LEAST_HISTORY:
-            test.learn(clean[:, test.measured])
+            # What is not told now was not told then: the forecast stands for it in both.
+            rows["p_kw"] = np.where(p, rows["p_kw"], np.nan)
+            rows["q_kvar"] = np.where(q, rows["q_kvar"], np.nan)
+            time_s = history.time_s[part]
+            innovation, there = self._innovation(time_s, rows, history.forecast)
+            whole = there[:, known].all(axis=1)
+            whole &= np.isfinite(innovation[:, test.measured]).all(axis=1)
+            kept.append(innovation[np.ix_(whole, test.measured)])
+            factors.append(self._load_variance(time_s[whole], history.forecast))
+        test.clean_steps = sum(len(rows) for rows in kept)
+        if test.clean_steps >= LEAST_HISTORY:
+            test.learn(np.concatenate(kept), np.concatenate(factors))
+
+    def _tell(self, test: _Test, known: BoolArray) -> None:
+        key = known.tobytes()
+        if self._history is None or key in self._told or len(self._told) >= _SETS:
+            return
+        self._told.add(key)
+        _, there = self._innovation(
+            self._history.time_s, self._history.inputs, self._history.forecast
+        )
+        missed = np.count_nonzero(~there[:, known], axis=0)
+        worst = np.argsort(-missed, kind="stable")[:5]
+        self._events.append(
+            {
+                "event": "not_learnt",
+                "steps": test.clean_steps,
+                "expected": LEAST_HISTORY,
+                "lacking": [self.labels[test.labels[i]] for i in worst if missed[i]],
+                "thresholds": "as stated, not learnt",
+            }
+        )
+
+    def _load_variance(self, time_s: FloatArray, forecast: Forecast) -> FloatArray:
+        return self._grid.load_variance(forecast.load_at(time_s))
 
     def _innovation(
         self, time_s: FloatArray, inputs: Mapping[str, FloatArray], forecast: Forecast
     ) -> tuple[FloatArray, BoolArray]:
-        """Return measured minus expected (k, m), and which values are known at all the steps.
+        """Return measured minus expected (k, m), and which values are known at each step.
 
-        The second is (m + DERs' p and q,), booleans.
+        The second is (k, m + DERs' p and q), booleans, in the order of `labels[1:]`.
         """
         expected_p, expected_q = self._grid.expected_der(time_s, forecast)
         p, q = inputs["p_kw"], inputs["q_kvar"]
         p_here, q_here, told = expected_p.copy(), expected_q.copy(), self._der_rows
-        p_here[:, told] = np.where(np.isnan(p), expected_p[:, told], p)
-        q_here[:, told] = np.where(np.isnan(q), expected_q[:, told], q)
-        v2, import_kw, import_kvar = self._grid.expected(forecast.load_at(time_s), p_here, q_here)
-        innovation = np.concatenate(
-            [
-                inputs["v_pu"] ** 2 - v2[:, self._sensor_rows],
-                inputs["import_kw"] - import_kw[:, None],
-                inputs["import_kvar"] - import_kvar[:, None],
-            ],
-            axis=1,
+        p_here[:, told] = np.where(np.isfinite(p), p, expected_p[:, told])
+        q_here[:, told] = np.where(np.isfinite(q), q, expected_q[:, told])
+        v, kw, kvar = (inputs[name] for name in ("v_pu", "import_kw", "import_kvar"))
+        # A forged 1e200 is finite, its square is not.
+        with np.errstate(over="ignore", invalid="ignore"):
+            v2, to_kw, to_kvar = self._grid.expected(forecast.load_at(time_s), p_here, q_here)
+            parts = [v**2 - v2[:, self._sensor_rows], kw - to_kw[:, None], kvar - to_kvar[:, None]]
+        return (
+            np.concatenate(parts, axis=1),
+            np.isfinite(np.concatenate([v, kw, kvar, p, q], axis=1)),
         )
-        known = np.isfinite(np.concatenate([innovation, p, q], axis=1)).all(axis=0)
-        return innovation, known
 
 
 class _Test:
     """A bad-data test with its thresholds, stated or learnt."""
 
     def __init__(
-        self,
-        test: BadDataTest,
-        measured: BoolArray,
-        der_columns: IntArray,
-        labels: IntArray,
-        probability: float,
+        self, test: BadDataTest, measured: BoolArray, labels: IntArray, probability: float
     ) -> None:
         self._test = test
         self.measured = measured
-        self._der_columns = der_columns
         self.labels = labels
+        self.learnt = False
+        self.clean_steps = 0
         self._probability = probability
         m = test.degrees_of_freedom
         self._bias = np.zeros(m)
         self._j_limit = chi_square_threshold(probability / 2.0, m)
         self._limit = np.full(len(labels), normal_threshold(probability / 2.0, len(labels)))
 
-    def scores(self, innovation: FloatArray) -> tuple[float, FloatArray]:
-        j, residuals = self._statistics(innovation[None, self.measured] - self._bias)
-        return float(j[0]) / self._j_limit, np.abs(residuals[0]) / self._limit
+    def scores(self, innovation: FloatArray, factor: FloatArray) -> tuple[float, FloatArray]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            j, residuals = self._statistics(innovation[:, self.measured] - self._bias, factor)
+            found = np.concatenate([j / self._j_limit, np.abs(residuals[0]) / self._limit])
+        # What overflows is as odd as can be.
+        found = np.minimum(np.nan_to_num(found, nan=_MAX_SCORE), _MAX_SCORE)
+        return float(found[0]), found[1:]
 
-    def learn(self, clean: FloatArray) -> None:
+    def learn(self, clean: FloatArray, factor: FloatArray) -> None:
+        self.learnt = True
         self._bias = clean.mean(axis=0)
-        j, residuals = self._statistics(clean - self._bias)
-        mean, var = float(j.mean()), float(j.var())
-        scale, dof = var / (2.0 * mean), 2.0 * mean**2 / var
-        by_law = scale * chi_square_threshold(self._probability / 2.0, dof)
-        self._j_limit = max(by_law, float(j.max()))
+        j, residuals = self._statistics(clean - self._bias, factor)
+        residuals = np.abs(residuals)
+        # Alarms that half of the detector may raise in one of the blocks the history is cut into.
+        expected = 0.5 * self._probability * len(clean) / BLOCKS
+        tiny = float(np.finfo(np.float64).tiny)
+        self._j_limit = max(self._j_limit_of(j), level(block_maxima(j), expected), tiny)
+        std = np.sqrt((residuals**2).mean(axis=0))
+        std = np.where(std < _STILL, 1.0, std)
+        by_law = self._limit * std
+        peaks = level(block_maxima((residuals / by_law).max(axis=1)), expected)
         asked = 2.0 * len(self._limit) / self._probability
         beyond = np.sqrt(max(np.log(asked) / np.log(len(clean)), 1.0))
-        largest = beyond * np.abs(residuals).max(axis=0)
-        self._limit = np.maximum(self._limit * residuals.std(axis=0), largest)
-        self._limit = np.maximum(self._limit, np.finfo(np.float64).tiny)
+        self._limit = np.maximum(by_law * max(peaks, 1.0), beyond * residuals.max(axis=0))
 
-    def _statistics(self, innovation: FloatArray) -> tuple[FloatArray, FloatArray]:
-        j, measured, states = self._test.statistics(innovation)
-        return j, np.concatenate([measured, states[:, self._der_columns]], axis=1)
+    def _j_limit_of(self, j: FloatArray) -> float:
+        """Return the threshold of a chi-square law with the mean and variance of clean values."""
+        mean, var = float(j.mean()), float(j.var())
+        # Of a noise-free, constant history rounding is left: there is no law to be fitted to it.
+        if mean < _STILL or var < (_STILL * mean) ** 2:
+            return self._j_limit
+        scale, dof = var / (2.0 * mean), 2.0 * mean**2 / var
+        return scale * chi_square_threshold(self._probability / 2.0, dof)
+
+    def _statistics(
+        self, innovation: FloatArray, factor: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        j, measured, states = self._test.statistics(innovation, factor)
+        return j, np.concatenate([measured, states], axis=1)

@@ -40,7 +40,7 @@ class GridResponse:
             self._der_nodes[[self.index[x] for x in labels], j] = 1.0 / len(labels)
         self.der_kva = np.array([der.kva for der in feeder.ders], dtype=np.float64)
         self._pv_kw = np.array([der.p_max_kw * (der.kind == "pv") for der in feeder.ders])
-        mean_load = float(forecast.load_pu.mean())
+        self._mean_load = mean_load = float(forecast.load_pu.mean())
         pv_kw = self._pv_kw * float(forecast.irradiance_pu.mean())
         self._model = flat.linearised_at(
             mean_load * self._load_p + self._der_nodes @ pv_kw, mean_load * self._load_q
@@ -61,6 +61,12 @@ class GridResponse:
             if line.closed and line.from_bus in feeder.buses
         )
         self._phase = np.array([int(x.rpartition(".")[2]) for x in self.nodes])
+
+    def load_variance(self, load_pu: FloatArray) -> FloatArray:
+        """Return the loads' variance, (k,), as a multiple of that at the mean forecast."""
+        if not self._mean_load:
+            return np.ones_like(load_pu)  # nothing there to deviate
+        return np.asarray((load_pu / self._mean_load) ** 2)
 
     def expected_der(self, time_s: FloatArray, forecast: Forecast) -> tuple[FloatArray, FloatArray]:
         """Return p_kw and q_kvar of the DERs by forecast, each (k, d)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,12 +24,16 @@ from federates.signals import read_signal, signal_names
 from grid_models.counter_rng import normal, stream_ids
 from grid_models.errors import FeederateError, nearest_name
 
+if TYPE_CHECKING:
+    from federates.run_store import RunStore
+
 
 class DetectorFederate(Federate):
     """A `controllers.detection.protocol.Detector` on the federation's time.
 
     Outputs: ``score`` and ``alarm`` (0 or 1), one element per label of the detector. A score of 1
-    is the alarm's threshold.
+    is the alarm's threshold. What the detector has to tell (that nothing was learnt of a signal)
+    becomes events of the run.
 
     Parameters
     ----------
@@ -75,15 +79,21 @@ class DetectorFederate(Federate):
             error.where = f"{place}: {error.where}" if error.where else place
             raise
         self._learner = getattr(self._detector, "calibrate", None)
+        self._take_events = getattr(self._detector, "take_events", None)
+        self._store: RunStore | None = None
         self.inputs = self._detector.inputs
         labels = self._detector.labels
         self.outputs = (Port("score", "1", labels), Port("alarm", "1", labels))
         self._calibrate_s = self._checked(calibrate_s, clean_run)
         self._seen: list[tuple[float, dict[str, FloatArray]]] = []
         if clean_run is not None and self._learner is not None:
-            self._learner(self._clean_history(clean_run))
+            self._learn(self._clean_history(clean_run), "clean_run")
         self._steps_in_alarm = 0
         self._steps = 0
+
+    def start(self, store: RunStore) -> None:
+        """Keep the run's list of events at hand for a detector that has some to tell."""
+        self._store = store
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Score what is seen; while learning only look."""
@@ -94,14 +104,28 @@ class DetectorFederate(Federate):
             kept, self._seen = self._seen, []
             values = {name: np.array([v[name] for _, v in kept]) for name in inputs}
             times = np.array([t for t, _ in kept])
-            self._learner(History(times, values, self._site.forecast))
+            self._learn(History(times, values, self._site.forecast), "calibrate_s")
         self._steps += 1
-        return self._out(self._detector.step(time_s, inputs))
+        score = self._detector.step(time_s, inputs)
+        if self._take_events is not None and self._store is not None:
+            for event in self._take_events():
+                details = {key: value for key, value in event.items() if key != "event"}
+                self._store.event(self.name, event["event"], time_s, **details)
+        return self._out(score)
 
     def summary(self) -> dict[str, float]:
         """Return the share of the judged steps that were in alarm."""
         share = self._steps_in_alarm / self._steps if self._steps else 0.0
         return {f"{self.name}_alarm_share": share}
+
+    def _learn(self, history: History, option: str) -> None:
+        assert self._learner is not None
+        try:
+            self._learner(history)
+        except FeederateError as error:
+            place = self._context.scenario.where("federates", self.name, "options", option)
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
 
     def _out(self, score: FloatArray) -> Step:
         alarm = (score >= ALARM_SCORE).astype(np.float64)
@@ -129,13 +153,13 @@ class DetectorFederate(Federate):
                 "options",
                 asked,
             )
-        if 0.0 < calibrate_s < LEAST_HISTORY * self._context.period_s:
+        least = int(getattr(self._detector, "least_history", LEAST_HISTORY))
+        if 0.0 < calibrate_s < least * self._context.period_s:
             raise self._context.error(
                 f"{calibrate_s:g} s are too short to learn from",
                 "options",
                 "calibrate_s",
-                expected=f"at least {LEAST_HISTORY} steps, "
-                f"{LEAST_HISTORY * self._context.period_s:g} s",
+                expected=f"at least {least} steps, {least * self._context.period_s:g} s",
             )
         return float(calibrate_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,40 @@ def test_a_detector_of_ones_own_is_a_class_beside_the_scenario(tmp_path: Path) -
     assert ((score > 0.8) & (score < 1.0)).all()
 
 
+def _events(out: Path) -> list[dict[str, object]]:
+    lines = (out / "events.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["federate"] == "watch"]
+
+
+@pytest.mark.parametrize("detector", ["power-flow-residual", "cusum"])
+def test_a_run_says_what_nothing_was_learnt_of(tmp_path: Path, detector: str) -> None:
+    partly = _scenario(tmp_path, seed=2)
+    partly.record.labels = ["6[0-6]*", "680*", "6??r*", "rg*", "source*", "pv_*"]
+    run(partly, out=tmp_path / "clean", placement="single")
+    options = {"clean_run": str(tmp_path / "clean")}
+    scenario = _scenario(tmp_path, detector=detector, options=options)
+    run(scenario, out=tmp_path / "run", placement="single", steps=40)
+    (event,) = _events(tmp_path / "run")
+    assert event["event"] == "not_learnt"
+    assert "v_pu:671.1" in event["lacking"]  # type: ignore[operator]
+
+
+def test_a_run_that_learnt_of_everything_says_nothing(tmp_path: Path, clean_run: Path) -> None:
+    options = {"clean_run": str(clean_run)}
+    scenario = _scenario(tmp_path, detector="power-flow-residual", options=options)
+    run(scenario, out=tmp_path / "run", placement="single", steps=40)
+    assert _events(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("detector", ["power-flow-residual", "cusum"])
+def test_a_clean_run_that_is_too_short_is_named(tmp_path: Path, detector: str) -> None:
+    run(_scenario(tmp_path, seed=2), out=tmp_path / "short", placement="single", steps=20)
+    options = {"clean_run": str(tmp_path / "short")}
+    with pytest.raises(FeederateError, match="at least 30") as caught:
+        Assembly(_scenario(tmp_path, detector=detector, options=options)).build("watch")
+    assert "watched.yaml:" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -153,6 +188,7 @@ def test_a_detector_of_ones_own_is_a_class_beside_the_scenario(tmp_path: Path) -
         ({"detector": "cusum", "options": {"shft": 1}}, "did you mean 'shift'"),
         ({"detector": "cusum", "options": {"calibrate_s": 7200}}, "to below duration_s"),
         ({"detector": "cusum", "options": {"calibrate_s": "x"}}, "calibrate_s"),
+        ({"detector": "cusum", "options": {"calibrate_s": 2000}}, "at least 35 steps, 2100 s"),
         ({"detector": "cusum", "options": {"clean_run": "nowhere"}}, "is not the folder of a run"),
         ({"detector": "own_plain_one:Limit", "options": {"calibrate_s": 60}}, "does not learn"),
     ],

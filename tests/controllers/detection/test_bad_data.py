@@ -36,6 +36,28 @@ def test_the_closed_form_is_weighted_least_squares_with_pseudo_measurements(seed
     np.testing.assert_allclose(np.abs(states[0]), np.abs(expected[7:]), rtol=1e-6, atol=1e-9)
 
 
+@given(SEEDS, st.floats(0.0, 30.0))
+def test_variances_that_change_from_step_to_step_need_no_other_factorisation(
+    seed: int, factor: float
+) -> None:
+    h, p, r = _case(seed)
+    nu = np.random.default_rng(seed + 1).normal(size=(2, 7))
+    varying = np.array([True, False, True, False])
+    one = BadDataTest(h, p, r, varying, np.array([3, 1]))
+    now = BadDataTest(h, np.where(varying, factor * p, p), r)
+    factors = np.array([1.0, factor])
+    for found, as_stated, as_now in zip(
+        one.statistics(nu, factors),
+        BadDataTest(h, p, r).statistics(nu),
+        now.statistics(nu),
+        strict=True,
+    ):
+        columns = [3, 1] if as_now.shape[1:] == (4,) else slice(None)
+        expected = np.stack([as_stated[0], as_now[1]])
+        expected = expected[:, columns] if expected.ndim > 1 else expected
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+
+
 @given(SEEDS, st.permutations(range(7)), st.permutations(range(4)))
 def test_another_order_of_the_labels_changes_nothing_but_the_order(
     seed: int, rows: list[int], columns: list[int]

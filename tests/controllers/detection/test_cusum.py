@@ -128,6 +128,53 @@ def test_a_signal_that_never_moved_is_judged_by_its_first_lasting_move() -> None
     assert score[31, 1] >= 1.0
 
 
+def _bumpy(seed: int, days: int) -> np.ndarray:
+    """Return noise with 24 bumps a day, as clouds give: each signal in its own measure."""
+    rng = np.random.default_rng(seed)
+    v_pu = 1.0 + 0.001 * _noise(seed, 1440 * days)
+    for at in rng.integers(0, len(v_pu) - 40, 24 * days):
+        height = 0.003 * rng.exponential() * rng.choice([-1.0, 1.0])
+        v_pu[at : at + rng.integers(5, 40)] += height * rng.uniform(size=len(NODES))
+    return v_pu
+
+
+def test_false_alarms_of_what_no_textbook_law_holds_for_are_as_rare_as_asked() -> None:
+    asked, days, found = 1.0, 3, []
+    for seed in range(4):
+        v_pu = _bumpy(seed, 1 + days)
+        detector = _learnt(v_pu[:1440], false_alarms_per_day=asked)
+        at = np.flatnonzero(_play(detector, v_pu[1440:]).max(axis=1) >= 1.0)
+        found.append(np.count_nonzero(np.diff(at, prepend=-np.inf) > 5) / days)
+    # Twelve alarms are expected; a day's worth of clean data leaves their rate open by half.
+    assert 0.0 < np.mean(found) < 1.5 * asked
+
+
+def test_a_signal_that_the_history_never_had_is_not_judged_but_told_of() -> None:
+    clean, run = CLEAN.copy(), 1.0 + 0.001 * _noise(2, 300)
+    clean[:, 3] = np.nan
+    clean[20:, 6] = np.nan
+    run[150:, 3] += 0.05
+    run[:, 6] += np.linspace(0.0, 1.0, 300)
+    for common in ("keep", "remove"):
+        detector = _learnt(clean, common=common)
+        assert detector.take_events() == []
+        score = _play(detector, run)
+        assert score.max() < 1.0
+        assert not score[:, [3, 6]].any()
+        (event,) = detector.take_events()
+        assert event["event"] == "not_learnt"
+        assert event["lacking"] == [f"v_pu:{NODES[3]}", f"v_pu:{NODES[6]}"]
+        assert detector.take_events() == []
+
+
+def test_a_history_as_short_as_the_prediction_is_refused() -> None:
+    # At a horizon of an hour the first prediction is judged after 60 of these steps.
+    with pytest.raises(ControllerError, match="at least 30 more than the 60"):
+        _learnt(CLEAN[:89], horizon_s=3600.0)
+    v_pu = 1.0 + 0.001 * _noise(2, 300)
+    assert _play(_learnt(CLEAN[:90], horizon_s=3600.0), v_pu).max() < 1.0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

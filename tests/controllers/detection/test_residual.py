@@ -23,16 +23,18 @@ Inputs = dict[str, np.ndarray]
 
 def _measured(detector: PowerFlowResidual, seed: int) -> Inputs:
     """Return measurements (k, n) whose errors have exactly the covariances that it states."""
+    forecast = detector._site.forecast
     rng = np.random.default_rng(seed)
     grid, o = detector._grid, detector.options
     k, d = len(TIMES), len(FEEDER.ders)
-    p = FORECAST.irradiance_pu[:, None] * np.array([0.8 * der.p_max_kw for der in FEEDER.ders])
+    p = forecast.irradiance_pu[:, None] * np.array([0.8 * der.p_max_kw for der in FEEDER.ders])
     q = 0.1 * p
-    v2, import_kw, import_kvar = grid.expected(FORECAST.load_pu, p, q)
+    v2, import_kw, import_kvar = grid.expected(forecast.load_pu, p, q)
     n_loads = len(grid.load_kva)
     states = rng.normal(size=(k, 3 + n_loads + 2 * d)) * np.concatenate(
         [np.full(3, 2 * o.source_std_pu), o.load_std * grid.load_kva, np.zeros(2 * d)]
     )
+    states[:, 3 : 3 + n_loads] *= (forecast.load_pu / forecast.load_pu.mean())[:, None]
     rows = detector._sensor_rows
     change = states @ grid.sensitivity(rows).T
     v2 = v2[:, rows] + change[:, :-2]
@@ -78,6 +80,20 @@ def test_with_the_stated_covariances_alarms_come_at_the_stated_rate() -> None:
     assert abs(chi_square - asked / 2) < 4.0 * np.sqrt(asked / 2 / n)
     assert float((scores.max(axis=1) >= 1.0).mean()) < asked + 4.0 * np.sqrt(asked / n)
     assert float((scores[:, 1:].max(axis=1) >= 1.0).mean()) > asked / 8  # and the bound is not idle
+
+
+def test_loads_deviate_in_proportion_to_what_they_draw() -> None:
+    asked = 0.1
+    evening = len(TIMES) // 2
+    load_pu = np.where(np.arange(len(TIMES)) < evening, 0.3, 1.2)
+    site = DetectionSite(FEEDER, 60.0, Forecast(TIMES, load_pu, FORECAST.irradiance_pu))
+    # Loads that are all that is uncertain, but for sensors: else they hardly matter.
+    options = {"load_std": 0.4, "source_std_pu": 0.0, "v_std_pu": 0.0, "model_std_pu": 0.0005}
+    detector = PowerFlowResidual(site, false_alarm_probability=asked, **options)
+    alarm = [_play(detector, _measured(detector, seed))[:, 0] >= 1.0 for seed in range(5)]
+    share = np.array(alarm).reshape(5, 2, -1).mean(axis=(0, 2))
+    slack = 4.0 * np.sqrt(asked / 2 / (5 * evening))
+    np.testing.assert_allclose(share, asked / 2, atol=slack)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +159,90 @@ def test_calibration_takes_off_bias_and_follows_the_clean_deviation() -> None:
     assert float((scores.max(axis=1) >= 1.0).mean()) < 0.1
     again["v_pu"][:, 5] += 0.02
     assert (_play(learnt, again)[:, 0] >= 1.0).all()
+
+
+def _biased(inputs: Inputs) -> Inputs:
+    """Return measurements of a sensor that is always 0.008 pu too high: a bias to be learnt."""
+    v_pu = inputs["v_pu"].copy()
+    v_pu[:, 3] += 0.008
+    return inputs | {"v_pu": v_pu}
+
+
+def _lost(inputs: Inputs, port: str, rows: slice) -> Inputs:
+    """Return measurements without the first label of a port at some of the steps."""
+    values = inputs[port].copy()
+    values[rows, 0] = np.nan
+    return inputs | {port: values}
+
+
+@pytest.mark.parametrize("port", ["v_pu", "p_kw", "q_kvar", "import_kw"])
+@pytest.mark.parametrize("lost_in", ["run", "history", "nothing"])
+def test_a_sensor_that_is_missing_does_not_cost_what_was_learnt(port: str, lost_in: str) -> None:
+    detector = PowerFlowResidual(SITE)
+    clean, run = _biased(_measured(detector, 1)), _biased(_measured(detector, 2))
+    if lost_in == "history":
+        clean = _lost(clean, port, slice(7, 8))
+    if lost_in == "run":
+        run = _lost(run, port, slice(None))
+    detector.calibrate(History(TIMES, clean, FORECAST))
+    assert float((_play(detector, run).max(axis=1) >= 1.0).mean()) < 0.01
+    run["v_pu"][:, 3] += 0.02
+    assert float((_play(detector, run).max(axis=1) >= 1.0).mean()) > 0.5
+    assert detector.take_events() == []
+
+
+def test_it_tells_when_nothing_was_learnt_for_the_sensors_there_are() -> None:
+    detector, plain = PowerFlowResidual(SITE), PowerFlowResidual(SITE)
+    clean, run = _measured(detector, 1), _measured(detector, 2)
+    detector.calibrate(History(TIMES, _lost(clean, "v_pu", slice(20, None)), FORECAST))
+    assert detector.take_events() == []
+    # The stated thresholds hold, to the last bit; it is said once.
+    np.testing.assert_array_equal(_play(detector, run), _play(plain, run))
+    (event,) = detector.take_events()
+    assert (event["event"], event["steps"], event["expected"]) == ("not_learnt", 20, 30)
+    assert event["lacking"] == [f"v_pu:{detector.inputs[0].labels[0]}"]
+    detector.step(0.0, _at(_lost(run, "v_pu", slice(None)), 0))
+    assert detector.take_events() == []
+
+
+def test_a_constant_noise_free_history_keeps_the_stated_thresholds() -> None:
+    flat = Forecast(TIMES, np.full(len(TIMES), 0.7), np.full(len(TIMES), 0.5))
+    site = DetectionSite(FEEDER, 60.0, flat)
+    detector, plain = PowerFlowResidual(site), PowerFlowResidual(site)
+    v2, import_kw, import_kvar = plain._grid.expected(
+        flat.load_pu, *plain._grid.expected_der(TIMES, flat)
+    )
+    p, q = plain._grid.expected_der(TIMES, flat)
+    # Just what the model expects, so that there is no bias to be learnt either.
+    exact = {"v_pu": np.sqrt(v2[:, plain._sensor_rows]), "p_kw": p, "q_kvar": q}
+    exact |= {"import_kw": import_kw[:, None], "import_kvar": import_kvar[:, None]}
+    detector.calibrate(History(TIMES, exact, flat))
+    noisy = _measured(plain, 5)
+    np.testing.assert_allclose(_play(detector, noisy), _play(plain, noisy), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize("port", ["v_pu", "p_kw", "q_kvar", "import_kw"])
+def test_what_is_not_finite_is_not_measured(port: str, value: float) -> None:
+    detector = PowerFlowResidual(SITE)
+    inputs = _at(_measured(detector, 3), 200)
+    inputs["v_pu"][4] += 0.03
+    inputs[port][0] = np.nan
+    without = detector.step(TIMES[200], inputs)
+    inputs[port][0] = value
+    np.testing.assert_array_equal(detector.step(TIMES[200], inputs), without)
+    assert without[0] >= 1.0
+
+
+@pytest.mark.parametrize("port", ["v_pu", "p_kw", "import_kw"])
+@pytest.mark.parametrize("value", [1e150, 1e200, 1e300])
+def test_absurd_values_are_an_alarm_and_their_scores_finite(port: str, value: float) -> None:
+    detector = PowerFlowResidual(SITE)
+    inputs = _at(_measured(detector, 3), 200)
+    inputs[port][0] = value
+    scores = detector.step(TIMES[200], inputs)
+    assert np.isfinite(scores).all()
+    assert scores[0] >= 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""From the peaks of clean data to a threshold that is exceeded as rarely as asked.
+
+Scores of a grid are neither independent nor alike all day: loads and clouds last, so the largest of
+17,280 samples of a day says what about a hundred independent ones say. Hence peaks over a threshold
+(A. C. Davison, R. L. Smith, Models for exceedances over high thresholds, J. R. Stat. Soc. B 52,
+1990), on the maxima of blocks: a history is cut into `BLOCKS` equal stretches, and of their maxima
+the `LARGEST` highest make the tail, exponential above the next one. Its mean is known from so few
+excesses only, and is integrated over what they leave open: the shorter the history, the higher the
+threshold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.mail import FloatArray
+
+BLOCKS = 24
+"""Of a clean day, hours."""
+LARGEST = 8
+
+
+def block_maxima(values: FloatArray) -> FloatArray:
+    """Return the maxima (BLOCKS, ...) of equally long stretches of values (k, ...), k >= BLOCKS."""
+    starts = np.arange(BLOCKS) * len(values) // BLOCKS
+    return np.asarray(np.maximum.reduceat(values, starts, axis=0))
+
+
+def usual_peak(maxima: FloatArray) -> FloatArray:
+    """Return what `LARGEST` of the block maxima (BLOCKS, ...) exceed: the tail's begin."""
+    return np.asarray(np.sort(maxima, axis=0)[-1 - LARGEST])
+
+
+def level(maxima: FloatArray, expected: float) -> float:
+    """Return the level that the maximum of a further block exceeds with a given probability.
+
+    With u the `usual_peak` and b the mean excess of the k = `LARGEST` maxima above it, a further
+    maximum is above u with probability ``(k + 1) / (BLOCKS + 1)``, by symmetry, and its excess
+    above x with ``(1 + x / (k b))^-k``: the exponential law, its mean integrated out with
+    Jeffreys' prior. Exact for independent maxima with an exponential tail; for a lighter tail,
+    such as the normal one, the level is too high rather than too low. Where so many exceedances
+    are accepted that the tail does not reach down to them it is minus infinity.
+
+    Parameters
+    ----------
+    maxima : float64 (BLOCKS,)
+    expected : float
+        Expected number of exceedances per block; positive.
+    """
+    begin = float(usual_peak(maxima))
+    excess = float(np.sort(maxima)[-LARGEST:].mean()) - begin
+    ratio = (LARGEST + 1) / (BLOCKS + 1) / expected
+    if ratio <= 1.0:
+        return -np.inf
+    return begin + LARGEST * excess * float(np.expm1(np.log(ratio) / LARGEST))
