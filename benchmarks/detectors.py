@@ -111,7 +111,7 @@ def measure(
                 run(watched(scenario, training, file), out=out, placement="single")
             found = detector_rows(out)
             if file is not None:
-                add_clean_area(found, folder / f"{scenario}-clean", step_windows(out))
+                compare_with_clean(found, folder / f"{scenario}-clean", step_windows(out))
         except FeederateError as error:
             found = [{"detector": "-", "step": None, "error": str(error)}]
         wall_s = time.perf_counter() - began
@@ -150,15 +150,20 @@ def clean_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(text(r[k]) for k in head) + " |" for r in rows])
 
 
-def add_clean_area(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
-    """Add the area under the curve of the same window on the clean day: what the hour gives."""
-    area = {
-        (name, row["step"]): row["auc"]
+def compare_with_clean(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
+    """Add the area under the curve of the same window on the clean day: what the hour gives.
+
+    And take back that an attack was seen where the clean day has as much alarm in its window.
+    """
+    without = {
+        (name, row["step"]): row
         for name in DETECTORS
         for row in judge(verdicts_of(clean, name), windows)
     }
     for row in rows:
-        row["auc_clean"] = area[row["detector"], row["step"]]
+        same = without[row["detector"], row["step"]]
+        row["auc_clean"] = same["auc"]
+        row["seen"] = row["seen"] and row["recall"] > (same["recall"] or 0.0)
 
 
 def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
