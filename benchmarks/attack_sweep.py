@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
 from federates.attacks.labels import attack_windows
-from federates.attacks.recovery import out_of_band_node_hours, recovery_s, voltage_track
-from federates.reports.data import RunData
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.core.signals import read_signal
+from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_track
+from federates.runs.data import RunData
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 SCENARIO = "voltvar-ieee123"
 STEPS = 18 * 720  # 18 hours of 5 s

@@ -34,24 +34,24 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from controllers.agents import AgentGroup, IterativeAgent  # noqa: E402
-from controllers.mail_loop import MailLoop, Post  # noqa: E402
-from controllers.market.admm import clear_admm  # noqa: E402
-from controllers.market.atoms import make_atoms  # noqa: E402
-from controllers.market.cases import (  # noqa: E402
+from controllers.core.agents import AgentGroup, IterativeAgent  # noqa: E402
+from controllers.core.mail_loop import MailLoop, Post  # noqa: E402
+from controllers.market.agents.pac_agents import PacOptions, atom_names, pac_atoms  # noqa: E402
+from controllers.market.model.cases import (  # noqa: E402
     attack_2b,
     grown_problem,
     light_load,
     voltage_binding,
 )
-from controllers.market.central import CentralMarket  # noqa: E402
-from controllers.market.nst_pac import clear_nst_pac  # noqa: E402
-from controllers.market.pac import clear_pac  # noqa: E402
-from controllers.market.pac_agents import PacOptions, atom_names, pac_atoms  # noqa: E402
-from controllers.market.problem import ClearingProblem, Dispatch  # noqa: E402
-from controllers.market.stopping import DistributedClearing, Progress  # noqa: E402
-from controllers.market.tree_prices import priced_start  # noqa: E402
-from controllers.market.warm_start import Start, flat_start, warm_start  # noqa: E402
+from controllers.market.model.problem import ClearingProblem, Dispatch  # noqa: E402
+from controllers.market.solvers.admm import clear_admm  # noqa: E402
+from controllers.market.solvers.atoms import make_atoms  # noqa: E402
+from controllers.market.solvers.central import CentralMarket  # noqa: E402
+from controllers.market.solvers.nst_pac import clear_nst_pac  # noqa: E402
+from controllers.market.solvers.pac import clear_pac  # noqa: E402
+from controllers.market.solvers.stopping import DistributedClearing, Progress  # noqa: E402
+from controllers.market.solvers.tree_prices import priced_start  # noqa: E402
+from controllers.market.solvers.warm_start import Start, flat_start, warm_start  # noqa: E402
 
 Row = dict[str, Any]
 Method = Callable[..., DistributedClearing]

@@ -26,18 +26,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from federates.attacks.files import load_attack, shipped_attacks
-from federates.detection_metrics import (
+from federates.reports.detection_metrics import (
     Window,
     detector_rows,
     judge,
     step_windows,
     verdicts_of,
 )
-from federates.runner import run
-from federates.scenario import Scenario, find_scenario, scenario_from, shipped_dir
-from federates.yaml_source import load_yaml
-from grid_models.errors import FeederateError
+from federates.runs.runner import run
+from federates.scenario.attack_files import load_attack, shipped_attacks
+from federates.scenario.schema import Scenario, find_scenario, scenario_from, shipped_dir
+from federates.scenario.yaml_source import load_yaml
+from grid_models.base.errors import FeederateError
 
 # Standard deviation of what the operator reads, in the port's unit: 0.1 % of voltage, about 1 % of
 # an inverter's power, about 0.2 % of the feeder's.

@@ -24,13 +24,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from controllers.averaging_pi import AveragingPiLaw  # noqa: E402
-from controllers.dmpc_condensed import CircuitProblem, circuit_problem  # noqa: E402
-from controllers.dmpc_horizon import RHO_EDGE, CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
-from controllers.dmpc_options import circuit_of  # noqa: E402
-from controllers.dmpc_trial import Trial, load_step_trial  # noqa: E402
-from grid_models.circuit_dynamics import TrapezoidalModel, steady_state  # noqa: E402
-from grid_models.circuit_dynamics_cases import load_step  # noqa: E402
+from controllers.baselines.averaging_pi import AveragingPiLaw  # noqa: E402
+from controllers.core.circuit_options import circuit_of  # noqa: E402
+from controllers.dmpc.condensed import CircuitProblem, circuit_problem  # noqa: E402
+from controllers.dmpc.horizon import RHO_EDGE, CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
+from controllers.dmpc.trial import Trial, load_step_trial  # noqa: E402
+from grid_models.circuits.cases import load_step  # noqa: E402
+from grid_models.circuits.dynamics import TrapezoidalModel, steady_state  # noqa: E402
 
 SAMPLE_S = 2e-3
 Step = tuple[np.ndarray, np.ndarray, np.ndarray]

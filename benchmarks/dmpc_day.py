@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from federates.assembly import Assembly
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.assembly.federation import Assembly
+from federates.core.signals import read_signal
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 _ONCE = [
     "federates.clusters.period_s=60",

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federates.signals import read_signal, signal_names
+from federates.core.signals import read_signal, signal_names
 
 MARK = "FEEDERATE_FAULT_CASE"
 STEP_TIMEOUT_S = 3.0
@@ -63,8 +63,8 @@ MISBEHAVE = '''
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from controllers.ports import Port
-from federates.federate import Federate, Step
+from controllers.core.ports import Port
+from federates.core.federate import Federate, Step
 
 AFTER_S = 1.6
 STAMP = Path(__file__).with_name("stamp")

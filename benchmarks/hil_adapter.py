@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from pymodbus.client import AsyncModbusTcpClient
 
-from hil.adapter import Adapter
-from hil.client import Link
-from hil.device_file import Connection, DeviceSpec, load_device_file
-from hil.points import Quality
+from hil.adapter.adapter import Adapter
+from hil.devices.file import Connection, DeviceSpec, load_device_file
+from hil.devices.points import Quality
+from hil.modbus.client import Link
 
 READ_COUNT = 60
 SERVER = """

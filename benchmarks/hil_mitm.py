@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from hil_adapter import READ_COUNT, SERVER
 
-from hil.client import Link
-from hil.codec import Place
-from hil.device_file import Connection
-from hil.mitm import MitmProxy, MitmTarget
-from hil.mitm_rules import RewriteRule, WirePoint
+from hil.devices.codec import Place
+from hil.devices.file import Connection
+from hil.mitm.proxy import MitmProxy, MitmTarget
+from hil.mitm.rules import RewriteRule, WirePoint
+from hil.modbus.client import Link
 
 _BATCH = 50
 

@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from federates.runner import Placement, run
-from federates.scenario import Scenario, load_scenario
+from federates.runs.runner import Placement, run
+from federates.scenario.schema import Scenario, load_scenario
 
 PLACEMENTS: tuple[Placement, ...] = ("single", "thread", "process")
 VARIANTS = {"none": 0, "1 label": 1, "100 labels": 100}

@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from grid_models.catalog import load_feeder
-from grid_models.feeder import Bus, Feeder, Line, Load, Source
-from grid_models.lindistflow import LinDistFlow, OperatingPoint
+from grid_models.feeder.model import Bus, Feeder, Line, Load, Source
+from grid_models.linear.lindistflow import LinDistFlow, OperatingPoint
 
 _LAWS: tuple[tuple[str, OperatingPoint], ...] = (("flat", None), ("tangent", "nominal"))
 _PHASE_SETS = ((1, 2, 3), (1, 2), (2, 3), (1,), (2,), (3,))
@@ -102,12 +102,12 @@ def main() -> None:
     if args.master is None:
         figures = measure(synthetic_feeder(args.nodes))
     elif Path(args.master).is_file():
-        from grid_models.opendss import Circuit
+        from grid_models.opendss.circuit import Circuit
 
         circuit = Circuit.from_master(args.master)
         figures = measure(circuit.feeder) | compare(circuit.feeder, circuit)
     else:
-        from grid_models.opendss import Circuit
+        from grid_models.opendss.circuit import Circuit
 
         feeder = load_feeder(args.master)
         figures = measure(feeder) | compare(feeder, Circuit.from_feeder(feeder))

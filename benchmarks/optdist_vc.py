@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from controllers.mail import FloatArray, Mail
-from controllers.optdist_vc import OptdistVc
-from controllers.optimum_qp import solve_voltage_qp
-from controllers.protocol import Controller, ControlSite
-from controllers.volt_var_1547 import VoltVar1547
+from controllers.baselines.optimum_qp import solve_voltage_qp
+from controllers.baselines.volt_var_1547 import VoltVar1547
+from controllers.core.mail import FloatArray, Mail
+from controllers.core.protocol import Controller, ControlSite
+from controllers.optdist.controller import OptdistVc
 from grid_models.catalog import load_feeder
-from grid_models.feeder import Der, Feeder
-from grid_models.lindistflow import LinDistFlow
+from grid_models.feeder.model import Der, Feeder
+from grid_models.linear.lindistflow import LinDistFlow
 
 Plant = Callable[[FloatArray], FloatArray]
 """Maps the DERs' q (kvar) to the voltages (pu) in the order of the controller's `v_pu` port."""
@@ -165,7 +165,7 @@ def node_load_kw(feeder: Feeder) -> dict[tuple[str, int], float]:
 
 def dss_case(name: str, pv_mw: float = 5.0, every: int = 1) -> Case:
     """Return a case on OpenDSS: one agent per loaded node (every n-th), regulators frozen."""
-    from grid_models.opendss import Circuit
+    from grid_models.opendss.circuit import Circuit
 
     feeder = load_feeder("ieee123")
     load = dict(list(node_load_kw(feeder).items())[::every])

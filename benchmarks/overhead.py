@@ -29,14 +29,15 @@ from typing import Any
 import helics as h
 import numpy as np
 
-from controllers import registry
-from controllers.mail import Mail
-from controllers.protocol import ControlSite
-from federates.context import GridSite
-from federates.runner import Placement, run
-from federates.scenario import Scenario, load_scenario
-from grid_models.ders import DerFleet
-from grid_models.opendss import Circuit, open_circuit
+from controllers.core import registry
+from controllers.core.mail import Mail
+from controllers.core.protocol import ControlSite
+from federates.core.context import GridSite
+from federates.runs.runner import Placement, run
+from federates.scenario.schema import Scenario, load_scenario
+from grid_models.catalog import open_circuit
+from grid_models.ders.plant import DerFleet
+from grid_models.opendss.circuit import Circuit
 
 PLACEMENTS: tuple[Placement, ...] = ("single", "thread", "process")
 

@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from controllers.market.cases import IMPORT_PRICE, XI, attack_2b, without
-from controllers.market.central import CentralMarket
-from controllers.market.detection import ImportDetector, Thresholds
-from controllers.market.problem import Bids, Dispatch
-from controllers.market.resilience import cleared, mitigate, original_cost
+from controllers.market.agents.detection import ImportDetector, Thresholds
+from controllers.market.agents.resilience import cleared, mitigate, original_cost
+from controllers.market.model.cases import IMPORT_PRICE, XI, attack_2b, without
+from controllers.market.model.problem import Bids, Dispatch
+from controllers.market.solvers.central import CentralMarket
+from federates.core.signals import read_signal
 from federates.reports.market_states import metered_states, metered_windows
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
-from grid_models import counter_rng
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
+from grid_models.base import counter_rng
 from grid_models.catalog import load_feeder
-from grid_models.profiles import Profiles
+from grid_models.profiles.table import Profiles
 
 MUS = (0.003, 0.01, 0.05)
 SCENARIO = "attack-2b-ieee123"

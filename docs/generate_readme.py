@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from federates.demo import NAMES, DemoRun, plain_words
-from federates.reports.data import RunData
+from federates.commands.demo import NAMES, DemoRun, plain_words
 from federates.reports.format import metric_number
+from federates.runs.data import RunData
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "README.md"

@@ -19,13 +19,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from controllers import registry
-from federates.assembly import KINDS
-from federates.attacks import schema as attacks
-from federates.attacks.files import load_attack, shipped_attacks
-from federates.attacks.techniques import TECHNIQUES, VERSION
-from federates.kinds.feeder import FeederFederate
-from federates.scenario import (
+from controllers.core import registry
+from federates.assembly.federation import KINDS
+from federates.kinds.feeder.federate import FeederFederate
+from federates.scenario import attack_schema as attacks
+from federates.scenario.attack_files import load_attack, shipped_attacks
+from federates.scenario.attack_techniques import TECHNIQUES, VERSION
+from federates.scenario.schema import (
     Connection,
     ExternalPort,
     FederateSpec,
@@ -35,8 +35,8 @@ from federates.scenario import (
     shipped_scenarios,
 )
 from grid_models.catalog import shipped_feeders
-from grid_models.der_rules import DerRule
-from grid_models.profiles import Profiles
+from grid_models.ders.rules import DerRule
+from grid_models.profiles.table import Profiles
 
 PAGE = Path(__file__).with_name("scenario.md")
 ATTACK_PAGE = Path(__file__).with_name("attack-reference.md")
@@ -156,7 +156,7 @@ def _federate_parts() -> Iterator[str]:
     yield _first_paragraph(FederateSpec) + "\n"
     yield "| kind | what it is |\n| --- | --- |"
     yield from (f"| `{kind}` | {text} |" for kind, text in KINDS.items())
-    yield "| `module:Class` | your own `federates.federate.Federate`, looked up beside the file |\n"
+    yield "| `module:Class` | your own `federates.core.federate.Federate`, beside the file |\n"
     yield _table(FederateSpec)
     yield "### Ports of the feeder federate\n"
     yield _paragraph(FeederFederate, 1) + "\n"

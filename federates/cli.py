@@ -95,7 +95,7 @@ def demo(
     ] = None,
 ) -> None:
     """No control, local droop and OPTDIST-VC on one PV-rich day."""
-    from federates.demo import run_demo
+    from federates.commands.demo import run_demo
 
     run_demo(out=out, steps=steps, as_json=as_json)
 
@@ -178,9 +178,9 @@ def check(
     defence: Defence = None,
 ) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
-    from federates.check import check_scenario, print_check
+    from federates.commands.check import check_scenario, print_check
     from federates.commands.terminal import output
-    from federates.scenario import load_scenario
+    from federates.scenario.schema import load_scenario
 
     loaded = load_scenario(scenario, overrides or (), attack=attack, defence=defence)
     print_check(check_scenario(loaded), output())
@@ -245,11 +245,11 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a scenario or of an attack file."""
     if what is Schema.attack:
-        from federates.attacks.schema import AttackSpec
+        from federates.scenario.attack_schema import AttackSpec
 
         print_json(AttackSpec.model_json_schema())
     else:
-        from federates.scenario import Scenario
+        from federates.scenario.schema import Scenario
 
         print_json(Scenario.model_json_schema())
 

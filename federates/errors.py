@@ -1,6 +1,6 @@
 """Errors of the federation.
 
-FeederateError (grid_models.errors)
+FeederateError (grid_models.base.errors)
 |-- ScenarioError         the scenario file cannot be read or breaks the schema      exit code 2
 |   `-- WiringError       its connections do not fit together                        exit code 2
 |-- OutputError           a step gave what its ports do not allow; becomes a RunError
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grid_models.errors import FeederateError
+from grid_models.base.errors import FeederateError
 
 
 class ScenarioError(FeederateError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from grid_models.errors import FeederError, nearest_name
-from grid_models.feeder import Feeder
-from grid_models.tables import feeder_from_tables
+from grid_models.base.errors import FeederError, nearest_name
+from grid_models.feeder.model import Der, Feeder
+from grid_models.feeder.tables import feeder_from_tables
+
+if TYPE_CHECKING:
+    from grid_models.opendss.circuit import Circuit, RegulatorMode
 
 _SHIPPED = {
     "ieee13": "IEEE 13-node test feeder, 4.16 kV, 3.5 MW, short and highly loaded",
@@ -46,7 +51,7 @@ def load_feeder(model: str | Path) -> Feeder:
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
         if name == _DER_RICH:
-            from grid_models import der_rich
+            from grid_models.ders import rich_feeder as der_rich
 
             # The houses stand for the spot loads; both would serve the same customers twice.
             return replace(load_feeder("ieee123"), name=name, loads=(), ders=der_rich.load())
@@ -54,9 +59,54 @@ def load_feeder(model: str | Path) -> Feeder:
     path = require_model_path(model)
     if path.is_dir():
         return feeder_from_tables(path)
-    from grid_models.opendss import Circuit
+    from grid_models.opendss.circuit import Circuit
 
     return Circuit.from_master(path).feeder
+
+
+def open_circuit(
+    model: str | Path | Feeder,
+    ders: Sequence[Der] = (),
+    *,
+    regulators: RegulatorMode = "fixed",
+    taps: Mapping[str, int] | None = None,
+    source_v_pu: float | None = None,
+) -> Circuit:
+    """Open any feeder as a circuit, with resources added, solved once.
+
+    Parameters
+    ----------
+    model : str, Path or Feeder
+        A shipped name, the path of an OpenDSS master file or table folder, or a feeder.
+    ders : sequence of Der, optional
+        Resources that `Circuit.set_ders` moves, instead of the model's own. None given: the
+        model's own.
+    regulators : {'fixed', 'auto'}
+        See `Circuit.from_feeder` and `Circuit.from_master`.
+    taps : mapping of str to int, optional
+        Taps to start from (or to hold), in steps of 0.00625 pu, by regulator.
+    source_v_pu : float, optional
+        Voltage of the source, instead of the model's.
+
+    Raises
+    ------
+    FeederError, PowerFlowError
+        As the constructors do.
+    """
+    from grid_models.opendss.circuit import Circuit, adjusted
+
+    if source_v_pu is not None and not 0.5 <= source_v_pu <= 1.5:
+        raise FeederError(f"source voltage {source_v_pu} pu", expected="0.5 to 1.5")
+    if not isinstance(model, Feeder):
+        is_master = (
+            str(model).lower() not in shipped_feeders() and require_model_path(model).is_file()
+        )
+        if is_master:
+            circuit = Circuit.from_master(model, regulators=regulators, ders=ders)
+            return adjusted(circuit, taps, source_v_pu)
+        model = load_feeder(model)
+    feeder = model.with_ders(ders) if ders else model
+    return adjusted(Circuit.from_feeder(feeder, regulators=regulators), taps, source_v_pu)
 
 
 def require_model_path(model: str | Path) -> Path:

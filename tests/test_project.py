@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 
 from federates.cli import app
 from federates.installation import PACKAGES, InstallationError, check_installation, common_parent
-from federates.runner import run
-from federates.scenario import load_scenario, shipped_scenarios
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario, shipped_scenarios
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,7 +85,8 @@ def test_a_run_needs_no_pandas_cvxpy_or_matplotlib(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "sys.modules |= dict.fromkeys(('pandas', 'cvxpy', 'matplotlib'))\n"
-        "from federates.runner import run; from federates.scenario import load_scenario\n"
+        "from federates.runs.runner import run\n"
+        "from federates.scenario.schema import load_scenario\n"
         "result = run(load_scenario('voltvar-ieee123'), out=Path('out'), steps=2)\n"
         "sys.exit(result.summary['status'] != 'finished')"
     )
@@ -333,10 +334,10 @@ def test_every_key_of_a_generated_page_has_a_meaning(name: str) -> None:
     assert [key for key, meaning in rows if not re.search(r"[a-z]", meaning)] == []
 
 
-def test_the_file_table_is_complete() -> None:
-    script = docs_script("generate_file_table")
+def test_the_package_table_is_complete() -> None:
+    script = docs_script("generate_package_table")
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert page == script.updated(page), "python docs/generate_file_table.py"
+    assert page == script.updated(page), "python docs/generate_package_table.py"
 
 
 def _anchors(page: Path) -> set[str]:

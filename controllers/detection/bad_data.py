@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.special import chdtri, ndtri
 
-from controllers.mail import FloatArray, IntArray
+from controllers.core.mail import FloatArray, IntArray
 
 _UNSEEN = 1e-12
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray
+from controllers.core.options import checked_choice, checked_globs, checked_number, parse_options
+from controllers.core.ports import Port
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
 from controllers.detection.tail import BLOCKS, level, usual_peak
-from controllers.errors import ControllerError
-from controllers.mail import FloatArray
-from controllers.optdist_options import checked_choice, checked_globs, checked_number, parse_options
-from controllers.ports import Port
 
 NAME = "cusum"
 _DAY_S = 86400.0

@@ -14,11 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from controllers.errors import ControllerError
-from controllers.mail import FloatArray
-from controllers.ports import Port
-from grid_models.errors import nearest_name
-from grid_models.feeder import Feeder
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray
+from controllers.core.ports import Port
+from grid_models.base.errors import nearest_name
+from grid_models.feeder.model import Feeder
 
 ALARM_SCORE = 1.0
 LEAST_HISTORY = 30

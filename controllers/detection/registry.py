@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import cast
 
+from controllers.core.errors import ControllerError
+from controllers.core.named_classes import load_class
 from controllers.detection.protocol import Detector
-from controllers.errors import ControllerError
-from controllers.named_classes import load_class
 
 _SHIPPED: dict[str, tuple[str, str]] = {
     "power-flow-residual": (

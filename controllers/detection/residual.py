@@ -1,8 +1,8 @@
 """Power-flow residual: do the measurements fit the grid's equations, and which of them does not?
 
 A linear state estimation on the three-phase tangent power-flow model
-(`grid_models.lindistflow`) around the forecast's mean. States: every load's active and reactive
-power, every DER's, and the source voltage of each phase. Loads are known by forecast only
+(`grid_models.linear.lindistflow`) around the forecast's mean. States: every load's active and
+reactive power, every DER's, and the source voltage of each phase. Loads are known by forecast only
 (pseudo-measurements), DERs by telemetry. What is tested: the voltages and the feeder's import.
 The tests are those of `controllers.detection.bad_data`; a load may deviate in proportion to what
 it is forecast to draw at the time.
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray, IntArray
+from controllers.core.options import checked_globs, checked_number, parse_options
+from controllers.core.ports import Port
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
 from controllers.detection.residual_model import GridResponse
 from controllers.detection.tail import BLOCKS, block_maxima, level
-from controllers.errors import ControllerError
-from controllers.mail import FloatArray, IntArray
-from controllers.optdist_options import checked_globs, checked_number, parse_options
-from controllers.ports import Port
 
 NAME = "power-flow-residual"
 CHI_SQUARE = "chi-square"

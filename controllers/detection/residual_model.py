@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from controllers.core.mail import FloatArray, IntArray
 from controllers.detection.protocol import Forecast
-from controllers.mail import FloatArray, IntArray
-from grid_models.feeder import Feeder
-from grid_models.lindistflow import LinDistFlow
+from grid_models.feeder.model import Feeder
+from grid_models.linear.lindistflow import LinDistFlow
 
 
 class GridResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from controllers.errors import ControllerError
+from controllers.core.errors import ControllerError
 
 # What the discrete sum overshoots its boundary by, at each end 0.583 of a deviation.
 _OVERSHOOT = 1.166

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.mail import FloatArray
+from controllers.core.mail import FloatArray
 
 BLOCKS = 24
 """Of a clean day, hours."""

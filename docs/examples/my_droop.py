@@ -4,7 +4,7 @@ Each agent commands one DER. It wants to use a fraction of its rating in proport
 error, tells its two neighbours in the list of DERs, and acts on the average of what it wants and
 what they want, so that a DER at the end of the feeder does not work alone.
 
-Try it:  python -m controllers.compliance my_droop:MyDroop --option gain=8
+Try it:  python -m controllers.core.compliance my_droop:MyDroop --option gain=8
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.errors import ControllerError
-from controllers.mail import FloatArray, LatestMail, Link, Mail
-from controllers.ports import Port
-from controllers.protocol import ControllerStep, ControlSite
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray, LatestMail, Link, Mail
+from controllers.core.ports import Port
+from controllers.core.protocol import ControllerStep, ControlSite
 
 
 class MyDroop:

@@ -5,7 +5,7 @@ ring: every agent ends up with the mean of all voltage errors (M. Zhu and S. Mar
 "Discrete-time dynamic average consensus", Automatica 46(2), 2010) and uses the same fraction of
 its rating. One agent at a time is written; `AgentGroup` hosts any number of them anywhere.
 
-Try it:  python -m controllers.compliance my_fair_share:FairShare
+Try it:  python -m controllers.core.compliance my_fair_share:FairShare
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.agents import AgentGroup, Channel, IterativeAgent, Letters
-from controllers.mail import FloatArray
-from controllers.ports import Port
-from controllers.protocol import ControlSite
-from controllers.waiting import Barrier, Inbox
-from grid_models.feeder import Der
+from controllers.core.agents import AgentGroup, Channel, IterativeAgent, Letters
+from controllers.core.mail import FloatArray
+from controllers.core.ports import Port
+from controllers.core.protocol import ControlSite
+from controllers.core.waiting import Barrier, Inbox
+from grid_models.feeder.model import Der
 
 
 class Sharer(IterativeAgent):

@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from controllers.errors import ControllerError
-from controllers.mail import FloatArray
-from controllers.named_classes import load_class
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray
+from controllers.core.named_classes import load_class
 from federates.errors import ScenarioError
 
 

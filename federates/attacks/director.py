@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from controllers.mail import FloatArray, Mail
-from controllers.ports import Port
+from controllers.core.mail import FloatArray, Mail
+from controllers.core.ports import Port
 from federates.attacks.plan import BEGINS, DirectorPlan
-from federates.attacks.schedule import LATE_S, Schedule
-from federates.attacks.schema import AttackSpec, When
 from federates.attacks.view import FederationView, Names
 from federates.attacks.windows import Samples, acts, unrecorded
 from federates.clock import Timing, to_s
-from federates.context import FederateContext
-from federates.federate import Federate, Step
-from federates.wiring import Feed
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, Step
+from federates.core.wiring import Feed
+from federates.scenario.attack_schedule import LATE_S, Schedule
+from federates.scenario.attack_schema import AttackSpec, When
 
 if TYPE_CHECKING:
-    from federates.run_store import RunStore
+    from federates.core.run_store import RunStore
 
 
 class DirectorFederate(Federate):

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from federates.attacks.schema import AttackSpec, PhysicalStep
 from federates.attacks.selection import drawn
 from federates.errors import WiringError
-from federates.scenario import Scenario
-from grid_models.errors import nearest_name
-from grid_models.feeder import Feeder, node_label
+from federates.scenario.attack_schema import AttackSpec, PhysicalStep
+from federates.scenario.schema import Scenario
+from grid_models.base.errors import nearest_name
+from grid_models.feeder.model import Feeder, node_label
 
 _LOADS = ("load", "house", "flexible_load")
 _BRANCHES = ("line", "switch")

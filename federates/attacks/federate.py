@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controllers.mail import FloatArray, IntArray, Mail
-from controllers.ports import Port
+from controllers.core.mail import FloatArray, IntArray, Mail
+from controllers.core.ports import Port
 from federates.attacks.adaptive import Attacker, AttackSite, build, resolve
 from federates.attacks.histories import Trace
 from federates.attacks.plan import BEGINS, Part, SitePlan
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import Adaptive, AttackSpec, SignalStep
 from federates.attacks.signal_actions import (
     CHANCE_CHANNEL,
     CHANNELS_PER_STEP,
@@ -25,13 +23,15 @@ from federates.attacks.signal_actions import (
 )
 from federates.attacks.truth import TruthWriter
 from federates.clock import to_ns, to_s
-from federates.context import FederateContext
-from federates.federate import Federate, Step
-from grid_models import counter_rng
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, Step
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import Adaptive, AttackSpec, SignalStep
+from grid_models.base import counter_rng
 
 if TYPE_CHECKING:
     from federates.attacks.physical import PhysicalPlan
-    from federates.run_store import RunStore
+    from federates.core.run_store import RunStore
 
 
 class AttackFederate(Federate):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from controllers.mail import FloatArray
-from federates.attacks.schedule import LATE_S, Schedule
-from federates.attacks.schema import AttackSpec
+from controllers.core.mail import FloatArray
 from federates.errors import ScenarioError, WiringError
-from grid_models.errors import nearest_name
+from federates.scenario.attack_schedule import LATE_S, Schedule
+from federates.scenario.attack_schema import AttackSpec
+from grid_models.base.errors import nearest_name
 
 
 class DelayLine:

@@ -11,22 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from controllers.mail import IntArray
+from controllers.core.mail import IntArray
 from federates.attacks.director import director_of
 from federates.attacks.link import resolve_link_steps
 from federates.attacks.modbus import modbus_problems, past_forgery
 from federates.attacks.overlaps import overlap_problems
 from federates.attacks.physical import groundless_steps
 from federates.attacks.plan import BEGINS, AttackPlan, SitePlan
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import AttackSpec
 from federates.attacks.sites import SiteBuilder
 from federates.attacks.targets import choose_all, sees_problems, touched_by, watches_of
 from federates.attacks.view import FederationView
 from federates.attacks.windows import samples_of, window_problems
 from federates.clock import to_ns
+from federates.core.wiring import FederateWiring, Feed, Wirable
 from federates.errors import WiringError
-from federates.wiring import FederateWiring, Feed, Wirable
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import AttackSpec
 
 
 def interpose(

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from controllers.mail import FloatArray
+from controllers.core.mail import FloatArray
 from federates.attacks.plan import AttackPlan, SitePlan
 from federates.attacks.truth import read_truth
 from federates.clock import to_s
-from federates.signals import read_signal, signal_names
+from federates.core.signals import read_signal, signal_names
 
 FOLDER = "labels"
 _Key = tuple[str, str]

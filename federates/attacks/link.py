@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from controllers.mail import Link
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import AttackSpec, Impersonate, LinkAction, LinkStep, Partition
+from controllers.core.mail import Link
 from federates.attacks.selection import drawn, matching, nothing_called
 from federates.errors import WiringError
-from grid_models.errors import nearest_name
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import (
+    AttackSpec,
+    Impersonate,
+    LinkAction,
+    LinkStep,
+    Partition,
+)
+from grid_models.base.errors import nearest_name
 
 _SHOWN = 12
 

@@ -14,9 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from controllers.mail import FloatArray, IntArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.attacks.link import LinkStepPlan
-from federates.attacks.schema import (
+from federates.clock import to_ns
+from federates.core.links import BoolArray, element_index, message_streams, number_streams
+from federates.scenario.attack_schema import (
     Delay,
     Drop,
     Impersonate,
@@ -25,9 +27,7 @@ from federates.attacks.schema import (
     ReplayMail,
     Tamper,
 )
-from federates.clock import to_ns
-from federates.links import BoolArray, element_index, message_streams, number_streams
-from grid_models import counter_rng
+from grid_models.base import counter_rng
 
 CHANCE, _LOSS, _LATE, _NOISE = 0, 1, 2, 3  # channels; the noise takes two
 

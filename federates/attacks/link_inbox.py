@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from controllers.mail import FloatArray, IntArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.attacks.link import LinkAttackPlan, LinkStepPlan
 from federates.attacks.link_actions import CHANCE, Batch, Draws, LinkTable, effect_of
-from federates.attacks.schedule import LATE_S
 from federates.clock import to_s
-from federates.links import Bundle, Inbox, LinkQuality, message_streams
+from federates.core.links import Bundle, Inbox, LinkQuality, message_streams
+from federates.scenario.attack_schedule import LATE_S
 
 TRUTH_PORT = "mail"
 BEGAN, ENDED = "attack_began", "attack_ended"

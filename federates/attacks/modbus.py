@@ -1,8 +1,8 @@
 """Modbus steps: which devices and points they touch, and what their proxies are told.
 
-Every touched device gets a man in the middle (`hil.mitm`) between adapter and device. Nothing else
-of the federation changes but one wire: what a device truly injects is physics, so the grid gets it
-past the forgery (`past_forgery`), while all others see what the adapter was told.
+Every touched device gets a man in the middle (`hil.mitm.proxy`) between adapter and device.
+Nothing else of the federation changes but one wire: what a device truly injects is physics, so the
+grid gets it past the forgery (`past_forgery`), while all others see what the adapter was told.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import (
+from federates.attacks.selection import drawn, matching, nothing_called
+from federates.core.wiring import FederateWiring, Feed
+from federates.errors import WiringError
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import (
     AttackSpec,
     Delay,
     Drop,
@@ -23,14 +26,11 @@ from federates.attacks.schema import (
     Rewrite,
     WritePoint,
 )
-from federates.attacks.selection import drawn, matching, nothing_called
-from federates.errors import WiringError
-from federates.wiring import FederateWiring, Feed
-from grid_models.errors import nearest_name
+from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
-    from hil.device_file import DeviceSpec
-    from hil.mitm_rules import Rule
+    from hil.devices.file import DeviceSpec
+    from hil.mitm.rules import Rule
 
 SIMULATED, EMULATED = "simulated", "emulated"
 NO_LIMITS = (-math.inf, math.inf)
@@ -62,14 +62,14 @@ class ModbusPlan:
     @property
     def labels(self) -> tuple[str, ...]:
         """``DEVICE.POINT`` of everything that may be forged."""
-        from hil.mitm_rules import points_of
+        from hil.mitm.rules import points_of
 
         return tuple(f"{d}.{p}" for d, rules in self.rules.items() for p in points_of(rules))
 
     @property
     def forges_readings(self) -> bool:
         """Whether what is read from devices may be untrue."""
-        from hil.mitm_rules import RewriteRule
+        from hil.mitm.rules import RewriteRule
 
         return any(
             isinstance(r, RewriteRule) and (r.direction == "read" or r.hide)
@@ -91,7 +91,7 @@ class ModbusPlan:
 
 
 def _touch(device: str, rule: Rule) -> str:
-    from hil.mitm_rules import RewriteRule, WriteRule
+    from hil.mitm.rules import RewriteRule, WriteRule
 
     if isinstance(rule, RewriteRule):
         return f"{device}.{rule.point} ({rule.direction})"
@@ -186,7 +186,7 @@ def _targets(
 
 def _limits(step: ModbusStep, file: DeviceSpec) -> tuple[float, float] | None:
     """Return what a step may drive a real device's point to: what its file allows."""
-    from hil.mitm_rules import limits_of
+    from hil.mitm.rules import limits_of
 
     action = step.action
     if isinstance(action, WritePoint) or (
@@ -232,7 +232,7 @@ def _point_problem(
 
 def rule_of(i: int, step: ModbusStep, limits: tuple[float, float] = NO_LIMITS) -> Rule:
     """Return what a step tells a proxy; what it writes stays within `limits`."""
-    from hil import mitm_rules as rules
+    from hil.mitm import rules
 
     action, common = step.action, (i, step.probability, step.id)
     if isinstance(action, Rewrite):

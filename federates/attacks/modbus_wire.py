@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controllers.mail import FloatArray
+from controllers.core.mail import FloatArray
 from federates.attacks.modbus import ModbusPlan
 from federates.attacks.plan import BEGINS
-from hil.mitm import MitmProxy, MitmTarget
-from hil.mitm_rules import Forged, Owed, points_of, wire_points
+from hil.mitm.proxy import MitmProxy, MitmTarget
+from hil.mitm.rules import Forged, Owed, points_of, wire_points
 
 if TYPE_CHECKING:
     from federates.attacks.truth import TruthWriter
-    from federates.run_store import RunStore
-    from hil.adapter import Adapter
-    from hil.device_file import DeviceSpec
+    from federates.core.run_store import RunStore
+    from hil.adapter.adapter import Adapter
+    from hil.devices.file import DeviceSpec
 
 PORT = "modbus"
 """What ground truth calls the wire; its labels are ``DEVICE.POINT``."""

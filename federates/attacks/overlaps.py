@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from federates.attacks.schedule import LATE_S, Schedule
-from federates.attacks.schema import AttackSpec
+from federates.scenario.attack_schedule import LATE_S, Schedule
+from federates.scenario.attack_schema import AttackSpec
 
 
 def overlap_problems(

@@ -11,7 +11,7 @@ names only in a scenario whose attack has physical steps.
 | attack_load_factor | 1 | 1 | times the demand |
 | attack_thermostat_k | K | 0 | added to both set-points of a house |
 
-What a step asks for is not always what the grid gives: see `grid_models.disturbances`.
+What a step asks for is not always what the grid gives: see `grid_models.ders.disturbances`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.mail import FloatArray, IntArray
-from controllers.ports import Port
+from controllers.core.mail import FloatArray, IntArray
+from controllers.core.ports import Port
 from federates.attacks.elements import PhysicalElements, elements_of, targets_of
-from federates.attacks.schema import (
+from federates.errors import WiringError
+from federates.scenario.attack_schema import (
     Adaptive,
     AlterLoad,
     AttackSpec,
@@ -35,10 +36,9 @@ from federates.attacks.schema import (
     PhysicalStep,
     Thermostat,
 )
-from federates.errors import WiringError
-from federates.scenario import Scenario
-from grid_models.counter_rng import stream_ids, uniform
-from grid_models.feeder import Feeder
+from federates.scenario.schema import Scenario
+from grid_models.base.counter_rng import stream_ids, uniform
+from grid_models.feeder.model import Feeder
 
 CONNECTED, LOAD_KW = "attack_connected", "attack_load_kw"
 LOAD_FACTOR, THERMOSTAT_K = "attack_load_factor", "attack_thermostat_k"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from controllers.mail import IntArray
-from controllers.ports import Port
-from federates.attacks.schedule import Schedule
+from controllers.core.mail import IntArray
+from controllers.core.ports import Port
 from federates.clock import Timing
-from federates.wiring import FederateWiring, Feed
+from federates.core.wiring import FederateWiring, Feed
+from federates.scenario.attack_schedule import Schedule
 
 if TYPE_CHECKING:
     from federates.attacks.link import LinkAttackPlan

@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from federates.attacks.schema import AttackSpec, Target
 from federates.errors import WiringError
-from grid_models import counter_rng
-from grid_models.errors import nearest_name
+from federates.scenario.attack_schema import AttackSpec, Target
+from grid_models.base import counter_rng
+from grid_models.base.errors import nearest_name
 
 _DRAW_CHANNEL = 34
 _SHOWN = 8

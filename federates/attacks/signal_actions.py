@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from controllers.mail import FloatArray
-from federates.attacks import adaptive, schema
+from controllers.core.mail import FloatArray
+from federates.attacks import adaptive
 from federates.attacks.adaptive import AttackSite
 from federates.attacks.histories import DelayLine, RecordedWindow, Trace
-from grid_models import counter_rng
-from grid_models.counter_rng import UIntArray
+from federates.scenario import attack_schema as schema
+from grid_models.base import counter_rng
+from grid_models.base.counter_rng import UIntArray
 
 # Of the random numbers: each step has four in a row, from these on. Noise takes two, and 34, of
 # the first step alone, is the draw of targets.

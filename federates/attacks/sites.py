@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from controllers.ports import Port
+from controllers.core.ports import Port
 from federates.attacks.plan import BEGINS, Channel, Part, SitePlan
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import Adaptive, AttackSpec, Swap
 from federates.attacks.selection import matching
 from federates.attacks.targets import Chosen
 from federates.attacks.view import FederationView, Key, Names, Origin, every
 from federates.clock import Timing
-from federates.wiring import Feed
+from federates.core.wiring import Feed
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import Adaptive, AttackSpec, Swap
 
 
 @dataclass

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from controllers.ports import Port
+from controllers.core.ports import Port
 from federates.attacks.physical import IDLE
 from federates.attacks.plan import BEGINS
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import Adaptive, AttackSpec, SignalStep, Target
 from federates.attacks.selection import drawn, matching, nothing_called
 from federates.attacks.view import FederationView, Key
 from federates.errors import WiringError
-from grid_models.errors import nearest_name
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import Adaptive, AttackSpec, SignalStep, Target
+from grid_models.base.errors import nearest_name
 
 OWN_INPUTS = frozenset((*IDLE, BEGINS))
 """Inputs that federates have for the attack itself; an attack does not forge its own word."""

@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from controllers.mail import FloatArray
-from federates.attacks.files import adopt
+from controllers.core.mail import FloatArray
 from federates.attacks.histories import read_trace
-from federates.attacks.schema import AttackSpec, Replay, SignalStep, Target, Trigger
 from federates.errors import ScenarioError
-from federates.yaml_source import YamlSource
+from federates.scenario.attack_files import adopt
+from federates.scenario.attack_schema import AttackSpec, Replay, SignalStep, Target, Trigger
+from federates.scenario.yaml_source import YamlSource
 
-_SHORTEST_S = 1e-6  # of a step of an attack: `federates.section.Period`
+_SHORTEST_S = 1e-6  # of a step of an attack: `federates.scenario.section.Period`
 
 
 @dataclass(frozen=True)

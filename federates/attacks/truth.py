@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from controllers.mail import FloatArray, IntArray
-from federates.signals import STREAM, TABLE, read_batches
+from controllers.core.mail import FloatArray, IntArray
+from federates.core.signals import STREAM, TABLE, read_batches
 
 FOLDER = "attack"
 _FLUSH_S = 1.0

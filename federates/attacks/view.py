@@ -9,9 +9,9 @@ from math import gcd
 
 import numpy as np
 
-from controllers.ports import Port
+from controllers.core.ports import Port
 from federates.clock import Timing, to_s
-from federates.wiring import FederateWiring, Feed, Wirable
+from federates.core.wiring import FederateWiring, Feed, Wirable
 
 Key = tuple[str, str, int]
 """An element of an input: instance, port, position."""

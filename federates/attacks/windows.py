@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from federates.attacks.schedule import Schedule, elapsed_in
-from federates.attacks.schema import AttackSpec, Replay, SignalStep, Window
 from federates.attacks.targets import Chosen
 from federates.attacks.view import FederationView, every
 from federates.clock import Timing, to_ns, to_s
+from federates.scenario.attack_schedule import Schedule, elapsed_in
+from federates.scenario.attack_schema import AttackSpec, Replay, SignalStep, Window
 
 Samples = Mapping[int, tuple[Timing, ...]]
 """By step: when the values come that it acts on."""

@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from federates.attacks import words
-from federates.attacks.explain import AttackExplained, StepExplained, Touched, explain_attack
-from federates.attacks.files import find_attack, load_attack, shipped_attacks
+from federates.commands.explain import AttackExplained, StepExplained, Touched, explain_attack
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
-from federates.scenario import (
+from federates.reports import attack_words as words
+from federates.scenario.attack_files import find_attack, load_attack, shipped_attacks
+from federates.scenario.schema import (
     Scenario,
     find_scenario,
     load_scenario,
     shipped_dir,
     shipped_scenarios,
 )
-from federates.yaml_source import load_yaml
+from federates.scenario.yaml_source import load_yaml
 
 Kind = Literal["attack", "scenario"]
 

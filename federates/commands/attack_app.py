@@ -88,7 +88,7 @@ def attack_mitm(
     ] = None,
 ) -> None:
     """Carry out an attack's modbus steps before one device, by the wall clock."""
-    from federates.attacks.modbus_cli import mitm_command
+    from federates.commands.mitm import mitm_command
 
     mitm_command(
         file,

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
-from hil.adapter import Adapter
-from hil.client import Link
-from hil.device_file import (
+from hil.adapter.adapter import Adapter
+from hil.adapter.sunspec import SunSpecMap, scan
+from hil.devices.errors import DeviceFileError
+from hil.devices.file import (
     Connection,
     DeviceSpec,
     check_device_file,
@@ -26,9 +27,8 @@ from hil.device_file import (
     load_device_file,
     shipped_devices,
 )
-from hil.errors import DeviceFileError
-from hil.points import Quality, Reading, Value
-from hil.sunspec import SunSpecMap, scan
+from hil.devices.points import Quality, Reading, Value
+from hil.modbus.client import Link
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})(?:/(?P<unit>\d+))?")
 _WRITE_S = 10.0
@@ -160,7 +160,7 @@ def _readable(target: str) -> DeviceSpec:
     spec = _spec(target)
     if spec.points or spec.sunspec:
         return spec
-    from hil.sunspec_models import model_ids
+    from hil.devices.sunspec_models import model_ids
 
     found = asyncio.run(_scan(spec))
     models = sorted({block.model for block in found.models} & set(model_ids()))
@@ -217,7 +217,7 @@ def _chosen(
 ) -> dict[str, Reading]:
     for point in points:
         if point not in readings:
-            from grid_models.errors import nearest_name
+            from grid_models.base.errors import nearest_name
 
             raise ScenarioError(
                 f"no point is called '{point}'",

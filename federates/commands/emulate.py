@@ -118,7 +118,7 @@ def inverter(
     phases: Phases = 3, volts: Volts = 277.0, heartbeat: Heartbeat = 0.0, cold: Cold = False,
 ) -> None:  # fmt: skip
     """PV inverters, SunSpec 701-706, 712, 713, 715, after IEEE 1547-2018."""
-    from grid_models.der_rules import KVA_PER_KW
+    from grid_models.ders.rules import KVA_PER_KW
     from hil.emulators.inverter_plant import inverters
 
     _check_phases(phases)

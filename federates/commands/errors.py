@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from federates.errors import RunError, RunInterruptedError
-from grid_models.errors import FeederateError
+from grid_models.base.errors import FeederateError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 3, 130
 # What is wrong with a path that the user gave, beside what Python has exceptions of its own for.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from controllers.registry import descriptions
-from federates.attacks.files import load_attack, shipped_attacks
+from controllers.core.registry import descriptions
 from federates.errors import ScenarioError
-from federates.scenario import load_scenario, shipped_dir, shipped_scenarios
+from federates.scenario.attack_files import load_attack, shipped_attacks
+from federates.scenario.schema import load_scenario, shipped_dir, shipped_scenarios
 from grid_models.catalog import shipped_feeders
 
 

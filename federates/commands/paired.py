@@ -16,27 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from federates.attacks.explain import explain_attack
-from federates.attacks.paired import (
-    ATTACKED,
-    BASELINE,
-    Ended,
-    State,
-    at_a_time,
-    readable,
-    run_states,
-    states_of,
-)
-from federates.attacks.schema import AttackSpec
 from federates.commands.attack import pair
+from federates.commands.explain import explain_attack
+from federates.commands.paired_processes import Ended, at_a_time, run_states
 from federates.commands.run import warn_no_report
 from federates.commands.terminal import messages, output
+from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.paired import write_paired_report
 from federates.reports.paired_runs import PairedRuns
-from federates.run_store import new_run_dir
-from federates.scenario import Scenario, load_scenario
+from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
+from federates.scenario.attack_schema import AttackSpec
+from federates.scenario.schema import Scenario, load_scenario
 
 _RESERVED = (
     BASELINE,

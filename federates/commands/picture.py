@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from rich.text import Text
 
-from federates.reports.data import Spread
 from federates.reports.format import clock
+from federates.runs.data import Spread
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # [row][column] of a cell
 _AXIS = 6  # "1.050 "

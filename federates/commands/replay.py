@@ -16,11 +16,11 @@ from federates.attacks.trace import in_full, trace_attack
 from federates.commands.run import Order, carry_out, print_summary, summary_of_failure
 from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError, ScenarioError
-from federates.replay import Verdict, compare_runs, scenario_of_run, version_warnings
-from federates.scenario import load_scenario
+from federates.runs.replay import Verdict, compare_runs, scenario_of_run, version_warnings
+from federates.scenario.schema import load_scenario
 
 if TYPE_CHECKING:
-    from federates.runner import Placement
+    from federates.runs.runner import Placement
 
 DIFFERENT = 3
 

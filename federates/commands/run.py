@@ -16,13 +16,13 @@ from rich.markup import escape
 
 from federates.commands.errors import explain, run_folder
 from federates.commands.terminal import clean_stdout, messages, output, progress_bar
+from federates.core.run_store import write_json
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.format import metric_name, metric_number, metric_unit
-from federates.run_store import write_json
 
 if TYPE_CHECKING:
-    from federates.runner import Placement, RunResult
-    from federates.scenario import Scenario
+    from federates.runs.runner import Placement, RunResult
+    from federates.scenario.schema import Scenario
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run_command(order: Order, *, as_json: bool) -> None:
 
 def execute(order: Order, label: str | None = None) -> RunResult:
     """Read the scenario and run it; see `carry_out`."""
-    from federates.scenario import load_scenario
+    from federates.scenario.schema import load_scenario
 
     scenario = load_scenario(
         order.scenario,
@@ -98,7 +98,7 @@ def execute(order: Order, label: str | None = None) -> RunResult:
 def carry_out(scenario: Scenario, order: Order, label: str | None = None) -> RunResult:
     """Run with a progress bar; write the report however the run ended."""
     from federates.hosts.reach import Reach
-    from federates.runner import run
+    from federates.runs.runner import run
 
     # A run that is told to end does what Ctrl-C does: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():

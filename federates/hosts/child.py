@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
-from federates.federate import Federate
+from federates.core.federate import Federate
+from federates.core.pacing import Pacer
+from federates.core.progress import Progress
+from federates.core.run_store import RunStore
+from federates.core.shell import Shell
 from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Core, Endpoint, HelicsBus
 from federates.hosts.outcome import Control, Failure
 from federates.hosts.process import Job, Seat
-from federates.pacing import Pacer
-from federates.progress import Progress
-from federates.run_store import RunStore
-from federates.shell import Shell
 
 _LAST_WORDS_S = 5.0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
+from federates.core.pacing import Pacer
+from federates.core.shell import Shell
 from federates.hosts.helics_bus import HelicsBus
 from federates.hosts.outcome import BusLostError, Control, Failure
-from federates.pacing import Pacer
-from federates.shell import Shell
 
 
 def drive(

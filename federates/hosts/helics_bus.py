@@ -17,12 +17,12 @@ import helics as h
 import numpy as np
 from helics.capi import ffi, lib
 
-from controllers.mail import FloatArray
+from controllers.core.mail import FloatArray
 from federates.clock import to_s
-from federates.federate import Federate
+from federates.core.federate import Federate
+from federates.core.links import Bundle
+from federates.core.wiring import FederateWiring
 from federates.hosts.outcome import BusLostError
-from federates.links import Bundle
-from federates.wiring import FederateWiring
 
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"

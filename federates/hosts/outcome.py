@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from federates.progress import Progress, StallWatch
-from grid_models.errors import FeederateError
+from federates.core.progress import Progress, StallWatch
+from grid_models.base.errors import FeederateError
 
 
 class BusLostError(Exception):

@@ -26,18 +26,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federates.core.progress import Progress
+from federates.core.run_store import RunStore
 from federates.errors import ScenarioError
 from federates.hosts import external
 from federates.hosts.helics_bus import Endpoint
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
-from federates.progress import Progress
-from federates.run_store import RunStore
 
 if TYPE_CHECKING:
-    from federates.assembly import Assembly
-    from federates.wiring import FederateWiring
+    from federates.assembly.federation import Assembly
+    from federates.core.wiring import FederateWiring
 
 _READY_S = 120.0
 _RELEASE_S = 4.0

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from controllers.mail import FloatArray
+from controllers.core.mail import FloatArray
 from federates.clock import Timing
+from federates.core.links import Bundle
+from federates.core.pacing import Pacer
+from federates.core.shell import Shell
 from federates.hosts.outcome import Control, Failure, Outcome
-from federates.links import Bundle
-from federates.pacing import Pacer
-from federates.shell import Shell
 
 
 class MemoryBus:

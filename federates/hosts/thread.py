@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from federates.core.pacing import Pacer
+from federates.core.shell import Shell
 from federates.hosts import external
 from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Broker, Core, HelicsBus
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.kinds.external import ExternalFederate
-from federates.pacing import Pacer
-from federates.shell import Shell
 
 _RELEASE_S = 3.0
 

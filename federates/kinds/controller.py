@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from controllers.protocol import Controller, ControllerStep, ControlSite
-from federates.context import FederateContext
-from federates.federate import Federate, FloatArray, Mail
+from controllers.core.protocol import Controller, ControllerStep, ControlSite
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, FloatArray, Mail
 
 if TYPE_CHECKING:
-    from federates.run_store import RunStore
+    from federates.core.run_store import RunStore
 
 
 class ControllerFederate(Federate):
-    """A `controllers.protocol.Controller` on the federation's time.
+    """A `controllers.core.protocol.Controller` on the federation's time.
 
     Parameters
     ----------

@@ -17,15 +17,15 @@ from controllers.detection.protocol import (
     Forecast,
     History,
 )
-from federates.context import FederateContext, GridSite
-from federates.federate import Federate, FloatArray, Mail, Port, Step
-from federates.scenario import Connection, Scenario
-from federates.signals import read_signal, signal_names
-from grid_models.counter_rng import normal, stream_ids
-from grid_models.errors import FeederateError, nearest_name
+from federates.core.context import FederateContext, GridSite
+from federates.core.federate import Federate, FloatArray, Mail, Port, Step
+from federates.core.signals import read_signal, signal_names
+from federates.scenario.schema import Connection, Scenario
+from grid_models.base.counter_rng import normal, stream_ids
+from grid_models.base.errors import FeederateError, nearest_name
 
 if TYPE_CHECKING:
-    from federates.run_store import RunStore
+    from federates.core.run_store import RunStore
 
 
 class DetectorFederate(Federate):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controllers.ports import Port
+from controllers.core.ports import Port
 from federates.clock import Timing
-from federates.federate import Link
-from federates.scenario import ExternalPort, FederateSpec
+from federates.core.federate import Link
+from federates.scenario.schema import ExternalPort, FederateSpec
 
 
 class ExternalFederate:

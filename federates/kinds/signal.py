@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from federates.context import FederateContext
-from federates.federate import Federate, FloatArray, Mail, Port, Step
-from grid_models.errors import nearest_name
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, FloatArray, Mail, Port, Step
+from grid_models.base.errors import nearest_name
 
 
 class SignalFederate(Federate):

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from federates.attacks import words
 from federates.attacks.labels import attack_windows
-from federates.attacks.schema import AttackSpec, Step
 from federates.attacks.truth import read_truth
+from federates.reports import attack_words as words
 from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.data import RunData, Spread
 from federates.reports.format import clock
 from federates.reports.page import table
+from federates.runs.data import RunData, Spread
+from federates.scenario.attack_schema import AttackSpec, Step
 
 _CHARTS = 4
 

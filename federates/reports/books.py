@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from federates.core.signals import read_signal
 from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.data import RunData, Spread
 from federates.reports.page import table
-from federates.signals import read_signal
+from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
 _WORDS = {

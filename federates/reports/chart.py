@@ -14,9 +14,9 @@ from html import escape
 
 import numpy as np
 
-from controllers.mail import FloatArray
-from federates.reports.data import Shade, Spread
+from controllers.core.mail import FloatArray
 from federates.reports.format import clock
+from federates.runs.data import Shade, Spread
 
 _SIZE = 1000.0
 _LARGE = 1e6  # from here on numbers are written as powers of ten, or they would not fit

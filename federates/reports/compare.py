@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from federates.reports.chart import Band, Chart, same_axis, time_chart
-from federates.reports.data import RunData
 from federates.reports.format import metric_name, metric_number, metric_unit
 from federates.reports.page import table, write_page
 from federates.reports.run import REPORT, limits
+from federates.runs.data import RunData
 
 _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 

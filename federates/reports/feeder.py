@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from federates.reports.chart import dots, frame, nice_ticks, segments
-from federates.reports.data import PHASE_NAMES, RunData, Voltages
 from federates.reports.format import clock
-from grid_models.errors import FeederateError
-from grid_models.feeder import Feeder
-from grid_models.topology import radial_tree
+from federates.runs.data import PHASE_NAMES, RunData, Voltages
+from grid_models.base.errors import FeederateError
+from grid_models.feeder.model import Feeder
+from grid_models.feeder.topology import radial_tree
 
 _KM_PER_FT = 0.3048e-3
 _NEAR_PU = 0.01
@@ -42,9 +42,9 @@ class _Node:
 
 def load_run_feeder(run: RunData) -> Feeder | None:
     """Rebuild the run's feeder with its DERs; None where its files are gone."""
-    from federates.context import GridSite
-    from federates.scenario import scenario_from
-    from federates.yaml_source import YamlSource
+    from federates.core.context import GridSite
+    from federates.scenario.schema import scenario_from
+    from federates.scenario.yaml_source import YamlSource
 
     # Relative paths of the scenario are looked up beside the file it came from.
     file = Path(run.manifest.get("base_dir", ".")) / f"{run.name}.yaml"

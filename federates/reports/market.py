@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federates.attacks.paired import ATTACKED, BASELINE
-from federates.reports.data import RunData
 from federates.reports.feeder import draw_map, load_run_feeder
 from federates.reports.market_states import metered_states, node_roles
 from federates.reports.page import table
-from grid_models.errors import FeederateError
+from federates.runs.data import RunData
+from federates.runs.paired import ATTACKED, BASELINE
+from grid_models.base.errors import FeederateError
 
 PRE = "pre"
 _ROWS = (

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from controllers.mail import FloatArray
-from controllers.market.options import MarketOptions
-from controllers.market.parties import PartyTable, aggregate, bid_column
-from controllers.market.primary import market_parties
-from controllers.optdist_options import parse_options
-from controllers.protocol import ControlSite
+from controllers.core.mail import FloatArray
+from controllers.core.options import parse_options
+from controllers.core.protocol import ControlSite
+from controllers.market.agents.options import MarketOptions
+from controllers.market.agents.primary import market_parties
+from controllers.market.model.parties import PartyTable, aggregate, bid_column
 from federates.attacks.labels import attack_windows
-from federates.context import GridSite
+from federates.core.context import GridSite
+from federates.core.signals import read_signal
 from federates.errors import ScenarioError
-from federates.reports.data import live_voltages
-from federates.reports.manifest import read_manifest
-from federates.scenario import Scenario
-from federates.signals import read_signal
+from federates.runs.data import live_voltages
+from federates.runs.manifest import read_manifest
+from federates.scenario.schema import Scenario
 
 Window = tuple[float, float]
 """Simulated time, from and to, s."""

@@ -10,16 +10,16 @@ from urllib.parse import quote
 
 import numpy as np
 
-from federates.attacks.paired import BASELINE
 from federates.attacks.truth import read_truth
-from federates.attacks.words import techniques
 from federates.reports.attack import attack_of, steps_table, truth_charts
+from federates.reports.attack_words import techniques
 from federates.reports.chart import Band, Chart, same_axis, time_chart
-from federates.reports.data import RunData, Shade, Spread
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.page import table, write_page
 from federates.reports.paired_runs import PairedRuns, paired_states
 from federates.reports.run import REPORT, limits, write_report
+from federates.runs.data import RunData, Shade, Spread
+from federates.runs.paired import BASELINE
 
 _Make = Callable[[RunData], Chart | None]
 

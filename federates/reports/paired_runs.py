@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from federates.attacks.labels import attack_windows
-from federates.attacks.paired import ATTACKED, BASELINE
-from federates.attacks.recovery import (
+from federates.errors import ScenarioError
+from federates.reports.attack import attack_of
+from federates.reports.compare import metric_keys
+from federates.reports.detection_metrics import detector_rows
+from federates.reports.format import metric_number
+from federates.reports.recovery import (
     VoltageTrack,
     out_of_band_node_hours,
     recovery_s,
     voltage_track,
 )
-from federates.attacks.schema import AttackSpec
-from federates.detection_metrics import detector_rows
-from federates.errors import ScenarioError
-from federates.reports.attack import attack_of
-from federates.reports.compare import metric_keys
-from federates.reports.data import RunData
-from federates.reports.format import metric_number
+from federates.runs.data import RunData
+from federates.runs.paired import ATTACKED, BASELINE
+from federates.scenario.attack_schema import AttackSpec
 
 if TYPE_CHECKING:
     from federates.reports.market import MarketTable

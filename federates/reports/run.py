@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
 from federates.reports.books import market_sections
 from federates.reports.chart import Band, Chart, Limit, same_axis, time_chart
-from federates.reports.data import OTHER, RunData, Voltages
 from federates.reports.feeder import feeder_map, load_run_feeder, voltage_profile
 from federates.reports.format import clock
-from federates.reports.manifest import UNKNOWN
 from federates.reports.page import details, metric_tile, table, tile, write_page
-from federates.signals import signal_labels
+from federates.runs.data import OTHER, RunData, Voltages
+from federates.runs.manifest import UNKNOWN
 
 REPORT = "report.html"
 _EVENTS_SHOWN = 100

@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grid_models.errors import FeederateError
+from grid_models.base.errors import FeederateError
 from hil.emulators.plant import Plant
 from hil.servers.errors import ServerError
 from hil.servers.faults import Faults

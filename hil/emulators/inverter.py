@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grid_models.batteries import BatteryFleet, BatteryParameters
-from grid_models.feeder import Der
+from grid_models.ders.batteries import BatteryFleet, BatteryParameters
+from grid_models.feeder.model import Der
 from hil.emulators.inverter_settings import (
     TRIP_LIMITS,
     Array,
@@ -75,7 +75,7 @@ class PvSource:
 
 
 class BatterySource:
-    """Batteries of `grid_models.batteries`: idle unless they are told to charge or discharge.
+    """Batteries of `grid_models.ders.batteries`: idle unless they are told to charge or discharge.
 
     Parameters
     ----------

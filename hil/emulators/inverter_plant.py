@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from grid_models.batteries import BatteryParameters
+from grid_models.ders.batteries import BatteryParameters
 from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_nameplate import Nameplate
 from hil.emulators.inverter_unit import InverterUnit

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from grid_models.errors import nearest_name
+from grid_models.base.errors import nearest_name
 from hil.servers.errors import ServerError
 from hil.servers.pdu import Bank
 

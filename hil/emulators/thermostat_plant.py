@@ -1,4 +1,4 @@
-"""Emulated thermostats, each in a house of `grid_models.houses`."""
+"""Emulated thermostats, each in a house of `grid_models.ders.houses`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from grid_models.houses import HouseFleet, HouseParameters
+from grid_models.ders.houses import HouseFleet, HouseParameters
 from hil.emulators.plant import Array, checked_inputs
 from hil.servers.pdu import Bank
 from hil.servers.thermostat import DemandResponse, Thermostat

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from grid_models.errors import FeederateError
+from grid_models.base.errors import FeederateError
 from hil.rpi.relay import Relays
 from hil.rpi.relay_control import RelayControl, Timing, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor

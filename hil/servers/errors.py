@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grid_models.errors import FeederateError
+from grid_models.base.errors import FeederateError
 
 
 class ServerError(FeederateError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from grid_models.errors import nearest_name
+from grid_models.base.errors import nearest_name
 from hil.servers.errors import ServerError
 from hil.servers.pdu import READING_BITS, READING_REGISTERS, Bank, Table
 

@@ -1,7 +1,8 @@
 """Who may connect to a server, and what the role in a client's certificate may do.
 
 "MODBUS/TCP Security Protocol Specification", Modbus Organization, 2018. TLS itself, and the role in
-a certificate, are in `hil.tls`; a role that may not do what it asks is answered with exception 1.
+a certificate, are in `hil.modbus.tls`; a role that may not do what it asks is answered with
+exception 1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from hil import tls
+from hil.modbus import tls
 from hil.servers.errors import ServerError
 
 #: The roles of SunSpec's Modbus security profile that may change a device's settings.
@@ -56,7 +57,7 @@ def server_context(folder: str | Path) -> ssl.SSLContext:
     ------
     ServerError
         A file is missing.
-    hil.errors.DeviceError
+    hil.devices.errors.DeviceError
         A file is not usable.
     """
     files = [Path(folder) / name for name in CERTIFICATE_FILES]

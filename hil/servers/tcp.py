@@ -15,11 +15,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hil.modbus.tls import peer_role
 from hil.servers.errors import ServerError
 from hil.servers.faults import FaultMode, Faults, distort
 from hil.servers.pdu import Bank, Refusal, answer, refusal
 from hil.servers.security import RolePolicy
-from hil.tls import peer_role
 
 _HEADER = struct.Struct(">HHHB")
 _MAX_LENGTH = 254  # unit id and a PDU of at most 253 bytes

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from controllers.compliance import check_controller
-from controllers.mail_loop import MailLoop, Post
-from controllers.ports import Port
-from controllers.registry import resolve
-from controllers.sample_site import sample_site
+from controllers.core.compliance import check_controller
+from controllers.core.mail_loop import MailLoop, Post
+from controllers.core.ports import Port
+from controllers.core.registry import resolve
+from controllers.core.sample_site import sample_site
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -111,8 +111,8 @@ def test_the_guides_scenario_is_the_shipped_one() -> None:
 def test_examples_run_from_their_scenarios_whatever_the_split(name: str, tmp_path: Path) -> None:
     """The whole federation without HELICS: 20 minutes around noon; the class is found beside the
     file, four federates give the bits of one, and control lowers the highest voltage."""
-    from federates.runner import run
-    from federates.scenario import load_scenario
+    from federates.runs.runner import run
+    from federates.scenario.schema import load_scenario
 
     raw = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
     module, _, cls = NAMES[name].partition(":")

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from grid_models.base.errors import FeederError
 from grid_models.catalog import load_feeder, shipped_feeders, shipped_folder
-from grid_models.errors import FeederError
 
 
 def test_every_shipped_feeder_has_a_line_of_description_and_loads() -> None:
@@ -21,7 +21,7 @@ def test_every_shipped_feeder_has_a_line_of_description_and_loads() -> None:
 
 @pytest.mark.parametrize("name", shipped_feeders())
 def test_every_shipped_feeder_solves_in_a_sane_voltage_range(name: str) -> None:
-    from grid_models.opendss import open_circuit
+    from grid_models.catalog import open_circuit
 
     v_pu = open_circuit(name).v_pu()
     # With the IEEE loads in the range of the result sheets; without loads (DERs at rest) the

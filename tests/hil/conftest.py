@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hil.tls import peer_role
+from hil.modbus.tls import peer_role
 
 Action = bytes | float | str
 Behaviour = Callable[[int, int, bytes, bytes], list[Action]]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federates.runner import Placement, RunResult, run
-from federates.scenario import load_scenario
-from federates.signals import read_signal, signal_names
+from federates.core.signals import read_signal, signal_names
+from federates.runs.runner import Placement, RunResult, run
+from federates.scenario.schema import load_scenario
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controllers.market.resilience_case import ATTACK_KW, resilience_ders
-from federates.assembly import Assembly
+from controllers.market.agents.resilience_case import ATTACK_KW, resilience_ders
+from federates.assembly.federation import Assembly
+from federates.core.signals import read_signal
 from federates.errors import ScenarioError
-from federates.reports.data import RunData
 from federates.reports.market import market_table
 from federates.reports.market_states import (
     metered_states,
@@ -21,11 +21,11 @@ from federates.reports.market_states import (
     node_roles,
 )
 from federates.reports.paired_runs import PairedRuns
-from federates.runner import run
-from federates.scenario import load_scenario, shipped_dir
-from federates.signals import read_signal
+from federates.runs.data import RunData
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario, shipped_dir
 from grid_models.catalog import load_feeder
-from grid_models.der_rich import to_csv
+from grid_models.ders.rich_feeder import to_csv
 
 pytestmark = pytest.mark.scenario
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
 from federates.attacks.truth import read_truth
 from federates.errors import WiringError
-from federates.runner import RunResult, run
-from federates.scenario import load_scenario, shipped_dir
-from hil.audit import read_audit
+from federates.runs.runner import RunResult, run
+from federates.scenario.schema import load_scenario, shipped_dir
+from hil.adapter.audit import read_audit
 from hil.emulators.background import background
 from hil.emulators.inverter_plant import inverters
 

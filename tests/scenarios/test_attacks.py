@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
 from federates.attacks import interpose
 from federates.attacks.truth import read_truth
 from federates.cli import call
-from federates.scenario import load_scenario
+from federates.scenario.schema import load_scenario
 
 pytestmark = pytest.mark.scenario
 

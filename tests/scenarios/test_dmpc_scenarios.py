@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
+from federates.core.signals import read_signal
 from federates.errors import ScenarioError
-from federates.runner import RunResult, run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
-from grid_models.errors import FeederateError
+from federates.runs.runner import RunResult, run
+from federates.scenario.schema import load_scenario
+from grid_models.base.errors import FeederateError
 
 pytestmark = pytest.mark.scenario
 
 LIAR = '''
 import numpy as np
 
-from controllers.dmpc_circuit import CircuitDmpc
-from controllers.mail import Mail
-from controllers.protocol import ControllerStep
+from controllers.dmpc.circuit import CircuitDmpc
+from controllers.core.mail import Mail
+from controllers.core.protocol import ControllerStep
 
 
 class Liar(CircuitDmpc):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from federates.runner import run
-from federates.scenario import load_scenario, shipped_dir
-from federates.signals import read_signal
+from federates.core.signals import read_signal
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario, shipped_dir
 
 pytestmark = pytest.mark.scenario
 

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from federates.context import GridSite
-from federates.runner import RunResult, run
-from federates.scenario import load_scenario
-from grid_models.feeder import Der
+from federates.core.context import GridSite
+from federates.runs.runner import RunResult, run
+from federates.scenario.schema import load_scenario
+from grid_models.feeder.model import Der
 
 pytestmark = pytest.mark.scenario
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from controllers.market.pac import clear_pac
-from controllers.market.site_problem import SiteBids, site_problem
-from controllers.protocol import ControlSite
+from controllers.core.protocol import ControlSite
+from controllers.market.agents.site_problem import SiteBids, site_problem
+from controllers.market.solvers.pac import clear_pac
 from grid_models.catalog import load_feeder
 
 pytestmark = pytest.mark.scenario

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from federates.scenario import load_scenario
+from federates.scenario.schema import load_scenario
 
 pytestmark = pytest.mark.scenario
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from controllers.ports import Port
-from federates.context import FederateContext
-from federates.federate import Federate, FloatArray, Mail, Step
+from controllers.core.ports import Port
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, FloatArray, Mail, Step
 
 
 class SubstationMeter(Federate):

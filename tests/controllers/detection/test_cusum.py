@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controllers.core.errors import ControllerError
+from controllers.core.sample_site import sample_feeder
 from controllers.detection.cusum import Cusum
 from controllers.detection.protocol import DetectionSite, Detector, Forecast, History
-from controllers.errors import ControllerError
-from controllers.sample_site import sample_feeder
-from grid_models.counter_rng import normal, stream_ids
+from grid_models.base.counter_rng import normal, stream_ids
 
 STEPS = 4000
 FORECAST = Forecast(np.zeros(1), np.ones(1), np.zeros(1))

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controllers.core.errors import ControllerError
+from controllers.core.sample_site import sample_feeder
 from controllers.detection.protocol import DetectionSite, Detector, Forecast
 from controllers.detection.registry import descriptions, resolve
-from controllers.errors import ControllerError
-from controllers.sample_site import sample_feeder
 
 GOOD = """
 class Mine:

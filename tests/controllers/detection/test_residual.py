@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controllers.core.errors import ControllerError
+from controllers.core.sample_site import sample_feeder
 from controllers.detection.protocol import DetectionSite, Detector, Forecast, History
 from controllers.detection.residual import CHI_SQUARE, PowerFlowResidual
-from controllers.errors import ControllerError
-from controllers.sample_site import sample_feeder
-from grid_models.feeder import Feeder
+from grid_models.feeder.model import Feeder
 
 TIMES = 60.0 * np.arange(400)
 FORECAST = Forecast(TIMES, 0.7 + 0.2 * np.sin(TIMES / 4000.0), np.abs(np.sin(TIMES / 7000.0)))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.core.errors import ControllerError
 from controllers.detection.run_length import average_run_length, decision_interval
-from controllers.errors import ControllerError
-from grid_models.counter_rng import normal, stream_ids
+from grid_models.base.counter_rng import normal, stream_ids
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(4.0, 168.0), (5.0, 465.0)])

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controllers.mail import Mail
-from controllers.ports import Port
+from controllers.core.mail import Mail
+from controllers.core.ports import Port
 from federates.attacks.federate import AttackFederate
 from federates.attacks.plan import Channel, Part, SitePlan
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import AttackSpec
 from federates.attacks.truth import read_truth
 from federates.clock import Timing, to_ns
-from federates.context import FederateContext
-from federates.run_store import RunStore
-from federates.scenario import Record
+from federates.core.context import FederateContext
+from federates.core.run_store import RunStore
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import AttackSpec
+from federates.scenario.schema import Record
 
 IN, OUT = "feeder-v_pu", "seen"
 Rows = list[dict[str, Any]]

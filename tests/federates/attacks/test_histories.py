@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
 from federates.attacks.histories import read_trace
 from federates.cli import call
 from federates.errors import ScenarioError
-from federates.scenario import load_scenario
+from federates.scenario.schema import load_scenario
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pytest
 from federates.attacks import labels as labels_module
 from federates.attacks.labels import attack_windows, write_labels
 from federates.attacks.plan import AttackPlan
-from federates.attacks.schedule import Schedule
-from federates.attacks.schema import AttackSpec
 from federates.attacks.truth import TruthWriter, read_truth
+from federates.core.signals import SignalWriter, read_signal, signal_names
 from federates.errors import RunError
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import SignalWriter, read_signal, signal_names
+from federates.runs.runner import run
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schema import AttackSpec
+from federates.scenario.schema import load_scenario
 
 ATTACK = """\
 id: labels

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.mail import Link
+from controllers.core.mail import Link
 from federates.attacks.link import LinkAttackPlan, resolve_link_steps
-from federates.attacks.schema import AttackSpec
 from federates.errors import WiringError
+from federates.scenario.attack_schema import AttackSpec
 
 AGENTS = ("north", "east", "south", "west")
 MESH = [Link(a, b) for a in AGENTS for b in AGENTS if a != b]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.mail import FloatArray, IntArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.attacks.link import resolve_link_steps
 from federates.attacks.link_actions import Batch, Draws, LinkTable, Replayed
 from federates.attacks.link_inbox import AttackedInbox, LinkAttack, mail_channel
-from federates.attacks.schema import AttackSpec, ReplayMail
-from federates.links import Bundle, Inbox, LinkQuality, Outbox
+from federates.core.links import Bundle, Inbox, LinkQuality, Outbox
+from federates.scenario.attack_schema import AttackSpec, ReplayMail
 
 S = 1_000_000_000
 Row = tuple[float, str, float, float, str]

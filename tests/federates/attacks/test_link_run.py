@@ -10,8 +10,8 @@ import pytest
 
 from federates.attacks.truth import read_truth
 from federates.errors import WiringError
-from federates.runner import RunResult, run
-from federates.scenario import load_scenario
+from federates.runs.runner import RunResult, run
+from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
 seed: 3

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from federates.attacks.paired import at_a_time
-from federates.attacks.recovery import VoltageTrack, out_of_band_node_hours, recovery_s
 from federates.cli import call
 from federates.commands.paired import print_paired
+from federates.commands.paired_processes import at_a_time
+from federates.core.signals import read_signal
 from federates.reports.paired_runs import PairedRuns
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.reports.recovery import VoltageTrack, out_of_band_node_hours, recovery_s
+from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
 title: small

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federates.attacks.elements import PhysicalElements
-from federates.attacks.files import load_attack
 from federates.attacks.physical import (
     CONNECTED,
     LOAD_FACTOR,
@@ -19,9 +18,10 @@ from federates.attacks.physical import (
     PhysicalPlan,
     resolve_physical,
 )
-from federates.attacks.schema import AttackSpec
+from federates.scenario.attack_files import load_attack
+from federates.scenario.attack_schema import AttackSpec
 from grid_models.catalog import load_feeder
-from grid_models.feeder import Der
+from grid_models.feeder.model import Der
 
 DERS = (
     Der("pv_1", "pv", "671", (1,), 11.0, 10.0),

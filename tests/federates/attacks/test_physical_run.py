@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federates.assembly import Assembly
+from federates.assembly.federation import Assembly
 from federates.attacks.truth import read_truth
 from federates.cli import call
+from federates.core.signals import read_signal
 from federates.errors import RunError, ScenarioError
-from federates.runner import RunResult, run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.runs.runner import RunResult, run
+from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
 seed: 3

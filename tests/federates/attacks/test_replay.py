@@ -14,9 +14,9 @@ from federates.attacks.histories import read_trace
 from federates.attacks.trace import trace_attack
 from federates.attacks.truth import read_truth
 from federates.cli import call
+from federates.core.signals import read_signal
 from federates.errors import ScenarioError
-from federates.replay import compare_runs
-from federates.signals import read_signal
+from federates.runs.replay import compare_runs
 
 SCENARIO = """\
 title: small

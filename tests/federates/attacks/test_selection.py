@@ -9,9 +9,9 @@ import pytest
 from federates.attacks.elements import PhysicalElements
 from federates.attacks.link import resolve_link_steps
 from federates.attacks.physical import resolve_physical
-from federates.attacks.schema import AttackSpec, Target
 from federates.attacks.selection import drawn
 from federates.errors import WiringError
+from federates.scenario.attack_schema import AttackSpec, Target
 
 TARGETS: dict[str, dict[str, Any]] = {
     "signal": {"port": "feeder.v_pu"},

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controllers.ports import Port
+from controllers.core.ports import Port
 from federates.attacks.interpose import interpose
 from federates.attacks.plan import AttackPlan
-from federates.attacks.schema import AttackSpec
 from federates.attacks.view import MIN_GAP_NS, FederationView
 from federates.clock import Timing, to_ns
+from federates.core.wiring import FederateWiring, Feed
 from federates.errors import WiringError
 from federates.hosts.helics_bus import _EARLY_NS
-from federates.wiring import FederateWiring, Feed
+from federates.scenario.attack_schema import AttackSpec
 
 S = 1_000_000_000
 

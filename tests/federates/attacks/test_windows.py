@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from federates.assembly import Assembly
-from federates.attacks.files import load_attack
-from federates.attacks.schedule import Schedule
+from federates.assembly.federation import Assembly
 from federates.attacks.truth import read_truth
 from federates.attacks.windows import acts
 from federates.clock import Timing, to_ns, to_s
 from federates.errors import ScenarioError
-from federates.runner import run
-from federates.scenario import load_scenario
+from federates.runs.runner import run
+from federates.scenario.attack_files import load_attack
+from federates.scenario.attack_schedule import Schedule
+from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
 seed: 3

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from federates.attacks.files import shipped_attacks
 from federates.cli import call
 from federates.commands.attack import pair
-from federates.scenario import shipped_dir
+from federates.scenario.attack_files import shipped_attacks
+from federates.scenario.schema import shipped_dir
 
 SCENARIO = """\
 title: small

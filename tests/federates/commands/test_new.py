@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controllers.compliance import check_controller
+from controllers.core.compliance import check_controller
 from federates.cli import call
 
 

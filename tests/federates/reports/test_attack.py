@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from federates.core.signals import read_signal
 from federates.reports.attack import _spread, truth_charts
 from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.data import DEAD_PU, RunData, Shade, Spread, live_voltages
 from federates.reports.run import write_report
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.runs.data import DEAD_PU, RunData, Shade, Spread, live_voltages
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
 title: small

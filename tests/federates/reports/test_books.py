@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federates.core.signals import read_signal
 from federates.reports.books import market_sections, settled_account
-from federates.reports.data import RunData
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.runs.data import RunData
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 PERIOD_S, PER_INTERVAL = 2.0, 30
 ENDS = [29, 59, 89, 119]

@@ -22,8 +22,8 @@ from federates.reports.chart import (
     time_chart,
     time_ticks,
 )
-from federates.reports.data import Spread
 from federates.reports.format import clock, metric_name, metric_number, metric_unit
+from federates.runs.data import Spread
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

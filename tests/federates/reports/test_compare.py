@@ -11,9 +11,9 @@ from rich.console import Console
 
 from federates.cli import call
 from federates.reports.compare import print_comparison, run_labels
-from federates.reports.data import RunData
-from federates.runner import run
-from federates.scenario import load_scenario
+from federates.runs.data import RunData
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federates.errors import ScenarioError
-from federates.reports.data import RunData, Spread
-from federates.scenario import Scenario
+from federates.runs.data import RunData, Spread
+from federates.scenario.schema import Scenario
 
 SCENARIO = {"title": "Two nodes", "federates": {"grid": {"kind": "feeder"}}}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from federates.cli import call
+from federates.core.signals import read_signal
 from federates.reports.run import write_report
-from federates.runner import run
-from federates.scenario import load_scenario
-from federates.signals import read_signal
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
 
 VOID = {"meta", "br", "circle", "rect", "path"}
 

@@ -1,0 +1,1 @@
+"""What distributed controllers are compared with: none, local droop, optimum, averaging PI."""

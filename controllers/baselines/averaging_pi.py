@@ -1,0 +1,171 @@
+"""Distributed-averaging proportional-integral voltage control of a circuit: the DMPC's baseline.
+
+Inverter i measures the voltage of its own bus and averages its integral with its neighbours'::
+
+    e_i = 1 - v_i
+    dz_i/dt = ki e_i - ka ki sum over neighbours (z_i - z_j)
+    u_i = clip(kp e_i + z_i)
+
+(after Simpson-Porco, Shafiee, Doerfler, Vasquez, Guerrero, Bullo: Secondary Frequency and Voltage
+Control of Islanded Microgrids via Distributed Averaging, IEEE Trans. Ind. Electron. 62, 2015). The
+integral is held inside the inverter's limit, so it does not wind up.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.core.circuit_options import circuit_of
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray, IntArray, LatestMail, Link, Mail
+from controllers.core.options import checked_number, parse_options
+from controllers.core.ports import Port
+from controllers.core.protocol import ControllerStep, ControlSite
+from grid_models.base.errors import nearest_name
+from grid_models.circuits.dynamics import Circuit
+
+_WHERE = "averaging-pi"
+
+
+@dataclass(frozen=True, slots=True)
+class AveragingPiOptions:
+    """Settings.
+
+    Attributes
+    ----------
+    circuit : str
+        The plant's circuit: feeder24, or chain:K for K clusters in a row.
+    kp, ki, ka : float
+        Proportional gain, integral gain [1/s], averaging gain relative to `ki`.
+    """
+
+    circuit: Any = "feeder24"
+    kp: float = 1.0
+    ki: float = 50.0
+    ka: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("kp", "ki", "ka"):
+            checked_number(name, getattr(self, name), low=0.0, high=1e6)
+
+
+def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
+    """Return pairs of inverters (a < b): each with the one next to it in the circuit's order."""
+    order = np.argsort(circuit.inverter_bus, kind="stable")
+    return [(int(min(a, b)), int(max(a, b))) for a, b in itertools.pairwise(order)]
+
+
+class AveragingPiLaw:
+    """The law for all inverters at once, in discrete time (explicit Euler, all neighbours known).
+
+    Parameters
+    ----------
+    circuit : Circuit
+    step_s : float
+    kp, ki, ka : float
+    """
+
+    def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
+        self._circuit, self._step_s = circuit, step_s
+        self._kp, self._ki, self._ka = kp, ki, ka
+        n = circuit.n_inverters
+        laplacian = np.zeros((n, n))
+        for a, b in line_neighbours(circuit):
+            laplacian[[a, b], [a, b]] += 1.0
+            laplacian[[a, b], [b, a]] -= 1.0
+        self._laplacian = laplacian
+        self._integral = np.zeros(n)
+
+    def __call__(self, x: FloatArray, u_last: FloatArray, load: FloatArray) -> FloatArray:
+        """Return the inputs (inverters,) for a state of the circuit; the load is not used."""
+        circuit = self._circuit
+        error = 1.0 - x[circuit.n_lines + circuit.inverter_bus]
+        change = error - self._ka * (self._laplacian @ self._integral)
+        limit = circuit.inverter_limit_pu
+        self._integral = np.clip(self._integral + self._step_s * self._ki * change, -limit, limit)
+        return np.asarray(np.clip(self._kp * error + self._integral, -limit, limit))
+
+
+class AveragingPi:
+    """The law as agents, one per inverter, that tell their neighbours their integral by mail.
+
+    Parameters
+    ----------
+    site : ControlSite
+        Only its period is used; the circuit is an option.
+    hosted : sequence of str
+        Inverters of this instance.
+    **options
+        See `AveragingPiOptions`.
+    """
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        self._settings = parse_options(AveragingPiOptions, options, _WHERE)
+        circuit, _ = circuit_of(self._settings.circuit)
+        names = circuit.inverters
+        for name in hosted:
+            if name not in names:
+                raise ControllerError(
+                    f"no inverter is called '{name}'",
+                    where=_WHERE,
+                    expected="an inverter of the circuit",
+                    nearest=nearest_name(name, names),
+                )
+        own: IntArray = np.array([names.index(name) for name in hosted], dtype=np.int64)
+        buses = [circuit.buses[circuit.inverter_bus[i]] for i in own]
+        labels = list(dict.fromkeys(buses))
+        self._gather = np.array([labels.index(bus) for bus in buses], dtype=np.int64)
+        self.inputs = (Port("v_pu", "pu", tuple(labels), initial=1.0),)
+        self.outputs = (Port("i_set_pu", "pu", tuple(hosted)),)
+        pairs = line_neighbours(circuit)
+        both = sorted(pairs + [(b, a) for a, b in pairs])
+        place = {int(i): k for k, i in enumerate(own)}
+        incoming = [(a, b) for a, b in both if b in place]
+        outgoing = [(a, b) for a, b in both if a in place]
+        self.links_in = tuple(Link(names[a], names[b], "integral") for a, b in incoming)
+        self.links_out = tuple(Link(names[a], names[b], "integral") for a, b in outgoing)
+        self._owner = np.array([place[b] for _, b in incoming], dtype=np.int64)
+        self._sender = np.array([place[a] for a, _ in outgoing], dtype=np.int64)
+        self._limit = circuit.inverter_limit_pu[own]
+        self._inbox = LatestMail(self.links_in)
+        self._integral = np.zeros(len(own))
+        self._v = np.ones(len(labels))
+        self._period_s = site.period_s
+        self._round = 0
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return one agent per inverter of the circuit."""
+        settings = parse_options(AveragingPiOptions, options, _WHERE)
+        return circuit_of(settings.circuit)[0].inverters
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Measure, average, integrate, command, send."""
+        set_ = self._settings
+        given = inputs["v_pu"]
+        self._v = np.where(np.isfinite(given), given, self._v)
+        good = np.isfinite(mail.values)
+        if not good.all():
+            mail = Mail(mail.link[good], mail.round[good], mail.values[good])
+        self._inbox.absorb(mail)
+        error = 1.0 - self._v[self._gather]
+        heard = self._inbox.round >= 0
+        gap = np.where(heard, self._integral[self._owner] - self._inbox.values, 0.0)
+        away = np.bincount(self._owner, gap, minlength=len(self._integral))
+        change = set_.ki * (error - set_.ka * away)
+        self._integral = np.clip(
+            self._integral + self._period_s * change, -self._limit, self._limit
+        )
+        u = np.clip(set_.kp * error + self._integral, -self._limit, self._limit)
+        out = Mail(
+            np.arange(len(self.links_out)),
+            np.full(len(self.links_out), self._round),
+            self._integral[self._sender],
+        )
+        self._round += 1
+        return ControllerStep({"i_set_pu": u}, out)

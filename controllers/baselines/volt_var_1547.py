@@ -1,0 +1,178 @@
+"""Local volt/var droop of IEEE Std 1547-2018, the baseline that needs no communication.
+
+Source: IEEE Std 1547-2018, clause 5.3.3 and Table 8 ("Voltage-reactive power settings for normal
+operating performance Category A and Category B DER"), default values,
+doi:10.1109/IEEESTD.2018.8332112.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray, Link, Mail
+from controllers.core.options import checked_choice, checked_number, parse_options
+from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.core.terminals import DerTerminals, agent_names
+
+_WHERE = "volt-var-1547"
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """Default settings of a performance category: curve points and open-loop response time.
+
+    `v_pu` and `q_pu_rating` are the points (V1, Q1) .. (V4, Q4), reactive power positive when
+    injected, in per unit of the nameplate apparent power.
+    """
+
+    v_pu: tuple[float, ...]
+    q_pu_rating: tuple[float, ...]
+    response_time_s: float
+
+
+CATEGORIES: Mapping[str, Category] = {
+    "A": Category((0.90, 1.00, 1.00, 1.10), (0.25, 0.0, 0.0, -0.25), 10.0),
+    "B": Category((0.92, 0.98, 1.02, 1.08), (0.44, 0.0, 0.0, -0.44), 5.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VoltVarOptions:
+    """Settings of the droop.
+
+    Attributes
+    ----------
+    category : 'A' or 'B'
+        Whose default curve and response time apply.
+    v_ref_pu : float
+        Reference voltage; the whole curve moves with it (0.95 to 1.05 in the standard).
+    curve : sequence of (v_pu, q_pu) pairs, optional
+        A curve of the user's instead: voltages increasing, q (per unit of the rating) not
+        increasing; constant beyond its ends.
+    response_time_s : float, optional
+        Open-loop response time: time to 90 % of a step. 0 answers at once.
+    """
+
+    category: str = "B"
+    v_ref_pu: float = 1.0
+    curve: Sequence[Sequence[float]] | None = None
+    response_time_s: float | None = None
+
+    def __post_init__(self) -> None:
+        checked_choice("category", self.category, tuple(CATEGORIES))
+        checked_number("v_ref_pu", self.v_ref_pu, low=0.95, high=1.05)
+        if self.response_time_s is not None:
+            checked_number("response_time_s", self.response_time_s, low=0.0)
+        if self.curve is not None:
+            _check_curve(self.curve)
+
+    def points(self) -> tuple[FloatArray, FloatArray]:
+        """Return the curve's voltages in pu, moved to `v_ref_pu`, and its q in pu of the rating."""
+        if self.curve is None:
+            category = CATEGORIES[self.category]
+            v_pu = np.array(category.v_pu)
+            q_pu = np.array(category.q_pu_rating)
+        else:
+            v_pu, q_pu = np.array(self.curve, dtype=np.float64).T
+        return v_pu + (self.v_ref_pu - 1.0), q_pu
+
+    def time_constant_s(self) -> float:
+        """Return the first-order lag whose step response reaches 90 % in the response time."""
+        response_s = self.response_time_s
+        if response_s is None:
+            response_s = CATEGORIES[self.category].response_time_s
+        return response_s / math.log(10.0)
+
+
+def droop_q_pu(v_pu: FloatArray, curve_v_pu: FloatArray, curve_q_pu: FloatArray) -> FloatArray:
+    """Return the curve's reactive power at `v_pu`, per unit of the rating, constant beyond it."""
+    return np.interp(v_pu, curve_v_pu, curve_q_pu)
+
+
+class VoltVar1547:
+    """Droop agents: each sets q from its own voltage, behind the standard's response time.
+
+    The lag is discretised exactly, ``q += share (q_curve - q)`` with
+    ``share = 1 - exp(-dt ln(10)/T)``, so no step passes the curve, however long. With L the
+    curve's slope times the feeder's sensitivity, the sampled loop is stable while
+    ``share < 2 / (1 + L)``: short steps always are, steps beyond T only for L < 1.
+
+    Parameters
+    ----------
+    site : ControlSite
+        DERs to command; the standard's curve ignores the site's voltage band.
+    hosted : sequence of str
+        Agents of this instance.
+    **options
+        See `VoltVarOptions`.
+    """
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        settings = parse_options(VoltVarOptions, options, _WHERE)
+        self._terminals = DerTerminals(site, hosted)
+        self.inputs = self._terminals.inputs
+        self.outputs = self._terminals.outputs
+        self.links_in: tuple[Link, ...] = ()
+        self.links_out: tuple[Link, ...] = ()
+        self._curve_v_pu, self._curve_q_pu = settings.points()
+        self._tau_s = settings.time_constant_s()
+        self._period_s = site.period_s
+        self._rating_kva: FloatArray = np.array([der.kva for der in self._terminals.ders])
+        self._q_kvar: FloatArray = np.zeros(len(hosted))
+        self._last_s: float | None = None
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return one agent per DER."""
+        return agent_names(site)
+
+    @property
+    def held_values(self) -> int:
+        """Measurements that were not finite and were replaced by the last good one."""
+        return self._terminals.held_values
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Move each set-point towards its curve."""
+        reading = self._terminals.read(inputs)
+        target_kvar = self._rating_kva * droop_q_pu(
+            reading.v_pu, self._curve_v_pu, self._curve_q_pu
+        )
+        target_kvar = np.clip(target_kvar, -reading.q_max_kvar, reading.q_max_kvar)
+        self._q_kvar = self._q_kvar + self._share(time_s) * (target_kvar - self._q_kvar)
+        # The headroom can shrink faster than the lag.
+        self._q_kvar = np.clip(self._q_kvar, -reading.q_max_kvar, reading.q_max_kvar)
+        return ControllerStep({"q_set_kvar": self._q_kvar})
+
+    def _share(self, time_s: float) -> float:
+        """Return the share of the remaining way that is gone since the last step."""
+        elapsed_s = self._period_s if self._last_s is None else max(time_s - self._last_s, 0.0)
+        self._last_s = time_s
+        return 1.0 if self._tau_s == 0.0 else -math.expm1(-elapsed_s / self._tau_s)
+
+
+def _check_curve(curve: Sequence[Sequence[float]]) -> None:
+    where = "option 'curve'"
+    try:
+        points = np.array(curve, dtype=np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 2:
+        raise ControllerError("not a curve", where=where, expected="two or more [v_pu, q_pu] pairs")
+    if not np.isfinite(points).all():
+        raise ControllerError("a point is not finite", where=where, expected="finite numbers")
+    if (np.diff(points[:, 0]) < 0).any() or (np.diff(points[:, 1]) > 0).any():
+        raise ControllerError(
+            "the curve is not monotone",
+            where=where,
+            expected="voltages that do not decrease and reactive powers that do not increase",
+        )
+    if (np.abs(points[:, 1]) > 1.0).any():
+        raise ControllerError(
+            "reactive power beyond the rating", where=where, expected="q_pu between -1 and 1"
+        )

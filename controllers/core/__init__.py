@@ -1,0 +1,1 @@
+"""What every controller shares: protocol, ports, mail, agents, options, compliance test."""

@@ -1,0 +1,85 @@
+"""The protocol of a controller: what a third party implements to take part in a co-simulation.
+
+A controller class describes *all* of its agents; an instance hosts some of them. The federation
+decides how many instances there are (one, one per area, one per agent) and must give the same
+trajectories either way, so an instance may use only
+
+* `ControlSite`: design-time knowledge, equal for every instance,
+* its inputs (measurements of its own agents), and
+* mail, which always passes the link model, even between two agents of one instance.
+
+Mail sent at time t is read at the receiver's next step at the earliest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from controllers.core.mail import FloatArray, Link, Mail
+from controllers.core.ports import Port
+from grid_models.feeder.model import Der, Feeder
+
+
+@dataclass(frozen=True)
+class ControlSite:
+    """Design-time knowledge shared by all instances of a controller.
+
+    Attributes
+    ----------
+    feeder : Feeder
+        The feeder as the operator knows it (its DERs included).
+    ders : tuple of Der
+        The resources this controller commands.
+    period_s : float
+        Time between two steps of the controller.
+    v_min_pu, v_max_pu : float
+        The voltage band to hold.
+    seed : int
+        Seed of the run.
+    """
+
+    feeder: Feeder
+    ders: tuple[Der, ...]
+    period_s: float
+    v_min_pu: float = 0.95
+    v_max_pu: float = 1.05
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerStep:
+    """What one step gives: values per output port (in the port's label order) and mail to send."""
+
+    outputs: Mapping[str, FloatArray]
+    mail: Mail = field(default_factory=Mail.empty)
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """Agents hosted together. See the module's docstring for the rules.
+
+    A class is constructed as ``cls(site, hosted, **options)`` where `hosted` is a subset of
+    ``cls.agents(site, **options)`` in that order. Instances must be deterministic.
+    """
+
+    inputs: tuple[Port, ...]
+    """Measurements of the hosted agents."""
+    outputs: tuple[Port, ...]
+    """Set-points of the hosted agents."""
+    links_in: tuple[Link, ...]
+    """Links that end at a hosted agent."""
+    links_out: tuple[Link, ...]
+    """Links that start at a hosted agent."""
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None: ...
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return the names of all agents of the controller, hosted anywhere."""
+        ...
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Advance one step: `inputs` maps port name to values, `mail.link` indexes `links_in`."""
+        ...

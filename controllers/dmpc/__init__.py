@@ -1,0 +1,1 @@
+"""Distributed model-predictive control, of circuits and of feeders."""

@@ -1,0 +1,165 @@
+"""The iterating part of a DMPC instance: hear the neighbours, iterate, write to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
+from controllers.core.ports import Port
+from controllers.dmpc.mailbox import BoundaryMail
+from controllers.dmpc.splitting import Splitting
+
+BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+class Exchange:
+    """The hosted clusters' iterations on a `Splitting`, with coupling rows that travel by mail.
+
+    Parameters
+    ----------
+    splitting : Splitting
+        Of the hosted clusters.
+    links_out : sequence of Link
+    rows_in : int (links_in, width)
+        Where each value of an incoming message belongs in the flattened (C, coupled) rows.
+    rows_out : int (links_out, width)
+        What each outgoing message is made of.
+    own : bool (links_in, width)
+        Which values of an incoming message speak of the receiver's own quantities: at a boundary
+        in local mode these are left free, the others held.
+    post : BoundaryMail
+    relaxation : float
+    inner : int
+        Passes over the cluster's own bounded rows in one iteration, the last of them with the
+        coupling rows: they cost arithmetic, not mail, and pay where mail is slow.
+
+    Attributes
+    ----------
+    t, v : float (C, rows, 1)
+        State of the splitting, and the rows' values at the last iteration.
+    inside : float (C, bounded, 1)
+        Bounded rows, inside their hard bounds.
+    """
+
+    def __init__(
+        self,
+        splitting: Splitting,
+        links_out: Sequence[Link],
+        rows_in: IntArray,
+        rows_out: IntArray,
+        own: BoolArray,
+        post: BoundaryMail,
+        relaxation: float,
+        inner: int = 1,
+    ) -> None:
+        nb = splitting.bounded
+        self._inner = inner
+        self._g_bounded: FloatArray = np.ascontiguousarray(splitting.g[:, :nb, :nb])
+        self._split, self._post, self._alpha = splitting, post, relaxation
+        self._rows_in, self._rows_out, self._own = rows_in, rows_out, own
+        self._links = np.arange(len(links_out))
+        shape = (len(splitting.g), splitting.g.shape[1], 1)
+        self.t: FloatArray = np.zeros(shape)
+        self.v: FloatArray = np.zeros(shape)
+        self._w = np.zeros(shape)
+        self.inside: FloatArray = np.zeros((shape[0], splitting.bounded, 1))
+
+    def _coupled(self, rows: FloatArray) -> FloatArray:
+        """Return a flat copy of the coupling rows."""
+        return np.ascontiguousarray(rows[:, self._split.bounded :, 0]).reshape(-1)
+
+    def _put_coupled(self, flat: FloatArray) -> None:
+        part = self.t[:, self._split.bounded :, 0]
+        part[:] = flat.reshape(part.shape)
+
+    def agreed(self, column: int) -> FloatArray:
+        """Return the last plan's value of one column of every incoming message, (links_in,)."""
+        return self._coupled(self.v)[self._rows_in[:, column]]
+
+    def hear(self, sample: int) -> None:
+        """Take the neighbours' new rows over; what was lost or is not believed changes nothing."""
+        links, rows = self._post.fresh(sample)
+        if len(links):
+            flat, at = self._coupled(self.t), self._rows_in[links]
+            flat[at] += self._alpha * (rows[:, : at.shape[1]] - flat[at])
+            self._put_coupled(flat)
+
+    def iterate(self, g0: FloatArray, low: FloatArray, high: FloatArray, hold: FloatArray) -> None:
+        """Do one iteration; `hold` (links_in, width) is what local boundaries are held at."""
+        t, w, nb = self.t, self._w, self._split.bounded
+        if self._inner > 1:
+            self._settle(g0[:, :nb], low, high)
+        np.matmul(self._split.g, t, out=self.v)
+        self.v += g0
+        np.subtract(2.0 * self.v, t, out=w)
+        self.inside = self._split.project(w[:, :nb], low, high)
+        t[:, :nb] += self._alpha * (2.0 * self.inside - w[:, :nb] - t[:, :nb])
+        lost = np.flatnonzero(self._post.local)
+        if lost.size:
+            # No agreement: what is mine is free (projection: itself), the far end a fixed number.
+            flat, at = self._coupled(t), self._rows_in[lost]
+            row = self._coupled(w)[at]
+            reflected = np.where(self._own[lost], row, 2.0 * hold[lost] - row)
+            flat[at] += self._alpha * (reflected - flat[at])
+            self._put_coupled(flat)
+
+    def _settle(self, g0: FloatArray, low: FloatArray, high: FloatArray) -> None:
+        """Do the passes before the last, in which only the bounded rows move."""
+        nb = self._split.bounded
+        rows = np.ascontiguousarray(self.t[:, :nb])
+        fixed = self._split.g[:, :nb, nb:] @ self.t[:, nb:] + g0
+        own = self._g_bounded
+        for _ in range(self._inner - 1):
+            w = 2.0 * (own @ rows + fixed) - rows
+            inside = self._split.project(w, low, high)
+            rows += self._alpha * (2.0 * inside - w - rows)
+        self.t[:, :nb] = rows
+
+    def letters(self, step: int, tail: FloatArray | None = None) -> Mail:
+        """Return the mail of this step; `tail` (links_out, columns) is appended to each message."""
+        rows = self._coupled(self._w)[self._rows_out]
+        if tail is not None:
+            rows = np.concatenate([rows, tail], axis=1)
+        return Mail(self._links, np.full(len(self._links), step), rows.ravel())
+
+
+class Measured:
+    """One vector of all that an instance knows; a measurement that is no number is held.
+
+    Parameters
+    ----------
+    sizes : mapping of part to its initial values, in order; a one and a zero come last
+    """
+
+    def __init__(self, **parts: FloatArray) -> None:
+        self.values: FloatArray = np.concatenate([*parts.values(), [1.0, 0.0]])
+        self._slice: dict[str, slice] = {}
+        start = 0
+        for name, part in parts.items():
+            self._slice[name] = slice(start, start + len(part))
+            start += len(part)
+        self.one, self.zero = start, start + 1
+        self.held = 0
+
+    def start(self, part: str) -> int:
+        """Return where a part starts."""
+        return self._slice[part].start or 0
+
+    def of(self, part: str) -> FloatArray:
+        """Return a view of a part."""
+        return self.values[self._slice[part]]
+
+    def take(self, part: str, given: FloatArray | None) -> None:
+        """Overwrite a part with the numbers among `given`; None leaves it."""
+        if given is not None:
+            good = np.isfinite(given)
+            self.held += int(good.size - np.count_nonzero(good))
+            np.copyto(self.of(part), given, where=good)
+
+
+def positions(ports: Sequence[Port], name: str) -> dict[str, int]:
+    """Return the position of each label of a port."""
+    port = next(p for p in ports if p.name == name)
+    return {label: i for i, label in enumerate(port.labels)}

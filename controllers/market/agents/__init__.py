@@ -1,0 +1,1 @@
+"""The market as agents: operator, SMOs, resilience manager, atoms of PAC."""

@@ -1,0 +1,86 @@
+"""The operator's books: every schedule is settled for the time that it was in force.
+
+A re-clearing within an interval ends the schedule before it, so an interval may settle several. The
+quantities are those cleared; what devices did instead shows in the import, which the operator pays
+for as metered, not here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.core.mail import FloatArray
+from controllers.market.agents.desk import Schedule
+from controllers.market.model.settlement import settle
+
+ACCOUNT = (
+    "load_pays",
+    "generation_receives",
+    "import_cost",
+    "surplus",
+    "loss_rent",
+    "voltage_rent",
+    "congestion_rent",
+)
+"""Of the operator: surplus = load_pays - generation_receives - import_cost, and its rents."""
+
+
+class Books:
+    """Accumulates what each SMO pays in the interval under way.
+
+    Parameters
+    ----------
+    buses : tuple of str
+        Of the n SMOs.
+    import_price : float
+        Money per MWh.
+    step_h : float
+        Time between two steps, hours.
+
+    Attributes
+    ----------
+    net_pays : ndarray, (n,)
+        Money of the last interval that ended, of each SMO; negative where it received.
+    account : ndarray, (len(ACCOUNT),)
+        Money of the same interval.
+    settled : int
+        Number of intervals that have ended.
+    """
+
+    def __init__(self, buses: tuple[str, ...], import_price: float, step_h: float) -> None:
+        self._buses, self._import_price, self._step_h = buses, import_price, step_h
+        self.settled = 0
+        self._in_force: list[tuple[Schedule, int]] = []
+        self.net_pays: FloatArray = np.zeros(len(buses))
+        self.account: FloatArray = np.zeros(len(ACCOUNT))
+
+    def note(self, schedule: Schedule | None) -> None:
+        """Count one step under `schedule`; under none nobody pays."""
+        if schedule is None:
+            return
+        if self._in_force and self._in_force[-1][0] is schedule:
+            self._in_force[-1] = (schedule, self._in_force[-1][1] + 1)
+        else:
+            self._in_force.append((schedule, 1))
+
+    def close(self) -> None:
+        """End the interval."""
+        self.settled += 1
+        settled = [
+            settle(
+                self._buses,
+                schedule.prices,
+                schedule,
+                import_price=self._import_price,
+                hours=steps * self._step_h,
+            )
+            for schedule, steps in self._in_force
+        ]
+        self._in_force.clear()
+        self.net_pays = np.zeros(len(self._buses))
+        self.account = np.zeros(len(ACCOUNT))
+        for one in settled:
+            self.net_pays += one.money(one.net_pays)
+            whole = [one.load_pays.sum(), one.generation_receives.sum(), one.import_cost]
+            money = [float(one.money(int(amount))) for amount in (*whole, one.surplus)]
+            self.account += [*money, one.loss_rent, one.voltage_rent, one.congestion_rent]

@@ -1,0 +1,1 @@
+"""What is cleared, at which prices, and who pays whom."""

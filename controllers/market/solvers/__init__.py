@@ -1,0 +1,1 @@
+"""Algorithms that clear the market: central, PAC, NST-PAC, ADMM."""

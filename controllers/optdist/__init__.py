@@ -1,0 +1,1 @@
+"""OPTDIST-VC: distributed optimal voltage control by feedback and neighbour messages."""

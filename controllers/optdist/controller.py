@@ -1,0 +1,135 @@
+"""OPTDIST-VC: distributed optimal voltage control by feedback and neighbour messages.
+
+Each agent measures its own voltage, exchanges one number per step with its neighbours, and sets
+its reactive power; together they drive the feeder to the cheapest reactive powers that hold the
+band, without a model of the loads and without a centre. The update rules and their sources are in
+`controllers.optdist.forms`, the step sizes and their bounds in `controllers.optdist.tuning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray, LatestMail, Mail
+from controllers.core.options import parse_options
+from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.core.terminals import DerTerminals, agent_names
+from controllers.optdist.forms import Band, PreconditionedForm, PublishedForm
+from controllers.optdist.network import Q_BASE_KVAR, agent_network
+from controllers.optdist.tuning import OptdistOptions, preconditioned_steps, published_steps
+from controllers.optdist.wiring import Wiring
+
+_WHERE = "optdist-vc"
+# In the two cases of the benchmark prices use at most 5 % of this cap.
+_PRICE_CAP = 3.0
+
+
+class OptdistVc:
+    """Agents of OPTDIST-VC, one per DER.
+
+    An agent of several phases injects equally on each; in the preconditioned form on the
+    three-phase model it keeps each phase's voltage in the band, otherwise their mean. Its
+    reactive limits are its headroom ``sqrt(kva^2 - p^2)`` at the measured `p_kw` (0 kW when that
+    port is not fed).
+
+    Parameters
+    ----------
+    site : ControlSite
+        Feeder, DERs, band.
+    hosted : sequence of str
+        Agents of this instance; the trajectories do not depend on who hosts whom.
+    **options
+        See `controllers.optdist.tuning.OptdistOptions`.
+
+    Raises
+    ------
+    ControllerError
+        An option or a hosted name is not accepted, or the feeder gives no usable network.
+    """
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        settings = parse_options(OptdistOptions, options, _WHERE)
+        self._terminals = DerTerminals(site, hosted)
+        self.inputs = self._terminals.inputs
+        self.outputs = self._terminals.outputs
+        self._band = _band(site, settings)
+        published = settings.form == "published"
+        network = agent_network(
+            site, settings.model, settings.pattern, "ders" if published else "nodes"
+        )
+        position = {name: i for i, name in enumerate(network.names)}
+        chosen = np.array([position[name] for name in hosted], dtype=np.int64)
+        wiring = Wiring(network, chosen, self.inputs[0].labels)
+        self._wiring = wiring
+        self.links_in = wiring.links_in
+        self.links_out = wiring.links_out
+        self._inbox = LatestMail(self.links_in)
+        self._form: PublishedForm | PreconditionedForm
+        if published:
+            self._form = PublishedForm(len(hosted), published_steps(network, settings))
+        else:
+            # The step sizes are those of all agents, cut to the points owned here.
+            steps = preconditioned_steps(network, settings)
+            # At the cap a point's own price is many times what would use the largest rating.
+            rating = max(der.kva for der in site.ders) / Q_BASE_KVAR
+            cap = _PRICE_CAP * rating / network.sensitivity.diagonal
+            # No voltage drives a relay's price.
+            lam_cap = np.where(network.relays(), 0.0, cap)[wiring.owned]
+            self._form = PreconditionedForm(steps.of(wiring.owned), lam_cap)
+        self._q: FloatArray = np.zeros(len(hosted))
+        self._round = 0
+        self.held_messages = 0
+
+    @classmethod
+    def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
+        """Return one agent per DER."""
+        parse_options(OptdistOptions, options, _WHERE)
+        return agent_names(site)
+
+    @property
+    def held_values(self) -> int:
+        """Measurements that were not finite and were replaced by the last good one."""
+        return self._terminals.held_values
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
+        """Measure, take the neighbours' newest values, update, command, and send."""
+        reading = self._terminals.read(inputs)
+        self._absorb(mail)
+        wiring, form = self._wiring, self._form
+        v_pu = wiring.point_voltage(reading.node_v_pu)
+        q_max = reading.q_max_kvar / Q_BASE_KVAR
+        coupling = wiring.coupling(form.message, self._inbox.values)
+        if isinstance(form, PublishedForm):
+            self._q = form.advance(v_pu * v_pu, self._band, coupling, -q_max, q_max)
+        else:
+            form.advance(v_pu * v_pu, self._band, coupling, wiring.injection(self._q))
+            price = wiring.price(form.message, self._inbox.values)
+            self._q = np.clip(-price, -q_max, q_max)
+        return ControllerStep({"q_set_kvar": self._q * Q_BASE_KVAR}, self._letters())
+
+    def _absorb(self, mail: Mail) -> None:
+        good = np.isfinite(mail.values)
+        if not good.all():
+            self.held_messages += int(good.size - np.count_nonzero(good))
+            mail = Mail(mail.link[good], mail.round[good], mail.values[good])
+        self._inbox.absorb(mail)
+
+    def _letters(self) -> Mail:
+        mail = self._wiring.letters(self._form.message, self._round)
+        self._round += 1
+        return mail
+
+
+def _band(site: ControlSite, settings: OptdistOptions) -> Band:
+    v_lo, v_hi = site.v_min_pu + settings.margin_pu, site.v_max_pu - settings.margin_pu
+    if not 0.0 < v_lo < v_hi:
+        raise ControllerError(
+            f"no band is left between {v_lo:g} and {v_hi:g} pu",
+            where=f"{_WHERE}: option 'margin_pu'",
+            expected="less than half of the band's width",
+        )
+    return Band(v_lo**2, v_hi**2)

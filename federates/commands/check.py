@@ -1,0 +1,175 @@
+"""``feederate check``: what a scenario amounts to before it runs, as data and as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from federates.assembly.federation import Assembly
+from federates.clock import to_s
+from federates.core.federate import Federate
+from federates.core.wiring import FederateWiring
+from federates.kinds.external import ExternalFederate
+from federates.scenario.schema import FederateSpec, Scenario
+
+Built = dict[str, Federate | ExternalFederate]
+
+
+@dataclass(frozen=True)
+class FederateRow:
+    """One federate of the scenario; `count` instances when it is split."""
+
+    name: str
+    kind: str
+    count: int
+    agents: int
+    period_s: float
+    offset_s: float
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WireRow:
+    """One connection between two ports, all instances together."""
+
+    source: str
+    target: str
+    unit: str
+    labels: int
+    noise: float
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A scenario that fits together."""
+
+    name: str
+    title: str
+    steps: int
+    step_s: float
+    federates: tuple[FederateRow, ...]
+    wires: tuple[WireRow, ...]
+    mail_links: int
+    imperfect_links: int
+
+
+def check_scenario(scenario: Scenario) -> CheckResult:
+    """Build and wire a scenario as `run` does, and describe it.
+
+    Raises
+    ------
+    FeederateError
+        What `run` would refuse; a `WiringError` lists every problem.
+    """
+    assembly = Assembly(scenario)
+    built, wirings = assembly.assemble()
+    try:
+        return CheckResult(
+            scenario.name,
+            scenario.title,
+            assembly.n_steps,
+            scenario.time.step_s,
+            _federates(assembly, built),
+            _wires(assembly, built, wirings),
+            sum(len(f.links_in) for f in built.values()),
+            sum(len(w.link_quality) for w in wirings.values()),
+        )
+    finally:
+        for federate in built.values():
+            if isinstance(federate, Federate):
+                federate.close()
+
+
+def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
+    agents: dict[str, int] = {}
+    for instance in assembly.instances:
+        agents[instance.group] = agents.get(instance.group, 0) + len(instance.agents)
+    rows = []
+    for group, names in assembly.groups.items():
+        spec, timing = assembly.scenario.federates.get(group), built[names[0]].timing
+        rows.append(
+            FederateRow(
+                group,
+                _kind(spec),
+                len(names),
+                agents.get(group, 0),
+                to_s(timing.period_ns),
+                to_s(timing.offset_ns),
+                _ports(built, names, "inputs"),
+                _ports(built, names, "outputs"),
+            )
+        )
+    return tuple(rows)
+
+
+def _kind(spec: FederateSpec | None) -> str:
+    if spec is None:
+        return "attack"
+    return (spec.controller if spec.kind == "controller" else None) or spec.kind
+
+
+def _ports(built: Built, names: list[str], side: str) -> tuple[str, ...]:
+    """Return ``name[labels]`` of each port, summed over the instances."""
+    sizes: dict[str, int] = {}
+    for name in names:
+        for port in getattr(built[name], side):
+            sizes[port.name] = sizes.get(port.name, 0) + len(port.labels)
+    return tuple(f"{port}[{size}]" for port, size in sizes.items())
+
+
+def _wires(
+    assembly: Assembly, built: Built, wirings: dict[str, FederateWiring]
+) -> tuple[WireRow, ...]:
+    group_of = {name: group for group, names in assembly.groups.items() for name in names}
+    rows: dict[tuple[str, str, str, float], int] = {}
+    for target, wiring in wirings.items():
+        units = {port.name: port.unit for port in built[target].inputs}
+        for port, feeds in wiring.feeds.items():
+            for feed in feeds:
+                source = f"{group_of[feed.source]}.{feed.port}"
+                key = (source, f"{group_of[target]}.{port}", units[port], feed.noise)
+                size = feed.source_size if feed.source_index is None else feed.source_index.size
+                rows[key] = rows.get(key, 0) + size
+    return tuple(WireRow(s, t, unit, size, noise) for (s, t, unit, noise), size in rows.items())
+
+
+def print_check(result: CheckResult, console: Console) -> None:
+    """Print the federates and the wiring."""
+    console.print(f"[bold]{result.name}[/bold]  {escape(result.title)}", soft_wrap=True)
+    console.print(f"{result.steps} steps of {result.step_s:g} s\n")
+    table = _table("Federate", "Kind", "Every", "Offset", "Ports")
+    for row in result.federates:
+        parts = [row.kind]
+        if row.agents:
+            parts.append(f"{row.agents} agent{'s' if row.agents > 1 else ''}")
+        if row.count > 1:
+            parts.append(f"in {row.count} federates")
+        ports = [f"in  {' '.join(row.inputs)}"] if row.inputs else []
+        ports += [f"out {' '.join(row.outputs)}"] if row.outputs else []
+        every, offset = f"{row.period_s:g} s", f"{row.offset_s:g} s"
+        table.add_row(row.name, "\n".join(parts), every, offset, "\n".join(ports))
+    console.print(table, markup=False)
+    table = _table("From", "To", "Unit", "Labels", "Noise")
+    for wire in result.wires:
+        noise = f"{wire.noise:g}" if wire.noise else "-"
+        table.add_row(wire.source, wire.target, wire.unit, str(wire.labels), noise)
+    if result.wires:
+        console.print(table, markup=False)
+    mail = f"{result.mail_links} mail links between agents"
+    if result.imperfect_links:
+        mail += f", {result.imperfect_links} of them with latency, jitter, loss or noise"
+    console.print(mail if result.mail_links else "no mail between agents")
+    console.print("[green]the scenario fits together[/green]")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        right = column in ("Labels", "Noise", "Every", "Offset")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table

@@ -1,0 +1,191 @@
+"""``feederate demo``: no control, local droop and OPTDIST-VC on the same PV-rich day."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from federates.commands.picture import Panel, voltage_picture
+from federates.commands.run import Order, execute, summary_of_failure
+from federates.commands.terminal import clean_stdout, messages, output
+from federates.errors import RunError, RunInterruptedError
+from federates.reports.compare import write_comparison
+from federates.reports.format import metric_number
+from federates.reports.run import REPORT
+from federates.runs.data import RunData
+
+NAMES: Mapping[str, str] = {
+    "voltvar-ieee123-none": "no control",
+    "voltvar-ieee123-droop": "droop (1547 B)",
+    "voltvar-ieee123": "OPTDIST-VC",
+}
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("v_max_pu", "V max\npu"),
+    ("v_min_pu", "V min\npu"),
+    ("out_of_band_node_hours", "Out of band\nnode-h"),
+    ("losses_kwh", "Losses\nkWh"),
+    ("abs_q_kvarh", "Sum of |q|\nkvarh"),
+)
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One run of the demo."""
+
+    label: str
+    data: RunData
+    summary: dict[str, Any]
+
+    def metric(self, key: str) -> float:
+        """Return a metric."""
+        return float(self.summary["metrics"][key])
+
+
+def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
+    """Run the three scenarios, print what came out, and leave a page with pictures."""
+    folder = _folder(out)
+    summaries: dict[str, Any] = {}
+    runs = []
+    try:
+        with clean_stdout(as_json):
+            for name, label in NAMES.items():
+                result = execute(Order(name, steps=steps, out=folder / name), label)
+                summaries[name] = result.summary
+                runs.append(DemoRun(label, RunData(result.folder), result.summary))
+                if not as_json:
+                    messages().print(f"{label}: done in {result.summary['wall_s']:.1f} s")
+            write_pictures(runs, folder)
+            write_comparison(
+                [run.data for run in runs],
+                folder / REPORT,
+                "Volt/VAR control of the IEEE 123-node feeder, three ways",
+                intro=plain_words(runs),
+                labels=[run.label for run in runs],
+            )
+    except (RunError, RunInterruptedError) as error:
+        if as_json:
+            failed = summary_of_failure(error)
+            if failed is not None:
+                summaries[str(failed.get("scenario", "failed"))] = failed
+            typer.echo(json.dumps({"runs": summaries}, indent=2))
+        raise
+    if as_json:
+        typer.echo(json.dumps({"runs": summaries}, indent=2))
+    else:
+        _print(runs, folder, output())
+
+
+def _folder(out: Path | None) -> Path:
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(str(out))
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"demo-{stamp}"
+    number = 0
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"demo-{stamp}-{number}"
+    return folder
+
+
+def _print(runs: Sequence[DemoRun], folder: Path, console: Console) -> None:
+    console.print()
+    console.print(demo_table(runs))
+    panels = [
+        Panel(run.label, run.data.voltages.total, run.data.start_s)
+        for run in runs
+        if run.data.voltages is not None
+    ]
+    if panels:
+        console.print("Lowest to highest node voltage over the day, pu; red is out of the band")
+        width = min(console.width, 100)
+        for picture_line in voltage_picture(panels, runs[0].data.band, width):
+            console.print(picture_line, no_wrap=True, overflow="crop")
+        console.print()
+    for words in plain_words(runs):
+        console.print(words, markup=False)
+    console.print(f"\nreport  {folder / REPORT}", markup=False, soft_wrap=True)
+    console.print(f"picture {folder / 'voltages.png'}", markup=False, soft_wrap=True)
+
+
+def demo_table(runs: Sequence[DemoRun]) -> Table:
+    """Return the table of the runs' key metrics."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("IEEE 123\none day", no_wrap=True)
+    for _, title in (*_COLUMNS, ("", "Steps\nper s")):
+        table.add_column(title, justify="right", no_wrap=True)
+    low, high = runs[0].data.band
+    for run in runs:
+        cells = []
+        for key, _ in _COLUMNS:
+            value = run.summary["metrics"].get(key)
+            text = metric_number(key, value)
+            if value is not None and key.startswith(("v_", "out_")):
+                good = low <= value <= high if key.startswith("v_") else value == 0
+                text = f"[{'green' if good else 'red'}]{text}[/]"
+            cells.append(text)
+        table.add_row(run.label, *cells, f"{run.summary['steps_per_s']:,.0f}")
+    return table
+
+
+def plain_words(runs: Sequence[DemoRun]) -> list[str]:
+    """Say in five lines what was just seen, from the runs' own numbers."""
+    none, droop, optdist = runs
+    step_s = none.data.scenario["time"]["step_s"]
+    hours = none.summary["steps"] * step_s / 3600.0
+    low, high = none.data.band
+    more_kwh = optdist.metric("losses_kwh") - none.metric("losses_kwh")
+    return [
+        f"{hours:.3g} h of a PV-rich day, the whole feeder solved every {step_s:g} s, three times.",
+        f"No control: the highest voltage is {none.metric('v_max_pu'):.3f} pu; {_out(none)}.",
+        f"Droop: every inverter acts on its own voltage alone; {_out(droop)}.",
+        f"OPTDIST-VC: agents write to their neighbours; {_out(optdist)}.",
+        f"Band: {low:g} to {high:g} pu. OPTDIST-VC changes the losses by {more_kwh:+.0f} kWh.",
+    ]
+
+
+def _out(run: DemoRun) -> str:
+    hours = run.metric("out_of_band_node_hours")
+    return f"{hours:,.1f} node-h out of band" if hours > 0 else "no node out of band"
+
+
+def write_pictures(runs: Sequence[DemoRun], folder: Path) -> None:
+    """Write ``voltages.png`` and ``voltages.svg``: the envelope of each run on one axis."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.fonttype"] = "none"
+    from matplotlib.figure import Figure
+
+    shown = [run for run in runs if run.data.voltages is not None]
+    if not shown:
+        return
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    low, high = shown[0].data.band
+    for axis, run, colour in zip(axes, shown, ("#0072b2", "#c2500a", "#7a4fb5"), strict=False):
+        voltages = run.data.voltages
+        assert voltages is not None
+        spread = voltages.total.decimated()
+        hours = (spread.time_s + run.data.start_s) / 3600.0
+        axis.fill_between(hours, spread.low, spread.high, color=colour, alpha=0.3, linewidth=0)
+        axis.plot(hours, spread.mid, color=colour, linewidth=1.4, label="median node")
+        for limit in (low, high):
+            axis.axhline(limit, color="#b3261e", linestyle="--", linewidth=1)
+        axis.set_title(run.label)
+        axis.set_xlabel("Time of day, h")
+        axis.margins(x=0)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("Voltage of all nodes, pu")
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"voltages.{suffix}", dpi=130)

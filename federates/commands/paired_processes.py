@@ -1,0 +1,156 @@
+"""The processes of paired runs.
+
+Every run is a process of its own, so that one that crashes or hangs takes none along, and as many
+at a time as there are cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from federates.commands.terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
+from federates.runs.paired import State
+from federates.scenario.schema import Scenario
+
+_POLL_S = 0.05
+_PATIENCE_S = 30.0
+_KEPT_LINES = 40
+
+
+@dataclass
+class Ended:
+    """How a run ended: its exit code and what it said."""
+
+    code: int
+    lines: list[str]
+    wall_s: float
+
+
+def at_a_time(scenario: Scenario) -> int:
+    """Return how many runs of a scenario may go on together.
+
+    One where something outside would be shared: a device on the bench, a foreign program's topics,
+    or the wall clock.
+    """
+    if scenario.time.real_time is not None:
+        return 1
+    for spec in scenario.federates.values():
+        ours = all(d in ("simulated", "emulated") for d in spec.devices.values())
+        if spec.kind == "external" or not ours:
+            return 1
+    return len(os.sched_getaffinity(0))
+
+
+def run_states(
+    states: Sequence[State],
+    arguments: Callable[[State], list[str]],
+    n_at_a_time: int,
+    tell: Callable[[State, int, int], None],
+    on_end: Callable[[State, Ended], None],
+) -> dict[str, Ended]:
+    """Run all states; stop all, with readable runs, when one of them has wrong input.
+
+    Parameters
+    ----------
+    states : sequence of State
+    arguments : callable
+        Gives the words after ``feederate run`` for a state.
+    n_at_a_time : int
+    tell : callable
+        Called with (state, steps done, steps in all), from other threads.
+    on_end : callable
+        Called with (state, how it ended).
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After all runs have been told to end and have ended.
+    """
+    waiting = deque(states)
+    running: list[_Child] = []
+    ended: dict[str, Ended] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < n_at_a_time:
+                state = waiting.popleft()
+                running.append(_Child(state, arguments(state), tell))
+            time.sleep(_POLL_S)
+            for child in [c for c in running if c.process.poll() is not None]:
+                running.remove(child)
+                ended[child.state.name] = end = child.end()
+                on_end(child.state, end)
+                if end.code == 2:
+                    waiting.clear()
+                    _stop(running)
+    except BaseException:
+        _stop(running)
+        raise
+    return ended
+
+
+@dataclass
+class _Child:
+    """One run that goes on."""
+
+    state: State
+    words: list[str]
+    tell: Callable[[State, int, int], None]
+    began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "federates.paired_child", "run", *self.words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=os.environ | {PROGRESS: PROGRESS_LINES},
+            start_new_session=True,  # Ctrl-C reaches us alone, and we tell our children
+        )
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            word, *numbers = line.split()[:3] or [""]
+            if word == PROGRESS_WORD and len(numbers) == 2:
+                self.tell(self.state, int(numbers[0]), int(numbers[1]))
+            else:
+                self._lines.append(line.rstrip())
+
+    def end(self) -> Ended:
+        self.ask_to_end()
+        self._reader.join(_PATIENCE_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        lines = [line.removeprefix("error: ") for line in self._lines if line]
+        return Ended(self.process.wait(), lines, time.perf_counter() - self.began)
+
+    def ask_to_end(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+
+def _stop(running: Sequence[_Child]) -> None:
+    """Let all end as on Ctrl-C; kill what does not."""
+    for child in running:
+        child.ask_to_end()
+    deadline = time.monotonic() + _PATIENCE_S
+    for child in running:
+        try:
+            child.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+        child.end()

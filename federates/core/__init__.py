@@ -1,0 +1,1 @@
+"""One federate and its surroundings: step, shell, wiring, links, recorded signals."""

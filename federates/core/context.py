@@ -1,0 +1,114 @@
+"""What a federate is given when it is built: its name and timing, the scenario, the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from federates.clock import Timing, to_s
+from federates.errors import ScenarioError
+from federates.scenario.schema import Scenario
+from grid_models.base.errors import FeederateError
+from grid_models.catalog import load_feeder, shipped_feeders
+from grid_models.ders import rich_feeder as der_rich
+from grid_models.ders.rules import DerRule, place
+from grid_models.feeder.model import Der, Feeder
+from grid_models.profiles.table import Profiles
+
+
+class GridSite:
+    """The scenario's grid, built on first use and shared by the federates of one process."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+
+    @property
+    def model(self) -> str | Path:
+        """Shipped name, or absolute path of the user's OpenDSS master file."""
+        model = self._scenario.grid.model
+        if model.lower() in shipped_feeders():
+            return model.lower()
+        # A relative path means: beside the scenario file; failing that, where the user stands.
+        beside = self._scenario.base_dir / model
+        return beside if beside.exists() else Path(model).absolute()
+
+    @cached_property
+    def feeder(self) -> Feeder:
+        """The feeder with the scenario's DERs placed on it."""
+        feeder = load_feeder(self.model)
+        rules = [
+            DerRule.from_mapping(rule, where=self._scenario.where("grid", "ders", i))
+            for i, rule in enumerate(self._scenario.grid.ders)
+        ]
+        placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
+        placed += self._der_table()
+        # What a user's master file brings along stays OpenDSS' own, unless nothing else is there.
+        own = () if placed and isinstance(self.model, Path) else feeder.ders
+        ders = (*own, *placed)
+        _refuse_duplicates(ders, self._scenario)
+        # The circuit refuses a name that is no regulator; here it need only not be missed.
+        taps = self._scenario.grid.taps
+        regulators = tuple(
+            replace(unit, tap_step=taps.get(unit.name, unit.tap_step)) for unit in feeder.regulators
+        )
+        return replace(feeder, regulators=regulators, ders=ders)
+
+    def _der_table(self) -> tuple[Der, ...]:
+        name = self._scenario.grid.der_table
+        if name is None:
+            return ()
+        beside = self._scenario.base_dir / name
+        return der_rich.read_table(beside if beside.exists() else Path(name))
+
+    def profiles(self) -> Profiles:
+        """Return the day, at the feeder's resolution."""
+        spec, time = self._scenario.grid.profiles, self._scenario.time
+        if spec.path is not None:
+            path = Path(spec.path)
+            beside = self._scenario.base_dir / path
+            return Profiles.read(beside if beside.exists() else path)
+        seed = self._scenario.seed if spec.seed is None else spec.seed
+        step_s = min(900, max(1, round(time.step_s)))
+        return Profiles.generate(
+            spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
+        )
+
+
+def _refuse_duplicates(ders: Sequence[Der], scenario: Scenario) -> None:
+    seen: set[str] = set()
+    for der in ders:
+        if der.name in seen:
+            raise ScenarioError(
+                f"two DERs are called '{der.name}'",
+                where=scenario.where("grid", "ders"),
+                expected="another prefix for one of the rules",
+            )
+        seen.add(der.name)
+
+
+@dataclass(frozen=True)
+class FederateContext:
+    """Given to every federate kind, and to a user's own, when it is built."""
+
+    name: str
+    timing: Timing
+    scenario: Scenario
+    site: GridSite
+    n_steps: int
+    """Number of steps this run will ask of the feeder."""
+    armed: tuple[str, ...] = ()
+    """Devices that the user armed by name on the command line."""
+    pcap: bool = False
+    """Whether the Modbus traffic is to be captured."""
+
+    @property
+    def period_s(self) -> float:
+        """The federate's own period in seconds."""
+        return to_s(self.timing.period_ns)
+
+    def error(self, what: str, *path: str | int, expected: str | None = None) -> FeederateError:
+        """Return an error that names a key of this federate's section."""
+        where = self.scenario.where("federates", self.name, *path)
+        return ScenarioError(what, where=where, expected=expected)

@@ -1,0 +1,69 @@
+"""A federate is a pure step: given its time, inputs and mail it returns outputs and mail.
+
+It never calls HELICS, so the same object runs in a thread, in a process of its own or in the
+single-threaded host, with the same result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from controllers.core.mail import FloatArray, Link, Mail
+from controllers.core.ports import Port
+from controllers.core.protocol import ControllerStep as Step
+from federates.clock import Timing
+
+if TYPE_CHECKING:
+    from federates.core.context import FederateContext
+    from federates.core.run_store import RunStore
+
+__all__ = ["Federate", "FloatArray", "Link", "Mail", "Port", "Step"]
+
+
+class Federate(ABC):
+    """Base of every federate kind, and of a user's own (``kind: module:Class`` in a scenario).
+
+    A subclass is constructed as ``cls(context, **options)``; after construction it must have its
+    ports and links set. `step` is called at ``offset + k * period`` with k = 0, 1, ...
+    """
+
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    links_in: tuple[Link, ...] = ()
+    links_out: tuple[Link, ...] = ()
+
+    def __init__(self, context: FederateContext) -> None:
+        self.name: str = context.name
+        self.timing: Timing = context.timing
+
+    def start(self, store: RunStore) -> None:  # noqa: B027 - optional hook, most open nothing
+        """Open what a run needs and a check does not. Called once, before the first step.
+
+        Parameters
+        ----------
+        store : RunStore
+            The run's folder, for logs, and its list of events.
+        """
+
+    @abstractmethod
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Advance to `time_s`.
+
+        Parameters
+        ----------
+        time_s : float
+            Simulation time of this step.
+        inputs : mapping of port name to float64 (n_labels,)
+            What was published before `time_s`. The arrays are reused: copy what you keep.
+        mail : Mail
+            Messages delivered since the last step; ``mail.link`` indexes `links_in`.
+        """
+
+    def summary(self) -> dict[str, float]:
+        """Return metrics for ``summary.json``; keys carry units (``losses_kwh``)."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - optional hook, nothing to release by default
+        """Release what the federate holds. Called once, however the run ends."""

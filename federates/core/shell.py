@@ -1,0 +1,207 @@
+"""The shell: runs one federate's steps on a bus. The same code under every host.
+
+One step: read what was published before now, take the mail that is due, let the federate step,
+publish, post, record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, Mail
+from federates.clock import to_s
+from federates.core.federate import Federate
+from federates.core.links import Bundle, Inbox, Outbox
+from federates.core.progress import Progress
+from federates.core.recorder import Recorder
+from federates.core.run_store import RunStore
+from federates.core.wiring import FederateWiring, Feed
+from grid_models.base import counter_rng
+
+if TYPE_CHECKING:
+    from federates.attacks.link_inbox import LinkAttack
+    from federates.attacks.truth import TruthWriter
+
+_NOISE_CHANNEL = 16
+
+
+class Bus(Protocol):
+    """What a shell needs from a host: values by port, bundles by peer."""
+
+    def latest(self, source: str, port: str) -> FloatArray | None:
+        """Return what `source` published last, as visible to this federate now; None if nothing."""
+        ...
+
+    def publish(self, port: str, values: FloatArray) -> None:
+        """Publish one output port."""
+        ...
+
+    def send(self, peer: str, bundle: Bundle) -> None:
+        """Send mail to a peer."""
+        ...
+
+    def receive(self) -> list[Bundle]:
+        """Return the bundles that came in since the last call."""
+        ...
+
+
+class Shell:
+    """Hosts one federate.
+
+    Parameters
+    ----------
+    federate : Federate
+    wiring : FederateWiring
+    store : RunStore
+        Where this federate's ports are recorded.
+    seed : int
+    progress, row
+        The heartbeat table and this federate's row in it.
+    """
+
+    def __init__(
+        self,
+        federate: Federate,
+        wiring: FederateWiring,
+        store: RunStore,
+        seed: int,
+        progress: Progress,
+        row: int,
+    ) -> None:
+        self.federate = federate
+        self.wiring = wiring
+        self._seed = seed
+        self._progress = progress
+        self._row = row
+        self._inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
+        for port, feed, values in wiring.first:
+            _take(self._inputs[port], feed, values)
+        self._readers: list[Callable[[Bus, int], None]] = [
+            self._reader(self._inputs[port], feed)
+            for port, feeds in wiring.feeds.items()
+            for feed in feeds
+        ]
+        self._outbox = Outbox(federate.links_out, wiring.mail_routes)
+        self._store = store
+        self._mail_attack: LinkAttack | None = None
+        self._mail_truth: TruthWriter | None = None
+        self.inbox = self._open_inbox()
+        self._held: list[Bundle] = []
+        self._mail = Mail.empty()
+        self._published = wiring.published
+        self._recorder = Recorder(federate.name, federate.outputs, store)
+
+    def _open_inbox(self) -> Inbox:
+        links, quality, plan = (
+            self.federate.links_in,
+            self.wiring.link_quality,
+            self.wiring.link_attack,
+        )
+        if plan is None:
+            return Inbox(links, quality, self._seed)
+        from federates.attacks.link_inbox import AttackedInbox, LinkAttack, mail_channel
+        from federates.attacks.truth import TruthWriter
+
+        name = self.federate.name
+        channel = mail_channel(name, links)
+        truth = TruthWriter(self._store.folder, name, [channel], plan.schedule.ids)
+        self._mail_truth = truth
+        self._mail_attack = LinkAttack(plan, links, truth)
+        return AttackedInbox(links, quality, self._seed, self._mail_attack)
+
+    def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
+        source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
+        everything = slice(None)
+        target = everything if to is None else to
+        if feed.noise:
+            streams, sigma = counter_rng.stream_ids(feed.noise_streams), feed.noise
+
+            def read_noisy(bus: Bus, now_ns: int) -> None:
+                values = bus.latest(source, port)
+                if values is not None:
+                    error = counter_rng.normal(self._seed, streams, now_ns, _NOISE_CHANNEL)
+                    into[target] = (values if at is None else values[at]) + sigma * error
+
+            return read_noisy
+
+        def read(bus: Bus, now_ns: int) -> None:
+            values = bus.latest(source, port)
+            if values is not None:
+                into[target] = values if at is None else values[at]
+
+        return read
+
+    def start(self) -> None:
+        """Let the federate open what it needs; before the first step."""
+        self.federate.start(self._store)
+
+    def read(self, bus: Bus, now_ns: int) -> None:
+        """Take in the values and the mail that are visible at `now_ns`."""
+        for reader in self._readers:
+            reader(bus, now_ns)
+        if self.federate.links_in:
+            arrived = self._held + bus.receive() if self._held else bus.receive()
+            self._held = [b for b in arrived if b.sent_ns >= now_ns]
+            for bundle in arrived:
+                if bundle.sent_ns < now_ns:
+                    self.inbox.accept(bundle)
+            if self._mail_attack is not None:
+                self._follow_attack(self._mail_attack, bus, now_ns)
+            self._mail = self.inbox.deliver(now_ns)
+
+    def _follow_attack(self, attack: LinkAttack, bus: Bus, now_ns: int) -> None:
+        """Hear which steps of the attack have begun, and report what is this federate's to."""
+        watch, begins_s = self.wiring.watch, None
+        if watch is not None:
+            begins_s = bus.latest(watch.source, watch.port)
+            if begins_s is not None and watch.source_index is not None:
+                begins_s = begins_s[watch.source_index]
+        for change in attack.hear(begins_s, to_s(now_ns)):
+            self._store.event(self.federate.name, change.event, change.time_s, step=change.step)
+
+    def step(self, bus: Bus, now_ns: int) -> None:
+        """Let the federate step, then publish, post and record what it gives."""
+        time_s = to_s(now_ns)
+        self._progress.begin(self._row)
+        result = self.federate.step(time_s, self._inputs, self._mail)
+        outputs = result.outputs
+        self._recorder.take(time_s, outputs)
+        for name in self._published:
+            bus.publish(name, outputs[name])
+        if len(result.mail):
+            for peer, bundle in self._outbox.bundles(result.mail, now_ns):
+                if peer == self.federate.name:
+                    self._held.append(bundle)
+                else:
+                    bus.send(peer, bundle)
+        self._progress.end(self._row)
+
+    def summary(self) -> dict[str, float]:
+        """Return the federate's metrics and its mail counts."""
+        metrics = dict(self.federate.summary())
+        if self.federate.links_in:
+            metrics["mail_delivered_count"] = float(self.inbox.delivered)
+            metrics["mail_lost_count"] = float(self.inbox.lost)
+        if self._mail_truth is not None:
+            metrics["attacked_values_count"] = float(self._mail_truth.count)
+        return metrics
+
+    def close(self) -> None:
+        """Close the federate and its recordings; the first error is raised after both are tried."""
+        try:
+            self.federate.close()
+        finally:
+            try:
+                self._recorder.close()
+            finally:
+                if self._mail_truth is not None:
+                    self._mail_truth.close()
+
+
+def _take(into: FloatArray, feed: Feed, values: FloatArray) -> None:
+    """Write a source's values where its feed says."""
+    target = slice(None) if feed.target_index is None else feed.target_index
+    into[target] = values if feed.source_index is None else values[feed.source_index]

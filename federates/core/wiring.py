@@ -1,0 +1,350 @@
+"""Wiring: every connection resolved and checked before anything starts.
+
+`wire` takes federates that are built but not running and gives each of them a `FederateWiring`:
+where every element of every input comes from (gather indices computed once), which ports must be
+published, and where mail goes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray, Link
+from controllers.core.ports import Port
+from federates.clock import Timing
+from federates.core.links import LinkQuality
+from federates.errors import WiringError
+from federates.scenario.schema import Connection, LinkRule, Scenario
+from grid_models.base.errors import nearest_name
+
+if TYPE_CHECKING:
+    from federates.attacks.link import LinkAttackPlan
+
+_PORT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # a file's name and a HELICS topic are made of it
+
+
+class Wirable(Protocol):
+    """What the wiring looks at in a federate."""
+
+    name: str
+    timing: Timing
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    links_in: tuple[Link, ...]
+    links_out: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Elements of one source port that go to elements of one input port.
+
+    ``input[target_index] = source[source_index]``; None stands for all, in order.
+    """
+
+    source: str
+    port: str
+    source_size: int
+    source_index: IntArray | None
+    target_index: IntArray | None
+    noise: float = 0.0
+    noise_streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FederateWiring:
+    """How one federate hangs in the federation.
+
+    `link_attack` is what an attack does to the federate's mail, `watch` where the federate hears
+    when steps begin that wait for a signal; None without an attack.
+    """
+
+    feeds: Mapping[str, tuple[Feed, ...]] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
+    mail_routes: tuple[tuple[str, int], ...] = ()
+    link_quality: Mapping[str, LinkQuality] = field(default_factory=dict)
+    first: tuple[tuple[str, Feed, FloatArray], ...] = ()
+    """Inputs with what a source says before anybody has stepped: port, feed, the source's values.
+    """
+    link_attack: LinkAttackPlan | None = None
+    watch: Feed | None = None
+
+
+def wire(
+    scenario: Scenario,
+    federates: Sequence[Wirable],
+    groups: Mapping[str, Sequence[str]],
+    external: Sequence[str] = (),
+) -> dict[str, FederateWiring]:
+    """Resolve and check all connections.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    federates : sequence of Wirable
+        All federates, in the scenario's order.
+    groups : mapping of a scenario's federate name to the names of its instances
+    external : sequence of str
+        Federates that are other people's programs; every port they read is published.
+
+    Raises
+    ------
+    WiringError
+        Listing every problem found, each with file, line and key.
+    """
+    by_name = {federate.name: federate for federate in federates}
+    problems = [text for federate in federates for text in _bad_ports(federate)]
+    feeds: dict[str, dict[str, list[Feed]]] = {f.name: {} for f in federates}
+    fed: dict[tuple[str, str], list[str | None]] = {
+        (f.name, p.name): [None] * len(p.labels) for f in federates for p in f.inputs
+    }
+    for i, connection in enumerate(scenario.connections):
+        assert isinstance(connection, Connection)
+        where = scenario.where("connections", i)
+        ends = [
+            _ports(end, side, groups, by_name, where, problems)
+            for end, side in ((connection.source, "outputs"), (connection.target, "inputs"))
+        ]
+        if all(ends):
+            _connect(connection, ends[0], ends[1], where, feeds, fed, problems)
+            for target, port in ends[1]:
+                if target.name in external:
+                    _check_foreign(connection, ends[0], target, port, where, problems)
+    _check_fed(scenario, federates, fed, problems)
+    routes, quality = _mail(scenario, federates, problems)
+    if problems:
+        raise WiringError(problems)
+    consumed = {
+        (feed.source, feed.port)
+        for target, ports in feeds.items()
+        for port_feeds in ports.values()
+        for feed in port_feeds
+        if target not in external or feed.source not in external
+    }
+    return {
+        f.name: FederateWiring(
+            feeds={name: tuple(port_feeds) for name, port_feeds in feeds[f.name].items()},
+            published=tuple(p.name for p in f.outputs if (f.name, p.name) in consumed),
+            mail_routes=routes[f.name],
+            link_quality=quality[f.name],
+        )
+        for f in federates
+    }
+
+
+def _bad_ports(federate: Wirable) -> Iterator[str]:
+    """Say what is wrong with a federate's own ports, which a user's class may declare."""
+    for side, ports in (("input", federate.inputs), ("output", federate.outputs)):
+        for name, n in Counter(port.name for port in ports).items():
+            if n > 1:
+                yield f"{federate.name}: {n} {side} ports are called '{name}'; expected one"
+            if not _PORT_NAME.fullmatch(name):
+                yield (
+                    f"{federate.name}: {side} port '{name}'; expected a name of letters, digits, "
+                    "'_' and '-'"
+                )
+        for port in ports:
+            label, n = next(iter(Counter(port.labels).most_common(1)), ("", 0))
+            if n > 1:
+                yield f"{federate.name}.{port.name}: {n} labels '{label}'; expected one"
+
+
+def _check_foreign(
+    connection: Connection,
+    sources: list[tuple[Wirable, Port]],
+    target: Wirable,
+    port: Port,
+    where: str,
+    problems: list[str],
+) -> None:
+    """A program that is not ours reads the topic as it is: nothing can be picked or disturbed."""
+    if connection.noise:
+        problems.append(
+            f"{where}: noise cannot be added to what the external federate '{target.name}' reads; "
+            "expected a connection without noise"
+        )
+    for source, source_port in sources:
+        if source_port.labels != port.labels:
+            labels = source_port.labels
+            problems.append(
+                f"{where}: the external federate '{target.name}' reads all {len(labels)} elements "
+                f"of {source.name}.{source_port.name}; expected all labels in their order "
+                f"({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})"
+            )
+
+
+def _ports(
+    end: str,
+    side: str,
+    groups: Mapping[str, Sequence[str]],
+    by_name: Mapping[str, Wirable],
+    where: str,
+    problems: list[str],
+) -> list[tuple[Wirable, Port]]:
+    """Return the instances and ports that ``federate.port`` stands for."""
+    federate, _, port_name = end.partition(".")
+    if federate not in groups:
+        problems.append(_unknown(where, "federate", federate, groups))
+        return []
+    found = []
+    kind = side.removesuffix("s")
+    for instance in groups[federate]:
+        ports: tuple[Port, ...] = getattr(by_name[instance], side)
+        match = [p for p in ports if p.name == port_name]
+        if not match:
+            names = [p.name for p in ports]
+            problems.append(_unknown(where, f"{kind} port of '{federate}'", port_name, names))
+            return []
+        found.append((by_name[instance], match[0]))
+    return found
+
+
+def _unknown(where: str, what: str, name: str, valid: Sequence[str] | Mapping[str, object]) -> str:
+    near = nearest_name(name, valid)
+    text = f"{where}: no {what} is called '{name}'; expected one of {', '.join(valid) or '(none)'}"
+    return text + (f"; did you mean '{near}'?" if near else "")
+
+
+def _connect(
+    connection: Connection,
+    sources: list[tuple[Wirable, Port]],
+    targets: list[tuple[Wirable, Port]],
+    where: str,
+    feeds: dict[str, dict[str, list[Feed]]],
+    fed: dict[tuple[str, str], list[str | None]],
+    problems: list[str],
+) -> None:
+    for target, target_port in targets:
+        position = {label: i for i, label in enumerate(target_port.labels)}
+        owner = fed[target.name, target_port.name]
+        matched = False
+        for source, source_port in sources:
+            if source_port.unit != target_port.unit:
+                problems.append(
+                    f"{where}: {source.name}.{source_port.name} is in {source_port.unit}, "
+                    f"{target.name}.{target_port.name} expects {target_port.unit}"
+                )
+                return
+            pairs = [(s, position[x]) for s, x in enumerate(source_port.labels) if x in position]
+            if not pairs:
+                continue
+            matched = True
+            for _, t in pairs:
+                if owner[t] is not None:
+                    problems.append(
+                        f"{where}: {target.name}.{target_port.name} '{target_port.labels[t]}' is "
+                        f"fed by {owner[t]} and by {source.name}.{source_port.name}; "
+                        "expected one producer"
+                    )
+                    return
+                owner[t] = f"{source.name}.{source_port.name}"
+            feeds[target.name].setdefault(target_port.name, []).append(
+                _feed(connection, source.name, source_port, target_port, pairs)
+            )
+        if not matched:
+            example = sources[0][1].labels[:3]
+            problems.append(
+                f"{where}: no label of {target.name}.{target_port.name} "
+                f"({', '.join(target_port.labels[:3])}, ...) is given by the source "
+                f"({', '.join(example)}, ...)"
+            )
+
+
+def _feed(
+    connection: Connection, source: str, port: Port, target: Port, pairs: list[tuple[int, int]]
+) -> Feed:
+    source_index = np.array([s for s, _ in pairs], dtype=np.int64)
+    target_index = np.array([t for _, t in pairs], dtype=np.int64)
+    streams: tuple[str, ...] = ()
+    if connection.noise:
+        # Keyed by the scenario's own words, not by instances: the same sensor, however hosted.
+        name = f"{connection.source}->{connection.target}"
+        streams = tuple(f"{name}:{target.labels[t]}" for _, t in pairs)
+    return Feed(
+        source,
+        port.name,
+        len(port.labels),
+        None if _is_all(source_index, len(port.labels)) else source_index,
+        None if _is_all(target_index, len(target.labels)) else target_index,
+        connection.noise,
+        streams,
+    )
+
+
+def _is_all(index: IntArray, n: int) -> bool:
+    return index.size == n and bool((index == np.arange(n)).all())
+
+
+def _check_fed(
+    scenario: Scenario,
+    federates: Sequence[Wirable],
+    fed: dict[tuple[str, str], list[str | None]],
+    problems: list[str],
+) -> None:
+    for federate in federates:
+        for port in federate.inputs:
+            owners = fed[federate.name, port.name]
+            missing = [x for x, owner in zip(port.labels, owners, strict=True) if owner is None]
+            if port.required and missing:
+                some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+                problems.append(
+                    f"{scenario.where('connections')}: nothing feeds "
+                    f"{federate.name}.{port.name} for {len(missing)} of {len(owners)} labels "
+                    f"({some}); expected a connection 'federate.port -> "
+                    f"{federate.name}.{port.name}' in {port.unit}"
+                )
+
+
+def _mail(
+    scenario: Scenario, federates: Sequence[Wirable], problems: list[str]
+) -> tuple[dict[str, tuple[tuple[str, int], ...]], dict[str, dict[str, LinkQuality]]]:
+    receivers: dict[str, tuple[str, int, Link]] = {}
+    for federate in federates:
+        for i, link in enumerate(federate.links_in):
+            if link.key in receivers:
+                problems.append(f"{federate.name}: two receivers of mail over link {link.key}")
+            receivers[link.key] = (federate.name, i, link)
+    routes: dict[str, tuple[tuple[str, int], ...]] = {}
+    for federate in federates:
+        mine = []
+        for link in federate.links_out:
+            receiver = receivers.get(link.key)
+            if receiver is None:
+                near = nearest_name(link.key, receivers)
+                problems.append(
+                    f"{federate.name}: nobody receives mail over link {link.key}"
+                    + (f"; did you mean '{near}'?" if near else "")
+                )
+            elif receiver[2].width != link.width:
+                problems.append(
+                    f"{federate.name}: link {link.key} sends {link.width} numbers, "
+                    f"{receiver[0]} expects {receiver[2].width}"
+                )
+            else:
+                mine.append(receiver[:2])
+        routes[federate.name] = tuple(mine)
+    agents = {end for f in federates for link in f.links_in for end in (link.source, link.target)}
+    for i, rule in enumerate(scenario.links):
+        for end in ("source", "target"):
+            glob = getattr(rule, end)
+            if agents and not any(fnmatchcase(a, glob) for a in agents):
+                where = scenario.where("links", i, end)
+                problems.append(_unknown(where, "agent", glob, sorted(agents)[:12]))
+    quality = {
+        f.name: {link.key: q for link in f.links_in if (q := _quality(link, scenario.links))}
+        for f in federates
+    }
+    return routes, quality
+
+
+def _quality(link: Link, rules: Sequence[LinkRule]) -> LinkQuality | None:
+    for rule in reversed(rules):
+        if fnmatchcase(link.source, rule.source) and fnmatchcase(link.target, rule.target):
+            return LinkQuality(rule.latency_s, rule.jitter_s, rule.loss, rule.noise)
+    return None

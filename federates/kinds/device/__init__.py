@@ -1,0 +1,1 @@
+"""The device federate: simulated, emulated and real devices."""

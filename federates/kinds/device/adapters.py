@@ -1,0 +1,325 @@
+"""The bench of a device federate: its adapters, and the emulators that the run starts itself.
+
+Real devices live in wall-clock time: a step takes the latest readings and never waits for a device.
+Emulated ones live in simulated time: a step writes the set-points, waits until they have arrived,
+lets the emulator pass the step, and reads it; so a run is as fast as it can be and gives the same
+numbers each time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from controllers.core.mail import FloatArray
+from federates.kinds.device.emulators import Emulator, rating_groups
+from federates.kinds.device.live import EMULATED
+from federates.kinds.device.models import Surroundings
+from federates.kinds.device.roles import PortPoint
+from federates.scenario.schema import shipped_dir
+from grid_models.feeder.model import Der
+from hil.adapter.adapter import Adapter
+from hil.adapter.guard import check_arming
+from hil.devices.errors import GuardError
+from hil.devices.file import DeviceSpec, load_device_file
+from hil.devices.points import Quality, Reading
+
+if TYPE_CHECKING:
+    from federates.core.context import FederateContext
+    from federates.core.run_store import RunStore
+    from federates.kinds.device.federate import DeviceFederate
+    from federates.kinds.device.live import Flags, Live
+
+_START_S = 10.0
+_UNFINISHED: list[Adapter] = []
+_REPEATING = ("refused", "clamped", "limited")
+_BAD = Reading(float("nan"), Quality.BAD, float("inf"))
+
+
+class Pulse:
+    """Tells adapters that the federation is alive, for as long as its steps keep coming.
+
+    A step may be longer than a device's heartbeat, so a thread beats between the steps; it falls
+    silent when the next step is overdue, and then the guard brings the devices to safety.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    every_s : float
+        Wall time between two beats.
+    patience_s : float
+        Longest wall time between two steps of a federation that is alive.
+    repeat : callable
+        Called with each beat between two steps: says the last commands again.
+    """
+
+    def __init__(
+        self, adapter: Adapter, every_s: float, patience_s: float, repeat: Callable[[], None]
+    ) -> None:
+        self._adapter, self._every_s, self._patience_s = adapter, every_s, patience_s
+        self._repeat = repeat
+        self._last_s = time.monotonic()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Note that a step came."""
+        self._last_s = time.monotonic()
+        self._adapter.heartbeat()
+
+    def _beat(self) -> None:
+        while not self._end.wait(self._every_s):
+            if time.monotonic() - self._last_s < self._patience_s:
+                self._adapter.heartbeat()
+                self._repeat()
+
+    def close(self) -> None:
+        """Fall silent."""
+        self._end.set()
+        self._thread.join()
+
+
+class AdapterGroup:
+    """Devices behind one adapter; a `federates.kinds.device.federate.Live`.
+
+    Parameters
+    ----------
+    ders : sequence of Der
+    specs : sequence of DeviceSpec
+        One per DER, named like it.
+    inputs, outputs : sequence of PortPoint
+    adapter : Adapter
+    patience_s : float
+        See `Pulse`.
+    advance : callable, optional
+        Lets emulators pass the step; without it the devices live in wall-clock time.
+    last : sequence of callable
+        Called at the end, when the devices are safe.
+    """
+
+    def __init__(
+        self,
+        ders: Sequence[Der],
+        specs: Sequence[DeviceSpec],
+        inputs: Sequence[PortPoint],
+        outputs: Sequence[PortPoint],
+        adapter: Adapter,
+        patience_s: float,
+        advance: Callable[[Surroundings], None] | None = None,
+        last: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._names = [der.name for der in ders]
+        self.connections = [spec.connection for spec in specs]
+        self._adapter = adapter
+        self._advance, self._last = advance, last
+        self._timeout_s = 4.0 * max(spec.connection.timeout_s for spec in specs)
+        self._inputs = [(p, np.array([p.factor(der) for der in ders])) for p in inputs]
+        self._outputs = [(p, np.array([p.factor(der) for der in ders])) for p in outputs]
+        self._commands: list[tuple[str, str, float]] = []
+        self._told: set[tuple[str, str, str]] = set()
+        self._refused_count = 0
+        shortest_s = min(spec.guard.heartbeat_s for spec in specs)
+        self._pulse = Pulse(adapter, shortest_s / 4.0, patience_s, self._send)
+
+    def exchange(
+        self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
+    ) -> tuple[Mapping[str, FloatArray], FloatArray]:
+        """Command and read; see `federates.kinds.device.federate.Live`."""
+        self._commands = [
+            (name, p.point, value)
+            for p, factor in self._inputs
+            for name, value, given in zip(
+                self._names,
+                (asked[p.port][0] / factor).tolist(),
+                asked[p.port][1].tolist(),
+                strict=True,
+            )
+            if given
+        ]
+        self._pulse.step()
+        self._send()
+        if self._advance is None:
+            readings = self._adapter.latest()
+        else:
+            self._adapter.flush(timeout_s=self._timeout_s)
+            self._advance(around)
+            asked_s = time.monotonic()
+            readings = self._adapter.poll(timeout_s=self._timeout_s)
+            # In simulated time an old value is one of another step, however young it is.
+            return self._gather(readings, asked_s)
+        return self._gather(readings)
+
+    def pass_time(self, around: Surroundings) -> None:
+        """Let emulators live one period; see `federates.kinds.device.federate.Live`."""
+        self._pulse.step()
+        if self._advance is not None:
+            self._advance(around)
+
+    def _send(self) -> None:
+        for name, point, value in self._commands:
+            try:
+                self._adapter.command(name, point, value)
+            except GuardError:  # recorded by the adapter, in its audit log and its events
+                self._refused_count += 1
+
+    def _gather(
+        self, readings: Mapping[str, Mapping[str, Reading]], asked_s: float = -np.inf
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Return values by port and the worst quality of each device's points."""
+        quality = np.zeros(len(self._names))
+        values = {}
+        for p, factor in self._outputs:
+            got = [readings.get(name, {}).get(p.point, _BAD) for name in self._names]
+            values[p.port] = np.array([float(r.value) for r in got]) * factor
+            np.maximum(quality, [float(r.quality) for r in got], out=quality)
+            late = np.array([r.age_s for r in got]) > time.monotonic() - asked_s
+            np.maximum(quality, np.where(late, float(Quality.STALE), 0.0), out=quality)
+        return values, quality
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return and forget what happened."""
+        out = []
+        for event in self._adapter.events():
+            if event.kind in _REPEATING:
+                # Each step may say the same again; the audit log has them all.
+                key = (event.device, event.kind, event.text.partition(": ")[2])
+                if key in self._told:
+                    continue
+                self._told.add(key)
+            out.append({"device": event.device, "what": event.kind, "text": event.text})
+        return out
+
+    def summary(self) -> dict[str, float]:
+        """Return counts of the adapter."""
+        lost = float(self._adapter.stats["lost_polls"])
+        return {"commands_refused_count": float(self._refused_count), "polls_lost_count": lost}
+
+    def close(self) -> None:
+        """Fall silent, and bring the devices to their safe state."""
+        with ExitStack() as stack:
+            for callback in self._last:
+                stack.callback(callback)
+            stack.callback(self._close_adapter)
+            self._pulse.close()
+
+    def _close_adapter(self) -> None:
+        if not self._adapter.close():
+            # Its watchdog still tries to reach a device, and is a child of this process.
+            _UNFINISHED.append(self._adapter)
+
+
+def connect(
+    context: FederateContext, federate: DeviceFederate, store: RunStore
+) -> list[tuple[list[int], Live]]:
+    """Start emulators and adapters of a device federate; return groups by position.
+
+    Raises
+    ------
+    DeviceFileError, ArmingError, ScenarioError
+        A device file is wrong, a device elsewhere was not armed.
+    """
+    groups: list[tuple[list[int], Live]] = []
+    with ExitStack() as undo:
+        emulated = [i for i, kind in enumerate(federate.kinds_of) if kind == EMULATED]
+        if emulated:
+            group = _emulated_group(context, federate, emulated, store)
+            undo.callback(group.close)
+            groups.append((emulated, group))
+        real = [i for i, name in enumerate(federate.names) if name in federate.specs]
+        if real:
+            groups.append((real, _real_group(context, federate, real, store)))
+        undo.pop_all()
+    return groups
+
+
+def _patience_s(context: FederateContext) -> float:
+    """Longest wall time between two steps of a federation that is alive."""
+    real_time = context.scenario.time.real_time
+    if real_time is None:
+        return context.scenario.time.step_timeout_s
+    return 1.5 * context.period_s / real_time.factor
+
+
+def _real_group(
+    context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
+) -> Live:
+    ders = [federate.ders[i] for i in index]
+    specs = [federate.specs[der.name] for der in ders]
+    armed = [name for name in context.armed if name in federate.specs]
+    check_arming(specs, armed)  # before a proxy opens a way to them
+    adapter = Adapter(
+        specs,
+        armed=armed,
+        audit=store.folder / f"{federate.name}.audit.jsonl",
+        via=federate.wire.stand_before(specs) if federate.wire else None,
+    )
+    if federate.wire:
+        federate.wire.listen_to(adapter, specs)
+    adapter.start(wait_s=max(s.connection.connect_timeout_s + s.poll_s for s in specs))
+    return AdapterGroup(
+        ders, specs, federate.set_points, federate.measured, adapter, _patience_s(context)
+    )
+
+
+def _emulated_group(
+    context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
+) -> Live:
+    """Start emulators for some devices and an adapter that knows them; all are armed."""
+    ders = [federate.ders[i] for i in index]
+    file = shipped_dir() / "devices" / f"emulated-{federate.role.name}.yaml"
+    plain = load_device_file(file)
+    with ExitStack() as undo:
+        emulators = []
+        log = store.logs / f"{federate.name}-emulator.log"
+        for members in rating_groups(ders):
+            emulator = Emulator(
+                federate.role.name,
+                [ders[i] for i in members],
+                context.scenario.seed,
+                context.period_s,
+                log,
+            )
+            undo.callback(emulator.close)
+            emulators.append((members, emulator))
+        places = {name: at for _, e in emulators for name, at in e.places.items()}
+        specs = []
+        for der in ders:
+            host, port, unit = places[der.name]
+            specs.append(plain.at(name=der.name, host=host, port=port, unit=unit))
+
+        def advance(around: Surroundings) -> None:
+            for members, emulator in emulators:
+                emulator.send(around.at(members))
+            for _, emulator in emulators:
+                emulator.wait()
+
+        adapter = Adapter(
+            specs,
+            armed=[der.name for der in ders],
+            audit=store.folder / f"{federate.name}.audit.jsonl",
+            # The run started these devices, and they end with it.
+            watchdog=False,
+            via=federate.wire.stand_before(specs) if federate.wire else None,
+        )
+        if federate.wire:
+            federate.wire.listen_to(adapter, specs)
+        adapter.start(wait_s=_START_S)
+        undo.callback(adapter.close)
+        group = AdapterGroup(
+            ders,
+            specs,
+            federate.set_points,
+            federate.measured,
+            adapter,
+            _patience_s(context),
+            advance,
+            [emulator.close for _, emulator in emulators],
+        )
+        undo.pop_all()
+    return group

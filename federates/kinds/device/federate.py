@@ -1,0 +1,380 @@
+"""The device federate: DERs that are simulated, emulated or real, one word each in the scenario.
+
+Set-points come in by port and go to points of the devices through the guard; what the devices
+measure comes out by port, with its quality. The feeder takes the measured injections in place of
+its own model of these DERs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from federates.attacks.physical import THERMOSTAT_K
+from federates.clock import to_ns, to_s
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, FloatArray, Mail, Port, Step
+from federates.errors import DeviceNotGoodError
+from federates.kinds.device.attack import TrueInjections, attack_ports, lay_wire, modbus_plan
+from federates.kinds.device.intruder import find_intruder
+from federates.kinds.device.live import (
+    BAD,
+    EMULATED,
+    GOOD,
+    SIMULATED,
+    STALE,
+    Flags,
+    Live,
+    read_device_file,
+    require_points,
+)
+from federates.kinds.device.models import DeviceModel, Surroundings, build_model
+from federates.kinds.device.roles import ROLES, PortPoint, Role, role_of
+from federates.scenario.schema import Connection, FederateSpec
+from grid_models.base.errors import nearest_name
+from grid_models.feeder.model import Der, node_label
+
+if TYPE_CHECKING:
+    from federates.attacks.modbus_wire import ModbusWire
+    from federates.core.run_store import RunStore
+    from hil.devices.file import DeviceSpec
+
+QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
+
+
+class DeviceFederate(Federate):
+    """Devices of one role: inverters, batteries or thermostats.
+
+    Parameters
+    ----------
+    context : FederateContext
+    spec : FederateSpec
+        `devices` says what each of them is, `not_good` what the grid sees of one that fails.
+    points : mapping of str to str or None, optional
+        Points of the device files by port, where they are not called as usual; None for what the
+        devices do not measure.
+    power_factor : float
+        Of thermostats, which do not measure reactive power; lagging.
+    settle_s : float
+        How long simulated and emulated devices live before the run, without set-points, in the
+        weather before its start: houses then no longer switch as they happened to begin.
+    """
+
+    def __init__(
+        self,
+        context: FederateContext,
+        spec: FederateSpec,
+        points: Mapping[str, str | None] | None = None,
+        power_factor: float = 0.95,
+        settle_s: float = 0.0,
+    ) -> None:
+        super().__init__(context)
+        self._context, self._spec = context, spec
+        self.ders, self.kinds_of = _chosen(context, spec)
+        self.names = tuple(der.name for der in self.ders)
+        self.role = _role(context, self.ders)
+        _check_options(context, self.role, points, power_factor)
+        self.set_points = _renamed(self.role.inputs, points)
+        self.measured = _renamed(self.role.outputs, points)
+        self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
+        self._build_ports()
+        self._weather_of_steps(settle_s)
+        self._dt_s = context.period_s
+        n = len(self.ders)
+        self._held = {name: np.full(n, np.nan) for name in self._values}
+        self._quality = np.full(n, GOOD)
+        self._ever = {p.port: np.zeros(n, dtype=bool) for p in self.set_points}
+        self._k = 0
+        self._not_good_s = 0.0
+        self._live: list[tuple[list[int], Live]] = []
+        self._store: RunStore | None = None
+        self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
+        self._build_model()
+        self.specs = self._read_files()
+        self._intruder = find_intruder(self._context, self.ders, self.specs)
+        if self._intruder is not None:
+            self.inputs += (self._intruder.port,)
+        self._require_real_time()
+        self.modbus, self.modbus_problems = modbus_plan(context, self)
+        self.wire: ModbusWire | None = None
+        self._injected = TrueInjections(self.modbus, self.ders, self.measured, self._tan_phi)
+        inputs, outputs = attack_ports(self.modbus, self.names)
+        self.inputs, self.outputs = (*self.inputs, *inputs), (*self.outputs, *outputs)
+
+    def _build_ports(self) -> None:
+        nodes = [[node_label(d.bus, p) for p in d.phases] for d in self.ders]
+        labels = tuple(dict.fromkeys(x for row in nodes for x in row))
+        self._v_mean = np.array([[x in row for x in labels] for row in nodes], dtype=np.float64)
+        self._v_mean /= self._v_mean.sum(axis=1, keepdims=True)
+        self.inputs = (
+            Port("v_pu", "pu", labels, initial=1.0, required=False),
+            *(Port(p.port, p.unit, self.names, p.initial, False) for p in self.set_points),
+        )
+        more = [p for p in self.measured if p.port not in ("p_kw", "q_kvar")]
+        self.outputs = (
+            Port("p_kw", "kW", self.names, np.nan),
+            Port("q_kvar", "kvar", self.names, np.nan),
+            *(Port(p.port, p.unit, self.names, np.nan) for p in more),
+            Port("quality", "1", self.names, BAD),
+        )
+        self._values = tuple(port.name for port in self.outputs[:-1])
+
+    def _build_model(self) -> None:
+        """Build the model of the devices that are one, or may need one."""
+        wanted = self._is_simulated | (self._spec.not_good == "model")
+        self._modelled = np.flatnonzero(wanted).tolist()
+        self._model: DeviceModel | None = None
+        if self._modelled:
+            modelled = [self.ders[i] for i in self._modelled]
+            self._model = build_model(self.role.name, modelled, self._context.scenario.seed)
+
+    def _weather_of_steps(self, settle_s: float) -> None:
+        """The feeder's weather of the step each of ours falls into, so that all see one sky."""
+        context, timing = self._context, self.timing
+        step_ns, start_s = context.scenario.step_ns, context.scenario.time.start_s
+        if not 0.0 <= settle_s <= start_s:
+            raise context.error(
+                f"settle_s is {settle_s:g}",
+                "options",
+                "settle_s",
+                expected=f"from 0 to time.start_s = {start_s:g}: the day has no weather before",
+            )
+        count = timing.steps_before(context.n_steps * step_ns)
+        self._settling = int(to_ns(settle_s) // timing.period_ns)
+        steps = np.arange(-self._settling, count)
+        steps = (timing.offset_ns + steps * timing.period_ns) // step_ns
+        times_s = np.maximum(start_s + steps * to_s(step_ns), 0.0)
+        repeat = context.scenario.grid.profiles.repeat
+        self._day = context.site.profiles().sample(times_s, repeat_daily=repeat)
+
+    def _around(self, v_pu: FloatArray) -> Surroundings:
+        """Return what the devices feel in the next step."""
+        k, day = self._k, self._day
+        self._k += 1
+        return Surroundings(
+            v_pu,
+            float(day["irradiance_pu"][k]),
+            float(day["temp_c"][k]),
+            float(day["load_pu"][k]),
+        )
+
+    def _read_files(self) -> dict[str, DeviceSpec]:
+        """Return the real devices by DER name; each answers to that name, in `--arm` too."""
+        scenario = self._context.scenario
+        base_dir, out = scenario.base_dir, {}
+        fed = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        used = [p for p in self.set_points if f"{self.name}.{p.port}" in fed]
+        for name, kind in zip(self.names, self.kinds_of, strict=True):
+            if kind not in (SIMULATED, EMULATED):
+                where = self._context.scenario.where("federates", self.name, "devices")
+                spec = read_device_file(kind, base_dir, where).at(name=name)
+                require_points(spec, (*used, *self.measured), where)
+                out[name] = spec
+        return out
+
+    def _require_real_time(self) -> None:
+        if self.specs and self._context.scenario.time.real_time is None:
+            name = next(iter(self.specs))
+            raise self._context.error(
+                f"'{name}' is a device, and the run does not keep its time",
+                "devices",
+                expected="time.real_time: {factor: 1.0}",
+            )
+
+    def start(self, store: RunStore) -> None:
+        """Start emulators, connect to devices, read them once."""
+        self._store = store
+        if not self._is_simulated.all():
+            from federates.kinds.device.adapters import connect
+
+            self.wire = lay_wire(self._context, self, store)
+            self._live = connect(self._context, self, store)
+        if self._intruder is not None:
+            self._intruder.find_ways(self._model, self._modelled, self._live)
+        nothing = {p.port: np.full(len(self.names), np.nan) for p in self.set_points}
+        for _ in range(self._settling):
+            around = self._around(np.ones(len(self.names)))
+            self._from_model(around, nothing)
+            for index, live in self._live:
+                live.pass_time(around.at(index))
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Send the set-points, let the devices act, give what they measure."""
+        if self._intruder is not None:
+            self._intruder.move(inputs[THERMOSTAT_K])
+        around = self._around(self._v_mean @ inputs["v_pu"])
+        asked = {p.port: inputs[p.port] for p in self.set_points}
+        if self.wire is not None:
+            self.wire.begin_step(time_s, inputs)
+        values, quality = self._from_model(around, asked)
+        modelled = values["p_kw"].copy(), values["q_kvar"].copy()
+        for index, live in self._live:
+            got, good = live.exchange(around.at(index), self._given(index, asked))
+            quality[index] = good
+            for port, array in got.items():
+                values[port][index] = array
+            if "q_kvar" not in got:
+                values["q_kvar"][index] = self._tan_phi * values["p_kw"][index]
+            self._tell(time_s, live.events())
+        self._replace(time_s, values, quality, modelled)
+        true: Mapping[str, FloatArray] = {}
+        if self.wire is not None:
+            self.wire.end_step(time_s)
+            true = self._injected.past(self.wire, values, quality == GOOD)
+        return Step({**values, "quality": quality, **true})
+
+    def _from_model(
+        self, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Return what the models give, NaN for devices without one; shape (n,) each."""
+        n = len(self.names)
+        values = {name: np.full(n, np.nan) for name in self._values}
+        if self._model is not None:
+            at = self._modelled
+            nothing = np.full(n, np.nan)
+            given = {p.port: asked.get(p.port, nothing)[at] for p in self.role.inputs}
+            for port, array in self._model.step(self._dt_s, around.at(at), given).items():
+                values[port][at] = array
+            if "q_kvar" not in {p.port for p in self.measured}:
+                values["q_kvar"] = self._tan_phi * values["p_kw"]
+        return values, np.where(self._is_simulated, GOOD, BAD)
+
+    def _given(
+        self, index: Sequence[int], asked: Mapping[str, FloatArray]
+    ) -> dict[str, tuple[FloatArray, Flags]]:
+        """Return the set-points of some devices, and which of them there ever were."""
+        out = {}
+        for port, array in asked.items():
+            self._ever[port] |= ~np.isnan(array)
+            out[port] = array[index], self._ever[port][index]
+        return out
+
+    def _replace(
+        self,
+        time_s: float,
+        values: dict[str, FloatArray],
+        quality: FloatArray,
+        modelled: tuple[FloatArray, FloatArray],
+    ) -> None:
+        """Put what the scenario says in place of what is not good; tell when that changes."""
+        good = quality == GOOD
+        for i in np.flatnonzero(quality != self._quality):
+            word = QUALITY_WORDS[float(quality[i])]
+            if self._store is not None:
+                self._store.event(self.name, "quality", time_s, device=self.names[i], now=word)
+        self._quality = quality.copy()
+        if not good.all():
+            bad = [self.names[i] for i in np.flatnonzero(~good)]
+            self._not_good_s += self._dt_s * len(bad)
+            if self._spec.not_good == "fail":
+                raise DeviceNotGoodError(
+                    f"device '{bad[0]}' is {QUALITY_WORDS[float(quality[~good][0])]} at "
+                    f"time_s={time_s:g} ({len(bad)} of {len(good)} devices are not good), and "
+                    "not_good is 'fail'"
+                )
+            model = self._spec.not_good == "model"
+            stand_in = dict(zip(("p_kw", "q_kvar"), modelled, strict=True)) if model else {}
+            for port, array in values.items():
+                np.copyto(array, stand_in.get(port, self._held[port]), where=~good)
+        for port, array in values.items():
+            np.copyto(self._held[port], array, where=good)
+
+    def _tell(self, time_s: float, events: Sequence[Mapping[str, Any]]) -> None:
+        if self._store is not None:
+            for event in events:
+                self._store.event(self.name, "device", time_s, **event)
+
+    def summary(self) -> dict[str, float]:
+        """Return how long devices were not good, and what the adapters counted."""
+        out = {"devices_not_good_s": self._not_good_s}
+        for _, live in self._live:
+            for key, value in live.summary().items():
+                out[key] = out.get(key, 0.0) + value
+        return out | (self.wire.summary() if self.wire is not None else {})
+
+    def close(self) -> None:
+        """Bring all devices to their safe state; end the emulators."""
+        with ExitStack() as stack:
+            if self.wire is not None:
+                stack.callback(self.wire.close)
+            for _, live in self._live:
+                stack.callback(live.close)
+            if self.wire is not None:
+                self.wire.stop()  # an attack ends with its run, so that devices can be made safe
+
+
+def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ...], list[str]]:
+    """Return the DERs that are devices and what each of them is; later entries win."""
+    ders = context.site.feeder.ders
+    if not spec.devices:
+        raise context.error(
+            "no device is named", expected="devices: {NAME or glob: simulated | emulated | FILE}"
+        )
+    for glob in spec.devices:
+        if not any(fnmatchcase(der.name, glob) for der in ders):
+            near = nearest_name(glob, [der.name for der in ders])
+            raise context.error(
+                f"no DER is called '{glob}'",
+                "devices",
+                glob,
+                expected=f"a name or glob of DERs, such as '{near or ders[0].name}'"
+                if ders
+                else "DERs under grid.ders",
+            )
+    what = {}
+    for der in ders:
+        for glob, kind in spec.devices.items():
+            if fnmatchcase(der.name, glob):
+                what[der.name] = kind
+    chosen = tuple(der for der in ders if der.name in what)
+    return chosen, [what[der.name] for der in chosen]
+
+
+def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
+    name = role_of(ders)
+    if name is None:
+        kinds = ", ".join(sorted({der.kind for der in ders}))
+        raise context.error(
+            f"devices of several kinds ({kinds})",
+            "devices",
+            expected="inverters, batteries or thermostats; one federate for each",
+        )
+    return ROLES[name]
+
+
+def _check_options(
+    context: FederateContext,
+    role: Role,
+    points: Mapping[str, str | None] | None,
+    power_factor: float,
+) -> None:
+    known = [p.port for p in (*role.inputs, *role.outputs)]
+    for port in points or {}:
+        if port not in known:
+            raise context.error(
+                f"{role.name}s have no port '{port}'",
+                "options",
+                "points",
+                expected=f"one of {', '.join(known)}",
+            )
+    if not 0.0 < power_factor <= 1.0:
+        raise context.error(
+            f"power_factor is {power_factor}",
+            "options",
+            "power_factor",
+            expected="a number in (0, 1]",
+        )
+
+
+def _renamed(
+    ports: tuple[PortPoint, ...],
+    points: Mapping[str, str | None] | None,
+) -> tuple[PortPoint, ...]:
+    """Return the ports that have a point, under the names that the device files use."""
+    names = {p.port: p.point for p in ports} | dict(points or {})
+    return tuple(replace(p, point=str(names[p.port])) for p in ports if names[p.port] is not None)

@@ -1,0 +1,197 @@
+"""An intruder at thermostats: moves their set-points in their registers, past guard and scenario.
+
+A simulated thermostat is written to in its register bank, an emulated one by a Modbus/TCP client
+of the intruder's own, which plain Modbus has nothing against. Real devices are never written to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from federates.attacks.physical import THERMOSTAT_K, PhysicalPlan, physical_plan
+from federates.core.context import FederateContext
+from federates.core.federate import FloatArray, Port
+from federates.kinds.device.live import Live
+from federates.kinds.device.models import DeviceModel, ThermostatModel
+from grid_models.feeder.model import Der
+
+if TYPE_CHECKING:
+    from hil.devices.file import Connection
+    from hil.servers.pdu import Bank
+
+_COOL, _HEAT = 0, 1  # holding registers of the thermostat's map, side by side
+_PER_K = 10
+
+
+class Registers(Protocol):
+    """A way to one thermostat's set-points, in tenths of a degree."""
+
+    def read(self) -> Sequence[int]:
+        """Return the cooling and the heating set-point."""
+        ...
+
+    def write(self, words: Sequence[int]) -> None:
+        """Write both at once; a refusal is the intruder's bad luck."""
+        ...
+
+
+class BankRegisters:
+    """Set-points of a simulated thermostat."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+
+    def read(self) -> Sequence[int]:
+        """See `Registers`."""
+        from hil.servers.pdu import Table
+
+        return self._bank.read(Table.holding, _COOL, 2)
+
+    def write(self, words: Sequence[int]) -> None:
+        """See `Registers`."""
+        from hil.servers.pdu import Table
+
+        self._bank.write(Table.holding, _COOL, list(words))
+
+
+class RemoteRegisters:
+    """Set-points of a thermostat behind Modbus/TCP; a connection for each access."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self) -> Sequence[int]:
+        """See `Registers`."""
+        data = asyncio.run(self._exchange(None))
+        return [int.from_bytes(data[i : i + 2], "big") for i in (0, 2)]
+
+    def write(self, words: Sequence[int]) -> None:
+        """See `Registers`."""
+        asyncio.run(self._exchange(words))
+
+    async def _exchange(self, words: Sequence[int] | None) -> bytes:
+        from hil.modbus.client import Link
+
+        link, unit = Link(self._connection), self._connection.unit
+        try:
+            if words is None:
+                return await link.read(unit, "holding", _COOL, 2)
+            await link.write(unit, 16, _COOL, words)
+            return b""
+        finally:
+            link.close()
+            await asyncio.sleep(0)
+
+
+class ThermostatIntruder:
+    """Keeps the set-points of some thermostats away from where they were.
+
+    Parameters
+    ----------
+    plan : PhysicalPlan
+        With thermostats to move.
+    ders : sequence of Der
+        Devices of the federate; those that the plan does not name are left alone.
+    """
+
+    def __init__(self, plan: PhysicalPlan, ders: Sequence[Der]) -> None:
+        labels = plan.labels[THERMOSTAT_K]
+        place = {label: i for i, label in enumerate(labels)}
+        self.port = Port(THERMOSTAT_K, "K", labels, 0.0, required=False)
+        self._element = {
+            i: place[label] for i, der in enumerate(ders) if (label := f"der.{der.name}") in place
+        }
+        self._ways: dict[int, list[Registers]] = {i: [] for i in self._element}
+        self._before: dict[int, list[Sequence[int]]] = {}
+        self._offset_k = np.zeros(len(labels))
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Positions of the devices it is after."""
+        return tuple(self._element)
+
+    def find_ways(
+        self,
+        model: DeviceModel | None,
+        modelled: Sequence[int],
+        live: Sequence[tuple[Sequence[int], Live]],
+    ) -> None:
+        """Learn how to get at the devices, and at the models that stand in for some of them."""
+        if isinstance(model, ThermostatModel):
+            for i, bank in zip(modelled, model.plant.banks, strict=True):
+                self._reach(i, BankRegisters(bank))
+        for index, group in live:
+            for i, connection in zip(index, group.connections, strict=True):
+                self._reach(i, RemoteRegisters(connection))
+
+    def _reach(self, i: int, way: Registers) -> None:
+        if i in self._ways:
+            self._ways[i].append(way)
+
+    def move(self, offset_k: FloatArray) -> None:
+        """Move what is to be elsewhere than it is, `offset_k` per label; 0 restores.
+
+        Both set-points move by the same, as far as the registers' range lets both; what they were
+        is what the registers showed, in tenths of a degree.
+        """
+        if np.array_equal(offset_k, self._offset_k):
+            return
+        for i, element in self._element.items():
+            offset = float(offset_k[element])
+            if offset != self._offset_k[element] and self._write(i, offset):
+                self._offset_k[element] = offset
+
+    def _write(self, i: int, offset_k: float) -> bool:
+        """Return whether it worked; what did not is tried again in the next step."""
+        from hil.devices.errors import ExchangeError
+        from hil.servers.pdu import Refused
+
+        try:
+            if i not in self._before:
+                self._before[i] = [way.read() for way in self._ways[i]]
+            for way, before in zip(self._ways[i], self._before[i], strict=True):
+                way.write(moved(before, offset_k))
+        except (ExchangeError, Refused):
+            return False
+        if not offset_k:
+            del self._before[i]
+        return True
+
+
+def moved(words: Sequence[int], offset_k: float) -> list[int]:
+    """Return the registers of both set-points, moved within the range that is accepted."""
+    from hil.servers.thermostat_map import SET_MAX_C, SET_MIN_C
+
+    lowest = _PER_K * SET_MIN_C - words[_HEAT]
+    highest = _PER_K * SET_MAX_C - words[_COOL]
+    by = round(min(max(_PER_K * offset_k, lowest), highest))
+    return [word + by for word in words]
+
+
+def find_intruder(
+    context: FederateContext, ders: Sequence[Der], real: Collection[str]
+) -> ThermostatIntruder | None:
+    """Return who moves the thermostats of some DERs in the scenario's attack, if anybody does.
+
+    Raises
+    ------
+    ScenarioError
+        One of them is in `real`, the names of real devices.
+    """
+    plan = physical_plan(context.scenario, context.site.feeder)
+    if plan is None or THERMOSTAT_K not in plan.labels:
+        return None
+    intruder = ThermostatIntruder(plan, ders)
+    for i in intruder.devices:
+        if ders[i].name in real:
+            raise context.error(
+                f"the attack moves the thermostat of '{ders[i].name}', a real device",
+                "devices",
+                expected="simulated or emulated: a device on a bench is attacked on its wire only "
+                "(layer modbus)",
+            )
+    return intruder if intruder.devices else None

@@ -1,0 +1,103 @@
+"""Devices outside this process: what the device federate asks of them, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federates.core.federate import FloatArray
+from federates.errors import ScenarioError
+from federates.kinds.device.models import Surroundings
+from federates.kinds.device.roles import PortPoint
+from grid_models.base.errors import nearest_name
+
+if TYPE_CHECKING:
+    from hil.devices.file import Connection, DeviceSpec
+
+Flags = NDArray[np.bool_]
+SIMULATED, EMULATED = "simulated", "emulated"
+# As hil.devices.points.Quality; numbers, because quality is a port.
+GOOD, STALE, BAD = 0.0, 1.0, 2.0
+
+
+class Live(Protocol):
+    """Devices that answer from outside this process."""
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """Return the address of each device."""
+        ...
+
+    def exchange(
+        self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
+    ) -> tuple[Mapping[str, FloatArray], FloatArray]:
+        """Pass one step.
+
+        Parameters
+        ----------
+        around : Surroundings
+        asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
+            Set-points, and which of them were ever given. Those go to the guard whatever they are
+            now; a NaN that was a number before is no wish, but a fault.
+
+        Returns
+        -------
+        values : mapping of port to ndarray, shape (m,)
+        quality : ndarray, shape (m,)
+        """
+        ...
+
+    def pass_time(self, around: Surroundings) -> None:
+        """Let emulators live one period without set-points; real devices have their own time."""
+        ...
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return and forget what happened: refusals, faults, lost connections."""
+        ...
+
+    def summary(self) -> dict[str, float]:
+        """Return metrics."""
+        ...
+
+    def close(self) -> None:
+        """Bring the devices to their safe state and let them go."""
+        ...
+
+
+def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
+    """Return a device file that a scenario names: a path beside it, or a shipped file.
+
+    Raises
+    ------
+    ScenarioError, DeviceFileError
+    """
+    # Imported here: a run whose devices are all simulated needs nothing of it.
+    from hil.devices.file import find_device_file, load_device_file, shipped_devices
+
+    beside = base_dir / name
+    path = beside if beside.exists() else find_device_file(name)
+    if not path.exists():
+        raise ScenarioError(
+            f"no such device file: '{name}'",
+            where=where,
+            expected="simulated, emulated, a path, or one of " + ", ".join(shipped_devices()),
+        )
+    return load_device_file(path)
+
+
+def require_points(spec: DeviceSpec, wanted: Sequence[PortPoint], where: str) -> None:
+    """Refuse a device file without a point that a port needs."""
+    for p in wanted:
+        # Points of whole SunSpec models are known only after the scan.
+        if p.point not in spec.points and not p.point.partition(".")[0].isdigit():
+            raise ScenarioError(
+                f"the device file of '{spec.name}' has no point '{p.point}', which port "
+                f"'{p.port}' is",
+                where=where,
+                expected=f"that point, or options: {{points: {{{p.port}: POINT}}}}",
+                nearest=nearest_name(p.point, spec.points),
+            )

@@ -1,0 +1,148 @@
+"""The models of devices: the physics of the emulators, without registers and sockets.
+
+A simulated device is this model; an emulated one is the same model behind Modbus/TCP in another
+process. So the two differ by what registers do to numbers, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from controllers.core.mail import FloatArray
+from federates.kinds.device.roles import RoleName
+from grid_models.feeder.model import Der
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What devices feel in one step.
+
+    Attributes
+    ----------
+    v_pu : ndarray, shape (n,)
+        At the terminals, mean over the phases.
+    irradiance_pu, temp_c, load_pu : float
+        The feeder's weather, and the multiple of nominal demand.
+    """
+
+    v_pu: FloatArray
+    irradiance_pu: float
+    temp_c: float
+    load_pu: float
+
+    def at(self, index: Sequence[int]) -> Surroundings:
+        """Return those of some devices."""
+        return Surroundings(self.v_pu[list(index)], self.irradiance_pu, self.temp_c, self.load_pu)
+
+
+class DeviceModel(Protocol):
+    """n devices of one role."""
+
+    def step(
+        self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Take the set-points that are finite, advance; return values by port, shape (n,)."""
+        ...
+
+
+class InverterModel:
+    """PV inverters of IEEE 1547-2018, told their reactive power and an upper limit."""
+
+    def __init__(self, ders: Sequence[Der]) -> None:
+        from hil.emulators.inverter import InverterFleet
+        from hil.emulators.inverter_settings import VarRef
+
+        self._kva = np.array([der.kva for der in ders])
+        self._p_max_kw = np.array([der.p_max_kw for der in ders])
+        self.fleet = InverterFleet(self._p_max_kw, self._kva)
+        self.fleet.settings.var_ref[:] = VarRef.va_max
+
+    def step(
+        self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Advance; ports ``q_set_kvar`` and ``p_set_kw`` (an upper limit)."""
+        settings = self.fleet.settings
+        q, p = asked["q_set_kvar"], asked["p_set_kw"]
+        settings.var_on |= np.isfinite(q)
+        var_pct = np.clip(100.0 * q / self._kva, -100.0, 100.0)
+        np.copyto(settings.var_pct, var_pct, where=np.isfinite(q))
+        settings.limit_on |= np.isfinite(p)
+        limit_pct = np.clip(100.0 * p / self._p_max_kw, 0.0, 100.0)
+        np.copyto(settings.limit_pct, limit_pct, where=np.isfinite(p))
+        p_kw, q_kvar = self.fleet.step(dt_s, around.v_pu, around.irradiance_pu)
+        return {"p_kw": p_kw, "q_kvar": q_kvar}
+
+
+class BatteryModel:
+    """Batteries behind an inverter, told their injection."""
+
+    def __init__(self, ders: Sequence[Der]) -> None:
+        from hil.emulators.inverter import BatterySource, InverterFleet
+
+        self._p_max_kw = np.array([der.p_max_kw for der in ders])
+        energy_kwh = np.array([der.energy_kwh for der in ders])
+        self._source = BatterySource(self._p_max_kw, energy_kwh)
+        self.fleet = InverterFleet(self._p_max_kw, source=self._source)
+
+    def step(
+        self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Advance; port ``p_set_kw``."""
+        settings, p = self.fleet.settings, asked["p_set_kw"]
+        settings.wset_on |= np.isfinite(p)
+        within = np.clip(p, -self._p_max_kw, self._p_max_kw)
+        np.copyto(settings.wset_kw, within, where=np.isfinite(p))
+        p_kw, q_kvar = self.fleet.step(dt_s, around.v_pu, around.irradiance_pu)
+        soc_pct = 100.0 * self._source.soc_kwh / self._source.energy_kwh
+        return {"p_kw": p_kw, "q_kvar": q_kvar, "soc_pct": soc_pct}
+
+
+class ThermostatModel:
+    """Thermostats with CTA-2045 verbs, each in a house."""
+
+    def __init__(self, ders: Sequence[Der], seed: int) -> None:
+        from grid_models.ders.houses import HouseFleet, HouseParameters
+        from hil.emulators.thermostat_plant import ThermostatPlant
+
+        rated_kw = np.array([-der.p_min_kw for der in ders])
+        parameters = HouseParameters.draw([der.name for der in ders], seed, rated_kw)
+        self.plant = ThermostatPlant(HouseFleet(parameters))
+        self._last: dict[tuple[str, int], float] = {}
+
+    def step(
+        self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Advance; ports ``verb`` (code of CTA-2045) and ``cool_set_c``."""
+        for name, array in asked.items():
+            for i in np.flatnonzero(np.isfinite(array)).tolist():
+                # A person at the wall turns it once; saying it again must not restart a timer.
+                if self._last.get((name, i)) != array[i]:
+                    self._last[name, i] = float(array[i])
+                    self._turn(i, name, float(array[i]))
+        self.plant.set_inputs({"temp_out_c": around.temp_c, "load_pu": around.load_pu})
+        self.plant.advance(dt_s)
+        out = self.plant.outputs()
+        return {"p_kw": np.array(out["p_kw"]), "temp_c": np.array(out["temp_in_c"])}
+
+    def _turn(self, i: int, name: str, value: float) -> None:
+        """Set a point as its display does: in its own resolution, refused where impossible."""
+        from hil.servers.pdu import Refused
+
+        bank = self.plant.thermostats[i].bank
+        point = bank.points[name]
+        with contextlib.suppress(Refused):
+            bank.write(point.table, point.address, point.encode(value))
+
+
+def build_model(role: RoleName, ders: Sequence[Der], seed: int) -> DeviceModel:
+    """Return the model of devices of one role."""
+    if role == "inverter":
+        return InverterModel(ders)
+    if role == "battery":
+        return BatteryModel(ders)
+    return ThermostatModel(ders, seed)

@@ -1,0 +1,1 @@
+"""The feeder federate: an OpenDSS power flow per step."""

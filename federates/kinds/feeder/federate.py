@@ -1,0 +1,210 @@
+"""The power-flow federate: an OpenDSS feeder with its loads, DERs and day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from federates.attacks.physical import physical_plan
+from federates.core.context import FederateContext
+from federates.core.federate import Federate, FloatArray, Mail, Port, Step
+from federates.kinds.feeder.attack import GridAttack
+from federates.scenario.schema import Connection
+from grid_models.base.errors import PowerFlowError
+from grid_models.catalog import open_circuit
+from grid_models.ders.plant import DerFleet
+from grid_models.profiles.load_diversity import LoadDiversity
+
+SOURCE = ("source",)
+
+
+class FeederFederate(Federate):
+    """Solves the feeder once per step with the set-points that were published before it.
+
+    Inputs (all optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
+    positive; ``p_meas_kw`` and ``q_meas_kvar``, which where they are not NaN stand for the model of
+    the DER: what a device injects is measured, not computed. Outputs: ``v_pu`` per node; ``p_kw``,
+    ``q_kvar`` per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
+    ``import_kvar``, ``losses_kw`` of the feeder.
+
+    A scenario whose attack has physical steps adds the inputs of `federates.attacks.physical`.
+
+    Attributes
+    ----------
+    physical : PhysicalPlan or None
+        What the scenario's attack does to the grid.
+    """
+
+    def __init__(self, context: FederateContext) -> None:
+        super().__init__(context)
+        scenario, site = context.scenario, context.site
+        grid, time = scenario.grid, scenario.time
+        ders = site.feeder.ders
+        self._circuit = open_circuit(
+            site.model,
+            ders,
+            regulators=grid.regulators,
+            taps=grid.taps or None,
+            source_v_pu=grid.source_v_pu,
+        )
+        self._fleet = DerFleet(ders, seed=scenario.seed)
+        self._dt_s = context.period_s
+        self._start_s = time.start_s
+        self._load_kw = self._circuit.load_kw * grid.load_scale
+        self._load_kvar = self._circuit.load_kvar * grid.load_scale
+        self._diversity = (
+            LoadDiversity(self._circuit.load_names, scenario.seed, grid.load_diversity)
+            if grid.load_diversity
+            else None
+        )
+        times = time.start_s + np.arange(context.n_steps) * time.step_s
+        self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
+        self._k = 0
+        targets = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        self._measures = not targets.isdisjoint(
+            f"{self.name}.{port}" for port in ("p_meas_kw", "q_meas_kvar")
+        )
+        der_names = tuple(der.name for der in ders)
+        self.inputs = (
+            Port("q_set_kvar", "kvar", der_names, required=False),
+            Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
+            Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
+            Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
+        )
+        self.outputs = (
+            Port("v_pu", "pu", self._circuit.node_labels, initial=1.0),
+            Port("p_kw", "kW", der_names),
+            Port("q_kvar", "kvar", der_names),
+            Port("import_kw", "kW", SOURCE),
+            Port("import_kvar", "kvar", SOURCE),
+            Port("losses_kw", "kW", SOURCE),
+        )
+        band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
+        self.physical = physical_plan(scenario, site.feeder)
+        self._attack: GridAttack | None = None
+        if self.physical is not None:
+            self._attack = GridAttack(self.physical, self._circuit)
+            self.inputs += self.physical.ports()
+        self._metrics = _FeederMetrics(band, len(self._circuit.node_labels), len(ders))
+
+    def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
+        """Apply profile and set-points, solve, measure."""
+        day, k = self._day, self._k
+        self._k += 1
+        factor = day["load_pu"][k]
+        if self._diversity is not None:
+            factor = factor * self._diversity.factors(self._start_s + time_s)
+        circuit, attack = self._circuit, self._attack
+        load_kw, load_kvar = self._load_kw * factor, self._load_kvar * factor
+        if attack is not None:
+            attack.take(inputs, self._dt_s)
+            load_kw, load_kvar = attack.loads(load_kw, load_kvar)
+        circuit.set_loads(load_kw, load_kvar)
+        p_kw, q_kvar = self._fleet.step(
+            self._dt_s,
+            day["irradiance_pu"][k],
+            day["temp_c"][k],
+            inputs["p_set_kw"],
+            inputs["q_set_kvar"],
+            load_pu=day["load_pu"][k],
+            disturbance=None if attack is None else attack.ders,
+        )
+        if self._measures:
+            measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
+            p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
+            q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
+        if attack is not None:
+            p_kw, q_kvar = attack.injections(p_kw, q_kvar)
+        circuit.set_ders(p_kw, q_kvar)
+        try:
+            circuit.solve()
+        except PowerFlowError as error:
+            error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
+            if attack is not None:
+                error.where += ", under the scenario's attack"
+                if attack.opened:
+                    error.where += f", with {', '.join(attack.opened)} open"
+            raise
+        v_pu = judged_pu = circuit.v_pu()
+        if attack is not None:
+            v_pu, judged_pu = attack.voltages(v_pu)
+        import_kw, import_kvar = circuit.source_kw_kvar()
+        losses_kw = circuit.losses_kw()
+        self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
+        return Step(
+            {
+                "v_pu": v_pu,
+                "p_kw": p_kw,
+                "q_kvar": q_kvar,
+                "import_kw": np.array([import_kw]),
+                "import_kvar": np.array([import_kvar]),
+                "losses_kw": np.array([losses_kw]),
+            }
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return the run's metrics."""
+        totals = self._metrics.totals()
+        return totals if self._attack is None else totals | self._attack.summary()
+
+
+class _FeederMetrics:
+    """Sums over a run. Steps are kept in a block and added up a block at a time, which costs a
+    tenth of adding up each step; nothing is read back from the recording.
+    """
+
+    _ROWS = 256
+
+    def __init__(self, band: tuple[float, float], n_nodes: int, n_ders: int) -> None:
+        self._band = band
+        self._v_pu = np.empty((self._ROWS, n_nodes))
+        self._q_kvar = np.empty((self._ROWS, n_ders))
+        self._source = np.empty((self._ROWS, 2))
+        self._filled = 0
+        self._dt_h = 0.0
+        self._v_max_pu, self._v_min_pu = -np.inf, np.inf
+        self._out_h = self._losses_kwh = self._import_kwh = self._abs_q_kvarh = 0.0
+
+    def add(
+        self,
+        dt_s: float,
+        v_pu: FloatArray,
+        import_kw: float,
+        losses_kw: float,
+        q_kvar: FloatArray,
+    ) -> None:
+        k = self._filled
+        self._v_pu[k] = v_pu
+        self._q_kvar[k] = q_kvar
+        self._source[k] = import_kw, losses_kw
+        self._dt_h = dt_s / 3600.0
+        self._filled = k + 1
+        if self._filled == self._ROWS:
+            self._add_block()
+
+    def _add_block(self) -> None:
+        n, self._filled = self._filled, 0
+        if not n:
+            return
+        v_pu, dt_h = self._v_pu[:n], self._dt_h
+        # A node without voltage is NaN here: it is neither too high nor too low.
+        self._v_max_pu = max(self._v_max_pu, float(np.fmax.reduce(v_pu, axis=None)))
+        self._v_min_pu = min(self._v_min_pu, float(np.fmin.reduce(v_pu, axis=None)))
+        out = int(np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1])))
+        self._out_h += out * dt_h
+        import_kw, losses_kw = self._source[:n].sum(axis=0)
+        self._import_kwh += float(import_kw) * dt_h
+        self._losses_kwh += float(losses_kw) * dt_h
+        self._abs_q_kvarh += float(np.abs(self._q_kvar[:n]).sum()) * dt_h
+
+    def totals(self) -> dict[str, float]:
+        self._add_block()
+        return {
+            "v_max_pu": self._v_max_pu,
+            "v_min_pu": self._v_min_pu,
+            "out_of_band_node_hours": self._out_h,
+            "losses_kwh": self._losses_kwh,
+            "import_kwh": self._import_kwh,
+            "abs_q_kvarh": self._abs_q_kvarh,
+        }

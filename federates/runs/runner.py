@@ -1,0 +1,256 @@
+"""Runs a scenario: checks it, builds the federates, hands them to a host, keeps the books."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from federates.assembly.federation import Assembly
+from federates.core.federate import Federate
+from federates.core.progress import Progress
+from federates.core.run_store import Manifest, RunStore, new_run_dir, write_json
+from federates.core.shell import Shell
+from federates.core.wiring import FederateWiring
+from federates.errors import RunError, RunInterruptedError, ScenarioError
+from federates.hosts.outcome import Control, Failure, Outcome
+from federates.hosts.reach import Reach
+from federates.kinds.external import ExternalFederate
+from federates.scenario.schema import Scenario
+
+Placement = Literal["thread", "process", "single"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that has ended: its folder and its summary."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The run's metrics, units in the keys."""
+        return dict(self.summary["metrics"])
+
+
+def run(
+    scenario: Scenario,
+    *,
+    out: Path | None = None,
+    placement: Placement = "thread",
+    steps: int | None = None,
+    reach: Reach | None = None,
+    armed: tuple[str, ...] = (),
+    pcap: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> RunResult:
+    """Run a scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    out : Path, optional
+        Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
+    placement : {'thread', 'process', 'single'}
+        Federates as threads on HELICS, as processes on HELICS, or in one thread without HELICS.
+        The recorded signals are equal to the last byte.
+    steps : int, optional
+        Stop after this many feeder steps.
+    reach : Reach, optional
+        For a federation that spans hosts.
+    armed : tuple of str
+        Devices that may be commanded, besides those that the run emulates itself.
+    pcap : bool
+        Capture the Modbus traffic, of each device to ``pcap/NAME.pcapng`` in the run's folder.
+    on_progress : callable, optional
+        Called with (steps done, steps in all).
+
+    Raises
+    ------
+    ScenarioError, GridModelError, ControllerError
+        The input is wrong; nothing was started.
+    RunError
+        A federate failed; what was recorded is in the folder.
+    RunInterruptedError
+        The user stopped the run; what was recorded is in the folder.
+    """
+    began = time.perf_counter()
+    n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
+    assembly = Assembly(scenario, n_steps, armed, pcap)
+    federates, wirings = assembly.assemble()
+    if placement == "single" and assembly.external:
+        name = assembly.external[0]
+        raise ScenarioError(
+            f"'{name}' is a HELICS program, and placement 'single' has no HELICS",
+            where=scenario.where("federates", name),
+            expected="placement 'thread' or 'process'",
+        )
+    if reach is not None:
+        assembly.select(reach.only)  # a wrong name is refused before anything is written
+    folder = new_run_dir(scenario.name, out)
+    manifest = Manifest(folder, scenario, placement, n_steps)
+    store = RunStore(folder, scenario.record)
+    store.event("feederate", "started", placement=placement, seed=scenario.seed)
+
+    def tell(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, n_steps)
+
+    try:
+        if placement == "process":
+            outcome, counted = _run_processes(assembly, federates, wirings, store, reach, tell)
+        else:
+            outcome, counted = _run_here(assembly, federates, wirings, store, placement, tell)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            manifest.finish("failed", f"could not be started: {error}")
+        raise
+    if assembly.attack_plan is not None:
+        _close_attack(folder, assembly, store)
+    result = _finish(scenario, folder, manifest, store, outcome, counted, began)
+    tell(counted)
+    return result
+
+
+def _run_here(
+    assembly: Assembly,
+    federates: Mapping[str, Federate | ExternalFederate],
+    wirings: Mapping[str, FederateWiring],
+    store: RunStore,
+    placement: Placement,
+    tell: Callable[[int], None],
+) -> tuple[Outcome, int]:
+    scenario = assembly.scenario
+    externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
+    ours = _feeder_first([f for f in federates.values() if isinstance(f, Federate)])
+    progress = Progress(len(ours))
+    control = Control(progress, scenario.time.step_timeout_s, tell)
+    shells = {
+        f.name: Shell(f, wirings[f.name], store, scenario.seed, progress, row)
+        for row, f in enumerate(ours)
+    }
+    pacer = assembly.pacer(ours[0].timing) if ours else None
+    if placement == "single":
+        from federates.hosts.single import run_single
+
+        outcome = run_single(shells, assembly.horizon_ns, control, pacer)
+    else:
+        from federates.hosts.thread import run_threads
+
+        outcome = run_threads(
+            shells, externals, assembly.horizon_ns, control, scenario.base_dir, store.logs, pacer
+        )
+    for name, shell in shells.items():
+        try:
+            try:
+                outcome.summaries[name] = shell.summary()
+            finally:
+                shell.close()
+        except Exception as error:
+            if outcome.failure is None:
+                outcome.failure = Failure.of(name, error)
+    return outcome, progress.steps(0)
+
+
+def _run_processes(
+    assembly: Assembly,
+    federates: Mapping[str, Federate | ExternalFederate],
+    wirings: dict[str, FederateWiring],
+    store: RunStore,
+    reach: Reach | None,
+    tell: Callable[[int], None],
+) -> tuple[Outcome, int]:
+    from federates.hosts.process import run_processes
+
+    externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
+    ours = _feeder_first([f for f in federates.values() if isinstance(f, Federate)])
+    names = [f.name for f in ours]
+    for federate in ours:
+        federate.close()  # they were built for the check; the children build their own
+    rides_with = assembly.attack_plan.rides_with(wirings) if assembly.attack_plan else {}
+    return run_processes(
+        assembly, names, externals, wirings, rides_with, store, reach or Reach(), tell
+    )
+
+
+def _feeder_first(federates: list[Federate]) -> list[Federate]:
+    """Put the federate whose steps are counted first; the order has no other meaning."""
+    kinds = [type(f).__name__ for f in federates]
+    if "FeederFederate" in kinds:
+        i = kinds.index("FeederFederate")
+        return [federates[i], *federates[:i], *federates[i + 1 :]]
+    return federates
+
+
+def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
+    """Make tables of what is known of the attack; that it fails must not fail the run."""
+    from federates.attacks.labels import write_labels
+    from federates.attacks.truth import finalise_truth
+
+    spec = assembly.scenario.attack_spec
+    assert assembly.attack_plan is not None
+    assert spec is not None
+    try:
+        finalise_truth(folder)
+        if spec.kind == "attack":  # a disturbance is nothing that a detector should learn
+            write_labels(folder, assembly.attack_plan, assembly.groups)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):
+            store.event("feederate", "labels_not_written", reason=reason)
+
+
+def _finish(
+    scenario: Scenario,
+    folder: Path,
+    manifest: Manifest,
+    store: RunStore,
+    outcome: Outcome,
+    steps: int,
+    began: float,
+) -> RunResult:
+    """Write the end of the run, and raise if it was not a good one."""
+    failure = outcome.failure
+    status = "failed" if failure else "interrupted" if outcome.interrupted else "finished"
+    reason = f"{failure.federate}: {failure.reason}" if failure else None
+    summary: dict[str, Any] = {
+        "status": status,
+        "reason": reason,
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "steps": steps,
+        "wall_s": round(time.perf_counter() - began, 3),
+        "steps_per_s": round(steps / outcome.stepping_s, 1) if outcome.stepping_s > 0 else 0.0,
+        "seed": scenario.seed,
+        "metrics": _metrics(outcome.summaries),
+    }
+    if outcome.pacing is not None:
+        summary["real_time"] = outcome.pacing
+    # A full disk must not hide the failure that it caused: the most important is written first.
+    with contextlib.suppress(OSError):
+        manifest.finish(status, reason)
+        write_json(folder / "summary.json", summary)
+        store.event(failure.federate if failure else "feederate", status, reason=reason)
+        if failure and failure.traceback:
+            store.log_traceback(failure.federate, failure.traceback)
+    if failure:
+        raise RunError(failure.reason, federate=failure.federate, run_dir=folder)
+    if outcome.interrupted:
+        raise RunInterruptedError(f"interrupted after {steps} steps", where=str(folder))
+    return RunResult(folder, summary)
+
+
+def _metrics(summaries: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """Flatten the federates' metrics; one reported by several federates is summed."""
+    out: dict[str, float | None] = {}
+    for metrics in summaries.values():
+        for key, value in metrics.items():
+            known = out.get(key)
+            total = value if known is None else known + value
+            out[key] = total if math.isfinite(total) else None
+    return out

@@ -1,0 +1,1 @@
+"""Scenario and attack files: schema, checks, and error messages with line numbers."""

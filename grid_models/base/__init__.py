@@ -1,0 +1,1 @@
+"""Errors, YAML with line numbers, CSV tables, random numbers."""

@@ -1,0 +1,80 @@
+"""Errors that a user can act on.
+
+FeederateError                  root of every public failure; says what, where, expected, nearest
+|-- GridModelError              a feeder, DER or profile cannot be used
+|   |-- FeederError             a table or an OpenDSS file does not give a usable feeder
+|   |-- TopologyError           the feeder is not radial, or not connected, where it must be
+|   |-- ProfileError            a profile table is malformed or does not cover the run
+|   `-- PowerFlowError          a power flow did not converge
+`-- (controllers.core.errors.ControllerError, federates.errors.*, each in its own package)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that `name` was most probably meant to be, or None."""
+    pool = {c.lower(): c for c in candidates}
+    hits = difflib.get_close_matches(str(name).lower(), pool, n=1, cutoff=0.5)
+    return pool[hits[0]] if hits else None
+
+
+class FeederateError(Exception):
+    """A failure with the parts a user needs to mend it.
+
+    Parameters
+    ----------
+    what : str
+        What went wrong, one sentence without a final stop.
+    where : str, optional
+        File, key, label, device or federate: the place to look at.
+    expected : str, optional
+        What would have been accepted.
+    nearest : str, optional
+        The nearest valid name, where a name was not found.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        nearest: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.nearest = nearest
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.expected:
+            text += f"; expected {self.expected}"
+        if self.nearest:
+            text += f"; did you mean '{self.nearest}'?"
+        return text
+
+
+class GridModelError(FeederateError):
+    """Root of this package's errors."""
+
+
+class FeederError(GridModelError):
+    """A table or an OpenDSS file does not give a usable feeder."""
+
+
+class TopologyError(GridModelError):
+    """The feeder is meshed or disconnected where a radial one is needed."""
+
+
+class ProfileError(GridModelError):
+    """A profile table is malformed or does not cover the run."""
+
+
+class PowerFlowError(GridModelError):
+    """A power flow did not converge."""

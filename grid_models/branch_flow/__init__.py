@@ -1,0 +1,1 @@
+"""The balanced branch-flow (DistFlow) model of a feeder."""

@@ -1,0 +1,1 @@
+"""Electromagnetic dynamics of lines and buses at milliseconds."""

@@ -1,0 +1,1 @@
+"""DERs: placement rules, and models of PV, batteries, houses and water heaters."""

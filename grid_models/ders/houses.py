@@ -1,0 +1,326 @@
+"""Houses: an RC thermal model with HVAC; power of consumption is positive here.
+
+Thesis (Nair, device models of heat pumps), written for consumption P > 0:
+
+    cooling  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) - rho P(t))
+    heating  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) + rho P(t))
+    theta = exp(-dt / (R C)),  rho = R eta
+
+which is the exact solution of ``C dT/dt = (T_out - T)/R -/+ eta P`` for inputs held over the step.
+The text prints P as an injection (P <= 0), which is the same equations; the approximation
+``theta = 1 - dt/(R C)`` it also gives is not used.
+
+The thermostat has hysteresis and looks one step ahead: a unit that would cross its switching-off
+temperature inside the step runs for the part of the step that ends there. At 1 s this is a plain
+on/off thermostat; at 15 min the power is the mean over the step and the comfort band still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grid_models.base.errors import GridModelError
+from grid_models.ders.disturbances import DerDisturbance, altered_units_kw
+from grid_models.ders.tanks import TankFleet, TankParameters
+from grid_models.ders.thermal import (
+    Array,
+    Decay,
+    check_arrays,
+    grouped,
+    label_keys,
+    uniform_between,
+)
+from grid_models.feeder.model import Der
+
+
+@dataclass(frozen=True)
+class HouseParameters:
+    """Per house, each of shape (n,).
+
+    Attributes
+    ----------
+    r_k_per_kw, c_kwh_per_k : ndarray
+        Thermal resistance and capacity.
+    cop : ndarray
+        Heat moved per electrical energy (eta of the thesis).
+    hvac_kw : ndarray
+        Electrical rating of the HVAC.
+    heat_set_c, cool_set_c : ndarray
+        Set points; heat_set_c + band_k <= cool_set_c.
+    band_k : ndarray
+        Whole width of the comfort band round each set point.
+    base_kw : ndarray
+        Other consumption at ``load_pu = 1``; it cannot be shed (the critical part).
+    start_c : ndarray
+        Indoor temperature at the start; spread, so that houses do not switch together.
+    """
+
+    r_k_per_kw: Array
+    c_kwh_per_k: Array
+    cop: Array
+    hvac_kw: Array
+    heat_set_c: Array
+    cool_set_c: Array
+    band_k: Array
+    base_kw: Array
+    start_c: Array
+
+    def __post_init__(self) -> None:
+        check_arrays(self, ("hvac_kw", "base_kw", "heat_set_c", "cool_set_c"))
+        if (self.heat_set_c + self.band_k > self.cool_set_c + 1e-9).any():
+            raise GridModelError(
+                "heating and cooling bands overlap",
+                where="house parameters",
+                expected="heat_set_c + band_k <= cool_set_c",
+            )
+
+    @classmethod
+    def draw(cls, labels: Sequence[str], seed: int, rated_kw: ArrayLike = 7.0) -> HouseParameters:
+        """Draw houses; each depends on the seed and its own label only.
+
+        R and C are uniform round 2 K/kW and 2 kWh/K for a house of 7 kW, the residential values
+        of Hao, Sanandaji, Poolla and Vincent, "Aggregate flexibility of thermostatically
+        controlled loads", IEEE Trans. Power Systems 30(1), 2015, table I, and scale with the
+        rating: a larger house loses more and stores more. 20 to 30 % of the rating is critical
+        (thesis, DER-rich system), the rest is the HVAC.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            One per house.
+        seed : int
+        rated_kw : array_like
+            HVAC and other consumption together; scalar or shape (n,).
+        """
+        keys = label_keys(labels, seed)
+        rated = np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape)
+        size = rated / 7.0
+        critical = uniform_between(keys, 1, 0.2, 0.3)
+        cool = uniform_between(keys, 2, 22.0, 25.0)
+        heat = cool - uniform_between(keys, 6, 3.0, 5.0)
+        return cls(
+            r_k_per_kw=uniform_between(keys, 3, 1.5, 2.5) / size,
+            c_kwh_per_k=uniform_between(keys, 4, 1.5, 2.5) * size,
+            cop=uniform_between(keys, 5, 2.5, 3.5),
+            hvac_kw=(1.0 - critical) * rated,
+            heat_set_c=heat,
+            cool_set_c=cool,
+            band_k=uniform_between(keys, 7, 0.6, 1.4),
+            base_kw=critical * rated,
+            start_c=heat + (cool - heat) * uniform_between(keys, 8, 0.0, 1.0),
+        )
+
+
+class HouseFleet:
+    """Houses with HVAC, other consumption and, some of them, a water heater, vectorised.
+
+    Parameters
+    ----------
+    parameters : HouseParameters
+        Of n houses.
+    tanks : TankParameters, optional
+        Of m water heaters.
+    tank_house : array_like of int, shape (m,), optional
+        The house each tank stands in.
+    power_factor : float
+        Of everything in the house, lagging.
+
+    Attributes
+    ----------
+    temp_in_c : ndarray, shape (n,)
+        Indoor temperature.
+    hvac_kw, base_kw, tank_kw : ndarray, shape (n,)
+        Consumption in the last step by use.
+    """
+
+    def __init__(
+        self,
+        parameters: HouseParameters,
+        tanks: TankParameters | None = None,
+        tank_house: ArrayLike | None = None,
+        power_factor: float = 0.95,
+    ) -> None:
+        if not 0.0 < power_factor <= 1.0:
+            raise GridModelError(
+                f"power_factor is {power_factor}", where="houses", expected="a number in (0, 1]"
+            )
+        self.parameters = p = parameters
+        self.n = len(p.r_k_per_kw)
+        self.tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
+        self.temp_in_c: Array = p.start_c.copy()
+        self.hvac_kw: Array = np.zeros(self.n)
+        self.base_kw: Array = np.zeros(self.n)
+        self.tank_kw: Array = np.zeros(self.n)
+        self.retarget(p.heat_set_c, p.cool_set_c)
+        self._cooling = np.zeros(self.n, dtype=bool)
+        self._heating = np.zeros(self.n, dtype=bool)
+        self._decay = Decay(p.r_k_per_kw * p.c_kwh_per_k)
+        self._rho = p.r_k_per_kw * p.cop
+        self._no_limit = np.full(self.n, np.inf)
+        self.tanks = TankFleet(tanks) if tanks is not None else None
+        self._tank_house = np.asarray(() if tank_house is None else tank_house, dtype=np.intp)
+        n_tanks = 0 if tanks is None else len(tanks.set_c)
+        inside = ((self._tank_house >= 0) & (self._tank_house < self.n)).all()
+        if self._tank_house.shape != (n_tanks,) or not inside:
+            raise GridModelError(
+                "tank_house does not fit",
+                where="houses",
+                expected=f"{n_tanks} house numbers from 0 to {self.n - 1}",
+            )
+
+    @property
+    def heating(self) -> NDArray[np.bool_]:
+        """Which units are switched to heating, shape (n,)."""
+        return self._heating
+
+    def retarget(self, heat_set_c: Array, cool_set_c: Array) -> None:
+        """Change the set points, each of shape (n,); the bands round them keep their width.
+
+        A set point of inf (cooling) or -inf (heating) switches that use off.
+        """
+        half = 0.5 * self.parameters.band_k
+        self._set_c = heat_set_c, cool_set_c
+        self._offset_k: Array = np.zeros(self.n)
+        self._cool_on_c, self._cool_off_c = cool_set_c + half, cool_set_c - half
+        self._heat_on_c, self._heat_off_c = heat_set_c - half, heat_set_c + half
+
+    def step(
+        self,
+        dt_s: float,
+        temp_out_c: float | Array,
+        load_pu: float | Array = 1.0,
+        limit_kw: Array | None = None,
+        group: NDArray[np.intp] | None = None,
+        disturbance: DerDisturbance | None = None,
+    ) -> Array:
+        """Advance all houses by one step.
+
+        Parameters
+        ----------
+        dt_s : float
+            Length of the step, s.
+        temp_out_c : float or ndarray
+            Outdoor temperature over the step; scalar or shape (n,).
+        load_pu : float or ndarray
+            Multiple of `base_kw`; scalar or shape (n,).
+        limit_kw : ndarray, optional
+            Demand response: the most each group may draw, shape (groups,); inf = no limit. HVAC
+            and tanks give way, all of a group by the same ratio; other consumption does not.
+        group : ndarray of int, shape (n,), optional
+            The group of each house; by default every house is its own.
+        disturbance : DerDisturbance, optional
+            Of the groups. Moves the thermostats, then switches HVAC on or off, past limits too.
+            A unit that is switched on while its thermostat would rest cools where it is warmer
+            outside than the middle of its set-points, else it heats. A house off the grid draws
+            nothing, and drifts.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Consumption of each house, kW, mean over the step.
+        """
+        p = self.parameters
+        if disturbance is not None and group is None:
+            group = np.arange(self.n, dtype=np.intp)
+        if disturbance is not None and group is not None:
+            self._move_thermostats(disturbance.thermostat_k[group])
+        theta = self._decay.at(dt_s)
+        free = theta * self.temp_in_c + (1.0 - theta) * temp_out_c
+        gain = (1.0 - theta) * self._rho
+        hvac = self._wanted_hvac_kw(free, gain)
+        self.base_kw = p.base_kw * load_pu
+        tank = None
+        if self.tanks is not None:
+            mean_load = float(np.mean(load_pu))
+            tank = self.tanks.wanted_kw(dt_s, mean_load)
+            self.tank_kw = grouped(self._tank_house, tank, self.n)
+        if limit_kw is not None:
+            keep = self._kept_share(hvac + self.tank_kw, limit_kw, group)
+            hvac = hvac * keep
+            if tank is not None:
+                tank = tank * keep[self._tank_house]
+                self.tank_kw = self.tank_kw * keep
+        heats = self._heating
+        if disturbance is not None and group is not None:
+            hvac, heats = self._disturbed(hvac, temp_out_c, group, disturbance)
+            on = disturbance.connected[group]
+            self.base_kw = np.where(on, self.base_kw, 0.0)
+            if tank is not None:
+                tank = np.where(on[self._tank_house], tank, 0.0)
+                self.tank_kw = np.where(on, self.tank_kw, 0.0)
+        if self.tanks is not None and tank is not None:
+            self.tanks.advance(tank)
+        self.temp_in_c = free + np.where(heats, gain, -gain) * hvac
+        self._cooling &= self.temp_in_c > self._cool_off_c + 1e-9
+        self._heating &= self.temp_in_c < self._heat_off_c - 1e-9
+        self.hvac_kw = hvac
+        return hvac + self.base_kw + self.tank_kw
+
+    def _move_thermostats(self, offset_k: Array) -> None:
+        """Move both set-points of every house; an offset that did not change costs nothing."""
+        if not np.array_equal(offset_k, self._offset_k):
+            heat_c, cool_c = self._set_c
+            self.retarget(heat_c + offset_k, cool_c + offset_k)
+            self._set_c, self._offset_k = (heat_c, cool_c), offset_k
+
+    def _disturbed(
+        self, hvac: Array, temp_out_c: float | Array, group: NDArray[np.intp], by: DerDisturbance
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the HVAC's power under a disturbance, and which units heat."""
+        p = self.parameters
+        cold = temp_out_c < 0.5 * (p.heat_set_c + p.cool_set_c)
+        forced = ((by.extra_kw > 0.0) | (by.factor > 1.0))[group]
+        # Whoever switches a unit on decides what it does; its thermostat must not turn it round.
+        turned = forced & np.where(cold, self._cooling, self._heating)
+        self._cooling &= ~turned
+        self._heating &= ~turned
+        hvac = np.where(turned, 0.0, hvac)
+        hvac = altered_units_kw(hvac, p.hvac_kw, self.base_kw, group, by)
+        return hvac, self._heating | (forced & cold)
+
+    def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
+        """Switch the thermostats on where needed and return the mean power they ask for."""
+        self._cooling |= free > self._cool_on_c
+        self._heating |= free < self._heat_on_c
+        # A unit never does both: what the indoor air drifts to without it decides.
+        self._cooling &= free > self._heat_off_c
+        self._heating &= ~self._cooling
+        excess = np.where(self._cooling, free - self._cool_off_c, 0.0)
+        excess = np.where(self._heating, self._heat_off_c - free, excess)
+        return np.minimum(np.maximum(excess / gain, 0.0), self.parameters.hvac_kw)
+
+    def _kept_share(
+        self, flexible_kw: Array, limit_kw: Array, group: NDArray[np.intp] | None
+    ) -> Array:
+        """Return the share of its flexible consumption each house keeps under its group's limit."""
+        if group is None:
+            wanted, base = flexible_kw, self.base_kw
+        else:
+            wanted = grouped(group, flexible_kw, len(limit_kw))
+            base = grouped(group, self.base_kw, len(limit_kw))
+        room = np.maximum(limit_kw - base, 0.0)
+        share = np.where(wanted > room, room / np.maximum(wanted, 1e-12), 1.0)
+        return share if group is None else share[group]
+
+
+def houses_of_ders(ders: Sequence[Der], seed: int) -> tuple[HouseParameters, NDArray[np.intp]]:
+    """Return the single houses behind house DERs, and the DER (by position) of each.
+
+    `Der.count` houses share the rating ``-p_min_kw`` in random parts, the largest at most 2.5
+    times the smallest (4 to 10 kW in the thesis when the mean is near 7).
+    """
+    labels: list[str] = []
+    owner: list[int] = []
+    for i, der in enumerate(ders):
+        labels += [f"{der.name}/{k}" for k in range(der.count)]
+        owner += [i] * der.count
+    group = np.array(owner, dtype=np.intp)
+    part = uniform_between(label_keys(labels, seed), 0, 4.0, 10.0)
+    total = grouped(group, part, len(ders))
+    rating = np.array([-der.p_min_kw for der in ders])
+    rated = part * (rating / np.maximum(total, 1e-12))[group]
+    return HouseParameters.draw(labels, seed, rated), group

@@ -1,0 +1,382 @@
+"""DER placement by rule rather than by bus name, so that one scenario fits any feeder.
+
+A *site* is where one unit may stand: a bus with some of its phases. A rule says which sites there
+are (`at`), which of them are taken (`fraction`, by seed) and how large the units are.
+
+>>> rule = DerRule(kind="pv", at="load_phases", total_kw=5000.0)   # doctest: +SKIP
+>>> feeder = feeder.with_ders(place(feeder, rule))                 # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from grid_models.base.counter_rng import stream_id
+from grid_models.base.errors import GridModelError, nearest_name
+from grid_models.feeder.model import Der, DerKind, Feeder
+
+SiteRule = Literal["load_buses", "load_phases", "every_bus"]
+#: kVA over kW that leaves 44 % of the kVA for reactive power at full sun: 1 / sqrt(1 - 0.44**2),
+#: the Category B capability of IEEE 1547-2018, table 7.
+KVA_PER_KW = 1.0 / math.sqrt(1.0 - 0.44**2)
+_KVA_KEYS = ("kva", "kva_per_load_kw", "total_kva")
+_KW_KEYS = ("kw", "kw_per_load_kw", "total_kw")
+
+
+class DerError(GridModelError):
+    """A DER, or a rule that places some, cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerRule:
+    """Where units stand and how large they are.
+
+    Parameters
+    ----------
+    kind : {'pv', 'battery', 'inverter', 'flexible_load', 'house'}
+        What a unit is.
+    at : {'load_buses', 'load_phases', 'every_bus'} or sequence of str
+        Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta
+        load counts on the phases it touches); one per bus except the source; or the buses that
+        match the names or globs given (``'65'``, ``'6*'``, or ``'65.1'`` for one phase), in any
+        case, with all their phases.
+    fraction : float
+        Share of the sites taken, 0 < fraction <= 1, at least one. The choice depends on seed,
+        prefix and the site's own name only: a larger fraction keeps every site of a smaller one.
+    kva, kva_per_load_kw, total_kva : float, optional
+        Apparent power rating: of each unit, per kW of load at its site, or of all together. One.
+    kw, kw_per_load_kw, total_kw : float, optional
+        Active power rating, likewise. Without it kVA / `kva_per_kw`; without kVA, kW times it.
+    kva_per_kw : float, optional
+        Oversize of the inverter, 1.1136 unless given (44 % kvar left at full power); 1 for loads.
+    share : {'load', 'equal'}, optional
+        How a total is divided. By load served; equally for 'every_bus' and for buses without load.
+    per_phase : bool, optional
+        Split every site into single-phase units. True for 'load_phases'; False for the others.
+    hours : float
+        Energy of a battery over its power rating.
+    flexibility : float
+        Share of a flexible load's power that can be shed, 0..1.
+    kw_per_house : float
+        Rating that counts as one house, for `Der.count`.
+    prefix : str, optional
+        Names start with it; the kind's name by default, 'flex' for flexible loads.
+    seed : int
+        For `fraction`.
+
+    Raises
+    ------
+    DerError
+        A value is out of range, or the sizes contradict one another.
+    """
+
+    kind: DerKind
+    at: SiteRule | Sequence[str] = "load_buses"
+    fraction: float = 1.0
+    kva: float | None = None
+    kva_per_load_kw: float | None = None
+    total_kva: float | None = None
+    kw: float | None = None
+    kw_per_load_kw: float | None = None
+    total_kw: float | None = None
+    kva_per_kw: float | None = None
+    share: Literal["load", "equal"] | None = None
+    per_phase: bool | None = None
+    hours: float = 2.7
+    flexibility: float = 0.3
+    kw_per_house: float = 7.0
+    prefix: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_choice("kind", self.kind, get_args(DerKind))
+        if isinstance(self.at, str):
+            _require_choice("at", self.at, get_args(SiteRule))
+        elif not isinstance(self.at, Sequence) or not self.at:
+            raise DerError(
+                f"at is {self.at!r}",
+                where="DER rule",
+                expected=f"{_listed(SiteRule)} or a list of buses",
+            )
+        if not isinstance(self.seed, int):
+            raise DerError(f"seed is {self.seed!r}", where="DER rule", expected="a whole number")
+        if self.share is not None:
+            _require_choice("share", self.share, ("load", "equal"))
+        _require_range("fraction", self.fraction, 0.0, 1.0, open_below=True)
+        _require_range("flexibility", self.flexibility, 0.0, 1.0)
+        for name in (*_KVA_KEYS, *_KW_KEYS, "hours", "kva_per_kw", "kw_per_house"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_range(name, value, 0.0, math.inf, open_below=True)
+        if self.kva_per_kw is not None:
+            _require_range("kva_per_kw", self.kva_per_kw, 1.0, math.inf)
+        for keys in (_KVA_KEYS, _KW_KEYS):
+            given = [k for k in keys if getattr(self, k) is not None]
+            if len(given) > 1:
+                raise DerError(
+                    f"{' and '.join(given)} are given", where="DER rule", expected="one of them"
+                )
+        if all(getattr(self, k) is None for k in (*_KVA_KEYS, *_KW_KEYS)):
+            raise DerError(
+                "no size is given",
+                where="DER rule",
+                expected=f"one of {', '.join((*_KVA_KEYS, *_KW_KEYS))}",
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "DER rule") -> DerRule:
+        """Build a rule from a table of a scenario file.
+
+        Raises
+        ------
+        DerError
+            An unknown key, with the nearest valid one, or whatever the constructor refuses.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                raise DerError(
+                    f"unknown key '{key}'",
+                    where=where,
+                    expected=", ".join(names),
+                    nearest=nearest_name(key, names),
+                )
+        if "kind" not in values:
+            raise DerError("key 'kind' is missing", where=where, expected=_listed(DerKind))
+        try:
+            return cls(**values)
+        except DerError as error:
+            error.where = where
+            raise
+        except TypeError as error:
+            raise DerError(f"a value has the wrong type: {error}", where=where) from error
+
+    @property
+    def name_prefix(self) -> str:
+        """What the units' names start with."""
+        return self.prefix or ("flex" if self.kind == "flexible_load" else self.kind)
+
+    @property
+    def splits_phases(self) -> bool:
+        """Whether each site becomes single-phase units."""
+        return self.at == "load_phases" if self.per_phase is None else self.per_phase
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place for one unit: `load_kw` is the nominal load on its phases."""
+
+    bus: str
+    phases: tuple[int, ...]
+    load_kw: float
+    single_phase: bool
+
+    @property
+    def suffix(self) -> str:
+        """Bus, and phase for a single-phase site, fit for an OpenDSS element name (no dots)."""
+        bus = re.sub(r"[^0-9A-Za-z_-]", "_", self.bus)
+        return f"{bus}_{self.phases[0]}" if self.single_phase else bus
+
+
+def _listed(literal: Any) -> str:
+    return " | ".join(get_args(literal))
+
+
+def _require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise DerError(
+            f"{name} is '{value}'",
+            where="DER rule",
+            expected=" | ".join(allowed) + (" or a list of buses" if name == "at" else ""),
+            nearest=nearest_name(str(value), allowed),
+        )
+
+
+def _require_range(
+    name: str, value: object, low: float, high: float, *, open_below: bool = False
+) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = number and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
+    if not fits or (open_below and value == low):
+        sign = ">" if open_below else ">="
+        upper = "" if math.isinf(high) else f" and <= {high:g}"
+        raise DerError(
+            f"{name} is {value!r}", where="DER rule", expected=f"a number {sign} {low:g}{upper}"
+        )
+
+
+def load_kw_by_node(feeder: Feeder) -> dict[str, dict[int, float]]:
+    """Return the nominal load per bus and phase, kW, in the feeder's order of buses.
+
+    A load's power counts equally on each phase it touches. Loads without positive power (a user's
+    file may model generators as negative loads) count nothing.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for load in feeder.loads:
+        if load.kw > 0.0:
+            phases = found.setdefault(load.bus, {})
+            for phase in load.phases:
+                phases[phase] = phases.get(phase, 0.0) + load.kw / len(load.phases)
+    return {bus: found[bus] for bus in feeder.buses if bus in found}
+
+
+def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
+    """Return the sites of a rule before `fraction` is applied, in the feeder's order.
+
+    Raises
+    ------
+    DerError
+        The feeder has no such site, or a bus or glob matches nothing.
+    """
+    load = load_kw_by_node(feeder)
+    if rule.at in ("load_buses", "load_phases"):
+        places = [(bus, tuple(sorted(by_phase))) for bus, by_phase in load.items()]
+    elif rule.at == "every_bus":
+        places = [(b.name, b.phases) for b in feeder.buses.values() if b.name != feeder.source.bus]
+    else:
+        places = _matching(feeder, rule.at)
+    found: list[Site] = []
+    for bus, phases in places:
+        kw = load.get(bus, {})
+        groups = [(p,) for p in phases] if rule.splits_phases else [phases]
+        for group in groups:
+            served = sum(kw.get(p, 0.0) for p in group)
+            found.append(Site(bus, tuple(group), served, rule.splits_phases))
+    if not found:
+        raise DerError(
+            f"feeder '{feeder.name}' has no site for at: {rule.at}",
+            where=f"DER rule '{rule.name_prefix}'",
+            expected="a feeder with loads, or at: every_bus",
+        )
+    return tuple(found)
+
+
+def _matching(feeder: Feeder, patterns: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return (bus, phases) for bus names, globs and node labels, in the feeder's order."""
+    phases: dict[str, set[int]] = {}
+    for pattern in patterns:
+        bus_part, _, phase = str(pattern).partition(".")
+        hits = [b for b in feeder.buses.values() if fnmatchcase(b.name.lower(), bus_part.lower())]
+        if phase:
+            hits = [b for b in hits if phase in map(str, b.phases)]
+        if not hits:
+            names = feeder.node_labels if phase else tuple(feeder.buses)
+            raise DerError(
+                f"no bus matches '{pattern}'",
+                where=f"feeder '{feeder.name}'",
+                expected="a bus name, a glob such as '6*', or bus.phase",
+                nearest=nearest_name(str(pattern), names),
+            )
+        for bus in hits:
+            phases.setdefault(bus.name, set()).update([int(phase)] if phase else bus.phases)
+    return [(bus, tuple(sorted(phases[bus]))) for bus in feeder.buses if bus in phases]
+
+
+def _chosen(found: Sequence[Site], rule: DerRule) -> tuple[Site, ...]:
+    """Return the taken sites: those of smallest hash, kept in the feeder's order."""
+    n = max(1, round(rule.fraction * len(found)))
+    if n == len(found):
+        return tuple(found)
+    rank = sorted(
+        range(len(found)),
+        key=lambda i: stream_id(f"{rule.seed}/{rule.name_prefix}/{found[i].suffix}"),
+    )
+    return tuple(found[i] for i in sorted(rank[:n]))
+
+
+def _sizes(taken: Sequence[Site], rule: DerRule, quantity: str) -> list[float] | None:
+    """Return kVA or kW per site, or None when the rule does not give this quantity."""
+    each = getattr(rule, quantity)
+    if each is not None:
+        return [float(each)] * len(taken)
+    per_load = getattr(rule, f"{quantity}_per_load_kw")
+    if per_load is not None:
+        bare = [s.suffix for s in taken if s.load_kw <= 0.0]
+        if bare:
+            raise DerError(
+                f"{quantity}_per_load_kw is given but site '{bare[0]}' has no load",
+                where=f"DER rule '{rule.name_prefix}'",
+                expected=f"sites with load, or {quantity} or total_{quantity}",
+            )
+        return [per_load * s.load_kw for s in taken]
+    total = getattr(rule, f"total_{quantity}")
+    if total is None:
+        return None
+    share = rule.share or ("equal" if rule.at == "every_bus" else "load")
+    if share == "equal" or any(s.load_kw <= 0.0 for s in taken):
+        return [total / len(taken)] * len(taken)
+    served = math.fsum(s.load_kw for s in taken)
+    return [total * s.load_kw / served for s in taken]
+
+
+def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
+    """Place units by one rule or several.
+
+    Parameters
+    ----------
+    feeder : Feeder
+        Any; its own DERs are not looked at.
+    rule : DerRule or sequence of DerRule
+
+    Returns
+    -------
+    tuple of Der
+        Rule by rule, in the feeder's order of buses, named ``pv_65`` or, single-phase, ``pv_65_1``.
+
+    Raises
+    ------
+    DerError
+        No site, an unknown bus (with the nearest name), or two units of one name.
+    """
+    rules = [rule] if isinstance(rule, DerRule) else list(rule)
+    units = [unit for each in rules for unit in _place_one(feeder, each)]
+    seen: set[str] = set()
+    for unit in units:
+        # OpenDSS does not tell upper from lower case.
+        if unit.name.lower() in seen:
+            raise DerError(
+                f"two units would be called '{unit.name}'",
+                where=f"feeder '{feeder.name}'",
+                expected="a different 'prefix' in each rule",
+            )
+        seen.add(unit.name.lower())
+    return tuple(units)
+
+
+def _place_one(feeder: Feeder, rule: DerRule) -> list[Der]:
+    taken = _chosen(sites(feeder, rule), rule)
+    is_load = rule.kind in ("flexible_load", "house")
+    ratio = rule.kva_per_kw or (1.0 if is_load else KVA_PER_KW)
+    kva, kw = _sizes(taken, rule, "kva"), _sizes(taken, rule, "kw")
+    if kw is None:
+        assert kva is not None  # DerRule refuses a rule without any size
+        kw = [s / ratio for s in kva]
+    if kva is None:
+        kva = [p * ratio for p in kw]
+    return [_unit(rule, site, s, p) for site, s, p in zip(taken, kva, kw, strict=True)]
+
+
+def _unit(rule: DerRule, site: Site, kva: float, kw: float) -> Der:
+    """Return one unit; `kw` is its rating, whatever its direction."""
+    if kw > kva * (1.0 + 1e-9):
+        raise DerError(
+            f"{kw:g} kW at '{site.suffix}' is more than its {kva:g} kVA",
+            where=f"DER rule '{rule.name_prefix}'",
+            expected="kva at least kw",
+        )
+    p_max, p_min, energy, count = kw, 0.0, 0.0, 1
+    if rule.kind in ("battery", "inverter"):
+        p_min = -kw
+    if rule.kind == "battery":
+        energy = rule.hours * kw
+    elif rule.kind == "flexible_load":
+        p_max, p_min = -(1.0 - rule.flexibility) * kw, -kw
+    elif rule.kind == "house":
+        p_max, p_min, count = 0.0, -kw, max(1, round(kw / rule.kw_per_house))
+    name = f"{rule.name_prefix}_{site.suffix}"
+    return Der(name, rule.kind, site.bus, site.phases, kva, p_max, p_min, energy, count)

@@ -1,0 +1,1 @@
+"""The feeder as tables: buses, lines, transformers, loads, topology."""

@@ -1,0 +1,1 @@
+"""Linear power flow: LinDistFlow, tangent model, Kron reduction."""

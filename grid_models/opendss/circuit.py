@@ -1,0 +1,459 @@
+"""An OpenDSS circuit as the inner loop of a co-simulation needs it: set, solve, read, in arrays.
+
+The only module that imports the engine. Each `Circuit` has an engine context of its own, so
+several live side by side, in one thread or in many. One circuit belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grid_models.base.errors import FeederError, PowerFlowError, nearest_name
+from grid_models.feeder.model import Der, Feeder
+from grid_models.opendss import edit as dss_edit
+from grid_models.opendss import reader as dss_reader
+from grid_models.opendss import script as dss_script
+from grid_models.opendss.commands import (
+    check_der,
+    der_command,
+    element_names,
+    feeder_commands,
+    floating_buses,
+)
+from grid_models.opendss.environment import settle_environment
+from grid_models.opendss.powers import PowerBank
+
+RegulatorMode = Literal["fixed", "auto"]
+
+# Change between two iterations, per unit, at which a power flow counts as solved. The engine's own
+# 1e-4 leaves a dependence on the previous step that a feedback controller can see.
+TOLERANCE_PU, LOOSEST_TOLERANCE_PU = 1e-6, 1e-4
+MAX_ITERATIONS = 100
+MAX_CONTROL_ITERATIONS = 100
+_DER_PREFIX = "feederate_der_"
+
+
+def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
+    """Let go of a context: the engine's Python layers keep every one of them for ever.
+
+    Their three tables map a context weakly to objects that hold it strongly, so that nothing
+    ever leaves (2.5 MB for each circuit of a sweep).
+    """
+    from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
+
+    for holder, table in (
+        (holders[0], "_ctx_to_dss"),
+        (holders[1], "_ctx_to_util"),
+        (EventCallbackManager, "_ctx_to_manager"),
+    ):
+        # A later version without such a table has nothing to forget.
+        getattr(holder, table, {}).pop(ctx, None)
+
+
+class Engine:
+    """One engine context with the few calls that are needed, errors as `DssError`."""
+
+    def __init__(self) -> None:
+        settle_environment()
+        import opendssdirect
+
+        self.dss: Any = opendssdirect.dss.NewContext()
+        # Process-wide in the engine: a master file must neither move the process to another
+        # folder nor open an editor.
+        self.dss.Basic.AllowChangeDir(False)
+        self.dss.Basic.AllowEditor(False)
+        self.dss.Basic.AllowForms(False)
+        util = self.dss._api_util
+        self.lib: Any = util.lib_unpatched
+        self.ffi: Any = util.ffi
+        self.ctx: Any = util.ctx
+        self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
+        holders = (type(self.dss), type(util))
+        weakref.finalize(self, _forget_context, self.ctx, holders).atexit = False
+
+    def take_error(self) -> str | None:
+        """Return the engine's pending error message, if any, and clear it."""
+        if self._error_number[0] == 0:
+            return None
+        self._error_number[0] = 0
+        text = self.ffi.string(self.lib.ctx_Error_Get_Description(self.ctx))
+        return dss_script.tidy_message(text.decode("utf-8", "replace"))
+
+    def command(self, text: str) -> str:
+        """Run one command and return its result."""
+        self.lib.ctx_Text_Set_Command(self.ctx, text.encode())
+        message = self.take_error()
+        if message is not None:
+            raise dss_script.DssError(message)
+        result = self.lib.ctx_Text_Get_Result(self.ctx)
+        if result == self.ffi.NULL:
+            return ""
+        return str(self.ffi.string(result).decode(errors="replace"))
+
+    def circuit_name(self) -> str:
+        """Return the name of the circuit, or '' where there is none."""
+        return str(self.dss.Circuit.Name()) if self.dss.Basic.NumCircuits() else ""
+
+    def zero_length_lines(self) -> list[str]:
+        """Return the lines in service whose length is zero."""
+        return dss_edit.zero_length_lines(self) if self.circuit_name() else []
+
+    def handles(self, kind: str, names: Sequence[str]) -> Any:
+        """Return a C array of the engine's objects `names` of class `kind`."""
+        class_index = self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
+        found = [self.lib.Obj_GetHandleByName(self.ctx, class_index, n.encode()) for n in names]
+        message = self.take_error()
+        if message is not None:
+            raise dss_script.DssError(message)
+        return self.ffi.new("void*[]", found)
+
+    def property_index(self, kind: str, name: str) -> int:
+        """Return the engine's number of a property of a class."""
+        self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
+        names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
+        return names.index(name) + 1
+
+
+class Circuit:
+    """A feeder in the engine. Build it with `from_feeder`, `from_master` or `open_circuit`.
+
+    Attributes
+    ----------
+    feeder : Feeder
+        What the circuit holds, DERs included.
+    node_labels : tuple of str
+        Labels ``bus.phase`` of the energised nodes 1 to 3, in the order of `v_pu`. Neutral nodes
+        (4 and up) and nodes without voltage at the first solution have no label.
+    load_names, der_names : tuple of str
+        Loads and DERs in the order of `set_loads` and `set_ders`; as in `feeder`.
+    load_kw, load_kvar : ndarray of float, shape (n_loads,)
+        Nominal consumption.
+    """
+
+    def __init__(self, engine: Engine, feeder: Feeder, regulators: RegulatorMode) -> None:
+        self._engine = engine
+        self.name = feeder.name
+        self._regulators: RegulatorMode = regulators
+        self._solve_call = (
+            engine.lib.ctx_Solution_Solve
+            if regulators == "auto"
+            else engine.lib.ctx_Solution_SolveNoControl
+        )
+        self._voltage_pointer = engine.ffi.new("double**")
+        self._attach(feeder)
+        self._configure()
+
+    # ---------------------------------------------------------------- building
+
+    @classmethod
+    def from_feeder(cls, feeder: Feeder, *, regulators: RegulatorMode = "fixed") -> Circuit:
+        """Build the circuit of a feeder, its DERs at rest and its loads nominal, and solve it.
+
+        Parameters
+        ----------
+        feeder : Feeder
+        regulators : {'fixed', 'auto'}
+            Taps stay where the feeder has them, or regulator controls act within each `solve`.
+
+        Raises
+        ------
+        FeederError
+            The engine refuses an element.
+        PowerFlowError
+            The power flow does not converge.
+        """
+        engine = Engine()
+        for command in feeder_commands(feeder):
+            try:
+                engine.command(command)
+            except dss_script.DssError as error:
+                raise FeederError(str(error), where=f"feeder '{feeder.name}', {command}") from None
+        circuit = cls(engine, feeder, regulators)
+        circuit.solve()
+        return circuit
+
+    @classmethod
+    def from_master(
+        cls,
+        path: str | Path,
+        *,
+        regulators: RegulatorMode = "auto",
+        ders: Sequence[Der] = (),
+        load_limits_pu: tuple[float, float] | None = (0.7, 1.3),
+    ) -> Circuit:
+        """Compile an OpenDSS master file and solve it once with the file's own controls.
+
+        Commands that only show, plot, export or solve are passed over (a file may end with a
+        year of solutions); everything else is run as it stands.
+
+        Parameters
+        ----------
+        path : str or Path
+            The master file.
+        regulators : {'fixed', 'auto'}
+            'auto' leaves the file's controls acting in each `solve`; 'fixed' lets them settle
+            once at the file's loads and then holds every tap and switched capacitor.
+        ders : sequence of Der, optional
+            Resources to add. They are then the ones that `set_ders` moves, and the file's own
+            (PVSystem, Storage, Generator) stay as they are. Without any, the file's own are
+            taken over as constant-power injections, at the power of the first solution.
+        load_limits_pu : tuple of float or None
+            Voltage range in which constant-power loads stay so; wider limits of the file are
+            kept. None keeps the file's.
+
+        Raises
+        ------
+        FeederError
+            The file cannot be read or does not give a usable circuit.
+        PowerFlowError
+            The power flow does not converge.
+        """
+        engine = Engine()
+        name = dss_script.compile_master(engine, Path(path))
+        dss_edit.widen_load_limits(engine, load_limits_pu)
+        try:
+            _first_solution(engine, name)
+            feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
+            taken = [] if ders else dss_edit.take_over_ders(engine, feeder.buses)
+        except dss_script.DssError as error:
+            raise FeederError(str(error), where=str(path)) from None
+        if ders:
+            feeder = feeder.with_ders(ders)
+        circuit = cls(engine, feeder, regulators)
+        circuit.set_loads(circuit.load_kw, circuit.load_kvar)
+        engine.command("set loadmult=1")
+        if taken:
+            circuit.set_ders(np.array([p for p, _ in taken]), np.array([q for _, q in taken]))
+        circuit.solve()
+        return circuit
+
+    def _attach(self, feeder: Feeder) -> None:
+        """Add the DERs and bind every array to the engine's objects."""
+        engine = self._engine
+        elements = []
+        floating = floating_buses(feeder) if feeder.ders else set()
+        for i, der in enumerate(feeder.ders):
+            bus = feeder.buses[check_der(der, feeder)]
+            elements.append(f"{_DER_PREFIX}{i}")
+            engine.command(der_command(elements[-1], der, bus, floating=bus.name in floating))
+        self.feeder = feeder
+        self.node_labels: tuple[str, ...] = feeder.node_labels
+        self._base_v = np.array(
+            [b.base_kv_ln * 1e3 for b in feeder.buses.values() for _ in b.phases]
+        )
+        self.load_names = tuple(load.name for load in feeder.loads)
+        self.der_names = tuple(der.name for der in feeder.ders)
+        self.load_kw = np.array([load.kw for load in feeder.loads], dtype=np.float64)
+        self.load_kvar = np.array([load.kvar for load in feeder.loads], dtype=np.float64)
+        self._elements = element_names(feeder, elements)
+        self._loads = PowerBank(engine, self.load_names)
+        self._ders = PowerBank(engine, elements)
+        self._loads.kw[:], self._loads.kvar[:] = self.load_kw, self.load_kvar
+
+    def _configure(self) -> None:
+        mode = "static" if self._regulators == "auto" else "off"
+        for option in (
+            "mode=snapshot",
+            f"maxiterations={MAX_ITERATIONS}",
+            f"maxcontroliter={MAX_CONTROL_ITERATIONS}",
+            f"controlmode={mode}",
+        ):
+            self._engine.command(f"set {option}")
+        self._set_tolerance(TOLERANCE_PU)
+        self._gather: NDArray[np.intp] | None = None
+
+    # ---------------------------------------------------------------- per step
+
+    def set_loads(self, kw: ArrayLike, kvar: ArrayLike) -> None:
+        """Set the consumption of every load, arrays of shape (n_loads,) in order of `load_names`.
+
+        This is the power at nominal voltage; loads of model I or Z draw it scaled by the voltage.
+        """
+        self._loads.fill(kw, kvar, f"loads of circuit '{self.name}'")
+        self._loads.write()
+
+    def set_ders(self, p_kw: ArrayLike, q_kvar: ArrayLike) -> None:
+        """Set the injection of every DER, arrays of shape (n_ders,) in order of `der_names`."""
+        bank = self._ders
+        bank.fill(p_kw, q_kvar, f"DERs of circuit '{self.name}'")
+        np.negative(bank.kw, out=bank.kw)
+        np.negative(bank.kvar, out=bank.kvar)
+        bank.write()
+
+    def solve(self) -> None:
+        """Solve the power flow at the present settings.
+
+        Raises
+        ------
+        PowerFlowError
+            It did not converge, the controls did not settle, or a voltage is not finite.
+        """
+        while (message := self._try_to_solve()) is not None:
+            # Some circuits (thousands of nodes, floating neutrals) cannot be solved to 1e-6 in
+            # double precision. They stay at the looser tolerance from then on.
+            if message or self.tolerance_pu >= LOOSEST_TOLERANCE_PU:
+                raise PowerFlowError(
+                    f"the power flow did not converge{': ' + message if message else ''}",
+                    where=f"circuit '{self.name}'",
+                    expected=f"a solution within {MAX_ITERATIONS} iterations",
+                )
+            self._set_tolerance(float(f"{10.0 * self.tolerance_pu:.0e}"))
+        if self._gather is None:
+            self._bind_nodes()
+        v = self._voltages()
+        if not np.isfinite(v).all():
+            raise PowerFlowError(
+                "the power flow gave a voltage that is not finite", where=f"circuit '{self.name}'"
+            )
+        self._v_pu: NDArray[np.float64] = np.abs(v) / self._base_v
+
+    def _try_to_solve(self) -> str | None:
+        """Return None when solved, else the engine's message ('' when it only ran on too long)."""
+        engine = self._engine
+        self._solve_call(engine.ctx)
+        message = engine.take_error()
+        if message is None and engine.lib.ctx_Solution_Get_Converged(engine.ctx):
+            return None
+        return message or ""
+
+    def _set_tolerance(self, tolerance_pu: float) -> None:
+        self.tolerance_pu = tolerance_pu
+        self._engine.command(f"set tolerance={tolerance_pu!r}")
+
+    def v_pu(self) -> NDArray[np.float64]:
+        """Return the voltage magnitudes of the last solution, shape (n_nodes,), per unit."""
+        return np.array(self._v_pu)
+
+    def v_complex_pu(self) -> NDArray[np.complex128]:
+        """Return the complex voltages of the last solution, shape (n_nodes,), per unit."""
+        return np.asarray(self._voltages() / self._base_v)
+
+    def source_kw_kvar(self) -> tuple[float, float]:
+        """Return the power that the source feeds in: ``(p_kw, q_kvar)``."""
+        lib, ctx = self._engine.lib, self._engine.ctx
+        lib.ctx_Circuit_Get_TotalPower_GR(ctx)
+        power = lib.ctx_DSS_GR_DataPtr_PDouble(ctx)
+        return -float(power[0]), -float(power[1])
+
+    def losses_kw(self) -> float:
+        """Return the losses of lines, transformers and other series elements, in kW."""
+        lib, ctx = self._engine.lib, self._engine.ctx
+        lib.ctx_Circuit_Get_Losses_GR(ctx)
+        return float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / 1e3
+
+    def _voltages(self) -> NDArray[np.complex128]:
+        """Voltages in volt in the order of `node_labels`; a node that is gone has 0 V."""
+        engine = self._engine
+        engine.lib.ctx_YMatrix_getVpointer(engine.ctx, self._voltage_pointer)
+        buffer = engine.ffi.buffer(self._voltage_pointer[0], 16 * (self._n_engine_nodes + 1))
+        everything = np.frombuffer(buffer, dtype=np.complex128)
+        return everything[self._gather]
+
+    def _bind_nodes(self) -> None:
+        """Find each label in the engine's node vector, whose entry 0 is ground (always 0 V)."""
+        order = [str(n).lower() for n in self._engine.dss.Circuit.YNodeOrder()]
+        place = {label: i for i, label in enumerate(order, start=1)}
+        self._n_engine_nodes = len(order)
+        self._gather = np.array([place.get(n, 0) for n in self.node_labels], dtype=np.intp)
+
+    # ---------------------------------------------------------------- taps and switching
+
+    def tap_steps(self) -> dict[str, int]:
+        """Return the tap of every regulator, in steps of 0.00625 pu, by transformer name."""
+        return dss_edit.tap_steps(self._engine)
+
+    def set_taps(self, taps: Mapping[str, int]) -> None:
+        """Move regulators to given taps; regulators that are not named stay.
+
+        Raises
+        ------
+        FeederError
+            There is no such regulator, or the step is outside -16 to 16.
+        """
+        known = {name.lower(): name for name in self.tap_steps()}
+        steps: dict[str, int] = {}
+        for name, step in taps.items():
+            where = f"circuit '{self.name}', regulator '{name}'"
+            if name.lower() not in known:
+                raise FeederError(
+                    "no such regulator",
+                    where=where,
+                    expected="one of " + ", ".join(known.values()) if known else "no regulators",
+                    nearest=nearest_name(name, known.values()),
+                )
+            if step != int(step) or abs(step) > 16:
+                raise FeederError(f"tap step {step}", where=where, expected="-16 to 16")
+            steps[known[name.lower()]] = int(step)
+        dss_edit.set_taps(self._engine, steps)
+
+    def enable(self, element: str, on: bool) -> None:
+        """Put an element in or out of service (a trip), from the next `solve` on.
+
+        Parameters
+        ----------
+        element : str
+            Name of a DER, load, line, switch, transformer, regulator or capacitor of the feeder,
+            or ``class.name`` as OpenDSS says it.
+        on : bool
+            False takes it out of service.
+        """
+        full = self._resolve(element)
+        self._engine.command(f'edit "{full}" enabled={"yes" if on else "no"}')
+        self._gather = None
+
+    def set_switch(self, name: str, closed: bool) -> None:
+        """Open or close a switch (or any line), all phases, from the next `solve` on."""
+        full = self._resolve(name)
+        if closed:
+            self._engine.command(f'edit "{full}" enabled=yes')
+            self._engine.command(f'close "{full}" 2')
+        self._engine.command(f'{"close" if closed else "open"} "{full}" 1')
+        self._gather = None
+
+    def _resolve(self, element: str) -> str:
+        wanted = element.lower()
+        if wanted in self._elements:
+            return self._elements[wanted]
+        all_names = [str(n).lower() for n in self._engine.dss.Circuit.AllElementNames()]
+        if wanted in all_names:
+            return wanted
+        raise FeederError(
+            f"no element '{element}'",
+            where=f"circuit '{self.name}'",
+            expected="a name of the feeder, or class.name",
+            nearest=nearest_name(wanted, [*self._elements, *all_names]),
+        )
+
+
+def adjusted(
+    circuit: Circuit, taps: Mapping[str, int] | None, source_v_pu: float | None
+) -> Circuit:
+    """Return the circuit, solved again with other taps and another source voltage."""
+    if source_v_pu is not None:
+        circuit._engine.dss.Vsources.First()
+        circuit._engine.dss.Vsources.PU(source_v_pu)
+    if taps:
+        circuit.set_taps(taps)
+    if taps or source_v_pu is not None:
+        circuit.solve()
+    return circuit
+
+
+def _first_solution(engine: Engine, name: str) -> None:
+    """Solve a compiled file as it stands, in snapshot mode, with its controls."""
+    engine.command("set mode=snapshot")
+    engine.command(f"set maxiterations={MAX_ITERATIONS}")
+    engine.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
+    engine.lib.ctx_Solution_Solve(engine.ctx)
+    message = engine.take_error()
+    if message is not None or not engine.lib.ctx_Solution_Get_Converged(engine.ctx):
+        raise PowerFlowError(
+            f"the power flow did not converge{': ' + message if message else ''}",
+            where=f"circuit '{name}'",
+        )

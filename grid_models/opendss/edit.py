@@ -1,0 +1,82 @@
+"""Changes to a compiled OpenDSS circuit that is about to be run by a co-simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from grid_models.feeder.model import Bus
+from grid_models.opendss.reader import (
+    TAP_STEP_PU,
+    ReadableEngine,
+    controls_by_transformer,
+    ders_of,
+    each,
+)
+
+DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
+
+
+def take_over_ders(engine: ReadableEngine, buses: Mapping[str, Bus]) -> list[tuple[float, float]]:
+    """Put the file's own DERs and their controls out of service; return their injections.
+
+    Returns
+    -------
+    list of (p_kw, q_kvar)
+        Injections of the last solution, in the order of the feeder's `ders`.
+    """
+    dss = engine.dss
+    injections = []
+    taken = []
+    for der, full in ders_of(engine):
+        if der.bus not in buses:
+            continue
+        dss.Circuit.SetActiveElement(full)
+        power = np.asarray(dss.CktElement.TotalPowers())
+        if not np.iscomplexobj(power):
+            power = power.astype(np.float64).view(np.complex128)
+        injections.append((-float(power[0].real), -float(power[0].imag)))
+        taken.append(full)
+    if taken:
+        names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
+        taken += [n for n in names if n.split(".")[0] in DER_CONTROLS]
+    for full in taken:
+        engine.command(f'edit "{full}" enabled=no')
+    return injections
+
+
+def widen_load_limits(engine: ReadableEngine, limits_pu: tuple[float, float] | None) -> None:
+    """Let every load keep its own model over at least `limits_pu`."""
+    if limits_pu is None:
+        return
+    for _ in each(engine.dss.Loads):
+        api = engine.dss.Loads
+        api.Vminpu(min(api.Vminpu(), limits_pu[0]))
+        api.Vmaxpu(max(api.Vmaxpu(), limits_pu[1]))
+
+
+def zero_length_lines(engine: ReadableEngine) -> list[str]:
+    """Return the lines in service whose length is zero."""
+    lines = engine.dss.Lines
+    return [str(lines.Name()) for _ in each(lines) if lines.Length() == 0.0]
+
+
+def tap_steps(engine: ReadableEngine) -> dict[str, int]:
+    """Return the tap of every controlled transformer, in steps of 0.00625 pu."""
+    steps = {}
+    t = engine.dss.Transformers
+    for name, control in controls_by_transformer(engine.dss).items():
+        t.Name(name)
+        t.Wdg(int(control["winding"]))
+        steps[name] = round((float(t.Tap()) - 1.0) / TAP_STEP_PU)
+    return steps
+
+
+def set_taps(engine: ReadableEngine, steps: Mapping[str, int]) -> None:
+    """Set the taps of controlled transformers, in steps of 0.00625 pu."""
+    controls = controls_by_transformer(engine.dss)
+    for name, step in steps.items():
+        winding = int(controls[name]["winding"])
+        tap = 1.0 + TAP_STEP_PU * step
+        engine.command(f'edit "transformer.{name}" wdg={winding} tap={tap!r}')

@@ -1,0 +1,63 @@
+"""Loads of an OpenDSS circuit whose powers are written in one call each for kW and kvar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from grid_models.base.errors import GridModelError
+
+# Setting a load's power leaves the admittance matrix alone: it only preconditions the iteration.
+_AVOID_FULL_RECALC = 2
+
+
+class HandleEngine(Protocol):
+    """What is needed of the engine: its C library and handles of its objects."""
+
+    lib: Any
+    ffi: Any
+
+    def handles(self, kind: str, names: Sequence[str]) -> Any:
+        """Return a C array of the objects `names` of class `kind`."""
+
+    def property_index(self, kind: str, name: str) -> int:
+        """Return the number of a property of a class."""
+
+
+class PowerBank:
+    """Loads whose kW and kvar are written together, through pointers into two arrays."""
+
+    def __init__(self, engine: HandleEngine, elements: Sequence[str]) -> None:
+        self.n = len(elements)
+        self.kw = np.zeros(self.n)
+        self.kvar = np.zeros(self.n)
+        self._set = engine.lib.Batch_SetFloat64Array
+        if self.n:
+            self._handles = engine.handles("Load", elements)
+            self._kw_index = engine.property_index("Load", "kw")
+            self._kvar_index = engine.property_index("Load", "kvar")
+            self._kw_pointer = engine.ffi.cast("double*", self.kw.ctypes.data)
+            self._kvar_pointer = engine.ffi.cast("double*", self.kvar.ctypes.data)
+
+    def write(self) -> None:
+        """Give the arrays to the engine."""
+        if self.n:
+            self._set(self._handles, self.n, self._kw_index, self._kw_pointer, _AVOID_FULL_RECALC)
+            self._set(
+                self._handles, self.n, self._kvar_index, self._kvar_pointer, _AVOID_FULL_RECALC
+            )
+
+    def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
+        """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""
+        for values, target, unit in ((p, self.kw, "kW"), (q, self.kvar, "kvar")):
+            array = np.asarray(values, dtype=np.float64)
+            if array.shape != target.shape:
+                raise GridModelError(
+                    f"{unit} has shape {array.shape}", where=where, expected=f"{target.shape}"
+                )
+            if not np.isfinite(array).all():
+                raise GridModelError(f"a {unit} is not finite", where=where, expected="numbers")
+            target[:] = array

@@ -1,0 +1,183 @@
+"""Run a user's OpenDSS master file command by command, so that errors name file and row.
+
+Files are walked here instead of by the engine's own ``compile`` for three reasons: an error can
+say where it is; commands that only show, plot or export (or solve a whole year) are passed over;
+and sections of zero length, which the engine cannot invert, are mended before it sees a solution.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from grid_models.base.errors import FeederError, nearest_name
+
+MAX_DEPTH = 30
+ZERO_LENGTH = 1e-7  # of a line's own length unit
+_PASSED_OVER = {
+    "solve", "show", "plot", "export", "visualize", "dos", "doscmd", "cd", "quit", "help", "save",
+    "panel", "about", "fileedit", "buildy", "init", "_initsnap", "_solvenocontrol",
+    "_solvedirect", "_solvepflow", "_samplecontrols", "_docontrolactions", "_showcontrolqueue",
+    "sample", "sampleenergymeters", "summary", "interpolate", "cvrtloadshapes", "comparecases",
+    "yearlycurves", "cleanup", "clone", "solveall", "newactor", "wait", "?",
+}  # fmt: skip
+_VERB = re.compile(r"\s*([^\s=,]+)")
+_FILE = re.compile(r"\s*(?:file\s*=\s*)?(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[([^\]]*)\]|(\S+))")
+
+
+class DssError(Exception):
+    """The engine refused a command."""
+
+
+class CommandEngine(Protocol):
+    """What is needed of the engine."""
+
+    def command(self, text: str) -> str:
+        """Run one command; raise `DssError` when the engine refuses it."""
+
+    def circuit_name(self) -> str:
+        """Return the name of the circuit, or '' where there is none."""
+
+    def zero_length_lines(self) -> list[str]:
+        """Return the lines in service whose length is zero."""
+
+
+def tidy_message(text: str) -> str:
+    """Return an engine message on one line."""
+    return " ".join(text.split())
+
+
+def compile_master(engine: CommandEngine, path: Path) -> str:
+    """Run a master file and everything it redirects to; return the circuit's name.
+
+    Raises
+    ------
+    FeederError
+        A file is missing, not text or empty, a command is refused, or no circuit results.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FeederError(
+            "no such file",
+            where=str(path),
+            expected="an OpenDSS master file",
+            nearest=nearest_name(path.name, siblings),
+        )
+    engine.command("clear")
+    _run_file(engine, path.resolve(), depth=0)
+    name = engine.circuit_name()
+    if not name:
+        raise FeederError(
+            "the file defines no circuit",
+            where=str(path),
+            expected="an OpenDSS master file with 'New Circuit.name'",
+        )
+    mend_zero_lengths(engine)
+    return name.lower()
+
+
+def _read_rows(path: Path) -> list[str]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FeederError(f"the file cannot be read ({error.strerror})", where=str(path)) from None
+    if b"\0" in raw:
+        raise FeederError("the file is not text", where=str(path), expected="OpenDSS commands")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.splitlines()
+
+
+def _run_file(engine: CommandEngine, path: Path, depth: int) -> Path:
+    """Run one file and return the folder that later relative paths start from."""
+    folder = path.parent
+    engine.command(f'set datapath="{folder}"')
+    in_comment = False
+    for number, row in enumerate(_read_rows(path), start=1):
+        text = row.strip()
+        if in_comment or text.startswith("/*"):
+            in_comment = "*/" not in text
+            continue
+        match = _VERB.match(text)
+        if match is None or text.startswith(("!", "//")):
+            continue
+        verb = match.group(1).lower()
+        where = f"{path}, row {number}"
+        if verb in _PASSED_OVER or (len(verb) > 2 and "solve".startswith(verb)):
+            continue
+        if verb == "compile" or (len(verb) > 3 and "redirect".startswith(verb)):
+            folder = _follow(engine, text[match.end() :], verb, folder, depth, where)
+            continue
+        if verb in ("buscoords", "latlongcoords"):
+            wanted = _file_name(text[match.end() :], verb, where)
+            text = f'{verb} "{_find(folder, wanted, where)}"'
+        if verb.startswith("calcv"):
+            mend_zero_lengths(engine)
+        try:
+            engine.command(text)
+        except DssError as error:
+            raise FeederError(f"OpenDSS: {error}", where=where) from None
+    return folder
+
+
+def _follow(
+    engine: CommandEngine, rest: str, verb: str, folder: Path, depth: int, where: str
+) -> Path:
+    wanted = _file_name(rest, verb, where)
+    if depth >= MAX_DEPTH:
+        raise FeederError(
+            f"files redirect to each other more than {MAX_DEPTH} deep",
+            where=where,
+            expected="no file that redirects to itself",
+        )
+    target = _find(folder, wanted, where)
+    inner = _run_file(engine, target, depth + 1)
+    if verb == "compile":
+        return inner
+    engine.command(f'set datapath="{folder}"')
+    return folder
+
+
+def _file_name(rest: str, verb: str, where: str) -> str:
+    match = _FILE.match(rest)
+    wanted = next((g for g in match.groups() if g is not None), "") if match else ""
+    if not wanted:
+        raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
+    return wanted
+
+
+def _find(folder: Path, wanted: str, where: str) -> Path:
+    """Find a file as Windows would: either slash, any case."""
+    here = folder
+    parts = wanted.replace("\\", "/").split("/")
+    if wanted.startswith("/"):
+        here, parts = Path("/"), parts[1:]
+    for part in parts:
+        if part in ("", "."):
+            continue
+        names = [p.name for p in here.iterdir()] if here.is_dir() else []
+        same = [n for n in names if n.lower() == part.lower()]
+        if part == ".." or (here / part).exists():
+            here = here / part
+        elif same:
+            here = here / same[0]
+        else:
+            raise FeederError(
+                f"the file '{wanted}' does not exist",
+                where=where,
+                expected=f"a file under {folder}",
+                nearest=nearest_name(part, names),
+            )
+    if not here.is_file():
+        raise FeederError(f"'{wanted}' is not a file", where=where, expected="a file")
+    return here.resolve()
+
+
+def mend_zero_lengths(engine: CommandEngine) -> None:
+    """Give lines of no length a very short one: their impedance cannot be inverted."""
+    for name in engine.zero_length_lines():
+        engine.command(f'edit "line.{name}" length={ZERO_LENGTH!r}')

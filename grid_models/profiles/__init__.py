@@ -1,0 +1,1 @@
+"""Time profiles: irradiance, temperature, load and price."""

@@ -1,0 +1,258 @@
+"""Synthetic weather, load and price of one day or more: documented, seeded, no download.
+
+Everything is made at 1 s and averaged to the asked step, so one seed is one physical day whatever
+the resolution. `time_s` is local solar time since midnight of the first day: the sun stands
+highest at 43200 s.
+
+Sources: solar geometry as in Duffie and Beckman, Solar Engineering of Thermal Processes, eqs.
+1.6.1a and 1.6.5; clear-sky irradiance of Haurwitz (J. Meteorology 2, 1945), as in pvlib. Cloud,
+temperature, load and price processes are this project's own; their parameters are the tables below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.signal import lfilter
+
+from grid_models.base.counter_rng import stream_id
+from grid_models.base.errors import ProfileError, nearest_name
+
+SkyKind = Literal["clear", "cloudy", "overcast"]
+DAY_S = 86_400
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sky:
+    """Cloud process of one kind of sky.
+
+    A latent sum of two Ornstein-Uhlenbeck processes (cloud fields of `field_tau_s`, single clouds
+    of `cloud_tau_s`) is squashed to a cover in 0..1 round the level `threshold`; `sharpness` sets
+    how steep an edge is. The clear-sky index is ``kc_open`` without cover and ``kc_shaded`` under
+    it; `edge_gain` adds light reflected by cloud edges. `swing` scales the day's temperature range.
+    """
+
+    kc_open: float
+    kc_shaded: float
+    threshold: float
+    sharpness: float
+    field_tau_s: float
+    cloud_tau_s: float
+    edge_gain: float
+    swing: float
+
+
+SKIES: dict[str, Sky] = {
+    "clear": Sky(1.0, 0.97, 2.5, 1.0, 7200.0, 900.0, 0.0, 1.0),
+    "cloudy": Sky(1.0, 0.30, 0.2, 6.0, 5400.0, 240.0, 0.5, 0.8),
+    "overcast": Sky(0.45, 0.15, 0.0, 1.2, 7200.0, 1200.0, 0.0, 0.45),
+}
+# An edge passes over a plant's roofs, not over a point sensor: 10 s at 10 m/s is 100 m.
+SMOOTHING_S = 10
+
+# Residential demand by hour 0..23, share of the evening peak; own drawing after the usual two-peak
+# shape (morning 7-8 h, evening 19-20 h, night valley 3-4 h).
+LOAD_BY_HOUR = (
+    0.46, 0.41, 0.38, 0.37, 0.38, 0.43, 0.55, 0.66, 0.66, 0.62, 0.60, 0.60,
+    0.61, 0.60, 0.60, 0.62, 0.68, 0.79, 0.92, 1.00, 0.98, 0.88, 0.72, 0.57,
+)  # fmt: skip
+# Price by hour 0..23 in currency/kWh: cheap midday sun, dear evening ramp; own drawing.
+PRICE_BY_HOUR = (
+    0.14, 0.13, 0.13, 0.13, 0.14, 0.16, 0.19, 0.20, 0.17, 0.13, 0.10, 0.09,
+    0.08, 0.08, 0.09, 0.11, 0.16, 0.24, 0.32, 0.35, 0.32, 0.26, 0.20, 0.16,
+)  # fmt: skip
+
+
+def clear_sky_irradiance_pu(time_s: Array, latitude_deg: float, day_of_year: int) -> Array:
+    """Return the global horizontal irradiance under a clear sky.
+
+    ``sin(elevation) = sin(lat) sin(decl) + cos(lat) cos(decl) cos(hour angle)`` with Cooper's
+    ``decl = 23.45 deg sin(360 deg (284 + n) / 365)``, and Haurwitz'
+    ``ghi = 1098 W/m2 * s * exp(-0.057 / s)`` for ``s = sin(elevation) > 0``.
+
+    Parameters
+    ----------
+    time_s : ndarray, shape (n,)
+        Local solar time in s since midnight of `day_of_year`; later days go on from there.
+    latitude_deg : float
+        North positive, degrees.
+    day_of_year : int
+        1 to 366.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In units of 1000 W/m2.
+    """
+    day = day_of_year + np.floor(time_s / DAY_S)
+    declination = np.deg2rad(23.45) * np.sin(2.0 * np.pi * (284.0 + day) / 365.0)
+    hour_angle = 2.0 * np.pi * (time_s / DAY_S - 0.5)
+    lat = np.deg2rad(latitude_deg)
+    sine = np.sin(lat) * np.sin(declination)
+    sine += np.cos(lat) * np.cos(declination) * np.cos(hour_angle)
+    lit = sine > 1e-3
+    safe = np.where(lit, sine, 1.0)
+    return np.where(lit, 1.098 * safe * np.exp(-0.057 / safe), 0.0)
+
+
+def _stream(seed: int, purpose: str) -> np.random.Generator:
+    """Return a random stream of its own for each purpose, so that none shifts another."""
+    return np.random.Generator(np.random.PCG64([seed, stream_id(purpose)]))
+
+
+def _ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau_s: float) -> Array:
+    """Return a stationary process of unit variance and correlation time `tau_s`, sampled at 1 s."""
+    decay = np.exp(-1.0 / tau_s)
+    noise = rng.standard_normal(n)
+    noise[1:] *= np.sqrt(1.0 - decay * decay)
+    path: Array = lfilter([1.0], [1.0, -decay], noise)
+    return path
+
+
+def _smooth(values: Array, width: int) -> Array:
+    """Return the running mean over the last `width` samples (fewer at the start)."""
+    total = np.cumsum(values)
+    total[width:] = total[width:] - total[:-width]
+    total /= np.minimum(np.arange(1, len(values) + 1), width)
+    return total
+
+
+def _clear_sky_index(n: int, kind: str, seed: int) -> Array:
+    """Return irradiance over clear-sky irradiance at 1 s, shape (n,)."""
+    sky = SKIES[kind]
+    rng = _stream(seed, f"sky/{kind}")
+    latent = 0.8 * _ornstein_uhlenbeck(rng, n, sky.field_tau_s)
+    latent += 0.6 * _ornstein_uhlenbeck(rng, n, sky.cloud_tau_s)
+    cover = 1.0 / (1.0 + np.exp(-sky.sharpness * (latent - sky.threshold)))
+    index = sky.kc_open + (sky.kc_shaded - sky.kc_open) * cover
+    # Reflection is strongest beside a cloud, where the cover is small but not nil.
+    index += sky.edge_gain * cover * (1.0 - cover) ** 4
+    return _smooth(index, SMOOTHING_S)
+
+
+def _fade(time_s: Array) -> Array:
+    """Return 1 by day and 0 at midnight, so that noise drawn day by day meets without a jump."""
+    return np.minimum(1.0, np.minimum(time_s, DAY_S - time_s) / 1800.0)
+
+
+def _temperature(time_s: Array, kind: str, seed: int, mean_c: float, amplitude_k: float) -> Array:
+    """Return outdoor temperature at 1 s: a daily wave, highest at 15 h, plus slow weather noise."""
+    wave = np.cos(2.0 * np.pi * (time_s / 3600.0 - 15.0) / 24.0)
+    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "temperature"), len(time_s), 7200.0), 300)
+    return mean_c + SKIES[kind].swing * amplitude_k * wave + 0.5 * noise * _fade(time_s)
+
+
+def _load(time_s: Array, seed: int, peak_pu: float) -> Array:
+    """Return the residential shape at 1 s, evening peak near `peak_pu`, with 1.5 % slow noise."""
+    hours = np.arange(25.0)
+    shape = CubicSpline(hours, (*LOAD_BY_HOUR, LOAD_BY_HOUR[0]), bc_type="periodic")
+    base: Array = np.asarray(shape((time_s / 3600.0) % 24.0), dtype=np.float64)
+    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "load"), len(time_s), 600.0), 30)
+    return peak_pu * base * np.exp(0.015 * noise * _fade(time_s))
+
+
+def _price(time_s: Array, seed: int) -> Array:
+    """Return the price at 1 s: constant inside an hour, 5 % log-normal noise from hour to hour."""
+    hour = (time_s // 3600.0).astype(np.int64)
+    noise = _stream(seed, "price").standard_normal(int(hour[-1]) + 1)
+    return np.asarray(PRICE_BY_HOUR)[hour % 24] * np.exp(0.05 * noise)[hour]
+
+
+def _check(name: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:
+        raise ProfileError(
+            f"{name} is {value}",
+            where="profile generation",
+            expected=f"a number from {low:g} to {high:g} {unit}".rstrip(),
+        )
+
+
+def synthesise(
+    kind: str,
+    seed: int,
+    step_s: int,
+    duration_s: int,
+    *,
+    latitude_deg: float,
+    day_of_year: int,
+    temp_mean_c: float,
+    temp_amplitude_k: float,
+    load_peak_pu: float,
+) -> dict[str, Array]:
+    """Return the columns of a generated profile; see `Profiles.generate`.
+
+    Returns
+    -------
+    dict of ndarray, shape (ceil(duration_s / step_s),)
+        `time_s` is the start of each interval, the other columns are means over it.
+
+    Raises
+    ------
+    ProfileError
+        A parameter is out of range.
+    """
+    if kind not in SKIES:
+        raise ProfileError(
+            f"unknown kind of day '{kind}'",
+            where="profile generation",
+            expected=" | ".join(get_args(SkyKind)),
+            nearest=nearest_name(kind, SKIES),
+        )
+    if int(step_s) != step_s or int(duration_s) != duration_s:
+        raise ProfileError(
+            f"step_s is {step_s}, duration_s is {duration_s}",
+            where="profile generation",
+            expected="whole seconds",
+        )
+    _check("step_s", step_s, 1, 900, "s")
+    _check("duration_s", duration_s, 1, 366 * DAY_S, "s")
+    _check("seed", seed, 0, 2**63 - 1, "")
+    _check("latitude_deg", latitude_deg, -90, 90, "degrees")
+    _check("day_of_year", day_of_year, 1, 366, "")
+    _check("temp_mean_c", temp_mean_c, -40, 50, "degrees C")
+    _check("temp_amplitude_k", temp_amplitude_k, 0, 30, "K")
+    _check("load_peak_pu", load_peak_pu, 0, 10, "")
+    step, n_steps = int(step_s), -(-int(duration_s) // int(step_s))
+    # Whole days, so that a longer run of the same seed starts with the same day.
+    n = -(-n_steps * step // DAY_S) * DAY_S
+    time_s = np.arange(n, dtype=np.float64)
+    fine = _fine_columns(
+        time_s, kind, seed, latitude_deg, day_of_year, temp_mean_c, temp_amplitude_k, load_peak_pu
+    )
+    columns = {"time_s": np.arange(n_steps, dtype=np.float64) * step}
+    for name, values in fine.items():
+        columns[name] = values[: n_steps * step].reshape(n_steps, step).mean(axis=1)
+    return columns
+
+
+def _fine_columns(
+    time_s: Array,
+    kind: str,
+    seed: int,
+    latitude_deg: float,
+    day_of_year: int,
+    temp_mean_c: float,
+    temp_amplitude_k: float,
+    load_peak_pu: float,
+) -> dict[str, Array]:
+    """Return the 1 s columns, made day by day, so that no day depends on how many follow."""
+    days: list[dict[str, Array]] = []
+    local = time_s[:DAY_S]
+    for day in range(len(time_s) // DAY_S):
+        key = stream_id(f"{seed}/day {day}") >> 1
+        sun = clear_sky_irradiance_pu(local + day * DAY_S, latitude_deg, day_of_year)
+        days.append(
+            {
+                "irradiance_pu": sun * _clear_sky_index(DAY_S, kind, key),
+                "temp_c": _temperature(local, kind, key, temp_mean_c, temp_amplitude_k),
+                "load_pu": _load(local, key, load_peak_pu),
+                "price_per_kwh": _price(local, key),
+            }
+        )
+    return {name: np.concatenate([day[name] for day in days]) for name in days[0]}

@@ -1,0 +1,273 @@
+"""What may be written to a device, decided from its device file alone.
+
+Pure logic: no sockets, no clock of its own. The adapter asks `admit` when a command comes in and
+`decide` when it is about to be written, and says with `sent` and `failed` what became of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from grid_models.base.errors import nearest_name
+from hil.devices.errors import ArmingError, GuardError
+from hil.devices.file import DeviceSpec
+from hil.devices.points import PointSpec, Value
+
+Verdict = Literal["written", "clamped", "limited", "unchanged", "refused", "unsafe"]
+
+
+_WRONG_WEIGHT = 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the guard makes of a command.
+
+    Parameters
+    ----------
+    verdict : str
+        written: as asked; clamped: moved to a limit; limited: moved by step or rate;
+        unchanged: the device already has it; refused: nothing is written;
+        unsafe: nothing is written and the device goes to its safe state.
+    value : float
+        Value to write; nan where nothing is written.
+    why : str
+        In words; '' for a plain write.
+    """
+
+    verdict: Verdict
+    value: float
+    why: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Return True where something is to be written."""
+        return self.verdict in ("written", "clamped", "limited")
+
+
+@dataclass
+class _State:
+    """What the guard knows of one writable point."""
+
+    sent: float = math.nan
+    sent_s: float = -math.inf
+    commanded_s: float = -math.inf
+    failures: int = 0
+
+
+def check_arming(
+    devices: Collection[DeviceSpec], armed: Collection[str], *, read_only: bool = False
+) -> None:
+    """Refuse unknown names in `armed`, and devices elsewhere that nobody armed.
+
+    Raises
+    ------
+    ArmingError
+    """
+    names = {d.name for d in devices}
+    for name in armed:
+        if name not in names:
+            raise ArmingError(
+                f"there is no device '{name}' to arm",
+                expected=", ".join(sorted(names)) or "a device of the scenario",
+                nearest=nearest_name(name, names),
+            )
+    if read_only and armed:
+        raise ArmingError("armed and read-only exclude each other", where=", ".join(armed))
+    for device in devices:
+        if not (device.connection.is_loopback or device.name in armed or read_only):
+            at = f"{device.connection.host}:{device.connection.port}"
+            raise ArmingError(
+                f"the device is not on loopback ({at}) and was not armed by name",
+                where=f"device '{device.name}'",
+                expected=f"--arm {device.name}",
+            )
+
+
+class Guard:
+    """The guard of one device.
+
+    Parameters
+    ----------
+    spec : DeviceSpec
+        Its device file: the only source of limits.
+    armed : bool
+        Nothing is written to a device that is not armed.
+    """
+
+    def __init__(self, spec: DeviceSpec, *, armed: bool) -> None:
+        self.spec = spec
+        self.armed = armed
+        self.fault = ""
+        self._curve_failures: dict[int, int] = {}
+        self._states = {name: _State() for name, p in spec.points.items() if p.writable}
+
+    def admit(self, point: str, value: Value) -> float:
+        """Return the value as a number; the refusals that are known without the device.
+
+        Raises
+        ------
+        GuardError
+            Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
+        """
+        self.require_armed(point)
+        if point not in self._states:
+            raise GuardError(
+                "not in the allow-list",
+                where=f"{self.spec.name}.{point}",
+                expected=", ".join(self._states) or "no point of this device may be written",
+                nearest=nearest_name(point, self._states),
+            )
+        return self._number(point, value)
+
+    def require_armed(self, point: str) -> None:
+        """Refuse where the device is not armed or has a latched fault."""
+        where = f"{self.spec.name}.{point}"
+        if not self.armed:
+            raise GuardError(
+                "the device is read-only, because it is not armed",
+                where=where,
+                expected=f"--arm {self.spec.name}",
+            )
+        if self.fault:
+            raise GuardError(f"latched fault: {self.fault}", where=where, expected="reset_fault")
+
+    def _number(self, point: str, value: Value) -> float:
+        names = self.spec.points[point].enum or {}
+        if isinstance(value, str):
+            if value not in names:
+                raise GuardError(
+                    f"'{value}' is not a value of this point",
+                    where=f"{self.spec.name}.{point}",
+                    expected=", ".join(names) or "a number",
+                    nearest=nearest_name(value, names),
+                )
+            return float(names[value])
+        return float(value)
+
+    def limits(self, point: str) -> tuple[float, float]:
+        """Return the lowest and highest value that may be written."""
+        spec = self.spec.points[point]
+        values = list((spec.enum or {}).values())
+        low = min(values) if spec.min is None and values else spec.min
+        high = max(values) if spec.max is None and values else spec.max
+        assert low is not None  # the device file is checked for it
+        assert high is not None
+        return float(low), float(high)
+
+    def decide(self, point: str, asked: float, now_s: float, reading: float) -> Decision:
+        """Return what is written instead of `asked`.
+
+        Parameters
+        ----------
+        point : str
+            An admitted point.
+        asked : float
+            The command.
+        now_s : float
+            Monotonic time in seconds.
+        reading : float
+            What the device has now; nan where it is not known.
+        """
+        spec, state = self.spec.points[point], self._states[point]
+        if self.fault or not self.armed:
+            return Decision("refused", math.nan, self.fault or "not armed")
+        if not math.isfinite(asked):
+            return Decision("unsafe", math.nan, f"{asked} is not a finite number")
+        state.commanded_s = now_s
+        if spec.enum and asked not in spec.enum.values():
+            return Decision("refused", math.nan, f"{asked:g} is not a value of the enumeration")
+        low, high = self.limits(point)
+        value = min(max(asked, low), high)
+        why = "" if value == asked else f"{asked:g} is outside {low:g} to {high:g}"
+        verdict: Verdict = "clamped" if why else "written"
+        moved = self._moved(spec, state, value, now_s, reading)
+        if moved != value:
+            limit = f"step {spec.max_step:g}" if spec.max_step is not None else ""
+            rate = f"rate {spec.max_rate:g}/s" if spec.max_rate is not None else ""
+            why = "; ".join(filter(None, (why, f"limited by {limit or rate}")))
+            verdict, value = "limited", moved
+        if why and spec.on_limit == "refuse":
+            return Decision("refused", math.nan, why)
+        if value == state.sent and now_s - state.sent_s < self._refresh_s(spec):
+            return Decision("unchanged", value)
+        return Decision(verdict, value, why)
+
+    def _moved(
+        self, spec: PointSpec, state: _State, value: float, now_s: float, reading: float
+    ) -> float:
+        """Return the value as near to `value` as step and rate allow from where the device is."""
+        known = (state.sent, reading, float(spec.safe_value or 0.0))
+        basis = next(v for v in known if math.isfinite(v))
+        reach = spec.max_step if spec.max_step is not None else math.inf
+        if spec.max_rate is not None:
+            # A long pause earns no jump: two heartbeats' worth at most.
+            most = 2.0 * self.spec.guard.heartbeat_s
+            reach = min(reach, spec.max_rate * min(now_s - state.sent_s, most))
+        return min(max(value, basis - reach), basis + reach)
+
+    def _refresh_s(self, spec: PointSpec) -> float:
+        if spec.reversion is None:
+            return math.inf
+        return spec.reversion.refresh_s or spec.reversion.seconds / 2.0
+
+    def sent(self, point: str, value: float, now_s: float) -> None:
+        """Note that `value` was written and verified."""
+        state = self._states[point]
+        state.sent, state.sent_s, state.failures = value, now_s, 0
+
+    def failed(self, point: str, why: str, *, lost: bool = False) -> bool:
+        """Note that a write was not verified; return True where this latches a fault.
+
+        A lost reply (`lost`) weighs a third of a wrong one: networks lose some, honest devices
+        do not read back something else.
+        """
+        state = self._states[point]
+        state.sent = math.nan  # nobody knows what the device has now
+        state.failures += 1 if lost else _WRONG_WEIGHT
+        if state.failures >= _WRONG_WEIGHT * self.spec.guard.readback_failures:
+            self.latch(f"{point}: {why}")
+        return bool(self.fault)
+
+    def failed_curve(self, model: int) -> bool:
+        """Note that a curve was not adopted; return True where that is once too often."""
+        self._curve_failures[model] = self._curve_failures.get(model, 0) + 1
+        return self._curve_failures[model] >= self.spec.guard.readback_failures
+
+    def latch(self, why: str) -> None:
+        """Latch a fault: only safe values are written until `reset`."""
+        self.fault = self.fault or why
+
+    def reset(self) -> None:
+        """Forget the fault and what was sent."""
+        self.fault = ""
+        self._curve_failures.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was sent and commanded: the device was brought to its safe state."""
+        self._states = {name: _State() for name in self._states}
+
+    def stale_input(self, now_s: float) -> str:
+        """Return the point whose command was not repeated in time; '' for none."""
+        limit = self.spec.guard.input_limit_s
+        for name, state in self._states.items():
+            if math.isfinite(state.commanded_s) and now_s - state.commanded_s > limit:
+                return name
+        return ""
+
+    @property
+    def commanded(self) -> bool:
+        """Return True where a command was taken since the last safe state."""
+        return any(math.isfinite(s.commanded_s) for s in self._states.values())
+
+    def safe_values(self) -> list[tuple[str, float]]:
+        """Return (point, safe value) in the order of the device file."""
+        return [
+            (name, float(p.safe_value))
+            for name, p in self.spec.points.items()
+            if p.writable and p.safe_value is not None
+        ]

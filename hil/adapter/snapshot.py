@@ -1,0 +1,100 @@
+"""All readings of all devices at one moment, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from grid_models.base.errors import nearest_name
+from hil.devices.errors import DeviceError
+from hil.devices.points import Quality, Reading
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a user of the adapter should know.
+
+    Parameters
+    ----------
+    time_s : float
+        Seconds since 1970.
+    device : str
+        '' where it is about the adapter itself.
+    kind : str
+        refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
+    text : str
+    """
+
+    time_s: float
+    device: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All readings at one moment.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Last good values in the points' units; nan where there never was one.
+    quality : ndarray of uint8, shape (n,)
+        `hil.devices.points.Quality`.
+    age_s : ndarray, shape (n,)
+        Seconds since the last good value; inf where there never was one.
+    index : mapping of (device, point) to int
+        Position of each reading.
+    generation : int
+        Changes whenever `index` changes (after a SunSpec scan); gather positions again then.
+    """
+
+    values: npt.NDArray[np.float64]
+    quality: npt.NDArray[np.uint8]
+    age_s: npt.NDArray[np.float64]
+    index: Mapping[tuple[str, str], int]
+    generation: int
+
+    def positions(self, wanted: Iterable[tuple[str, str]]) -> npt.NDArray[np.intp]:
+        """Return the positions of (device, point) pairs, for use as an index into the arrays.
+
+        Raises
+        ------
+        DeviceError
+            There is no such device or point.
+        """
+        return np.array([self._position(*pair) for pair in wanted], dtype=np.intp)
+
+    def _position(self, device: str, point: str) -> int:
+        found = self.index.get((device, point))
+        if found is None:
+            points = [p for d, p in self.index if d == device]
+            if not points:
+                devices = {d for d, _ in self.index}
+                near = nearest_name(device, devices)
+                raise DeviceError(f"there is no device '{device}'", nearest=near)
+            near = nearest_name(point, points)
+            raise DeviceError(f"there is no point '{point}'", where=device, nearest=near)
+        return found
+
+    def reading(self, device: str, point: str) -> Reading:
+        """Return one reading."""
+        i = self._position(device, point)
+        return Reading(float(self.values[i]), Quality(self.quality[i]), float(self.age_s[i]))
+
+    def as_dict(self) -> dict[str, dict[str, Reading]]:
+        """Return device -> point -> Reading."""
+        out: dict[str, dict[str, Reading]] = {}
+        columns = zip(
+            self.index,
+            self.values.tolist(),
+            self.quality.tolist(),
+            self.age_s.tolist(),
+            strict=True,
+        )
+        for (device, point), value, quality, age_s in columns:
+            out.setdefault(device, {})[point] = Reading(value, Quality(quality), age_s)
+        return out

@@ -1,0 +1,165 @@
+"""Finding a device's SunSpec map: where it starts, which models it has, where each point lies."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from hil.devices.errors import ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
+from hil.modbus.client import Link
+
+BASES = (40000, 50000, 0)
+_MARK = 0x53756E53  # "SunS"
+_MAX_MODELS = 256
+
+
+@dataclass(frozen=True)
+class ModelBlock:
+    """One model in a device.
+
+    Parameters
+    ----------
+    label : str
+        Number, and ``#2`` from the second of its kind on.
+    model : int
+    address : int
+        Address of its ID register.
+    length : int
+        Registers behind ID and L.
+    """
+
+    label: str
+    model: int
+    address: int
+    length: int
+
+
+@dataclass
+class SunSpecMap:
+    """What a scan found.
+
+    Parameters
+    ----------
+    base : int
+        Address of the mark "SunS".
+    models : list of ModelBlock
+    points : dict of str to ModelPoint
+        Of the models that were read.
+    factors : dict of str to float
+        Scale factor points and their raw values at the scan.
+    identity : dict of str to str
+        Texts of the common model: manufacturer, model, version, serial number.
+    """
+
+    base: int
+    models: list[ModelBlock]
+    points: dict[str, ModelPoint] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+async def read_registers(
+    link: Link, unit: int, address: int, count: int, *, max_registers: int = 125
+) -> list[int]:
+    """Read holding registers, in as many requests as the device needs."""
+    registers: list[int] = []
+    while len(registers) < count:
+        part = min(max_registers, count - len(registers))
+        data = await link.read(unit, "holding", address + len(registers), part)
+        registers += struct.unpack(f">{part}H", data)
+    return registers
+
+
+async def scan(
+    link: Link, unit: int, *, wanted: Collection[int] | None = None, max_registers: int = 125
+) -> SunSpecMap:
+    """Scan a device for its SunSpec map.
+
+    Parameters
+    ----------
+    wanted : collection of int, optional
+        Models to lay out; by default every model that is defined.
+
+    Raises
+    ------
+    ScanError
+        No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is broken.
+    ExchangeError
+        The device did not answer.
+    """
+    base = await _find_base(link, unit)
+    found = SunSpecMap(base, await _chain(link, unit, base))
+    ids = {b.model for b in found.models}
+    for model in sorted(set(wanted or ())):
+        if model not in ids:
+            has = ", ".join(map(str, sorted(ids)))
+            raise ScanError(f"the device has no SunSpec model {model}", expected=f"one of {has}")
+    known = set(model_ids())
+    for block in found.models:
+        if block.model in known and (wanted is None or block.model in {1, *wanted}):
+            await _lay_out(found, link, unit, block, max_registers)
+    return found
+
+
+async def _find_base(link: Link, unit: int) -> int:
+    last: ExchangeError | None = None
+    for base in BASES:
+        try:
+            first, second = await read_registers(link, unit, base, 2)
+        except (RefusedError, WrongReplyError) as error:
+            last = error
+            continue
+        if first << 16 | second == _MARK:
+            return base
+    if isinstance(last, WrongReplyError):
+        raise last
+    raise ScanError("no SunSpec map found", expected=f"'SunS' at {', '.join(map(str, BASES))}")
+
+
+async def _chain(link: Link, unit: int, base: int) -> list[ModelBlock]:
+    """Follow ID and L from model to model up to the end mark."""
+    models: list[ModelBlock] = []
+    seen: dict[int, int] = {}
+    at = base + 2
+    while len(models) < _MAX_MODELS and at + 2 <= 65536:
+        try:
+            model, length = await read_registers(link, unit, at, 2)
+        except RefusedError:
+            # Some devices have an end mark of one register.
+            model, length = (await read_registers(link, unit, at, 1))[0], 0
+        if model == END_MODEL:
+            return models
+        if at + 2 + length > 65536:
+            break
+        seen[model] = seen.get(model, 0) + 1
+        label = str(model) if seen[model] == 1 else f"{model}#{seen[model]}"
+        models.append(ModelBlock(label, model, at, length))
+        at += 2 + length
+    raise ScanError("the chain of SunSpec models has no end", where=f"address {at}")
+
+
+async def _lay_out(
+    found: SunSpecMap, link: Link, unit: int, block: ModelBlock, max_registers: int
+) -> None:
+    registers = await read_registers(
+        link, unit, block.address, block.length + 2, max_registers=max_registers
+    )
+    factors = set()
+    points = lay_out(block.model, block.address, registers, label=block.label)
+    for point in points:
+        found.points[point.name] = point
+        if isinstance(point.place.sf, str):
+            factors.add(point.place.sf)
+    for point in points:
+        start = point.place.address - block.address
+        words = registers[start : start + point.place.words]
+        last = point.name.rpartition(".")[2]
+        if point.name in factors:
+            found.factors[point.name] = float(struct.unpack(">h", struct.pack(">H", *words))[0])
+        elif last in ("NPt", "NCrv"):
+            found.counts[point.name] = words[0]
+        elif point.place.kind == "string" and block.model == 1:
+            found.identity[last] = text_of(words)

@@ -1,0 +1,1 @@
+"""Device files, points, register codec and SunSpec models."""

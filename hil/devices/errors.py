@@ -1,0 +1,97 @@
+"""Errors of the hardware side.
+
+FeederateError (grid_models.base.errors)
+`-- DeviceError           a device cannot be used as asked
+    |-- DeviceFileError   the device file cannot be read or breaks the schema; `problems` lists all
+    |-- ArmingError       a device that must be armed by name was not, or the name is unknown
+    |-- GuardError        the guard refused a write
+    |-- ScanError         no SunSpec map, or a model that the file asks for is not there
+    `-- ExchangeError     one request did not end in a checked reply
+        |-- NoReplyError      the deadline passed
+        |-- LinkError         not connected, or the connection broke
+        |-- WrongReplyError   the reply is not the answer to the request; it is never used
+        `-- RefusedError      the device answered with a Modbus exception; `code` says which
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from grid_models.base.errors import FeederateError
+
+if TYPE_CHECKING:
+    from hil.devices.file import Problem
+
+EXCEPTION_NAMES = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "server device failure",
+    5: "acknowledge",
+    6: "server device busy",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway target did not respond",
+}
+
+
+class DeviceError(FeederateError):
+    """A device cannot be used as asked."""
+
+
+class DeviceFileError(DeviceError):
+    """The device file cannot be read or breaks the schema.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        Every problem found, in the order of the lines.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class ArmingError(DeviceError):
+    """A device that must be armed by name was not, or the name is unknown."""
+
+
+class GuardError(DeviceError):
+    """The guard refused a write."""
+
+
+class ScanError(DeviceError):
+    """No SunSpec map was found, or a model that the file asks for is not in it."""
+
+
+class ExchangeError(DeviceError):
+    """One request did not end in a checked reply."""
+
+
+class NoReplyError(ExchangeError):
+    """The deadline passed without a whole reply."""
+
+
+class LinkError(ExchangeError):
+    """There is no connection, or it broke while a reply was awaited."""
+
+
+class WrongReplyError(ExchangeError):
+    """The reply does not belong to the request; nothing of it was used."""
+
+
+class RefusedError(ExchangeError):
+    """The device answered with a Modbus exception.
+
+    Parameters
+    ----------
+    code : int
+        Modbus exception code.
+    """
+
+    def __init__(self, code: int, *, where: str | None = None) -> None:
+        self.code = code
+        name = EXCEPTION_NAMES.get(code, "unknown code")
+        super().__init__(f"the device refused with exception {code} ({name})", where=where)

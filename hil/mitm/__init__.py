@@ -1,0 +1,1 @@
+"""A man in the middle between an adapter and a device."""

@@ -1,0 +1,349 @@
+"""What a man in the middle does to the frames of one device: no sockets, no clock.
+
+A `Conversation` sees one connection. It is told each frame of either side and returns what is sent
+on, to whom, how late, and in words what was changed.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from grid_models.base import counter_rng
+from hil.mitm.rules import (
+    DelayRule,
+    DropRule,
+    ExceptionRule,
+    Forged,
+    Owed,
+    RewriteRule,
+    Rule,
+    WirePoint,
+)
+from hil.modbus.frames import (
+    HEADER_BYTES,
+    Payload,
+    frame,
+    read_payload,
+    read_span,
+    write_payload,
+    write_request,
+)
+
+_CHANNEL = 48
+_MOST_PENDING = 256
+_R = TypeVar("_R", bound=Rule)
+Kept = tuple[WirePoint, list[int]]
+"""A point and the registers that belong there."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Bytes that go out.
+
+    Parameters
+    ----------
+    to_device : bool
+    data : bytes
+    delay_s : float
+    note : str
+        What was done to them; '' for nothing.
+    """
+
+    to_device: bool
+    data: bytes
+    delay_s: float = 0.0
+    note: str = ""
+
+
+class DeviceAttack:
+    """The rules of one device, and what they have done.
+
+    Parameters
+    ----------
+    name : str
+        Names the device in records, and keys the draws.
+    unit : int
+        Unit id; frames of other units pass untouched.
+    rules : sequence of Rule
+        The same kind of rule acts in this order.
+    seed : int
+    """
+
+    def __init__(self, name: str, unit: int, rules: Sequence[Rule], seed: int = 0) -> None:
+        self.name, self.unit, self.rules = name, unit, tuple(rules)
+        self.points: dict[str, WirePoint] = {}
+        self.active: frozenset[int] = frozenset()
+        self.time_s = math.nan
+        self.records: deque[Forged] = deque()
+        self.acted: dict[int, int] = {}
+        self.true: dict[str, float] = {}
+        """Points whose last reply was forged, with what the device had said."""
+        self.written: dict[int, Kept] = {}
+        """By active rule: the registers that a writer wrote, where others went to the device.
+
+        Also where nobody knows whether they arrived: giving back too much does no harm.
+        """
+        self.owed: dict[int, Kept] = {}
+        """The same by rule that has ended, until the device has acknowledged to have them back."""
+        self.on_owed: Callable[[], None] = lambda: None
+        """Called when more is owed than was at the end of a rule."""
+        self._seed = seed
+        self._asked: dict[int, int] = {}
+        self._streams = {
+            i: counter_rng.stream_ids([f"modbus/{rule.step}/{name}/{i}"])
+            for i, rule in enumerate(self.rules)
+        }
+
+    def rules_of(self, kind: type[_R]) -> list[tuple[int, _R]]:
+        """Return the active rules of one kind with their positions."""
+        return [(i, r) for i, r in enumerate(self.rules) if i in self.active and type(r) is kind]
+
+    def acts(self, i: int) -> bool:
+        """Draw whether rule `i` acts on the next frame that it could act on, and count it."""
+        rule = self.rules[i]
+        count = self._asked.get(i, 0)
+        self._asked[i] = count + 1
+        if rule.probability < 1.0:
+            drawn = counter_rng.uniform(self._seed, self._streams[i], count, _CHANNEL)
+            if drawn[0] >= rule.probability:
+                return False
+        self.count(rule.step)
+        return True
+
+    def count(self, step: int, n: int = 1) -> None:
+        """Count frames that a step acted on."""
+        self.acted[step] = self.acted.get(step, 0) + n
+
+    def switch(self, active: frozenset[int]) -> None:
+        """Let rules begin and end; what one that ends has written is owed from then on."""
+        for i in sorted(self.active - active):
+            if i in self.written:
+                self.owed[i] = self.written.pop(i)
+        for i in sorted(active - self.active):
+            if i in self.owed:
+                self.written[i] = self.owed.pop(i)
+        self.active = active
+
+    def forget(self, i: int, kept: Kept, before: Kept | None = None) -> None:
+        """Put what was kept before in the place of what turned out not to have been written."""
+        for book in (self.written, self.owed):
+            if book.get(i) is kept:
+                del book[i]
+                book |= {} if before is None else {i: before}
+
+    def all_owed(self) -> list[Owed]:
+        """Return what the device has not taken back yet."""
+        return [
+            Owed(self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step)
+            for i, (point, words) in dict(self.owed).items()
+            for rule in [self.rules[i]]
+        ]
+
+    def record(self, point: str, true: float, seen: float, step: int) -> None:
+        """Keep the truth of one value."""
+        self.records.append(Forged(self.time_s, self.name, point, true, seen, step))
+
+
+@dataclass
+class _Asked:
+    """A request whose reply has not come."""
+
+    reads: tuple[str, int, int] | None
+    echo: bytes = b""  # what the writer expects, where the device will say something else
+    written: dict[int, Kept] = field(default_factory=dict)  # by rule, what its writer wants
+    before: dict[int, Kept] = field(default_factory=dict)  # by rule, what it wanted until then
+    forged: set[int] = field(default_factory=set)  # rules that wrote something else instead
+
+
+class Conversation:
+    """One connection between a client and the device.
+
+    Parameters
+    ----------
+    attack : DeviceAttack
+    """
+
+    def __init__(self, attack: DeviceAttack) -> None:
+        self._attack = attack
+        self._pending: dict[tuple[int, int], deque[_Asked]] = {}
+        self._n_pending = 0
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def from_client(self, data: bytes) -> list[Delivery]:
+        """Return what becomes of a client's frame."""
+        tid, unit, pdu = _parts(data)
+        attack = self._attack
+        asked = _Asked(read_span(pdu))
+        if unit != attack.unit or not (attack.active or attack.owed):
+            self._expect(tid, unit, asked)
+            return [Delivery(True, data)]
+        for i, drop in attack.rules_of(DropRule):
+            if attack.acts(i):
+                return [Delivery(True, b"", 0.0, f"{drop.label}: request dropped")]
+        for i, forge in attack.rules_of(ExceptionRule):
+            if attack.acts(i):
+                refusal = frame(tid, unit, bytes([pdu[0] | 0x80, forge.code]))
+                return [Delivery(False, refusal, 0.0, f"{forge.label}: forged exception")]
+        changed, notes = self._rewrite_request(pdu, asked)
+        delay_s = 0.0
+        for i, delay in attack.rules_of(DelayRule):
+            if attack.acts(i):
+                delay_s += delay.delay_s
+                notes.append(f"{delay.label}: {delay.delay_s:g} s late")
+        self._expect(tid, unit, asked)
+        return [Delivery(True, frame(tid, unit, changed), delay_s, "; ".join(notes))]
+
+    def _rewrite_request(self, pdu: bytes, asked: _Asked) -> tuple[bytes, list[str]]:
+        rules = [(i, r) for i, r in self._attack.rules_of(RewriteRule) if r.direction == "write"]
+        attack = self._attack
+        payload = write_payload(pdu) if rules or attack.written or attack.owed else None
+        if payload is None:
+            return pdu, []
+        # What is given back at the end is what was wanted last, not what was there first.
+        rewriting = {i for i, _ in rules}
+        for book in (attack.written, attack.owed):
+            for i, (at, _) in list(book.items()):
+                if i not in rewriting and payload.holds(at.place):
+                    _keep(asked, book, i, (at, payload.get(at.place)))
+        notes = []
+        for i, rule in rules:
+            point = attack.points.get(rule.point)
+            if point is None or not payload.touches(point.place):
+                continue
+            before = payload.get(point.place) if payload.holds(point.place) else None
+            notes += self._rewrite(i, rule, point, payload)
+            if before is not None:
+                _keep(asked, attack.written, i, (point, before))
+                asked.forged.add(i)
+        if pdu[0] in (5, 6) and bytes(payload.data) != pdu:
+            asked.echo = pdu
+        return bytes(payload.data), notes
+
+    def _rewrite(self, i: int, rule: RewriteRule, point: WirePoint, payload: Payload) -> list[str]:
+        """Change one point in a message; return a note where something was changed."""
+        attack, place = self._attack, point.place
+        if rule.is_idle or not attack.acts(i):
+            return []
+        sf = point.factor(payload)
+        whole = payload.holds(place)
+        true = point.value(payload.get(place), sf) if whole else math.nan
+        wanted = rule.wanted(true)
+        found = point.words(wanted, sf) if math.isfinite(wanted) else None
+        if found is None:
+            return []
+        words, seen = found
+        if whole and payload.get(place) == words:
+            return []
+        payload.put(place, words)
+        attack.record(rule.point, true, seen, rule.step)
+        return [f"{rule.label}: {rule.point} {true:g} -> {seen:g}"]
+
+    def _expect(self, tid: int, unit: int, asked: _Asked) -> None:
+        # What is never answered, such as a broadcast, must not pile up.
+        if self._n_pending >= _MOST_PENDING:
+            self._pending.clear()
+            self._n_pending = 0
+        self._pending.setdefault((tid, unit), deque()).append(asked)
+        self._n_pending += 1
+
+    # -- replies ----------------------------------------------------------------------------------
+
+    def from_device(self, data: bytes) -> list[Delivery]:
+        """Return what becomes of a frame of the device."""
+        tid, unit, pdu = _parts(data)
+        attack = self._attack
+        waiting = self._pending.get((tid, unit))
+        if not waiting:
+            return [Delivery(False, data)]
+        asked = waiting.popleft()
+        self._n_pending -= 1
+        if not waiting:
+            del self._pending[tid, unit]
+        if unit != attack.unit:
+            return [Delivery(False, data)]
+        refused = bool(pdu[0] & 0x80)
+        self._settle(asked, refused)
+        for i, drop in attack.rules_of(DropRule):
+            if attack.acts(i):
+                return [Delivery(False, b"", 0.0, f"{drop.label}: reply dropped")]
+        if refused:
+            return [Delivery(False, data)]
+        if asked.echo:
+            return [Delivery(False, frame(tid, unit, asked.echo), 0.0, "echo as it was written")]
+        changed, notes = self._rewrite_reply(asked, pdu)
+        return [Delivery(False, frame(tid, unit, changed), 0.0, "; ".join(notes))]
+
+    def _settle(self, asked: _Asked, refused: bool) -> None:
+        """Keep the books of what was written, now that the device has answered."""
+        attack = self._attack
+        for i, kept in asked.written.items():
+            if refused:
+                attack.forget(i, kept, asked.before.get(i))
+            elif i not in asked.forged:
+                if attack.owed.get(i) is kept:  # the writer has put there what belongs there
+                    del attack.owed[i]
+            elif i not in attack.active:
+                # It arrived when its step was over, and what that owed was perhaps given back.
+                attack.owed.setdefault(i, kept)
+                attack.on_owed()
+
+    def _rewrite_reply(self, asked: _Asked, pdu: bytes) -> tuple[bytes, list[str]]:
+        attack = self._attack
+        span = asked.reads
+        payload = read_payload(span, pdu) if span is not None else None
+        if payload is None or not (attack.active or attack.true):
+            return pdu, []
+        for name, point in attack.points.items():
+            if payload.holds(point.place):
+                attack.true.pop(name, None)
+        notes: list[str] = []
+        honest = Payload(payload.table, payload.address, payload.count, bytearray(pdu), 2)
+        for i, rule in attack.rules_of(RewriteRule):
+            at = attack.points.get(rule.point)
+            if at is None or not payload.touches(at.place):
+                continue
+            if rule.direction == "write":
+                notes += self._show_written(i, rule, payload)
+            else:
+                notes += self._rewrite(i, rule, at, payload)
+            if payload.holds(at.place) and payload.get(at.place) != honest.get(at.place):
+                attack.true[rule.point] = at.value(honest.get(at.place), at.factor(honest))
+        return bytes(payload.data), notes
+
+    def _show_written(self, i: int, rule: RewriteRule, payload: Payload) -> list[str]:
+        """Show a reader what the writer believes to have written."""
+        attack = self._attack
+        if not rule.hide or i not in attack.written:
+            return []
+        point, words = attack.written[i]
+        sf = point.factor(payload)
+        true = point.value(payload.get(point.place), sf) if payload.holds(point.place) else math.nan
+        seen = point.value(words, sf)
+        payload.put(point.place, words)
+        if true == seen:
+            return []
+        attack.record(rule.point, true, seen, rule.step)
+        return [f"{rule.label}: {rule.point} {true:g} shown as {seen:g}"]
+
+
+def _keep(asked: _Asked, book: dict[int, Kept], i: int, kept: Kept) -> None:
+    """Keep what a writer wants from the moment it asks: its answer may never come."""
+    if i in book:
+        asked.before[i] = book[i]
+    book[i] = asked.written[i] = kept
+
+
+def undo(point: WirePoint, words: list[int]) -> bytes:
+    """Return the request that gives a point its registers back."""
+    return write_request(point.place, words, point.function)
+
+
+def _parts(data: bytes) -> tuple[int, int, bytes]:
+    tid, _, _, unit = struct.unpack_from(">HHHB", data)
+    return tid, unit, data[HEADER_BYTES:]

@@ -1,0 +1,292 @@
+"""What a man in the middle does to one device, as plain data, and where its points lie.
+
+A rule belongs to a step of an attack, by its position; which steps are active is said from outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from hil.adapter.sunspec import SunSpecMap
+from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, sf_factor
+from hil.devices.errors import DeviceError
+from hil.devices.file import DeviceSpec
+from hil.devices.points import PointSpec
+from hil.modbus.frames import Payload
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of all rules.
+
+    Parameters
+    ----------
+    step : int
+        Position of the step in the attack.
+    probability : float
+        That it acts, for each frame it could act on.
+    name : str
+        Id of the step, for notes in captures.
+    """
+
+    step: int
+    probability: float = 1.0
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What notes call the step."""
+        return f"step {self.name or self.step}"
+
+
+@dataclass(frozen=True)
+class RewriteRule(Rule):
+    """Puts ``value``, or ``factor * true + bias``, in the place of a point's value.
+
+    Parameters
+    ----------
+    point : str
+    direction : {'read', 'write'}
+        In replies to reads, or in requests that write.
+    value : float, optional
+        In the point's unit.
+    hide : bool
+        Writes only: replies to later reads of the point show what the writer wrote.
+    low, high : float
+        What is seen stays within; for devices that must not be driven beyond their file's limits.
+    """
+
+    point: str = ""
+    direction: Literal["read", "write"] = "read"
+    value: float | None = None
+    factor: float = 1.0
+    bias: float = 0.0
+    hide: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    def wanted(self, true: float) -> float:
+        """Return the value to be seen in the place of `true`; nan where there is none."""
+        wanted = self.factor * true + self.bias if self.value is None else self.value
+        return wanted if math.isnan(wanted) else min(max(wanted, self.low), self.high)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return True where it changes nothing."""
+        return self.value is None and self.factor == 1.0 and self.bias == 0.0
+
+
+@dataclass(frozen=True)
+class ExceptionRule(Rule):
+    """Answers requests with a Modbus exception; the device never sees them."""
+
+    code: int = 4
+
+
+@dataclass(frozen=True)
+class DelayRule(Rule):
+    """Holds requests back, in wall-clock time; those behind them wait as well."""
+
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class DropRule(Rule):
+    """Swallows requests and replies; a connection that is not Modbus is cut."""
+
+
+@dataclass(frozen=True)
+class FloodRule(Rule):
+    """Sends reads to the device, on a connection of its own, in wall-clock time."""
+
+    requests_per_s: float = 100.0
+
+
+@dataclass(frozen=True)
+class WriteRule(Rule):
+    """Writes a point itself when the step begins, on a connection of its own."""
+
+    point: str = ""
+    value: float = 0.0
+
+
+class Forged(NamedTuple):
+    """One value that was changed on its way.
+
+    Parameters
+    ----------
+    time_s : float
+        As last said by `set_active`.
+    device, point : str
+    true, seen : float
+        In the point's unit; nan where it stood for nothing.
+    step : int
+    """
+
+    time_s: float
+    device: str
+    point: str
+    true: float
+    seen: float
+    step: int
+
+
+class Owed(NamedTuple):
+    """A point that a step has written and that its device has not taken back yet.
+
+    Parameters
+    ----------
+    device, point : str
+    value : float
+        What belongs there, in the point's unit.
+    step : int
+    """
+
+    device: str
+    point: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class WirePoint:
+    """Where a point lies on the wire.
+
+    Parameters
+    ----------
+    place : Place
+    sf : float
+        Scale factor as it is known.
+    sf_address : int, optional
+        Register of the scale factor; where a frame carries it, that one counts.
+    function : int
+        Modbus function that writes the point: 5, 6, 15 or 16.
+    """
+
+    place: Place
+    sf: float = 0.0
+    sf_address: int | None = None
+    function: int = 16
+
+    def factor(self, payload: Payload | None) -> float:
+        """Return the scale factor that holds for a message."""
+        word = None
+        if self.sf_address is not None and payload is not None:
+            word = payload.word(self.sf_address)
+        return self.sf if word is None else float(word - 0x10000 * (word >> 15))
+
+    def value(self, words: list[int], sf: float) -> float:
+        """Return the value that registers stand for; nan for none."""
+        if self.place.is_bit:
+            return float(words[0])
+        data = struct.pack(f">{self.place.words}H", *words)
+        return float(_codec(self.place).decode(data, np.array([sf]))[0])
+
+    def words(self, value: float, sf: float) -> tuple[list[int], float] | None:
+        """Return the registers nearest to `value` and what they stand for; None for none."""
+        low, high = self._ends(sf)
+        try:
+            return encode(self.place, min(max(value, low), high), sf=sf)
+        except DeviceError:
+            return None
+
+    def _ends(self, sf: float) -> tuple[float, float]:
+        """Return the lowest and highest value that the registers can say."""
+        place = self.place
+        low, high = raw_range(place.kind)
+        if place.kind not in ("float32", "float64", "bool"):
+            low, high = low + (low == place.sentinel), high - (high == place.sentinel)
+        factor = sf_factor(sf) * place.scale
+        ends = (low * factor + place.offset, high * factor + place.offset)
+        return min(ends), max(ends)
+
+
+@functools.lru_cache(maxsize=4096)
+def _codec(place: Place) -> BlockCodec:
+    return BlockCodec([place], place.address, place.words)
+
+
+def wire_points(
+    spec: DeviceSpec, names: Iterable[str], found: SunSpecMap | None = None
+) -> dict[str, WirePoint]:
+    """Return those of the points whose place is known.
+
+    Parameters
+    ----------
+    spec : DeviceSpec
+    names : iterable of str
+        Points of the device file.
+    found : SunSpecMap, optional
+        What a scan of the device found; without it SunSpec points are left out.
+    """
+    out = {}
+    for name in names:
+        point = spec.points[name]
+        if point.sunspec is not None:
+            known = found.points.get(point.sunspec) if found is not None else None
+            if found is not None and known is not None:
+                out[name] = _sunspec_point(known.place, point, found)
+        elif point.table is not None and point.address is not None and point.type is not None:
+            words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
+            place = Place(
+                point.table, point.address, point.type, words, point.word_order,
+                point.scale, point.offset, point.not_implemented,
+            )  # fmt: skip
+            out[name] = WirePoint(place, function=_function(point, place))
+    return out
+
+
+def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoint:
+    placed = Place(
+        place.table, place.address, place.kind, place.words, place.word_order,
+        point.scale, point.offset, place.sentinel, place.sf,
+    )  # fmt: skip
+    if not isinstance(place.sf, str):
+        return WirePoint(placed, float(place.sf or 0), None, _function(point, placed))
+    sf = found.factors.get(place.sf, math.nan)
+    return WirePoint(placed, sf, found.points[place.sf].place.address, _function(point, placed))
+
+
+def _function(point: PointSpec, place: Place) -> int:
+    if point.write_function:
+        return point.write_function
+    if place.is_bit:
+        return 5
+    return 16 if point.sunspec is not None or place.words > 1 else 6
+
+
+def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:
+    """Return between which values a point may be driven by the device file; None for no limits.
+
+    A point that only the guard writes, without limits of its own, may have what the file has the
+    guard write to it.
+    """
+    at = spec.points[point]
+    names = list((at.enum or {}).values())
+    values = [float(v) for v in names if at.min is None or at.max is None]
+    for other in spec.points.values():
+        values += [w.value for w in other.enable if w.point == point]
+        if other.reversion is not None:
+            values += [w.value for w in other.reversion.before if w.point == point]
+            values += [other.reversion.seconds] if other.reversion.point == point else []
+    low = at.min if at.min is not None else min(values, default=None)
+    high = at.max if at.max is not None else max(values, default=None)
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def points_of(rules: Iterable[Rule]) -> list[str]:
+    """Return the points that rules name, each once."""
+    named = [r.point for r in rules if isinstance(r, RewriteRule | WriteRule)]
+    return list(dict.fromkeys(named))
+
+
+def needs_points(rules: Mapping[str, Iterable[Rule]]) -> bool:
+    """Return True where any rule names a point."""
+    return any(points_of(some) for some in rules.values())

@@ -1,0 +1,208 @@
+"""One device that a man in the middle stands before: its port, its sessions, what is undone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hil.devices.errors import DeviceError
+from hil.mitm.attack import DeviceAttack, undo
+from hil.mitm.client import OwnClient, flood
+from hil.mitm.rules import FloodRule, Rule, WirePoint, WriteRule
+from hil.mitm.session import Session
+from hil.modbus.frames import read_payload, write_request
+from hil.modbus.pcapng import Address, Capture
+
+_RETRY_S, _SLOW_RETRY_S, _LAST_TRIES_S = 0.2, 5.0, 3.0
+
+
+@dataclass(frozen=True)
+class MitmTarget:
+    """One device to stand in front of.
+
+    Parameters
+    ----------
+    name : str
+    host, port, unit : str, int, int
+        Where it really is. Frames of other unit ids pass untouched.
+    rules : sequence of Rule
+    listen : (str, int)
+        Where clients reach it; port 0 takes a free one.
+    """
+
+    name: str
+    host: str
+    port: int
+    unit: int
+    rules: Sequence[Rule] = ()
+    listen: Address = ("127.0.0.1", 0)
+
+
+class Target:
+    """A target at work, inside the loop of its proxy.
+
+    What its rules write is undone when they end: what is owed then is tried again, beside
+    everything else, until the device has acknowledged it.
+
+    Parameters
+    ----------
+    spec : MitmTarget
+    seed : int
+    capture : Capture, optional
+    """
+
+    def __init__(self, spec: MitmTarget, seed: int, capture: Capture | None) -> None:
+        self.spec = spec
+        self.attack = DeviceAttack(spec.name, spec.unit, spec.rules, seed)
+        self.capture = capture
+        self.sessions: set[Session] = set()
+        self.opaque_count = 0
+        self.own = OwnClient((spec.host, spec.port), spec.unit, capture)
+        self.attack.on_owed = self._repay_later
+        self._device = asyncio.Lock()  # held by whoever asks the device for something
+        self._repaying: asyncio.Task[None] | None = None
+        self._floods: dict[int, asyncio.Task[None]] = {}
+        self._server: asyncio.Server | None = None
+
+    async def listen(self) -> Address:
+        """Take clients from now on; return where.
+
+        Raises
+        ------
+        DeviceError
+            The address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        at = self.spec.listen
+        try:
+            self._server = await loop.create_server(self._admit, *at)
+        except (OSError, OverflowError) as error:
+            raise DeviceError(
+                f"cannot listen: {error}",
+                where=f"{at[0]}:{at[1]}",
+                expected="a free port of this machine",
+            ) from None
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return str(host), int(port)
+
+    def _admit(self) -> asyncio.Protocol:
+        target = self.spec.host, self.spec.port
+        session = Session(self.attack, target, self.capture, self._forget)
+        self.sessions.add(session)
+        return session.client
+
+    def _forget(self, session: Session) -> None:
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self.opaque_count += session.opaque
+
+    async def activate(self, active: frozenset[int]) -> None:
+        """Let the active rules begin and the others end, and undo what those did."""
+        begin = sorted(active - self.attack.active)
+        for i in self.attack.active - active:
+            if i in self._floods:
+                self._floods.pop(i).cancel()
+        self.attack.switch(active)
+        async with self._device:
+            await self._repay()
+            for i in begin:
+                await self._begin(i, self.attack.rules[i])
+        if self.attack.owed:
+            self._repay_later()
+
+    async def _begin(self, i: int, rule: Rule) -> None:
+        if i not in self.attack.active:
+            return  # over already: a device that does not answer takes its time
+        if isinstance(rule, FloodRule):
+            work = flood((self.spec.host, self.spec.port), self.spec.unit, self.attack, rule)
+            self._floods[i] = asyncio.get_running_loop().create_task(work)
+        elif isinstance(rule, WriteRule):
+            await self._write_self(i, rule)
+
+    async def _write_self(self, i: int, rule: WriteRule) -> None:
+        """Read what is there, to give it back at the end; then write."""
+        attack = self.attack
+        point = attack.points.get(rule.point)
+        if point is None or not attack.acts(i):
+            return
+        there = await self._read(point, f"{rule.label}: reads {rule.point}")
+        found = point.words(rule.value, point.sf)
+        if there is None or found is None or i not in attack.active:
+            return
+        words, seen = found
+        # What a step before still owes is what belongs there, not what it wrote.
+        debts = {j: kept for j, kept in attack.owed.items() if kept[0].place == point.place}
+        known = [*debts.values(), *([attack.written[i]] if i in attack.written else [])]
+        attack.written[i] = kept = point, known[-1][1] if known else there
+        note = f"{rule.label}: writes {rule.point} = {seen:g}"
+        reply = await self.own.exchange(write_request(point.place, words, point.function), note)
+        if _refused(reply):
+            if not known:
+                attack.forget(i, kept)
+            return
+        for j, debt in debts.items():
+            attack.forget(j, debt)
+        if reply or await self._read(point, f"{rule.label}: looks at {rule.point}") == words:
+            attack.record(rule.point, point.value(there, point.sf), seen, rule.step)
+
+    async def _read(self, point: WirePoint, note: str) -> list[int] | None:
+        """Return the registers of a point; None where the device does not say."""
+        place = point.place
+        function = {"coil": 1, "holding": 3}[place.table]
+        request = bytes([function, *divmod(place.address, 256), *divmod(place.words, 256)])
+        reply = await self.own.exchange(request, note)
+        if not reply or _refused(reply):
+            return None
+        payload = read_payload((place.table, place.address, place.words), reply)
+        return None if payload is None else payload.get(place)
+
+    async def _repay(self) -> None:
+        """Give back what rules that have ended have written."""
+        owed = self.attack.owed
+        for i, kept in list(owed.items()):
+            rule = self.attack.rules[i]
+            note = f"{rule.label} ends: {getattr(rule, 'point', '')} restored"
+            reply = await self.own.exchange(undo(*kept), note)
+            if not reply:
+                return  # it will not answer the next request, either
+            if not _refused(reply) and owed.get(i) is kept:
+                del owed[i]
+
+    def _repay_later(self) -> None:
+        """Try again and again, beside everything else."""
+        if self._repaying is None or self._repaying.done():
+            self._repaying = asyncio.get_running_loop().create_task(self._repay_until_done())
+
+    async def _repay_until_done(self) -> None:
+        wait_s = _RETRY_S
+        while self.attack.owed:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _SLOW_RETRY_S)
+            async with self._device:
+                await self._repay()
+
+    async def close(self) -> None:
+        """Hang up on everybody, stop listening, undo."""
+        if self._server is not None:
+            self._server.close()
+        for session in list(self.sessions):
+            session.close()
+        await self.activate(frozenset())
+        if self._repaying is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._repay_at_once(self._repaying), _LAST_TRIES_S)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def _repay_at_once(self, patient: asyncio.Task[None]) -> None:
+        patient.cancel()
+        while self.attack.owed:
+            await asyncio.sleep(_RETRY_S)
+            async with self._device:
+                await self._repay()
+
+
+def _refused(reply: bytes) -> bool:
+    return bool(reply) and bool(reply[0] & 0x80)

@@ -1,0 +1,1 @@
+"""Modbus/TCP: client, frames, TLS, captures."""

@@ -1,0 +1,124 @@
+"""Mutual TLS with roles, as the Modbus/TCP Security specification (MODBUS/TCP Security, V36) asks.
+
+Both sides show a certificate that the other's authority signed. The client's certificate carries
+its role as UTF-8 text in the extension 1.3.6.1.4.1.50316.802.1; the server decides by the role.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+from hil.devices.errors import DeviceError
+
+ROLE_OID = "1.3.6.1.4.1.50316.802.1"
+
+
+def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    """Return a context that shows `cert` and trusts only devices signed by `ca`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return _loaded(context, ca, cert, key)
+
+
+def server_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    """Return a context that shows `cert` and refuses clients not signed by `ca`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return _loaded(context, ca, cert, key)
+
+
+def _loaded(context: ssl.SSLContext, ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for what, path in (("ca", ca), ("cert", cert), ("key", key)):
+        if not Path(path).is_file():
+            raise DeviceError("no such file", where=f"tls.{what}: {path}")
+    try:
+        context.load_verify_locations(cafile=str(ca))
+        context.load_cert_chain(str(cert), str(key))
+    except ssl.SSLError as error:
+        raise DeviceError(
+            f"the certificates cannot be used: {error.reason or error}",
+            where=f"tls: {cert}",
+            expected="PEM files, the key without a password",
+        ) from None
+    return context
+
+
+def peer_role(ssl_object: Any) -> str | None:
+    """Return the role in the peer's certificate; None where it has none.
+
+    Parameters
+    ----------
+    ssl_object : ssl.SSLObject or ssl.SSLSocket
+        Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
+    """
+    der = ssl_object.getpeercert(binary_form=True)
+    return role_of(der) if der else None
+
+
+def role_of(der: bytes) -> str | None:
+    """Return the role in a certificate (DER); None where it has none, or not exactly one."""
+    wanted = _oid_bytes(ROLE_OID)
+    roles = [value for oid, value in _extensions(der) if oid == wanted]
+    if len(roles) != 1:
+        return None  # the specification wants one role; two would let the client choose
+    try:
+        tag, body, _ = _element(roles[0], 0)
+        return body.decode("utf-8") if tag == 0x0C else None
+    except (IndexError, UnicodeDecodeError):
+        return None
+
+
+def _extensions(der: bytes) -> list[tuple[bytes, bytes]]:
+    """Return (object identifier, value) of the extensions of a certificate (RFC 5280, 4.1)."""
+    try:
+        _, certificate, _ = _element(der, 0)
+        _, body, _ = _element(certificate, 0)
+        at = 0
+        while at < len(body):
+            tag, part, at = _element(body, at)
+            if tag == 0xA3:  # [3] EXPLICIT Extensions
+                return [_extension(e) for e in _children(_element(part, 0)[1])]
+    except IndexError:
+        pass
+    return []
+
+
+def _extension(data: bytes) -> tuple[bytes, bytes]:
+    parts = [_element(data, 0)]
+    while parts[-1][2] < len(data):
+        parts.append(_element(data, parts[-1][2]))
+    return parts[0][1], parts[-1][1]  # the critical flag between them may be there
+
+
+def _children(data: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(data):
+        _, body, at = _element(data, at)
+        found.append(body)
+    return found
+
+
+def _element(data: bytes, at: int) -> tuple[int, bytes, int]:
+    """Return tag, content and the position behind one DER element."""
+    tag, length = data[at], data[at + 1]
+    start = at + 2
+    if length & 0x80:
+        n = length & 0x7F
+        length = int.from_bytes(data[start : start + n], "big")
+        start += n
+    if start + length > len(data):
+        raise IndexError("truncated")
+    return tag, data[start : start + length], start + length
+
+
+def _oid_bytes(oid: str) -> bytes:
+    parts = [int(p) for p in oid.split(".")]
+    out = bytes([40 * parts[0] + parts[1]])
+    for part in parts[2:]:
+        digits = [part & 0x7F]
+        while part := part >> 7:
+            digits.append(part & 0x7F | 0x80)
+        out += bytes(reversed(digits))
+    return out

@@ -1,0 +1,94 @@
+"""From a scenario to federates: names, timing, splits, and users' own classes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from federates.assembly.federation import Assembly
+from federates.clock import Timing
+from federates.scenario.schema import Scenario, load_scenario
+from grid_models.base.errors import FeederateError
+
+TEXT = """\
+time: {{duration_s: 600, step_s: 60}}
+grid:
+  model: ieee13
+  ders:
+    - {{kind: pv, at: load_phases, total_kw: 1000}}
+federates:
+  feeder: {{kind: feeder}}
+  ctrl: {{kind: controller, controller: volt-var-1547{ctrl}}}
+{more}connections:
+  - feeder.v_pu -> ctrl.v_pu
+  - ctrl.q_set_kvar -> feeder.q_set_kvar
+"""
+
+
+def _scenario(folder: Path, ctrl: str = "", more: str = "") -> Scenario:
+    path = folder / "s.yaml"
+    path.write_text(TEXT.format(ctrl=ctrl, more=more))
+    return load_scenario(path)
+
+
+def test_feeder_on_the_step_and_others_half_a_step_later(tmp_path: Path) -> None:
+    assembly = Assembly(_scenario(tmp_path, ", period_s: 120, offset_s: 7"))
+    assert assembly.timing("feeder") == Timing(60_000_000_000, 0)
+    assert assembly.timing("ctrl") == Timing(120_000_000_000, 7_000_000_000)
+    assert Assembly(_scenario(tmp_path)).timing("ctrl") == Timing(60_000_000_000, 30_000_000_000)
+
+
+@pytest.mark.parametrize("split", ["2", "5", "agents", "areas", "1000"])
+def test_a_split_hosts_every_agent_once_in_order(tmp_path: Path, split: str) -> None:
+    whole = Assembly(_scenario(tmp_path))
+    (one,) = [i for i in whole.instances if i.group == "ctrl"]
+    assembly = Assembly(_scenario(tmp_path, f", split: {split}"))
+    parts = [i for i in assembly.instances if i.group == "ctrl"]
+    assert [p.name for p in parts] == [f"ctrl_{i + 1}" for i in range(len(parts))]
+    hosted = [agent for part in parts for agent in part.agents]
+    assert sorted(hosted) == sorted(one.agents)
+    order = {agent: i for i, agent in enumerate(one.agents)}
+    for part in parts:
+        assert part.agents == tuple(sorted(part.agents, key=order.__getitem__))
+    if split in {"agents", "1000"}:
+        assert len(parts) == len(one.agents)
+    wirings = assembly.wire(assembly.build_all())
+    assert len(wirings["feeder"].feeds["q_set_kvar"]) == len(parts)
+
+
+@pytest.mark.parametrize(
+    ("ctrl", "more", "words"),
+    [
+        ("", "  feedr: {kind: feedr}\n", "no federate kind is called 'feedr'"),
+        ("", "  mine: {kind: 'no_such_module:X'}\n", "cannot import 'no_such_module'"),
+        ("", "  mine: {kind: 'json:Nothing'}\n", "has no 'Nothing'"),
+        ("", "  mine: {kind: 'json:JSONDecoder'}\n", "is not a federates.core.federate.Federate"),
+        ("", "  ctrl_2: {kind: feeder}\n", None),
+        (", split: 2", "  ctrl_2: {kind: feeder}\n", "two federates are called 'ctrl_2'"),
+        (", ders: ['pv_67*', 'nobody']", "", "no DER is called 'nobody'"),
+        ("", "  bare: {kind: controller}\n", "needs the key 'controller'"),
+        ("", "  bare: {kind: controller, controller: volt-var}\n", "did you mean 'volt-var-1547'"),
+    ],
+)
+def test_mistakes_name_file_and_line(
+    tmp_path: Path, ctrl: str, more: str, words: str | None
+) -> None:
+    assembly = Assembly(_scenario(tmp_path, ctrl, more))
+    if words is None:
+        assembly.build_all()
+        return
+    with pytest.raises(FeederateError) as caught:
+        assembly.build_all()
+    assert words in str(caught.value)
+    assert "s.yaml:" in str(caught.value)
+
+
+def test_an_assembly_travels_to_another_process(tmp_path: Path) -> None:
+    assembly = Assembly(_scenario(tmp_path, ", split: 2"))
+    federates = assembly.build_all()
+    copy = pickle.loads(pickle.dumps(assembly))
+    again = copy.build("ctrl_2")
+    assert again.outputs == federates["ctrl_2"].outputs
+    assert copy.instances == assembly.instances

@@ -1,0 +1,147 @@
+"""One connection: what is written, back-off, pauses, late replies."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from hil.devices.errors import LinkError, NoReplyError, RefusedError, WrongReplyError
+from hil.devices.file import Connection
+from hil.modbus.client import Link
+
+
+def with_link(work: Callable[[Link], Awaitable[None]], **connection: Any) -> Link:
+    async def run() -> Link:
+        link = Link(Connection(**connection))
+        try:
+            await work(link)
+        finally:
+            link.close()
+            await asyncio.sleep(0)
+        return link
+
+    return asyncio.run(run())
+
+
+def frame(tid: int, unit: int, pdu: bytes) -> bytes:
+    return struct.pack(">HHHB", tid, 0, len(pdu) + 1, unit) + pdu
+
+
+def test_every_function_reaches_the_device(raw_device: Any) -> None:
+    async def work(link: Link) -> None:
+        await link.write(1, 6, 5, [77])
+        await link.write(1, 16, 6, [1, 2, 3])
+        await link.write(1, 5, 9, [1])
+        assert await link.read(1, "holding", 5, 4) == struct.pack(">4H", 77, 1, 2, 3)
+        assert (await link.read(1, "coil", 8, 3))[0] == 0b010
+        with pytest.raises(RefusedError, match="illegal function"):
+            await link.write(1, 15, 9, [1, 0, 1])
+
+    with_link(work, port=raw_device.port)
+    assert raw_device.holding[5:9] == [77, 1, 2, 3]
+    assert raw_device.coils[9] == 1
+
+
+def test_requests_of_many_tasks_do_not_mix(raw_device: Any) -> None:
+    raw_device.holding[:200] = list(range(200))
+
+    async def work(link: Link) -> None:
+        replies = await asyncio.gather(*(link.read(1, "holding", i, 1) for i in range(200)))
+        assert [int.from_bytes(r, "big") for r in replies] == list(range(200))
+
+    with_link(work, port=raw_device.port)
+    assert raw_device.connections == 1
+
+
+def test_late_reply_is_thrown_away_and_the_next_is_right(raw_device: Any) -> None:
+    raw_device.holding[:2] = [111, 222]
+    late = iter([True])
+
+    def behave(tid: int, unit: int, asked: bytes, honest: bytes) -> list[Any]:
+        return [0.15 if next(late, False) else 0.0, frame(tid, unit, honest)]
+
+    raw_device.behaviour = behave
+
+    async def work(link: Link) -> None:
+        with pytest.raises(NoReplyError, match=r"no reply within 0\.1 s"):
+            await link.read(1, "holding", 0, 1)
+        assert await link.read(1, "holding", 1, 1) == b"\x00\xde"
+
+    link = with_link(work, port=raw_device.port, timeout_s=0.1)
+    assert link.stats.late_replies == 1
+    assert raw_device.connections == 1
+
+
+def test_a_deadline_is_kept(raw_device: Any) -> None:
+    raw_device.behaviour = lambda *_: []
+
+    async def work(link: Link) -> None:
+        start_s = time.perf_counter()
+        with pytest.raises(NoReplyError):
+            await link.read(1, "holding", 0, 1)
+        assert time.perf_counter() - start_s < 0.15
+
+    with_link(work, port=raw_device.port, timeout_s=0.1)
+
+
+def test_back_off_grows_up_to_the_cap_and_ends(unused_port: int) -> None:
+    async def work(link: Link) -> None:
+        tries, start_s = 0, time.monotonic()
+        while time.monotonic() - start_s < 1.0:
+            before = link.stats.failed_connects
+            with pytest.raises(LinkError):
+                await link.read(1, "holding", 0, 1)
+            tries += link.stats.failed_connects > before
+            await asyncio.sleep(0.01)
+        # at 0, 0 (the first wait is none), 0.1, 0.3, then every 0.3 s
+        assert 4 <= tries <= 6
+
+    with_link(work, port=unused_port, reconnect_max_s=0.3)
+
+
+def test_pause_between_requests(raw_device: Any) -> None:
+    async def work(link: Link) -> None:
+        start_s = time.monotonic()
+        for _ in range(5):
+            await link.read(1, "holding", 0, 1)
+        assert time.monotonic() - start_s >= 4 * 0.03
+
+    with_link(work, port=raw_device.port, pause_s=0.03)
+
+
+def test_after_a_wrong_reply_the_connection_is_made_anew(raw_device: Any) -> None:
+    wrong = iter([True])
+
+    def behave(tid: int, unit: int, asked: bytes, honest: bytes) -> list[Any]:
+        return [frame(0 if next(wrong, False) else tid, unit, honest)]
+
+    raw_device.behaviour = behave
+
+    async def work(link: Link) -> None:
+        with pytest.raises(WrongReplyError, match="transaction 0 was never asked"):
+            await link.read(1, "holding", 0, 1)
+        assert not link.connected
+        assert await link.read(1, "holding", 0, 1) == b"\0\0"
+
+    link = with_link(work, port=raw_device.port)
+    assert (link.stats.wrong_replies, raw_device.connections) == (1, 2)
+
+
+def test_a_cancelled_request_leaves_the_link_usable(raw_device: Any) -> None:
+    async def work(link: Link) -> None:
+        await link.read(1, "holding", 0, 1)
+        raw_device.behaviour = lambda *_: []
+        task = asyncio.create_task(link.read(1, "holding", 0, 1))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        raw_device.behaviour = None
+        assert await link.read(1, "holding", 0, 1) == b"\0\0"
+
+    with_link(work, port=raw_device.port)
