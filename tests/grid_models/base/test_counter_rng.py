@@ -100,7 +100,7 @@ def test_draws_do_not_depend_on_who_else_draws(
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "from grid_models import counter_rng as r;"
+        "from grid_models.base import counter_rng as r;"
         "print(r.normal(5, r.stream_ids(['a>b:state', 'b>a:state']), 10**15, 2).tobytes().hex())"
     )
     done = subprocess.run(
