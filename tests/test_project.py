@@ -17,13 +17,13 @@ from types import ModuleType
 
 import pytest
 import typer.main
-import yaml
 from packaging.requirements import Requirement
 
 from federates.cli import app
 from federates.installation import PACKAGES, InstallationError, check_installation, common_parent
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario, shipped_scenarios
+from grid_models.base.yaml_lines import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -379,7 +379,7 @@ def test_every_benchmark_is_described() -> None:
 
 def test_version_is_the_same_everywhere() -> None:
     version = PYPROJECT["project"]["version"]
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = parse_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"))[0]
     assert citation["version"] == version
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.search(r"^## (\d\S*)", changelog, re.MULTILINE)

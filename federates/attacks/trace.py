@@ -17,7 +17,7 @@ from federates.scenario.attack_files import adopt
 from federates.scenario.attack_schema import AttackSpec, Replay, SignalStep, Target, Trigger
 from federates.scenario.yaml_source import YamlSource
 
-_SHORTEST_S = 1e-6  # of a step of an attack: `federates.scenario.section.Period`
+_SHORTEST_S = 1e-6  # of a step of an attack: `grid_models.base.sections.Period`
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from federates.reports.format import clock
 from federates.scenario import attack_schema as schema
 from federates.scenario.attack_schema import AttackSpec, Step
 from federates.scenario.attack_techniques import TECHNIQUES
-from federates.scenario.section import Section
+from grid_models.base.sections import Section
 
 
 def span(time_s: float) -> str:

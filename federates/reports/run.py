@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
@@ -21,6 +20,7 @@ from federates.reports.format import clock
 from federates.reports.page import details, metric_tile, table, tile, write_page
 from federates.runs.data import OTHER, RunData, Voltages
 from federates.runs.manifest import UNKNOWN
+from grid_models.base.yaml_lines import yaml_text
 
 REPORT = "report.html"
 _EVENTS_SHOWN = 100
@@ -268,7 +268,7 @@ def _reproduce(run: RunData) -> str:
         f'<pre class="command">{escape(str(command))}</pre>'
         "<p>With the same seed and versions the recorded signals are equal to the last bit, "
         "whatever the placement.</p>"
-        + details("The scenario, with every default filled in", _yaml(run.scenario))
+        + details("The scenario, with every default filled in", yaml_text(run.scenario))
         + f"{table(('What', 'Version or value'), rows)}</section>"
     )
 
@@ -279,7 +279,3 @@ def _command(run: RunData) -> str:
     if run.manifest.get("steps"):
         words += ["--steps", str(run.manifest["steps"])]
     return shlex.join(words)
-
-
-def _yaml(data: Any) -> str:
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=88))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from federates.scenario.section import Deviation, Duration, Period, Probability, Section
+from grid_models.base.sections import Deviation, Duration, Period, Probability, Section
 
 
 class Window(Section):

@@ -24,9 +24,9 @@ from federates.scenario.attack_schema import (
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.overrides import apply_override
 from federates.scenario.schema_errors import schema_error
-from federates.scenario.section import unkept
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import nearest_name
+from grid_models.base.sections import not_json
 
 FOLDER = "attacks"
 _TARGET_KEYS: dict[Layer, tuple[str, ...]] = {
@@ -117,7 +117,7 @@ def _problems(spec: AttackSpec) -> Iterator[str]:
         seen.add(step.id)
         yield from _target_problems(spec, i, step)
         if isinstance(step.action, Adaptive):
-            wrong = unkept(step.action.options)
+            wrong = not_json(step.action.options)
             if wrong:
                 yield f"{spec.where('steps', i, 'action', 'options')}: {wrong}"
     unknown = list(_after_problems(spec))

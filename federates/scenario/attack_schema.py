@@ -42,8 +42,9 @@ from federates.scenario.attack_actions import (
     Window,
     WritePoint,
 )
-from federates.scenario.section import Duration, Name, Period, Probability, Section
-from federates.scenario.yaml_source import YamlSource, dotted
+from federates.scenario.yaml_source import YamlSource
+from grid_models.base.sections import Duration, Name, Period, Probability, Section
+from grid_models.base.yaml_lines import dotted
 
 __all__ = [
     "Adaptive",

@@ -6,8 +6,7 @@ import re
 from typing import Any
 
 from federates.errors import ScenarioError
-from federates.scenario.yaml_source import dotted
-from grid_models.base.yaml_lines import KeyPath, YamlError, parse_yaml
+from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, parse_yaml
 
 # No list has a position of ten digits, and Python does not read one of five thousand.
 _KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[([0-9]{1,9})\]")

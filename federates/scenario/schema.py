@@ -27,17 +27,18 @@ from federates.scenario.attack_files import adopt, find_attack, load_attack, shi
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.overrides import apply_override
 from federates.scenario.schema_errors import schema_error
-from federates.scenario.section import (
+from federates.scenario.yaml_source import YamlSource, load_yaml
+from grid_models.base.errors import nearest_name
+from grid_models.base.sections import (
     Deviation,
     Duration,
     Name,
     Period,
     Probability,
     Section,
-    unkept,
+    not_json,
 )
-from federates.scenario.yaml_source import YamlSource, dotted, load_yaml
-from grid_models.base.errors import nearest_name
+from grid_models.base.yaml_lines import dotted
 from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
@@ -453,6 +454,6 @@ def _check_values(scenario: Scenario, source: YamlSource) -> None:
                 where=source.where(("federates", name, "offset_s")),
                 expected="0, or at least 1e-6",
             )
-        wrong = unkept(spec.options)
+        wrong = not_json(spec.options)
         if wrong:
             raise ScenarioError(wrong, where=source.where(("federates", name, "options")))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from federates.errors import ScenarioError
-from grid_models.base.yaml_lines import KeyPath, YamlError, nearest_line, read_yaml
+from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, nearest_line, read_yaml
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,6 @@ class YamlSource:
         if line:
             return f"{self.name}:{line}: {dotted(path)}"
         return f"{self.name}: {dotted(path)}" if path else self.name
-
-
-def dotted(path: Sequence[str | int]) -> str:
-    """Write a key path as the user would: ``grid.ders[0].at``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def load_yaml(path: Path, text: str | None = None) -> YamlSource:

@@ -22,6 +22,12 @@ def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     return pool[hits[0]] if hits else None
 
 
+def described(what: str, expected: str | None = None, nearest: str | None = None) -> str:
+    """Return ``what; expected ...; did you mean '...'?``, the parts that there are."""
+    text = f"{what}; expected {expected}" if expected else what
+    return f"{text}; did you mean '{nearest}'?" if nearest else text
+
+
 class FeederateError(Exception):
     """A failure with the parts a user needs to mend it.
 
@@ -52,12 +58,8 @@ class FeederateError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        if self.expected:
-            text += f"; expected {self.expected}"
-        if self.nearest:
-            text += f"; did you mean '{self.nearest}'?"
-        return text
+        text = described(self.what, self.expected, self.nearest)
+        return f"{self.where}: {text}" if self.where else text
 
 
 class GridModelError(FeederateError):

@@ -1,35 +1,34 @@
-"""YAML that is read strictly and remembers the line of each key, for the files of every room.
+"""Strict YAML with the line of every key, for scenarios, attacks and device files.
 
-Strictly: a key given twice is refused (YAML would silently keep the last), ``1e-3`` is the number
-that YAML 1.2 says it is (PyYAML's 1.1 makes it a string), ``12:00`` and ``0100`` are the text that
-they are (1.1 makes them 720 and 64), and no few lines of aliases stand for more than memory holds.
+A key given twice is refused. Plain text is read as YAML 1.2 reads it, with two differences:
+``yes``, ``no``, ``on`` and ``off`` are booleans (YAML 1.1), and ``0100`` is text. ``12:00`` is
+text. Aliases may not expand a file beyond `MAX_ALIASED` entries.
 """
 
 from __future__ import annotations
 
+import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.resolver import VersionedResolver
 
 KeyPath = tuple[str | int, ...]
 
 MAX_ALIASED = 100_000
 """Entries that aliases may add to a file."""
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-_STR = "tag:yaml.org,2002:str"
-_TYPES = {
-    _INT: "a whole number",
-    _FLOAT: "a number",
-    "tag:yaml.org,2002:bool": "true or false",
-    "tag:yaml.org,2002:timestamp": "a date",
-}
+_TAG = "tag:yaml.org,2002:"
 
 
 class YamlError(Exception):
-    """A file or text is not the YAML that is wanted.
+    """A file or text is not the YAML that is expected.
 
     Attributes
     ----------
@@ -44,87 +43,18 @@ class YamlError(Exception):
         super().__init__(what)
 
 
-class _Loader(yaml.SafeLoader):
-    text_keys = False
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Read a value; what its type does not allow has a line, like all that is wrong."""
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # PyYAML's constructors check little: `2024-13-45`, `!!int foo`, `0x_`, `!!bool 3`.
-            text = str(node.value) if isinstance(node, yaml.ScalarNode) else "what stands here"
-            kind = _TYPES.get(node.tag, node.tag.rpartition(":")[2])
-            raise yaml.MarkedYAMLError(
-                problem=f"{_short(text)} is not {kind} (put text in quotes)",
-                problem_mark=node.start_mark,
-            ) from error
-
-
-def _short(text: str) -> str:
-    return f"'{text}'" if len(text) <= 40 else f"'{text[:37]}...' ({len(text)} characters)"
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        if loader.text_keys and isinstance(key_node, yaml.ScalarNode):
-            key_node.tag = _STR
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(
-                problem=f"a key must be text, found {key!r:.60} (put it in quotes)",
-                problem_mark=key_node.start_mark,
-            )
-        if key in seen:
-            raise yaml.MarkedYAMLError(
-                problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark
-            )
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    value = str(loader.construct_scalar(node))
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # "\\ud800" in quotes: a string that no file can hold
-            raise yaml.MarkedYAMLError(
-                problem="half a surrogate pair is not text", problem_mark=node.start_mark
-            ) from None
-    return value
-
-
-_Loader.add_constructor(_STR, _text)
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT)]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_NUMBER_STARTS = list("-+.0123456789")
-_Loader.add_implicit_resolver(
-    _INT,
-    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
-    _NUMBER_STARTS,
-)
-_Loader.add_implicit_resolver(
-    _FLOAT,
-    re.compile(
-        r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-        r"|[0-9]+[eE][-+]?[0-9]+|\.inf|\.Inf|\.INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    _NUMBER_STARTS,
-)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def nearest_line(lines: Mapping[KeyPath, int], path: Sequence[str | int]) -> int:
     """Return the line of the nearest known ancestor of `path`; 0 where there is none."""
     known = (lines.get(tuple(path[:n])) for n in range(len(path), 0, -1))
     return next((line for line in known if line is not None), 0)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Write a key path as the user would: ``grid.ders[0].at``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
 
 
 def read_text(path: Path) -> str:
@@ -150,7 +80,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath, int]]:
-    """Return what a text holds, and the line of every key path in it.
+    """Return the value of a YAML text, and the line (from 1) of every key path in it.
 
     Parameters
     ----------
@@ -163,34 +93,32 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
     ------
     YamlError
     """
-    loader = None
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Resolver
     try:
-        loader = _Loader(text)
-        loader.text_keys = text_keys
-        tree = loader.get_single_node()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ReusedAnchorWarning)
+            tree = yaml.compose(text)
         if tree is None:
             return None, {}
-        _refuse_bomb(tree)
-        data = loader.construct_document(tree)
-    except yaml.MarkedYAMLError as error:
+        values = _Values(text_keys)
+        return values.read(tree, ()), values.lines
+    except ReusedAnchorWarning as error:
+        line = int(re.findall(r"line (\d+)", str(error))[-1])
+        raise YamlError(str(error).strip().partition("\n")[0], line) from None
+    except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise YamlError(error.problem or "not valid YAML", line) from None
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise YamlError(f"not valid YAML: {error}") from None
     except RecursionError:
         raise YamlError("not valid YAML: nested too deeply") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-    lines: dict[KeyPath, int] = {}
-    _collect_lines(tree, (), lines)
-    return data, lines
 
 
 def read_yaml(
     path: Path, text: str | None = None, *, text_keys: bool = False
 ) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """Read a YAML mapping from `path` (or from `text`, as if it stood there), and its keys' lines.
+    """Read a YAML mapping from `path` (or from `text` in its place), and the lines of its keys.
 
     Raises
     ------
@@ -205,40 +133,176 @@ def read_yaml(
     return data, lines
 
 
-def _collect_lines(node: yaml.Node | None, path: KeyPath, lines: dict[KeyPath, int]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key_node, value in node.value:
-            here = (*path, str(key_node.value))
-            lines[here] = key_node.start_mark.line + 1
-            _collect_lines(value, here, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            lines[(*path, i)] = value.start_mark.line + 1
-            _collect_lines(value, (*path, i), lines)
+def yaml_text(data: Any) -> str:
+    """Write plain values (mappings, lists, text, numbers) as YAML in block style."""
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Resolver
+    yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 88
+    yaml.sort_base_mapping_type_on_output = False
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()
 
 
-def _refuse_bomb(tree: yaml.Node) -> None:
-    """Refuse aliases that stand for more than anybody writes."""
-    sizes: dict[int, int] = {}
-    nodes: list[yaml.Node] = []
+class _Resolver(VersionedResolver):
+    """What plain text stands for."""
 
-    def size(node: yaml.Node) -> int:
-        if id(node) not in sizes:
-            sizes[id(node)] = 0  # an alias of what it stands in is refused by the constructor
-            inside: list[yaml.Node] = []
-            if isinstance(node, yaml.SequenceNode):
-                inside = node.value
-            elif isinstance(node, yaml.MappingNode):
-                inside = [part for pair in node.value for part in pair]
-            sizes[id(node)] = 1 + sum(map(size, inside))
-            nodes.append(node)
-        return sizes[id(node)]
+    _TABLE = (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        (
+            "bool",
+            "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+            [*"yYnNtTfFoO"],
+        ),
+        ("int", r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)", [*"-+0123456789"]),
+        (
+            "float",
+            r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+            r"|[0-9]+[eE][-+]?[0-9]+|\.inf|\.Inf|\.INF)|\.(?:nan|NaN|NAN)",
+            [*"-+.0123456789"],
+        ),
+        (
+            "timestamp",
+            r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}"
+            r":[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?",
+            [*"0123456789"],
+        ),
+        ("merge", "<<", ["<"]),
+    )
+    _by_first: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  filled below
 
-    added = size(tree) - len(nodes)
-    if added > MAX_ALIASED:
-        worst = next(node for node in nodes if sizes[id(node)] > MAX_ALIASED)
-        raise yaml.MarkedYAMLError(
-            problem=f"aliases make {sizes[id(worst)]} entries of this; expected at most "
-            f"{MAX_ALIASED}",
-            problem_mark=worst.start_mark,
+    @property
+    def versioned_resolver(self) -> Any:
+        """Return first character -> [(tag, pattern)]."""
+        return self._by_first
+
+
+for _name, _pattern, _firsts in _Resolver._TABLE:
+    for _first in _firsts:
+        _Resolver._by_first.setdefault(_first, []).append(
+            (_TAG + _name, re.compile(rf"(?:{_pattern})\Z"))
         )
+
+
+def _boolean(text: str) -> bool:
+    return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}[
+        text.lower()
+    ]
+
+
+def _number(text: str) -> float:
+    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _date(text: str) -> date:
+    return date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)
+
+
+def _string(text: str) -> str:
+    text.encode()  # "\ud800" in quotes is a string that no file can hold
+    return text
+
+
+_SCALARS: dict[str, tuple[Any, str]] = {
+    _TAG + "str": (_string, "text: half a surrogate pair"),
+    _TAG + "null": (lambda text: None, "null"),
+    _TAG + "bool": (_boolean, "true or false"),
+    _TAG + "int": (lambda text: int(text.replace("_", ""), 0), "a whole number"),
+    _TAG + "float": (_number, "a number"),
+    _TAG + "timestamp": (_date, "a date"),
+}
+
+
+class _Values:
+    """The plain values of a composed tree; `lines` maps each key path to its line."""
+
+    def __init__(self, text_keys: bool) -> None:
+        self.text_keys = text_keys
+        self.lines: dict[KeyPath, int] = {}
+        self._open: set[int] = set()
+        self._known: set[int] = set()
+        self._n_read = 0
+
+    def read(self, node: Any, path: KeyPath) -> Any:
+        """Return the value of a node that stands at `path`."""
+        if isinstance(node, ScalarNode):
+            return _scalar(node)
+        kind = "map" if isinstance(node, MappingNode) else "seq"
+        if node.tag != _TAG + kind:
+            raise _unknown_tag(node)
+        if id(node) in self._open:
+            raise _marked("found a recursive alias", node)
+        self._open.add(id(node))
+        value: Any
+        if isinstance(node, SequenceNode):
+            self._count(node, len(node.value))
+            value = []
+            for i, item in enumerate(node.value):
+                self.lines[(*path, i)] = item.start_mark.line + 1
+                value.append(self.read(item, (*path, i)))
+        else:
+            value = {}
+            for key, (key_node, item) in self._pairs(node).items():
+                self.lines[(*path, key)] = key_node.start_mark.line + 1
+                value[key] = self.read(item, (*path, key))
+        self._open.remove(id(node))
+        return value
+
+    def _pairs(self, node: Any) -> dict[str, tuple[Any, Any]]:
+        """Return key -> (key node, value node); merged keys first, own keys override them."""
+        self._count(node, len(node.value))
+        merged: dict[str, tuple[Any, Any]] = {}
+        own: dict[str, tuple[Any, Any]] = {}
+        for key_node, item in node.value:
+            if key_node.tag == _TAG + "merge":
+                for part in reversed(item.value if isinstance(item, SequenceNode) else [item]):
+                    if not isinstance(part, MappingNode):
+                        raise _marked("expected a mapping or a list of mappings to merge", part)
+                    merged |= self._pairs(part)
+                continue
+            key = self._key(key_node)
+            if key in own:
+                raise _marked(f"key '{key}' is given twice", key_node)
+            own[key] = (key_node, item)
+        return merged | own
+
+    def _key(self, node: Any) -> str:
+        if self.text_keys and isinstance(node, ScalarNode):
+            node.tag = _TAG + "str"
+        key = self.read(node, ())
+        if not isinstance(key, str):
+            raise _marked(f"a key must be text, found {key!r:.60} (put it in quotes)", node)
+        return key
+
+    def _count(self, node: Any, entries: int) -> None:
+        """Refuse aliases that stand for more entries than anybody writes."""
+        if id(node) in self._known:
+            self._n_read += 1 + entries
+            if self._n_read > MAX_ALIASED:
+                raise _marked(
+                    f"aliases make {self._n_read} entries of this; expected at most {MAX_ALIASED}",
+                    node,
+                )
+        self._known.add(id(node))
+
+
+def _scalar(node: Any) -> Any:
+    try:
+        read, kind = _SCALARS[node.tag]
+    except KeyError:
+        raise _unknown_tag(node) from None
+    try:
+        return read(node.value)
+    except (LookupError, ValueError):
+        text = node.value.encode(errors="backslashreplace").decode()
+        short = text if len(text) <= 40 else text[:37] + "..."
+        size = "" if len(text) <= 40 else f" ({len(text)} characters)"
+        raise _marked(f"'{short}'{size} is not {kind} (put text in quotes)", node) from None
+
+
+def _unknown_tag(node: Any) -> MarkedYAMLError:
+    return _marked(f"could not determine a constructor for the tag '{node.tag}'", node)
+
+
+def _marked(problem: str, node: Any) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

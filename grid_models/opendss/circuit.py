@@ -1,15 +1,13 @@
-"""An OpenDSS circuit as the inner loop of a co-simulation needs it: set, solve, read, in arrays.
+"""An OpenDSS circuit for the inner loop of a co-simulation: set, solve, read, in arrays.
 
-The only module that imports the engine. Each `Circuit` has an engine context of its own, so
-several live side by side, in one thread or in many. One circuit belongs to one thread at a time.
+Each `Circuit` has an engine context of its own and belongs to one thread at a time.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +24,7 @@ from grid_models.opendss.commands import (
     feeder_commands,
     floating_buses,
 )
-from grid_models.opendss.environment import settle_environment
+from grid_models.opendss.engine import MAX_CONTROL_ITERATIONS, MAX_ITERATIONS, DssError, Engine
 from grid_models.opendss.powers import PowerBank
 
 RegulatorMode = Literal["fixed", "auto"]
@@ -34,90 +32,7 @@ RegulatorMode = Literal["fixed", "auto"]
 # Change between two iterations, per unit, at which a power flow counts as solved. The engine's own
 # 1e-4 leaves a dependence on the previous step that a feedback controller can see.
 TOLERANCE_PU, LOOSEST_TOLERANCE_PU = 1e-6, 1e-4
-MAX_ITERATIONS = 100
-MAX_CONTROL_ITERATIONS = 100
 _DER_PREFIX = "feederate_der_"
-
-
-def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
-    """Let go of a context: the engine's Python layers keep every one of them for ever.
-
-    Their three tables map a context weakly to objects that hold it strongly, so that nothing
-    ever leaves (2.5 MB for each circuit of a sweep).
-    """
-    from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
-
-    for holder, table in (
-        (holders[0], "_ctx_to_dss"),
-        (holders[1], "_ctx_to_util"),
-        (EventCallbackManager, "_ctx_to_manager"),
-    ):
-        # A later version without such a table has nothing to forget.
-        getattr(holder, table, {}).pop(ctx, None)
-
-
-class Engine:
-    """One engine context with the few calls that are needed, errors as `DssError`."""
-
-    def __init__(self) -> None:
-        settle_environment()
-        import opendssdirect
-
-        self.dss: Any = opendssdirect.dss.NewContext()
-        # Process-wide in the engine: a master file must neither move the process to another
-        # folder nor open an editor.
-        self.dss.Basic.AllowChangeDir(False)
-        self.dss.Basic.AllowEditor(False)
-        self.dss.Basic.AllowForms(False)
-        util = self.dss._api_util
-        self.lib: Any = util.lib_unpatched
-        self.ffi: Any = util.ffi
-        self.ctx: Any = util.ctx
-        self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
-        holders = (type(self.dss), type(util))
-        weakref.finalize(self, _forget_context, self.ctx, holders).atexit = False
-
-    def take_error(self) -> str | None:
-        """Return the engine's pending error message, if any, and clear it."""
-        if self._error_number[0] == 0:
-            return None
-        self._error_number[0] = 0
-        text = self.ffi.string(self.lib.ctx_Error_Get_Description(self.ctx))
-        return dss_script.tidy_message(text.decode("utf-8", "replace"))
-
-    def command(self, text: str) -> str:
-        """Run one command and return its result."""
-        self.lib.ctx_Text_Set_Command(self.ctx, text.encode())
-        message = self.take_error()
-        if message is not None:
-            raise dss_script.DssError(message)
-        result = self.lib.ctx_Text_Get_Result(self.ctx)
-        if result == self.ffi.NULL:
-            return ""
-        return str(self.ffi.string(result).decode(errors="replace"))
-
-    def circuit_name(self) -> str:
-        """Return the name of the circuit, or '' where there is none."""
-        return str(self.dss.Circuit.Name()) if self.dss.Basic.NumCircuits() else ""
-
-    def zero_length_lines(self) -> list[str]:
-        """Return the lines in service whose length is zero."""
-        return dss_edit.zero_length_lines(self) if self.circuit_name() else []
-
-    def handles(self, kind: str, names: Sequence[str]) -> Any:
-        """Return a C array of the engine's objects `names` of class `kind`."""
-        class_index = self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
-        found = [self.lib.Obj_GetHandleByName(self.ctx, class_index, n.encode()) for n in names]
-        message = self.take_error()
-        if message is not None:
-            raise dss_script.DssError(message)
-        return self.ffi.new("void*[]", found)
-
-    def property_index(self, kind: str, name: str) -> int:
-        """Return the engine's number of a property of a class."""
-        self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
-        names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
-        return names.index(name) + 1
 
 
 class Circuit:
@@ -172,7 +87,7 @@ class Circuit:
         for command in feeder_commands(feeder):
             try:
                 engine.command(command)
-            except dss_script.DssError as error:
+            except DssError as error:
                 raise FeederError(str(error), where=f"feeder '{feeder.name}', {command}") from None
         circuit = cls(engine, feeder, regulators)
         circuit.solve()
@@ -218,10 +133,10 @@ class Circuit:
         name = dss_script.compile_master(engine, Path(path))
         dss_edit.widen_load_limits(engine, load_limits_pu)
         try:
-            _first_solution(engine, name)
+            engine.first_solution(name)
             feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
             taken = [] if ders else dss_edit.take_over_ders(engine, feeder.buses)
-        except dss_script.DssError as error:
+        except DssError as error:
             raise FeederError(str(error), where=str(path)) from None
         if ders:
             feeder = feeder.with_ders(ders)
@@ -443,17 +358,3 @@ def adjusted(
     if taps or source_v_pu is not None:
         circuit.solve()
     return circuit
-
-
-def _first_solution(engine: Engine, name: str) -> None:
-    """Solve a compiled file as it stands, in snapshot mode, with its controls."""
-    engine.command("set mode=snapshot")
-    engine.command(f"set maxiterations={MAX_ITERATIONS}")
-    engine.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
-    engine.lib.ctx_Solution_Solve(engine.ctx)
-    message = engine.take_error()
-    if message is not None or not engine.lib.ctx_Solution_Get_Converged(engine.ctx):
-        raise PowerFlowError(
-            f"the power flow did not converge{': ' + message if message else ''}",
-            where=f"circuit '{name}'",
-        )

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from grid_models.feeder.model import Bus
+from grid_models.opendss.elements import each
+from grid_models.opendss.engine import Engine
 from grid_models.opendss.reader import (
     TAP_STEP_PU,
-    ReadableEngine,
     controls_by_transformer,
     ders_of,
-    each,
 )
 
 DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 
 
-def take_over_ders(engine: ReadableEngine, buses: Mapping[str, Bus]) -> list[tuple[float, float]]:
+def take_over_ders(engine: Engine, buses: Mapping[str, Bus]) -> list[tuple[float, float]]:
     """Put the file's own DERs and their controls out of service; return their injections.
 
     Returns
@@ -46,7 +46,7 @@ def take_over_ders(engine: ReadableEngine, buses: Mapping[str, Bus]) -> list[tup
     return injections
 
 
-def widen_load_limits(engine: ReadableEngine, limits_pu: tuple[float, float] | None) -> None:
+def widen_load_limits(engine: Engine, limits_pu: tuple[float, float] | None) -> None:
     """Let every load keep its own model over at least `limits_pu`."""
     if limits_pu is None:
         return
@@ -56,13 +56,7 @@ def widen_load_limits(engine: ReadableEngine, limits_pu: tuple[float, float] | N
         api.Vmaxpu(max(api.Vmaxpu(), limits_pu[1]))
 
 
-def zero_length_lines(engine: ReadableEngine) -> list[str]:
-    """Return the lines in service whose length is zero."""
-    lines = engine.dss.Lines
-    return [str(lines.Name()) for _ in each(lines) if lines.Length() == 0.0]
-
-
-def tap_steps(engine: ReadableEngine) -> dict[str, int]:
+def tap_steps(engine: Engine) -> dict[str, int]:
     """Return the tap of every controlled transformer, in steps of 0.00625 pu."""
     steps = {}
     t = engine.dss.Transformers
@@ -73,7 +67,7 @@ def tap_steps(engine: ReadableEngine) -> dict[str, int]:
     return steps
 
 
-def set_taps(engine: ReadableEngine, steps: Mapping[str, int]) -> None:
+def set_taps(engine: Engine, steps: Mapping[str, int]) -> None:
     """Set the taps of controlled transformers, in steps of 0.00625 pu."""
     controls = controls_by_transformer(engine.dss)
     for name, step in steps.items():

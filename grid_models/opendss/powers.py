@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from grid_models.base.errors import GridModelError
+from grid_models.opendss.engine import Engine
 
 # Setting a load's power leaves the admittance matrix alone: it only preconditions the iteration.
 _AVOID_FULL_RECALC = 2
 
 
-class HandleEngine(Protocol):
-    """What is needed of the engine: its C library and handles of its objects."""
-
-    lib: Any
-    ffi: Any
-
-    def handles(self, kind: str, names: Sequence[str]) -> Any:
-        """Return a C array of the objects `names` of class `kind`."""
-
-    def property_index(self, kind: str, name: str) -> int:
-        """Return the number of a property of a class."""
-
-
 class PowerBank:
     """Loads whose kW and kvar are written together, through pointers into two arrays."""
 
-    def __init__(self, engine: HandleEngine, elements: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, elements: Sequence[str]) -> None:
         self.n = len(elements)
         self.kw = np.zeros(self.n)
         self.kvar = np.zeros(self.n)

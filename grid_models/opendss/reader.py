@@ -16,14 +16,12 @@ into its words:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grid_models.base.errors import FeederError
 from grid_models.feeder.model import (
-    Bus,
     Capacitor,
     Connection,
     Der,
@@ -38,8 +36,9 @@ from grid_models.feeder.model import (
     Transformer,
     Winding,
 )
+from grid_models.opendss.elements import each, energised_buses, primitive, source_kv_ll, terminals
+from grid_models.opendss.engine import Engine
 
-LIVE_PU = 0.02  # below this a node counts as without voltage
 REGULATOR_MAX_X_PCT = 0.1
 TAP_STEP_PU = 0.00625
 _FT_PER_UNIT = (1.0, 5280.0, 1000.0, 3280.839895, 3.280839895, 1.0, 1 / 12, 0.03280839895)
@@ -51,21 +50,12 @@ _DER_CLASSES: tuple[tuple[str, DerKind], ...] = (
 )
 
 
-class ReadableEngine(Protocol):
-    """An engine context with a compiled, solved circuit: `dss` is its OpenDSSDirect interface."""
-
-    dss: Any
-
-    def command(self, text: str) -> str:
-        """Run one command and return its result."""
-
-
-def feeder_from_engine(engine: ReadableEngine, *, name: str, origin: str = "") -> Feeder:
+def feeder_from_engine(engine: Engine, *, name: str, origin: str = "") -> Feeder:
     """Read the feeder of a compiled and solved circuit.
 
     Parameters
     ----------
-    engine : ReadableEngine
+    engine : Engine
         Context that holds the circuit.
     name : str
         Name of the feeder.
@@ -96,10 +86,10 @@ def feeder_from_engine(engine: ReadableEngine, *, name: str, origin: str = "") -
 
 
 class _Reader:
-    def __init__(self, engine: ReadableEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.dss = engine.dss
-        self.buses = _buses(engine)
+        self.buses = energised_buses(engine)
 
     def live(self, *buses: str) -> bool:
         """Whether every one of the buses is in the feeder."""
@@ -109,9 +99,9 @@ class _Reader:
         """Return the first source in service."""
         for _ in each(self.dss.Vsources):
             v = self.dss.Vsources
-            bus = _terminals(self.dss)[0][0]
+            bus = terminals(self.dss)[0][0]
             r, x = (float(self.engine.command(f"? vsource.{v.Name()}.{k}")) for k in ("r1", "x1"))
-            return Source(bus, _source_kv_ll(self.dss), float(v.PU()), float(v.AngleDeg()), r, x)
+            return Source(bus, source_kv_ll(self.dss), float(v.PU()), float(v.AngleDeg()), r, x)
         raise FeederError("the circuit has no source", expected="a Vsource in service")
 
     def lines_and_switches(self) -> tuple[list[Line], list[Switch]]:
@@ -120,7 +110,7 @@ class _Reader:
         switches: list[Switch] = []
         for _ in each(self.dss.Lines):
             name = str(self.dss.Lines.Name()).lower()
-            (a, nodes_a), (b, nodes_b) = _terminals(self.dss)
+            (a, nodes_a), (b, nodes_b) = terminals(self.dss)
             if not self.live(a, b):
                 continue
             _check_no_swap(name, nodes_a, nodes_b)
@@ -135,7 +125,7 @@ class _Reader:
                 lines.append(self._series(name, a, b, nodes_a, closed, feet, amps))
         for kind, interface in (("reactor", self.dss.Reactors), ("cap", self.dss.Capacitors)):
             for _ in each(interface):
-                ends = _terminals(self.dss)
+                ends = terminals(self.dss)
                 if len(ends) < 2 or ends[0][0] == ends[1][0] or not self.live(ends[0][0]):
                     continue
                 name = f"{kind}_{str(interface.Name()).lower()}"
@@ -164,7 +154,7 @@ class _Reader:
     ) -> Line:
         """Return a line from the element's admittance: Y12 = -1/Z, Y11 + Y12 = jB/2."""
         n = len(nodes)
-        y = _primitive(self.dss)
+        y = primitive(self.dss)
         phases = tuple(sorted(p for p in kept if 1 <= p <= 3))
         rows = [nodes.index(p) for p in phases]
         series = -y[:n, n : 2 * n][np.ix_(rows, rows)]
@@ -196,7 +186,7 @@ class _Reader:
         t = self.dss.Transformers
         n_phases = int(self.dss.CktElement.NumPhases())
         windings = []
-        for number, (bus, nodes) in enumerate(_terminals(self.dss), start=1):
+        for number, (bus, nodes) in enumerate(terminals(self.dss), start=1):
             t.Wdg(number)
             connection: Connection = "delta" if t.IsDelta() else "wye"
             wanted = max(n_phases, 2) if connection == "delta" else n_phases + 1
@@ -221,7 +211,7 @@ class _Reader:
         banks = []
         for sign, interface in ((1.0, self.dss.Capacitors), (-1.0, self.dss.Reactors)):
             for _ in each(interface):
-                ends = _terminals(self.dss)
+                ends = terminals(self.dss)
                 bus, nodes = ends[0]
                 delta = bool(interface.IsDelta())
                 phases = tuple(n for n in nodes if 1 <= n <= 3)
@@ -251,7 +241,7 @@ class _Reader:
         loads = []
         for _ in each(self.dss.Loads):
             api = self.dss.Loads
-            bus, nodes = _terminals(self.dss)[0]
+            bus, nodes = terminals(self.dss)[0]
             phases = tuple(dict.fromkeys(n for n in nodes if 1 <= n <= 3))
             if not self.live(bus) or not phases:
                 continue
@@ -274,37 +264,6 @@ class _Reader:
         return loads
 
 
-def each(interface: Any) -> Iterator[None]:
-    """Step through the elements of a class that are in service; each becomes the active one."""
-    more = interface.First()
-    while more:
-        yield
-        more = interface.Next()
-
-
-def _source_kv_ll(dss: Any) -> float:
-    """Return the line-to-line base of the active source; a single-phase one states its own."""
-    kv = float(dss.Vsources.BasekV())
-    return kv * float(np.sqrt(3.0)) if int(dss.Vsources.Phases()) == 1 else kv
-
-
-def _terminals(dss: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Return bus and nodes of each terminal of the active element."""
-    names = [str(n).split(".")[0].lower() for n in dss.CktElement.BusNames()]
-    order = [int(n) for n in dss.CktElement.NodeOrder()]
-    n = int(dss.CktElement.NumConductors())
-    return [(bus, tuple(order[i * n : (i + 1) * n])) for i, bus in enumerate(names)]
-
-
-def _primitive(dss: Any) -> NDArray[np.complex128]:
-    flat = np.asarray(dss.CktElement.YPrim())
-    if not np.iscomplexobj(flat):
-        flat = flat.astype(np.float64).view(np.complex128)
-    n = round(np.sqrt(flat.size))
-    # The engine stores columns one after the other.
-    return np.asarray(flat, dtype=np.complex128).reshape(n, n).T
-
-
 def _check_no_swap(name: str, nodes_a: tuple[int, ...], nodes_b: tuple[int, ...]) -> None:
     pairs = zip(nodes_a, nodes_b, strict=False)
     if any(a != b for a, b in pairs if 1 <= a <= 3 and 1 <= b <= 3):
@@ -312,56 +271,6 @@ def _check_no_swap(name: str, nodes_a: tuple[int, ...], nodes_b: tuple[int, ...]
             f"line '{name}' joins phases {nodes_a} to phases {nodes_b}",
             expected="lines that keep their phases",
         )
-
-
-def _buses(engine: ReadableEngine) -> dict[str, Bus]:
-    """Return the buses with voltage, in the engine's order, with their live nodes 1 to 3."""
-    dss = engine.dss
-    _ensure_voltage_bases(engine)
-    volts: dict[str, dict[int, float]] = {}
-    labels = (str(n).lower().rpartition(".") for n in dss.Circuit.AllNodeNames())
-    for (bus, _, node), v in zip(labels, dss.Circuit.AllBusVMag(), strict=True):
-        volts.setdefault(bus, {})[int(node)] = float(v)
-    buses = {}
-    for bus, by_node in volts.items():
-        dss.Circuit.SetActiveBus(bus)
-        kv = float(dss.Bus.kVBase())
-        xy = (float(dss.Bus.X()), float(dss.Bus.Y())) if dss.Bus.Coorddefined() else (None, None)
-        live = [n for n, v in by_node.items() if 1 <= n <= 3 and v > LIVE_PU * kv * 1e3]
-        if live:
-            buses[bus] = Bus(bus, tuple(sorted(live)), kv, *xy)
-    return buses
-
-
-def _ensure_voltage_bases(engine: ReadableEngine) -> None:
-    """Where the file left bases out, choose them from the rated voltages it names."""
-    if not _buses_without_base(engine.dss):
-        return
-    kv_ll = {_source_kv_ll(engine.dss) for _ in each(engine.dss.Vsources)}
-    for _ in each(engine.dss.Transformers):
-        t = engine.dss.Transformers
-        for number in range(1, int(t.NumWindings()) + 1):
-            t.Wdg(number)
-            single_wye = engine.dss.CktElement.NumPhases() == 1 and not t.IsDelta()
-            kv_ll.add(round(float(t.kV()) * (np.sqrt(3.0) if single_wye else 1.0), 4))
-    engine.command(f"set voltagebases=[{' '.join(repr(float(v)) for v in sorted(kv_ll))}]")
-    engine.command("calcvoltagebases")
-    engine.dss.Solution.Solve()
-    missing = _buses_without_base(engine.dss)
-    if missing:
-        raise FeederError(
-            f"bus '{missing[0]}' has no voltage base",
-            expected="'Set VoltageBases=[...]' and 'CalcVoltageBases' in the file",
-        )
-
-
-def _buses_without_base(dss: Any) -> list[str]:
-    missing = []
-    for bus in dss.Circuit.AllBusNames():
-        dss.Circuit.SetActiveBus(bus)
-        if dss.Bus.kVBase() <= 0.0:
-            missing.append(str(bus))
-    return missing
 
 
 def controls_by_transformer(dss: Any) -> dict[str, dict[str, float]]:
@@ -406,7 +315,7 @@ def _as_regulator(transformer: Transformer, control: dict[str, float]) -> Regula
     )
 
 
-def ders_of(engine: ReadableEngine) -> Iterator[tuple[Der, str]]:
+def ders_of(engine: Engine) -> Iterator[tuple[Der, str]]:
     """Yield each PVSystem, Storage and Generator in service, with its full name."""
     dss = engine.dss
     names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
@@ -415,7 +324,7 @@ def ders_of(engine: ReadableEngine) -> Iterator[tuple[Der, str]]:
             dss.Circuit.SetActiveElement(full)
             if not dss.CktElement.Enabled():
                 continue
-            bus, nodes = _terminals(dss)[0]
+            bus, nodes = terminals(dss)[0]
             phases = tuple(sorted({n for n in nodes if 1 <= n <= 3}))
             if not phases:
                 continue
@@ -424,7 +333,7 @@ def ders_of(engine: ReadableEngine) -> Iterator[tuple[Der, str]]:
             yield Der(name, kind, bus, phases, kva, p_max_kw, p_min_kw, energy_kwh), full
 
 
-def _rating(engine: ReadableEngine, full: str, kind: DerKind) -> tuple[float, float, float, float]:
+def _rating(engine: Engine, full: str, kind: DerKind) -> tuple[float, float, float, float]:
     """Return apparent power, largest and smallest injection, and energy."""
 
     def value(name: str) -> float:

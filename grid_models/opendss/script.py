@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Protocol
 
 from grid_models.base.errors import FeederError, nearest_name
+from grid_models.opendss.elements import each
+from grid_models.opendss.engine import DssError, Engine
 
 MAX_DEPTH = 30
 ZERO_LENGTH = 1e-7  # of a line's own length unit
@@ -26,29 +27,7 @@ _VERB = re.compile(r"\s*([^\s=,]+)")
 _FILE = re.compile(r"\s*(?:file\s*=\s*)?(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[([^\]]*)\]|(\S+))")
 
 
-class DssError(Exception):
-    """The engine refused a command."""
-
-
-class CommandEngine(Protocol):
-    """What is needed of the engine."""
-
-    def command(self, text: str) -> str:
-        """Run one command; raise `DssError` when the engine refuses it."""
-
-    def circuit_name(self) -> str:
-        """Return the name of the circuit, or '' where there is none."""
-
-    def zero_length_lines(self) -> list[str]:
-        """Return the lines in service whose length is zero."""
-
-
-def tidy_message(text: str) -> str:
-    """Return an engine message on one line."""
-    return " ".join(text.split())
-
-
-def compile_master(engine: CommandEngine, path: Path) -> str:
+def compile_master(engine: Engine, path: Path) -> str:
     """Run a master file and everything it redirects to; return the circuit's name.
 
     Raises
@@ -92,7 +71,7 @@ def _read_rows(path: Path) -> list[str]:
     return text.splitlines()
 
 
-def _run_file(engine: CommandEngine, path: Path, depth: int) -> Path:
+def _run_file(engine: Engine, path: Path, depth: int) -> Path:
     """Run one file and return the folder that later relative paths start from."""
     folder = path.parent
     engine.command(f'set datapath="{folder}"')
@@ -124,9 +103,7 @@ def _run_file(engine: CommandEngine, path: Path, depth: int) -> Path:
     return folder
 
 
-def _follow(
-    engine: CommandEngine, rest: str, verb: str, folder: Path, depth: int, where: str
-) -> Path:
+def _follow(engine: Engine, rest: str, verb: str, folder: Path, depth: int, where: str) -> Path:
     wanted = _file_name(rest, verb, where)
     if depth >= MAX_DEPTH:
         raise FeederError(
@@ -177,7 +154,10 @@ def _find(folder: Path, wanted: str, where: str) -> Path:
     return here.resolve()
 
 
-def mend_zero_lengths(engine: CommandEngine) -> None:
+def mend_zero_lengths(engine: Engine) -> None:
     """Give lines of no length a very short one: their impedance cannot be inverted."""
-    for name in engine.zero_length_lines():
+    if not engine.circuit_name():
+        return
+    lines = engine.dss.Lines
+    for name in [str(lines.Name()) for _ in each(lines) if lines.Length() == 0.0]:
         engine.command(f'edit "line.{name}" length={ZERO_LENGTH!r}')

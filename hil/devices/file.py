@@ -8,19 +8,22 @@ package.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from grid_models.base.yaml_lines import KeyPath, YamlError, nearest_line, read_yaml
+from grid_models.base.errors import described
+from grid_models.base.schema_errors import schema_problems
+from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, nearest_line, read_yaml
 from hil.devices.errors import DeviceFileError
-from hil.devices.points import Finite, PointSpec, Positive, Section
+from hil.devices.points import DeviceSection, Finite, PointSpec, Positive
 from hil.devices.rules import rule_problems
 
 
-class TlsSpec(Section):
+class TlsSpec(DeviceSection):
     """Mutual TLS (Modbus/TCP Security): both sides show a certificate."""
 
     ca: Path = Field(description="certificates that the device's own must be signed by")
@@ -31,7 +34,7 @@ class TlsSpec(Section):
     )
 
 
-class Connection(Section):
+class Connection(DeviceSection):
     """Where the device is and how it wants to be spoken to."""
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -65,7 +68,7 @@ class Connection(Section):
         return self.model_copy(update={"host": host, "port": port, "tls": tls})
 
 
-class GuardSpec(Section):
+class GuardSpec(DeviceSection):
     """When the device goes to its safe state by itself."""
 
     heartbeat_s: Finite = Field(
@@ -95,7 +98,7 @@ class GuardSpec(Section):
         return self.max_bad_s or 2.0 * self.heartbeat_s
 
 
-class CurveSpec(Section):
+class CurveSpec(DeviceSection):
     """Limits of a SunSpec curve model that may be adopted (705, 706, 712)."""
 
     curve: int = Field(2, ge=2, le=100, description="stored curve to write; 1 is read-only")
@@ -107,7 +110,7 @@ class CurveSpec(Section):
     )
 
 
-class DeviceSpec(Section):
+class DeviceSpec(DeviceSection):
     """A device file."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]*$", description="name of the device")
@@ -181,14 +184,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        text = f"{place}: {self.key}: {self.what}" if self.key else f"{place}: {self.what}"
-        text += f"; expected {self.expected}" if self.expected else ""
-        return text + (f"; did you mean '{self.nearest}'?" if self.nearest else "")
+        text = described(self.what, self.expected, self.nearest)
+        return f"{place}: {self.key}: {text}" if self.key else f"{place}: {text}"
 
 
 def _read(path: Path) -> tuple[DeviceSpec | None, list[Problem]]:
-    from hil.devices.problems import schema_problems
-
     try:
         # `off`, `on` and 701 are keys in a device file: a key is its text.
         data, lines = read_yaml(path, text_keys=True)
@@ -212,20 +212,13 @@ def _resolve_certificates(data: dict[str, Any], folder: Path) -> None:
 
 
 def _placed(
-    path: Path, lines: dict[KeyPath, int], found: list[tuple[KeyPath, str, str, str]]
+    path: Path, lines: dict[KeyPath, int], found: Sequence[tuple[KeyPath, str, str, str]]
 ) -> list[Problem]:
     problems = [
-        Problem(str(path), nearest_line(lines, key), _dotted(key), what, expected, nearest)
+        Problem(str(path), nearest_line(lines, key), dotted(key), what, expected, nearest)
         for key, what, expected, nearest in found
     ]
     return sorted(problems, key=lambda p: p.line)
-
-
-def _dotted(path: KeyPath) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def check_device_file(path: str | Path) -> list[Problem]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from grid_models.base.sections import Section
 
 Table = Literal["coil", "discrete", "input", "holding"]
 RawType = Literal[
@@ -63,13 +65,13 @@ class Reading(NamedTuple):
     age_s: float
 
 
-class Section(BaseModel):
+class DeviceSection(Section):
     """A part of a device file: unknown keys are errors, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=False)
 
 
-class ReadBack(Section):
+class ReadBack(DeviceSection):
     """How a write is verified."""
 
     point: str | None = Field(None, description="point to read; by default the written one")
@@ -77,14 +79,14 @@ class ReadBack(Section):
     delay_s: Finite = Field(0.0, ge=0, le=60, description="wait before reading, in seconds")
 
 
-class GuardWrite(Section):
+class GuardWrite(DeviceSection):
     """A fixed value that the guard writes to a point of access 'guard'."""
 
     point: str
     value: Finite
 
 
-class Reversion(Section):
+class Reversion(DeviceSection):
     """A timer in the device that ends a set-point by itself; written before the set-point."""
 
     point: str = Field(description="timer point, access 'guard'")
@@ -97,7 +99,7 @@ class Reversion(Section):
     )
 
 
-class PointSpec(Section):
+class PointSpec(DeviceSection):
     """One point of a device file.
 
     Either `table`, `address` and `type` say where it is, or `sunspec` names a point of a SunSpec

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from controllers.core.compliance import check_controller
 from controllers.core.mail_loop import MailLoop, Post
 from controllers.core.ports import Port
 from controllers.core.registry import resolve
 from controllers.core.sample_site import sample_site
+from grid_models.base.yaml_lines import parse_yaml, yaml_text
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -49,7 +49,7 @@ def settle(name: str, parts: int, steps: int, post: Post, **options: float) -> d
 @pytest.mark.parametrize("scenario", NAMES)
 def test_examples_pass_the_compliance_check_with_the_scenarios_options(scenario: str) -> None:
     text = (EXAMPLES / f"{scenario}.yaml").read_text()
-    volt_var = yaml.safe_load(text)["federates"]["volt_var"]
+    volt_var = parse_yaml(text)[0]["federates"]["volt_var"]
     assert volt_var["controller"] == NAMES[scenario]
     check_controller(volt_var["controller"], **volt_var["options"])
 
@@ -101,8 +101,8 @@ def test_the_guides_scenario_is_the_shipped_one() -> None:
     """The guide shows a part of my-droop.yaml; what it shows must be in it."""
     shown = re.search(r"```yaml\n(.*?)```", GUIDE, re.S)
     assert shown
-    part = yaml.safe_load(shown[1])
-    whole = yaml.safe_load((EXAMPLES / "my-droop.yaml").read_text())
+    part = parse_yaml(shown[1])[0]
+    whole = parse_yaml((EXAMPLES / "my-droop.yaml").read_text())[0]
     assert {key: whole[key] for key in part} == part
 
 
@@ -114,7 +114,7 @@ def test_examples_run_from_their_scenarios_whatever_the_split(name: str, tmp_pat
     from federates.runs.runner import run
     from federates.scenario.schema import load_scenario
 
-    raw = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    raw = parse_yaml((EXAMPLES / f"{name}.yaml").read_text())[0]
     module, _, cls = NAMES[name].partition(":")
     (tmp_path / f"beside_{module}.py").write_text((EXAMPLES / f"{module}.py").read_text())
     raw["federates"]["volt_var"]["controller"] = f"beside_{module}:{cls}"
@@ -125,7 +125,7 @@ def test_examples_run_from_their_scenarios_whatever_the_split(name: str, tmp_pat
         scenario = dict(raw, federates={**raw["federates"]})
         scenario["federates"]["volt_var"] = {**raw["federates"]["volt_var"], **changes}
         file = tmp_path / f"{case}.yaml"
-        file.write_text(yaml.safe_dump(scenario))
+        file.write_text(yaml_text(scenario))
         run(load_scenario(file), out=tmp_path / case, placement="single", steps=20)
         table = pq.read_table(tmp_path / case / "signals" / "feeder.v_pu.parquet")
         return np.array([table[c][-1].as_py() for c in table.column_names if c != "time_s"])

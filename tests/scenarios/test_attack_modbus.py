@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from federates.assembly.federation import Assembly
 from federates.attacks.truth import read_truth
 from federates.errors import WiringError
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario, shipped_dir
+from grid_models.base.yaml_lines import parse_yaml, yaml_text
 from hil.adapter.audit import read_audit
 from hil.emulators.background import background
 from hil.emulators.inverter_plant import inverters
@@ -42,18 +42,18 @@ def attack_file(folder: Path, *steps: dict[str, Any], **more: Any) -> str:
         {"id": f"s{i}", "layer": "modbus", "trigger": {"at_s": 10}} | step
         for i, step in enumerate(steps)
     ]
-    path.write_text(yaml.safe_dump({"id": "test", "steps": whole, **more}))
+    path.write_text(yaml_text({"id": "test", "steps": whole, **more}))
     return str(path)
 
 
 def test_the_shipped_attack_is_seen_by_the_grid_and_by_nobody_else(tmp_path: Path) -> None:
     """The shipped attack, its hours moved to the first 200 s of the run."""
-    data = yaml.safe_load(SHIPPED.read_text())
+    data = parse_yaml(SHIPPED.read_text())[0]
     for step in data["steps"]:
         first = step["trigger"]["at_s"] == 600
         step["trigger"]["at_s"], step["duration_s"] = (20 if first else 60), 80
     path = tmp_path / "attack.yaml"
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(yaml_text(data))
     scenario = load_scenario(NAME, ["time.start_s=44000"], attack=str(path))
     result = run(scenario, out=tmp_path / "run", steps=40, placement="single")
     seen, true, fed = (signal(result, n) for n in ("bench.p_kw", "bench.p_true_kw", "feeder.p_kw"))
@@ -164,11 +164,11 @@ def test_a_step_may_wait_for_a_signal(tmp_path: Path) -> None:
 def test_a_real_device_is_safe_after_a_run_that_was_attacked_to_its_end(tmp_path: Path) -> None:
     with background(inverters(1, 50.0)) as devices:
         text = (shipped_dir() / "devices" / "emulated-inverter.yaml").read_text()
-        spec = yaml.safe_load(text)
+        spec = parse_yaml(text)[0]
         spec["connection"] |= {"port": devices.ports[0]}
         spec |= {"poll_s": 0.1, "guard": {"heartbeat_s": 5}}
         spec["points"]["var_set_pct"] |= {"min": -30, "max": 30}
-        (tmp_path / "real.yaml").write_text(yaml.safe_dump(spec))
+        (tmp_path / "real.yaml").write_text(yaml_text(spec))
         attack = attack_file(
             tmp_path,
             {

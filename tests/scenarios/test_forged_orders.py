@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from federates.core.signals import read_signal
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario, shipped_dir
+from grid_models.base.yaml_lines import parse_yaml
 
 pytestmark = pytest.mark.scenario
 
@@ -22,7 +22,7 @@ BEGIN, PERIOD, STEPS = 480.0, 60.0, 165
 def mitigated(base: Path, *overrides: str, forged: dict[str, Any] | None = None) -> Path:
     """Run attack 2b with the manager, with a step more in the attack where one is given."""
     text = (shipped_dir() / "attacks" / "generator-shutdown-2b.yaml").read_text("utf-8")
-    attack = yaml.safe_load(text)
+    attack = parse_yaml(text)[0]
     attack["steps"] += [forged] if forged else []
     file = base / "forged.yaml"
     file.write_text(json.dumps(attack), "utf-8")

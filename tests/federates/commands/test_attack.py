@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from jsonschema import Draft202012Validator
 
 from federates.cli import call
 from federates.commands.attack import pair
 from federates.scenario.attack_files import shipped_attacks
 from federates.scenario.schema import shipped_dir
+from grid_models.base.yaml_lines import parse_yaml
 
 SCENARIO = """\
 title: small
@@ -176,7 +176,7 @@ def test_the_schema_of_attacks_holds_for_what_ships(capsys: pytest.CaptureFixtur
     assert call(["schema", "attack"]) == 0
     validator = Draft202012Validator(json.loads(capsys.readouterr().out))
     for path in shipped_attacks(shipped_dir()).values():
-        assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == [], path
+        assert list(validator.iter_errors(parse_yaml(path.read_text())[0])) == [], path
     assert call(["schema"]) == 0
     assert "federates" in json.loads(capsys.readouterr().out)["properties"]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from federates.assembly.federation import Assembly
 from federates.core.signals import read_signal
@@ -15,6 +14,7 @@ from federates.reports.detection_metrics import detector_rows
 from federates.runs.runner import run
 from federates.scenario.schema import Scenario, load_scenario
 from grid_models.base.errors import FeederateError
+from grid_models.base.yaml_lines import yaml_text
 
 ATTACK = {
     "id": "bent",
@@ -53,7 +53,7 @@ def _scenario(folder: Path, *, attack: bool = False, seed: int = 1, **watch: obj
     if attack:
         data["attack"] = ATTACK
     path = folder / "watched.yaml"
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(yaml_text(data))
     return load_scenario(path)
 
 

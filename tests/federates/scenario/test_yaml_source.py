@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from federates.errors import ScenarioError
-from federates.scenario.yaml_source import YamlSource, dotted, load_yaml
-from grid_models.base.yaml_lines import YamlError, parse_yaml
+from federates.scenario.yaml_source import YamlSource, load_yaml
+from grid_models.base.yaml_lines import YamlError, dotted, parse_yaml
 
 TEXT = """\
 # a comment

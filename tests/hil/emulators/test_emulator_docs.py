@@ -6,9 +6,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import yaml
 
 import hil
+from grid_models.base.yaml_lines import parse_yaml
 from hil.servers.thermostat_map import THERMOSTAT_MAP
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -28,7 +28,7 @@ def test_register_maps_are_up_to_date() -> None:
 
 def test_the_shipped_device_file_fits_the_thermostat() -> None:
     path = Path(hil.__file__).parent / "devices" / "thermostat.yaml"
-    points = yaml.safe_load(path.read_text(encoding="utf-8"))["points"]
+    points = parse_yaml(path.read_text(encoding="utf-8"), text_keys=True)[0]["points"]
     served = {p.name: p for p in THERMOSTAT_MAP}
     for name, point in points.items():
         place = (point["table"], point["address"], point["type"], point.get("scale", 1.0))

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from pyModbusTCP.client import ModbusClient
 
 from federates.commands.mitm import mitm_command
 from federates.errors import ScenarioError
+from grid_models.base.yaml_lines import yaml_text
 from hil.devices.errors import ArmingError
 from hil.emulators.background import background
 from hil.emulators.inverter_plant import inverters
@@ -28,7 +28,7 @@ def attack_file(folder: Path, **step: object) -> str:
         "action": {"kind": "write", "point": "w_limit_pct", "value": 20},
     }
     path = folder / "attack.yaml"
-    path.write_text(yaml.safe_dump({"id": "bench", "steps": [plain | step]}))
+    path.write_text(yaml_text({"id": "bench", "steps": [plain | step]}))
     return str(path)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from pyModbusTCP.client import ModbusClient
 
 from federates.attacks.modbus import ModbusPlan
@@ -24,6 +23,7 @@ from federates.core.run_store import RunStore
 from federates.errors import RunError
 from federates.scenario.attack_schedule import Schedule
 from federates.scenario.schema import Record
+from grid_models.base.yaml_lines import yaml_text
 from hil.devices.codec import Place
 from hil.devices.file import DeviceSpec
 from hil.mitm.attack import Conversation, DeviceAttack
@@ -348,7 +348,7 @@ def test_a_run_tells_what_waits_and_what_remains(
 
 def bench(tmp_path: Path, port: int) -> dict[str, str]:
     device, attack = tmp_path / "d.yaml", tmp_path / "attack.yaml"
-    device.write_text(yaml.safe_dump(spec_data(port)))
+    device.write_text(yaml_text(spec_data(port)))
     step = {
         "id": "limit",
         "layer": "modbus",
@@ -356,7 +356,7 @@ def bench(tmp_path: Path, port: int) -> dict[str, str]:
         "target": {"devices": ["d", "another"]},
         "action": {"kind": "write", "point": "p", "value": 20},
     }
-    attack.write_text(yaml.safe_dump({"id": "bench", "steps": [step]}))
+    attack.write_text(yaml_text({"id": "bench", "steps": [step]}))
     return {"file": str(attack), "device": str(device)}
 
 

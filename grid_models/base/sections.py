@@ -1,4 +1,4 @@
-"""Base of everything that users write in YAML: strict sections and the numbers they hold."""
+"""Strict pydantic sections for everything that users write in YAML, and the numbers they hold."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Deviation = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors."""
+    """Base of every section: unknown keys are errors, and a value must have the right type.
 
-    # Strict: `seed: yes` is a mistake, not a one. A whole number still does for a real one.
+    ``seed: yes`` is an error, not 1. A whole number is accepted where a real one is expected.
+    """
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
-def unkept(options: Mapping[str, Any]) -> str:
+def not_json(options: Mapping[str, Any]) -> str:
     """Say why options for a class cannot be kept in a run's manifest; '' where they can."""
     try:
         json.dumps(options, allow_nan=False)

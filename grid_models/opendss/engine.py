@@ -1,0 +1,117 @@
+"""The OpenDSS engine: one context with the few calls that are needed, errors as `DssError`.
+
+The only module that imports the engine. Each `Engine` has a context of its own, so several live
+side by side, in one thread or in many. One context belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from grid_models.base.errors import PowerFlowError
+from grid_models.opendss.environment import settle_environment
+
+MAX_ITERATIONS = 100
+MAX_CONTROL_ITERATIONS = 100
+
+
+class DssError(Exception):
+    """The engine refused a command."""
+
+
+def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
+    """Let go of a context: the engine's Python layers keep every one of them for ever.
+
+    Their three tables map a context weakly to objects that hold it strongly, so that nothing
+    ever leaves (2.5 MB for each circuit of a sweep).
+    """
+    from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
+
+    for holder, table in (
+        (holders[0], "_ctx_to_dss"),
+        (holders[1], "_ctx_to_util"),
+        (EventCallbackManager, "_ctx_to_manager"),
+    ):
+        # A later version without such a table has nothing to forget.
+        getattr(holder, table, {}).pop(ctx, None)
+
+
+class Engine:
+    """One engine context with the few calls that are needed, errors as `DssError`."""
+
+    def __init__(self) -> None:
+        settle_environment()
+        import opendssdirect
+
+        self.dss: Any = opendssdirect.dss.NewContext()
+        # Process-wide in the engine: a master file must neither move the process to another
+        # folder nor open an editor.
+        self.dss.Basic.AllowChangeDir(False)
+        self.dss.Basic.AllowEditor(False)
+        self.dss.Basic.AllowForms(False)
+        util = self.dss._api_util
+        self.lib: Any = util.lib_unpatched
+        self.ffi: Any = util.ffi
+        self.ctx: Any = util.ctx
+        self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
+        holders = (type(self.dss), type(util))
+        weakref.finalize(self, _forget_context, self.ctx, holders).atexit = False
+
+    def take_error(self) -> str | None:
+        """Return the engine's pending error message, if any, and clear it."""
+        if self._error_number[0] == 0:
+            return None
+        self._error_number[0] = 0
+        text = self.ffi.string(self.lib.ctx_Error_Get_Description(self.ctx))
+        return " ".join(text.decode("utf-8", "replace").split())
+
+    def command(self, text: str) -> str:
+        """Run one command and return its result."""
+        self.lib.ctx_Text_Set_Command(self.ctx, text.encode())
+        message = self.take_error()
+        if message is not None:
+            raise DssError(message)
+        result = self.lib.ctx_Text_Get_Result(self.ctx)
+        if result == self.ffi.NULL:
+            return ""
+        return str(self.ffi.string(result).decode(errors="replace"))
+
+    def circuit_name(self) -> str:
+        """Return the name of the circuit, or '' where there is none."""
+        return str(self.dss.Circuit.Name()) if self.dss.Basic.NumCircuits() else ""
+
+    def handles(self, kind: str, names: Sequence[str]) -> Any:
+        """Return a C array of the engine's objects `names` of class `kind`."""
+        class_index = self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
+        found = [self.lib.Obj_GetHandleByName(self.ctx, class_index, n.encode()) for n in names]
+        message = self.take_error()
+        if message is not None:
+            raise DssError(message)
+        return self.ffi.new("void*[]", found)
+
+    def property_index(self, kind: str, name: str) -> int:
+        """Return the engine's number of a property of a class."""
+        self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
+        names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
+        return names.index(name) + 1
+
+    def first_solution(self, name: str) -> None:
+        """Solve a compiled file as it stands, in snapshot mode, with its controls.
+
+        Raises
+        ------
+        PowerFlowError
+            It did not converge; the message names circuit `name`.
+        """
+        self.command("set mode=snapshot")
+        self.command(f"set maxiterations={MAX_ITERATIONS}")
+        self.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
+        self.lib.ctx_Solution_Solve(self.ctx)
+        message = self.take_error()
+        if message is not None or not self.lib.ctx_Solution_Get_Converged(self.ctx):
+            raise PowerFlowError(
+                f"the power flow did not converge{': ' + message if message else ''}",
+                where=f"circuit '{name}'",
+            )
