@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from federates.runs.runner import Placement, run
+from federates.runs.options import Placement
+from federates.runs.runner import run
 from federates.scenario.schema import Scenario, load_scenario
 
 PLACEMENTS: tuple[Placement, ...] = ("single", "thread", "process")

@@ -33,7 +33,8 @@ from controllers.core import registry
 from controllers.core.mail import Mail
 from controllers.core.protocol import ControlSite
 from federates.core.context import GridSite
-from federates.runs.runner import Placement, run
+from federates.runs.options import Placement
+from federates.runs.runner import run
 from federates.scenario.schema import Scenario, load_scenario
 from grid_models.catalog import open_circuit
 from grid_models.ders.plant import DerFleet

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -21,15 +22,12 @@ from federates.commands.attack_app import attack_app
 from federates.commands.device_app import device_app
 from federates.commands.emulate import emulate_app
 from federates.commands.options import (
-    Arm,
     AsJson,
-    Attack,
-    Defence,
-    Overrides,
     ScenarioArgument,
-    Where,
     print_json,
+    run_options,
 )
+from federates.runs.options import RunOptions
 
 app = typer.Typer(
     name="feederate",
@@ -85,105 +83,35 @@ def _top(
 
 
 @app.command()
-def demo(
-    as_json: AsJson = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the runs. Default: runs/demo-TIME.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
-    ] = None,
-) -> None:
+@run_options(
+    *("out", "steps"),
+    out="Folder for the runs. Default: runs/demo-TIME.",
+    steps="Stop each run after this many feeder steps.",
+)
+def demo(options: RunOptions, as_json: AsJson = False) -> None:
     """No control, local droop and OPTDIST-VC on one PV-rich day."""
     from federates.commands.demo import run_demo
 
-    run_demo(out=out, steps=steps, as_json=as_json)
+    run_demo(out=options.out, steps=options.steps, as_json=as_json)
 
 
 @app.command()
-def run(
-    scenario: ScenarioArgument,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run. Default: runs/NAME-TIME.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many feeder steps.")
-    ] = None,
-    overrides: Overrides = None,
-    placement: Annotated[
-        Where | None,
-        typer.Option(
-            help="Federates as threads on HELICS, as processes on HELICS, or in a single thread "
-            "without HELICS. Default: thread."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
-    attack: Attack = None,
-    defence: Defence = None,
-    join: Annotated[
-        str | None, typer.Option(metavar="URL", help="Join the HELICS broker at tcp://host:port.")
-    ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="URL", help="Run the broker here, at tcp://host:port.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
-    ] = None,
-    arm: Arm = None,
-    pcap: Annotated[
-        bool,
-        typer.Option("--pcap", help="Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng."),
-    ] = False,
-    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
-    as_json: AsJson = False,
-) -> None:
+@run_options()
+def run(scenario: ScenarioArgument, options: RunOptions, as_json: AsJson = False) -> None:
     """Run one scenario."""
-    from federates.commands.run import Order, run_command
+    from federates.commands.run import run_command
 
-    spans_hosts = join is not None or listen is not None or only is not None
-    if placement is None:
-        placement = Where.process if spans_hosts else Where.thread
-    if spans_hosts and placement is not Where.process:
-        raise typer.BadParameter(
-            f"--join, --listen and --only need --placement process, found {placement.value}"
-        )
-    for option, url in (("--join", join), ("--listen", listen)):
-        _check_url(option, url)
-    names = tuple(n.strip() for item in only or () for n in item.split(",") if n.strip())
-    order = Order(
-        scenario=scenario,
-        overrides=tuple(overrides or ()),
-        seed=seed,
-        steps=steps,
-        placement=placement.value,
-        out=out,
-        join=join,
-        listen=listen,
-        only=names if only is not None else None,
-        arm=tuple(arm or ()),
-        pcap=pcap,
-        report=report,
-        attack=attack,
-        defence=defence,
-    )
-    run_command(order, as_json=as_json)
+    run_command(replace(options, scenario=scenario), as_json=as_json)
 
 
 @app.command()
-def check(
-    scenario: ScenarioArgument,
-    overrides: Overrides = None,
-    attack: Attack = None,
-    defence: Defence = None,
-) -> None:
+@run_options("overrides", "attack", "defence")
+def check(scenario: ScenarioArgument, options: RunOptions) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
     from federates.commands.check import check_scenario, print_check
     from federates.commands.terminal import output
-    from federates.scenario.schema import load_scenario
 
-    loaded = load_scenario(scenario, overrides or (), attack=attack, defence=defence)
-    print_check(check_scenario(loaded), output())
+    print_check(check_scenario(replace(options, scenario=scenario).load()), output())
 
 
 @app.command("list")
@@ -255,6 +183,13 @@ def schema(
 
 
 @app.command()
+@run_options(
+    *("out", "placement", "overrides", "steps", "seed", "armed"),
+    out="Folder of the new run. Default: RUN_DIR-replay-TIME, runs/NAME-TIME.",
+    placement="As for run. Default: as it was; with --into: thread.",
+    steps="With --into: stop after this many feeder steps.",
+    seed="With --into: seed of the run.",
+)
 def replay(
     source: Annotated[
         Path,
@@ -264,6 +199,7 @@ def replay(
             "value (CSV or Parquet), a recorded signal, or the folder of an attacked run.",
         ),
     ],
+    options: RunOptions,
     into: Annotated[
         str | None,
         typer.Option(metavar="SCENARIO", help="Play the trace into this scenario."),
@@ -277,67 +213,32 @@ def replay(
     speed: Annotated[
         float, typer.Option(metavar="X", help="With --into: seconds of the trace per second.")
     ] = 1.0,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the new run. Default: RUN_DIR-replay-TIME, runs/NAME-TIME."),
-    ] = None,
-    placement: Annotated[
-        Where | None, typer.Option(help="As for run. Default: as it was; with --into: thread.")
-    ] = None,
-    overrides: Overrides = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="With --into: stop after this many feeder steps.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="With --into: seed of the run.")] = None,
-    arm: Arm = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded run again and compare the bytes, or play a trace into a scenario."""
-    from federates.commands.replay import IntoOrder, replay_into, replay_run
+    from federates.commands.replay import replay_into, replay_run
 
-    place = None if placement is None else placement.value
-    armed = tuple(arm or ())
-    if into is None:
-        for option, given in (
-            ("--set", bool(overrides)),
-            ("--steps", steps is not None),
-            ("--seed", seed is not None),
-            ("--offset", offset != 0.0),
-            ("--speed", speed != 1.0),
-            ("--as", as_ is not As.attack),
-        ):
-            if given:
-                raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")
-        replay_run(source, out=out, placement=place, armed=armed, as_json=as_json)
+    if into is not None:
+        replay_into(
+            source,
+            replace(options, scenario=into),
+            kind=as_.value,
+            offset_s=offset,
+            speed=speed,
+            as_json=as_json,
+        )
         return
-    order = IntoOrder(
-        trace=source,
-        scenario=into,
-        kind=as_.value,
-        offset_s=offset,
-        speed=speed,
-        overrides=tuple(overrides or ()),
-        seed=seed,
-        steps=steps,
-        out=out,
-        placement=(placement or Where.thread).value,
-        armed=armed,
-    )
-    replay_into(order, as_json=as_json)
-
-
-def _check_url(option: str, url: str | None) -> None:
-    from urllib.parse import urlsplit
-
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme == "tcp" and parts.hostname and parts.port
-    except ValueError:
-        good = False
-    if not good:
-        raise typer.BadParameter(f"{option}: found '{url}', expected tcp://host:port")
+    for option, given in (
+        ("--set", bool(options.overrides)),
+        ("--steps", options.steps is not None),
+        ("--seed", options.seed is not None),
+        ("--offset", offset != 0.0),
+        ("--speed", speed != 1.0),
+        ("--as", as_ is not As.attack),
+    ):
+        if given:
+            raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")
+    replay_run(source, options, as_json=as_json)
 
 
 def main() -> NoReturn:

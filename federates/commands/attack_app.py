@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from federates.commands.options import Arm, AsJson, Defence, Overrides, Where, print_json
+from federates.commands.options import AsJson, Defence, Overrides, print_json, run_options
+from federates.runs.options import RunOptions
 
 attack_app = typer.Typer(
     help="An attack on a scenario: check it, explain it, run it beside the baseline.",
@@ -103,6 +104,13 @@ def attack_mitm(
 
 
 @attack_app.command("run")
+@run_options(
+    *("out", "steps", "overrides", "seed", "placement", "armed"),
+    out="Folder of the runs. Default: runs/attack-NAME-TIME.",
+    steps="Stop each run after this many feeder steps.",
+    seed="Seed of the runs.",
+    placement="As for run. Default: thread.",
+)
 def attack_run(
     scenario: Annotated[
         str,
@@ -111,6 +119,7 @@ def attack_run(
             help="A scenario; left out where the attack names its scenario.",
         ),
     ],
+    options: RunOptions,
     file: Annotated[
         str | None,
         typer.Argument(
@@ -118,34 +127,13 @@ def attack_run(
             help="An attack file or a shipped attack; left out where the scenario names it.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the runs. Default: runs/attack-NAME-TIME.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop each run after this many feeder steps.")
-    ] = None,
-    overrides: Overrides = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the runs.")] = None,
     defence: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="With this defence; repeatable. Default: all."),
     ] = None,
-    placement: Annotated[Where | None, typer.Option(help="As for run. Default: thread.")] = None,
-    arm: Arm = None,
     as_json: AsJson = False,
 ) -> None:
     """Run baseline, attacked and attacked with each defence, and compare them."""
-    from federates.commands.paired import PairedOrder, paired_command
+    from federates.commands.paired import paired_command
 
-    order = PairedOrder(
-        first=scenario,
-        second=file,
-        overrides=tuple(overrides or ()),
-        seed=seed,
-        steps=steps,
-        placement=None if placement is None else placement.value,
-        out=out,
-        defences=None if defence is None else tuple(defence),
-        arm=tuple(arm or ()),
-    )
-    paired_command(order, as_json=as_json)
+    paired_command(scenario, file, options, defence, as_json=as_json)

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from federates.commands.picture import Panel, voltage_picture
-from federates.commands.run import Order, execute, summary_of_failure
+from federates.commands.run import carry_out, summary_of_failure
 from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.compare import write_comparison
 from federates.reports.format import metric_number
 from federates.reports.run import REPORT
 from federates.runs.data import RunData
+from federates.runs.options import RunOptions
 
 NAMES: Mapping[str, str] = {
     "voltvar-ieee123-none": "no control",
@@ -58,7 +59,8 @@ def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
     try:
         with clean_stdout(as_json):
             for name, label in NAMES.items():
-                result = execute(Order(name, steps=steps, out=folder / name), label)
+                options = RunOptions(name, steps=steps, out=folder / name)
+                result = carry_out(options.load(), options, label=label)
                 summaries[name] = result.summary
                 runs.append(DemoRun(label, RunData(result.folder), result.summary))
                 if not as_json:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +16,7 @@ from rich.text import Text
 
 from federates.commands.attack import pair
 from federates.commands.explain import explain_attack
+from federates.commands.options import print_json
 from federates.commands.paired_processes import Ended, at_a_time, run_states
 from federates.commands.run import warn_no_report
 from federates.commands.terminal import messages, output
@@ -26,9 +25,10 @@ from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.paired import write_paired_report
 from federates.reports.paired_runs import PairedRuns
+from federates.runs.options import RunOptions
 from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
 from federates.scenario.attack_schema import AttackSpec
-from federates.scenario.schema import Scenario, load_scenario
+from federates.scenario.schema import Scenario
 
 _RESERVED = (
     BASELINE,
@@ -43,23 +43,18 @@ _RESERVED = (
 )
 
 
-@dataclass(frozen=True)
-class PairedOrder:
-    """What the user asked for; `defences` None: all that the scenario names."""
-
-    first: str
-    second: str | None = None
-    overrides: tuple[str, ...] = ()
-    seed: int | None = None
-    steps: int | None = None
-    placement: str | None = None
-    out: Path | None = None
-    defences: tuple[str, ...] | None = None
-    arm: tuple[str, ...] = ()
-
-
-def paired_command(order: PairedOrder, *, as_json: bool) -> None:
+def paired_command(
+    first: str,
+    second: str | None,
+    options: RunOptions,
+    defences: Sequence[str] | None,
+    *,
+    as_json: bool,
+) -> None:
     """Run all states, print the comparison, write the page.
+
+    `first` and `second` are the scenario and the attack as `commands.attack.pair` takes them;
+    `defences` None means all that the scenario names.
 
     Raises
     ------
@@ -70,23 +65,15 @@ def paired_command(order: PairedOrder, *, as_json: bool) -> None:
     RunInterruptedError
         The user stopped it; what was recorded is readable.
     """
-    name, attack = pair(order.first, order.second, documented=("scenario", "attack"))
-    scenario, spec, defences = _loaded(order, name, attack)
-    folder = new_run_dir(f"attack-{spec.id}", order.out)
+    name, attack = pair(first, second, documented=("scenario", "attack"))
+    options = replace(options, scenario=name, attack=attack)
+    scenario, spec, defences = _loaded(options, defences)
+    folder = new_run_dir(f"attack-{spec.id}", options.out)
     states = states_of(folder, attack, defences)
 
     def arguments(state: State) -> list[str]:
-        words = [name, "--out", str(state.folder)]
-        for option, value in (
-            ("--attack", state.attack),
-            ("--defence", state.defence),
-            ("--seed", order.seed),
-            ("--steps", order.steps),
-            ("--placement", order.placement),
-        ):
-            words += [] if value is None else [option, str(value)]
-        words += [word for override in order.overrides for word in ("--set", override)]
-        return words + [word for device in order.arm for word in ("--arm", device)]
+        own = replace(options, attack=state.attack, defence=state.defence)
+        return [name, "--out", str(state.folder), *own.words()]
 
     try:
         with _progress(states) as (tell, on_end):
@@ -96,7 +83,7 @@ def paired_command(order: PairedOrder, *, as_json: bool) -> None:
     _refuse_wrong_input(ended)
     runs = PairedRuns(folder, scenario.name, spec, [s.name for s in readable(states)])
     if as_json:
-        typer.echo(json.dumps(runs.as_data(), indent=2))
+        print_json(runs.as_data())
     else:
         print_paired(runs, output())
     page = _page(runs)
@@ -115,34 +102,30 @@ def _page(runs: PairedRuns) -> Path | None:
 
 
 def _loaded(
-    order: PairedOrder, name: str, attack: str | None
+    options: RunOptions, defences: Sequence[str] | None
 ) -> tuple[Scenario, AttackSpec, tuple[str, ...]]:
     """Read and wire the scenario as every state will: what is wrong in one is said first."""
-    scenario = load_scenario(name, order.overrides, seed=order.seed, attack=attack)
+    scenario = options.load()
     spec = scenario.attack_spec
     if spec is None:
         raise ScenarioError(
             "the scenario names no attack",
-            where=name,
+            where=options.scenario,
             expected="an attack file or the name of a shipped attack behind it",
         )
-    defences = tuple(dict.fromkeys(order.defences or ()))
-    if order.defences is None:
-        defences = tuple(scenario.defences)
+    chosen = tuple(dict.fromkeys(scenario.defences if defences is None else defences))
     loaded = [scenario]
-    for defence in defences:
+    for defence in chosen:
         if defence in _RESERVED:
             raise ScenarioError(
                 f"a defence cannot be called '{defence}' here",
                 where=scenario.where("defences"),
                 expected="another name",
             )
-        loaded.append(
-            load_scenario(name, order.overrides, seed=order.seed, attack=attack, defence=defence)
-        )
+        loaded.append(replace(options, defence=defence).load())
     for each in loaded:
-        explain_attack(each, order.steps)
-    return scenario, spec, defences
+        explain_attack(each, options.steps)
+    return scenario, spec, chosen
 
 
 @contextmanager

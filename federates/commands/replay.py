@@ -3,78 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
 from federates.attacks.trace import in_full, trace_attack
-from federates.commands.run import Order, carry_out, print_summary, summary_of_failure
+from federates.commands.options import print_json
+from federates.commands.run import carry_out, failure_as_json, print_summary
 from federates.commands.terminal import clean_stdout, messages, output
-from federates.errors import RunError, RunInterruptedError, ScenarioError
+from federates.errors import ScenarioError
+from federates.runs.options import RunOptions
 from federates.runs.replay import Verdict, compare_runs, scenario_of_run, version_warnings
-from federates.scenario.schema import load_scenario
-
-if TYPE_CHECKING:
-    from federates.runs.runner import Placement
 
 DIFFERENT = 3
 
 
-@dataclass(frozen=True)
-class _Again(Order):
-    """A run that repeats another."""
-
-    def command(self) -> str:
-        """Return the command line that gives this run again."""
-        return shlex.join(["feederate", "replay", self.scenario])
-
-
-@dataclass(frozen=True)
-class IntoOrder:
-    """A trace to be played into a scenario."""
-
-    trace: Path
-    scenario: str
-    kind: Literal["attack", "disturbance"]
-    offset_s: float
-    speed: float
-    overrides: tuple[str, ...]
-    seed: int | None
-    steps: int | None
-    out: Path | None
-    placement: Placement
-    armed: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Played(Order):
-    """A run with a trace played into it."""
-
-    trace: str = ""
-    words: tuple[str, ...] = ()
-
-    def command(self) -> str:
-        """Return the command line that gives this run again."""
-        run = shlex.split(super().command())[3:]
-        return shlex.join(
-            ["feederate", "replay", self.trace, "--into", self.scenario, *self.words, *run]
-        )
-
-
-def replay_run(
-    folder: Path,
-    *,
-    out: Path | None,
-    placement: str | None,
-    armed: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def replay_run(folder: Path, options: RunOptions, *, as_json: bool) -> None:
     """Run a recorded run again and say whether the bytes are equal; exit code 3 if not.
+
+    Of `options` the folder, the placement (default: as it was) and the armed devices are used.
 
     Raises
     ------
@@ -89,18 +39,18 @@ def replay_run(
     warnings = version_warnings(run)
     for words in warnings:
         messages().print(f"warning: {words}", markup=False, soft_wrap=True)
-    order = _Again(
-        scenario=str(folder),
+    options = dataclasses.replace(
+        options,
         steps=int(run.manifest["steps"]),
-        placement=placement or run.manifest.get("placement", "thread"),  # type: ignore[arg-type]
-        out=_beside(folder) if out is None else out,
-        arm=armed,
+        placement=options.placement or run.manifest.get("placement"),
+        out=options.out or _beside(folder),
     )
     with clean_stdout(as_json):
-        result = carry_out(scenario, order)
+        command = shlex.join(["feederate", "replay", str(folder)])
+        result = carry_out(scenario, options, command=command)
     verdict = compare_runs(folder, result.folder, whole=run.status == "finished")
     if as_json:
-        typer.echo(json.dumps(_as_data(verdict, result.folder, warnings), indent=2))
+        print_json(_as_data(verdict, result.folder, warnings))
     else:
         _print(verdict, run.status)
         output().print(f"run     {result.folder}", markup=False, soft_wrap=True)
@@ -141,7 +91,15 @@ def _print(verdict: Verdict, status: str) -> None:
         console.print(f"the run was {status}; what it had recorded was compared, by value")
 
 
-def replay_into(order: IntoOrder, *, as_json: bool) -> None:
+def replay_into(
+    trace: Path,
+    options: RunOptions,
+    *,
+    kind: Literal["attack", "disturbance"],
+    offset_s: float,
+    speed: float,
+    as_json: bool,
+) -> None:
     """Play a trace into a scenario and print the run's summary.
 
     Raises
@@ -149,38 +107,16 @@ def replay_into(order: IntoOrder, *, as_json: bool) -> None:
     ScenarioError
         The trace or the scenario is wrong, or the two do not fit.
     """
-    scenario = load_scenario(order.scenario, order.overrides, seed=order.seed, attack="")
-    steps = scenario.n_steps if order.steps is None else min(order.steps, scenario.n_steps)
-    scenario.attack = trace_attack(
-        order.trace,
-        order.kind,
-        order.offset_s,
-        order.speed,
-        steps * scenario.time.step_s,
-        scenario.time.step_s,
-    )
-    offset, speed = in_full(order.offset_s), in_full(order.speed)
-    words = ["--as", order.kind, "--offset", offset, "--speed", speed]
-    run_order = _Played(
-        scenario=order.scenario,
-        overrides=order.overrides,
-        seed=order.seed,
-        steps=order.steps,
-        placement=order.placement,
-        out=order.out,
-        arm=order.armed,
-        trace=str(order.trace),
-        words=tuple(words),
-    )
-    try:
-        with clean_stdout(as_json):
-            result = carry_out(scenario, run_order)
-    except (RunError, RunInterruptedError) as error:
-        summary = summary_of_failure(error) if as_json else None
-        if summary is not None:
-            typer.echo(json.dumps(summary, indent=2))
-        raise
+    scenario = dataclasses.replace(options, attack="").load()
+    steps = min(options.steps or scenario.n_steps, scenario.n_steps)
+    step_s = scenario.time.step_s
+    scenario.attack = trace_attack(trace, kind, offset_s, speed, steps * step_s, step_s)
+    words = ["--as", kind, "--offset", in_full(offset_s), "--speed", in_full(speed)]
+    command = ["feederate", "replay", str(trace), "--into", options.scenario]
+    with failure_as_json(as_json):
+        command_line = shlex.join([*command, *words, *options.words()])
+        result = carry_out(scenario, options, command=command_line)
     if as_json:
-        typer.echo(json.dumps(result.summary | {"folder": str(result.folder)}, indent=2))
+        print_json(result.summary | {"folder": str(result.folder)})
     else:
         print_summary(result, output(), has_report=True)

@@ -2,134 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shlex
 import signal
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 
 from federates.commands.errors import explain, run_folder
+from federates.commands.options import print_json
 from federates.commands.terminal import clean_stdout, messages, output, progress_bar
 from federates.core.run_store import write_json
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.format import metric_name, metric_number, metric_unit
+from federates.runs.options import RunOptions
 
 if TYPE_CHECKING:
-    from federates.runs.runner import Placement, RunResult
+    from federates.runs.runner import RunResult
     from federates.scenario.schema import Scenario
 
 
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for."""
-
-    scenario: str
-    overrides: tuple[str, ...] = ()
-    seed: int | None = None
-    steps: int | None = None
-    placement: Placement = "thread"
-    out: Path | None = None
-    join: str | None = None
-    listen: str | None = None
-    only: tuple[str, ...] | None = None
-    arm: tuple[str, ...] = ()
-    pcap: bool = False
-    report: bool = True
-    attack: str | None = None
-    defence: str | None = None
-
-    def command(self) -> str:
-        """Return the command line that gives this run again."""
-        words = ["feederate", "run", self.scenario]
-        for override in self.overrides:
-            words += ["--set", override]
-        for option in ("attack", "defence", "seed", "steps", "join", "listen"):
-            value = getattr(self, option)
-            if value is not None:
-                words += [f"--{option}", str(value)]
-        if self.only is not None:
-            words += ["--only", ",".join(self.only)]
-        for name in self.arm:
-            words += ["--arm", name]
-        if self.pcap:
-            words += ["--pcap"]
-        if self.placement != "thread":
-            words += ["--placement", self.placement]
-        return shlex.join(words)
-
-
-def run_command(order: Order, *, as_json: bool) -> None:
+def run_command(options: RunOptions, *, as_json: bool) -> None:
     """Run and print the summary."""
+    with failure_as_json(as_json):
+        result = carry_out(options.load(), options)
+    if as_json:
+        print_json(result.summary)
+    else:
+        print_summary(result, output(), has_report=options.report)
+
+
+@contextlib.contextmanager
+def failure_as_json(as_json: bool) -> Iterator[None]:
+    """Keep standard output for JSON, and print the summary there of a run that fails."""
     try:
         with clean_stdout(as_json):
-            result = execute(order)
+            yield
     except (RunError, RunInterruptedError) as error:
-        if as_json:
-            summary = summary_of_failure(error)
-            if summary is not None:
-                typer.echo(json.dumps(summary, indent=2))
+        summary = summary_of_failure(error) if as_json else None
+        if summary is not None:
+            print_json(summary)
         raise
-    if as_json:
-        typer.echo(json.dumps(result.summary, indent=2))
-    else:
-        print_summary(result, output(), has_report=order.report)
 
 
-def execute(order: Order, label: str | None = None) -> RunResult:
-    """Read the scenario and run it; see `carry_out`."""
-    from federates.scenario.schema import load_scenario
+def carry_out(
+    scenario: Scenario,
+    options: RunOptions,
+    *,
+    label: str | None = None,
+    command: str | None = None,
+) -> RunResult:
+    """Run with a progress bar; write the report however the run ended.
 
-    scenario = load_scenario(
-        order.scenario,
-        order.overrides,
-        seed=order.seed,
-        attack=order.attack,
-        defence=order.defence,
-    )
-    return carry_out(scenario, order, label)
-
-
-def carry_out(scenario: Scenario, order: Order, label: str | None = None) -> RunResult:
-    """Run with a progress bar; write the report however the run ended."""
-    from federates.hosts.reach import Reach
+    `command` is the command line that the manifest keeps; default: that of the options.
+    """
     from federates.runs.runner import run
 
     # A run that is told to end does what Ctrl-C does: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = command or options.command()
     try:
         with progress_bar(label or scenario.name) as tell:
-            result = run(
-                scenario,
-                out=order.out,
-                placement=order.placement,
-                steps=order.steps,
-                reach=Reach(order.join, order.listen, order.only),
-                armed=order.arm,
-                pcap=order.pcap,
-                on_progress=tell,
-            )
+            result = run(scenario, options, on_progress=tell)
     except (RunError, RunInterruptedError) as error:
         folder = run_folder(error)
         if folder is not None:
-            finish_folder(folder, order)
+            _finish_folder(folder, command, options.report)
         raise
-    finish_folder(result.folder, order)
+    _finish_folder(result.folder, command, options.report)
     return result
 
 
-def finish_folder(folder: Path, order: Order) -> None:
+def _finish_folder(folder: Path, command: str, report: bool) -> None:
     """Note the command and write the report; neither may spoil a run that is safely stored."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        write_json(folder / "manifest.json", manifest | {"command": order.command()})
-        if order.report:
+        write_json(folder / "manifest.json", manifest | {"command": command})
+        if report:
             from federates.reports.run import write_report
 
             write_report(folder)

@@ -6,9 +6,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from federates.assembly.federation import Assembly
 from federates.core.federate import Federate
@@ -20,9 +20,8 @@ from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
+from federates.runs.options import Placement, RunOptions
 from federates.scenario.schema import Scenario
-
-Placement = Literal["thread", "process", "single"]
 
 
 @dataclass(frozen=True)
@@ -40,35 +39,23 @@ class RunResult:
 
 def run(
     scenario: Scenario,
+    options: RunOptions | None = None,
     *,
-    out: Path | None = None,
-    placement: Placement = "thread",
-    steps: int | None = None,
-    reach: Reach | None = None,
-    armed: tuple[str, ...] = (),
-    pcap: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> RunResult:
     """Run a scenario.
 
     Parameters
     ----------
     scenario : Scenario
-    out : Path, optional
-        Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
-    placement : {'thread', 'process', 'single'}
-        Federates as threads on HELICS, as processes on HELICS, or in one thread without HELICS.
-        The recorded signals are equal to the last byte.
-    steps : int, optional
-        Stop after this many feeder steps.
-    reach : Reach, optional
-        For a federation that spans hosts.
-    armed : tuple of str
-        Devices that may be commanded, besides those that the run emulates itself.
-    pcap : bool
-        Capture the Modbus traffic, of each device to ``pcap/NAME.pcapng`` in the run's folder.
+    options : RunOptions, optional
+        Those that choose and change the scenario (name, overrides, seed, attack, defence) are not
+        read here: `scenario` is what they gave.
     on_progress : callable, optional
         Called with (steps done, steps in all).
+    **changes
+        Options by name in place of `options`' own, as ``run(scenario, steps=20)``.
 
     Raises
     ------
@@ -79,9 +66,12 @@ def run(
     RunInterruptedError
         The user stopped the run; what was recorded is in the folder.
     """
+    options = replace(options or RunOptions(), **changes)
+    placement: Placement = options.placement or "thread"
+    steps, reach = options.steps, Reach(options.join, options.listen, options.only)
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
-    assembly = Assembly(scenario, n_steps, armed, pcap)
+    assembly = Assembly(scenario, n_steps, options.armed, options.pcap)
     federates, wirings = assembly.assemble()
     if placement == "single" and assembly.external:
         name = assembly.external[0]
@@ -90,9 +80,8 @@ def run(
             where=scenario.where("federates", name),
             expected="placement 'thread' or 'process'",
         )
-    if reach is not None:
-        assembly.select(reach.only)  # a wrong name is refused before anything is written
-    folder = new_run_dir(scenario.name, out)
+    assembly.select(reach.only)  # a wrong name is refused before anything is written
+    folder = new_run_dir(scenario.name, options.out)
     manifest = Manifest(folder, scenario, placement, n_steps)
     store = RunStore(folder, scenario.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
@@ -162,7 +151,7 @@ def _run_processes(
     federates: Mapping[str, Federate | ExternalFederate],
     wirings: dict[str, FederateWiring],
     store: RunStore,
-    reach: Reach | None,
+    reach: Reach,
     tell: Callable[[int], None],
 ) -> tuple[Outcome, int]:
     from federates.hosts.process import run_processes
@@ -173,9 +162,7 @@ def _run_processes(
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
     rides_with = assembly.attack_plan.rides_with(wirings) if assembly.attack_plan else {}
-    return run_processes(
-        assembly, names, externals, wirings, rides_with, store, reach or Reach(), tell
-    )
+    return run_processes(assembly, names, externals, wirings, rides_with, store, reach, tell)
 
 
 def _feeder_first(federates: list[Federate]) -> list[Federate]:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from federates.core.signals import read_signal, signal_names
-from federates.runs.runner import Placement, RunResult, run
+from federates.runs.options import Placement
+from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
 
 

@@ -1,0 +1,100 @@
+"""What the user asks of a run, from the command line to the runner. Standard library only."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from federates.scenario.schema import Scenario
+
+Placement = Literal["thread", "process", "single"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of one run.
+
+    Attributes
+    ----------
+    scenario : str
+        Path of a scenario, or the name of a shipped one.
+    overrides : tuple of str
+        ``key=value`` changes of the scenario.
+    seed : int, optional
+        Default: the scenario's seed.
+    attack : str, optional
+        Attack file or shipped attack in place of the scenario's; '' for no attack.
+    defence : str, optional
+        Name of a defence of the scenario.
+    steps : int, optional
+        Stop after this many feeder steps.
+    placement : {'thread', 'process', 'single'}, optional
+        Federates as threads on HELICS (the default), as processes on HELICS, or in one thread
+        without HELICS. The recorded signals are equal to the last byte.
+    out : Path, optional
+        Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
+    join, listen : str, optional
+        URL of a broker on another host, or at which this host runs the broker.
+    only : tuple of str, optional
+        Federates (or groups) to run on this host. Default: all.
+    armed : tuple of str
+        Devices that may be commanded, besides those that the run emulates itself.
+    pcap : bool
+        Capture the Modbus traffic of each device to ``pcap/NAME.pcapng`` in the run's folder.
+    report : bool
+        Write ``report.html`` at the end.
+    """
+
+    scenario: str = ""
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    attack: str | None = None
+    defence: str | None = None
+    steps: int | None = None
+    placement: Placement | None = None
+    out: Path | None = None
+    join: str | None = None
+    listen: str | None = None
+    only: tuple[str, ...] | None = None
+    armed: tuple[str, ...] = ()
+    pcap: bool = False
+    report: bool = True
+
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether only a part of the federation runs on this host."""
+        return not (self.join is None and self.listen is None and self.only is None)
+
+    def load(self) -> Scenario:
+        """Read the scenario, with the overrides, seed, attack and defence of these options."""
+        from federates.scenario.schema import load_scenario
+
+        return load_scenario(
+            self.scenario,
+            self.overrides,
+            seed=self.seed,
+            attack=self.attack,
+            defence=self.defence,
+        )
+
+    def words(self) -> list[str]:
+        """Return the command-line words of the options, without scenario and folder."""
+        words = [word for override in self.overrides for word in ("--set", override)]
+        for name in ("attack", "defence", "seed", "steps", "join", "listen"):
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name}", str(value)]
+        if self.only is not None:
+            words += ["--only", ",".join(self.only)]
+        words += [word for name in self.armed for word in ("--arm", name)]
+        words += ["--pcap"] if self.pcap else []
+        if self.placement not in (None, "thread"):
+            words += ["--placement", str(self.placement)]
+        return words
+
+    def command(self) -> str:
+        """Return the command line that repeats this run."""
+        return shlex.join(["feederate", "run", self.scenario, *self.words()])
