@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,15 +20,34 @@ from grid_models.profiles.table import Profiles
 
 
 class GridSite:
-    """The scenario's grid, built on first use and shared by the federates of one process."""
+    """A plant's grid, built on first use and shared by the federates of one process.
 
-    def __init__(self, scenario: Scenario) -> None:
+    Parameters
+    ----------
+    scenario : Scenario
+    plant : str, optional
+        Name of the federate that simulates the grid. Default: the only plant; the scenario's
+        ``grid`` where it has none or several.
+    """
+
+    def __init__(self, scenario: Scenario, plant: str | None = None) -> None:
         self._scenario = scenario
+        plants = scenario.plants
+        if plant is None and len(plants) == 1:
+            plant = next(iter(plants))
+        self.plant = plant
+        self.grid = scenario.grid if plant is None else plants[plant]
+        own = plant is not None and scenario.federates[plant].grid is not None
+        self._path = ("federates", str(plant), "grid") if own else ("grid",)
+
+    def where(self, *path: str | int) -> str:
+        """Return the place of a key of the grid in the user's file."""
+        return self._scenario.where(*self._path, *path)
 
     @property
     def model(self) -> str | Path:
         """Shipped name, or absolute path of the user's OpenDSS master file."""
-        model = self._scenario.grid.model
+        model = self.grid.model
         if model.lower() in shipped_feeders():
             return model.lower()
         # A relative path means: beside the scenario file; failing that, where the user stands.
@@ -36,35 +56,44 @@ class GridSite:
 
     @cached_property
     def feeder(self) -> Feeder:
-        """The feeder with the scenario's DERs placed on it."""
+        """The feeder with the grid's DERs placed on it."""
         feeder = load_feeder(self.model)
         rules = [
-            DerRule.from_mapping(rule, where=self._scenario.where("grid", "ders", i))
-            for i, rule in enumerate(self._scenario.grid.ders)
+            DerRule.from_mapping(rule, where=self.where("ders", i))
+            for i, rule in enumerate(self.grid.ders)
         ]
         placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
         placed += self._der_table()
-        # What a user's master file brings along stays OpenDSS' own, unless nothing else is there.
+        # DERs of a user's master file are left to OpenDSS, unless there are no others.
         own = () if placed and isinstance(self.model, Path) else feeder.ders
         ders = (*own, *placed)
-        _refuse_duplicates(ders, self._scenario)
-        # The circuit refuses a name that is no regulator; here it need only not be missed.
-        taps = self._scenario.grid.taps
+        self._refuse_duplicates(ders)
+        # `open_circuit` refuses names that are no regulators.
+        taps = self.grid.taps
         regulators = tuple(
             replace(unit, tap_step=taps.get(unit.name, unit.tap_step)) for unit in feeder.regulators
         )
         return replace(feeder, regulators=regulators, ders=ders)
 
     def _der_table(self) -> tuple[Der, ...]:
-        name = self._scenario.grid.der_table
+        name = self.grid.der_table
         if name is None:
             return ()
         beside = self._scenario.base_dir / name
         return der_rich.read_table(beside if beside.exists() else Path(name))
 
+    def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
+        for name, n in Counter(der.name for der in ders).items():
+            if n > 1:
+                raise ScenarioError(
+                    f"two DERs are called '{name}'",
+                    where=self.where("ders"),
+                    expected="another prefix for one of the rules",
+                )
+
     def profiles(self) -> Profiles:
         """Return the day, at the feeder's resolution."""
-        spec, time = self._scenario.grid.profiles, self._scenario.time
+        spec, time = self.grid.profiles, self._scenario.time
         if spec.path is not None:
             path = Path(spec.path)
             beside = self._scenario.base_dir / path
@@ -74,18 +103,6 @@ class GridSite:
         return Profiles.generate(
             spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
         )
-
-
-def _refuse_duplicates(ders: Sequence[Der], scenario: Scenario) -> None:
-    seen: set[str] = set()
-    for der in ders:
-        if der.name in seen:
-            raise ScenarioError(
-                f"two DERs are called '{der.name}'",
-                where=scenario.where("grid", "ders"),
-                expected="another prefix for one of the rules",
-            )
-        seen.add(der.name)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ class FederateSpec(Section):
     """One federate, or one controller split over several."""
 
     kind: str = Field(description="feeder, controller, external, or module:Class of your own.")
+    grid: Grid | None = Field(None, description="Feeder: its own grid; default: the scenario's.")
     period_s: Period | None = Field(None, description="Default: the feeder's step.")
     offset_s: Duration | None = Field(
         None, description="Default: 0 for the feeder, half a step for every other federate."
@@ -256,6 +257,12 @@ class Scenario(Section):
     def n_steps(self) -> int:
         """Number of feeder steps."""
         return max(1, round(self.time.duration_s / self.time.step_s))
+
+    @property
+    def plants(self) -> dict[str, Grid]:
+        """The grids that are simulated, by the name of the federate that simulates them."""
+        feeders = {name: spec for name, spec in self.federates.items() if spec.kind == "feeder"}
+        return {name: spec.grid or self.grid for name, spec in feeders.items()}
 
     @property
     def attack_spec(self) -> AttackSpec | None:
