@@ -39,14 +39,12 @@ def load_feeder(model: str | Path) -> Feeder:
 
     Parameters
     ----------
-    model : str or Path
-        A name of `shipped_feeders`, the path of an OpenDSS master file, or the path of a folder
+    model : A name of `shipped_feeders`, the path of an OpenDSS master file, or the path of a folder
         of tables (see `feeder_from_tables`).
 
     Raises
     ------
-    FeederError
-        No such name or file, or the file does not give a usable feeder.
+    FeederError: No such name or file, or the file does not give a usable feeder.
     """
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
@@ -76,22 +74,16 @@ def open_circuit(
 
     Parameters
     ----------
-    model : str, Path or Feeder
-        A shipped name, the path of an OpenDSS master file or table folder, or a feeder.
-    ders : sequence of Der, optional
-        Resources that `Circuit.set_ders` moves, instead of the model's own. None given: the
+    model : A shipped name, the path of an OpenDSS master file or table folder, or a feeder.
+    ders : Resources that `Circuit.set_ders` moves, instead of the model's own. None given: the
         model's own.
-    regulators : {'fixed', 'auto'}
-        See `Circuit.from_feeder` and `Circuit.from_master`.
-    taps : mapping of str to int, optional
-        Taps to start from (or to hold), in steps of 0.00625 pu, by regulator.
-    source_v_pu : float, optional
-        Voltage of the source, instead of the model's.
+    regulators : See `Circuit.from_feeder` and `Circuit.from_master`.
+    taps : Taps to start from (or to hold), in steps of 0.00625 pu, by regulator.
+    source_v_pu : Voltage of the source, instead of the model's.
 
     Raises
     ------
-    FeederError, PowerFlowError
-        As the constructors do.
+    FeederError, PowerFlowError: As the constructors do.
     """
     from grid_models.opendss.circuit import Circuit, adjusted
 

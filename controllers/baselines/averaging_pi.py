@@ -38,10 +38,8 @@ class AveragingPiOptions:
 
     Attributes
     ----------
-    circuit : str
-        The plant's circuit: feeder24, or chain:K for K clusters in a row.
-    kp, ki, ka : float
-        Proportional gain, integral gain [1/s], averaging gain relative to `ki`.
+    circuit : The plant's circuit: feeder24, or chain:K for K clusters in a row.
+    kp, ki, ka : Proportional gain, integral gain [1/s], averaging gain relative to `ki`.
     """
 
     circuit: Any = "feeder24"
@@ -61,14 +59,7 @@ def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
 
 
 class AveragingPiLaw:
-    """The law for all inverters at once, in discrete time (explicit Euler, all neighbours known).
-
-    Parameters
-    ----------
-    circuit : Circuit
-    step_s : float
-    kp, ki, ka : float
-    """
+    """The law for all inverters at once, in discrete time (explicit Euler, all neighbours known)."""
 
     def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
         self._circuit, self._step_s = circuit, step_s
@@ -96,10 +87,8 @@ class AveragingPi:
 
     Parameters
     ----------
-    site : ControlSite
-        Only its period is used; the circuit is an option.
-    hosted : sequence of str
-        Inverters of this instance.
+    site : Only its period is used; the circuit is an option.
+    hosted : Inverters of this instance.
     **options
         See `AveragingPiOptions`.
     """

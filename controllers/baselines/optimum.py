@@ -33,10 +33,8 @@ class OptimumOptions:
 
     Attributes
     ----------
-    model : 'three_phase' or 'single_phase'
-        The linear model that gives X.
-    margin_pu : float
-        Tightens the voltage band at both ends.
+    model : The linear model that gives X.
+    margin_pu : Tightens the voltage band at both ends.
     relaxation : float
         Share of the way to the new solution that is taken at each step, 0 < relaxation <= 1.
     """
@@ -58,10 +56,8 @@ class Optimum:
 
     Attributes
     ----------
-    infeasible_steps : int
-        Steps in which the band could not be held.
-    violation_pu : float
-        Smallest reachable violation at the last step, by the linear model.
+    infeasible_steps : Steps in which the band could not be held.
+    violation_pu : Smallest reachable violation at the last step, by the linear model.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

@@ -37,16 +37,11 @@ class VoltageQpResult:
 
     Attributes
     ----------
-    q : float (n,)
-        Reactive power, in the unit of the limits.
-    v_pu : float (m,)
-        Voltage magnitudes that the linear model expects.
-    cost : float
-        ``sum(w q^2) / 2``.
-    violation_pu : float
-        Largest distance of `v_pu` from the band; 0 when feasible.
-    feasible : bool
-        Whether the limits can be met.
+    q : (n,). Reactive power, in the unit of the limits.
+    v_pu : (m,). Voltage magnitudes that the linear model expects.
+    cost : ``sum(w q^2) / 2``.
+    violation_pu : Largest distance of `v_pu` from the band; 0 when feasible.
+    feasible : Whether the limits can be met.
     """
 
     q: FloatArray
@@ -61,10 +56,8 @@ class VoltageQp:
 
     Parameters
     ----------
-    x : float (m, n)
-        Sensitivity of m squared voltages (pu^2) to n reactive powers, per unit of q.
-    weights : float (n,), optional
-        Cost weights w > 0; 1 by default.
+    x : (m, n). Sensitivity of m squared voltages (pu^2) to n reactive powers, per unit of q.
+    weights : (n,). Cost weights w > 0; 1 by default.
     """
 
     def __init__(self, x: FloatArray, weights: FloatArray | None = None) -> None:
@@ -181,25 +174,17 @@ def solve_voltage_qp(
 
     Parameters
     ----------
-    x : float (m, n)
-        Sensitivity of the squared voltages (pu^2) to q, per unit of q.
-    v0_sq : float (m,)
-        Squared voltages (pu^2) at q = 0.
-    q_min, q_max : float (n,)
-        Reactive power limits, in the same unit of q.
-    v_min, v_max : float or float (m,)
-        Voltage band in pu (magnitude, not squared).
-    weights : float (n,), optional
-        Cost weights.
-    if_infeasible : 'raise' or 'least_violation'
-        What to do when the band cannot be held.
+    x : (m, n). Sensitivity of the squared voltages (pu^2) to q, per unit of q.
+    v0_sq : (m,). Squared voltages (pu^2) at q = 0.
+    q_min, q_max : (n,). Reactive power limits, in the same unit of q.
+    v_min, v_max : (m,). Voltage band in pu (magnitude, not squared).
+    weights : (n,). Cost weights.
+    if_infeasible : What to do when the band cannot be held.
 
     Raises
     ------
-    InfeasibleError
-        The band cannot be held; `violation_pu` is the smallest reachable violation.
-    ControllerError
-        The data are not usable.
+    InfeasibleError: The band cannot be held; `violation_pu` is the smallest reachable violation.
+    ControllerError: The data are not usable.
     """
     result = VoltageQp(x, weights).solve(v0_sq, q_min, q_max, v_min, v_max)
     if not result.feasible and if_infeasible == "raise":

@@ -48,15 +48,11 @@ class VoltVarOptions:
 
     Attributes
     ----------
-    category : 'A' or 'B'
-        Whose default curve and response time apply.
-    v_ref_pu : float
-        Reference voltage; the whole curve moves with it (0.95 to 1.05 in the standard).
-    curve : sequence of (v_pu, q_pu) pairs, optional
-        A curve of the user's instead: voltages increasing, q (per unit of the rating) not
-        increasing; constant beyond its ends.
-    response_time_s : float, optional
-        Open-loop response time: time to 90 % of a step. 0 answers at once.
+    category : Whose default curve and response time apply.
+    v_ref_pu : Reference voltage; the whole curve moves with it (0.95 to 1.05 in the standard).
+    curve : (v_pu, q_pu). A curve of the user's instead: voltages increasing, q (per unit of the
+        rating) not increasing; constant beyond its ends.
+    response_time_s : Open-loop response time: time to 90 % of a step. 0 answers at once.
     """
 
     category: str = "B"
@@ -105,10 +101,8 @@ class VoltVar1547:
 
     Parameters
     ----------
-    site : ControlSite
-        DERs to command; the standard's curve ignores the site's voltage band.
-    hosted : sequence of str
-        Agents of this instance.
+    site : DERs to command; the standard's curve ignores the site's voltage band.
+    hosted : Agents of this instance.
     **options
         See `VoltVarOptions`.
     """

@@ -53,20 +53,15 @@ class IterativeAgent(ABC):
 
     Parameters
     ----------
-    name : str
-        Its name, unique in the controller.
-    channels : sequence of Channel
-        What it exchanges with whom; widths are declared here and nowhere else.
-    waiting : Barrier or Asynchronous
-        When it computes.
-    inputs, outputs : sequence of Port
-        Its own measurements and set-points (its own labels only).
+    name : Its name, unique in the controller.
+    channels : What it exchanges with whom; widths are declared here and nowhere else.
+    waiting : When it computes.
+    inputs, outputs : Its own measurements and set-points (its own labels only).
 
     Raises
     ------
-    ControllerError
-        A channel is declared twice or has no width, or a `Barrier` has a peer that cannot answer:
-        such a peer would run ahead, and a lost message would never be repeated.
+    ControllerError: A channel is declared twice or has no width, or a `Barrier` has a peer that
+        cannot answer: such a peer would run ahead, and a lost message would never be repeated.
     """
 
     def __init__(

@@ -23,18 +23,14 @@ def circuit_of(
 
     Parameters
     ----------
-    name : str
-        ``feeder24``, or ``chain:K`` for K clusters of the same make in a row.
-    clusters : mapping, int, optional
-        The user's own clusters (name to buses), or how many are to be found by electrical
+    name : ``feeder24``, or ``chain:K`` for K clusters of the same make in a row.
+    clusters : The user's own clusters (name to buses), or how many are to be found by electrical
         distance; default: those the circuit comes with.
 
     Raises
     ------
-    ControllerError
-        There is no such circuit.
-    GridModelError
-        The clusters are wrong; see `grid_models.feeder.clusters.given_clusters`.
+    ControllerError: There is no such circuit.
+    GridModelError: The clusters are wrong; see `grid_models.feeder.clusters.given_clusters`.
     """
     kind, _, count = str(name).partition(":")
     if kind == "feeder24" and not count:

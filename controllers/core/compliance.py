@@ -61,9 +61,7 @@ def check_controller(
 
     Parameters
     ----------
-    controller : class, or its name, or "module:Class"
-    site : ControlSite, optional
-        Default: the built-in five-bus site.
+    site : Default: the built-in five-bus site.
     **options
         The controller's own options.
 
@@ -71,8 +69,7 @@ def check_controller(
     ------
     ComplianceError
         Something was found (also an AssertionError, for pytest); it lists every finding.
-    ControllerError
-        There is no such controller.
+    ControllerError: There is no such controller.
     """
     checks = examine_controller(controller, site, **options)
     if not all(check.passed for check in checks):

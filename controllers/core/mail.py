@@ -40,10 +40,8 @@ class Mail:
     ----------
     link : int64 (m,)
         Position in the owner's link table (`links_in` for an inbox, `links_out` for an outbox).
-    round : int64 (m,)
-        The sender's round (its step counter) when it wrote the message.
-    values : float64 (sum of widths,)
-        The messages' numbers, one after the other.
+    round : (m,). The sender's round (its step counter) when it wrote the message.
+    values : (sum of widths,). The messages' numbers, one after the other.
     """
 
     link: IntArray
@@ -69,10 +67,8 @@ class LatestMail:
 
     Parameters
     ----------
-    links : sequence of Link
-        The incoming links; row i of `values` belongs to ``links[i]``.
-    initial : float, optional
-        What a link reads before its first message.
+    links : The incoming links; row i of `values` belongs to ``links[i]``.
+    initial : What a link reads before its first message.
     """
 
     def __init__(self, links: Sequence[Link], initial: float = 0.0) -> None:

@@ -51,14 +51,10 @@ class MailLoop:
 
     Parameters
     ----------
-    hosts : sequence of Controller
-        Instances that together host agents of one controller.
-    post : Post
-        What happens to mail on its way; the default is perfect.
-    measure : callable, optional
-        Gives the values of an input port at a step; the ports' initial values otherwise.
-    period_s : float
-        Time between two steps.
+    hosts : Instances that together host agents of one controller.
+    post : What happens to mail on its way; the default is perfect.
+    measure : Gives the values of an input port at a step; the ports' initial values otherwise.
+    period_s : Time between two steps.
     """
 
     def __init__(
@@ -135,8 +131,7 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
 
     Raises
     ------
-    ControllerError
-        Nobody can compute: a peer is missing or all wait to be asked.
+    ControllerError: Nobody can compute: a peer is missing or all wait to be asked.
     """
     queues: dict[tuple[str, str, str], list[FloatArray]] = defaultdict(list)
 

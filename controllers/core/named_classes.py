@@ -15,15 +15,11 @@ def load_class(name: str, shipped: Mapping[str, str], what: str) -> type:
 
     Parameters
     ----------
-    name : str
-    shipped : mapping of name to ``module:Class``
-    what : str
-        What it is the class of, for messages: ``'controller'``.
+    what : What it is the class of, for messages: ``'controller'``.
 
     Raises
     ------
-    ControllerError
-        The name is unknown, the module cannot be imported, or it has no such class.
+    ControllerError: The name is unknown, the module cannot be imported, or it has no such class.
     """
     where = f"{what} '{name}'"
     module_name, colon, class_name = shipped.get(name, name).partition(":")

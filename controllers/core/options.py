@@ -18,17 +18,13 @@ def parse_options(options_type: type[T], options: Mapping[str, Any], where: str)
 
     Parameters
     ----------
-    options_type : type
-        A dataclass whose ``__post_init__`` checks the values.
-    options : mapping
-        What the user wrote.
-    where : str
-        The controller's name, for messages.
+    options_type : A dataclass whose ``__post_init__`` checks the values.
+    options : What the user wrote.
+    where : The controller's name, for messages.
 
     Raises
     ------
-    ControllerError
-        An option is unknown or its value is not accepted.
+    ControllerError: An option is unknown or its value is not accepted.
     """
     known = [f.name for f in fields(options_type)]  # type: ignore[arg-type]
     for name in options:

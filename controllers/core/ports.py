@@ -11,16 +11,11 @@ class Port:
 
     Attributes
     ----------
-    name : str
-        Name with its unit, ``v_pu``, ``q_set_kvar``.
-    unit : str
-        Unit symbol, ``pu``, ``kvar``; producer and consumer must agree.
-    labels : tuple of str
-        One label per element: ``65.1`` (bus 65, phase 1) or a device's name.
-    initial : float
-        What a consumer reads before the producer's first step.
-    required : bool
-        For inputs: whether a scenario must feed every label.
+    name : Name with its unit, ``v_pu``, ``q_set_kvar``.
+    unit : Unit symbol, ``pu``, ``kvar``; producer and consumer must agree.
+    labels : One label per element: ``65.1`` (bus 65, phase 1) or a device's name.
+    initial : What a consumer reads before the producer's first step.
+    required : For inputs: whether a scenario must feed every label.
     """
 
     name: str

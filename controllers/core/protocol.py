@@ -28,16 +28,11 @@ class ControlSite:
 
     Attributes
     ----------
-    feeder : Feeder
-        The feeder as the operator knows it (its DERs included).
-    ders : tuple of Der
-        The resources this controller commands.
-    period_s : float
-        Time between two steps of the controller.
-    v_min_pu, v_max_pu : float
-        The voltage band to hold.
-    seed : int
-        Seed of the run.
+    feeder : The feeder as the operator knows it (its DERs included).
+    ders : The resources this controller commands.
+    period_s : Time between two steps of the controller.
+    v_min_pu, v_max_pu : The voltage band to hold.
+    seed : Seed of the run.
     """
 
     feeder: Feeder

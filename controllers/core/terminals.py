@@ -34,8 +34,7 @@ def agent_names(site: ControlSite) -> tuple[str, ...]:
 
     Raises
     ------
-    ControllerError
-        There is no DER, or two share a name.
+    ControllerError: There is no DER, or two share a name.
     """
     names = tuple(der.name for der in site.ders)
     if not names:
@@ -54,15 +53,12 @@ class DerTerminals:
 
     Parameters
     ----------
-    site : ControlSite
-        Design-time knowledge.
-    hosted : sequence of str
-        Names of the hosted agents.
+    site : Design-time knowledge.
+    hosted : Names of the hosted agents.
 
     Raises
     ------
-    ControllerError
-        A hosted name is no agent of the site, or a DER has no phase.
+    ControllerError: A hosted name is no agent of the site, or a DER has no phase.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str]) -> None:

@@ -34,8 +34,7 @@ class Barrier:
 
     Attributes
     ----------
-    resend_after : int
-        Steps of silence after which a waiting agent sends its last two messages again.
+    resend_after : Steps of silence after which a waiting agent sends its last two messages again.
     """
 
     resend_after: int = 1
@@ -50,13 +49,10 @@ class Asynchronous:
 
     Attributes
     ----------
-    fraction : float
-        Share of the peers that must have fresh mail, 0 (free-running) to 1.
-    max_age : int or None
-        Largest number of own rounds that may use the same message of a peer; None: no bound. Keep
-        it well above the round trip in rounds, or a small `fraction` starves.
-    resend_after : int
-        Steps of silence after which a waiting agent sends its last message again.
+    fraction : Share of the peers that must have fresh mail, 0 (free-running) to 1.
+    max_age : Largest number of own rounds that may use the same message of a peer; None: no bound.
+        Keep it well above the round trip in rounds, or a small `fraction` starves.
+    resend_after : Steps of silence after which a waiting agent sends its last message again.
     """
 
     fraction: float = 0.5
@@ -90,12 +86,9 @@ class Inbox:
 
     Parameters
     ----------
-    links : sequence of Link
-        The agent's incoming links.
-    values : sequence of float64 (width,)
-        One vector per link.
-    fresh : sequence of bool
-        Whether the agent has not yet computed with it, per link.
+    links : The agent's incoming links.
+    values : (width,). One vector per link.
+    fresh : Whether the agent has not yet computed with it, per link.
     """
 
     __slots__ = ("_at", "_fresh", "_links", "_values")

@@ -36,16 +36,11 @@ class BadDataTest:
 
     Parameters
     ----------
-    sensitivity : ndarray, (m, n)
-        H.
-    state_var : ndarray, (n,)
-        Diagonal of P, at a factor of 1.
-    noise_var : ndarray, (m,)
-        Diagonal of R; positive.
-    varying : ndarray of bool, (n,), optional
-        Which states' variances are multiplied by the factor of a step; none by default.
-    tested : ndarray of int, (t,), optional
-        The states whose residuals are wanted; all by default.
+    sensitivity : (m, n). H.
+    state_var : (n,). Diagonal of P, at a factor of 1.
+    noise_var : (m,). Diagonal of R; positive.
+    varying : (n,). Which states' variances are multiplied by the factor of a step; none by default.
+    tested : (t,). The states whose residuals are wanted; all by default.
     """
 
     def __init__(
@@ -83,9 +78,8 @@ class BadDataTest:
 
         Parameters
         ----------
-        innovation : float64 (k, m)
-        factor : float64 (k,) or float
-            Of the varying variances; not negative.
+        innovation : (k, m)
+        factor : (k,). Of the varying variances; not negative.
         """
         steps = np.broadcast_to(np.asarray(factor, dtype=np.float64), len(innovation))
         shrunk = 1.0 / (1.0 + steps[:, None] * self._eigenvalues)

@@ -43,25 +43,17 @@ class CusumOptions:
 
     Attributes
     ----------
-    signals : sequence of str
-        Ports to watch; what nothing feeds is not watched.
-    labels : sequence of str
-        Globs over their labels.
-    on : {'ewma', 'increment'}
-        What is predicted: the exponentially weighted mean of the past, or the last value.
-    horizon_s : float
-        Time constant of that mean.
-    common : {'remove', 'keep'}
-        Whether the median of a port's scaled errors is taken off each of them, so that a cloud
+    signals : Ports to watch; what nothing feeds is not watched.
+    labels : Globs over their labels.
+    on : What is predicted: the exponentially weighted mean of the past, or the last value.
+    horizon_s : Time constant of that mean.
+    common : Whether the median of a port's scaled errors is taken off each of them, so that a cloud
         that all PV sees is no change of any one. It hides what moves most of a port at once.
-    shift : float
-        Change to be found, in standard deviations of the prediction error; k is half of it.
-    false_alarms_per_day : float
-        Target of the whole detector. Without clean data it holds for independent normal errors,
-        which those of real signals are not, whitened or not.
-    learn_s : float
-        Time constant of the running deviation, which counts where it is above the clean one: a
-        cloudy hour is no attack. Without calibration also the time before the first alarm.
+    shift : Change to be found, in standard deviations of the prediction error; k is half of it.
+    false_alarms_per_day : Target of the whole detector. Without clean data it holds for independent
+        normal errors, which those of real signals are not, whitened or not.
+    learn_s : Time constant of the running deviation, which counts where it is above the clean one:
+        a cloudy hour is no attack. Without calibration also the time before the first alarm.
     """
 
     signals: Sequence[str] = ("v_pu", "p_kw", "import_kw")
@@ -87,7 +79,6 @@ class Cusum:
 
     Parameters
     ----------
-    site : DetectionSite
     **options
         See `CusumOptions`.
     """
@@ -147,8 +138,7 @@ class Cusum:
 
         Raises
         ------
-        ControllerError
-            The history is too short.
+        ControllerError: The history is too short.
         """
         values = np.concatenate([history.inputs[port.name] for port in self.inputs], axis=1)
         if len(values) < self.least_history:
@@ -197,10 +187,7 @@ class _Prediction:
 
     Parameters
     ----------
-    groups : sequence of int
-        Number of signals of each port.
-    period_s : float
-    options : CusumOptions
+    groups : Number of signals of each port.
     """
 
     def __init__(self, groups: Sequence[int], period_s: float, options: CusumOptions) -> None:

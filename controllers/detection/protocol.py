@@ -31,11 +31,9 @@ class Forecast:
 
     Attributes
     ----------
-    time_s : float64 (k,)
-        Seconds since the start of the run, rising.
-    load_pu : float64 (k,)
-        Every load as a multiple of its nominal power.
-    irradiance_pu : float64 (k,)
+    time_s : (k,). Seconds since the start of the run, rising.
+    load_pu : (k,). Every load as a multiple of its nominal power.
+    irradiance_pu : (k,)
     """
 
     time_s: FloatArray
@@ -54,11 +52,8 @@ class DetectionSite:
 
     Attributes
     ----------
-    feeder : Feeder
-        The feeder as the operator knows it (its DERs included).
-    period_s : float
-        Time between two steps of the detector.
-    forecast : Forecast
+    feeder : The feeder as the operator knows it (its DERs included).
+    period_s : Time between two steps of the detector.
     """
 
     feeder: Feeder
@@ -72,14 +67,11 @@ class DetectionSite:
 
         Parameters
         ----------
-        name : str
-        globs : sequence of str
-            Over the labels wanted.
+        globs : Over the labels wanted.
 
         Raises
         ------
-        ControllerError
-            There is no such signal; the nearest is named.
+        ControllerError: There is no such signal; the nearest is named.
         """
         ders = tuple(der.name for der in self.feeder.ders)
         known: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -109,11 +101,9 @@ class History:
 
     Attributes
     ----------
-    time_s : float64 (k,)
-    inputs : mapping of port name to float64 (k, n_labels)
-        NaN where nothing was measured.
-    forecast : Forecast
-        That of the time the history comes from.
+    time_s : (k,)
+    inputs : (k, n_labels). NaN where nothing was measured.
+    forecast : That of the time the history comes from.
     """
 
     time_s: FloatArray

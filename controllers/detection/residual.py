@@ -46,27 +46,17 @@ class ResidualOptions:
 
     Attributes
     ----------
-    false_alarm_probability : float
-        Of the whole detector per step, when its covariances are right: half of it is the
-        chi-square test's, half is shared by the normalised residuals.
-    v_labels : sequence of str
-        Globs over the nodes that have a voltage sensor.
-    der_labels : sequence of str
-        Globs over the DERs that have telemetry.
-    v_std_pu : float
-        Voltage sensors.
-    model_std_pu : float
-        Linear model against the AC power flow.
-    source_std_pu : float
-        Source voltage of each phase, and what the model's errors have in common.
-    load_std : float
-        Each load against the forecast, relative to its power by forecast at the time.
-    der_std : float
-        DER telemetry, relative to the DER's rating.
-    forecast_std : float
-        DERs without telemetry against the forecast, relative to the DER's rating.
-    import_std : float
-        Import and what the loss model misses, relative to all loads and ratings together.
+    false_alarm_probability : Of the whole detector per step, when its covariances are right: half
+        of it is the chi-square test's, half is shared by the normalised residuals.
+    v_labels : Globs over the nodes that have a voltage sensor.
+    der_labels : Globs over the DERs that have telemetry.
+    v_std_pu : Voltage sensors.
+    model_std_pu : Linear model against the AC power flow.
+    source_std_pu : Source voltage of each phase, and what the model's errors have in common.
+    load_std : Each load against the forecast, relative to its power by forecast at the time.
+    der_std : DER telemetry, relative to the DER's rating.
+    forecast_std : DERs without telemetry against the forecast, relative to the DER's rating.
+    import_std : Import and what the loss model misses, relative to all loads and ratings together.
     """
 
     false_alarm_probability: float = 1e-4
@@ -105,7 +95,6 @@ class PowerFlowResidual:
 
     Parameters
     ----------
-    site : DetectionSite
     **options
         See `ResidualOptions`.
     """
@@ -180,8 +169,7 @@ class PowerFlowResidual:
 
         Raises
         ------
-        ControllerError
-            The history is too short.
+        ControllerError: The history is too short.
         """
         if len(history.time_s) < LEAST_HISTORY:
             raise ControllerError(

@@ -15,19 +15,15 @@ class GridResponse:
 
     Parameters
     ----------
-    feeder : Feeder
-        Radial.
-    forecast : Forecast
+    feeder : Radial.
 
     Attributes
     ----------
-    nodes : tuple of str
-        Labels, (n,).
+    nodes : Labels, (n,).
     load_kva : float64 (2 l,)
         Size of the active and of the reactive power of every node with load, at the mean forecast.
-    der_kva : float64 (d,)
-    size_kva : float
-        All loads and DER ratings together.
+    der_kva : (d,)
+    size_kva : All loads and DER ratings together.
     """
 
     def __init__(self, feeder: Feeder, forecast: Forecast) -> None:
@@ -85,9 +81,8 @@ class GridResponse:
 
         Parameters
         ----------
-        load_pu : float64 (k,)
-        p_kw, q_kvar : float64 (k, d)
-            Injections of the DERs.
+        load_pu : (k,)
+        p_kw, q_kvar : (k, d). Injections of the DERs.
         """
         p, q = np.column_stack([load_pu, p_kw]), np.column_stack([load_pu, q_kvar])
         v2 = self._no_load_v2 + p @ self._v2_by_p + q @ self._v2_by_q

@@ -20,10 +20,8 @@ def average_run_length(interval: float, reference: float) -> float:
 
     Parameters
     ----------
-    interval : float
-        Decision interval h, in standard deviations.
-    reference : float
-        Reference value k, in standard deviations; positive.
+    interval : Decision interval h, in standard deviations.
+    reference : Reference value k, in standard deviations; positive.
     """
     x = 2.0 * reference * (interval + _OVERSHOOT)
     if x > 700.0:
@@ -36,8 +34,7 @@ def decision_interval(run_length: float, reference: float) -> float:
 
     Raises
     ------
-    ControllerError
-        The run length is shorter than that of an interval of zero.
+    ControllerError: The run length is shorter than that of an interval of zero.
     """
     shortest = average_run_length(0.0, reference)
     if not shortest < run_length < math.inf:

@@ -43,9 +43,8 @@ def level(maxima: FloatArray, expected: float) -> float:
 
     Parameters
     ----------
-    maxima : float64 (BLOCKS,)
-    expected : float
-        Expected number of exceedances per block; positive.
+    maxima : (BLOCKS,)
+    expected : Expected number of exceedances per block; positive.
     """
     begin = float(usual_peak(maxima))
     excess = float(np.sort(maxima)[-LARGEST:].mean()) - begin

@@ -38,13 +38,11 @@ class BoxQp:
 
     Parameters
     ----------
-    h : float (n, n)
-        Symmetric positive definite.
+    h : (n, n). Symmetric positive definite.
 
     Raises
     ------
-    ControllerError
-        `h` is not symmetric positive definite.
+    ControllerError: `h` is not symmetric positive definite.
     """
 
     def __init__(self, h: FloatArray) -> None:
@@ -76,16 +74,14 @@ class BoxQp:
 
         Parameters
         ----------
-        h, low, high : float (n,)
-        warm : float (n,), optional
-            A guess of the solution.
+        h, low, high : (n,)
+        warm : (n,). A guess of the solution.
         tolerance : float
             Of the optimality test ``|z - clip(z - gradient)|``, relative to the terms' size.
 
         Raises
         ------
-        ControllerError
-            A bound is above its upper one, or a number is not finite.
+        ControllerError: A bound is above its upper one, or a number is not finite.
         """
         if not np.isfinite(h).all() or np.isnan(low).any() or np.isnan(high).any():
             raise ControllerError("a linear term or bound is not a number", where="box QP")

@@ -51,25 +51,16 @@ class CircuitDmpcOptions:
 
     Attributes
     ----------
-    circuit : str
-        The plant's circuit: feeder24, or chain:K for K clusters in a row.
-    clusters : int or mapping
-        How many clusters to find, or cluster name to its buses; None: the circuit's own.
-    sample_s : float
-        Time between two plans; a whole number of the controller's periods. None: 20 of them.
-    horizon : int
-        Samples of a plan.
-    iterations : int
-        Rounds of mail per sample. None: 20, or as many as fit.
-    apply : 'now' or 'next'
-        See the module's text.
-    patience : int
-        Samples without mail until a boundary goes local.
-    trust_pu : float
-        Contradiction between the far voltage agreed on and the one measured that counts against
-        a neighbour.
-    weights : mapping
-        See `controllers.dmpc.condensed.Weights`.
+    circuit : The plant's circuit: feeder24, or chain:K for K clusters in a row.
+    clusters : How many clusters to find, or cluster name to its buses; None: the circuit's own.
+    sample_s : Time between two plans; a whole number of the controller's periods. None: 20 of them.
+    horizon : Samples of a plan.
+    iterations : Rounds of mail per sample. None: 20, or as many as fit.
+    apply : See the module's text.
+    patience : Samples without mail until a boundary goes local.
+    trust_pu : Contradiction between the far voltage agreed on and the one measured that counts
+        against a neighbour.
+    weights : See `controllers.dmpc.condensed.Weights`.
     """
 
     circuit: Any = "feeder24"
@@ -118,10 +109,8 @@ class CircuitDmpc:
 
     Parameters
     ----------
-    site : ControlSite
-        Its period is used; the circuit is an option.
-    hosted : sequence of str
-        Clusters of this instance.
+    site : Its period is used; the circuit is an option.
+    hosted : Clusters of this instance.
     **options
         See `CircuitDmpcOptions`.
 

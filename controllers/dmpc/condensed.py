@@ -55,23 +55,18 @@ class Condensed:
 
     Attributes
     ----------
-    name : str
-    horizon, inputs, copies : int
-        N, inverters, boundary lines.
+    horizon, inputs, copies : N, inverters, boundary lines.
     h : float (n, n)
         Hessian; the first ``N * inputs`` of the n unknowns are u step by step, then the copies.
-    m : float (n, t)
-        Linear term per parameter.
-    k : float (t, t)
-        Constant: the cost is ``1/2 z'H z + (M theta)'z + 1/2 theta'K theta``.
+    m : (n, t). Linear term per parameter.
+    k : (t, t). Constant: the cost is ``1/2 z'H z + (M theta)'z + 1/2 theta'K theta``.
     s, s0 : float (2 N copies, n) and (2 N copies, t)
         Coupling rows: for each boundary line N own voltages, then N copies.
     gamma, phi : float (N * states, n) and (N * states, t)
         Predicted states ``gamma z + phi theta`` at steps 1..N.
-    limit : float (N * inputs,)
-        Bound of u.
-    neighbour : tuple of int, (copies,)
-    boundary_line : int (copies,)
+    limit : (N * inputs,). Bound of u.
+    neighbour : (copies,)
+    boundary_line : (copies,)
     """
 
     name: str
@@ -111,8 +106,7 @@ def condense(model: ClusterModel, circuit: Circuit, horizon: int, weights: Weigh
 
     Raises
     ------
-    ControllerError
-        `horizon` is not a whole number of at least 1.
+    ControllerError: `horizon` is not a whole number of at least 1.
     """
     if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
         raise ControllerError(
@@ -198,16 +192,11 @@ class CircuitProblem:
 
     Attributes
     ----------
-    circuit : Circuit
-    models : tuple of ClusterModel, (C,)
-    parts : tuple of Condensed, (C,)
-    sample_s : float
-    horizon : int
-    twin : int (C, 2 N copies)
-        Row of the flattened (C * rows) coupling values that holds the same quantity at the other
-        end of the boundary line; its own row where there is padding.
-    real : bool (C, rows)
-        Which coupling rows are no padding.
+    models : (C,)
+    parts : (C,)
+    twin : (C, 2 N copies). Row of the flattened (C * rows) coupling values that holds the same
+        quantity at the other end of the boundary line; its own row where there is padding.
+    real : (C, rows). Which coupling rows are no padding.
     """
 
     circuit: Circuit

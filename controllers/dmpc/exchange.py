@@ -19,28 +19,19 @@ class Exchange:
 
     Parameters
     ----------
-    splitting : Splitting
-        Of the hosted clusters.
-    links_out : sequence of Link
+    splitting : Of the hosted clusters.
     rows_in : int (links_in, width)
         Where each value of an incoming message belongs in the flattened (C, coupled) rows.
-    rows_out : int (links_out, width)
-        What each outgoing message is made of.
-    own : bool (links_in, width)
-        Which values of an incoming message speak of the receiver's own quantities: at a boundary
-        in local mode these are left free, the others held.
-    post : BoundaryMail
-    relaxation : float
-    inner : int
-        Passes over the cluster's own bounded rows in one iteration, the last of them with the
+    rows_out : (links_out, width). What each outgoing message is made of.
+    own : (links_in, width). Which values of an incoming message speak of the receiver's own
+        quantities: at a boundary in local mode these are left free, the others held.
+    inner : Passes over the cluster's own bounded rows in one iteration, the last of them with the
         coupling rows: they cost arithmetic, not mail, and pay where mail is slow.
 
     Attributes
     ----------
-    t, v : float (C, rows, 1)
-        State of the splitting, and the rows' values at the last iteration.
-    inside : float (C, bounded, 1)
-        Bounded rows, inside their hard bounds.
+    t, v : (C, rows, 1). State of the splitting, and the rows' values at the last iteration.
+    inside : (C, bounded, 1). Bounded rows, inside their hard bounds.
     """
 
     def __init__(
@@ -126,12 +117,7 @@ class Exchange:
 
 
 class Measured:
-    """One vector of all that an instance knows; a measurement that is no number is held.
-
-    Parameters
-    ----------
-    sizes : mapping of part to its initial values, in order; a one and a zero come last
-    """
+    """One vector of all that an instance knows; a measurement that is no number is held."""
 
     def __init__(self, **parts: FloatArray) -> None:
         self.values: FloatArray = np.concatenate([*parts.values(), [1.0, 0.0]])

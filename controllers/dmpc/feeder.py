@@ -40,9 +40,7 @@ class FeederDmpc:
 
     Parameters
     ----------
-    site : ControlSite
-    hosted : sequence of str
-        Clusters of this instance.
+    hosted : Clusters of this instance.
     **options
         See `controllers.dmpc.feeder_options.FeederDmpcOptions`.
 

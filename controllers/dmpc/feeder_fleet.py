@@ -23,19 +23,13 @@ class ClusterFleet:
 
     Attributes
     ----------
-    names : tuple of str, (d,)
-    battery : int (b,)
-        Positions of the batteries among the DERs.
-    units : int
-    kva, p_kw : float (d,)
-    u_now : float (units,)
-        Present inputs, 100 kVA.
-    soc : float (b,)
-        Share of the energy.
-    q_set_kvar, p_set_kw : float (d,)
-        Commands; the p of a PV unit is its rating, that is, no limit.
-    throughput_kwh : float
-        Charged plus discharged so far.
+    names : (d,)
+    battery : (b,). Positions of the batteries among the DERs.
+    kva, p_kw : (d,)
+    u_now : (units,). Present inputs, 100 kVA.
+    soc : (b,). Share of the energy.
+    q_set_kvar, p_set_kw : (d,). Commands; the p of a PV unit is its rating, that is, no limit.
+    throughput_kwh : Charged plus discharged so far.
     """
 
     def __init__(
@@ -132,9 +126,8 @@ class ClusterFleet:
 
         Parameters
         ----------
-        planned : float (units,)
-        step : float (clusters,)
-            Share of the way from the present inputs that each cluster goes.
+        planned : (units,)
+        step : (clusters,). Share of the way from the present inputs that each cluster goes.
         """
         units = self.u_now + step[self._cluster] * (planned - self.u_now)
         low, high = self._energy_limits()

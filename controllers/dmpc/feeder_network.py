@@ -56,27 +56,16 @@ class FeederCluster:
 
     Attributes
     ----------
-    name : str
-    ders : int (d,)
-        Positions in the site of its DERs.
-    labels : tuple of str, (n,)
-        Nodes whose voltage it measures and predicts.
-    up : int
-        Position in the boundaries of the one above; -1 at the source.
-    downs : tuple of int
-        Boundaries below.
-    ratio : float (n, 3)
-        T: response to the voltage of the three nodes above.
-    r, x : float (n, d)
-        Response to own injections, per 100 kW and 100 kvar.
-    r_down, x_down : float (n, 3 * len(downs))
-        The same for each phase of each boundary below.
-    share : float (3, d)
-        Share of a DER's power on each phase.
-    load : float (n,)
-        Response to all own nominal loads.
-    load_kva : complex (3,)
-        Own nominal loads by phase, as injection (negative), in 100 kVA.
+    ders : (d,). Positions in the site of its DERs.
+    labels : (n,). Nodes whose voltage it measures and predicts.
+    up : Position in the boundaries of the one above; -1 at the source.
+    downs : Boundaries below.
+    ratio : (n, 3). T: response to the voltage of the three nodes above.
+    r, x : (n, d). Response to own injections, per 100 kW and 100 kvar.
+    r_down, x_down : (n, 3 * len(downs)). The same for each phase of each boundary below.
+    share : (3, d). Share of a DER's power on each phase.
+    load : (n,). Response to all own nominal loads.
+    load_kva : (3,). Own nominal loads by phase, as injection (negative), in 100 kVA.
     """
 
     name: str
@@ -111,17 +100,13 @@ def feeder_network(
 
     Parameters
     ----------
-    site : ControlSite
-    clusters : int or mapping of name to buses
-        How many to find by electrical distance, or the user's own.
-    taps : mapping of regulator to tap step
-        Known positions that differ from the feeder's.
+    clusters : How many to find by electrical distance, or the user's own.
+    taps : Known positions that differ from the feeder's.
 
     Raises
     ------
-    ControllerError, GridModelError
-        A DER is of a kind that cannot be commanded, a regulator is unknown, or the clusters are
-        wrong (a bus twice or missing, a cluster in pieces).
+    ControllerError, GridModelError: A DER is of a kind that cannot be commanded, a regulator is
+        unknown, or the clusters are wrong (a bus twice or missing, a cluster in pieces).
     """
     for der in site.ders:
         if der.kind not in _KINDS:

@@ -19,39 +19,23 @@ class FeederDmpcOptions:
 
     Attributes
     ----------
-    clusters : int or mapping
-        How many clusters to find by electrical distance, or cluster name to its buses.
-    sample_s : float
-        Time between two plans; None: as long as the iterations take. With batteries it must be
-        the feeder's step, as their energy is counted from the measured power.
-    horizon, step_s : int, float
-        Steps of a plan and the length of each.
-    iterations : int
-        Rounds of mail per sample, one controller period each.
-    inner : int
-        Passes over a cluster's own constraints in each iteration; they need no mail.
-    relaxation : float
-        Of the splitting, in (0, 1).
-    margin_pu : float
-        Tightens the voltage band at both ends.
-    taps : mapping
-        Tap steps of regulators that differ from the feeder's data.
-    weights : mapping
-        See `controllers.dmpc.feeder_problem.FeederWeights`.
-    soc_start, soc_min, soc_max, soc_target : float
-        Shares of a battery's energy.
-    charge_efficiency, discharge_efficiency : float
-        One way.
-    pv_shape, load_shape : sequence of 24 numbers, optional
-        Forecast of the day by the hour, relative; None: as now (persistence).
-    start_s : float
-        Time of day at time 0, for the forecast.
-    patience : int
-        Samples without mail until a boundary goes local.
-    trust_pu : float
-        Contradiction between agreed and measured voltage that counts against a neighbour.
-    local_step : float
-        Share of the way to its plan that a cluster in local mode goes at each sample.
+    clusters : How many clusters to find by electrical distance, or cluster name to its buses.
+    sample_s : Time between two plans; None: as long as the iterations take. With batteries it must
+        be the feeder's step, as their energy is counted from the measured power.
+    horizon, step_s : Steps of a plan and the length of each.
+    iterations : Rounds of mail per sample, one controller period each.
+    inner : Passes over a cluster's own constraints in each iteration; they need no mail.
+    relaxation : Of the splitting, in (0, 1).
+    margin_pu : Tightens the voltage band at both ends.
+    taps : Tap steps of regulators that differ from the feeder's data.
+    weights : See `controllers.dmpc.feeder_problem.FeederWeights`.
+    soc_start, soc_min, soc_max, soc_target : Shares of a battery's energy.
+    charge_efficiency, discharge_efficiency : One way.
+    pv_shape, load_shape : Forecast of the day by the hour, relative; None: as now (persistence).
+    start_s : Time of day at time 0, for the forecast.
+    patience : Samples without mail until a boundary goes local.
+    trust_pu : Contradiction between agreed and measured voltage that counts against a neighbour.
+    local_step : Share of the way to its plan that a cluster in local mode goes at each sample.
     """
 
     clusters: Any = 4

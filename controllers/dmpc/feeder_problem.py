@@ -67,10 +67,8 @@ class Layout:
 
     Attributes
     ----------
-    units : int
-        Inputs per step: DERs (q), then batteries (p).
-    batteries : int (b,)
-        Positions among the cluster's DERs.
+    units : Inputs per step: DERs (q), then batteries (p).
+    batteries : (b,). Positions among the cluster's DERs.
     v_rows, u_rows, e_rows : slice
         Bounded rows: voltages step by step, inputs step by step, energies step by step.
     t_v, t_up, t_u, t_down, t_pv, t_load, t_soc : slice

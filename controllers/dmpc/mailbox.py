@@ -41,12 +41,8 @@ class BoundaryMail:
 
     Parameters
     ----------
-    links : sequence of Link
-    calls : int
-        Controller steps per sample; a message's round counts steps.
-    horizon : int
-        Steps of each trajectory in a message, by which an old one is moved on; 1: not moved.
-    judgement : Judgement
+    calls : Controller steps per sample; a message's round counts steps.
+    horizon : Steps of each trajectory in a message, by which an old one is moved on; 1: not moved.
     """
 
     def __init__(
@@ -90,10 +86,8 @@ class BoundaryMail:
 
         Parameters
         ----------
-        sample : int
-        agreed : float (links,)
-            What the last plan says of the far end now; NaN when there is none.
-        measured : float (links,)
+        agreed : (links,). What the last plan says of the far end now; NaN when there is none.
+        measured : (links,)
         """
         if not len(self.local):
             return

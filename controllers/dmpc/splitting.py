@@ -58,12 +58,9 @@ class Splitting:
     ----------
     bounded, coupled, parameters : int
         Rows of B and of S, and parameters, each the largest of all clusters.
-    g : float (C, r, r)
-        ``v = g t + g0``, r = bounded + coupled.
-    drive : float (C, r, parameters)
-        ``g0 = drive theta``.
-    give : float (C, bounded)
-        Share of an excess that a soft row keeps; 0 for hard rows.
+    g : (C, r, r). ``v = g t + g0``, r = bounded + coupled.
+    drive : (C, r, parameters). ``g0 = drive theta``.
+    give : (C, bounded). Share of an excess that a soft row keeps; 0 for hard rows.
     """
 
     def __init__(self, parts: Sequence[SplitPart]) -> None:
@@ -130,11 +127,8 @@ class Outcome:
 
     Attributes
     ----------
-    bounded : float (C, bounded)
-        The bounded rows, inside hard bounds whatever the number of iterations.
-    iterations : int
-    residual : float
-        Largest disagreement of coupling rows; NaN when it was not asked for.
+    bounded : (C, bounded). The bounded rows, inside hard bounds whatever the number of iterations.
+    residual : Largest disagreement of coupling rows; NaN when it was not asked for.
     """
 
     bounded: FloatArray
@@ -147,11 +141,8 @@ class EdgeWise:
 
     Parameters
     ----------
-    splitting : Splitting
-    twin : int (C, coupled)
-        Where in the flattened coupling rows the neighbour's twin of each row is.
-    relaxation : float
-        In (0, 1).
+    twin : (C, coupled). Where in the flattened coupling rows the neighbour's twin of each row is.
+    relaxation : In (0, 1).
     """
 
     def __init__(self, splitting: Splitting, twin: IntArray, relaxation: float = 0.9) -> None:
@@ -181,15 +172,11 @@ class EdgeWise:
 
         Parameters
         ----------
-        g0 : float (C, r, 1)
-            From `Splitting.offsets`.
-        low, high : float (C, bounded, 1)
-        iterations : int
-            At most this many.
-        tolerance : float, optional
-            Stop when neighbours disagree by less.
-        budget_s, clock : optional
-            Stop when `clock()` (seconds) has moved on by the budget.
+        g0 : (C, r, 1). From `Splitting.offsets`.
+        low, high : (C, bounded, 1)
+        iterations : At most this many.
+        tolerance : Stop when neighbours disagree by less.
+        budget_s, clock : Stop when `clock()` (seconds) has moved on by the budget.
         """
         split, nb, alpha = self.splitting, self.splitting.bounded, self._alpha
         t, v, w, twin = self.t, self._v, self._w, self._twin
@@ -230,19 +217,11 @@ class TrackingAdmm:
 
     Parameters
     ----------
-    splitting : Splitting
-        With `rho_couple` = c for every coupling row.
-    row : int (C, coupled)
-        Global row of each local one; `rows` (one past the last) for padding.
-    sign : float (C, coupled)
-        +1 for an own voltage, -1 for a copy.
-    rows : int
-        Number of coupling constraints.
-    mixing : float (C, C)
-        W, doubly stochastic.
-    c : float
-    inner : int
-    relaxation : float
+    splitting : With `rho_couple` = c for every coupling row.
+    row : (C, coupled). Global row of each local one; `rows` (one past the last) for padding.
+    sign : (C, coupled). +1 for an own voltage, -1 for a copy.
+    rows : Number of coupling constraints.
+    mixing : (C, C). W, doubly stochastic.
     """
 
     def __init__(

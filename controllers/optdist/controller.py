@@ -38,10 +38,8 @@ class OptdistVc:
 
     Parameters
     ----------
-    site : ControlSite
-        Feeder, DERs, band.
-    hosted : sequence of str
-        Agents of this instance; the trajectories do not depend on who hosts whom.
+    site : Feeder, DERs, band.
+    hosted : Agents of this instance; the trajectories do not depend on who hosts whom.
     **options
         See `controllers.optdist.tuning.OptdistOptions`.
 

@@ -53,26 +53,17 @@ class AgentNetwork:
 
     Attributes
     ----------
-    names : tuple of str, (n,)
-        Agents in the site's order.
-    points : tuple of str, (m,)
-        Names of the points.
-    watched : tuple of tuple of str, (m,)
-        Node labels whose mean is a point's voltage; none for a relay.
-    owner : int (m,)
-        Position of the owning agent.
-    sensitivity : Sensitivity
-        X, d v^2 [pu^2] / d q [per unit of `Q_BASE_KVAR`] between the points.
-    y_diag : float (m,)
-        Diagonal of Y = inv(X)'.
+    names : (n,). Agents in the site's order.
+    points : (m,). Names of the points.
+    watched : (m,). Node labels whose mean is a point's voltage; none for a relay.
+    owner : (m,). Position of the owning agent.
+    sensitivity : X, d v^2 [pu^2] / d q [per unit of `Q_BASE_KVAR`] between the points.
+    y_diag : (m,). Diagonal of Y = inv(X)'.
     target, source : int (e,)
         Edges: point `target` needs the message of point `source`; sorted by (target, source).
-    weight : float (e,)
-        Y[target, source].
-    member_agent, member_point : int (k,)
-        Which agent injects at which point; sorted by agent.
-    member_share : float (k,)
-        The share of the agent's reactive power that goes there.
+    weight : (e,). Y[target, source].
+    member_agent, member_point : (k,). Which agent injects at which point; sorted by agent.
+    member_share : (k,). The share of the agent's reactive power that goes there.
     """
 
     names: tuple[str, ...]
@@ -245,8 +236,7 @@ def der_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
 
     Raises
     ------
-    ControllerError
-        There are more than `DENSE_POINTS` DERs: the published form knows no relays.
+    ControllerError: There are more than `DENSE_POINTS` DERs: the published form knows no relays.
     """
     if len(site.ders) > DENSE_POINTS:
         raise ControllerError(
@@ -284,19 +274,14 @@ def agent_network(
 
     Parameters
     ----------
-    site : ControlSite
-        Feeder and DERs.
-    model : 'three_phase' or 'single_phase'
-        The linear model that gives X.
-    pattern : 'exact' or 'phase'
-        Who are neighbours, see `grid_models.linear.kron`.
-    points : 'nodes' or 'ders'
-        See `point_network` and `der_network`.
+    site : Feeder and DERs.
+    model : The linear model that gives X.
+    pattern : Who are neighbours, see `grid_models.linear.kron`.
+    points : See `point_network` and `der_network`.
 
     Raises
     ------
-    ControllerError
-        The feeder gives no usable network; the message carries the grid model's.
+    ControllerError: The feeder gives no usable network; the message carries the grid model's.
     """
     key = (id(site.feeder), model, pattern, points)
     hit = _CACHE.get(key)

@@ -72,22 +72,16 @@ class OptdistOptions:
 
     Attributes
     ----------
-    form : 'preconditioned' or 'published'
-        Which update rule.
-    model : 'three_phase' or 'single_phase'
-        The linear model that gives X and the neighbours.
-    pattern : 'exact' or 'phase'
-        Who are neighbours: all that Y couples, or only agents that share a phase (fewer
+    form : Which update rule.
+    model : The linear model that gives X and the neighbours.
+    pattern : Who are neighbours: all that Y couples, or only agents that share a phase (fewer
         messages at a higher cost of q, see `grid_models.linear.kron`).
-    margin_pu : float
-        Tightens the voltage band at both ends, for nodes without an agent and transients.
+    margin_pu : Tightens the voltage band at both ends, for nodes without an agent and transients.
     max_delay_steps : int
         Longest age of mail, in steps beyond the usual one, that the step sizes must stand.
-    loss_weight : float
-        d: weighs q'Xq/2, which approximates the losses.
-    dual_gain, proportional_gain, momentum, step_share : float, optional
-        Preconditioned form: integral gain, share of the proportional loop's bound, m, and share
-        of the inner step's bound.
+    loss_weight : d: weighs q'Xq/2, which approximates the losses.
+    dual_gain, proportional_gain, momentum, step_share : Preconditioned form: integral gain, share
+        of the proportional loop's bound, m, and share of the inner step's bound.
     alpha, beta, gamma, gain, augmentation : float, optional
         Published form: its alpha, beta, gamma (or g, which gives gamma), and c.
     """

@@ -17,19 +17,14 @@ class Wiring:
 
     Parameters
     ----------
-    network : AgentNetwork
-        The network of all agents.
-    hosted : int (h,)
-        Positions of the hosted agents.
-    v_labels : tuple of str
-        Labels of the instance's `v_pu` port.
+    network : The network of all agents.
+    hosted : (h,). Positions of the hosted agents.
+    v_labels : Labels of the instance's `v_pu` port.
 
     Attributes
     ----------
-    owned : int (p,)
-        Points owned by hosted agents, in the network's order.
-    links_in, links_out : tuple of Link
-        One per needed point and asking agent; the kind is the point's name.
+    owned : (p,). Points owned by hosted agents, in the network's order.
+    links_in, links_out : One per needed point and asking agent; the kind is the point's name.
     """
 
     def __init__(self, network: AgentNetwork, hosted: IntArray, v_labels: tuple[str, ...]) -> None:

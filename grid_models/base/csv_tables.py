@@ -101,10 +101,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
     Parameters
     ----------
-    path : Path
-        UTF-8 CSV file with one header row.
-    columns : sequence of str
-        Columns that must be there. Others are kept and not looked at.
+    path : UTF-8 CSV file with one header row.
+    columns : Columns that must be there. Others are kept and not looked at.
 
     Returns
     -------

@@ -33,14 +33,10 @@ class FeederateError(Exception):
 
     Parameters
     ----------
-    what : str
-        What went wrong, one sentence without a final stop.
-    where : str, optional
-        File, key, label, device or federate: the place to look at.
-    expected : str, optional
-        What would have been accepted.
-    nearest : str, optional
-        The nearest valid name, where a name was not found.
+    what : What went wrong, one sentence without a final stop.
+    where : File, key, label, device or federate: the place to look at.
+    expected : What would have been accepted.
+    nearest : The nearest valid name, where a name was not found.
     """
 
     def __init__(

@@ -34,8 +34,7 @@ class SchemaProblem(NamedTuple):
 
     Parameters
     ----------
-    path : KeyPath
-        The key, as the user wrote it.
+    path : The key, as the user wrote it.
     what, expected, nearest : str
         What is wrong, what would have been accepted, the nearest valid name ('' for none).
     """
@@ -114,12 +113,9 @@ class _Walk:
 
     Attributes
     ----------
-    path : tuple
-        The location as the user wrote it.
-    names : list of str
-        Valid keys of the last section on the way.
-    tag : (key, value) or None
-        What the last section that says its own kind says.
+    path : The location as the user wrote it.
+    names : Valid keys of the last section on the way.
+    tag : (key, value). What the last section that says its own kind says.
     """
 
     def __init__(self, root: type[BaseModel], loc: tuple[str | int, ...]) -> None:

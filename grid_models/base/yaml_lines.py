@@ -32,10 +32,7 @@ class YamlError(Exception):
 
     Attributes
     ----------
-    what : str
-    line : int
-        From 1; 0 where there is none.
-    expected : str
+    line : From 1; 0 where there is none.
     """
 
     def __init__(self, what: str, line: int = 0, expected: str = "") -> None:
@@ -62,8 +59,7 @@ def read_text(path: Path) -> str:
 
     Raises
     ------
-    YamlError
-        It is missing, binary or unreadable.
+    YamlError: It is missing, binary or unreadable.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -84,10 +80,8 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
 
     Parameters
     ----------
-    text : str
-    text_keys : bool
-        Whether a key is its text (``off``, ``on`` and ``701`` are names of registers); else keys
-        that YAML does not read as text are refused.
+    text_keys : Whether a key is its text (``off``, ``on`` and ``701`` are names of registers); else
+        keys that YAML does not read as text are refused.
 
     Raises
     ------
@@ -122,8 +116,7 @@ def read_yaml(
 
     Raises
     ------
-    YamlError
-        The file cannot be read, or holds no mapping.
+    YamlError: The file cannot be read, or holds no mapping.
     """
     data, lines = parse_yaml(read_text(path) if text is None else text, text_keys=text_keys)
     if data is None:

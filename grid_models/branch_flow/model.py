@@ -32,23 +32,14 @@ class BranchNetwork:
 
     Attributes
     ----------
-    buses : tuple of str
-        The root (point of common coupling) first, every parent before its children.
-    parent : ndarray of int
-        Position of the parent; -1 at the root.
-    r_pu, x_pu : ndarray
-        Impedance of the line from the parent; 0 at the root.
-    l_max_pu : ndarray
-        Largest squared current of that line; inf where no rating is known.
-    b_pu : ndarray
-        Shunt susceptance at the bus (capacitors and line charging), positive injects.
-    v_root_pu : float
-    base_kva, base_kv_ll : float
-    row_of : mapping of str to int
-        Row of every served bus of the feeder, those merged into another bus too.
-    v_scale : ndarray, optional
-        Voltage per unit of the feeder for 1 pu here, by row: the turns ratios between the root and
-        the bus where they are folded into the base voltages. None means 1 everywhere.
+    buses : The root (point of common coupling) first, every parent before its children.
+    parent : Position of the parent; -1 at the root.
+    r_pu, x_pu : Impedance of the line from the parent; 0 at the root.
+    l_max_pu : Largest squared current of that line; inf where no rating is known.
+    b_pu : Shunt susceptance at the bus (capacitors and line charging), positive injects.
+    row_of : Row of every served bus of the feeder, those merged into another bus too.
+    v_scale : Voltage per unit of the feeder for 1 pu here, by row: the turns ratios between the
+        root and the bus where they are folded into the base voltages. None means 1 everywhere.
     """
 
     buses: tuple[str, ...]
@@ -85,8 +76,7 @@ class BranchNetwork:
 
         Raises
         ------
-        GridModelError
-            If the network has no such bus.
+        GridModelError: If the network has no such bus.
         """
         try:
             return self.row_of[bus]
@@ -112,25 +102,19 @@ def branch_network(
 
     Parameters
     ----------
-    feeder : Feeder
-    base_kva : float
-        Base of power, three-phase.
-    merge_ohm : float
-        Edges whose equivalent impedance is smaller are merged, in ohm at medium voltage (it
+    base_kva : Base of power, three-phase.
+    merge_ohm : Edges whose equivalent impedance is smaller are merged, in ohm at medium voltage (it
         shrinks with the square of the voltage below 2.4 kV to neutral).
-    ratios : {'neglected', 'folded'}
-        What becomes of regulators' present taps and transformers' off-nominal ratios (a bank of
-        single-phase units counts with its mean). 'neglected': every ratio is 1. 'folded': the base
-        voltage of each bus follows the ratios, and `BranchNetwork.v_scale` carries them.
+    ratios : What becomes of regulators' present taps and transformers' off-nominal ratios (a bank
+        of single-phase units counts with its mean). 'neglected': every ratio is 1. 'folded': the
+        base voltage of each bus follows the ratios, and `BranchNetwork.v_scale` carries them.
     ratings : bool
         Whether the ratings of lines (`Line.norm_amps`) and transformers (kva) become `l_max_pu`.
 
     Raises
     ------
-    TopologyError
-        The feeder is not radial, or something is cut off from the source.
-    GridModelError
-        `base_kva` is not positive, or `ratios` is neither of the two.
+    TopologyError: The feeder is not radial, or something is cut off from the source.
+    GridModelError: `base_kva` is not positive, or `ratios` is neither of the two.
     """
     if not base_kva > 0:
         raise GridModelError(f"base_kva is {base_kva}", where=feeder.name, expected="above 0")

@@ -36,18 +36,12 @@ class Replay:
 
     Attributes
     ----------
-    node_labels : tuple of str
-        Energised nodes of the feeder, ``bus.phase``.
-    node_v_pu : ndarray, (nodes,)
-    v_pu : ndarray, (n,)
-        Mean over the phases, by row of the network.
-    p_import_kw, q_import_kvar, losses_kw : float
-    v_error_pu : ndarray, (n,)
-        Mean of the phases less what was expected.
-    import_error_kw, losses_error_kw : float
-        Feeder less expected.
-    outside : tuple of str
-        Nodes whose voltage leaves the band.
+    node_labels : Energised nodes of the feeder, ``bus.phase``.
+    node_v_pu : (nodes,)
+    v_pu : (n,). Mean over the phases, by row of the network.
+    v_error_pu : (n,). Mean of the phases less what was expected.
+    import_error_kw, losses_error_kw : Feeder less expected.
+    outside : Nodes whose voltage leaves the band.
     """
 
     node_labels: tuple[str, ...]
@@ -80,24 +74,17 @@ def replay_injections(
 
     Parameters
     ----------
-    feeder : Feeder
-        The feeder that `network` was made from.
-    network : BranchNetwork
-    p_kw, q_kvar : ndarray, (n,)
-        Injections (generation less load) by row of the network.
-    expected : Expected
-    taps : {'feeder', 'neutral', 'auto'}
-        Regulators as the feeder has them; all at ratio 1, which is what a network with neglected
+    feeder : The feeder that `network` was made from.
+    p_kw, q_kvar : (n,). Injections (generation less load) by row of the network.
+    taps : Regulators as the feeder has them; all at ratio 1, which is what a network with neglected
         ratios assumes; or moving by their own controls.
-    band_pu : tuple of float
-        Voltage band for `Replay.outside`.
+    band_pu : Voltage band for `Replay.outside`.
 
     Raises
     ------
     GridModelError
         The injections are not finite or not one per row, or `taps` is none of the three.
-    PowerFlowError
-        The feeder's power flow does not converge: the dispatch cannot be had.
+    PowerFlowError: The feeder's power flow does not converge: the dispatch cannot be had.
     """
     for name, values in (("p_kw", p_kw), ("q_kvar", q_kvar), ("expected.v_pu", expected.v_pu)):
         if np.shape(values) != (network.size,) or not np.isfinite(values).all():

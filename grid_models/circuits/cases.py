@@ -33,16 +33,11 @@ def feeder_of_clusters(
 
     Parameters
     ----------
-    order : tuple of str
-        Names of the clusters from the slack outwards.
-    trunk : int
-        Trunk buses of a cluster.
-    laterals : tuple of int
-        Trunk positions (from 0) that carry a lateral of one bus.
-    inverters : tuple of int
-        Positions in the cluster (trunk first, then laterals) of its inverters.
-    g_pu : float
-        Mean load conductance of a bus.
+    order : Names of the clusters from the slack outwards.
+    trunk : Trunk buses of a cluster.
+    laterals : Trunk positions (from 0) that carry a lateral of one bus.
+    inverters : Positions in the cluster (trunk first, then laterals) of its inverters.
+    g_pu : Mean load conductance of a bus.
     """
     rng = np.random.default_rng(seed)
     buses: list[str] = []

@@ -26,22 +26,15 @@ class ClusterModel:
 
     Attributes
     ----------
-    name : str
-    lines, buses, inverters : int
-        Positions in the circuit of the cluster's lines (own and boundary), buses and inverters;
-        the state is (line currents, bus voltages) in this order.
+    lines, buses, inverters : Positions in the circuit of the cluster's lines (own and boundary),
+        buses and inverters; the state is (line currents, bus voltages) in this order.
     line_share : float (lines,)
         1 for an own line, 1/2 for a boundary line: its part of a cost both ends count.
-    boundary_line : int (k,)
-        Position in the circuit of each boundary line.
-    near_bus : int (k,)
-        Position in `buses` of the boundary line's own end.
-    far_bus : int (k,)
-        Position in the circuit of its far end, whose voltage is copied.
-    neighbour : tuple of int, (k,)
-        Cluster at the far end.
-    a, b, d, s, g : float
-        Dense matrices of the recursion; `d` (n_x, own buses) holds the sign of a load.
+    boundary_line : (k,). Position in the circuit of each boundary line.
+    near_bus : (k,). Position in `buses` of the boundary line's own end.
+    far_bus : (k,). Position in the circuit of its far end, whose voltage is copied.
+    neighbour : (k,). Cluster at the far end.
+    a, b, d, s, g : Dense matrices of the recursion; `d` (n_x, own buses) holds the sign of a load.
     """
 
     name: str
@@ -85,10 +78,7 @@ def cluster_models(circuit: Circuit, clusters: Clusters, step_s: float) -> tuple
 
     Parameters
     ----------
-    circuit : Circuit
-    clusters : Clusters
-        Of the circuit's buses; see `grid_models.feeder.clusters`.
-    step_s : float
+    clusters : Of the circuit's buses; see `grid_models.feeder.clusters`.
     """
     check_step(step_s)
     member = clusters.member

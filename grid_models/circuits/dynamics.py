@@ -39,24 +39,17 @@ class Circuit:
 
     Attributes
     ----------
-    name : str
-    buses : tuple of str, (n,)
+    buses : (n,)
     line_from, line_to : int (m,)
         Positions of the ends, `SLACK` for the slack; a current is positive from `line_from`.
-    r_pu, l_pu_s : float (m,)
-        Series resistance [pu] and inductance [pu s].
-    c_pu_s, g_pu : float (n,)
-        Capacitance [pu s] and load conductance [pu] of each bus.
-    inverter_bus : int (k,)
-        Bus of each inverter.
-    inverter_limit_pu : float (k,)
-        Largest current of each inverter in either direction.
-    v_slack_pu : float
+    r_pu, l_pu_s : (m,). Series resistance [pu] and inductance [pu s].
+    c_pu_s, g_pu : (n,). Capacitance [pu s] and load conductance [pu] of each bus.
+    inverter_bus : (k,). Bus of each inverter.
+    inverter_limit_pu : (k,). Largest current of each inverter in either direction.
 
     Raises
     ------
-    FeederError
-        A shape, an end or a value is impossible, or a bus is not connected to the slack.
+    FeederError: A shape, an end or a value is impossible, or a bus is not connected to the slack.
     """
 
     name: str
@@ -168,14 +161,11 @@ class TrapezoidalModel:
 
     Parameters
     ----------
-    circuit : Circuit
-    step_s : float
-        Length of a step.
+    step_s : Length of a step.
 
     Raises
     ------
-    GridModelError
-        `step_s` is not a positive number.
+    GridModelError: `step_s` is not a positive number.
     """
 
     def __init__(self, circuit: Circuit, step_s: float) -> None:
@@ -192,11 +182,9 @@ class TrapezoidalModel:
 
         Parameters
         ----------
-        x : float (n_x,)
-            Line currents, then bus voltages.
-        u_pu : float (inverters,)
-        w_pu : float (buses,)
-            Load step, positive when consumed.
+        x : (n_x,). Line currents, then bus voltages.
+        u_pu : (inverters,)
+        w_pu : (buses,). Load step, positive when consumed.
         """
         h, model = self.step_s, self.model
         drive = model.b @ u_pu - model.d @ w_pu + model.s
@@ -301,8 +289,7 @@ def circuit_from_lines(
 
     Raises
     ------
-    FeederError
-        A line or an inverter names an unknown bus; or see `Circuit`.
+    FeederError: A line or an inverter names an unknown bus; or see `Circuit`.
     """
     at: dict[str | None, int] = {bus: i for i, bus in enumerate(buses)}
     at[None] = SLACK

@@ -52,8 +52,7 @@ class BatteryFleet:
 
     Attributes
     ----------
-    soc_kwh : ndarray, shape (n,)
-        Stored energy.
+    soc_kwh : (n,). Stored energy.
     """
 
     def __init__(self, ders: Sequence[Der], parameters: BatteryParameters) -> None:

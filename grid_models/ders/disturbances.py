@@ -22,12 +22,9 @@ class DerDisturbance:
     ----------
     connected : ndarray of bool, shape (n,)
         False: off the grid. It neither draws nor injects; temperatures and energy go on from there.
-    extra_kw : ndarray, shape (n,)
-        Further demand, kW.
-    factor : ndarray, shape (n,)
-        Times the demand, before `extra_kw` is added.
-    thermostat_k : ndarray, shape (n,)
-        What is added to both set-points of a house, K.
+    extra_kw : (n,). Further demand, kW.
+    factor : (n,). Times the demand, before `extra_kw` is added.
+    thermostat_k : (n,). What is added to both set-points of a house, K.
     """
 
     connected: Flags
@@ -84,10 +81,8 @@ def altered_units_kw(
     ----------
     unit_kw, rating_kw, other_kw : ndarray, shape (m,)
         Power and rating of each unit, and what else is drawn with it, which cannot be switched.
-    group : ndarray of int, shape (m,)
-        Position of each unit's DER in `disturbance`.
-    disturbance : DerDisturbance
-        Of n groups.
+    group : (m,). Position of each unit's DER in `disturbance`.
+    disturbance : Of n groups.
     """
     n = len(disturbance.factor)
     now = np.bincount(group, unit_kw, n)

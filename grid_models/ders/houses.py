@@ -43,20 +43,13 @@ class HouseParameters:
 
     Attributes
     ----------
-    r_k_per_kw, c_kwh_per_k : ndarray
-        Thermal resistance and capacity.
-    cop : ndarray
-        Heat moved per electrical energy (eta of the thesis).
-    hvac_kw : ndarray
-        Electrical rating of the HVAC.
-    heat_set_c, cool_set_c : ndarray
-        Set points; heat_set_c + band_k <= cool_set_c.
-    band_k : ndarray
-        Whole width of the comfort band round each set point.
-    base_kw : ndarray
-        Other consumption at ``load_pu = 1``; it cannot be shed (the critical part).
-    start_c : ndarray
-        Indoor temperature at the start; spread, so that houses do not switch together.
+    r_k_per_kw, c_kwh_per_k : Thermal resistance and capacity.
+    cop : Heat moved per electrical energy (eta of the thesis).
+    hvac_kw : Electrical rating of the HVAC.
+    heat_set_c, cool_set_c : Set points; heat_set_c + band_k <= cool_set_c.
+    band_k : Whole width of the comfort band round each set point.
+    base_kw : Other consumption at ``load_pu = 1``; it cannot be shed (the critical part).
+    start_c : Indoor temperature at the start; spread, so that houses do not switch together.
     """
 
     r_k_per_kw: Array
@@ -90,11 +83,8 @@ class HouseParameters:
 
         Parameters
         ----------
-        labels : sequence of str
-            One per house.
-        seed : int
-        rated_kw : array_like
-            HVAC and other consumption together; scalar or shape (n,).
+        labels : One per house.
+        rated_kw : HVAC and other consumption together; scalar or shape (n,).
         """
         keys = label_keys(labels, seed)
         rated = np.broadcast_to(np.asarray(rated_kw, dtype=np.float64), keys.shape)
@@ -120,21 +110,15 @@ class HouseFleet:
 
     Parameters
     ----------
-    parameters : HouseParameters
-        Of n houses.
-    tanks : TankParameters, optional
-        Of m water heaters.
-    tank_house : array_like of int, shape (m,), optional
-        The house each tank stands in.
-    power_factor : float
-        Of everything in the house, lagging.
+    parameters : Of n houses.
+    tanks : Of m water heaters.
+    tank_house : (m,). The house each tank stands in.
+    power_factor : Of everything in the house, lagging.
 
     Attributes
     ----------
-    temp_in_c : ndarray, shape (n,)
-        Indoor temperature.
-    hvac_kw, base_kw, tank_kw : ndarray, shape (n,)
-        Consumption in the last step by use.
+    temp_in_c : (n,). Indoor temperature.
+    hvac_kw, base_kw, tank_kw : (n,). Consumption in the last step by use.
     """
 
     def __init__(
@@ -201,22 +185,16 @@ class HouseFleet:
 
         Parameters
         ----------
-        dt_s : float
-            Length of the step, s.
-        temp_out_c : float or ndarray
-            Outdoor temperature over the step; scalar or shape (n,).
-        load_pu : float or ndarray
-            Multiple of `base_kw`; scalar or shape (n,).
-        limit_kw : ndarray, optional
-            Demand response: the most each group may draw, shape (groups,); inf = no limit. HVAC
-            and tanks give way, all of a group by the same ratio; other consumption does not.
-        group : ndarray of int, shape (n,), optional
-            The group of each house; by default every house is its own.
-        disturbance : DerDisturbance, optional
-            Of the groups. Moves the thermostats, then switches HVAC on or off, past limits too.
-            A unit that is switched on while its thermostat would rest cools where it is warmer
-            outside than the middle of its set-points, else it heats. A house off the grid draws
-            nothing, and drifts.
+        dt_s : Length of the step, s.
+        temp_out_c : Outdoor temperature over the step; scalar or shape (n,).
+        load_pu : Multiple of `base_kw`; scalar or shape (n,).
+        limit_kw : Demand response: the most each group may draw, shape (groups,); inf = no limit.
+            HVAC and tanks give way, all of a group by the same ratio; other consumption does not.
+        group : (n,). The group of each house; by default every house is its own.
+        disturbance : Of the groups. Moves the thermostats, then switches HVAC on or off, past
+            limits too. A unit that is switched on while its thermostat would rest cools where it is
+            warmer outside than the middle of its set-points, else it heats. A house off the grid
+            draws nothing, and drifts.
 
         Returns
         -------

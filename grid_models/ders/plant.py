@@ -42,32 +42,23 @@ class DerFleet:
 
     Parameters
     ----------
-    ders : sequence of Der
-        Their order is the order of every array.
-    seed : int
-        For the houses and tanks behind house and flexible-load DERs.
-    battery : BatteryParameters, optional
-        Of all batteries.
-    priority : {'watt', 'var'}
-        What an inverter keeps when p and q together pass its rating.
-    q_limit_pu : float
-        Largest reactive power over kVA, in (0, 1]; 0.44 is IEEE 1547-2018 Category B.
-    pv_temp_coeff_per_k : float
-        Relative change of PV power per K of outdoor temperature above 25 degrees C; 0 as in the
-        thesis, -0.0035 is usual for silicon.
-    power_factor : float
-        Of houses and flexible loads, lagging.
+    ders : Their order is the order of every array.
+    seed : For the houses and tanks behind house and flexible-load DERs.
+    battery : Of all batteries.
+    priority : What an inverter keeps when p and q together pass its rating.
+    q_limit_pu : Largest reactive power over kVA, in (0, 1]; 0.44 is IEEE 1547-2018 Category B.
+    pv_temp_coeff_per_k : Relative change of PV power per K of outdoor temperature above 25 degrees
+        C; 0 as in the thesis, -0.0035 is usual for silicon.
+    power_factor : Of houses and flexible loads, lagging.
 
     Attributes
     ----------
-    names : tuple of str
     p_low_kw, p_high_kw : ndarray, shape (n,)
         Bounds of the injection in the last step; for PV the upper one is the available power.
 
     Raises
     ------
-    DerError
-        A DER is impossible (name twice, p_min above p_max, a battery without energy) or a
+    DerError: A DER is impossible (name twice, p_min above p_max, a battery without energy) or a
         parameter is out of range.
     """
 
@@ -187,19 +178,13 @@ class DerFleet:
 
         Parameters
         ----------
-        dt_s : float
-            Length of the step, s, > 0.
-        irradiance_pu : float or ndarray of shape (n,)
-            In units of 1000 W/m2, mean over the step; a PV unit's rating is its output at 1 and
-            more.
-        temp_c : float
-            Outdoor temperature.
-        p_set_kw, q_set_kvar : ndarray of shape (n,), optional
-            Set-points, see the module's table; None holds the last.
-        load_pu : float or ndarray of shape (n,)
-            Demand of houses and flexible loads, multiple of nominal.
-        disturbance : DerDisturbance, optional
-            What is done to the DERs behind the back of their controls and set-points.
+        dt_s : Length of the step, s, > 0.
+        irradiance_pu : (n,). In units of 1000 W/m2, mean over the step; a PV unit's rating is its
+            output at 1 and more.
+        temp_c : Outdoor temperature.
+        p_set_kw, q_set_kvar : (n,). Set-points, see the module's table; None holds the last.
+        load_pu : (n,). Demand of houses and flexible loads, multiple of nominal.
+        disturbance : What is done to the DERs behind the back of their controls and set-points.
 
         Returns
         -------

@@ -73,10 +73,8 @@ def generate(feeder: Feeder, seed: int = SEED) -> tuple[Der, ...]:
 
     Parameters
     ----------
-    feeder : Feeder
-        Its loads say where houses stand.
-    seed : int
-        Same seed, same table.
+    feeder : Its loads say where houses stand.
+    seed : Same seed, same table.
 
     Returns
     -------
@@ -85,8 +83,7 @@ def generate(feeder: Feeder, seed: int = SEED) -> tuple[Der, ...]:
 
     Raises
     ------
-    DerError
-        The feeder has too few load buses.
+    DerError: The feeder has too few load buses.
     """
     load = load_kw_by_node(feeder)
     if len(load) < DER_BUSES:
@@ -233,8 +230,7 @@ def load() -> tuple[Der, ...]:
 
     Raises
     ------
-    DerError
-        The installation is damaged.
+    DerError: The installation is damaged.
     """
     file = resources.files("grid_models").joinpath("data", TABLE)
     return _parse(file.read_text(encoding="utf-8"), TABLE)
@@ -245,8 +241,7 @@ def read_table(path: str | Path) -> tuple[Der, ...]:
 
     Raises
     ------
-    DerError
-        With file, row and column of the first fault.
+    DerError: With file, row and column of the first fault.
     """
     try:
         return _parse(Path(path).read_text(encoding="utf-8-sig"), str(path))

@@ -38,10 +38,8 @@ class DerRule:
 
     Parameters
     ----------
-    kind : {'pv', 'battery', 'inverter', 'flexible_load', 'house'}
-        What a unit is.
-    at : {'load_buses', 'load_phases', 'every_bus'} or sequence of str
-        Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta
+    kind : What a unit is.
+    at : Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta
         load counts on the phases it touches); one per bus except the source; or the buses that
         match the names or globs given (``'65'``, ``'6*'``, or ``'65.1'`` for one phase), in any
         case, with all their phases.
@@ -58,21 +56,15 @@ class DerRule:
         How a total is divided. By load served; equally for 'every_bus' and for buses without load.
     per_phase : bool, optional
         Split every site into single-phase units. True for 'load_phases'; False for the others.
-    hours : float
-        Energy of a battery over its power rating.
-    flexibility : float
-        Share of a flexible load's power that can be shed, 0..1.
-    kw_per_house : float
-        Rating that counts as one house, for `Der.count`.
-    prefix : str, optional
-        Names start with it; the kind's name by default, 'flex' for flexible loads.
-    seed : int
-        For `fraction`.
+    hours : Energy of a battery over its power rating.
+    flexibility : Share of a flexible load's power that can be shed, 0..1.
+    kw_per_house : Rating that counts as one house, for `Der.count`.
+    prefix : Names start with it; the kind's name by default, 'flex' for flexible loads.
+    seed : For `fraction`.
 
     Raises
     ------
-    DerError
-        A value is out of range, or the sizes contradict one another.
+    DerError: A value is out of range, or the sizes contradict one another.
     """
 
     kind: DerKind
@@ -134,8 +126,7 @@ class DerRule:
 
         Raises
         ------
-        DerError
-            An unknown key, with the nearest valid one, or whatever the constructor refuses.
+        DerError: An unknown key, with the nearest valid one, or whatever the constructor refuses.
         """
         names = [f.name for f in fields(cls)]
         for key in values:
@@ -230,8 +221,7 @@ def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
 
     Raises
     ------
-    DerError
-        The feeder has no such site, or a bus or glob matches nothing.
+    DerError: The feeder has no such site, or a bus or glob matches nothing.
     """
     load = load_kw_by_node(feeder)
     if rule.at in ("load_buses", "load_phases"):
@@ -319,9 +309,7 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
 
     Parameters
     ----------
-    feeder : Feeder
-        Any; its own DERs are not looked at.
-    rule : DerRule or sequence of DerRule
+    feeder : Any; its own DERs are not looked at.
 
     Returns
     -------
@@ -330,8 +318,7 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
 
     Raises
     ------
-    DerError
-        No site, an unknown bus (with the nearest name), or two units of one name.
+    DerError: No site, an unknown bus (with the nearest name), or two units of one name.
     """
     rules = [rule] if isinstance(rule, DerRule) else list(rule)
     units = [unit for each in rules for unit in _place_one(feeder, each)]

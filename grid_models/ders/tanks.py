@@ -51,15 +51,12 @@ class TankFleet:
 
     Parameters
     ----------
-    parameters : TankParameters
-        Of n tanks.
-    ambient_c : float
-        Temperature round the tanks.
+    parameters : Of n tanks.
+    ambient_c : Temperature round the tanks.
 
     Attributes
     ----------
-    temp_c : ndarray, shape (n,)
-        Water temperature.
+    temp_c : (n,). Water temperature.
     """
 
     def __init__(self, parameters: TankParameters, ambient_c: float = 20.0) -> None:

@@ -23,9 +23,7 @@ class Clusters:
 
     Attributes
     ----------
-    names : tuple of str
-    member : int (buses,)
-        Cluster of each bus.
+    member : (buses,). Cluster of each bus.
     """
 
     names: tuple[str, ...]
@@ -50,16 +48,12 @@ def given_clusters(
 
     Parameters
     ----------
-    buses : sequence of str
-    lists : mapping of cluster name to its buses
-    first, second : int (lines,), optional
-        Ends of the lines; with them the clusters must hang together as well.
+    first, second : (lines,). Ends of the lines; with them the clusters must hang together as well.
 
     Raises
     ------
-    GridModelError
-        A bus is unknown, in two clusters or in none; a cluster is empty; or a cluster falls in
-        pieces, or the clusters do.
+    GridModelError: A bus is unknown, in two clusters or in none; a cluster is empty; or a cluster
+        falls in pieces, or the clusters do.
     """
     at = {bus: i for i, bus in enumerate(buses)}
     member = np.full(len(buses), -1, dtype=np.intp)
@@ -136,21 +130,15 @@ def found_clusters(
 
     Parameters
     ----------
-    n_buses : int
-    first, second : int (lines,)
-        Ends; lines that touch the slack (-1) do not count.
-    distance : float (lines,)
-        Electrical length, the magnitude of the impedance say; positive.
-    k : int
-        Number of clusters, 1 to `n_buses`.
-    prefix : str
-        Names are prefix + number, in order of the clusters' first buses.
+    first, second : (lines,). Ends; lines that touch the slack (-1) do not count.
+    distance : (lines,). Electrical length, the magnitude of the impedance say; positive.
+    k : Number of clusters, 1 to `n_buses`.
+    prefix : Names are prefix + number, in order of the clusters' first buses.
 
     Raises
     ------
-    GridModelError
-        `k` is out of range, a length is not positive, or the network is in pieces without the
-        slack.
+    GridModelError: `k` is out of range, a length is not positive, or the network is in pieces
+        without the slack.
     """
     if not 1 <= k <= n_buses:
         raise _bad(f"cannot find {k} clusters", f"1 to {n_buses}")

@@ -20,8 +20,7 @@ class EnergisedNodes:
 
     Parameters
     ----------
-    feeder : Feeder
-        Elements that it has as open are open until said otherwise.
+    feeder : Elements that it has as open are open until said otherwise.
     """
 
     def __init__(self, feeder: Feeder) -> None:
@@ -59,8 +58,7 @@ class EnergisedNodes:
 
         Parameters
         ----------
-        closed : mapping of str to bool
-            States of lines and switches that differ from the feeder's.
+        closed : States of lines and switches that differ from the feeder's.
         """
         states = self._closed | dict(closed)
         open_ = {name for name, state in states.items() if not state}

@@ -71,15 +71,12 @@ def feeder_from_tables(
 
     Parameters
     ----------
-    folder : str or Path
-        Holds ``lines.csv``, ``line_configs.csv``, ``spot_loads.csv`` and, where the feeder has
+    folder : Holds ``lines.csv``, ``line_configs.csv``, ``spot_loads.csv`` and, where the feeder has
         them, ``transformers.csv``, ``regulators.csv``, ``capacitors.csv``, ``switches.csv``,
         ``distributed_loads.csv`` and ``bus_coords.csv``.
-    name : str, optional
-        Name of the feeder; by default the folder's.
-    source_bus : str, optional
-        Bus held at 1.0 pu. By default the low side of the transformer that is marked as no part
-        of the published solution (the substation), or else the one bus that nothing feeds.
+    name : Name of the feeder; by default the folder's.
+    source_bus : Bus held at 1.0 pu. By default the low side of the transformer that is marked as no
+        part of the published solution (the substation), or else the one bus that nothing feeds.
     source_kv_ll : float, optional
         Line-to-line base voltage of the source in kV; by default that transformer's low side.
 

@@ -29,14 +29,10 @@ class RadialTree:
 
     Attributes
     ----------
-    buses : tuple of str
-        Served buses; the source first, every parent before its children (breadth first).
-    parent : ndarray of int, (n,)
-        Position of the parent in `buses`; -1 for the source.
-    edges : tuple of tuple
-        Elements between bus i and its parent; empty for the source.
-    unserved : tuple of str
-        Buses behind open switches that carry no load, capacitor or DER (dead stubs).
+    buses : Served buses; the source first, every parent before its children (breadth first).
+    parent : (n,). Position of the parent in `buses`; -1 for the source.
+    edges : Elements between bus i and its parent; empty for the source.
+    unserved : Buses behind open switches that carry no load, capacitor or DER (dead stubs).
     """
 
     buses: tuple[str, ...]
@@ -53,8 +49,7 @@ class RadialTree:
 
         Raises
         ------
-        TopologyError
-            If the feeder serves no such bus.
+        TopologyError: If the feeder serves no such bus.
         """
         try:
             return self.index[bus]
@@ -104,9 +99,8 @@ def radial_tree(feeder: Feeder) -> RadialTree:
 
     Raises
     ------
-    TopologyError
-        If closed elements form a loop, or a load, capacitor or DER is cut off from the source;
-        the message names the loop's or the island's elements.
+    TopologyError: If closed elements form a loop, or a load, capacitor or DER is cut off from the
+        source; the message names the loop's or the island's elements.
     """
     position = {bus: i for i, bus in enumerate(feeder.buses)}
     names = tuple(feeder.buses)
@@ -145,10 +139,8 @@ def areas(feeder: Feeder, k: int) -> dict[str, int]:
 
     Parameters
     ----------
-    feeder : Feeder
-        A radial feeder.
-    k : int
-        Number of areas, 1 to the number of served buses.
+    feeder : A radial feeder.
+    k : Number of areas, 1 to the number of served buses.
 
     Returns
     -------
@@ -157,8 +149,7 @@ def areas(feeder: Feeder, k: int) -> dict[str, int]:
 
     Raises
     ------
-    TopologyError
-        If the feeder is not radial or `k` is out of range.
+    TopologyError: If the feeder is not radial or `k` is out of range.
     """
     tree = radial_tree(feeder)
     n = len(tree.buses)

@@ -42,19 +42,14 @@ def edge_law(
 
     Parameters
     ----------
-    elements : sequence
-        The closed elements between the two buses.
-    parent, child : str
-        Bus names.
-    parent_phases, child_phases : tuple of int
-        Energised phases: the columns of T, and its rows.
-    limit_ohm : float
-        Lines below this count as zero impedance.
+    elements : The closed elements between the two buses.
+    parent, child : Bus names.
+    parent_phases, child_phases : Energised phases: the columns of T, and its rows.
+    limit_ohm : Lines below this count as zero impedance.
 
     Raises
     ------
-    FeederError
-        If the elements leave a child voltage open.
+    FeederError: If the elements leave a child voltage open.
     """
     if len(elements) == 1 and isinstance(elements[0], Line):
         return *_line_law(elements[0], parent_phases, child_phases), None

@@ -63,19 +63,12 @@ class KronReduction:
 
     Attributes
     ----------
-    agents : tuple of str
-        Node labels, or DER names.
-    x : ndarray, (k, k)
-        d(v^2)/dq in pu per kvar; not symmetric across phases or regulators.
-    y : csr_array, (k, k)
-        inv(x) on the pattern of `neighbours` plus the diagonal, in kvar per pu.
-    neighbours : tuple of tuple of int
-        Sorted positions of each agent's Kron neighbours, itself left out; symmetric.
-    groups : tuple of tuple of int
-        Agents that share an electrical node, for groups of two and more.
-    pattern : {'exact', 'bus', 'phase'}
-    error : float
-        Spectral radius of ``I - Y x``: 0 means Y is the inverse; at and above 1 a fixed-point
+    agents : Node labels, or DER names.
+    x : (k, k). d(v^2)/dq in pu per kvar; not symmetric across phases or regulators.
+    y : (k, k). inv(x) on the pattern of `neighbours` plus the diagonal, in kvar per pu.
+    neighbours : Sorted positions of each agent's Kron neighbours, itself left out; symmetric.
+    groups : Agents that share an electrical node, for groups of two and more.
+    error : Spectral radius of ``I - Y x``: 0 means Y is the inverse; at and above 1 a fixed-point
         iteration with Y as its preconditioner may diverge.
     """
 
@@ -104,22 +97,17 @@ def kron_reduce(
 
     Parameters
     ----------
-    feeder : Feeder or LinDistFlow
-        A feeder stands for its flat three-phase model.
-    agents : sequence of str or Der
-        Node labels of the model, or DERs. A DER on several phases occupies all of them and is
+    feeder : A feeder stands for its flat three-phase model.
+    agents : Node labels of the model, or DERs. A DER on several phases occupies all of them and is
         measured by their mean; 'exact' then leaves small entries out, see `error`.
-    pattern : {'exact', 'bus', 'phase'}
-        Which entries of Y are kept; see the module's description.
-    service_drop : float
-        Share added to the own reactance of agents that share an electrical node.
+    pattern : Which entries of Y are kept; see the module's description.
+    service_drop : Share added to the own reactance of agents that share an electrical node.
 
     Raises
     ------
     GridModelError
         If there are no agents, a name occurs twice, or an agent sits on the stiff source.
-    FeederError
-        If a label is no node of the model.
+    FeederError: If a label is no node of the model.
     """
     model = LinDistFlow.from_feeder(feeder) if isinstance(feeder, Feeder) else feeder
     names = _agent_names(agents)

@@ -38,14 +38,10 @@ class TreeSensitivity:
 
     Attributes
     ----------
-    forward, backward : csr_array, (m, m)
-        F and B of `grid_models.linear.kron_tree_law`.
-    block : csr_array, (m, m)
-        E, block diagonal by bus.
-    chosen : ndarray of int, (k,)
-        The nodes that X relates.
-    scale : ndarray of float, (k,)
-        1 / base voltage squared [1/V^2].
+    forward, backward : (m, m). F and B of `grid_models.linear.kron_tree_law`.
+    block : (m, m). E, block diagonal by bus.
+    chosen : (k,). The nodes that X relates.
+    scale : (k,). 1 / base voltage squared [1/V^2].
     """
 
     forward: sparse.csr_array
@@ -127,14 +123,10 @@ class TreeReduction:
 
     Attributes
     ----------
-    agents : tuple of str
-        Node labels of the agents, (k,).
-    relays : tuple of str
-        Labels of the nodes without an agent that stay, (r,).
-    x : TreeSensitivity
-        d(v^2)/dq in pu per kvar between agents and relays, in this order.
-    y : csr_array, (k + r, k + r)
-        inv(x), in kvar per pu.
+    agents : Node labels of the agents, (k,).
+    relays : Labels of the nodes without an agent that stay, (r,).
+    x : d(v^2)/dq in pu per kvar between agents and relays, in this order.
+    y : (k + r, k + r). inv(x), in kvar per pu.
     """
 
     agents: tuple[str, ...]
@@ -154,22 +146,16 @@ def tree_reduce(
 
     Parameters
     ----------
-    model : LinDistFlow
-        Its flat law is taken, whatever it is linearised around.
-    agents : sequence of str
-        Node labels, each on an electrical node of its own.
-    within_phase : bool
-        Leave cross-phase terms out of X, except between the two legs of a secondary, which hang
-        on one phase.
-    max_degree : int
-        Nodes without an agent and with more neighbours than this become relays.
+    model : Its flat law is taken, whatever it is linearised around.
+    agents : Node labels, each on an electrical node of its own.
+    within_phase : Leave cross-phase terms out of X, except between the two legs of a secondary,
+        which hang on one phase.
+    max_degree : Nodes without an agent and with more neighbours than this become relays.
 
     Raises
     ------
-    GridModelError
-        If two agents share an electrical node, or one sits where the voltage is fixed.
-    FeederError
-        If a label is no node of the model.
+    GridModelError: If two agents share an electrical node, or one sits where the voltage is fixed.
+    FeederError: If a label is no node of the model.
     """
     at = np.array([model.electrical_nodes(label)[0] for label in agents], dtype=np.intp)
     if len(set(at.tolist())) < len(at):

@@ -44,14 +44,10 @@ class TreeLaw:
 
     Attributes
     ----------
-    nodes : ndarray of int, (m,)
-        Electrical nodes, in tree order.
-    position : ndarray of int
-        Position of each electrical node in `nodes`, -1 for others.
-    bus : ndarray of int, (m,)
-        The nodes' electrical buses.
-    forward, backward, block : csr_array, (m, m)
-        F, B and E.
+    nodes : (m,). Electrical nodes, in tree order.
+    position : Position of each electrical node in `nodes`, -1 for others.
+    bus : (m,). The nodes' electrical buses.
+    forward, backward, block : (m, m). F, B and E.
     """
 
     nodes: Index

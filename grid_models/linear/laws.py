@@ -76,18 +76,14 @@ class TangentLinearisation:
 
     Parameters
     ----------
-    network : Network
-    loads : LoadSet
-        Their voltage dependence and delta connections are kept; `s_va` is what they draw.
-    extra_va : ndarray of complex, (m,)
-        Constant-power injections besides the loads.
+    loads : Their voltage dependence and delta connections are kept; `s_va` is what they draw.
+    extra_va : (m,). Constant-power injections besides the loads.
     s_va : ndarray of complex, (m,)
         All injections at nominal voltage, loads included: the point where the law is exact.
 
     Raises
     ------
-    PowerFlowError
-        If the operating point has no solution that the fixed-point iteration finds.
+    PowerFlowError: If the operating point has no solution that the fixed-point iteration finds.
     """
 
     def __init__(self, network: Network, loads: LoadSet, extra_va: Complex, s_va: Complex) -> None:

@@ -32,12 +32,9 @@ class LinDistFlow:
 
     Attributes
     ----------
-    nodes : tuple of str
-        Labels, (n,): ``bus.phase`` (three-phase) or bus names (single-phase), in feeder order;
+    nodes : Labels, (n,): ``bus.phase`` (three-phase) or bus names (single-phase), in feeder order;
         dead stubs behind open switches are left out.
-    tree : RadialTree
-    network : Network
-        The electrical tree; several labels may share one of its nodes (merged switches).
+    network : The electrical tree; several labels may share one of its nodes (merged switches).
     """
 
     def __init__(
@@ -75,26 +72,20 @@ class LinDistFlow:
 
         Parameters
         ----------
-        feeder : Feeder
-            Radial; regulators act with their present taps.
-        phases : {'three', 'single'}
-            Unbalanced with mutual coupling, or the single-phase equivalent (total power of a bus,
-            shared equally by the phases of each edge).
+        feeder : Radial; regulators act with their present taps.
+        phases : Unbalanced with mutual coupling, or the single-phase equivalent (total power of a
+            bus, shared equally by the phases of each edge).
         around : None, 'nominal' or (p_kw, q_kvar)
             None: LinDistFlow proper, lossless, with the phase ratios of the unloaded feeder.
             'nominal': the tangent of the AC power flow at the feeder's nominal loads. A pair of
             arrays (n,): the tangent at those injections (all of them, loads included).
-        merge_ohm : float
-            Lines below this impedance [ohm at medium voltage] and switches are merged.
-        source_impedance : bool
-            Whether the source's short-circuit impedance is part of the model.
+        merge_ohm : Lines below this impedance [ohm at medium voltage] and switches are merged.
+        source_impedance : Whether the source's short-circuit impedance is part of the model.
 
         Raises
         ------
-        TopologyError
-            If the feeder is meshed, or something is connected where nothing feeds it.
-        PowerFlowError
-            If the operating point of `around` has no solution.
+        TopologyError: If the feeder is meshed, or something is connected where nothing feeds it.
+        PowerFlowError: If the operating point of `around` has no solution.
         """
         tree = radial_tree(feeder)
         if phases == "three":
@@ -125,8 +116,7 @@ class LinDistFlow:
 
         Raises
         ------
-        PowerFlowError
-            If there is no such operating point.
+        PowerFlowError: If there is no such operating point.
         """
         flat = FlatLinearisation(self.network)
         s = self._node_va(p_kw, q_kvar)[:, 0]
@@ -150,8 +140,7 @@ class LinDistFlow:
 
         Raises
         ------
-        GridModelError
-            If the arrays do not have one row for each of `nodes`.
+        GridModelError: If the arrays do not have one row for each of `nodes`.
         """
         s = self._node_va(p_kw, q_kvar)
         v2 = (self._law.offset_v2[:, None] + self._law.response_v2(s)) / self._base_v2[:, None]
@@ -171,8 +160,7 @@ class LinDistFlow:
 
         Parameters
         ----------
-        rows, cols : sequence of str or Der
-            Node labels (or DERs), r and c of them.
+        rows, cols : Node labels (or DERs), r and c of them.
 
         Returns
         -------
@@ -183,8 +171,7 @@ class LinDistFlow:
 
         Raises
         ------
-        FeederError
-            If a label is no node of the model.
+        FeederError: If a label is no node of the model.
         """
         measure = self._selection(rows).T @ sparse.diags_array(1.0 / self._base_v2)
         inject = self._selection(cols)
@@ -202,8 +189,7 @@ class LinDistFlow:
 
         Raises
         ------
-        FeederError
-            If it is no node of the model; the nearest label is named.
+        FeederError: If it is no node of the model; the nearest label is named.
         """
         if isinstance(agent, Der):
             wanted = agent.labels if self.phases == "three" else (agent.bus,)

@@ -26,13 +26,10 @@ class LoadSet:
     ----------
     terminals : csr_array, (parts, m)
         +1 at the node where a part's current leaves, -1 where it returns (delta).
-    labels : csr_array, (parts, n)
-        The same by public label.
-    power_va : ndarray of complex, (parts,)
-        Power drawn at nominal voltage.
-    z_va : ndarray of complex, (parts,)
-        The share of it that goes with the square of the voltage.
-    nominal_v : ndarray of float, (parts,)
+    labels : (parts, n). The same by public label.
+    power_va : (parts,). Power drawn at nominal voltage.
+    z_va : (parts,). The share of it that goes with the square of the voltage.
+    nominal_v : (parts,)
     """
 
     terminals: sparse.csr_array

@@ -35,22 +35,14 @@ class Network:
 
     Attributes
     ----------
-    labels : tuple of str
-        Public node labels, (n,); several may share an electrical node (merged switches).
-    node : ndarray of int, (n,)
-        Electrical node of each label.
-    bus : ndarray of int, (m,)
-        Electrical bus (a running number) of each electrical node.
-    base_v : ndarray of float, (m,)
-        Base voltage, line to neutral, in volt.
-    transfer : csr_array, (m, m)
-        T, strictly lower block triangular.
-    impedance : csr_array, (m, m)
-        Z in ohm, block diagonal.
-    source_v : ndarray of complex, (m,)
-        Source voltage in volt at the source bus, zero elsewhere.
-    shunt : csr_array, (m, m)
-        Admittance to ground of line charging and capacitors, in siemens.
+    labels : Public node labels, (n,); several may share an electrical node (merged switches).
+    node : (n,). Electrical node of each label.
+    bus : (m,). Electrical bus (a running number) of each electrical node.
+    base_v : (m,). Base voltage, line to neutral, in volt.
+    transfer : (m, m). T, strictly lower block triangular.
+    impedance : (m, m). Z in ohm, block diagonal.
+    source_v : (m,). Source voltage in volt at the source bus, zero elsewhere.
+    shunt : (m, m). Admittance to ground of line charging and capacitors, in siemens.
     """
 
     labels: tuple[str, ...]
@@ -191,10 +183,8 @@ def three_phase_network(
 
     Raises
     ------
-    TopologyError
-        If a load, capacitor or DER sits on a phase that no closed element feeds.
-    FeederError
-        If an edge's elements do not fix the voltages of its child bus.
+    TopologyError: If a load, capacitor or DER sits on a phase that no closed element feeds.
+    FeederError: If an edge's elements do not fix the voltages of its child bus.
     """
     build = NetworkBuilder()
     source = feeder.source

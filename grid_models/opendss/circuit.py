@@ -40,15 +40,12 @@ class Circuit:
 
     Attributes
     ----------
-    feeder : Feeder
-        What the circuit holds, DERs included.
-    node_labels : tuple of str
-        Labels ``bus.phase`` of the energised nodes 1 to 3, in the order of `v_pu`. Neutral nodes
-        (4 and up) and nodes without voltage at the first solution have no label.
+    feeder : What the circuit holds, DERs included.
+    node_labels : Labels ``bus.phase`` of the energised nodes 1 to 3, in the order of `v_pu`.
+        Neutral nodes (4 and up) and nodes without voltage at the first solution have no label.
     load_names, der_names : tuple of str
         Loads and DERs in the order of `set_loads` and `set_ders`; as in `feeder`.
-    load_kw, load_kvar : ndarray of float, shape (n_loads,)
-        Nominal consumption.
+    load_kw, load_kvar : (n_loads,). Nominal consumption.
     """
 
     def __init__(self, engine: Engine, feeder: Feeder, regulators: RegulatorMode) -> None:
@@ -72,16 +69,13 @@ class Circuit:
 
         Parameters
         ----------
-        feeder : Feeder
         regulators : {'fixed', 'auto'}
             Taps stay where the feeder has them, or regulator controls act within each `solve`.
 
         Raises
         ------
-        FeederError
-            The engine refuses an element.
-        PowerFlowError
-            The power flow does not converge.
+        FeederError: The engine refuses an element.
+        PowerFlowError: The power flow does not converge.
         """
         engine = Engine()
         for command in feeder_commands(feeder):
@@ -109,25 +103,19 @@ class Circuit:
 
         Parameters
         ----------
-        path : str or Path
-            The master file.
-        regulators : {'fixed', 'auto'}
-            'auto' leaves the file's controls acting in each `solve`; 'fixed' lets them settle
-            once at the file's loads and then holds every tap and switched capacitor.
-        ders : sequence of Der, optional
-            Resources to add. They are then the ones that `set_ders` moves, and the file's own
-            (PVSystem, Storage, Generator) stay as they are. Without any, the file's own are
-            taken over as constant-power injections, at the power of the first solution.
-        load_limits_pu : tuple of float or None
-            Voltage range in which constant-power loads stay so; wider limits of the file are
-            kept. None keeps the file's.
+        path : The master file.
+        regulators : 'auto' leaves the file's controls acting in each `solve`; 'fixed' lets them
+            settle once at the file's loads and then holds every tap and switched capacitor.
+        ders : Resources to add. They are then the ones that `set_ders` moves, and the file's own
+            (PVSystem, Storage, Generator) stay as they are. Without any, the file's own are taken
+            over as constant-power injections, at the power of the first solution.
+        load_limits_pu : Voltage range in which constant-power loads stay so; wider limits of the
+            file are kept. None keeps the file's.
 
         Raises
         ------
-        FeederError
-            The file cannot be read or does not give a usable circuit.
-        PowerFlowError
-            The power flow does not converge.
+        FeederError: The file cannot be read or does not give a usable circuit.
+        PowerFlowError: The power flow does not converge.
         """
         engine = Engine()
         name = dss_script.compile_master(engine, Path(path))
@@ -288,8 +276,7 @@ class Circuit:
 
         Raises
         ------
-        FeederError
-            There is no such regulator, or the step is outside -16 to 16.
+        FeederError: There is no such regulator, or the step is outside -16 to 16.
         """
         known = {name.lower(): name for name in self.tap_steps()}
         steps: dict[str, int] = {}
@@ -312,11 +299,9 @@ class Circuit:
 
         Parameters
         ----------
-        element : str
-            Name of a DER, load, line, switch, transformer, regulator or capacitor of the feeder,
-            or ``class.name`` as OpenDSS says it.
-        on : bool
-            False takes it out of service.
+        element : Name of a DER, load, line, switch, transformer, regulator or capacitor of the
+            feeder, or ``class.name`` as OpenDSS says it.
+        on : False takes it out of service.
         """
         full = self._resolve(element)
         self._engine.command(f'edit "{full}" enabled={"yes" if on else "no"}')

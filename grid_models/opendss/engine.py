@@ -102,8 +102,7 @@ class Engine:
 
         Raises
         ------
-        PowerFlowError
-            It did not converge; the message names circuit `name`.
+        PowerFlowError: It did not converge; the message names circuit `name`.
         """
         self.command("set mode=snapshot")
         self.command(f"set maxiterations={MAX_ITERATIONS}")

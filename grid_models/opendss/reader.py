@@ -55,17 +55,13 @@ def feeder_from_engine(engine: Engine, *, name: str, origin: str = "") -> Feeder
 
     Parameters
     ----------
-    engine : Engine
-        Context that holds the circuit.
-    name : str
-        Name of the feeder.
-    origin : str
-        Where the circuit came from.
+    engine : Context that holds the circuit.
+    name : Name of the feeder.
+    origin : Where the circuit came from.
 
     Raises
     ------
-    FeederError
-        No voltage base can be found, there is no source, or a line swaps phases.
+    FeederError: No voltage base can be found, there is no source, or a line swaps phases.
     """
     reader = _Reader(engine)
     regulators, transformers = reader.regulators_and_transformers()

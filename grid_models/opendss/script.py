@@ -32,8 +32,7 @@ def compile_master(engine: Engine, path: Path) -> str:
 
     Raises
     ------
-    FeederError
-        A file is missing, not text or empty, a command is refused, or no circuit results.
+    FeederError: A file is missing, not text or empty, a command is refused, or no circuit results.
     """
     path = path.expanduser()
     if not path.is_file():

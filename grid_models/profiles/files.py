@@ -36,8 +36,7 @@ def read_table(path: str | Path) -> tuple[dict[str, Array], str]:
 
     Parameters
     ----------
-    path : str or Path
-        A CSV file (UTF-8, commas, one header row) or a Parquet file. `time_s` is required and
+    path : A CSV file (UTF-8, commas, one header row) or a Parquet file. `time_s` is required and
         grows strictly; other known columns may be left out; further columns are the user's own.
 
     Returns
@@ -50,10 +49,9 @@ def read_table(path: str | Path) -> tuple[dict[str, Array], str]:
 
     Raises
     ------
-    ProfileError
-        The file is missing, empty, binary or ragged, a column is missing, misspelt or in another
-        unit, or a value is not a finite plausible number; with file, row (as an editor counts
-        the lines of a CSV; data rows from 1 in Parquet) and column.
+    ProfileError: The file is missing, empty, binary or ragged, a column is missing, misspelt or in
+        another unit, or a value is not a finite plausible number; with file, row (as an editor
+        counts the lines of a CSV; data rows from 1 in Parquet) and column.
     """
     file = Path(path)
     where = str(path)
@@ -180,17 +178,13 @@ def check_columns(columns: Mapping[str, Array], where: str, first_row: int = 1) 
 
     Parameters
     ----------
-    columns : mapping of str to ndarray, shape (rows,)
-        The table; `time_s` must be there.
-    where : str
-        File or source named in messages.
-    first_row : int
-        Number of the first data row in messages.
+    columns : (rows,). The table; `time_s` must be there.
+    where : File or source named in messages.
+    first_row : Number of the first data row in messages.
 
     Raises
     ------
-    ProfileError
-        As in `read_table`.
+    ProfileError: As in `read_table`.
     """
     _check_names(columns, where)
     for name, values in columns.items():
@@ -253,8 +247,7 @@ def write_table(path: str | Path, columns: Mapping[str, Array]) -> None:
 
     Raises
     ------
-    ProfileError
-        The file cannot be written.
+    ProfileError: The file cannot be written.
     """
     file = Path(path)
     try:

@@ -28,19 +28,14 @@ class LoadDiversity:
 
     Parameters
     ----------
-    labels : sequence of str
-        One per load; the label keys the noise, not the position.
-    seed : int
-        Seed of the whole set.
-    rel_std : float
-        Standard deviation of ``log(factor)``, 0 to 2 (0 gives exactly 1).
-    tau_s : float
-        Correlation time in s.
+    labels : One per load; the label keys the noise, not the position.
+    seed : Seed of the whole set.
+    rel_std : Standard deviation of ``log(factor)``, 0 to 2 (0 gives exactly 1).
+    tau_s : Correlation time in s.
 
     Raises
     ------
-    ProfileError
-        A parameter is out of range.
+    ProfileError: A parameter is out of range.
     """
 
     def __init__(
@@ -76,8 +71,7 @@ class LoadDiversity:
 
         Parameters
         ----------
-        time_s : float
-            Any finite time in s.
+        time_s : Any finite time in s.
 
         Returns
         -------

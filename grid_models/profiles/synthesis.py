@@ -80,10 +80,8 @@ def clear_sky_irradiance_pu(time_s: Array, latitude_deg: float, day_of_year: int
     ----------
     time_s : ndarray, shape (n,)
         Local solar time in s since midnight of `day_of_year`; later days go on from there.
-    latitude_deg : float
-        North positive, degrees.
-    day_of_year : int
-        1 to 366.
+    latitude_deg : North positive, degrees.
+    day_of_year : 1 to 366.
 
     Returns
     -------
@@ -194,8 +192,7 @@ def synthesise(
 
     Raises
     ------
-    ProfileError
-        A parameter is out of range.
+    ProfileError: A parameter is out of range.
     """
     if kind not in SKIES:
         raise ProfileError(

@@ -26,17 +26,14 @@ class Profiles:
 
     Parameters
     ----------
-    columns : mapping of str to array_like, shape (rows,)
-        `time_s` (s, strictly growing) and any of `irradiance_pu` (1000 W/m2; default 0), `temp_c`
-        (outdoor, degrees C; default 20), `load_pu` (multiple of nominal load; default 1),
-        `price_per_kwh` (default 0.15), and any further numeric columns of the user's.
-    origin : str
-        File or recipe, named in messages.
+    columns : (rows,). `time_s` (s, strictly growing) and any of `irradiance_pu` (1000 W/m2; default
+        0), `temp_c` (outdoor, degrees C; default 20), `load_pu` (multiple of nominal load; default
+        1), `price_per_kwh` (default 0.15), and any further numeric columns of the user's.
+    origin : File or recipe, named in messages.
 
     Raises
     ------
-    ProfileError
-        A column is missing, misspelt, of another length, or holds an impossible value.
+    ProfileError: A column is missing, misspelt, of another length, or holds an impossible value.
     """
 
     def __init__(self, columns: Mapping[str, ArrayLike], origin: str = "profile") -> None:
@@ -81,14 +78,10 @@ class Profiles:
 
         Parameters
         ----------
-        kind : {'clear', 'cloudy', 'overcast'}
-            Sky. A cloudy sky ramps within seconds, an overcast one drifts.
-        seed : int
-            Same seed, same day.
-        step_s : int
-            Resolution, 1 to 900 s.
-        duration_s : int
-            Length in s; the last interval is whole.
+        kind : Sky. A cloudy sky ramps within seconds, an overcast one drifts.
+        seed : Same seed, same day.
+        step_s : Resolution, 1 to 900 s.
+        duration_s : Length in s; the last interval is whole.
         latitude_deg, day_of_year : float, int
             Where the sun stands; the default is San Francisco at midsummer. Times are solar time.
         temp_mean_c, temp_amplitude_k : float
@@ -102,8 +95,7 @@ class Profiles:
 
         Raises
         ------
-        ProfileError
-            A parameter is out of range.
+        ProfileError: A parameter is out of range.
         """
         # scipy.signal takes a fifth of a second to import; a user's own file does not need it.
         from grid_models.profiles.synthesis import synthesise
@@ -127,8 +119,7 @@ class Profiles:
 
         Raises
         ------
-        ProfileError
-            With the file, row and column of the first fault.
+        ProfileError: With the file, row and column of the first fault.
         """
         columns, where = read_table(path)
         return cls(columns, origin=where)
@@ -178,12 +169,9 @@ class Profiles:
 
         Parameters
         ----------
-        times_s : array_like
-            Any shape, s.
-        names : iterable of str, optional
-            Columns wanted; all but `time_s` by default.
-        how : {'previous', 'linear'}
-            'previous' holds each row until the next (energy is kept); 'linear' interpolates
+        times_s : Any shape, s.
+        names : Columns wanted; all but `time_s` by default.
+        how : 'previous' holds each row until the next (energy is kept); 'linear' interpolates
             between row starts and holds the last row to its end.
         repeat_daily : bool
             Start over when the profile's whole days are used up, forwards and backwards in time.
@@ -194,9 +182,8 @@ class Profiles:
 
         Raises
         ------
-        ProfileError
-            A time lies outside the profile (with `repeat_daily`: less than a day is covered), or
-            `how` or a name is unknown.
+        ProfileError: A time lies outside the profile (with `repeat_daily`: less than a day is
+            covered), or `how` or a name is unknown.
         """
         if how not in ("previous", "linear"):
             raise ProfileError(
