@@ -59,7 +59,11 @@ def broken(tmp_path: Path) -> str:
 
 def feederate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=HANG_S, check=False
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
     )
 
 
@@ -69,7 +73,11 @@ def test_help_imports_only_typer_and_the_standard_library() -> None:
         "print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=HANG_S, check=True
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=True,
     )
     heavy = {"numpy", "helics", "cvxpy", "pandas", "matplotlib", "pyarrow", "opendssdirect"}
     heavy |= {"rich", "yaml", "pydantic", "scipy", "dss", "controllers", "grid_models"}
@@ -87,7 +95,11 @@ def test_a_run_and_its_report_need_no_solver_and_no_plots(scenario: str) -> None
         f"sys.exit(call(['run', {scenario!r}, '--steps', '3', '--out', 'r']))"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=HANG_S, check=False
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
