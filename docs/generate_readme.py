@@ -30,6 +30,7 @@ _COLUMNS = {
 }
 
 
+ATTACK = ("voltvar-ieee123", "link-jamming")
 _ATTACK_ROWS = {
     "v_max_pu": ("highest voltage", "pu"),
     "v_min_pu": ("lowest voltage", "pu"),
@@ -77,7 +78,7 @@ def command_line(folder: Path, *words: str) -> Any:
 
 def attack_table(folder: Path) -> str:
     """Run the README's attack and return its table in Markdown."""
-    data = command_line(folder, "attack", "run", "voltvar-ieee123", "link-jamming")
+    data = command_line(folder, "attack", "run", *ATTACK, "--placement", "single")
     rows = [
         [
             f"{words}, {unit}",
@@ -92,7 +93,15 @@ def attack_table(folder: Path) -> str:
 
 def run_demo(folder: Path) -> Demo:
     """Run the demo as a user does."""
-    summaries = command_line(folder, "demo")["runs"]
+    command_line(folder, "demo")
+    return read_demo(folder)
+
+
+def read_demo(folder: Path) -> Demo:
+    """Return what a finished demo left in its folder."""
+    summaries = {
+        name: json.loads((folder / name / "summary.json").read_text("utf-8")) for name in NAMES
+    }
     runs = [DemoRun(NAMES[n], RunData(folder / n), summaries[n]) for n in NAMES]
     return Demo(summaries, plain_words(runs))
 

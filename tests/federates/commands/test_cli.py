@@ -59,7 +59,11 @@ def broken(tmp_path: Path) -> str:
 
 def feederate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=HANG_S, check=False
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
     )
 
 
