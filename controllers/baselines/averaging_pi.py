@@ -59,7 +59,7 @@ def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
 
 
 class AveragingPiLaw:
-    """The law for all inverters at once, in explicit Euler steps, all neighbours known."""
+    """The law for all inverters at once, by explicit Euler; every agent knows its neighbours."""
 
     def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
         self._circuit, self._step_s = circuit, step_s

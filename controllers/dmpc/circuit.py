@@ -26,16 +26,18 @@ from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import checked_choice, checked_number, checked_whole, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
-from controllers.dmpc.condensed import CircuitProblem, Weights, circuit_problem
-from controllers.dmpc.exchange import Exchange, Measured, positions
-from controllers.dmpc.horizon import (
+from controllers.dmpc.condensed import (
     RELAXATION,
     RHO_BOUND,
     RHO_EDGE,
+    CircuitProblem,
+    Weights,
+    circuit_problem,
     padded_limits,
     shift_rows,
     split_parts,
 )
+from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.mailbox import BoundaryMail, Judgement
 from controllers.dmpc.splitting import Splitting
 from grid_models.base.errors import nearest_name

@@ -24,9 +24,13 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
+from controllers.dmpc.splitting import SplitPart
 from grid_models.circuits.clusters import ClusterModel, cluster_models
 from grid_models.circuits.dynamics import Circuit
 from grid_models.feeder.clusters import Clusters
+
+RHO_BOUND, RHO_EDGE, RELAXATION = 1.0, 300.0, 0.9
+"""Of edge-wise ADMM on per-unit circuits; the cold start is fastest there (docs/dmpc.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +262,48 @@ def circuit_problem(
     return CircuitProblem(circuit, clusters, models, parts, sample_s, horizon, twin, real)
 
 
-def central_problem(problem: CircuitProblem, weights: Weights | None = None) -> Condensed:
-    """Return the condensed problem of the whole circuit: one cluster without copies."""
-    n = problem.circuit.n_buses
-    whole = Clusters(("central",), np.zeros(n, dtype=np.intp))
-    model = cluster_models(problem.circuit, whole, problem.sample_s)[0]
-    return condense(model, problem.circuit, problem.horizon, weights or Weights())
+def split_parts(
+    problem: CircuitProblem, rho_bound: float = RHO_BOUND, rho_edge: float = RHO_EDGE
+) -> list[SplitPart]:
+    """Return the clusters' problems with |u| bounded, as the splitting wants them."""
+    out = []
+    for part in problem.parts:
+        nu = part.horizon * part.inputs
+        out.append(
+            SplitPart(
+                part.h,
+                part.m,
+                np.eye(nu, part.size),
+                np.zeros((nu, part.m.shape[1])),
+                part.s,
+                part.s0,
+                np.full(nu, np.inf),
+                np.full(nu, rho_bound),
+                np.full(len(part.s), rho_edge),
+            )
+        )
+    return out
+
+
+def shift_rows(problem: CircuitProblem, bounded: int) -> IntArray:
+    """Return for each cluster the row that follows each row by one step, (C, rows).
+
+    The last step of the horizon is followed by itself.
+    """
+    n, coupled = problem.horizon, problem.twin.shape[1]
+    out = np.tile(np.arange(bounded + coupled), (len(problem.parts), 1))
+    blocks = bounded + np.arange(coupled).reshape(-1, n) if coupled >= n else None
+    for c, part in enumerate(problem.parts):
+        nu = n * part.inputs
+        out[c, : nu - part.inputs] = np.arange(part.inputs, nu)
+        if blocks is not None:
+            out[c, blocks[:, :-1]] = blocks[:, 1:]
+    return out
+
+
+def padded_limits(problem: CircuitProblem, bounded: int) -> FloatArray:
+    """Return the bounds of |u|, (C, bounded, 1); 0 for padding."""
+    high = np.zeros((len(problem.parts), bounded, 1))
+    for c, part in enumerate(problem.parts):
+        high[c, : len(part.limit), 0] = part.limit
+    return high

@@ -75,11 +75,3 @@ def feeder_of_clusters(
 def feeder24() -> tuple[Circuit, Clusters]:
     """Return the 24-bus test feeder and its four clusters; see the module's text."""
     return feeder_of_clusters(("c2", "c0", "c1", "c3"), name="feeder24")
-
-
-def load_step(circuit: Circuit, size_pu: float = 0.6, bus: str | None = None) -> Array:
-    """Return the load (buses,) of a step at one bus, the last trunk bus by default."""
-    w = np.zeros(circuit.n_buses)
-    at = circuit.n_buses - 1 if bus is None else circuit.buses.index(bus)
-    w[at] = size_pu
-    return w

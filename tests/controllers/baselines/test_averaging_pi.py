@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _load_step import load_step, load_step_trial
 
 from controllers.baselines.averaging_pi import AveragingPi, AveragingPiLaw, line_neighbours
 from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site
-from controllers.dmpc.trial import load_step_trial
-from grid_models.circuits.cases import feeder24, load_step
+from grid_models.circuits.cases import feeder24
 from grid_models.circuits.dynamics import steady_state
 
 

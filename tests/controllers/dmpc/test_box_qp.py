@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _box_qp import BoxQp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.core.errors import ControllerError
-from controllers.dmpc.box_qp import BoxQp
 
 
 def random_problem(n: int, seed: int, condition: float) -> tuple[np.ndarray, ...]:

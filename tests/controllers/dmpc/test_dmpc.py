@@ -6,6 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _dmpc_planners import (
+    CentralMpc,
+    EdgeWiseMpc,
+    TrackingMpc,
+    check_mixing,
+    complete_mixing,
+    metropolis_mixing,
+)
+from _load_step import load_step, load_step_trial
 
 from controllers.core.circuit_options import circuit_of
 from controllers.core.compliance import check_controller
@@ -14,10 +23,7 @@ from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site
 from controllers.dmpc.circuit import CircuitDmpc
 from controllers.dmpc.condensed import CircuitProblem, Weights, circuit_problem, condense
-from controllers.dmpc.horizon import CentralMpc, EdgeWiseMpc, TrackingMpc
-from controllers.dmpc.splitting import check_mixing, complete_mixing, metropolis_mixing
-from controllers.dmpc.trial import load_step_trial
-from grid_models.circuits.cases import feeder24, load_step
+from grid_models.circuits.cases import feeder24
 from grid_models.circuits.dynamics import TrapezoidalModel, steady_state
 
 SAMPLE_S = 2e-3

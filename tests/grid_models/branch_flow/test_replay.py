@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from _branch_flow_replay import Expected, Replay, replay_injections
 
 from grid_models.base.errors import GridModelError
 from grid_models.branch_flow.model import BranchNetwork, branch_network
-from grid_models.branch_flow.replay import Expected, Replay, replay_injections
 from grid_models.catalog import load_feeder
 from grid_models.feeder.model import Bus, Feeder, Line, Source
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _load_step import load_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from grid_models.base.errors import FeederError, GridModelError
-from grid_models.circuits.cases import feeder24, feeder_of_clusters, load_step
+from grid_models.circuits.cases import feeder24, feeder_of_clusters
 from grid_models.circuits.clusters import cluster_models
 from grid_models.circuits.dynamics import (
     Circuit,

@@ -9,7 +9,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray
 from controllers.dmpc.condensed import Weights
-from grid_models.circuits.dynamics import Circuit, TrapezoidalModel, steady_state
+from grid_models.circuits.dynamics import Array, Circuit, TrapezoidalModel, steady_state
 
 Policy = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 """(state, last input, known load) -> input (inverters,)."""
@@ -81,6 +81,14 @@ def load_step_trial(
         v=v,
         u=np.array(u_rows),
     )
+
+
+def load_step(circuit: Circuit, size_pu: float = 0.6, bus: str | None = None) -> Array:
+    """Return the load (buses,) of a step at one bus, the last trunk bus by default."""
+    w = np.zeros(circuit.n_buses)
+    at = circuit.n_buses - 1 if bus is None else circuit.buses.index(bus)
+    w[at] = size_pu
+    return w
 
 
 def _last(bad: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
