@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from controllers.core.circuit_options import circuit_of
-from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import checked_choice, checked_number, checked_whole, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
 from controllers.dmpc.condensed import (
     RELAXATION,
     RHO_BOUND,
@@ -40,7 +40,6 @@ from controllers.dmpc.condensed import (
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.mailbox import BoundaryMail, Judgement
 from controllers.dmpc.splitting import Splitting
-from grid_models.base.errors import nearest_name
 
 _WHERE = "dmpc-circuit"
 # Rows carry the price of the agreement beside the voltage, so honest ones leave the usual range.
@@ -86,26 +85,6 @@ class CircuitDmpcOptions:
         checked_number("trust_pu", self.trust_pu, low=0.0, high=10.0, open_low=True)
 
 
-def _timing(settings: CircuitDmpcOptions, period_s: float) -> tuple[float, int, int]:
-    """Return sample, calls per sample and iterations per sample."""
-    sample_s = 20 * period_s if settings.sample_s is None else settings.sample_s
-    calls = round(sample_s / period_s)
-    if calls < 1 or abs(calls * period_s - sample_s) > 1e-6 * sample_s:
-        raise ControllerError(
-            f"sample_s = {sample_s:g} is no whole number of the controller's periods",
-            where=f"{_WHERE}: option 'sample_s'",
-            expected=f"a multiple of period_s = {period_s:g}",
-        )
-    iterations = min(20, calls) if settings.iterations is None else settings.iterations
-    if iterations > calls:
-        raise ControllerError(
-            f"{iterations} rounds of mail do not fit in a sample of {calls} controller steps",
-            where=f"{_WHERE}: option 'iterations'",
-            expected=f"at most {calls}, or a shorter period_s",
-        )
-    return sample_s, calls, iterations
-
-
 class CircuitDmpc:
     """Agents of the distributed MPC, one per cluster; see the module's text.
 
@@ -124,11 +103,13 @@ class CircuitDmpc:
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
         settings = parse_options(CircuitDmpcOptions, options, _WHERE)
-        sample_s, self._calls, self._iterations = _timing(settings, site.period_s)
+        sample_s = 20 * site.period_s if settings.sample_s is None else settings.sample_s
+        self._calls = controller_steps(sample_s, settings.iterations, site.period_s, _WHERE)
+        self._iterations = settings.iterations or min(20, self._calls)
         circuit, clusters = circuit_of(settings.circuit, settings.clusters)
-        weights = _weights(settings.weights or {})
+        weights = parse_weights(Weights, settings.weights, _WHERE)
         problem = circuit_problem(circuit, clusters, sample_s, settings.horizon, weights)
-        own = _positions(hosted, clusters.names)
+        own = hosted_positions(hosted, clusters.names, _WHERE)
         whole = Splitting(split_parts(problem, RHO_BOUND, RHO_EDGE))
         self._split = whole.of(own)
         self._nb = whole.bounded
@@ -265,31 +246,4 @@ class CircuitDmpc:
 
     def summary(self) -> dict[str, float]:
         """Return what the mail was worth: refused messages, samples of boundaries in local mode."""
-        return {
-            "mail_refused_count": float(self._post.refused),
-            "local_mode_samples": float(self._post.local_samples),
-            "held_values_count": float(self._known.held),
-        }
-
-
-def _weights(given: Mapping[str, Any]) -> Weights:
-    try:
-        return parse_options(Weights, given, f"{_WHERE}: option 'weights'")
-    except TypeError:
-        raise ControllerError(
-            f"{given!r} is not accepted",
-            where=f"{_WHERE}: option 'weights'",
-            expected="numbers by name",
-        ) from None
-
-
-def _positions(hosted: Sequence[str], names: Sequence[str]) -> list[int]:
-    for name in hosted:
-        if name not in names:
-            raise ControllerError(
-                f"no cluster is called '{name}'",
-                where=_WHERE,
-                expected="a cluster of the circuit",
-                nearest=nearest_name(name, names),
-            )
-    return [list(names).index(name) for name in hosted]
+        return mail_summary(self._post, self._known)

@@ -21,14 +21,14 @@ from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.feeder_fleet import ClusterFleet
 from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, feeder_network
-from controllers.dmpc.feeder_options import FeederDmpcOptions, timing, weights_of
-from controllers.dmpc.feeder_problem import BLOCKS, FeederProblem, feeder_problem
+from controllers.dmpc.feeder_options import FeederDmpcOptions
+from controllers.dmpc.feeder_problem import BLOCKS, FeederProblem, FeederWeights, feeder_problem
 from controllers.dmpc.mailbox import BoundaryMail, Judgement
 from controllers.dmpc.splitting import Splitting
-from grid_models.base.errors import nearest_name
 
 _WHERE = "dmpc"
 _ABSURD = 1e3
@@ -53,15 +53,15 @@ class FeederDmpc:
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
         settings = parse_options(FeederDmpcOptions, options, _WHERE)
         self._settings = settings
-        sample_s, self._calls = timing(settings, site.period_s)
+        sample_s, self._calls = _sample(settings, site.period_s)
         network = feeder_network(site, settings.clusters, settings.taps or {})
-        own = _hosted(hosted, network.names)
+        own = hosted_positions(hosted, network.names, _WHERE)
         problem = feeder_problem(
             site,
             network,
             settings.horizon,
             settings.step_s / 3600.0,
-            weights_of(settings),
+            parse_weights(FeederWeights, settings.weights, _WHERE),
             soc_target=settings.soc_target,
         )
         whole = Splitting(problem.parts)
@@ -77,7 +77,7 @@ class FeederDmpc:
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
         """Return one agent per cluster."""
         settings = parse_options(FeederDmpcOptions, options, _WHERE)
-        timing(settings, site.period_s)
+        _sample(settings, site.period_s)
         return feeder_network(site, settings.clusters, settings.taps or {}).names
 
     def _wire_ports(self, problem: FeederProblem, own: list[int]) -> None:
@@ -297,24 +297,15 @@ class FeederDmpc:
         """Return battery throughput and what the mail was worth."""
         return {
             "battery_throughput_kwh": self._fleet.throughput_kwh,
-            "mail_refused_count": float(self._post.refused),
-            "local_mode_samples": float(self._post.local_samples),
-            "held_values_count": float(self._known.held),
-        }
+        } | mail_summary(self._post, self._known)
+
+
+def _sample(settings: FeederDmpcOptions, period_s: float) -> tuple[float, int]:
+    """Return the sample and the number of controller steps in it."""
+    sample_s = settings.iterations * period_s if settings.sample_s is None else settings.sample_s
+    return sample_s, controller_steps(sample_s, settings.iterations, period_s, _WHERE)
 
 
 def _above(network: FeederNetwork, c: int) -> tuple[str | None, ...]:
     up = network.clusters[c].up
     return (None, None, None) if up < 0 else network.boundaries[up].labels
-
-
-def _hosted(hosted: Sequence[str], names: Sequence[str]) -> list[int]:
-    for name in hosted:
-        if name not in names:
-            raise ControllerError(
-                f"no cluster is called '{name}'",
-                where=_WHERE,
-                expected="a cluster of the feeder",
-                nearest=nearest_name(name, names),
-            )
-    return [list(names).index(name) for name in hosted]

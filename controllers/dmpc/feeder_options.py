@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.core.errors import ControllerError
-from controllers.core.options import checked_number, checked_whole, parse_options
-from controllers.dmpc.feeder_problem import FeederWeights
+from controllers.core.options import checked_number, checked_whole
 
 _HOURS = 24
 
@@ -99,35 +98,3 @@ def _check_shape(name: str, value: Any) -> None:
         )
     for number in value:
         checked_number(name, number, low=0.0)
-
-
-def timing(settings: FeederDmpcOptions, period_s: float) -> tuple[float, int]:
-    """Return the sample and the number of controller steps in it."""
-    sample_s = settings.iterations * period_s if settings.sample_s is None else settings.sample_s
-    calls = round(sample_s / period_s)
-    if calls < 1 or abs(calls * period_s - sample_s) > 1e-6 * sample_s:
-        raise ControllerError(
-            f"sample_s = {sample_s:g} is no whole number of the controller's periods",
-            where="dmpc: option 'sample_s'",
-            expected=f"a multiple of period_s = {period_s:g}",
-        )
-    if settings.iterations > calls:
-        raise ControllerError(
-            f"{settings.iterations} rounds of mail do not fit in {calls} controller steps",
-            where="dmpc: option 'iterations'",
-            expected=f"at most {calls}, or a shorter period_s",
-        )
-    return sample_s, calls
-
-
-def weights_of(settings: FeederDmpcOptions) -> FeederWeights:
-    """Return the weights that the options ask for."""
-    if settings.weights is None:
-        return FeederWeights()
-    if not isinstance(settings.weights, Mapping):
-        raise ControllerError(
-            f"{settings.weights!r} is not accepted",
-            where="dmpc: option 'weights'",
-            expected="numbers by name",
-        )
-    return parse_options(FeederWeights, settings.weights, "dmpc: option 'weights'")
