@@ -49,10 +49,10 @@ def load_feeder(model: str | Path) -> Feeder:
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
         if name == _DER_RICH:
-            from grid_models.ders import rich_feeder as der_rich
+            from grid_models.ders.rich_feeder import shipped_ders
 
             # The houses stand for the spot loads; both would serve the same customers twice.
-            return replace(load_feeder("ieee123"), name=name, loads=(), ders=der_rich.load())
+            return replace(load_feeder("ieee123"), name=name, loads=(), ders=shipped_ders())
         return feeder_from_tables(shipped_folder(name), name=name)
     path = require_model_path(model)
     if path.is_dir():

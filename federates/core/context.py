@@ -13,7 +13,7 @@ from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import FeederateError
 from grid_models.catalog import load_feeder, shipped_feeders
-from grid_models.ders import rich_feeder as der_rich
+from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
 from grid_models.profiles.table import Profiles
@@ -80,7 +80,7 @@ class GridSite:
         if name is None:
             return ()
         beside = self._scenario.base_dir / name
-        return der_rich.read_table(beside if beside.exists() else Path(name))
+        return ders_from_table(beside if beside.exists() else Path(name))
 
     def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
         for name, n in Counter(der.name for der in ders).items():

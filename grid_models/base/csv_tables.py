@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grid_models.base.errors import FeederError, nearest_name
+from grid_models.base.errors import FeederateError, FeederError, nearest_name
 
 PHASE_OF_LETTER = {"A": 1, "B": 2, "C": 3}
 _NAME = re.compile(r"[A-Za-z0-9_\-]+")
@@ -23,13 +23,14 @@ class Row:
     file: Path
     number: int
     cells: dict[str, str]
+    kind: type[FeederateError] = FeederError
 
     def error(
         self, column: str, what: str, *, expected: str | None = None, nearest: str | None = None
-    ) -> FeederError:
-        """Return the error that points at one cell of this row."""
+    ) -> FeederateError:
+        """Return the error, of class `kind`, that points at one cell of this row."""
         where = f"{self.file}, row {self.number}, column '{column}'"
-        return FeederError(what, where=where, expected=expected, nearest=nearest)
+        return self.kind(what, where=where, expected=expected, nearest=nearest)
 
     def text(self, column: str) -> str:
         """Return a cell that must not be empty."""
@@ -96,13 +97,16 @@ class Row:
         return tuple(sorted(numbers))
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
+def read_table(
+    path: Path, columns: Sequence[str], kind: type[FeederateError] = FeederError
+) -> list[Row]:
     """Read a CSV table that must have at least `columns`.
 
     Parameters
     ----------
     path : UTF-8 CSV file with one header row.
     columns : Columns that must be there. Others are kept and not looked at.
+    kind : Class of the errors.
 
     Returns
     -------
@@ -111,16 +115,16 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
     Raises
     ------
-    FeederError
+    FeederError, or `kind`
         The file is missing, empty, not text, lacks a column, or a row has the wrong cell count.
     """
-    lines = list(csv.reader(io.StringIO(_read_text(path), newline="")))
+    lines = list(csv.reader(io.StringIO(_read_text(path, kind), newline="")))
     header = [cell.strip() for cell in lines[0]] if lines else []
     if not any(header):
-        raise FeederError("the file is empty", where=str(path), expected=",".join(columns))
+        raise kind("the file is empty", where=str(path), expected=",".join(columns))
     for column in columns:
         if column not in header:
-            raise FeederError(
+            raise kind(
                 f"column '{column}' is missing",
                 where=f"{path}, row 1",
                 expected=",".join(columns),
@@ -131,26 +135,28 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
-            raise FeederError(
+            raise kind(
                 f"{len(cells)} cells", where=f"{path}, row {number}", expected=f"{len(header)}"
             )
-        rows.append(Row(path, number, dict(zip(header, (c.strip() for c in cells), strict=True))))
+        rows.append(
+            Row(path, number, dict(zip(header, (c.strip() for c in cells), strict=True)), kind)
+        )
     return rows
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, kind: type[FeederateError]) -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         others = (p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else ()
-        raise FeederError(
+        raise kind(
             "the file does not exist",
             where=str(path),
             expected="a CSV table",
             nearest=nearest_name(path.name, others),
         ) from None
     except OSError as error:
-        raise FeederError(
+        raise kind(
             f"the file cannot be read ({error.strerror})", where=str(path), expected="a CSV table"
         ) from None
     try:
@@ -158,5 +164,5 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise FeederError("the file is not text", where=str(path), expected="CSV in UTF-8")
+        raise kind("the file is not text", where=str(path), expected="CSV in UTF-8")
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _der_rich_table import to_csv
 
 from controllers.market.agents.resilience_case import ATTACK_KW, resilience_ders
 from federates.assembly.federation import Assembly
@@ -25,7 +26,6 @@ from federates.runs.data import RunData
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario, shipped_dir
 from grid_models.catalog import load_feeder
-from grid_models.ders.rich_feeder import to_csv
 
 pytestmark = pytest.mark.scenario
 
