@@ -37,8 +37,7 @@ BoolArray = NDArray[np.bool_]
 
 MODELS = ("three_phase", "single_phase")
 PATTERNS = ("exact", "phase")
-"""Of `grid_models.linear.kron`. Its 'bus' is left out: the entries it drops make Y a wrong gradient
-(on IEEE 123 with an agent per loaded phase the voltage leaves the band and the cost doubles)."""
+"""Of `grid_models.linear.kron`."""
 
 
 @dataclass(frozen=True, eq=False)

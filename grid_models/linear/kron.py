@@ -14,10 +14,6 @@ patterns that `kron_reduce` offers:
 ``'exact'``
     The phase-level rule. inv(X) has no other entries in the flat model with plain lines; it may
     be dense where agents sit on few phases. The default.
-``'bus'``
-    A bus with any agent separates; its agents are neighbours of each other. Sparser. Y is the
-    inverse of the matrix that agrees with X between neighbours and couples others through them
-    only: an approximation of inv(X), see `KronReduction.error`.
 ``'phase'``
     Cross-phase terms are left out of X before inverting; neighbours share a phase and are found
     by the single-phase rule, phase by phase. Y is exactly the inverse of that X. The legs of a
@@ -37,7 +33,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -51,8 +46,8 @@ from grid_models.linear.kron_tree_law import feeding_phase
 from grid_models.linear.lindistflow import LinDistFlow
 
 Real = NDArray[np.float64]
-Pattern = Literal["exact", "bus", "phase"]
-_PATTERNS: tuple[Pattern, ...] = ("exact", "bus", "phase")
+Pattern = Literal["exact", "phase"]
+_PATTERNS: tuple[Pattern, ...] = ("exact", "phase")
 # Below this share of the largest diagonal entry an agent cannot move its own voltage.
 _STIFF_SHARE = 1e-9
 
@@ -79,11 +74,6 @@ class KronReduction:
     groups: tuple[tuple[int, ...], ...]
     pattern: Pattern
     error: float
-
-    @property
-    def x_symmetric(self) -> Real:
-        """The symmetric part of `x`, for methods that need a gradient of a quadratic."""
-        return np.asarray(0.5 * (self.x + self.x.T))
 
 
 def kron_reduce(
@@ -147,7 +137,7 @@ def _reduce(
         x = np.where(_shares_phase(model, nodes), x, 0.0)
     meets, shared = _meeting_places(model, nodes, pattern)
     mask = np.asarray((meets @ meets.T + shared @ shared.T).toarray() > 0)
-    inverse = _tree_inverse(x, meets, shared) if pattern == "bus" else np.linalg.inv(x)
+    inverse = np.linalg.inv(x)
     rows, cols = np.nonzero(mask | np.eye(len(names), dtype=bool))
     y = sparse.csr_array((inverse[rows, cols], (rows, cols)), shape=x.shape)
     np.fill_diagonal(mask, False)
@@ -193,15 +183,15 @@ def _meeting_places(
     A clique is an agent-free component of the graph with the agents that touch it, or the agents
     of two adjacent vertices. Agents on one vertex meet as well.
     """
-    to_vertex = _vertices(model, by_bus=pattern == "bus")
+    to_vertex = _vertices(model)
     graph = sparse.csr_array(
         to_vertex.T @ _graph(model, within_phase=pattern == "phase") @ to_vertex
     )
     attached = sparse.csr_array(_incidence(nodes, model.network.size) @ to_vertex)
     attached.data[:] = 1
     crowd = np.asarray(attached.sum(axis=0)).ravel()
-    # A node with several agents is a junction with a service drop for each (exact, phase).
-    separates = crowd > 0 if pattern == "bus" else crowd == 1
+    # A node with several agents is a junction with a service drop for each.
+    separates = crowd == 1
     free = np.flatnonzero(~separates)
     _, member = csgraph.connected_components(graph[free][:, free], directed=False)
     component = sparse.csr_array(
@@ -216,39 +206,14 @@ def _meeting_places(
     return meets, attached
 
 
-def _tree_inverse(x: Real, meets: sparse.csr_array, at_bus: sparse.csr_array) -> Real:
-    """Return the inverse of the matrix that agrees with `x` on all cliques of a tree of buses.
-
-    Cliques of the bus pattern meet in single buses, so the completion of x that has no direct
-    coupling beyond them has the inverse ``sum inv(x_clique) - sum (count - 1) inv(x_bus)``, with
-    count the number of cliques at a bus (covariance selection on a decomposable graph: Lauritzen,
-    Graphical Models, 1996, lemma 5.5). Cutting inv(x) down to the pattern instead can be unstable.
-    """
-    y = np.zeros_like(x)
-    cliques = (meets > 0).astype(np.int64).tocsc()
-    times = (at_bus.T @ cliques > 0).sum(axis=1)
-    members = [cliques.indices[a:b] for a, b in pairwise(cliques.indptr)]
-    weights = [1.0] * len(members)
-    by_bus = at_bus.tocsc()
-    for bus in np.flatnonzero(np.diff(by_bus.indptr)):
-        members.append(by_bus.indices[by_bus.indptr[bus] : by_bus.indptr[bus + 1]])
-        weights.append(1.0 - float(times[bus]))
-    for own, weight in zip(members, weights, strict=True):
-        if len(own) and weight:
-            block = np.ix_(own, own)
-            y[block] += weight * np.linalg.inv(x[block])
-    return y
-
-
-def _vertices(model: LinDistFlow, *, by_bus: bool) -> sparse.csr_array:
-    """Return the membership of electrical nodes in graph vertices: nodes, or whole buses.
+def _vertices(model: LinDistFlow) -> sparse.csr_array:
+    """Return the membership of electrical nodes in graph vertices.
 
     What an element without impedance joins (an ideal regulator) is one vertex.
     """
-    joined = _stiffly_joined(model)
-    vertex = model.network.bus[joined] if by_bus else joined
     m = model.network.size
-    return sparse.csr_array((np.ones(m, dtype=np.int64), (np.arange(m), vertex)), shape=(m, m))
+    ones = np.ones(m, dtype=np.int64)
+    return sparse.csr_array((ones, (np.arange(m), _stiffly_joined(model))), shape=(m, m))
 
 
 def _stiffly_joined(model: LinDistFlow) -> NDArray[np.intp]:

@@ -23,8 +23,9 @@ from scipy.sparse.linalg import SuperLU
 
 from grid_models.base.errors import GridModelError
 from grid_models.linear.edges import Real
-from grid_models.linear.kron_tree_law import Index, tree_law, unit_lu
+from grid_models.linear.kron_tree_law import tree_law
 from grid_models.linear.lindistflow import LinDistFlow
+from grid_models.linear.tree_algebra import Index, unit_lu
 
 MAX_DEGREE = 24
 """Largest number of neighbours of a node without an agent that is eliminated."""

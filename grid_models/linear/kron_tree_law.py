@@ -19,14 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
 
 from grid_models.base.errors import GridModelError
 from grid_models.linear.edges import Complex, Real
 from grid_models.linear.lindistflow import LinDistFlow
 from grid_models.linear.network import Network, Triplets
-
-Index = NDArray[np.intp]
+from grid_models.linear.tree_algebra import Index, block_inverse, unit_lu
 
 _PER_KVAR = 1e3
 # Below this share of the largest drop an element is ideal.
@@ -60,7 +58,14 @@ class TreeLaw:
     def inverse(self) -> sparse.csr_array:
         """Return Y = (I - B) E^-1 (I - F)."""
         eye = sparse.eye_array(len(self.nodes), format="csr")
-        middle = _block_inverse(self.block, self.bus)
+        try:
+            middle = block_inverse(self.block, self.bus)
+        except np.linalg.LinAlgError:
+            raise GridModelError(
+                "an agent has no reactance between itself and the source",
+                where="Kron reduction",
+                expected="agents behind some reactance",
+            ) from None
         return sparse.csr_array((eye - self.backward) @ middle @ (eye - self.forward))
 
 
@@ -70,7 +75,7 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
     With `within_phase`, terms between nodes that different phases feed are left out.
     """
     network = model.network
-    v0 = _no_load_voltage(network)
+    v0: Complex = np.asarray(unit_lu(network.transfer).solve(network.source_v))
     needed = _above(network.transfer, at)
     forward, backward, block = _law_of_simple_edges(network, v0)
     mixing = _mixing_buses(network, needed)
@@ -105,14 +110,6 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
         sparse.csr_array((drawn_by.T @ backward)[nodes][:, nodes]),
         sparse.csr_array(block[nodes][:, nodes]),
     )
-
-
-def _no_load_voltage(network: Network) -> Complex:
-    eye = sparse.eye_array(network.size, dtype=np.complex128)
-    lower = splu(
-        sparse.csc_array(eye - network.transfer), permc_spec="NATURAL", diag_pivot_thresh=0.0
-    )
-    return np.asarray(lower.solve(network.source_v))
 
 
 def _above(transfer: sparse.csr_array, at: Index) -> NDArray[np.bool_]:
@@ -246,36 +243,3 @@ def _substitution(forward: sparse.csr_array, ideal: NDArray[np.bool_]) -> sparse
         step = sparse.csr_array(step @ via)
         step.eliminate_zeros()
     return sparse.csr_array(result)
-
-
-def _block_inverse(block: sparse.csr_array, bus: Index) -> sparse.csr_array:
-    """Invert a matrix that is block diagonal by bus; the nodes of a bus are consecutive."""
-    size = len(bus)
-    _, first, number, counts = np.unique(
-        bus, return_index=True, return_inverse=True, return_counts=True
-    )
-    within = np.arange(size) - first[number]
-    width = int(counts.max())
-    dense = np.zeros((len(first), width, width))
-    dense[:, np.arange(width), np.arange(width)] = 1.0  # padding of narrower buses
-    dense[number, within, within] = 0.0
-    entries = block.tocoo()
-    np.add.at(dense, (number[entries.row], within[entries.row], within[entries.col]), entries.data)
-    try:
-        inverse = np.linalg.inv(dense)
-    except np.linalg.LinAlgError:
-        raise GridModelError(
-            "an agent has no reactance between itself and the source",
-            where="Kron reduction",
-            expected="agents behind some reactance",
-        ) from None
-    inside = np.arange(width) < counts[:, None]
-    b, i, j = np.nonzero(inside[:, :, None] & inside[:, None, :])
-    return sparse.csr_array((inverse[b, i, j], (first[b] + i, first[b] + j)), shape=block.shape)
-
-
-def unit_lu(strictly_triangular: sparse.csr_array) -> SuperLU:
-    """Factor I - F, which is triangular already: no fill, no pivoting."""
-    eye = sparse.eye_array(strictly_triangular.shape[0])
-    factor = sparse.csc_array(eye - strictly_triangular)
-    return splu(factor, permc_spec="NATURAL", diag_pivot_thresh=0.0)

@@ -24,12 +24,13 @@ from typing import Protocol
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
+from scipy.sparse.linalg import splu
 
 from grid_models.base.errors import PowerFlowError
 from grid_models.linear.edges import Complex, Real
 from grid_models.linear.loads import LoadSet
 from grid_models.linear.network import Network
+from grid_models.linear.tree_algebra import block_inverse, unit_lu
 
 _MAX_ITERATIONS = 100
 _TOLERANCE_PU = 1e-10
@@ -53,8 +54,8 @@ class FlatLinearisation:
     """LinDistFlow by two triangular sweeps; shunts inject what they do at nominal voltage."""
 
     def __init__(self, network: Network) -> None:
-        self._lower = _unit_lower_lu(network)
-        self._upper = _unit_lower_lu(network, transposed=True)
+        self._lower = unit_lu(network.transfer)
+        self._upper = unit_lu(network.transfer, transposed=True)
         self._impedance = network.impedance
         self.voltage: Complex = self._lower.solve(network.source_v)
         nominal = network.base_v * np.exp(1j * np.angle(self.voltage))
@@ -108,7 +109,7 @@ class TangentLinearisation:
     def _solve(self, network: Network, nodal: sparse.csr_array, source: Complex) -> Complex:
         """Solve the power flow by ``V <- Y^-1 (J0 + J(V))``."""
         lu = splu(sparse.csc_array(nodal))
-        v: Complex = _unit_lower_lu(network).solve(network.source_v)
+        v: Complex = unit_lu(network.transfer).solve(network.source_v)
         c = self._loads.terminals
         with np.errstate(all="ignore"):  # a diverging iteration ends in NaN, then in our error
             for _ in range(_MAX_ITERATIONS):
@@ -157,30 +158,8 @@ def nodal_equations(
     return sparse.csr_array(nodal), source
 
 
-def _unit_lower_lu(network: Network, *, transposed: bool = False) -> SuperLU:
-    """Factor I - T (or its transpose), which is triangular already: no fill, no pivoting."""
-    eye = sparse.eye_array(network.size, dtype=np.complex128)
-    lower = eye - network.transfer
-    factor = sparse.csc_array(lower.T if transposed else lower)
-    return splu(factor, permc_spec="NATURAL", diag_pivot_thresh=0.0)
-
-
 def _inverse_blocks(network: Network) -> sparse.csr_array:
     """Invert the block-diagonal Z with a floor under ideal elements."""
-    bus = network.bus
-    starts = np.searchsorted(bus, np.arange(bus[-1] + 1))
-    within = np.arange(network.size) - starts[bus]
-    width = int(within.max()) + 1
-    blocks = np.zeros((len(starts), width, width), dtype=np.complex128)
-    blocks[:, np.arange(width), np.arange(width)] = 1.0  # padding of narrower buses
-    z = network.impedance.tocoo()
     floor = _FLOOR_PU * network.base_v**2 / _FLOOR_BASE_VA
     ideal = np.abs(network.impedance.diagonal()) < floor
-    blocks[bus, within, within] = np.where(ideal, floor, 0.0)
-    np.add.at(blocks, (bus[z.row], within[z.row], within[z.col]), z.data)
-    inverse = np.linalg.inv(blocks)
-    counts = np.bincount(bus)
-    inside = np.arange(width) < counts[:, None]
-    b, i, j = np.nonzero(inside[:, :, None] & inside[:, None, :])
-    index = (starts[b] + i, starts[b] + j)
-    return sparse.csr_array((inverse[b, i, j], index), shape=network.impedance.shape)
+    return block_inverse(network.impedance, network.bus, np.where(ideal, floor, 0.0))
