@@ -315,6 +315,9 @@ def _dataclass_table(cls: type) -> str:
         default = "required" if field.default is MISSING else f"`{_literal(field.default)}`"
         default = "-" if field.default is None else default
         kind, meaning = entries.get(field.name, (_type_name(hints[field.name]), ""))
+        if said := field.metadata:  # `grid_models.base.options.option`
+            meaning = said["meaning"]
+            kind = said["shown"] or " or ".join(f"`{c}`" for c in said["choices"]) or kind
         rows.append(f"| `{field.name}` | {_cell(kind)} | {default} | {_cell(meaning)} |")
     return "\n".join(rows) + "\n"
 

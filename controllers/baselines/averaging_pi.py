@@ -23,7 +23,7 @@ import numpy as np
 from controllers.core.circuit_options import circuit_of
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, LatestMail, Link, Mail
-from controllers.core.options import checked_number, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from grid_models.base.errors import nearest_name
@@ -33,23 +33,17 @@ _WHERE = "averaging-pi"
 
 
 @dataclass(frozen=True, slots=True)
-class AveragingPiOptions:
-    """Settings.
+class AveragingPiOptions(Options):
+    """Settings."""
 
-    Attributes
-    ----------
-    circuit : The plant's circuit: feeder24, or chain:K for K clusters in a row.
-    kp, ki, ka : Proportional gain, integral gain [1/s], averaging gain relative to `ki`.
-    """
-
-    circuit: Any = "feeder24"
-    kp: float = 1.0
-    ki: float = 50.0
-    ka: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("kp", "ki", "ka"):
-            checked_number(name, getattr(self, name), low=0.0, high=1e6)
+    circuit: Any = option(
+        "feeder24",
+        "The plant's circuit: feeder24, or chain:K for K clusters in a row.",
+        shown="text",
+    )
+    kp: float = option(1.0, "Proportional gain.", low=0.0, high=1e6)
+    ki: float = option(50.0, "Integral gain [1/s].", low=0.0, high=1e6)
+    ka: float = option(1.0, "Averaging gain relative to `ki`.", low=0.0, high=1e6)
 
 
 def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ import numpy as np
 from controllers.baselines.optimum_qp import VoltageQp, VoltageQpResult, solve_voltage_qp
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
-from controllers.core.options import checked_choice, checked_number, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 from controllers.optdist.network import MODELS, Q_BASE_KVAR, linear_model
@@ -28,25 +28,17 @@ _WHERE = "optimum"
 
 
 @dataclass(frozen=True, slots=True)
-class OptimumOptions:
-    """Settings of the optimum.
+class OptimumOptions(Options):
+    """Settings of the optimum."""
 
-    Attributes
-    ----------
-    model : The linear model that gives X.
-    margin_pu : Tightens the voltage band at both ends.
-    relaxation : float
-        Share of the way to the new solution that is taken at each step, 0 < relaxation <= 1.
-    """
-
-    model: str = "three_phase"
-    margin_pu: float = 0.0
-    relaxation: float = 1.0
-
-    def __post_init__(self) -> None:
-        checked_choice("model", self.model, MODELS)
-        checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
-        checked_number("relaxation", self.relaxation, low=0.0, high=1.0, open_low=True)
+    model: str = option("three_phase", "The linear model that gives X.", choices=MODELS)
+    margin_pu: float = option(0.0, "Tightens the voltage band at both ends.", low=0.0, high=0.05)
+    relaxation: float = option(
+        1.0,
+        "Share of the way to the new solution that is taken at each step, 0 < relaxation <= 1.",
+        above=0.0,
+        high=1.0,
+    )
 
 
 class Optimum:

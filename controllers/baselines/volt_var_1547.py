@@ -16,7 +16,7 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
-from controllers.core.options import checked_choice, checked_number, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 
@@ -43,28 +43,30 @@ CATEGORIES: Mapping[str, Category] = {
 
 
 @dataclass(frozen=True, slots=True)
-class VoltVarOptions:
-    """Settings of the droop.
+class VoltVarOptions(Options):
+    """Settings of the droop."""
 
-    Attributes
-    ----------
-    category : Whose default curve and response time apply.
-    v_ref_pu : Reference voltage; the whole curve moves with it (0.95 to 1.05 in the standard).
-    curve : (v_pu, q_pu). A curve of the user's instead: voltages increasing, q (per unit of the
-        rating) not increasing; constant beyond its ends.
-    response_time_s : Open-loop response time: time to 90 % of a step. 0 answers at once.
-    """
+    category: str = option(
+        "B", "Whose default curve and response time apply.", choices=tuple(CATEGORIES)
+    )
+    v_ref_pu: float = option(
+        1.0,
+        "Reference voltage; the whole curve moves with it (0.95 to 1.05 in the standard).",
+        low=0.95,
+        high=1.05,
+    )
+    curve: Sequence[Sequence[float]] | None = option(
+        None,
+        "A curve of the user's instead: voltages increasing, q (per unit of the rating) not "
+        "increasing; constant beyond its ends.",
+        shown="sequence of (v_pu, q_pu) pairs",
+    )
+    response_time_s: float | None = option(
+        None, "Open-loop response time: time to 90 % of a step. 0 answers at once.", low=0.0
+    )
 
-    category: str = "B"
-    v_ref_pu: float = 1.0
-    curve: Sequence[Sequence[float]] | None = None
-    response_time_s: float | None = None
-
-    def __post_init__(self) -> None:
-        checked_choice("category", self.category, tuple(CATEGORIES))
-        checked_number("v_ref_pu", self.v_ref_pu, low=0.95, high=1.05)
-        if self.response_time_s is not None:
-            checked_number("response_time_s", self.response_time_s, low=0.0)
+    def check(self) -> None:
+        """Check the curve."""
         if self.curve is not None:
             _check_curve(self.curve)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
-from controllers.core.options import checked_choice, checked_globs, checked_number, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.ports import Port
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
@@ -38,40 +38,42 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class CusumOptions:
-    """Options of the change detector.
+class CusumOptions(Options):
+    """Options of the change detector."""
 
-    Attributes
-    ----------
-    signals : Ports to watch; what nothing feeds is not watched.
-    labels : Globs over their labels.
-    on : What is predicted: the exponentially weighted mean of the past, or the last value.
-    horizon_s : Time constant of that mean.
-    common : Whether the median of a port's scaled errors is taken off each of them, so that a cloud
-        that all PV sees is no change of any one. It hides what moves most of a port at once.
-    shift : Change to be found, in standard deviations of the prediction error; k is half of it.
-    false_alarms_per_day : Target of the whole detector. Without clean data it holds for independent
-        normal errors, which those of real signals are not, whitened or not.
-    learn_s : Time constant of the running deviation, which counts where it is above the clean one:
-        a cloudy hour is no attack. Without calibration also the time before the first alarm.
-    """
-
-    signals: Sequence[str] = ("v_pu", "p_kw", "import_kw")
-    labels: Sequence[str] = ("*",)
-    on: str = "ewma"
-    horizon_s: float = 300.0
-    common: str = "remove"
-    shift: float = 2.0
-    false_alarms_per_day: float = 1.0
-    learn_s: float = 900.0
-
-    def __post_init__(self) -> None:
-        for name in ("signals", "labels"):
-            object.__setattr__(self, name, checked_globs(name, getattr(self, name)))
-        checked_choice("on", self.on, ("ewma", "increment"))
-        checked_choice("common", self.common, ("remove", "keep"))
-        for name in ("horizon_s", "shift", "false_alarms_per_day", "learn_s"):
-            checked_number(name, getattr(self, name), low=0.0, open_low=True)
+    signals: Sequence[str] = option(
+        ("v_pu", "p_kw", "import_kw"), "Ports to watch; what nothing feeds is not watched."
+    )
+    labels: Sequence[str] = option(("*",), "Globs over their labels.")
+    on: str = option(
+        "ewma",
+        "What is predicted: the exponentially weighted mean of the past, or the last value.",
+        choices=("ewma", "increment"),
+    )
+    horizon_s: float = option(300.0, "Time constant of that mean.", above=0.0)
+    common: str = option(
+        "remove",
+        "Whether the median of a port's scaled errors is taken off each of them, so that a cloud "
+        "that all PV sees is no change of any one. It hides what moves most of a port at once.",
+        choices=("remove", "keep"),
+    )
+    shift: float = option(
+        2.0,
+        "Change to be found, in standard deviations of the prediction error; k is half of it.",
+        above=0.0,
+    )
+    false_alarms_per_day: float = option(
+        1.0,
+        "Target of the whole detector. Without clean data it holds for independent normal "
+        "errors, which those of real signals are not, whitened or not.",
+        above=0.0,
+    )
+    learn_s: float = option(
+        900.0,
+        "Time constant of the running deviation, which counts where it is above the clean one: a "
+        "cloudy hour is no attack. Without calibration also the time before the first alarm.",
+        above=0.0,
+    )
 
 
 class Cusum:

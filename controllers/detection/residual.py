@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.options import checked_globs, checked_number, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.ports import Port
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
@@ -41,49 +41,47 @@ _MAX_SCORE = 1e12
 
 
 @dataclass(frozen=True)
-class ResidualOptions:
-    """Options of the power-flow residual; all deviations are standard deviations.
+class ResidualOptions(Options):
+    """Options of the power-flow residual; all deviations are standard deviations."""
 
-    Attributes
-    ----------
-    false_alarm_probability : Of the whole detector per step, when its covariances are right: half
-        of it is the chi-square test's, half is shared by the normalised residuals.
-    v_labels : Globs over the nodes that have a voltage sensor.
-    der_labels : Globs over the DERs that have telemetry.
-    v_std_pu : Voltage sensors.
-    model_std_pu : Linear model against the AC power flow.
-    source_std_pu : Source voltage of each phase, and what the model's errors have in common.
-    load_std : Each load against the forecast, relative to its power by forecast at the time.
-    der_std : DER telemetry, relative to the DER's rating.
-    forecast_std : DERs without telemetry against the forecast, relative to the DER's rating.
-    import_std : Import and what the loss model misses, relative to all loads and ratings together.
-    """
-
-    false_alarm_probability: float = 1e-4
-    v_labels: Sequence[str] = ("*",)
-    der_labels: Sequence[str] = ("*",)
-    v_std_pu: float = 0.001
-    model_std_pu: float = 0.001
-    source_std_pu: float = 0.002
-    load_std: float = 0.15
-    der_std: float = 0.01
-    forecast_std: float = 0.25
-    import_std: float = 0.005
-
-    def __post_init__(self) -> None:
-        checked_number(
-            "false_alarm_probability",
-            self.false_alarm_probability,
-            low=0.0,
-            high=0.5,
-            open_low=True,
-        )
-        for name in ("v_labels", "der_labels"):
-            object.__setattr__(self, name, checked_globs(name, getattr(self, name)))
-        for name in ("v_std_pu", "source_std_pu", "load_std", "der_std", "forecast_std"):
-            checked_number(name, getattr(self, name), low=0.0, high=1.0)
-        for name in ("model_std_pu", "import_std"):
-            checked_number(name, getattr(self, name), low=0.0, high=1.0, open_low=True)
+    false_alarm_probability: float = option(
+        1e-4,
+        "Of the whole detector per step, when its covariances are right: half of it is the "
+        "chi-square test's, half is shared by the normalised residuals.",
+        above=0.0,
+        high=0.5,
+    )
+    v_labels: Sequence[str] = option(("*",), "Globs over the nodes that have a voltage sensor.")
+    der_labels: Sequence[str] = option(("*",), "Globs over the DERs that have telemetry.")
+    v_std_pu: float = option(0.001, "Voltage sensors.", low=0.0, high=1.0)
+    model_std_pu: float = option(
+        0.001, "Linear model against the AC power flow.", above=0.0, high=1.0
+    )
+    source_std_pu: float = option(
+        0.002,
+        "Source voltage of each phase, and what the model's errors have in common.",
+        low=0.0,
+        high=1.0,
+    )
+    load_std: float = option(
+        0.15,
+        "Each load against the forecast, relative to its power by forecast at the time.",
+        low=0.0,
+        high=1.0,
+    )
+    der_std: float = option(0.01, "DER telemetry, relative to the DER's rating.", low=0.0, high=1.0)
+    forecast_std: float = option(
+        0.25,
+        "DERs without telemetry against the forecast, relative to the DER's rating.",
+        low=0.0,
+        high=1.0,
+    )
+    import_std: float = option(
+        0.005,
+        "Import and what the loss model misses, relative to all loads and ratings together.",
+        above=0.0,
+        high=1.0,
+    )
 
 
 class PowerFlowResidual:

@@ -22,7 +22,7 @@ import numpy as np
 
 from controllers.core.circuit_options import circuit_of
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from controllers.core.options import checked_choice, checked_number, checked_whole, parse_options
+from controllers.core.options import Options, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
@@ -47,42 +47,45 @@ _ABSURD_PU = (-1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitDmpcOptions:
-    """Settings.
+class CircuitDmpcOptions(Options):
+    """Settings."""
 
-    Attributes
-    ----------
-    circuit : The plant's circuit: feeder24, or chain:K for K clusters in a row.
-    clusters : How many clusters to find, or cluster name to its buses; None: the circuit's own.
-    sample_s : Time between two plans; a whole number of the controller's periods. None: 20 of them.
-    horizon : Samples of a plan.
-    iterations : Rounds of mail per sample. None: 20, or as many as fit.
-    apply : See the module's text.
-    patience : Samples without mail until a boundary goes local.
-    trust_pu : Contradiction between the far voltage agreed on and the one measured that counts
-        against a neighbour.
-    weights : See `controllers.dmpc.condensed.Weights`.
-    """
-
-    circuit: Any = "feeder24"
-    clusters: Any = None
-    sample_s: float | None = None
-    horizon: int = 15
-    iterations: int | None = None
-    apply: str = "now"
-    patience: int = 5
-    trust_pu: float = 0.03
-    weights: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        checked_whole("horizon", self.horizon, low=2)
-        if self.iterations is not None:
-            checked_whole("iterations", self.iterations, low=1)
-        if self.sample_s is not None:
-            checked_number("sample_s", self.sample_s, low=0.0, high=1e3, open_low=True)
-        checked_choice("apply", self.apply, ("now", "next"))
-        checked_whole("patience", self.patience, low=1)
-        checked_number("trust_pu", self.trust_pu, low=0.0, high=10.0, open_low=True)
+    circuit: Any = option(
+        "feeder24",
+        "The plant's circuit: feeder24, or chain:K for K clusters in a row.",
+        shown="text",
+    )
+    clusters: Any = option(
+        None,
+        "How many clusters to find, or cluster name to its buses; None: the circuit's own.",
+        shown="whole number or mapping",
+    )
+    sample_s: float | None = option(
+        None,
+        "Time between two plans; a whole number of the controller's periods. None: 20 of them.",
+        above=0.0,
+        high=1e3,
+    )
+    horizon: int = option(15, "Samples of a plan.", low=2)
+    iterations: int | None = option(
+        None, "Rounds of mail per sample. None: 20, or as many as fit.", low=1
+    )
+    apply: str = option(
+        "now",
+        "Whether the input goes out as soon as the iterations are done, or at the next sample.",
+        choices=("now", "next"),
+    )
+    patience: int = option(5, "Samples without mail until a boundary goes local.", low=1)
+    trust_pu: float = option(
+        0.03,
+        "Contradiction between the far voltage agreed on and the one measured that counts "
+        "against a neighbour.",
+        above=0.0,
+        high=10.0,
+    )
+    weights: Mapping[str, float] | None = option(
+        None, "See `controllers.dmpc.condensed.Weights`.", shown="mapping"
+    )
 
 
 class CircuitDmpc:

@@ -7,78 +7,80 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.core.errors import ControllerError
-from controllers.core.options import checked_number, checked_whole
+from controllers.core.options import Options, checked_number, checked_whole, option
 
 _HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class FeederDmpcOptions:
-    """Settings.
+class FeederDmpcOptions(Options):
+    """Settings."""
 
-    Attributes
-    ----------
-    clusters : How many clusters to find by electrical distance, or cluster name to its buses.
-    sample_s : Time between two plans; None: as long as the iterations take. With batteries it must
-        be the feeder's step, as their energy is counted from the measured power.
-    horizon, step_s : Steps of a plan and the length of each.
-    iterations : Rounds of mail per sample, one controller period each.
-    inner : Passes over a cluster's own constraints in each iteration; they need no mail.
-    relaxation : Of the splitting, in (0, 1).
-    margin_pu : Tightens the voltage band at both ends.
-    taps : Tap steps of regulators that differ from the feeder's data.
-    weights : See `controllers.dmpc.feeder_problem.FeederWeights`.
-    soc_start, soc_min, soc_max, soc_target : Shares of a battery's energy.
-    charge_efficiency, discharge_efficiency : One way.
-    pv_shape, load_shape : Forecast of the day by the hour, relative; None: as now (persistence).
-    start_s : Time of day at time 0, for the forecast.
-    patience : Samples without mail until a boundary goes local.
-    trust_pu : Contradiction between agreed and measured voltage that counts against a neighbour.
-    local_step : Share of the way to its plan that a cluster in local mode goes at each sample.
-    """
+    clusters: Any = option(
+        4,
+        "How many clusters to find by electrical distance, or cluster name to its buses.",
+        shown="whole number or mapping",
+    )
+    sample_s: float | None = option(
+        None,
+        "Time between two plans; None: as long as the iterations take. With batteries it must "
+        "be the feeder's step, as their energy is counted from the measured power.",
+        above=0.0,
+        high=1e6,
+    )
+    horizon: int = option(6, "Steps of a plan.", low=1)
+    step_s: float = option(600.0, "Length of a step of a plan.", above=0.0, high=1e6)
+    iterations: int = option(10, "Rounds of mail per sample, one controller period each.", low=1)
+    inner: int = option(
+        8,
+        "Passes over a cluster's own constraints in each iteration; they need no mail.",
+        low=1,
+    )
+    relaxation: float = option(0.8, "Of the splitting, in (0, 1).", low=0.05, high=0.99)
+    margin_pu: float = option(0.006, "Tightens the voltage band at both ends.", low=0.0, high=0.05)
+    taps: Mapping[str, int] | None = option(
+        None, "Tap steps of regulators that differ from the feeder's data.", shown="mapping"
+    )
+    weights: Mapping[str, float] | None = option(
+        None, "See `controllers.dmpc.feeder_problem.FeederWeights`.", shown="mapping"
+    )
+    soc_start: float = option(0.5, "Share of a battery's energy at the start.", low=0.0, high=1.0)
+    soc_min: float = option(0.1, "Least share of a battery's energy.", low=0.0, high=1.0)
+    soc_max: float = option(1.0, "Largest share of a battery's energy.", low=0.0, high=1.0)
+    soc_target: float = option(
+        0.5, "Share of a battery's energy at the end of a plan.", low=0.0, high=1.0
+    )
+    charge_efficiency: float = option(0.95, "One way.", above=0.0, high=1.0)
+    discharge_efficiency: float = option(0.95, "One way.", above=0.0, high=1.0)
+    pv_shape: Any = option(
+        None,
+        "Forecast of PV power by the hour of the day, relative; None: as now (persistence).",
+        shown="24 numbers",
+    )
+    load_shape: Any = option(
+        None,
+        "Forecast of the load by the hour of the day, relative; None: as now (persistence).",
+        shown="24 numbers",
+    )
+    start_s: float = option(0.0, "Time of day at time 0, for the forecast.", low=0.0)
+    patience: int = option(5, "Samples without mail until a boundary goes local.", low=1)
+    trust_pu: float = option(
+        0.02,
+        "Contradiction between agreed and measured voltage that counts against a neighbour.",
+        above=0.0,
+        high=1.0,
+    )
+    local_step: float = option(
+        0.2,
+        "Share of the way to its plan that a cluster in local mode goes at each sample.",
+        above=0.0,
+        high=1.0,
+    )
 
-    clusters: Any = 4
-    sample_s: float | None = None
-    horizon: int = 6
-    step_s: float = 600.0
-    iterations: int = 10
-    inner: int = 8
-    relaxation: float = 0.8
-    margin_pu: float = 0.006
-    taps: Mapping[str, int] | None = None
-    weights: Mapping[str, float] | None = None
-    soc_start: float = 0.5
-    soc_min: float = 0.1
-    soc_max: float = 1.0
-    soc_target: float = 0.5
-    charge_efficiency: float = 0.95
-    discharge_efficiency: float = 0.95
-    pv_shape: Any = None
-    load_shape: Any = None
-    start_s: float = 0.0
-    patience: int = 5
-    trust_pu: float = 0.02
-    local_step: float = 0.2
-
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check the clusters' number, the energy limits and the forecasts."""
         if not isinstance(self.clusters, Mapping):
             checked_whole("clusters", self.clusters, low=1)
-        if self.sample_s is not None:
-            checked_number("sample_s", self.sample_s, low=0.0, high=1e6, open_low=True)
-        checked_whole("horizon", self.horizon, low=1)
-        checked_number("step_s", self.step_s, low=0.0, high=1e6, open_low=True)
-        checked_whole("iterations", self.iterations, low=1)
-        checked_whole("inner", self.inner, low=1)
-        checked_number("relaxation", self.relaxation, low=0.05, high=0.99)
-        checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
-        checked_whole("patience", self.patience, low=1)
-        checked_number("trust_pu", self.trust_pu, low=0.0, high=1.0, open_low=True)
-        checked_number("local_step", self.local_step, low=0.0, high=1.0, open_low=True)
-        checked_number("start_s", self.start_s, low=0.0)
-        for name in ("soc_start", "soc_min", "soc_max", "soc_target"):
-            checked_number(name, getattr(self, name), low=0.0, high=1.0)
-        for name in ("charge_efficiency", "discharge_efficiency"):
-            checked_number(name, getattr(self, name), low=0.0, high=1.0, open_low=True)
         if self.soc_min >= self.soc_max:
             raise ControllerError(
                 f"soc_min {self.soc_min:g} is not below soc_max {self.soc_max:g}",

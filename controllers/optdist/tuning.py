@@ -47,7 +47,7 @@ from scipy.sparse.linalg import eigs
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.options import checked_choice, checked_number, checked_whole
+from controllers.core.options import Options, option
 from controllers.optdist.forms import PreconditionedSteps, PublishedSteps
 from controllers.optdist.network import DENSE_POINTS, MODELS, PATTERNS, AgentNetwork
 
@@ -67,75 +67,68 @@ SAFETY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class OptdistOptions:
-    """Settings of OPTDIST-VC; None means that the library chooses.
+class OptdistOptions(Options):
+    """Settings of OPTDIST-VC; None means that the library chooses."""
 
-    Attributes
-    ----------
-    form : Which update rule.
-    model : The linear model that gives X and the neighbours.
-    pattern : Who are neighbours: all that Y couples, or only agents that share a phase (fewer
-        messages at a higher cost of q, see `grid_models.linear.kron`).
-    margin_pu : Tightens the voltage band at both ends, for nodes without an agent and transients.
-    max_delay_steps : int
-        Longest age of mail, in steps beyond the usual one, that the step sizes must stand.
-    loss_weight : d: weighs q'Xq/2, which approximates the losses.
-    dual_gain, proportional_gain, momentum, step_share : Preconditioned form: integral gain, share
-        of the proportional loop's bound, m, and share of the inner step's bound.
-    alpha, beta, gamma, gain, augmentation : float, optional
-        Published form: its alpha, beta, gamma (or g, which gives gamma), and c.
-    """
+    form: str = option(
+        "preconditioned", "Which update rule.", choices=("preconditioned", "published")
+    )
+    model: str = option(
+        "three_phase", "The linear model that gives X and the neighbours.", choices=MODELS
+    )
+    pattern: str = option(
+        "exact",
+        "Who are neighbours: all that Y couples, or only agents that share a phase (fewer "
+        "messages at a higher cost of q, see `grid_models.linear.kron`).",
+        choices=PATTERNS,
+    )
+    margin_pu: float = option(
+        0.0,
+        "Tightens the voltage band at both ends, for nodes without an agent and transients.",
+        low=0.0,
+        high=0.05,
+    )
+    max_delay_steps: int = option(
+        0,
+        "Longest age of mail, in steps beyond the usual one, that the step sizes must stand.",
+        low=0,
+    )
+    loss_weight: float = option(0.0, "d: weighs q'Xq/2, which approximates the losses.", low=0.0)
+    dual_gain: float | None = option(None, "Preconditioned form: integral gain.", above=0.0)
+    proportional_gain: float | None = option(
+        None, "Preconditioned form: share of the proportional loop's bound.", low=0.0
+    )
+    momentum: float | None = option(
+        None, "Preconditioned form: m, the heavy ball's momentum.", low=0.0, high=0.99
+    )
+    step_share: float | None = option(
+        None, "Preconditioned form: share of the inner step's bound.", above=0.0
+    )
+    alpha: float | None = option(None, "Published form: its alpha.", above=0.0)
+    beta: float | None = option(None, "Published form: its beta.", above=0.0)
+    gamma: float | None = option(None, "Published form: its gamma.", above=0.0)
+    gain: float | None = option(
+        None, "Published form: g, which gives gamma = g / lambda_max(X)^2.", above=0.0
+    )
+    augmentation: float | None = option(None, "Published form: c.", above=0.0)
 
-    form: str = "preconditioned"
-    model: str = "three_phase"
-    pattern: str = "exact"
-    margin_pu: float = 0.0
-    max_delay_steps: int = 0
-    loss_weight: float = 0.0
-    dual_gain: float | None = None
-    proportional_gain: float | None = None
-    momentum: float | None = None
-    step_share: float | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    gain: float | None = None
-    augmentation: float | None = None
-
-    def __post_init__(self) -> None:
-        checked_choice("form", self.form, ("preconditioned", "published"))
-        checked_choice("model", self.model, MODELS)
-        checked_choice("pattern", self.pattern, PATTERNS)
-        checked_number("margin_pu", self.margin_pu, low=0.0, high=0.05)
-        checked_whole("max_delay_steps", self.max_delay_steps)
-        checked_number("loss_weight", self.loss_weight, low=0.0)
-        for name in ("dual_gain", "step_share", "alpha", "beta", "gamma", "gain", "augmentation"):
-            if getattr(self, name) is not None:
-                checked_number(name, getattr(self, name), low=0.0, open_low=True)
-        if self.proportional_gain is not None:
-            checked_number("proportional_gain", self.proportional_gain, low=0.0)
-        if self.momentum is not None:
-            checked_number("momentum", self.momentum, low=0.0, high=0.99)
+    def check(self) -> None:
+        """Refuse a gain that is given twice, and the options of the other form."""
         if self.gamma is not None and self.gain is not None:
             raise ControllerError(
                 "both are set", where="options 'gamma' and 'gain'", expected="one of them"
             )
-        _refuse_options_of_other_form(self)
+        for name in _PRECONDITIONED_ONLY if self.form == "published" else _PUBLISHED_ONLY:
+            if getattr(self, name) is not None:
+                raise ControllerError(
+                    f"has no meaning for form '{self.form}'",
+                    where=f"option '{name}'",
+                    expected="options of that form",
+                )
 
 
 _PUBLISHED_ONLY = ("alpha", "beta", "gamma", "gain", "augmentation")
 _PRECONDITIONED_ONLY = ("dual_gain", "proportional_gain", "momentum", "step_share")
-
-
-def _refuse_options_of_other_form(options: OptdistOptions) -> None:
-    other = _PRECONDITIONED_ONLY if options.form == "published" else _PUBLISHED_ONLY
-    for name in other:
-        if getattr(options, name) is not None:
-            raise ControllerError(
-                f"has no meaning for form '{options.form}'",
-                where=f"option '{name}'",
-                expected="options of that form",
-            )
 
 
 @lru_cache(maxsize=_STEPS_KEPT)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from grid_models.base.counter_rng import stream_id
-from grid_models.base.errors import GridModelError, nearest_name
+from grid_models.base.errors import FeederateError, GridModelError, nearest_name
+from grid_models.base.options import Options, checked_choice, option, parse_options
 from grid_models.feeder.model import Der, DerKind, Feeder
 
 SiteRule = Literal["load_buses", "load_phases", "every_bus"]
@@ -33,92 +34,98 @@ class DerError(GridModelError):
 
 
 @dataclass(frozen=True, slots=True)
-class DerRule:
+class DerRule(Options):
     """Where units stand and how large they are.
-
-    Parameters
-    ----------
-    kind : What a unit is.
-    at : Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta
-        load counts on the phases it touches); one per bus except the source; or the buses that
-        match the names or globs given (``'65'``, ``'6*'``, or ``'65.1'`` for one phase), in any
-        case, with all their phases.
-    fraction : float
-        Share of the sites taken, 0 < fraction <= 1, at least one. The choice depends on seed,
-        prefix and the site's own name only: a larger fraction keeps every site of a smaller one.
-    kva, kva_per_load_kw, total_kva : float, optional
-        Apparent power rating: of each unit, per kW of load at its site, or of all together. One.
-    kw, kw_per_load_kw, total_kw : float, optional
-        Active power rating, likewise. Without it kVA / `kva_per_kw`; without kVA, kW times it.
-    kva_per_kw : float, optional
-        Oversize of the inverter, 1.1136 unless given (44 % kvar left at full power); 1 for loads.
-    share : {'load', 'equal'}, optional
-        How a total is divided. By load served; equally for 'every_bus' and for buses without load.
-    per_phase : bool, optional
-        Split every site into single-phase units. True for 'load_phases'; False for the others.
-    hours : Energy of a battery over its power rating.
-    flexibility : Share of a flexible load's power that can be shed, 0..1.
-    kw_per_house : Rating that counts as one house, for `Der.count`.
-    prefix : Names start with it; the kind's name by default, 'flex' for flexible loads.
-    seed : For `fraction`.
 
     Raises
     ------
     DerError: A value is out of range, or the sizes contradict one another.
     """
 
-    kind: DerKind
-    at: SiteRule | Sequence[str] = "load_buses"
-    fraction: float = 1.0
-    kva: float | None = None
-    kva_per_load_kw: float | None = None
-    total_kva: float | None = None
-    kw: float | None = None
-    kw_per_load_kw: float | None = None
-    total_kw: float | None = None
-    kva_per_kw: float | None = None
-    share: Literal["load", "equal"] | None = None
-    per_phase: bool | None = None
-    hours: float = 2.7
-    flexibility: float = 0.3
-    kw_per_house: float = 7.0
-    prefix: str | None = None
-    seed: int = 0
+    error: ClassVar[type[FeederateError]] = DerError
 
-    def __post_init__(self) -> None:
-        _require_choice("kind", self.kind, get_args(DerKind))
+    kind: DerKind = option(..., "What a unit is.", choices=get_args(DerKind))
+    at: SiteRule | Sequence[str] = option(
+        "load_buses",
+        "Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta "
+        "load counts on the phases it touches); one per bus except the source; or the buses that "
+        "match the names or globs given (`'65'`, `'6*'`, or `'65.1'` for one phase), in any case, "
+        "with all their phases.",
+        shown="`load_buses`, `load_phases`, `every_bus` or list of text",
+    )
+    fraction: float = option(
+        1.0,
+        "Share of the sites taken, 0 < fraction <= 1, at least one. The choice depends on seed, "
+        "prefix and the site's own name only: a larger fraction keeps every site of a smaller one.",
+        above=0.0,
+        high=1.0,
+    )
+    kva: float | None = option(
+        None, "Apparent power rating of each unit. One of the sizes in kVA.", above=0.0
+    )
+    kva_per_load_kw: float | None = option(
+        None, "Apparent power rating per kW of load at the site.", above=0.0
+    )
+    total_kva: float | None = option(
+        None, "Apparent power rating of all units together.", above=0.0
+    )
+    kw: float | None = option(
+        None,
+        "Active power rating of each unit. Without a size in kW it is kVA / `kva_per_kw`; without "
+        "one in kVA that is kW times it.",
+        above=0.0,
+    )
+    kw_per_load_kw: float | None = option(
+        None, "Active power rating per kW of load at the site.", above=0.0
+    )
+    total_kw: float | None = option(None, "Active power rating of all units together.", above=0.0)
+    kva_per_kw: float | None = option(
+        None,
+        "Oversize of the inverter, 1.1136 unless given (44 % kvar left at full power); 1 for "
+        "loads.",
+        low=1.0,
+    )
+    share: Literal["load", "equal"] | None = option(
+        None,
+        "How a total is divided. By load served; equally for 'every_bus' and for buses without "
+        "load.",
+        choices=("load", "equal"),
+    )
+    per_phase: bool | None = option(
+        None,
+        "Split every site into single-phase units. True for 'load_phases'; False for the others.",
+    )
+    hours: float = option(2.7, "Energy of a battery over its power rating.", above=0.0)
+    flexibility: float = option(
+        0.3, "Share of a flexible load's power that can be shed, 0..1.", low=0.0, high=1.0
+    )
+    kw_per_house: float = option(
+        7.0, "Rating that counts as one house, for `Der.count`.", above=0.0
+    )
+    prefix: str | None = option(
+        None, "Names start with it; the kind's name by default, 'flex' for flexible loads."
+    )
+    seed: int = option(0, "For `fraction`.")
+
+    def check(self) -> None:
+        """Check the sites, and that one size in kVA and one in kW at most are given."""
         if isinstance(self.at, str):
-            _require_choice("at", self.at, get_args(SiteRule))
+            checked_choice("at", self.at, get_args(SiteRule), error=DerError)
         elif not isinstance(self.at, Sequence) or not self.at:
             raise DerError(
-                f"at is {self.at!r}",
-                where="DER rule",
-                expected=f"{_listed(SiteRule)} or a list of buses",
+                f"{self.at!r} is not accepted",
+                where="option 'at'",
+                expected=f"{' | '.join(get_args(SiteRule))} or a list of buses",
             )
-        if not isinstance(self.seed, int):
-            raise DerError(f"seed is {self.seed!r}", where="DER rule", expected="a whole number")
-        if self.share is not None:
-            _require_choice("share", self.share, ("load", "equal"))
-        _require_range("fraction", self.fraction, 0.0, 1.0, open_below=True)
-        _require_range("flexibility", self.flexibility, 0.0, 1.0)
-        for name in (*_KVA_KEYS, *_KW_KEYS, "hours", "kva_per_kw", "kw_per_house"):
-            value = getattr(self, name)
-            if value is not None:
-                _require_range(name, value, 0.0, math.inf, open_below=True)
-        if self.kva_per_kw is not None:
-            _require_range("kva_per_kw", self.kva_per_kw, 1.0, math.inf)
-        for keys in (_KVA_KEYS, _KW_KEYS):
-            given = [k for k in keys if getattr(self, k) is not None]
-            if len(given) > 1:
-                raise DerError(
-                    f"{' and '.join(given)} are given", where="DER rule", expected="one of them"
-                )
-        if all(getattr(self, k) is None for k in (*_KVA_KEYS, *_KW_KEYS)):
-            raise DerError(
-                "no size is given",
-                where="DER rule",
-                expected=f"one of {', '.join((*_KVA_KEYS, *_KW_KEYS))}",
-            )
+        given = [
+            [k for k in keys if getattr(self, k) is not None] for keys in (_KVA_KEYS, _KW_KEYS)
+        ]
+        for keys in given:
+            if len(keys) > 1:
+                raise DerError(f"{' and '.join(keys)} are given", expected="one of them")
+        if given == [[], []]:
+            expected = f"one of {', '.join((*_KVA_KEYS, *_KW_KEYS))}"
+            raise DerError("no size is given", expected=expected)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "DER rule") -> DerRule:
@@ -128,24 +135,7 @@ class DerRule:
         ------
         DerError: An unknown key, with the nearest valid one, or whatever the constructor refuses.
         """
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                raise DerError(
-                    f"unknown key '{key}'",
-                    where=where,
-                    expected=", ".join(names),
-                    nearest=nearest_name(key, names),
-                )
-        if "kind" not in values:
-            raise DerError("key 'kind' is missing", where=where, expected=_listed(DerKind))
-        try:
-            return cls(**values)
-        except DerError as error:
-            error.where = where
-            raise
-        except TypeError as error:
-            raise DerError(f"a value has the wrong type: {error}", where=where) from error
+        return parse_options(cls, values, where)
 
     @property
     def name_prefix(self) -> str:
@@ -172,33 +162,6 @@ class Site:
         """Bus, and phase for a single-phase site, fit for an OpenDSS element name (no dots)."""
         bus = re.sub(r"[^0-9A-Za-z_-]", "_", self.bus)
         return f"{bus}_{self.phases[0]}" if self.single_phase else bus
-
-
-def _listed(literal: Any) -> str:
-    return " | ".join(get_args(literal))
-
-
-def _require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise DerError(
-            f"{name} is '{value}'",
-            where="DER rule",
-            expected=" | ".join(allowed) + (" or a list of buses" if name == "at" else ""),
-            nearest=nearest_name(str(value), allowed),
-        )
-
-
-def _require_range(
-    name: str, value: object, low: float, high: float, *, open_below: bool = False
-) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = number and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
-    if not fits or (open_below and value == low):
-        sign = ">" if open_below else ">="
-        upper = "" if math.isinf(high) else f" and <= {high:g}"
-        raise DerError(
-            f"{name} is {value!r}", where="DER rule", expected=f"a number {sign} {low:g}{upper}"
-        )
 
 
 def load_kw_by_node(feeder: Feeder) -> dict[str, dict[int, float]]:
