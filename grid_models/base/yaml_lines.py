@@ -220,8 +220,8 @@ class _Values:
         """Return the value of a node that stands at `path`."""
         if isinstance(node, ScalarNode):
             return _scalar(node)
-        kind = "map" if isinstance(node, MappingNode) else "seq"
-        if node.tag != _TAG + kind:
+        kinds = ("map", "set") if isinstance(node, MappingNode) else ("seq",)
+        if node.tag.removeprefix(_TAG) not in kinds:
             raise _unknown_tag(node)
         if id(node) in self._open:
             raise _marked("found a recursive alias", node)
@@ -239,7 +239,7 @@ class _Values:
                 self.lines[(*path, key)] = key_node.start_mark.line + 1
                 value[key] = self.read(item, (*path, key))
         self._open.remove(id(node))
-        return value
+        return set(value) if node.tag == _TAG + "set" else value
 
     def _pairs(self, node: Any) -> dict[str, tuple[Any, Any]]:
         """Return key -> (key node, value node); merged keys first, own keys override them."""

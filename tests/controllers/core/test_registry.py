@@ -10,7 +10,7 @@ import pytest
 
 from controllers.core.errors import ControllerError
 from controllers.core.protocol import Controller
-from controllers.core.registry import descriptions, resolve
+from controllers.core.registry import CONTROLLERS, descriptions, resolve
 from controllers.core.sample_site import sample_site
 
 
@@ -100,3 +100,18 @@ def test_a_users_class_is_found(module_folder: Path) -> None:
 def test_unknown_names(name: str, match: str) -> None:
     with pytest.raises(ControllerError, match=match):
         resolve(name)
+
+
+def test_a_new_controller_is_one_file_and_one_line_of_the_registry(
+    module_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that the change touches: the class's own, and `controllers/core/registry.py`."""
+    (module_folder / "half_droop.py").write_text(
+        GOOD.replace("return ()", "return tuple(der.name for der in site.ders)")
+    )
+    line = ("half_droop:Mine", "half of the droop")
+    monkeypatch.setitem(CONTROLLERS.shipped, "half-droop", line)  # type: ignore[misc]
+    assert descriptions()["half-droop"] == "half of the droop"
+    assert resolve("half-droop").agents(sample_site())
+    with pytest.raises(ControllerError, match="did you mean 'half-droop'"):
+        resolve("half-drop")
