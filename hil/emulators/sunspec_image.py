@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hil.modbus.pdu import ExceptionCode, Table
 from hil.servers.errors import ServerError
-from hil.servers.pdu import Refusal, Refused, Table
+from hil.servers.pdu import Refused
 
 BASE = 40000
 _SUNS = (0x5375, 0x6E53)
@@ -208,20 +209,20 @@ class SunSpecImage:
         """Return registers; see `hil.servers.pdu.Bank`."""
         at = start - self.base
         if table is not Table.holding or at < 0 or at + count > len(self.words):
-            raise Refused(Refusal.illegal_address)
+            raise Refused(ExceptionCode.illegal_address)
         self.refresh()
         return self.words[at : at + count]
 
     def write(self, table: Table, start: int, values: Sequence[int]) -> None:
         """Write registers, all or none; see `hil.servers.pdu.Bank`."""
         if table is not Table.holding:
-            raise Refused(Refusal.illegal_address)
+            raise Refused(ExceptionCode.illegal_address)
         names: list[tuple[int, str]] = []
         at = 0
         while at < len(values):
             slot, part = self._at.get(start + at, (None, 0))
             if slot is None or part or at + slot.size > len(values) or not self.may_write(slot):
-                raise Refused(Refusal.illegal_address)
+                raise Refused(ExceptionCode.illegal_address)
             self._check(slot, values[at : at + slot.size])
             names.append((slot.model, slot.name))
             at += slot.size
@@ -239,11 +240,11 @@ class SunSpecImage:
     def _check(self, slot: Slot, words: Sequence[int]) -> None:
         raw = _decoded(slot, words)
         if raw is None or (slot.choices and raw not in slot.choices):
-            raise Refused(Refusal.illegal_value)
+            raise Refused(ExceptionCode.illegal_value)
         low, high = self.limits.get((slot.model, slot.name), (None, None))
         value, tiny = raw * self.scale_of(slot), 1e-9
         if (low is not None and value < low - tiny) or (high is not None and value > high + tiny):
-            raise Refused(Refusal.illegal_value)
+            raise Refused(ExceptionCode.illegal_value)
 
 
 @functools.cache

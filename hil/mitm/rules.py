@@ -19,7 +19,7 @@ from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, 
 from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec
-from hil.modbus.frames import Payload
+from hil.mitm.payload import Payload
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,9 @@ def wire_points(
                 point.table, point.address, point.type, words, point.word_order,
                 point.scale, point.offset, point.not_implemented,
             )  # fmt: skip
-            out[name] = WirePoint(place, function=_function(point, place))
+            out[name] = WirePoint(
+                place, function=point.function(bits=place.is_bit, words=place.words)
+            )
     return out
 
 
@@ -248,18 +250,11 @@ def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoi
         place.table, place.address, place.kind, place.words, place.word_order,
         point.scale, point.offset, place.sentinel, place.sf,
     )  # fmt: skip
+    function = point.function(bits=False, words=place.words)
     if not isinstance(place.sf, str):
-        return WirePoint(placed, float(place.sf or 0), None, _function(point, placed))
+        return WirePoint(placed, float(place.sf or 0), None, function)
     sf = found.factors.get(place.sf, math.nan)
-    return WirePoint(placed, sf, found.points[place.sf].place.address, _function(point, placed))
-
-
-def _function(point: PointSpec, place: Place) -> int:
-    if point.write_function:
-        return point.write_function
-    if place.is_bit:
-        return 5
-    return 16 if point.sunspec is not None or place.words > 1 else 6
+    return WirePoint(placed, sf, found.points[place.sf].place.address, function)
 
 
 def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:

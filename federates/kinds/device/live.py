@@ -16,7 +16,7 @@ from federates.kinds.device.roles import PortPoint
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
-    from hil.devices.file import Connection, DeviceSpec
+    from hil.devices.file import ConnectionSpec, DeviceSpec
 
 Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"
@@ -28,7 +28,7 @@ class Live(Protocol):
     """Devices that answer from outside this process."""
 
     @property
-    def connections(self) -> Sequence[Connection]:
+    def connections(self) -> Sequence[ConnectionSpec]:
         """Return the address of each device."""
         ...
 
