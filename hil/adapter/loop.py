@@ -32,10 +32,6 @@ class AdapterLoop:
 
     Parameters
     ----------
-    devices : sequence of DeviceSpec
-    armed : collection of str
-    audit : Path
-    watchdog : bool
     tell : callable
         ``tell(device, kind, text)`` makes an event.
     via : mapping of str to (str, int)

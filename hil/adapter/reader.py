@@ -53,13 +53,7 @@ class _Block:
 
 
 class DeviceReader:
-    """The points of one device, how they are fetched, and their values with quality and age.
-
-    Parameters
-    ----------
-    spec : DeviceSpec
-    link : ModbusClient
-    """
+    """The points of one device, how they are fetched, and their values with quality and age."""
 
     def __init__(self, spec: DeviceSpec, link: ModbusClient) -> None:
         self.spec = spec

@@ -29,7 +29,6 @@ class Event:
         '' where it is about the adapter itself.
     kind : str
         refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
-    text : str
     """
 
     time_s: float

@@ -23,7 +23,6 @@ class ModelBlock:
     ----------
     label : str
         Number, and ``#2`` from the second of its kind on.
-    model : int
     address : int
         Address of its ID register.
     length : int
@@ -44,7 +43,6 @@ class SunSpecMap:
     ----------
     base : int
         Address of the mark "SunS".
-    models : list of ModelBlock
     points : dict of str to ModelPoint
         Of the models that were read.
     factors : dict of str to float

@@ -40,11 +40,8 @@ class Plan:
 
     Parameters
     ----------
-    name : str
-    host, port, unit : str, int, int
     tls : dict, optional
         ca, cert, key, server_name.
-    timeout_s, heartbeat_s : float
     writes : list
         ``[function, address, [registers], point, value]`` in the order of writing.
     """
@@ -72,7 +69,6 @@ class Watchdog:
     ----------
     sock : socket.socket
         Connected to the adapter.
-    audit : AuditLog
     now : callable
         Monotonic clock of the beats, s.
     """

@@ -26,9 +26,6 @@ class DeviceWriter:
 
     Parameters
     ----------
-    reader : DeviceReader
-    guard : Guard
-    audit : AuditLog
     tell : callable
         ``tell(device, kind, text)`` makes an event.
     allowed : callable

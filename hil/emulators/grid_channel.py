@@ -35,7 +35,6 @@ class GridChannel:
 
     Parameters
     ----------
-    plant : Plant
     faults : sequence of Faults
         One per device.
     by_grid : bool

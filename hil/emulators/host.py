@@ -30,10 +30,8 @@ class EmulatorHost:
 
     Parameters
     ----------
-    plant : Plant
     names : sequence of str
         One per device.
-    options : EmulatorOptions
     say : callable
         Takes each line when everything listens.
     """

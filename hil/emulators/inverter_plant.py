@@ -21,7 +21,6 @@ class InverterPlant:
 
     Parameters
     ----------
-    fleet : InverterFleet
     phases : int
         1 or 3.
     v_ln : float

@@ -20,7 +20,6 @@ class Plant(Protocol):
 
     Attributes
     ----------
-    kind : str
     time_s : float
         Time of the devices, s since their start.
     """

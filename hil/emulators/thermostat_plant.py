@@ -22,7 +22,6 @@ class ThermostatPlant:
 
     Parameters
     ----------
-    houses : HouseFleet
     response : DemandResponse, optional
         What the CTA-2045 verbs do.
     temp_out_c : float

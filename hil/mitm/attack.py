@@ -40,9 +40,6 @@ class Delivery:
 
     Parameters
     ----------
-    to_device : bool
-    data : bytes
-    delay_s : float
     note : str
         What was done to them; '' for nothing.
     """
@@ -64,7 +61,6 @@ class DeviceAttack:
         Unit id; frames of other units pass untouched.
     rules : sequence of Rule
         The same kind of rule acts in this order.
-    seed : int
     """
 
     def __init__(self, name: str, unit: int, rules: Sequence[Rule], seed: int = 0) -> None:
@@ -154,12 +150,7 @@ class _Asked:
 
 
 class Conversation:
-    """One connection between a client and the device.
-
-    Parameters
-    ----------
-    attack : DeviceAttack
-    """
+    """One connection between a client and the device."""
 
     def __init__(self, attack: DeviceAttack) -> None:
         self._attack = attack

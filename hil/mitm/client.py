@@ -19,14 +19,7 @@ _RETRY_S = 0.2
 
 
 class OwnClient:
-    """A connection of the attacker's own, made for each request and closed again.
-
-    Parameters
-    ----------
-    target : (str, int)
-    unit : int
-    capture : Capture, optional
-    """
+    """A connection of the attacker's own, made for each request and closed again."""
 
     def __init__(self, target: Address, unit: int, capture: Capture | None) -> None:
         self._target, self._unit, self._capture = target, unit, capture

@@ -52,7 +52,6 @@ class RewriteRule(Rule):
 
     Parameters
     ----------
-    point : str
     direction : {'read', 'write'}
         In replies to reads, or in requests that write.
     value : float, optional
@@ -124,10 +123,8 @@ class Forged(NamedTuple):
     ----------
     time_s : float
         As last said by `set_active`.
-    device, point : str
     true, seen : float
         In the point's unit; nan where it stood for nothing.
-    step : int
     """
 
     time_s: float
@@ -143,10 +140,8 @@ class Owed(NamedTuple):
 
     Parameters
     ----------
-    device, point : str
     value : float
         What belongs there, in the point's unit.
-    step : int
     """
 
     device: str
@@ -161,7 +156,6 @@ class WirePoint:
 
     Parameters
     ----------
-    place : Place
     sf : float
         Scale factor as it is known.
     sf_address : int, optional
@@ -220,7 +214,6 @@ def wire_points(
 
     Parameters
     ----------
-    spec : DeviceSpec
     names : iterable of str
         Points of the device file.
     found : SunSpecMap, optional

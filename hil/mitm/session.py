@@ -121,10 +121,8 @@ class Session:
 
     Parameters
     ----------
-    attack : DeviceAttack
     target : (str, int)
         Where the device is.
-    capture : Capture, optional
     forget : callable
         Called with the session when it is over.
     """

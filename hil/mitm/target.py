@@ -25,10 +25,8 @@ class MitmTarget:
 
     Parameters
     ----------
-    name : str
     host, port, unit : str, int, int
         Where it really is. Frames of other unit ids pass untouched.
-    rules : sequence of Rule
     listen : (str, int)
         Where clients reach it; port 0 takes a free one.
     """
@@ -46,12 +44,6 @@ class Target:
 
     What its rules write is undone when they end: what is owed then is tried again, beside
     everything else, until the device has acknowledged it.
-
-    Parameters
-    ----------
-    spec : MitmTarget
-    seed : int
-    capture : Capture, optional
     """
 
     def __init__(self, spec: MitmTarget, seed: int, capture: Capture | None) -> None:

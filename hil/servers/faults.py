@@ -39,7 +39,6 @@ class Faults:
 
     Attributes
     ----------
-    mode : FaultMode
     value : float
         Seconds of lateness, or share of a measurement per second of drift.
     start_s, length_s : float

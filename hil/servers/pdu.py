@@ -58,7 +58,6 @@ def answer(request: bytes, bank: Bank, *, may_read: bool = True, may_write: bool
     ----------
     request : bytes
         PDU: function code and data, at least one byte.
-    bank : Bank
     may_read, may_write : bool
         What the client's role allows. What it does not allow is answered with exception 1, as
         "MODBUS/TCP Security" (Modbus Organization, 2018), section 8.3, asks. Function 23 counts as

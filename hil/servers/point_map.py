@@ -27,15 +27,12 @@ class MapPoint:
 
     Attributes
     ----------
-    name : str
     table : Table
         Coils and holding registers may be written, the others may not.
     address : int
         Zero-based, as on the wire; manuals that count from 1 print one more.
     kind : {'bool', 'int16', 'uint16', 'uint32'}
         32 bits take two registers, the high word first.
-    scale : float
-    unit : str
     about : str
         One line for the documentation.
     low, high : float, optional
@@ -88,7 +85,6 @@ class MapBank:
 
     Parameters
     ----------
-    points : iterable of MapPoint
     refresh : callable
         Called before each read; brings `values` up to date.
     check : callable

@@ -47,7 +47,6 @@ class Targets:
 
     Attributes
     ----------
-    cool_c, heat_c : float
     may_run : bool
         False: nothing runs, whatever the temperature.
     """

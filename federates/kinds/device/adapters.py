@@ -49,7 +49,6 @@ class Pulse:
 
     Parameters
     ----------
-    adapter : Adapter
     every_s : float
         Wall time between two beats.
     patience_s : float
@@ -90,11 +89,8 @@ class AdapterGroup:
 
     Parameters
     ----------
-    ders : sequence of Der
     specs : sequence of DeviceSpec
         One per DER, named like it.
-    inputs, outputs : sequence of PortPoint
-    adapter : Adapter
     patience_s : float
         See `Pulse`.
     advance : callable, optional

@@ -53,7 +53,6 @@ class Emulator:
 
     Parameters
     ----------
-    role : str
     ders : sequence of Der
         Equal ratings; one device each.
     seed : int

@@ -39,7 +39,6 @@ class Live(Protocol):
 
         Parameters
         ----------
-        around : Surroundings
         asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
             Set-points, and which of them were ever given. Those go to the guard whatever they are
             now; a NaN that was a number before is no wish, but a fault.

@@ -291,7 +291,7 @@ def test_refused_writes_change_nothing(model: int, name: str, words: list[int]) 
     assert isinstance(bank, SunSpecImage)
     before = list(bank.words)
     with pytest.raises(Refused):
-        bank.write(Table.holding, bank.slots[model, name].address, words)
+        bank.write(Table.holding, bank.points[model, name].place.address, words)
     assert bank.words == before
 
 
@@ -369,13 +369,13 @@ def test_faults_come_and_go_by_the_side_channel(client: Any, grid: Any) -> None:
         devices_clients = [client(port) for port in devices.ports]
         first = devices.host.plant.banks[0]
         assert isinstance(first, SunSpecImage)
-        address = first.slots[715, "ControllerHb"].address
+        address = first.points[715, "ControllerHb"].place.address
         devices_clients[0].write(address, b"\0\0\0\5")
         feed(fault="drift:1.0", device=0)
         time.sleep(0.2)
-        measured = devices_clients[0].read(first.slots[701, "LNV"].address, 1)
+        measured = devices_clients[0].read(first.points[701, "LNV"].place.address, 1)
         assert int.from_bytes(measured, "big") > 2770 * 1.05
-        other = devices_clients[1].read(first.slots[701, "LNV"].address, 1)
+        other = devices_clients[1].read(first.points[701, "LNV"].place.address, 1)
         assert int.from_bytes(other, "big") == 2770
         feed(fault="reset", device=1)
         with pytest.raises((ModbusClientError, OSError)):
