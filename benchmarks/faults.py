@@ -386,7 +386,7 @@ def _child(mark: str, out: Path, name: str) -> int | None:
     for pid in _marked(mark):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if os.readlink(f"/proc/{pid}/fd/2") == log and b"hosts.leash" not in words:
+            if os.readlink(f"/proc/{pid}/fd/2") == log and b"base.parent" not in words:
                 return pid
     return None
 

@@ -26,9 +26,9 @@ import numpy as np
 from pymodbus.client import AsyncModbusTcpClient
 
 from hil.adapter.adapter import Adapter
-from hil.devices.file import Connection, DeviceSpec, load_device_file
+from hil.devices.file import ConnectionSpec, DeviceSpec, load_device_file
 from hil.devices.points import Quality
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 READ_COUNT = 60
 SERVER = """
@@ -150,7 +150,7 @@ async def measure_latency(rounds: int, per_round: int = 100) -> dict[str, Any]:
     )
     assert server.stdout is not None
     port = int(await server.stdout.readline())
-    link = Link(Connection(port=port, timeout_s=1.0))
+    link = ModbusClient(ConnectionSpec(port=port, timeout_s=1.0))
     bare = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=1.0, retries=0)
     await bare.connect()
     times: dict[str, list[float]] = {"adapter": [], "pymodbus": []}

@@ -18,10 +18,10 @@ import numpy as np
 from hil_adapter import READ_COUNT, SERVER
 
 from hil.devices.codec import Place
-from hil.devices.file import Connection
+from hil.devices.file import ConnectionSpec
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import RewriteRule, WirePoint
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 _BATCH = 50
 
@@ -29,7 +29,7 @@ _BATCH = 50
 async def times_s(places: dict[str, tuple[str, int]], n: int) -> dict[str, list[float]]:
     """Return the time of each read, by way."""
     links = {
-        way: Link(Connection(host=host, port=port, timeout_s=5.0))
+        way: ModbusClient(ConnectionSpec(host=host, port=port, timeout_s=5.0))
         for way, (host, port) in places.items()
     }
     took: dict[str, list[float]] = {way: [] for way in links}

@@ -32,19 +32,20 @@ def sunspec() -> str:
         bank.refresh()
     lines = ["| model | address | length | read | written |", "| --- | --- | --- | --- | --- |"]
     for model, _ in inverter.models:
-        slots = [s for (m, _), s in inverter.slots.items() if m == model]
-        shown = [s for s in slots if inverter.has(model, s.name) or battery.has(model, s.name)]
-        writable = [s for s in shown if battery.may_write(battery.slots[model, s.name])]
-        read = [s for s in shown if s not in writable and s.name not in ("ID", "L")]
+        names = [name for m, name in inverter.points if m == model]
+        shown = [n for n in names if inverter.has(model, n) or battery.has(model, n)]
+        writable = [n for n in shown if battery.may_write(model, n)]
+        read = [n for n in shown if n not in writable and n not in ("ID", "L")]
         length = int(inverter.get(model, "L")) + 2
-        cells = (model, slots[0].address, length, _names(read), _names(writable))
+        address = inverter.points[model, "ID"].place.address
+        cells = (model, address, length, _names(read), _names(writable))
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     return "\n".join(lines)
 
 
-def _names(slots: list[object]) -> str:
+def _names(points: list[str]) -> str:
     """Return names, each of a repeated group once."""
-    names = dict.fromkeys(re.sub(r"\[\d+\]", "", s.name) for s in slots)  # type: ignore[attr-defined]
+    names = dict.fromkeys(re.sub(r"\[\d+\]", "", name) for name in points)
     return ", ".join(f"`{n}`" for n in names if not n.endswith("_SF"))
 
 

@@ -9,17 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 from federates.cli import main
-
-
-def _watch() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
+from grid_models.base.parent import watch_parent
 
 if __name__ == "__main__":
-    threading.Thread(target=_watch, daemon=True).start()
+    watch_parent(lambda: os.kill(os.getpid(), signal.SIGINT))
     main()

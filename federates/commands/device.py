@@ -20,7 +20,7 @@ from hil.adapter.adapter import Adapter
 from hil.adapter.sunspec import SunSpecMap, scan
 from hil.devices.errors import DeviceFileError
 from hil.devices.file import (
-    Connection,
+    ConnectionSpec,
     DeviceSpec,
     check_device_file,
     find_device_file,
@@ -28,7 +28,7 @@ from hil.devices.file import (
     shipped_devices,
 )
 from hil.devices.points import Quality, Reading, Value
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})(?:/(?P<unit>\d+))?")
 _WRITE_S = 10.0
@@ -149,7 +149,7 @@ def _spec(target: str) -> DeviceSpec:
     found = _URL.fullmatch(target)
     if found is None or Path(target).exists():
         return load_device_file(_existing(target))
-    connection = Connection(
+    connection = ConnectionSpec(
         host=found["host"], port=int(found["port"]), unit=int(found["unit"] or 1)
     )
     return DeviceSpec(name="device", connection=connection)
@@ -168,7 +168,7 @@ def _readable(target: str) -> DeviceSpec:
 
 
 async def _scan(spec: DeviceSpec) -> SunSpecMap:
-    link = Link(spec.connection)
+    link = ModbusClient(spec.connection)
     try:
         return await scan(link, spec.connection.unit)
     finally:

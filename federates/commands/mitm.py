@@ -26,7 +26,7 @@ from hil.adapter.sunspec import SunSpecMap, scan
 from hil.devices.file import DeviceSpec, find_device_file, load_device_file, shipped_devices
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import Owed, Rule, WirePoint, points_of, wire_points
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 _TICK_S = 0.02
 
@@ -177,7 +177,7 @@ def _points(spec: DeviceSpec, rules: Sequence[Rule]) -> Mapping[str, WirePoint]:
     }
 
     async def find() -> SunSpecMap:
-        link = Link(spec.connection)
+        link = ModbusClient(spec.connection)
         try:
             limit = spec.connection.max_registers
             return await scan(link, spec.connection.unit, wanted=models, max_registers=limit)

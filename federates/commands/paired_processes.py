@@ -6,7 +6,6 @@ at a time as there are cores.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from federates.commands.terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
 from federates.runs.paired import State
 from federates.scenario.schema import Scenario
+from grid_models.base import parent
 
 _POLL_S = 0.05
 _PATIENCE_S = 30.0
@@ -106,15 +106,13 @@ class _Child:
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = parent.spawn(
             [sys.executable, "-P", "-m", "federates.paired_child", "run", *self.words],
-            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env=os.environ | {PROGRESS: PROGRESS_LINES},
-            start_new_session=True,  # Ctrl-C reaches us alone, and we tell our children
         )
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -130,27 +128,16 @@ class _Child:
                 self._lines.append(line.rstrip())
 
     def end(self) -> Ended:
-        self.ask_to_end()
+        parent.close_stdin(self.process)
         self._reader.join(_PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
         lines = [line.removeprefix("error: ") for line in self._lines if line]
         return Ended(self.process.wait(), lines, time.perf_counter() - self.began)
 
-    def ask_to_end(self) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-
 
 def _stop(running: Sequence[_Child]) -> None:
     """Let all end as on Ctrl-C; kill what does not."""
+    parent.end((child.process for child in running), _PATIENCE_S)
     for child in running:
-        child.ask_to_end()
-    deadline = time.monotonic() + _PATIENCE_S
-    for child in running:
-        try:
-            child.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.process.kill()
         child.end()

@@ -11,11 +11,10 @@ import json
 import os
 import pickle
 import struct
-import sys
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any
 
 from federates.core.federate import Federate
 from federates.core.pacing import Pacer
@@ -26,6 +25,7 @@ from federates.hosts.drive import drive
 from federates.hosts.helics_bus import Core, Endpoint, HelicsBus
 from federates.hosts.outcome import Control, Failure
 from federates.hosts.process import Job, Seat
+from grid_models.base.parent import unbuffered_stdin, watch_parent
 
 _LAST_WORDS_S = 5.0
 
@@ -45,33 +45,47 @@ class _Line:
             return
 
 
-def _listen(stdin: BinaryIO, starts: SimpleQueue[dict[str, Any] | None], control: Control) -> None:
-    for line in stdin:
+def _listen(starts: SimpleQueue[dict[str, Any] | None], control: Control) -> None:
+    """Take the parent's messages; end this process within seconds of its end."""
+
+    def received(line: bytes) -> None:
         message = json.loads(line)
         if "stop" in message:
             control.stop.set()
             starts.put(None)
         else:
             starts.put(message)
-    # Standard input closed: the parent has ended or wants us gone. Data is flushed by then or by
-    # the main thread's way out; one that hangs is ended here.
-    control.stop.set()
-    starts.put(None)
-    timer = threading.Timer(_LAST_WORDS_S, os._exit, (3,))
-    timer.daemon = True
-    timer.start()
+
+    def ended() -> None:
+        # Data is flushed by then or at the main thread's end; a main thread that hangs is ended.
+        control.stop.set()
+        starts.put(None)
+        timer = threading.Timer(_LAST_WORDS_S, os._exit, (3,))
+        timer.daemon = True
+        timer.start()
+
+    watch_parent(ended, received)
+
+
+def _read_job() -> Job:
+    with unbuffered_stdin() as stdin:
+        data = stdin.read(8)
+        size = struct.unpack("<q", data)[0]
+        data = b""
+        while len(data) < size and (part := stdin.read(size - len(data))):
+            data += part
+    job: Job = pickle.loads(data)
+    return job
 
 
 def main() -> int:
     """Run one federate, and those that ride with it, as the parent says."""
     line = _Line()
-    stdin = sys.stdin.buffer
-    size = struct.unpack("<q", stdin.read(8))[0]
-    job: Job = pickle.loads(stdin.read(size))
+    job = _read_job()
     progress = Progress(job.rows, job.progress)
     control = Control(progress, job.assembly.scenario.time.step_timeout_s)
     starts: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-    threading.Thread(target=_listen, args=(stdin, starts, control), daemon=True).start()
+    _listen(starts, control)
     shells: list[Shell] = []
     stepping_s = 0.0
     pacer: Pacer | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from federates.errors import ScenarioError
 from federates.hosts.helics_bus import NETWORK_OPTIONS, Endpoint
 from federates.kinds.external import ExternalFederate
+from grid_models.base import parent
 
 # tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
 NETWORK_CORE = "tcp_ss"
@@ -33,7 +33,7 @@ def running(
         yield started
     finally:
         for process in started.values():
-            stop(process)
+            parent.end([process], by=signal.SIGTERM)
 
 
 def _start(
@@ -62,14 +62,8 @@ def _start(
             where=f"federates.{federate.name}.command",
         )
     with (log_dir / f"{federate.name}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "federates.hosts.leash", *command],
-            cwd=base_dir,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+        return parent.spawn(
+            [*parent.WRAPPER, *command], cwd=base_dir, env=env, stdout=log, stderr=log
         )
 
 
@@ -79,15 +73,3 @@ def ending(process: subprocess.Popen[bytes]) -> str:
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
-
-
-def stop(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> None:
-    """End a program on its leash, and everything that it started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()

@@ -15,7 +15,6 @@ import json
 import os
 import pickle
 import selectors
-import signal
 import struct
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from federates.hosts.helics_bus import Endpoint
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
+from grid_models.base import parent
 
 if TYPE_CHECKING:
     from federates.assembly.federation import Assembly
@@ -101,14 +101,9 @@ class _Child:
 def _spawn(name: str, module: str, store: RunStore) -> _Child:
     store.logs.mkdir(exist_ok=True)
     with (store.logs / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            # -P: a user's own controllers/ folder must not shadow ours.
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+        # -P: a user's own controllers/ folder must not shadow ours.
+        command = [sys.executable, "-P", "-m", module]
+        process = parent.spawn(command, stdout=subprocess.PIPE, stderr=log)
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     return _Child(name, process)
@@ -161,7 +156,7 @@ def run_processes(
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
-        _end(children)
+        parent.end(child.process for child in children)
         heartbeat.unlink(missing_ok=True)
     store.finalise_signals()
     outcome.failure = control.failure
@@ -316,29 +311,8 @@ def _look_for_trouble(
         control.fail(hung)
         for child in members:
             if hung.federate in child.federates:
-                _kill(child)
+                parent.kill_group(child.process)
         return
     lost = broker.died()
     if lost is not None and not all(c.done for c in members):
         control.fail(lost)
-
-
-def _kill(child: _Child) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.process.pid, signal.SIGKILL)
-
-
-def _end(children: Sequence[_Child], patience_s: float = 2.0) -> None:
-    """Close the children's input, which ends them; kill those that do not obey."""
-    for child in children:
-        with contextlib.suppress(OSError, ValueError):
-            if child.process.stdin is not None:
-                child.process.stdin.close()
-    deadline = time.monotonic() + patience_s
-    for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-        _kill(child)
-        child.process.wait()
-        if child.process.stdout is not None:
-            child.process.stdout.close()

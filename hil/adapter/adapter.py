@@ -33,6 +33,7 @@ from hil.adapter.guard import check_arming
 from hil.adapter.loop import AdapterLoop
 from hil.adapter.snapshot import Event, Snapshot
 from hil.adapter.sunspec import SunSpecMap
+from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError, GuardError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import Reading, Value
@@ -168,8 +169,12 @@ class Adapter:
 
     def poll(self, *, timeout_s: float = 5.0) -> dict[str, dict[str, Reading]]:
         """Read every point once, now, and return `latest`; what did not come keeps its age."""
-        self._run(self._core.poll_all(), timeout_s)
+        self.refresh(timeout_s=timeout_s)
         return self.latest()
+
+    def refresh(self, *, timeout_s: float = 5.0) -> bool:
+        """Read every point once, now; return True where every device answered in time."""
+        return bool(self._run(self._core.poll_all(), timeout_s))
 
     def latest(self) -> dict[str, dict[str, Reading]]:
         """Return device -> point -> Reading, without any traffic."""
@@ -178,18 +183,17 @@ class Adapter:
     def snapshot(self) -> Snapshot:
         """Return all readings as arrays, without any traffic."""
         readers = self._core.readers.values()
-        now = time.monotonic()
         generation = sum(r.generation for r in readers)
-        views = [(r.spec.name, r.names, *r.view(now)) for r in readers]
-        total = sum(len(v[2]) for v in views)
-        if generation != self._generation or total != len(self._index):
-            pairs = ((name, point) for name, points, *_ in views for point in points)
+        parts = [(r.spec.name, r.names, r.state()) for r in readers]
+        state = [np.concatenate(arrays) for arrays in zip(*(p[2] for p in parts), strict=True)]
+        if not parts:
+            state = [np.empty(0)] * 5
+        if generation != self._generation or len(state[0]) != len(self._index):
+            pairs = ((name, point) for name, points, _ in parts for point in points)
             self._index = {pair: i for i, pair in enumerate(pairs)}
             self._generation = generation
-        values, quality, age = (
-            np.concatenate([np.empty(0), *(v[k] for v in views)]) for k in (2, 3, 4)
-        )
-        return Snapshot(values, quality.astype(np.uint8), age, self._index, generation)
+        quality, age_s = Snapshot.judge(time.monotonic(), state)
+        return Snapshot(state[0], quality, age_s, self._index, generation)
 
     def points(self, device: str) -> list[str]:
         """Return the device's point names (SunSpec repeats are known after its first scan)."""
@@ -224,6 +228,26 @@ class Adapter:
             raise
         self._core.commanded()
         self._soon(writer.put, point, number)
+
+    def command_all(self, point: str, values: Mapping[str, float]) -> int:
+        """Ask for set-points of many devices, as `command`; return how many were refused."""
+        refused, admitted = 0, []
+        for device, value in values.items():
+            writer = self._core.writer(device)
+            try:
+                admitted.append((writer, writer.guard.admit(point, value)))
+            except GuardError as error:
+                refused += 1
+                self._refused(device, point, value, error)
+        if admitted:
+            self._core.commanded()
+            self._soon(self._put_all, point, admitted)
+        return refused
+
+    @staticmethod
+    def _put_all(point: str, admitted: list[tuple[DeviceWriter, float]]) -> None:
+        for writer, number in admitted:
+            writer.put(point, number)
 
     def adopt_curve(
         self, device: str, model: int, xy: Sequence[tuple[float, float]], **fields: Value

@@ -40,7 +40,6 @@ class CurveJob:
         In the model's units (percent), first coordinate ascending.
     fields : mapping of str to float
         Further fields of the curve, e.g. RspTms.
-    limits : CurveSpec
     """
 
     model: int

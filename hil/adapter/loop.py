@@ -21,7 +21,7 @@ from hil.adapter.watchdog_client import WatchdogClient
 from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
-from hil.modbus.client import Link, LinkStats
+from hil.modbus.client import ClientStats, ModbusClient
 
 _SUPERVISE_S = 0.25
 _LATENESS_KEPT = 200_000
@@ -32,10 +32,6 @@ class AdapterLoop:
 
     Parameters
     ----------
-    devices : sequence of DeviceSpec
-    armed : collection of str
-    audit : Path
-    watchdog : bool
     tell : callable
         ``tell(device, kind, text)`` makes an event.
     via : mapping of str to (str, int)
@@ -56,7 +52,7 @@ class AdapterLoop:
         self.stop = asyncio.Event()
         self.close_timeout_s = 5.0
         self.heard_s: float | None = None
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, ModbusClient] = {}
         self.readers = {d.name: DeviceReader(d, self._link(d, via)) for d in devices}
         self.writers = {
             d.name: DeviceWriter(
@@ -80,14 +76,14 @@ class AdapterLoop:
         self._polls = self._lost_polls = 0
         self._was_bad: dict[str, bool] = {}
 
-    def _link(self, device: DeviceSpec, via: Mapping[str, tuple[str, int]]) -> Link:
+    def _link(self, device: DeviceSpec, via: Mapping[str, tuple[str, int]]) -> ModbusClient:
         """Return the link of an address; devices behind one address share it."""
         connection = device.connection
         if device.name in via:
             connection = connection.through(*via[device.name])
         own = {"unit", "max_registers", "max_gap"}
         key = connection.model_dump_json(exclude=own)
-        return self._links.setdefault(key, Link(connection))
+        return self._links.setdefault(key, ModbusClient(connection))
 
     def reader(self, device: str) -> DeviceReader:
         """Return a device's reader, or raise an error with the nearest name."""
@@ -318,7 +314,7 @@ class AdapterLoop:
     def stats(self) -> dict[str, Any]:
         """Return counters over all links, and the lateness of the polls."""
         total: dict[str, Any] = {}
-        for key in LinkStats.__dataclass_fields__:
+        for key in ClientStats.__dataclass_fields__:
             if key != "last_error":
                 total[key] = sum(getattr(link.stats, key) for link in self._links.values())
         late = np.array(self._lateness) if self._lateness else np.zeros(1)

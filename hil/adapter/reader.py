@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hil.adapter.snapshot import Snapshot
 from hil.adapter.sunspec import SunSpecMap, scan
 from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, Request, plan_requests
 from hil.devices.errors import (
@@ -26,7 +28,7 @@ from hil.devices.errors import (
 from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec, Quality
 from hil.devices.sunspec_models import text_of
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 FloatArray = npt.NDArray[np.float64]
 _BUSY = (5, 6)
@@ -51,15 +53,9 @@ class _Block:
 
 
 class DeviceReader:
-    """The points of one device, how they are fetched, and their values with quality and age.
+    """The points of one device, how they are fetched, and their values with quality and age."""
 
-    Parameters
-    ----------
-    spec : DeviceSpec
-    link : Link
-    """
-
-    def __init__(self, spec: DeviceSpec, link: Link) -> None:
+    def __init__(self, spec: DeviceSpec, link: ModbusClient) -> None:
         self.spec = spec
         self.link = link
         self.generation = 0
@@ -279,19 +275,20 @@ class DeviceReader:
 
     # -- asking ---------------------------------------------------------------------------------
 
-    def view(self, now_s: float) -> tuple[FloatArray, npt.NDArray[np.uint8], FloatArray]:
-        """Return copies of values, qualities and ages in seconds, in the order of `names`."""
+    def state(self) -> tuple[npt.NDArray[Any], ...]:
+        """Return value, time of the last good value, bad, stale limit, bad limit of each point.
+
+        In the order of `names`; copies where they may change.
+        """
         with self._lock:
-            age = now_s - self._good_s
-            quality = np.where(age > self._stale_limit, Quality.STALE, Quality.GOOD)
-            quality[self._bad | (age > self._bad_limit)] = Quality.BAD
-            return self._value.copy(), quality.astype(np.uint8), age
+            now = self._value.copy(), self._good_s.copy(), self._bad.copy()
+            return *now, self._stale_limit, self._bad_limit
 
     def current(self, point: str) -> float:
         """Return the value of a point where it is good, else nan."""
-        values, quality, _ = self.view(time.monotonic())
-        i = self.slot.get(point)
-        return float(values[i]) if i is not None and quality[i] == Quality.GOOD else math.nan
+        state, i = self.state(), self.slot.get(point)
+        quality, _ = Snapshot.judge(time.monotonic(), state)
+        return float(state[0][i]) if i is not None and quality[i] == Quality.GOOD else math.nan
 
     @property
     def moving_factors(self) -> bool:
@@ -305,7 +302,7 @@ class DeviceReader:
 
     def all_bad(self, now_s: float) -> bool:
         """Return True where no point is better than bad."""
-        return bool(np.all(self.view(now_s)[1] == Quality.BAD))
+        return bool(np.all(Snapshot.judge(now_s, self.state())[0] == Quality.BAD))
 
     def place(self, point: str) -> tuple[Place, float]:
         """Return where a point is and its scale factor now.

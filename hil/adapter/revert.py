@@ -19,12 +19,7 @@ _MARGIN_S = 1.0
 
 @dataclass
 class SelfReversion:
-    """Which points of a device are left to its own timers, and for how long.
-
-    Parameters
-    ----------
-    points : mapping of str to PointSpec
-    """
+    """Which points of a device are left to its own timers, and for how long."""
 
     points: Mapping[str, PointSpec]
     _wrong: dict[str, int] = field(default_factory=dict)

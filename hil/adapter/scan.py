@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from hil.adapter.sunspec import SunSpecMap, scan
 from hil.devices.errors import DeviceError
-from hil.devices.file import Connection, TlsSpec
-from hil.modbus.client import Link
+from hil.devices.file import ConnectionSpec, TlsSpec
+from hil.modbus.client import ModbusClient
 
 
-def parse_url(url: str, *, tls: TlsSpec | None = None) -> Connection:
+def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
     """Return the connection of ``[modbus://]HOST[:PORT][/UNIT]``; port 502 (TLS 802), unit 1.
 
     Raises
@@ -25,12 +25,12 @@ def parse_url(url: str, *, tls: TlsSpec | None = None) -> Connection:
         unit = int(parts.path.strip("/") or 1)
         if parts.scheme not in ("modbus", "tcp", "modbus+tcp") or not parts.hostname:
             raise ValueError
-        return Connection(host=parts.hostname, port=port, unit=unit, tls=tls)
+        return ConnectionSpec(host=parts.hostname, port=port, unit=unit, tls=tls)
     except ValueError:
         raise DeviceError(f"'{url}' is not an address", expected=expected) from None
 
 
-def scan_device(connection: Connection) -> SunSpecMap:
+def scan_device(connection: ConnectionSpec) -> SunSpecMap:
     """Scan a device for its SunSpec map and read all its models; only reads.
 
     Raises
@@ -39,7 +39,7 @@ def scan_device(connection: Connection) -> SunSpecMap:
     """
 
     async def work() -> SunSpecMap:
-        link = Link(connection)
+        link = ModbusClient(connection)
         try:
             limit = connection.max_registers
             return await scan(link, connection.unit, max_registers=limit)

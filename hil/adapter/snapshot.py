@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import DeviceError
 from hil.devices.points import Quality, Reading
+
+FloatArray = npt.NDArray[np.float64]
+Qualities = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,6 @@ class Event:
         '' where it is about the adapter itself.
     kind : str
         refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
-    text : str
     """
 
     time_s: float
@@ -52,9 +55,9 @@ class Snapshot:
         Changes whenever `index` changes (after a SunSpec scan); gather positions again then.
     """
 
-    values: npt.NDArray[np.float64]
-    quality: npt.NDArray[np.uint8]
-    age_s: npt.NDArray[np.float64]
+    values: FloatArray
+    quality: Qualities
+    age_s: FloatArray
     index: Mapping[tuple[str, str], int]
     generation: int
 
@@ -67,6 +70,16 @@ class Snapshot:
             There is no such device or point.
         """
         return np.array([self._position(*pair) for pair in wanted], dtype=np.intp)
+
+    def find(self, devices: Iterable[str], point: str) -> npt.NDArray[np.intp]:
+        """Return the position of a point of each device; -1 where it is not known (yet)."""
+        return np.array([self.index.get((d, point), -1) for d in devices], dtype=np.intp)
+
+    def at(self, positions: npt.NDArray[np.intp]) -> tuple[FloatArray, Qualities, FloatArray]:
+        """Return values, qualities and ages at `positions`; nan, bad and inf at -1."""
+        values = np.append(self.values, np.nan)
+        quality = np.append(self.quality, np.uint8(Quality.BAD))
+        return values[positions], quality[positions], np.append(self.age_s, np.inf)[positions]
 
     def _position(self, device: str, point: str) -> int:
         found = self.index.get((device, point))
@@ -84,6 +97,15 @@ class Snapshot:
         """Return one reading."""
         i = self._position(device, point)
         return Reading(float(self.values[i]), Quality(self.quality[i]), float(self.age_s[i]))
+
+    @staticmethod
+    def judge(now_s: float, state: Sequence[npt.NDArray[Any]]) -> tuple[Qualities, FloatArray]:
+        """Return qualities and ages from the state that `DeviceReader.state` returns."""
+        _, good_s, bad, stale_limit, bad_limit = state
+        age = now_s - good_s
+        quality = np.where(age > stale_limit, Quality.STALE, Quality.GOOD)
+        quality[bad | (age > bad_limit)] = Quality.BAD
+        return quality.astype(np.uint8), age
 
     def as_dict(self) -> dict[str, dict[str, Reading]]:
         """Return device -> point -> Reading."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hil.devices.errors import ExchangeError, RefusedError, ScanError, WrongReplyError
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 BASES = (40000, 50000, 0)
 _MARK = 0x53756E53  # "SunS"
@@ -23,7 +23,6 @@ class ModelBlock:
     ----------
     label : str
         Number, and ``#2`` from the second of its kind on.
-    model : int
     address : int
         Address of its ID register.
     length : int
@@ -44,7 +43,6 @@ class SunSpecMap:
     ----------
     base : int
         Address of the mark "SunS".
-    models : list of ModelBlock
     points : dict of str to ModelPoint
         Of the models that were read.
     factors : dict of str to float
@@ -62,7 +60,7 @@ class SunSpecMap:
 
 
 async def read_registers(
-    link: Link, unit: int, address: int, count: int, *, max_registers: int = 125
+    link: ModbusClient, unit: int, address: int, count: int, *, max_registers: int = 125
 ) -> list[int]:
     """Read holding registers, in as many requests as the device needs."""
     registers: list[int] = []
@@ -74,7 +72,11 @@ async def read_registers(
 
 
 async def scan(
-    link: Link, unit: int, *, wanted: Collection[int] | None = None, max_registers: int = 125
+    link: ModbusClient,
+    unit: int,
+    *,
+    wanted: Collection[int] | None = None,
+    max_registers: int = 125,
 ) -> SunSpecMap:
     """Scan a device for its SunSpec map.
 
@@ -104,7 +106,7 @@ async def scan(
     return found
 
 
-async def _find_base(link: Link, unit: int) -> int:
+async def _find_base(link: ModbusClient, unit: int) -> int:
     last: ExchangeError | None = None
     for base in BASES:
         try:
@@ -119,7 +121,7 @@ async def _find_base(link: Link, unit: int) -> int:
     raise ScanError("no SunSpec map found", expected=f"'SunS' at {', '.join(map(str, BASES))}")
 
 
-async def _chain(link: Link, unit: int, base: int) -> list[ModelBlock]:
+async def _chain(link: ModbusClient, unit: int, base: int) -> list[ModelBlock]:
     """Follow ID and L from model to model up to the end mark."""
     models: list[ModelBlock] = []
     seen: dict[int, int] = {}
@@ -142,7 +144,7 @@ async def _chain(link: Link, unit: int, base: int) -> list[ModelBlock]:
 
 
 async def _lay_out(
-    found: SunSpecMap, link: Link, unit: int, block: ModelBlock, max_registers: int
+    found: SunSpecMap, link: ModbusClient, unit: int, block: ModelBlock, max_registers: int
 ) -> None:
     registers = await read_registers(
         link, unit, block.address, block.length + 2, max_registers=max_registers

@@ -21,6 +21,7 @@ import ssl
 import struct
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,8 @@ class Plan:
 
     Parameters
     ----------
-    name : str
-    host, port, unit : str, int, int
     tls : dict, optional
         ca, cert, key, server_name.
-    timeout_s, heartbeat_s : float
     writes : list
         ``[function, address, [registers], point, value]`` in the order of writing.
     """
@@ -71,14 +69,16 @@ class Watchdog:
     ----------
     sock : socket.socket
         Connected to the adapter.
-    audit : AuditLog
+    now : callable
+        Monotonic clock of the beats, s.
     """
 
-    def __init__(self, sock: socket.socket, audit: AuditLog) -> None:
-        self._sock = sock
-        self._audit = audit
+    def __init__(
+        self, sock: socket.socket, audit: AuditLog, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sock, self._audit, self._now = sock, audit, now
         self._plans: dict[str, Plan] = {}
-        self._last_beat_s = time.monotonic()
+        self._last_beat_s = now()
         self._over = asyncio.Event()
 
     async def run(self) -> int:
@@ -103,6 +103,8 @@ class Watchdog:
         left = [p for p in self._plans.values() if not p.fired]
         tasks |= self._fire(left, "the adapter is gone")
         failed = [name for names in await asyncio.gather(*tasks) for name in names]
+        self._writer.transport.abort()
+        await asyncio.sleep(0)
         return 1 if failed else 0
 
     async def _late(self) -> list[Plan]:
@@ -114,7 +116,7 @@ class Watchdog:
         return self._silent()
 
     def _silent(self) -> list[Plan]:
-        silence_s = time.monotonic() - self._last_beat_s
+        silence_s = self._now() - self._last_beat_s
         return [p for p in self._plans.values() if not p.fired and silence_s > p.heartbeat_s]
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -124,7 +126,7 @@ class Watchdog:
         self._over.set()
 
     def _hear(self, message: dict[str, Any]) -> None:
-        self._last_beat_s = time.monotonic()
+        self._last_beat_s = self._now()
         if "plan" in message:
             plan = Plan(**message["plan"])
             self._plans[plan.name] = plan

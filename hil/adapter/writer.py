@@ -26,9 +26,6 @@ class DeviceWriter:
 
     Parameters
     ----------
-    reader : DeviceReader
-    guard : Guard
-    audit : AuditLog
     tell : callable
         ``tell(device, kind, text)`` makes an event.
     allowed : callable
@@ -248,12 +245,8 @@ class DeviceWriter:
 
     def _function(self, point: str, place: Place) -> int:
         spec = self.reader.spec.points.get(point)
-        if spec is not None and spec.write_function:
-            return spec.write_function
-        if place.is_bit:
-            return 5
-        sunspec = spec is None or spec.sunspec is not None
-        return 16 if sunspec or place.words > 1 else 6
+        # Without an entry in the device file it is a point of a whole SunSpec model.
+        return 16 if spec is None else spec.function(bits=place.is_bit, words=place.words)
 
     async def read_value(self, point: str) -> float:
         """Read one point now; nan where it is not implemented."""

@@ -29,7 +29,7 @@ TYPE_WORDS = {
     "float64": 4,
     "string": 1,
 }
-_STRUCT = {
+STRUCT_CODES = {
     "int16": "h",
     "uint16": "H",
     "int32": "i",
@@ -138,7 +138,7 @@ def encode(
         )
     if place.is_bit:
         return [raw], float(raw)
-    words = _words(struct.pack(">" + _STRUCT[place.kind], raw), place.word_order)
+    words = _words(struct.pack(">" + STRUCT_CODES[place.kind], raw), place.word_order)
     return words, _stands_for(raw, sf, place)
 
 
@@ -150,10 +150,10 @@ def _stands_for(raw: int, sf: float, place: Place) -> float:
 
 def _encode_float(place: Place, exact: float, factor: float) -> tuple[list[int], float]:
     try:
-        data = struct.pack(">" + _STRUCT[place.kind], exact)
+        data = struct.pack(">" + STRUCT_CODES[place.kind], exact)
     except OverflowError:
         raise DeviceError(f"{exact:g} does not fit {place.kind}") from None
-    raw = struct.unpack(">" + _STRUCT[place.kind], data)[0]
+    raw = struct.unpack(">" + STRUCT_CODES[place.kind], data)[0]
     return _words(data, place.word_order), raw * factor + place.offset
 
 
@@ -198,10 +198,10 @@ class BlockCodec:
                 raise DeviceError("points overlap", where=f"address {place.address}")
             layout += f"{2 * (place.address - at)}x"
             if place.word_order == "little" and place.words > 1:
-                self._swapped.append((index, struct.Struct(">" + _STRUCT[place.kind])))
+                self._swapped.append((index, struct.Struct(">" + STRUCT_CODES[place.kind])))
                 layout += f"{2 * place.words}s"
             else:
-                layout += _STRUCT[place.kind]
+                layout += STRUCT_CODES[place.kind]
             at = place.end
         self._struct = struct.Struct(layout + f"{2 * (address + count - at)}x")
         self._plain = self._order == list(range(len(self._order)))
@@ -261,7 +261,6 @@ class Request:
 
     Parameters
     ----------
-    table : str
     address, count : int
         First register (or bit) and how many.
     members : tuple of int

@@ -34,7 +34,7 @@ class TlsSpec(DeviceSection):
     )
 
 
-class Connection(DeviceSection):
+class ConnectionSpec(DeviceSection):
     """Where the device is and how it wants to be spoken to."""
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -60,7 +60,7 @@ class Connection(DeviceSection):
         except ValueError:
             return False
 
-    def through(self, host: str, port: int) -> Connection:
+    def through(self, host: str, port: int) -> ConnectionSpec:
         """Return the same connection by way of a proxy; the certificate is still the device's."""
         tls = self.tls
         if tls is not None:
@@ -116,7 +116,7 @@ class DeviceSpec(DeviceSection):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]*$", description="name of the device")
     description: str = ""
     source: str = Field("", description="where the register map comes from")
-    connection: Connection = Field(default_factory=Connection)
+    connection: ConnectionSpec = Field(default_factory=ConnectionSpec)
     poll_s: Finite = Field(1.0, ge=0.02, le=3600, description="poll period")
     stale_after_s: Positive | None = Field(None, description="default 2.5 poll periods")
     bad_after_s: Positive | None = Field(None, description="default 5 poll periods")

@@ -150,3 +150,10 @@ class PointSpec(DeviceSection):
     def writable(self) -> bool:
         """Return True where a command may change the point."""
         return self.access == "rw"
+
+    def function(self, *, bits: bool, words: int) -> int:
+        """Return the Modbus function that writes the point: 5, 6, 15 or 16."""
+        if bits:
+            return 15 if self.write_function == 15 else 5
+        one = words == 1 and (self.write_function or (16 if self.sunspec else 6)) == 6
+        return 6 if one else 16

@@ -65,7 +65,6 @@ class ModelPoint:
         'R' or 'RW'.
     static : bool
         Does not change while the device runs.
-    unit : str
     symbols : dict
         Name -> raw value, for enumerations.
     """
@@ -156,18 +155,35 @@ def lay_out(
     ScanError
         The counts in the data do not fit the model's length.
     """
-    walk = _Walk(label or str(model), address, list(registers))
+    walk = _Walk(label or str(model), address, list(registers), {})
     walk.group(model_definition(model), "", [])
     return walk.points
 
 
-class _Walk:
-    """Walks a definition beside the data."""
+@functools.cache
+def layout(
+    model: int, address: int, counts: tuple[tuple[str, int], ...]
+) -> tuple[tuple[ModelPoint, ...], int]:
+    """Return the points of a model without data, and its registers, ID and L included.
 
-    def __init__(self, label: str, address: int, registers: list[int]) -> None:
-        self.label = label
-        self.base = address
-        self.registers = registers
+    Parameters
+    ----------
+    counts : tuple of (str, int)
+        How often the repeating groups are there, by the name of their count.
+    """
+    walk = _Walk(str(model), address, None, dict(counts))
+    walk.group(model_definition(model), "", [])
+    return tuple(walk.points), walk.at
+
+
+class _Walk:
+    """Walks a definition, beside the data where there are any."""
+
+    def __init__(
+        self, label: str, address: int, registers: list[int] | None, counts: dict[str, int]
+    ) -> None:
+        self.label, self.base = label, address
+        self.registers, self.counts = registers, counts
         self.at = 0
         self.points: list[ModelPoint] = []
 
@@ -184,7 +200,7 @@ class _Walk:
 
     def _point(self, point: dict[str, Any], prefix: str, scopes: list[dict[str, str]]) -> None:
         size = int(point["size"])
-        if self.at + size > len(self.registers):
+        if self.registers is not None and self.at + size > len(self.registers):
             # Devices made to an older edition end earlier; what is not there is not listed.
             self.at += size
             return
@@ -214,12 +230,14 @@ class _Walk:
 
     def _count(self, group: dict[str, Any], scopes: list[dict[str, str]]) -> int:
         count = group.get("count", 1)
+        if self.registers is None:
+            return self.counts[count] if isinstance(count, str) else int(count)
         left = max(len(self.registers) - self.at, 0)
         size = _fixed_size(group)
         if isinstance(count, str):
             name = self._full_name(count, scopes)
             point = next((p for p in self.points if p.name == name), None)
-            count = self._raw(point) if point else 0
+            count = self.registers[point.place.address - self.base] if point else 0
             if count == 0xFFFF:
                 count = 0
             if count * size > left:
@@ -230,9 +248,6 @@ class _Walk:
         elif count == 0:
             count = left // size if size else 0
         return int(count)
-
-    def _raw(self, point: ModelPoint) -> int:
-        return self.registers[point.place.address - self.base]
 
 
 def _fixed_size(group: dict[str, Any]) -> int:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from hil.emulators.host import EmulatorHost, HostOptions
+from hil.emulators.host import EmulatorHost
+from hil.emulators.options import EmulatorOptions
 from hil.emulators.plant import Plant
 
 
@@ -23,7 +24,7 @@ class Background:
     Attributes
     ----------
     ports : list of int
-        One per device, or one for all with `HostOptions.one_port`.
+        One per device, or one for all with `EmulatorOptions.one_port`.
     grid_port : int
         Of the side channel; 0 without one.
     host : EmulatorHost
@@ -36,7 +37,7 @@ class Background:
 
 
 @contextmanager
-def background(plant: Plant, options: HostOptions | None = None) -> Iterator[Background]:
+def background(plant: Plant, options: EmulatorOptions | None = None) -> Iterator[Background]:
     """Serve `plant` until the block ends.
 
     Raises
@@ -48,7 +49,7 @@ def background(plant: Plant, options: HostOptions | None = None) -> Iterator[Bac
     names = [f"device_{i + 1}" for i in range(len(plant.banks))]
     listening = threading.Event()
     problems: list[BaseException] = []
-    host = EmulatorHost(plant, names, options or HostOptions(), lines.append)
+    host = EmulatorHost(plant, names, options or EmulatorOptions(), lines.append)
     loop = asyncio.new_event_loop()
 
     async def main() -> None:

@@ -22,7 +22,6 @@ class CurveModel:
 
     Attributes
     ----------
-    model : int
     x, y : str
         Names of a point's coordinates.
     extra : tuple of str

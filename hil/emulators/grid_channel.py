@@ -35,7 +35,6 @@ class GridChannel:
 
     Parameters
     ----------
-    plant : Plant
     faults : sequence of Faults
         One per device.
     by_grid : bool
@@ -103,7 +102,8 @@ class GridChannel:
             return {"error": f"not JSON: {error}"}
         except FeederateError as error:
             return {"error": str(error)}
-        return {"t": self.plant.time_s, **self.plant.outputs()}
+        outputs = {name: array.tolist() for name, array in self.plant.outputs().items()}
+        return {"t": self.plant.time_s, **outputs}
 
     def _apply(self, message: Mapping[str, Any]) -> None:
         inputs = {k: v for k, v in message.items() if k not in ("t", "fault", "device")}

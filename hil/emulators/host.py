@@ -3,65 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import os
 import signal
-import ssl
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from grid_models.base.parent import watch_parent
 from hil.emulators.grid_channel import GridChannel, advance
+from hil.emulators.options import Clock, EmulatorOptions
 from hil.emulators.plant import Plant
 from hil.servers.errors import ServerError
 from hil.servers.faults import Faults, FaultyBank
 from hil.servers.pdu import Bank
+from hil.servers.security import server_context
 from hil.servers.tcp import ModbusTcpServer
 
 #: Longest stretch the wall clock may have jumped; a machine that slept does not simulate the night.
 _MAX_LAG_S = 60.0
-
-
-@dataclass(frozen=True)
-class HostOptions:
-    """Where and how devices are served.
-
-    Attributes
-    ----------
-    host : str
-    port : int
-        Of the first device; 0: the system chooses each.
-    unit : int
-        Of the first device.
-    one_port : bool
-        True: all devices behind one port with ascending unit ids; False: one port each.
-    tls : ssl.SSLContext, optional
-    fault : str
-        See `hil.servers.faults`.
-    grid_port : int, optional
-        Port of the side channel; 0: the system chooses; None: no side channel.
-    by_grid : bool
-        True: time passes as the side channel says; False: with the wall clock.
-    speed : float
-        Seconds of the devices per second of the wall clock.
-    step_s : float
-        Step of the physics, s of the devices; by the wall clock also its pace.
-    leash : bool
-        End when standard input closes, so that no emulator outlives who started it.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    unit: int = 1
-    one_port: bool = False
-    tls: ssl.SSLContext | None = None
-    fault: str = "none"
-    grid_port: int | None = None
-    by_grid: bool = False
-    speed: float = 1.0
-    step_s: float = 0.1
-    leash: bool = False
 
 
 @dataclass
@@ -70,21 +30,21 @@ class EmulatorHost:
 
     Parameters
     ----------
-    plant : Plant
     names : sequence of str
         One per device.
-    options : HostOptions
     say : callable
         Takes each line when everything listens.
     """
 
     plant: Plant
     names: Sequence[str]
-    options: HostOptions = field(default_factory=HostOptions)
+    options: EmulatorOptions = field(default_factory=EmulatorOptions)
     say: Callable[[str], None] = lambda line: print(line, flush=True)
 
     def __post_init__(self) -> None:
         options, banks = self.options, self.plant.banks
+        self._tls = None if options.tls is None else server_context(options.tls)
+        self._step_s = options.step_s or 0.1
         self.faults = [Faults.parse(options.fault) for _ in banks]
         faulty: list[Bank] = [
             FaultyBank(bank, faults) for bank, faults in zip(banks, self.faults, strict=True)
@@ -103,11 +63,12 @@ class EmulatorHost:
                 self._server({options.unit: bank}, port, faults)
                 for bank, port, faults in zip(faulty, ports, self.faults, strict=True)
             ]
-        step_s = options.step_s if options.by_grid else float("inf")
+        self.by_grid = options.time is Clock.grid
+        step_s = self._step_s if self.by_grid else float("inf")
         self.channel = GridChannel(
             self.plant,
             self.faults,
-            by_grid=options.by_grid,
+            by_grid=self.by_grid,
             step_s=step_s,
             to_present=self._catch_up,
         )
@@ -126,7 +87,7 @@ class EmulatorHost:
             )
 
     def _server(self, units: dict[int, Bank], port: int, faults: Faults) -> ModbusTcpServer:
-        return ModbusTcpServer(units, self.options.host, port, tls=self.options.tls, faults=faults)
+        return ModbusTcpServer(units, self.options.host, port, tls=self._tls, faults=faults)
 
     async def start(self) -> None:
         """Listen on every port, then say so."""
@@ -148,15 +109,6 @@ class EmulatorHost:
         for server in self.servers:
             await server.close()
 
-    async def serve(self) -> None:
-        """Serve until SIGTERM, SIGINT, the end of the leash, or `stopped`."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopped.set)
-        if self.options.leash:
-            loop.add_reader(sys.stdin.fileno(), self._tug)
-        await self.run()
-
     async def run(self) -> None:
         """Serve until `stopped`."""
         await self.start()
@@ -175,15 +127,10 @@ class EmulatorHost:
             await asyncio.gather(clock, end, return_exceptions=True)
             await self.close()
 
-    def _tug(self) -> None:
-        if not os.read(sys.stdin.fileno(), 4096):
-            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-            self.stopped.set()
-
     async def _tick(self) -> None:
         """Advance with the wall clock; apply drift."""
         options = self.options
-        pace_s = options.step_s / options.speed if not options.by_grid else 0.1
+        pace_s = 0.1 if self.by_grid else self._step_s / options.speed
         due_s = self._last_s = time.monotonic()
         while True:
             due_s = max(due_s + pace_s, time.monotonic())
@@ -194,14 +141,16 @@ class EmulatorHost:
     def _catch_up(self) -> None:
         """Bring the plant to the present, where the wall clock rules."""
         now_s = time.monotonic()
-        if not self.options.by_grid:
+        if not self.by_grid:
             lag_s = min((now_s - self._last_s) * self.options.speed, _MAX_LAG_S)
             advance(self.plant, lag_s, float("inf"))
         self._last_s = now_s
 
 
-def serve(plant: Plant, names: Sequence[str], options: HostOptions) -> None:
-    """Serve a plant in this process until it is told to stop.
+def serve(
+    plant: Plant, names: Sequence[str], options: EmulatorOptions, *, end_with_parent: bool = False
+) -> None:
+    """Serve a plant in this process until SIGTERM, SIGINT, or the end of the parent if asked.
 
     Raises
     ------
@@ -210,6 +159,16 @@ def serve(plant: Plant, names: Sequence[str], options: HostOptions) -> None:
     """
 
     async def main() -> None:
-        await EmulatorHost(plant, names, replace(options)).serve()
+        host, loop = EmulatorHost(plant, names, options), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, host.stopped.set)
+
+        def stop() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                loop.call_soon_threadsafe(host.stopped.set)
+
+        if end_with_parent or options.end_with_parent:
+            watch_parent(stop)
+        await host.run()
 
     asyncio.run(main())

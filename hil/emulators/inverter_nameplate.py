@@ -29,14 +29,12 @@ class Nameplate:
 
     Attributes
     ----------
-    serial : str
     phases : int
         1 or 3.
     v_ln : float
         Nominal voltage, line to neutral, V.
     base : int
         Zero-based address of the map.
-    model_name : str
     """
 
     serial: str

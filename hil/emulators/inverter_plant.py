@@ -21,7 +21,6 @@ class InverterPlant:
 
     Parameters
     ----------
-    fleet : InverterFleet
     phases : int
         1 or 3.
     v_ln : float
@@ -69,12 +68,12 @@ class InverterPlant:
             for unit in self.units:
                 unit.at(stop_s)
 
-    def outputs(self) -> dict[str, list[float]]:
+    def outputs(self) -> dict[str, Array]:
         """Return ``p_kw`` and ``q_kvar`` (injections), and ``soc_pu`` of batteries."""
-        values = {"p_kw": self.fleet.p_kw.tolist(), "q_kvar": self.fleet.q_kvar.tolist()}
+        values = {"p_kw": self.fleet.p_kw.copy(), "q_kvar": self.fleet.q_kvar.copy()}
         source = self.fleet.source
         if isinstance(source, BatterySource):
-            values["soc_pu"] = (source.soc_kwh / source.energy_kwh).tolist()
+            values["soc_pu"] = source.soc_kwh / source.energy_kwh
         return values
 
     def set_reading_factors(self, factors: Sequence[float]) -> None:

@@ -36,7 +36,6 @@ class InverterUnit:
 
     Parameters
     ----------
-    fleet : InverterFleet
     row : int
         Which inverter of the fleet.
     nameplate : Nameplate
@@ -47,7 +46,6 @@ class InverterUnit:
 
     Attributes
     ----------
-    bank : SunSpecImage
     reading_factor : float
         What the sensors read too much.
     """

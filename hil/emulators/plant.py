@@ -20,7 +20,6 @@ class Plant(Protocol):
 
     Attributes
     ----------
-    kind : str
     time_s : float
         Time of the devices, s since their start.
     """
@@ -41,8 +40,8 @@ class Plant(Protocol):
         """Let time pass."""
         ...
 
-    def outputs(self) -> dict[str, list[float]]:
-        """Return what happens physically, whatever the registers say, one number per device."""
+    def outputs(self) -> dict[str, Array]:
+        """Return what happens physically, whatever the registers say; shape (n,) each."""
         ...
 
     def set_reading_factors(self, factors: Sequence[float]) -> None:

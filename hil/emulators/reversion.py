@@ -18,7 +18,6 @@ class Reversion:
 
     Attributes
     ----------
-    model : int
     enable, enable_back : str
         Points that switch the function, now and after reversion.
     seconds, left : str

@@ -22,7 +22,6 @@ class ThermostatPlant:
 
     Parameters
     ----------
-    houses : HouseFleet
     response : DemandResponse, optional
         What the CTA-2045 verbs do.
     temp_out_c : float
@@ -99,13 +98,13 @@ class ThermostatPlant:
                 "total_w": total, "temp_out_c": outside, "energy_wh": energy,
             }  # fmt: skip
 
-    def outputs(self) -> dict[str, list[float]]:
+    def outputs(self) -> dict[str, Array]:
         """Return ``p_kw`` and ``q_kvar`` (injections, so negative), ``hvac_kw``, ``temp_in_c``."""
         return {
-            "p_kw": (-self._total_kw).tolist(),
-            "q_kvar": (-self._total_kw * self.houses.tan_phi).tolist(),
-            "hvac_kw": self.houses.hvac_kw.tolist(),
-            "temp_in_c": self.houses.temp_in_c.tolist(),
+            "p_kw": -self._total_kw,
+            "q_kvar": -self._total_kw * self.houses.tan_phi,
+            "hvac_kw": self.houses.hvac_kw.copy(),
+            "temp_in_c": self.houses.temp_in_c.copy(),
         }
 
     def set_reading_factors(self, factors: Sequence[float]) -> None:

@@ -7,13 +7,13 @@ on, to whom, how late, and in words what was changed.
 from __future__ import annotations
 
 import math
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from grid_models.base import counter_rng
+from hil.mitm.payload import Payload, read_payload, write_payload
 from hil.mitm.rules import (
     DelayRule,
     DropRule,
@@ -24,15 +24,8 @@ from hil.mitm.rules import (
     Rule,
     WirePoint,
 )
-from hil.modbus.frames import (
-    HEADER_BYTES,
-    Payload,
-    frame,
-    read_payload,
-    read_span,
-    write_payload,
-    write_request,
-)
+from hil.modbus.frames import frame, parts
+from hil.modbus.pdu import Span, exception_reply, is_exception, read_span, write_request
 
 _CHANNEL = 48
 _MOST_PENDING = 256
@@ -47,9 +40,6 @@ class Delivery:
 
     Parameters
     ----------
-    to_device : bool
-    data : bytes
-    delay_s : float
     note : str
         What was done to them; '' for nothing.
     """
@@ -71,7 +61,6 @@ class DeviceAttack:
         Unit id; frames of other units pass untouched.
     rules : sequence of Rule
         The same kind of rule acts in this order.
-    seed : int
     """
 
     def __init__(self, name: str, unit: int, rules: Sequence[Rule], seed: int = 0) -> None:
@@ -153,7 +142,7 @@ class DeviceAttack:
 class _Asked:
     """A request whose reply has not come."""
 
-    reads: tuple[str, int, int] | None
+    reads: Span | None
     echo: bytes = b""  # what the writer expects, where the device will say something else
     written: dict[int, Kept] = field(default_factory=dict)  # by rule, what its writer wants
     before: dict[int, Kept] = field(default_factory=dict)  # by rule, what it wanted until then
@@ -161,12 +150,7 @@ class _Asked:
 
 
 class Conversation:
-    """One connection between a client and the device.
-
-    Parameters
-    ----------
-    attack : DeviceAttack
-    """
+    """One connection between a client and the device."""
 
     def __init__(self, attack: DeviceAttack) -> None:
         self._attack = attack
@@ -177,7 +161,7 @@ class Conversation:
 
     def from_client(self, data: bytes) -> list[Delivery]:
         """Return what becomes of a client's frame."""
-        tid, unit, pdu = _parts(data)
+        tid, unit, pdu = parts(data)
         attack = self._attack
         asked = _Asked(read_span(pdu))
         if unit != attack.unit or not (attack.active or attack.owed):
@@ -188,7 +172,7 @@ class Conversation:
                 return [Delivery(True, b"", 0.0, f"{drop.label}: request dropped")]
         for i, forge in attack.rules_of(ExceptionRule):
             if attack.acts(i):
-                refusal = frame(tid, unit, bytes([pdu[0] | 0x80, forge.code]))
+                refusal = frame(tid, unit, exception_reply(pdu[0], forge.code))
                 return [Delivery(False, refusal, 0.0, f"{forge.label}: forged exception")]
         changed, notes = self._rewrite_request(pdu, asked)
         delay_s = 0.0
@@ -256,7 +240,7 @@ class Conversation:
 
     def from_device(self, data: bytes) -> list[Delivery]:
         """Return what becomes of a frame of the device."""
-        tid, unit, pdu = _parts(data)
+        tid, unit, pdu = parts(data)
         attack = self._attack
         waiting = self._pending.get((tid, unit))
         if not waiting:
@@ -267,7 +251,7 @@ class Conversation:
             del self._pending[tid, unit]
         if unit != attack.unit:
             return [Delivery(False, data)]
-        refused = bool(pdu[0] & 0x80)
+        refused = is_exception(pdu)
         self._settle(asked, refused)
         for i, drop in attack.rules_of(DropRule):
             if attack.acts(i):
@@ -303,7 +287,7 @@ class Conversation:
             if payload.holds(point.place):
                 attack.true.pop(name, None)
         notes: list[str] = []
-        honest = Payload(payload.table, payload.address, payload.count, bytearray(pdu), 2)
+        honest = Payload(payload.span, bytearray(pdu))
         for i, rule in attack.rules_of(RewriteRule):
             at = attack.points.get(rule.point)
             if at is None or not payload.touches(at.place):
@@ -341,9 +325,4 @@ def _keep(asked: _Asked, book: dict[int, Kept], i: int, kept: Kept) -> None:
 
 def undo(point: WirePoint, words: list[int]) -> bytes:
     """Return the request that gives a point its registers back."""
-    return write_request(point.place, words, point.function)
-
-
-def _parts(data: bytes) -> tuple[int, int, bytes]:
-    tid, _, _, unit = struct.unpack_from(">HHHB", data)
-    return tid, unit, data[HEADER_BYTES:]
+    return write_request(point.function, point.place.address, words)

@@ -11,6 +11,7 @@ from hil.mitm.rules import FloodRule
 from hil.mitm.session import DEVICE_SIDE
 from hil.modbus.frames import frame
 from hil.modbus.pcapng import Address, Capture, TcpStream
+from hil.modbus.pdu import Table, read_request
 
 _PATIENCE_S = 1.0
 _TICK_S = 0.01
@@ -18,14 +19,7 @@ _RETRY_S = 0.2
 
 
 class OwnClient:
-    """A connection of the attacker's own, made for each request and closed again.
-
-    Parameters
-    ----------
-    target : (str, int)
-    unit : int
-    capture : Capture, optional
-    """
+    """A connection of the attacker's own, made for each request and closed again."""
 
     def __init__(self, target: Address, unit: int, capture: Capture | None) -> None:
         self._target, self._unit, self._capture = target, unit, capture
@@ -65,7 +59,7 @@ async def flood(target: Address, unit: int, attack: DeviceAttack, rule: FloodRul
     """Send reads of one register at a steady rate until cancelled; nobody waits for the replies."""
     place = next((p.place for p in attack.points.values() if p.place.table == "holding"), None)
     address = place.address if place is not None else 0
-    request = frame(1, unit, struct.pack(">BHH", 3, address, 1))
+    request = frame(1, unit, read_request(Table.holding, address, 1))
     loop = asyncio.get_running_loop()
     while True:
         writer = None

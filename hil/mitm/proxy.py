@@ -48,7 +48,6 @@ class MitmProxy:
 
     Parameters
     ----------
-    targets : sequence of MitmTarget
     n_steps : int
         Steps of the attack: the length of what `set_active` is given.
     seed : int

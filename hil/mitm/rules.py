@@ -19,7 +19,7 @@ from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, 
 from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec
-from hil.modbus.frames import Payload
+from hil.mitm.payload import Payload
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class RewriteRule(Rule):
 
     Parameters
     ----------
-    point : str
     direction : {'read', 'write'}
         In replies to reads, or in requests that write.
     value : float, optional
@@ -124,10 +123,8 @@ class Forged(NamedTuple):
     ----------
     time_s : float
         As last said by `set_active`.
-    device, point : str
     true, seen : float
         In the point's unit; nan where it stood for nothing.
-    step : int
     """
 
     time_s: float
@@ -143,10 +140,8 @@ class Owed(NamedTuple):
 
     Parameters
     ----------
-    device, point : str
     value : float
         What belongs there, in the point's unit.
-    step : int
     """
 
     device: str
@@ -161,7 +156,6 @@ class WirePoint:
 
     Parameters
     ----------
-    place : Place
     sf : float
         Scale factor as it is known.
     sf_address : int, optional
@@ -220,7 +214,6 @@ def wire_points(
 
     Parameters
     ----------
-    spec : DeviceSpec
     names : iterable of str
         Points of the device file.
     found : SunSpecMap, optional
@@ -239,7 +232,9 @@ def wire_points(
                 point.table, point.address, point.type, words, point.word_order,
                 point.scale, point.offset, point.not_implemented,
             )  # fmt: skip
-            out[name] = WirePoint(place, function=_function(point, place))
+            out[name] = WirePoint(
+                place, function=point.function(bits=place.is_bit, words=place.words)
+            )
     return out
 
 
@@ -248,18 +243,11 @@ def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoi
         place.table, place.address, place.kind, place.words, place.word_order,
         point.scale, point.offset, place.sentinel, place.sf,
     )  # fmt: skip
+    function = point.function(bits=False, words=place.words)
     if not isinstance(place.sf, str):
-        return WirePoint(placed, float(place.sf or 0), None, _function(point, placed))
+        return WirePoint(placed, float(place.sf or 0), None, function)
     sf = found.factors.get(place.sf, math.nan)
-    return WirePoint(placed, sf, found.points[place.sf].place.address, _function(point, placed))
-
-
-def _function(point: PointSpec, place: Place) -> int:
-    if point.write_function:
-        return point.write_function
-    if place.is_bit:
-        return 5
-    return 16 if point.sunspec is not None or place.words > 1 else 6
+    return WirePoint(placed, sf, found.points[place.sf].place.address, function)
 
 
 def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -41,9 +40,6 @@ class _Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.session.met(self)
 
     def data_received(self, data: bytes) -> None:
@@ -125,10 +121,8 @@ class Session:
 
     Parameters
     ----------
-    attack : DeviceAttack
     target : (str, int)
         Where the device is.
-    capture : Capture, optional
     forget : callable
         Called with the session when it is over.
     """

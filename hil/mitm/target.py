@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from hil.devices.errors import DeviceError
 from hil.mitm.attack import DeviceAttack, undo
 from hil.mitm.client import OwnClient, flood
+from hil.mitm.payload import read_payload
 from hil.mitm.rules import FloodRule, Rule, WirePoint, WriteRule
 from hil.mitm.session import Session
-from hil.modbus.frames import read_payload, write_request
 from hil.modbus.pcapng import Address, Capture
+from hil.modbus.pdu import Span, Table, is_exception, read_request
 
 _RETRY_S, _SLOW_RETRY_S, _LAST_TRIES_S = 0.2, 5.0, 3.0
 
@@ -24,10 +25,8 @@ class MitmTarget:
 
     Parameters
     ----------
-    name : str
     host, port, unit : str, int, int
         Where it really is. Frames of other unit ids pass untouched.
-    rules : sequence of Rule
     listen : (str, int)
         Where clients reach it; port 0 takes a free one.
     """
@@ -45,12 +44,6 @@ class Target:
 
     What its rules write is undone when they end: what is owed then is tried again, beside
     everything else, until the device has acknowledged it.
-
-    Parameters
-    ----------
-    spec : MitmTarget
-    seed : int
-    capture : Capture, optional
     """
 
     def __init__(self, spec: MitmTarget, seed: int, capture: Capture | None) -> None:
@@ -137,8 +130,8 @@ class Target:
         known = [*debts.values(), *([attack.written[i]] if i in attack.written else [])]
         attack.written[i] = kept = point, known[-1][1] if known else there
         note = f"{rule.label}: writes {rule.point} = {seen:g}"
-        reply = await self.own.exchange(write_request(point.place, words, point.function), note)
-        if _refused(reply):
+        reply = await self.own.exchange(undo(point, words), note)
+        if is_exception(reply):
             if not known:
                 attack.forget(i, kept)
             return
@@ -150,12 +143,11 @@ class Target:
     async def _read(self, point: WirePoint, note: str) -> list[int] | None:
         """Return the registers of a point; None where the device does not say."""
         place = point.place
-        function = {"coil": 1, "holding": 3}[place.table]
-        request = bytes([function, *divmod(place.address, 256), *divmod(place.words, 256)])
-        reply = await self.own.exchange(request, note)
-        if not reply or _refused(reply):
+        span = Span(Table(place.table), place.address, place.words)
+        reply = await self.own.exchange(read_request(span.table, span.address, span.count), note)
+        if not reply or is_exception(reply):
             return None
-        payload = read_payload((place.table, place.address, place.words), reply)
+        payload = read_payload(span, reply)
         return None if payload is None else payload.get(place)
 
     async def _repay(self) -> None:
@@ -167,7 +159,7 @@ class Target:
             reply = await self.own.exchange(undo(*kept), note)
             if not reply:
                 return  # it will not answer the next request, either
-            if not _refused(reply) and owed.get(i) is kept:
+            if not is_exception(reply) and owed.get(i) is kept:
                 del owed[i]
 
     def _repay_later(self) -> None:
@@ -202,7 +194,3 @@ class Target:
             await asyncio.sleep(_RETRY_S)
             async with self._device:
                 await self._repay()
-
-
-def _refused(reply: bytes) -> bool:
-    return bool(reply) and bool(reply[0] & 0x80)

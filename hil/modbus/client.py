@@ -1,40 +1,17 @@
-"""One Modbus/TCP connection whose every reply is checked before anybody sees it.
+"""A Modbus/TCP client on asyncio that checks every reply before anybody sees it.
 
-pymodbus' asynchronous client gives connection, TLS and requests; what it accepts without an error
-(fewer registers than asked, another function, transaction 0, a write echo with another value) is
-checked here. A reply that is not exactly the answer to the request fails the request at once, and
-the connection is dropped, because what follows on it cannot be trusted either.
+A reply that is not exactly the answer to its request fails the request at once, and the connection
+is dropped, because what follows on it cannot be trusted either. Why it is not pymodbus' client: see
+"The client" in docs/hil.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.framer import FramerSocket, FramerType
-from pymodbus.pdu import DecodePDU, ModbusPDU
-from pymodbus.pdu.bit_message import (
-    ReadCoilsRequest,
-    ReadDiscreteInputsRequest,
-    WriteMultipleCoilsRequest,
-    WriteSingleCoilRequest,
-)
-from pymodbus.pdu.register_message import (
-    ReadHoldingRegistersRequest,
-    ReadInputRegistersRequest,
-    WriteMultipleRegistersRequest,
-    WriteSingleRegisterRequest,
-)
-from pymodbus.transaction import TransactionManager
-from pymodbus.transport import CommParams, CommType
 
 from hil.devices.errors import (
     DeviceError,
@@ -44,27 +21,18 @@ from hil.devices.errors import (
     RefusedError,
     WrongReplyError,
 )
-from hil.devices.file import Connection
+from hil.devices.file import ConnectionSpec
+from hil.modbus.frames import Splitter, frame, parts
+from hil.modbus.pdu import is_exception, read_request, reply_problem, write_request
 from hil.modbus.tls import client_context
 
-# pymodbus speaks through the root logger's last resort where nobody configured logging; what it
-# has to say is in our errors and counters.
-logging.getLogger("pymodbus").addHandler(logging.NullHandler())
-
-_READS: dict[str, type[ModbusPDU]] = {
-    "coil": ReadCoilsRequest,
-    "discrete": ReadDiscreteInputsRequest,
-    "input": ReadInputRegistersRequest,
-    "holding": ReadHoldingRegistersRequest,
-}
-_MAX_BYTES = 260
 _SILENT_LIMIT = 2
-"""Requests without any reply after which the connection is thought half open and made anew."""
+"""Requests without a reply after which the connection is taken for half open and made anew."""
 
 
 @dataclass
-class LinkStats:
-    """What happened on a connection."""
+class ClientStats:
+    """Counters of one client."""
 
     requests: int = 0
     replies: int = 0
@@ -84,185 +52,129 @@ class _Waiting:
 
     tid: int
     unit: int
-    pdu: bytes
-    data_bytes: int  # of a read; -1 for a write
+    request: bytes
     future: asyncio.Future[bytes]
 
 
-class CheckedTransactions(TransactionManager):
-    """pymodbus' connection with our own, strict reading of replies and our own deadlines."""
+class _Connection(asyncio.Protocol):
+    """One TCP or TLS connection; one request at a time."""
 
-    def __init__(self, params: CommParams, server_name: str | None, stats: LinkStats) -> None:
-        super().__init__(params, FramerSocket(DecodePDU(False)), 0, False, None, None, None)
-        self.max_buffer_size = 1 << 16  # garbage is judged here, not silently thrown away
-        self.link_stats = stats
+    transport: asyncio.Transport | None = None
+
+    def __init__(self, stats: ClientStats) -> None:
+        self.stats = stats
+        self._splitter = Splitter()
+        self._lock = asyncio.Lock()
         self._waiting: _Waiting | None = None
+        self._tid = 0
         self._silent = 0
-        if params.sslctx is not None:
-            self.call_create = partial(
-                self.loop.create_connection,
-                self.handle_new_connection,
-                params.host,
-                params.port,
-                ssl=params.sslctx,
-                server_hostname=server_name or params.host,
-            )
 
     @property
     def usable(self) -> bool:
-        """Return True while there is a connection that is not going down."""
-        transport = self.transport
-        return transport is not None and not transport.is_closing()
+        return self.transport is not None and not self.transport.is_closing()
 
-    async def exchange(self, request: ModbusPDU, timeout_s: float, data_bytes: int) -> bytes:
-        """Send a request and return its reply's data; one at a time."""
+    async def exchange(self, unit: int, request: bytes, timeout_s: float) -> bytes:
+        """Send a request and return the reply to it."""
         async with self._lock:
-            if not self.usable:
+            if self.transport is None or self.transport.is_closing():
                 raise LinkError("not connected")
-            request.transaction_id = tid = self.getNextTID()
-            pdu = bytes([request.function_code]) + request.encode()
-            future: asyncio.Future[bytes] = self.loop.create_future()
-            self._waiting = _Waiting(tid, request.dev_id, pdu, data_bytes, future)
-            timer = self.loop.call_later(timeout_s, self._expire, future, timeout_s)
+            loop = asyncio.get_running_loop()
+            self._tid = self._tid % 0xFFFF + 1
+            self._waiting = waiting = _Waiting(self._tid, unit, request, loop.create_future())
+            timer = loop.call_later(timeout_s, self._expire, waiting, timeout_s)
             try:
-                self.send(self.framer.encode(pdu, request.dev_id, tid))
-                return await future
+                self.transport.write(frame(self._tid, unit, request))
+                return await waiting.future
             finally:
                 timer.cancel()
                 self._waiting = None
 
-    def _expire(self, future: asyncio.Future[bytes], timeout_s: float) -> None:
-        self.link_stats.timeouts += 1
+    def _expire(self, waiting: _Waiting, timeout_s: float) -> None:
+        self.stats.timeouts += 1
         self._silent += 1
-        part = len(self.recv_buffer)
-        if not future.done():
+        part = self._splitter.pending
+        if not waiting.future.done():
             text = f"no reply within {timeout_s:g} s"
-            future.set_exception(NoReplyError(f"{text} ({part} bytes of one)" if part else text))
+            error = NoReplyError(f"{text} ({part} bytes of one)" if part else text)
+            waiting.future.set_exception(error)
         if part or self._silent >= _SILENT_LIMIT:
             self.drop("no whole reply")
 
-    def callback_data(self, data: bytes, addr: tuple[Any, ...] | None = None) -> int:
-        """Take whole frames from the buffer; return how many bytes were used."""
-        used = 0
-        while len(data) - used >= 7:
-            tid, protocol, length = struct.unpack_from(">HHH", data, used)
-            if protocol != 0 or not 2 <= length <= _MAX_BYTES - 6:
-                self._wrong(f"not a Modbus/TCP header: {data[used : used + 7].hex(' ')}")
-                return len(data)
-            end = used + 6 + length
-            if len(data) < end:
-                break
-            self._frame(tid, data[used + 6], data[used + 7 : end])
-            used = end
-        return used
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
 
-    def _frame(self, tid: int, unit: int, pdu: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
+        for piece in self._splitter.feed(data):
+            if self.transport is None:  # dropped, because of an earlier piece
+                return
+            if self._splitter.opaque:
+                self._wrong(f"not a Modbus/TCP header: {piece[:7].hex(' ')}")
+            else:
+                self._take(*parts(piece))
+
+    def _take(self, tid: int, unit: int, reply: bytes) -> None:
         waiting = self._waiting
         if waiting is None or waiting.future.done() or tid != waiting.tid:
-            newest = self.next_tid
-            if 0 < tid <= newest and not (waiting and tid == waiting.tid):
-                self.link_stats.late_replies += 1  # to a request given up, or said twice
-                return
-            self._wrong(f"transaction {tid} was never asked (last was {newest})")
+            if 0 < tid <= self._tid and not (waiting and tid == waiting.tid):
+                self.stats.late_replies += 1  # to a request given up, or a second reply
+            else:
+                self._wrong(f"transaction {tid} was never asked (last was {self._tid})")
             return
         self._silent = 0
-        problem = _problem(waiting, unit, pdu)
+        problem = reply_problem(waiting.request, reply)
+        if unit != waiting.unit:
+            problem = f"unit {unit} answered, asked was {waiting.unit}"
         if problem:
             self._wrong(problem)
-        elif pdu[0] & 0x80:
-            self.link_stats.refused += 1
-            waiting.future.set_exception(RefusedError(pdu[1]))
+        elif is_exception(reply):
+            self.stats.refused += 1
+            waiting.future.set_exception(RefusedError(reply[1]))
         else:
-            self.link_stats.replies += 1
-            waiting.future.set_result(pdu[2:])
+            self.stats.replies += 1
+            waiting.future.set_result(reply)
 
     def _wrong(self, what: str) -> None:
-        self.link_stats.wrong_replies += 1
-        if self._waiting and not self._waiting.future.done():
-            self._waiting.future.set_exception(WrongReplyError(what))
+        self.stats.wrong_replies += 1
+        self._fail(WrongReplyError(what))
         self.drop(what)
 
-    def callback_disconnected(self, exc: Exception | None) -> None:
-        """Fail the request that waits: its reply cannot come any more."""
-        self.link_stats.lost += 1
-        reason = str(exc) if exc else "closed by the device"
-        self.link_stats.last_error = reason
-        self._fail(f"connection lost: {reason}")
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is None:  # by `drop`
+            return
+        self.transport = None
+        self.stats.lost += 1
+        self.stats.last_error = reason = str(exc) if exc else "closed by the device"
+        self._fail(LinkError(f"connection lost: {reason}"))
 
     def drop(self, why: str) -> None:
-        """Close the connection from our side."""
-        self.link_stats.last_error = why
-        transport = self.transport
-        self.is_closing = False  # pymodbus' close() does nothing at all while this is set
-        self.close()
+        """Abort the connection from this side."""
+        self.stats.last_error = why
+        transport, self.transport = self.transport, None
         if transport is not None:
-            transport.abort()  # type: ignore[attr-defined]
-        self._fail(f"connection dropped: {why}")
-        self._silent = 0
+            transport.abort()
+        self._fail(LinkError(f"connection dropped: {why}"))
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, error: ExchangeError) -> None:
         if self._waiting and not self._waiting.future.done():
-            self._waiting.future.set_exception(LinkError(what))
+            self._waiting.future.set_exception(error)
 
 
-def _problem(waiting: _Waiting, unit: int, pdu: bytes) -> str:
-    """Say why a reply is not the answer to the request; '' where it is."""
-    asked = waiting.pdu[0]
-    if unit != waiting.unit:
-        return f"unit {unit} answered, asked was {waiting.unit}"
-    if pdu[0] == asked | 0x80:
-        if len(pdu) != 2 or not 1 <= pdu[1] <= 11:
-            return f"not a Modbus exception: {pdu[:8].hex(' ')}"
-        return ""
-    if pdu[0] != asked:
-        return f"function {pdu[0]} answered, asked was {asked}"
-    if waiting.data_bytes < 0:
-        if pdu != waiting.pdu[:5]:
-            return f"write echo {pdu[:8].hex(' ')}, sent was {waiting.pdu[:5].hex(' ')}"
-        return ""
-    if len(pdu) < 2 or pdu[1] != waiting.data_bytes or len(pdu) != 2 + waiting.data_bytes:
-        found = f"{pdu[1] if len(pdu) > 1 else 0} said, {max(len(pdu) - 2, 0)} there"
-        return f"{waiting.data_bytes} data bytes expected, {found}"
-    return ""
-
-
-class CheckedClient(AsyncModbusTcpClient):
-    """pymodbus' client over `CheckedTransactions`; made inside the running loop."""
-
-    def __init__(
-        self, connection: Connection, context: ssl.SSLContext | None, stats: LinkStats
-    ) -> None:
-        tls = connection.tls
-        self.comm_params = CommParams(
-            comm_type=CommType.TLS if tls else CommType.TCP,
-            comm_name=f"{connection.host}:{connection.port}",
-            host=connection.host,
-            port=connection.port,
-            sslctx=context,
-            reconnect_delay=0,  # reconnects are ours: pymodbus' wait grows to 300 s
-            timeout_connect=connection.connect_timeout_s,
-        )
-        super().__init__(connection.host, framer=FramerType.SOCKET, retries=0)
-        name = tls.server_name if tls else None
-        self.checked = CheckedTransactions(self.comm_params, name, stats)
-        self.ctx = self.checked
-
-
-class Link:
+class ModbusClient:
     """A connection to one address, made when needed and made again when lost.
 
     Devices behind one address (unit ids of a gateway) share it.
 
     Parameters
     ----------
-    connection : Connection
+    spec : ConnectionSpec
         Address, TLS and deadlines; the unit id is given with each request.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.stats = LinkStats()
-        self._client: CheckedClient | None = None
+    def __init__(self, spec: ConnectionSpec) -> None:
+        self.spec = spec
+        self.stats = ClientStats()
+        self._connection: _Connection | None = None
         self._context: ssl.SSLContext | None = None
         self._connecting = asyncio.Lock()
         self._next_try_s = 0.0
@@ -272,7 +184,7 @@ class Link:
     @property
     def connected(self) -> bool:
         """Return True while there is a connection."""
-        return self._client is not None and self._client.checked.usable
+        return self._connection is not None and self._connection.usable
 
     async def read(self, unit: int, table: str, address: int, count: int) -> bytes:
         """Return the data bytes of one read (registers: two bytes each; bits: packed).
@@ -281,87 +193,77 @@ class Link:
         ------
         NoReplyError, LinkError, WrongReplyError, RefusedError
         """
-        request = _READS[table](address=address, count=count, dev_id=unit)
-        size = (count + 7) // 8 if table in ("coil", "discrete") else 2 * count
-        return await self._exchange(request, size)
+        return (await self._exchange(unit, read_request(table, address, count)))[2:]
 
     async def write(self, unit: int, function: int, address: int, values: Sequence[int]) -> None:
         """Write registers (functions 6, 16) or bits (5, 15); the echo is checked."""
-        request: ModbusPDU
-        if function == 6:
-            request = WriteSingleRegisterRequest(
-                address=address, registers=[values[0]], dev_id=unit
-            )
-        elif function == 16:
-            request = WriteMultipleRegistersRequest(
-                address=address, registers=list(values), dev_id=unit
-            )
-        elif function == 5:
-            request = WriteSingleCoilRequest(address=address, bits=[bool(values[0])], dev_id=unit)
-        else:
-            bits = [bool(v) for v in values]
-            request = WriteMultipleCoilsRequest(address=address, bits=bits, dev_id=unit)
-        await self._exchange(request, -1)
+        await self._exchange(unit, write_request(function, address, values))
 
-    async def _exchange(self, request: ModbusPDU, data_bytes: int) -> bytes:
-        client = self._client
-        if client is None or not client.checked.usable:
-            client = await self._connect()
-        if self.connection.pause_s:
+    async def _exchange(self, unit: int, request: bytes) -> bytes:
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = await self._connect()
+        if self.spec.pause_s:
             now = time.monotonic()
             start = max(now, self._next_request_s)
-            self._next_request_s = start + self.connection.pause_s
+            self._next_request_s = start + self.spec.pause_s
             await asyncio.sleep(start - now)
         self.stats.requests += 1
         try:
-            data = await client.checked.exchange(request, self.connection.timeout_s, data_bytes)
+            reply = await connection.exchange(unit, request, self.spec.timeout_s)
         except ExchangeError as error:
             self.stats.last_error = error.what
             if isinstance(error, (LinkError, WrongReplyError)):
                 self._postpone()
             raise
         self._backoff_s = 0.0
-        return data
+        return reply
 
-    async def _connect(self) -> CheckedClient:
+    async def _connect(self) -> _Connection:
         async with self._connecting:
-            if self._client is not None and self._client.checked.usable:
-                return self._client
+            if self._connection is not None and self._connection.usable:
+                return self._connection
             wait_s = self._next_try_s - time.monotonic()
             if wait_s > 0:
-                raise LinkError(f"not connected; next try in {wait_s:.1f} s")
-            if self._client is not None:
-                self._client.checked.drop("connected anew")
-            tls = self.connection.tls
-            if tls is not None and self._context is None:
-                try:
-                    self._context = client_context(tls.ca, tls.cert, tls.key)
-                except DeviceError as error:
-                    raise LinkError(str(error)) from None
-            # A protocol object per connection: what an old one still has to say goes nowhere.
-            self._client = client = CheckedClient(self.connection, self._context, self.stats)
-            if await self._try(client):
-                self.stats.connects += 1
-                return client
-            client.checked.drop("not connected")
-            self.stats.failed_connects += 1
-            self._postpone()
-            raise LinkError(f"cannot connect to {self.connection.host}:{self.connection.port}")
+                reason = self.stats.last_error
+                raise LinkError(f"not connected; next try in {wait_s:.1f} s ({reason})")
+            try:
+                self._connection = await self._open()
+            except OSError as error:  # TimeoutError and ssl.SSLError as well
+                reason = str(error) or f"no answer within {self.spec.connect_timeout_s:g} s"
+                self.stats.last_error = reason
+                self.stats.failed_connects += 1
+                self._postpone()
+                where = f"{self.spec.host}:{self.spec.port}"
+                raise LinkError(f"cannot connect to {where}: {reason}") from None
+            self.stats.connects += 1
+            return self._connection
 
-    async def _try(self, client: CheckedClient) -> bool:
-        try:
-            return bool(await client.connect())
-        except (ssl.SSLError, ssl.CertificateError, OSError) as error:
-            self.stats.last_error = str(error)
-            return False
+    async def _open(self) -> _Connection:
+        spec, name = self.spec, None
+        if spec.tls is not None:
+            name = spec.tls.server_name or spec.host
+            try:
+                self._context = self._context or client_context(
+                    spec.tls.ca, spec.tls.cert, spec.tls.key
+                )
+            except DeviceError as error:
+                raise LinkError(str(error)) from None
+        # A protocol object per connection: what an old one still receives goes nowhere.
+        async with asyncio.timeout(spec.connect_timeout_s):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self.stats), spec.host, spec.port,
+                ssl=self._context, server_hostname=name,
+            )  # fmt: skip
+        return connection
 
     def _postpone(self) -> None:
-        """Wait before the next connection: at once, then 0.1 s, doubling up to the cap."""
+        """Wait before the next connection: at once, then 0.1 s, doubling up to the limit."""
         self._next_try_s = time.monotonic() + self._backoff_s
-        cap = self.connection.reconnect_max_s
-        self._backoff_s = min(2 * self._backoff_s, cap) if self._backoff_s else min(0.1, cap)
+        limit = self.spec.reconnect_max_s
+        self._backoff_s = min(2 * self._backoff_s, limit) if self._backoff_s else min(0.1, limit)
 
     def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            self._client.checked.drop("closed by us")
+        if self._connection is not None:
+            self._connection.drop("closed by us")

@@ -58,7 +58,6 @@ class Capture:
 
     Parameters
     ----------
-    path : Path
     interfaces : sequence of str
         Names of the places where packets were seen.
 
@@ -132,14 +131,7 @@ class Capture:
 
 
 class TcpStream:
-    """One TCP conversation in a capture.
-
-    Parameters
-    ----------
-    capture : Capture
-    interface : int
-    client, server : (str, int)
-    """
+    """One TCP conversation in a capture."""
 
     def __init__(self, capture: Capture, interface: int, client: Address, server: Address) -> None:
         self._capture, self._interface = capture, interface

@@ -56,9 +56,6 @@ class Agent:
 
     Parameters
     ----------
-    sensor : Sensor
-    relays : Actuator
-    timing : Timing
     power_w : float
         What the unit draws while it runs, for the register; there is no meter.
     stale_s : float

@@ -40,7 +40,6 @@ class RelayControl:
 
     Parameters
     ----------
-    timing : Timing
     now_s : float
         Time of the start.
 

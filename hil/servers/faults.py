@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from grid_models.base.errors import nearest_name
+from hil.modbus.pdu import READ_TABLES, READ_WRITE, Table, is_bits, read_reply
 from hil.servers.errors import ServerError
-from hil.servers.pdu import READING_BITS, READING_REGISTERS, Bank, Table
+from hil.servers.pdu import Bank
 
 
 class FaultMode(StrEnum):
@@ -38,7 +39,6 @@ class Faults:
 
     Attributes
     ----------
-    mode : FaultMode
     value : float
         Seconds of lateness, or share of a measurement per second of drift.
     start_s, length_s : float
@@ -126,10 +126,9 @@ def _seconds(text: str, whole: str) -> float | None:
 def distort(mode: FaultMode, response: bytes) -> bytes:
     """Return a response with the wrong count or the wrong echo, where it is of that kind."""
     function = response[0]
-    if mode is FaultMode.wrong_count and function in READING_BITS | READING_REGISTERS:
-        cut = 2 if function in READING_REGISTERS else 1
-        data = response[2:-cut] or response[2:] + bytes(cut)
-        return bytes((function, len(data))) + data
+    if mode is FaultMode.wrong_count and (function in READ_TABLES or function == READ_WRITE):
+        cut = 1 if is_bits(READ_TABLES.get(function, Table.holding)) else 2
+        return read_reply(function, response[2:-cut] or response[2:] + bytes(cut))
     if mode is FaultMode.wrong_echo and function in (5, 6, 15, 16, 22):
         return response[:-1] + bytes((response[-1] ^ 1,))
     return response

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hil.servers.pdu import Refusal, Refused, Table
+from hil.modbus.pdu import ExceptionCode, Table
+from hil.servers.pdu import Refused
 
 Kind = Literal["bool", "int16", "uint16", "uint32"]
 _RANGE: dict[Kind, tuple[int, int]] = {
@@ -26,15 +27,12 @@ class MapPoint:
 
     Attributes
     ----------
-    name : str
     table : Table
         Coils and holding registers may be written, the others may not.
     address : int
         Zero-based, as on the wire; manuals that count from 1 print one more.
     kind : {'bool', 'int16', 'uint16', 'uint32'}
         32 bits take two registers, the high word first.
-    scale : float
-    unit : str
     about : str
         One line for the documentation.
     low, high : float, optional
@@ -78,7 +76,7 @@ class MapPoint:
         low_ok = self.low is None or value >= self.low - tiny
         high_ok = self.high is None or value <= self.high + tiny
         if not (low_ok and high_ok) or (self.choices and raw not in self.choices.values()):
-            raise Refused(Refusal.illegal_value)
+            raise Refused(ExceptionCode.illegal_value)
         return value
 
 
@@ -87,7 +85,6 @@ class MapBank:
 
     Parameters
     ----------
-    points : iterable of MapPoint
     refresh : callable
         Called before each read; brings `values` up to date.
     check : callable
@@ -121,7 +118,7 @@ class MapBank:
         try:
             found = [self._at[table, start + i] for i in range(count)]
         except KeyError:
-            raise Refused(Refusal.illegal_address) from None
+            raise Refused(ExceptionCode.illegal_address) from None
         self._refresh()
         return [point.encode(self.values[point.name])[part] for point, part in found]
 
@@ -133,7 +130,7 @@ class MapBank:
             point, part = self._at.get((table, start + at), (None, 0))
             # Half of a 32-bit value is no value.
             if point is None or part or at + point.size > len(values):
-                raise Refused(Refusal.illegal_address)
+                raise Refused(ExceptionCode.illegal_address)
             staged[point.name] = point.decode(values[at : at + point.size])
             at += point.size
         self._check({**self.values, **staged})

@@ -1,8 +1,6 @@
 """Modbus/TCP server on asyncio: many units, pipelined requests, hostile and slow clients.
 
-Framing follows "MODBUS Messaging on TCP/IP Implementation Guide V1.0b" (2006): a header of
-transaction id, protocol id 0, length and unit id. A header that cannot be right ends the
-connection, because the next frame's start is then unknown.
+A header that cannot be right ends the connection, because the next frame's start is then unknown.
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hil.modbus.frames import Splitter, frame, parts
+from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
 from hil.modbus.tls import peer_role
 from hil.servers.errors import ServerError
 from hil.servers.faults import FaultMode, Faults, distort
-from hil.servers.pdu import Bank, Refusal, answer, refusal
+from hil.servers.pdu import Bank, answer
 from hil.servers.security import RolePolicy
 
-_HEADER = struct.Struct(">HHHB")
-_MAX_LENGTH = 254  # unit id and a PDU of at most 253 bytes
 #: Bytes kept of a client that pipelines faster than it reads the answers.
 _MAX_WAITING = 64 * 1024
 
@@ -157,7 +155,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, server: ModbusTcpServer) -> None:
         self.server = server
-        self.buffer = bytearray()
+        self.splitter = Splitter()
         self.may_read = self.may_write = True
         self._begun_s: float | None = None
         self._paused_s: float | None = None
@@ -166,9 +164,6 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(high=_MAX_WAITING)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
@@ -179,7 +174,6 @@ class _Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.clients.pop(self, None)
-        self.buffer.clear()
 
     def pause_writing(self) -> None:
         # The client does not read its answers: take no more requests from it.
@@ -202,20 +196,15 @@ class _Client(asyncio.Protocol):
         if self in server.clients:  # to the end: the most recent
             del server.clients[self]
             server.clients[self] = None
-        self.buffer += data
-        while len(self.buffer) >= _HEADER.size and not self.transport.is_closing():
-            transaction, protocol, length, unit = _HEADER.unpack_from(self.buffer)
-            if protocol != 0 or not 2 <= length <= _MAX_LENGTH:
-                server.counters.malformed += 1
-                self.buffer.clear()
-                self.transport.close()
-                return
-            if len(self.buffer) < 6 + length:
-                break
-            pdu = bytes(self.buffer[_HEADER.size : 6 + length])
-            del self.buffer[: 6 + length]
-            self._serve(transaction, unit, pdu)
-        self._begun_s = self._loop.time() if self.buffer else None
+        pieces = self.splitter.feed(data)
+        frames = pieces[:-1] if self.splitter.opaque else pieces
+        for piece in frames:
+            if not self.transport.is_closing():
+                self._serve(*parts(piece))
+        if self.splitter.opaque and not self.transport.is_closing():
+            server.counters.malformed += 1
+            self.transport.close()
+        self._begun_s = self._loop.time() if self.splitter.pending else None
 
     def _serve(self, transaction: int, unit: int, pdu: bytes) -> None:
         server = self.server
@@ -228,20 +217,20 @@ class _Client(asyncio.Protocol):
             return
         bank = server.units.get(unit)
         if bank is None:
-            response = refusal(pdu[0], Refusal.gateway_no_response)
+            response = exception_reply(pdu[0], ExceptionCode.gateway_no_response)
         else:
             response = answer(pdu, bank, may_read=self.may_read, may_write=self.may_write)
-        server.counters.refused += response[0] >= 0x80
+        server.counters.refused += is_exception(response)
         response = distort(mode, response)
-        frame = _HEADER.pack(transaction, 0, len(response) + 1, unit) + response
+        data = frame(transaction, unit, response)
         if mode is FaultMode.late:
-            self._loop.call_later(server.faults.value, self._send, frame)
+            self._loop.call_later(server.faults.value, self._send, data)
         else:
-            self._send(frame)
+            self._send(data)
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(frame)
+            self.transport.write(data)
 
     def _reset(self) -> None:
         """End the connection with a RST instead of a FIN."""

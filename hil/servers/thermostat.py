@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hil.servers.pdu import Refusal, Refused
+from hil.modbus.pdu import ExceptionCode
+from hil.servers.pdu import Refused
 from hil.servers.point_map import MapBank
 from hil.servers.thermostat_map import SET_MAX_C, SET_MIN_C, THERMOSTAT_MAP, Mode, Status, Verb
 
@@ -46,7 +47,6 @@ class Targets:
 
     Attributes
     ----------
-    cool_c, heat_c : float
     may_run : bool
         False: nothing runs, whatever the temperature.
     """
@@ -157,7 +157,7 @@ class Thermostat:
                 ("cool_set_c", "heat_set_c") if kind == "set" else ("safe_cool_c", "safe_heat_c")
             )
             if values[names[0]] - values[names[1]] < self.gap_k - 1e-6:
-                raise Refused(Refusal.illegal_value)
+                raise Refused(ExceptionCode.illegal_value)
 
     def _written(self, names: Sequence[str]) -> None:
         values = self.bank.values

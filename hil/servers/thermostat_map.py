@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from hil.servers.pdu import Table
+from hil.modbus.pdu import Table
 from hil.servers.point_map import MapPoint
 
 SET_MIN_C, SET_MAX_C = 5.0, 35.0

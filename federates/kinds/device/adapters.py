@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from federates.kinds.device.emulators import Emulator, rating_groups
@@ -25,9 +26,9 @@ from federates.scenario.schema import shipped_dir
 from grid_models.feeder.model import Der
 from hil.adapter.adapter import Adapter
 from hil.adapter.guard import check_arming
-from hil.devices.errors import GuardError
+from hil.adapter.snapshot import Snapshot
 from hil.devices.file import DeviceSpec, load_device_file
-from hil.devices.points import Quality, Reading
+from hil.devices.points import Quality
 
 if TYPE_CHECKING:
     from federates.core.context import FederateContext
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _START_S = 10.0
 _UNFINISHED: list[Adapter] = []
 _REPEATING = ("refused", "clamped", "limited")
-_BAD = Reading(float("nan"), Quality.BAD, float("inf"))
 
 
 class Pulse:
@@ -49,7 +49,6 @@ class Pulse:
 
     Parameters
     ----------
-    adapter : Adapter
     every_s : float
         Wall time between two beats.
     patience_s : float
@@ -90,11 +89,8 @@ class AdapterGroup:
 
     Parameters
     ----------
-    ders : sequence of Der
     specs : sequence of DeviceSpec
         One per DER, named like it.
-    inputs, outputs : sequence of PortPoint
-    adapter : Adapter
     patience_s : float
         See `Pulse`.
     advance : callable, optional
@@ -121,7 +117,9 @@ class AdapterGroup:
         self._timeout_s = 4.0 * max(spec.connection.timeout_s for spec in specs)
         self._inputs = [(p, np.array([p.factor(der) for der in ders])) for p in inputs]
         self._outputs = [(p, np.array([p.factor(der) for der in ders])) for p in outputs]
-        self._commands: list[tuple[str, str, float]] = []
+        self._commands: dict[str, dict[str, float]] = {}
+        self._at: list[NDArray[np.intp]] = []
+        self._generation = -1
         self._told: set[tuple[str, str, str]] = set()
         self._refused_count = 0
         shortest_s = min(spec.guard.heartbeat_s for spec in specs)
@@ -131,29 +129,23 @@ class AdapterGroup:
         self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
     ) -> tuple[Mapping[str, FloatArray], FloatArray]:
         """Command and read; see `federates.kinds.device.federate.Live`."""
-        self._commands = [
-            (name, p.point, value)
-            for p, factor in self._inputs
-            for name, value, given in zip(
-                self._names,
-                (asked[p.port][0] / factor).tolist(),
-                asked[p.port][1].tolist(),
-                strict=True,
-            )
-            if given
-        ]
+        commands = {}
+        for p, factor in self._inputs:
+            array, given = asked[p.port]
+            at = np.flatnonzero(given).tolist()
+            values = (array / factor)[at].tolist()
+            commands[p.point] = dict(zip([self._names[i] for i in at], values, strict=True))
+        self._commands = commands
         self._pulse.step()
         self._send()
-        if self._advance is None:
-            readings = self._adapter.latest()
-        else:
+        asked_s = -np.inf
+        if self._advance is not None:
             self._adapter.flush(timeout_s=self._timeout_s)
             self._advance(around)
+            # In simulated time a value from before belongs to another step, however young it is.
             asked_s = time.monotonic()
-            readings = self._adapter.poll(timeout_s=self._timeout_s)
-            # In simulated time an old value is one of another step, however young it is.
-            return self._gather(readings, asked_s)
-        return self._gather(readings)
+            self._adapter.refresh(timeout_s=self._timeout_s)
+        return self._gather(self._adapter.snapshot(), asked_s)
 
     def pass_time(self, around: Surroundings) -> None:
         """Let emulators live one period; see `federates.kinds.device.federate.Live`."""
@@ -162,24 +154,23 @@ class AdapterGroup:
             self._advance(around)
 
     def _send(self) -> None:
-        for name, point, value in self._commands:
-            try:
-                self._adapter.command(name, point, value)
-            except GuardError:  # recorded by the adapter, in its audit log and its events
-                self._refused_count += 1
+        for point, values in self._commands.items():
+            # Refusals are recorded by the adapter, in its audit log and its events.
+            self._refused_count += self._adapter.command_all(point, values)
 
-    def _gather(
-        self, readings: Mapping[str, Mapping[str, Reading]], asked_s: float = -np.inf
-    ) -> tuple[dict[str, FloatArray], FloatArray]:
+    def _gather(self, view: Snapshot, asked_s: float) -> tuple[dict[str, FloatArray], FloatArray]:
         """Return values by port and the worst quality of each device's points."""
+        if view.generation != self._generation:
+            self._at = [view.find(self._names, p.point) for p, _ in self._outputs]
+            self._generation = view.generation
         quality = np.zeros(len(self._names))
         values = {}
-        for p, factor in self._outputs:
-            got = [readings.get(name, {}).get(p.point, _BAD) for name in self._names]
-            values[p.port] = np.array([float(r.value) for r in got]) * factor
-            np.maximum(quality, [float(r.quality) for r in got], out=quality)
-            late = np.array([r.age_s for r in got]) > time.monotonic() - asked_s
-            np.maximum(quality, np.where(late, float(Quality.STALE), 0.0), out=quality)
+        oldest_s = time.monotonic() - asked_s
+        for (p, factor), at in zip(self._outputs, self._at, strict=True):
+            value, found, age_s = view.at(at)
+            values[p.port] = value * factor
+            late = np.where(age_s > oldest_s, float(Quality.STALE), 0.0)
+            quality = np.maximum(quality, np.maximum(found, late))
         return values, quality
 
     def events(self) -> list[dict[str, Any]]:

@@ -52,7 +52,6 @@ class DeviceFederate(Federate):
 
     Parameters
     ----------
-    context : FederateContext
     spec : FederateSpec
         `devices` says what each of them is, `not_good` what the grid sees of one that fails.
     points : mapping of str to str or None, optional

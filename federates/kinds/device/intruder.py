@@ -20,7 +20,7 @@ from federates.kinds.device.models import DeviceModel, ThermostatModel
 from grid_models.feeder.model import Der
 
 if TYPE_CHECKING:
-    from hil.devices.file import Connection
+    from hil.devices.file import ConnectionSpec
     from hil.servers.pdu import Bank
 
 _COOL, _HEAT = 0, 1  # holding registers of the thermostat's map, side by side
@@ -61,7 +61,7 @@ class BankRegisters:
 class RemoteRegisters:
     """Set-points of a thermostat behind Modbus/TCP; a connection for each access."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ConnectionSpec) -> None:
         self._connection = connection
 
     def read(self) -> Sequence[int]:
@@ -74,9 +74,9 @@ class RemoteRegisters:
         asyncio.run(self._exchange(words))
 
     async def _exchange(self, words: Sequence[int] | None) -> bytes:
-        from hil.modbus.client import Link
+        from hil.modbus.client import ModbusClient
 
-        link, unit = Link(self._connection), self._connection.unit
+        link, unit = ModbusClient(self._connection), self._connection.unit
         try:
             if words is None:
                 return await link.read(unit, "holding", _COOL, 2)

@@ -16,7 +16,7 @@ from federates.kinds.device.roles import PortPoint
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
-    from hil.devices.file import Connection, DeviceSpec
+    from hil.devices.file import ConnectionSpec, DeviceSpec
 
 Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"
@@ -28,7 +28,7 @@ class Live(Protocol):
     """Devices that answer from outside this process."""
 
     @property
-    def connections(self) -> Sequence[Connection]:
+    def connections(self) -> Sequence[ConnectionSpec]:
         """Return the address of each device."""
         ...
 
@@ -39,7 +39,6 @@ class Live(Protocol):
 
         Parameters
         ----------
-        around : Surroundings
         asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
             Set-points, and which of them were ever given. Those go to the guard whatever they are
             now; a NaN that was a number before is no wish, but a fault.

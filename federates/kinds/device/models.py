@@ -112,22 +112,22 @@ class ThermostatModel:
         rated_kw = np.array([-der.p_min_kw for der in ders])
         parameters = HouseParameters.draw([der.name for der in ders], seed, rated_kw)
         self.plant = ThermostatPlant(HouseFleet(parameters))
-        self._last: dict[tuple[str, int], float] = {}
+        self._last: dict[str, FloatArray] = {}
 
     def step(
         self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
         """Advance; ports ``verb`` (code of CTA-2045) and ``cool_set_c``."""
         for name, array in asked.items():
-            for i in np.flatnonzero(np.isfinite(array)).tolist():
-                # A person at the wall turns it once; saying it again must not restart a timer.
-                if self._last.get((name, i)) != array[i]:
-                    self._last[name, i] = float(array[i])
-                    self._turn(i, name, float(array[i]))
+            last = self._last.setdefault(name, np.full(len(array), np.nan))
+            # Only a change is set, as by a person at the wall: repeating it would restart a timer.
+            for i in np.flatnonzero(np.isfinite(array) & (array != last)).tolist():
+                self._turn(i, name, float(array[i]))
+            np.copyto(last, array, where=np.isfinite(array))
         self.plant.set_inputs({"temp_out_c": around.temp_c, "load_pu": around.load_pu})
         self.plant.advance(dt_s)
         out = self.plant.outputs()
-        return {"p_kw": np.array(out["p_kw"]), "temp_c": np.array(out["temp_in_c"])}
+        return {"p_kw": out["p_kw"], "temp_c": out["temp_in_c"]}
 
     def _turn(self, i: int, name: str, value: float) -> None:
         """Set a point as its display does: in its own resolution, refused where impossible."""

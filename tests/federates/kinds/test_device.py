@@ -26,8 +26,11 @@ from federates.kinds.device.roles import ROLES
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import Scenario, load_scenario
 from grid_models.feeder.model import Der
+from hil.adapter.snapshot import Snapshot
 from hil.devices.file import load_device_file, shipped_devices
-from hil.devices.points import Quality, Reading
+from hil.devices.points import Quality
+from hil.emulators.options import EmulatorOptions
+from hil.emulators.process import EmulatorProcess
 
 KVA, KW = 58.63151862464183, 52.65042979942693  # pv_65_1 of the scenario below
 BASE = """
@@ -172,18 +175,9 @@ class Bench:
     """An emulated inverter in wall-clock time, as it stands on a bench, and its device file."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-c", "from federates.cli import main; main()", "emulate",
-                "inverter", "--leash", "--grid-port", "0", "--kw", repr(KW), "--kva", repr(KVA),
-                "--phases", "1",
-            ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        lines = [self.process.stdout.readline() for _ in range(2)]
-        self.port = int(lines[0].split(":")[2].split()[0])
-        self.grid = int(lines[1].rpartition(":")[2])
+        self.device = EmulatorProcess(EmulatorOptions(grid_port=0, kw=KW, kva=KVA, phases=1))
+        ((_, self.port, _),) = self.device.places.values()
+        self._lock = threading.Lock()
         text = shipped_devices()["sunspec-inverter"].read_text(encoding="utf-8")
         text = text.replace("port: 1502", f"port: {self.port}").replace(
             "timeout_s: 0.5", "timeout_s: 0.1, reconnect_max_s: 0.2"
@@ -193,25 +187,15 @@ class Bench:
         self.file.write_text(text, encoding="utf-8")
 
     def ask(self, **message: object) -> dict[str, object]:
-        import socket
-
-        with socket.create_connection(("127.0.0.1", self.grid), timeout=5) as channel:
-            channel.sendall(json.dumps(message).encode() + b"\n")
-            return dict(json.loads(channel.makefile().readline()))
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(10)
-        self.process.stdout.close()
+        with self._lock:
+            return self.device.ask(**message)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("bench"))
     yield bench
-    bench.close()
+    bench.device.close()
 
 
 def run_with_outage(scenario: Scenario, bench: Bench, out: Path, begin=10, end=35) -> RunResult:
@@ -308,18 +292,22 @@ class FakeAdapter:
         self.commands: list[tuple[str, str, float]] = []
         self.beats = 0
 
-    def command(self, device: str, point: str, value: float) -> None:
-        self.commands.append((device, point, value))
+    def command_all(self, point: str, values: dict[str, float]) -> int:
+        self.commands += [(device, point, value) for device, value in values.items()]
+        return 0
 
     def heartbeat(self) -> None:
         self.beats += 1
 
-    def latest(self) -> dict[str, dict[str, Reading]]:
-        good = Reading(1500.0, Quality.GOOD, 0.01)
-        return {
-            "pv_1": {"p_w": good, "q_var": good},
-            "pv_2": {"p_w": good, "q_var": Reading(7.0, Quality.STALE, 3.0)},
-        }
+    def snapshot(self) -> Snapshot:
+        pairs = [(device, point) for device in ("pv_1", "pv_2") for point in ("p_w", "q_var")]
+        return Snapshot(
+            np.array([1500.0, 1500.0, 1500.0, 7.0]),
+            np.array([Quality.GOOD] * 3 + [Quality.STALE], np.uint8),
+            np.array([0.01, 0.01, 0.01, 3.0]),
+            {pair: i for i, pair in enumerate(pairs)},
+            0,
+        )
 
     def close(self) -> bool:
         return True
@@ -373,7 +361,7 @@ def test_emulator_that_ends_is_named(tmp_path: Path) -> None:
     around = Surroundings(np.ones(1), 1.0, 20.0, 1.0)
     emulator.send(around)
     assert emulator.wait()["p_kw"] == [10.0]
-    emulator.process.kill()
+    emulator.device.process.kill()
     with pytest.raises(RunError, match="the emulator of pv_1"):
         send_and_wait(emulator, around)
     emulator.close()

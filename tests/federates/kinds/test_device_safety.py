@@ -1,7 +1,8 @@
 """Whatever ends a federation, its devices reach their safe values; seen from the device's side.
 
-The inverter stands at -10 kvar (its safe value is 0) when something goes wrong. The bound is two
-heartbeats of the device file, 0.5 s each.
+The inverter stands at -10 kvar (its safe value is 0) when something goes wrong. The audit log says
+who made it safe and why. How long it takes depends on the machine: `benchmarks/hil_safe_state.py`
+measures it, and the bounds of watchdog and guard are tested with their clocks in `tests/hil`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,11 +20,13 @@ from pathlib import Path
 import pytest
 
 from hil.devices.file import shipped_devices
+from hil.emulators.options import EmulatorOptions
+from hil.emulators.process import EmulatorProcess
 
 pytestmark = pytest.mark.scenario
 
-HEARTBEAT_S = 0.5
-LIMIT_S = 2.0 * HEARTBEAT_S
+HEARTBEAT_S = 1.0
+LIMIT_S = 300.0
 KW, KVA = 52.65042979942693, 58.63151862464183
 SCENARIO = """
 time: {{start_s: 43200, duration_s: 600, step_s: 1, real_time: {{factor: 10}}}}
@@ -67,41 +69,20 @@ class Device:
     """An emulated inverter, watched over its side channel: physics, not registers."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-c", "from federates.cli import main; main()", "emulate",
-                "inverter", "--leash", "--grid-port", "0", "--step", "0.02", "--kw", repr(KW),
-                "--kva", repr(KVA), "--phases", "1",
-            ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        lines = [self.process.stdout.readline() for _ in range(2)]
-        self.port = int(lines[0].split(":")[2].split()[0])
-        self._socket = socket.create_connection(("127.0.0.1", int(lines[1].rpartition(":")[2])))
-        self._file = self._socket.makefile("rw")
+        options = EmulatorOptions(grid_port=0, step_s=0.02, kw=KW, kva=KVA, phases=1)
+        self.process = EmulatorProcess(options)
+        ((_, self.port, _),) = self.process.places.values()
+        self.close = self.process.close
 
     def q_kvar(self) -> float:
-        self._file.write("{}\n")
-        self._file.flush()
-        return float(json.loads(self._file.readline())["q_kvar"][0])
+        return float(self.process.ask()["q_kvar"][0])
 
-    def wait_for(self, q_kvar: float, limit_s: float) -> float:
-        """Return the seconds until the device injects this."""
+    def wait_for(self, q_kvar: float) -> None:
+        """Wait until the device injects this."""
         began = time.monotonic()
         while abs(self.q_kvar() - q_kvar) > 0.02:
-            assert time.monotonic() - began < limit_s, f"{self.q_kvar()} kvar after {limit_s} s"
+            assert time.monotonic() - began < LIMIT_S, f"{self.q_kvar()} kvar"
             time.sleep(0.01)
-        return time.monotonic() - began
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._file.close()
-        self._socket.close()
-        self.process.stdin.close()
-        self.process.wait(10)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +134,25 @@ class Run:
         return next(pid for pid, n in self.children().items() if n == name)
 
     def audit(self) -> list[dict[str, object]]:
-        lines = (self.out / "bench.audit.jsonl").read_text(encoding="utf-8").splitlines()
+        path = self.out / "bench.audit.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
+
+    def wait_for_audit(self, **wanted: str) -> dict[str, object]:
+        """Return the first record with these values, once it is there."""
+        began = time.monotonic()
+        while time.monotonic() - began < LIMIT_S:
+            for record in self.audit():
+                if all(str(value) in str(record[key]) for key, value in wanted.items()):
+                    return record
+            time.sleep(0.02)
+        raise AssertionError(f"{wanted} is not in {self.audit()}; {self.log.read_text()}")
 
     def end(self) -> None:
         for pid in (*self.children(), self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(LIMIT_S)
 
 
 @pytest.fixture
@@ -168,69 +160,72 @@ def start(device: Device, tmp_path: Path) -> Iterator[object]:
     runs: list[Run] = []
 
     def begin(placement: str, **options: object) -> Run:
-        run = Run(tmp_path, device, placement, **options)
-        runs.append(run)
-        try:
-            device.wait_for(-10.0, 20.0)
-        except AssertionError:
-            raise AssertionError(run.log.read_text()) from None
-        time.sleep(0.3)
-        return run
+        runs.append(Run(tmp_path, device, placement, **options))
+        runs[-1].wait_for_audit(verdict="written", point="var_set_pct")
+        return runs[-1]
 
     yield begin
     for run in runs:
         run.end()
-    device.wait_for(0.0, 10.0)
-
-
-def safe_after(device: Device) -> float:
-    """Return, and print for `pytest -s`, the seconds until the device is at its safe value."""
-    seconds = device.wait_for(0.0, 10.0)
-    print(f" safe after {seconds:.2f} s", end=" ")
-    return seconds
+    device.wait_for(0.0)
 
 
 def test_kill_9_of_the_whole_federation(start, device) -> None:
     run = start("thread")
+    device.wait_for(-10.0)
     os.kill(run.process.pid, signal.SIGKILL)
-    assert safe_after(device) <= LIMIT_S
+    device.wait_for(0.0)
+    run.wait_for_audit(verdict="safe", by="watchdog", why="the adapter is gone")
 
 
-@pytest.mark.parametrize("victim", ["parent", "bench", "broker"])
-def test_kill_9_of_one_process_of_the_federation(start, device, victim: str) -> None:
+@pytest.mark.parametrize(
+    ("victim", "by", "why"),
+    [
+        ("parent", "adapter", "the adapter closes"),
+        ("bench", "watchdog", "the adapter is gone"),
+        ("broker", "adapter", "the adapter closes"),
+    ],
+)
+def test_kill_9_of_one_process_of_the_federation(
+    start, device, victim: str, by: str, why: str
+) -> None:
     run = start("process")
+    device.wait_for(-10.0)
     pid = run.process.pid if victim == "parent" else run.child(victim)
     os.kill(pid, signal.SIGKILL)
-    assert safe_after(device) <= LIMIT_S
+    device.wait_for(0.0)
+    run.wait_for_audit(verdict="safe", by=by, why=why)
 
 
 def test_a_federation_that_hangs(start, device) -> None:
     """The feeder stops; nobody is told, and the device federate waits for a grant."""
     run = start("process")
+    device.wait_for(-10.0)
     os.kill(run.child("feeder"), signal.SIGSTOP)
-    assert safe_after(device) <= LIMIT_S
+    device.wait_for(0.0)
+    run.wait_for_audit(verdict="safe", by="adapter", why="no heartbeat of the federation")
 
 
 def test_sigterm_ends_the_run_in_order(start, device) -> None:
     run = start("thread")
+    device.wait_for(-10.0)
     run.process.terminate()
-    assert safe_after(device) <= LIMIT_S
-    assert run.process.wait(10) == 130
+    device.wait_for(0.0)
+    assert run.process.wait(LIMIT_S) == 130
     assert json.loads((run.out / "summary.json").read_text())["status"] == "interrupted"
-    assert any(x["verdict"] == "safe" and x["by"] == "adapter" for x in run.audit())
+    run.wait_for_audit(verdict="safe", by="adapter")
 
 
 def test_set_points_that_are_no_numbers(start, device) -> None:
-    """At 20 s, that is after 2 s: the run goes on, the device goes to its safe value."""
+    """From 20 s on: the run goes on, the device goes to its safe value and stays there."""
     run = start("thread", bad_from_s=20.0, bad="nan")
-    device.wait_for(0.0, 10.0)
-    time.sleep(0.3)  # for the read-back that the audit log waits for
+    run.wait_for_audit(verdict="refused", why="not a finite number")
+    run.wait_for_audit(verdict="safe", why="not a finite number")
+    device.wait_for(0.0)
     assert run.process.poll() is None
     audit = run.audit()
-    first_bad = next(x for x in audit if x["verdict"] == "refused")
-    safe = next(x for x in audit if x["verdict"] == "safe")
-    assert "not a finite number" in str(first_bad["why"])
-    seconds = [float(str(x["time_utc"])[17:].partition("+")[0]) for x in (first_bad, safe)]
-    assert (seconds[1] - seconds[0]) % 60.0 <= LIMIT_S
+    first_bad = next(i for i, x in enumerate(audit) if x["verdict"] == "refused")
+    after = {(x["verdict"], x["point"]) for x in audit[first_bad:]}
+    assert not {v for v, point in after if point == "var_set_pct"} - {"refused", "safe"}
     written = [x for x in audit if x["point"] == "var_set_pct" and x["verdict"] != "refused"]
     assert all(abs(float(str(x["sent"]))) < 18.0 for x in written)

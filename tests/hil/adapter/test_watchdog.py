@@ -1,23 +1,34 @@
-"""The adapter is killed, stopped or hung: devices are safe within two heartbeats, on their side."""
+"""The adapter is killed, stopped or hung: devices are made safe, seen from their side.
+
+The bounds in heartbeats are tested with the clocks of watchdog and guard, which the machine's speed
+does not touch; `benchmarks/hil_safe_state.py` measures the real times.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hil.adapter.audit import read_audit
+from hil.adapter.adapter import Adapter
+from hil.adapter.audit import AuditLog, read_audit
+from hil.adapter.loop import AdapterLoop
+from hil.adapter.watchdog import Watchdog
+from hil.devices.errors import GuardError
+from hil.devices.file import DeviceSpec
 
-HEARTBEAT_S = 0.6
+#: Of tests that wait for one, and of tests in which none may pass unnoticed.
+HEARTBEAT_S, LONG_S, LIMIT_S = 1.0, 60.0, 120.0
 SAFE = 200
 
 PROGRAM = textwrap.dedent(
@@ -29,8 +40,8 @@ PROGRAM = textwrap.dedent(
 
     def spec(i, port):
         return DeviceSpec.model_validate({
-            "name": f"d{i}", "poll_s": 0.2, "guard": {"heartbeat_s": %(heartbeat)g},
-            "connection": {"port": port, "timeout_s": 0.3},
+            "name": f"d{i}", "poll_s": 0.2, "guard": {"heartbeat_s": float(sys.argv[3])},
+            "connection": {"port": port, "timeout_s": 2.0},
             "points": {
                 "relay": {"table": "coil", "address": 3, "type": "bool", "access": "rw",
                           "min": 0, "max": 1, "safe_value": 0},
@@ -39,20 +50,20 @@ PROGRAM = textwrap.dedent(
                 "power": {"table": "holding", "address": 20, "type": "float32",
                           "access": "rw", "min": -5, "max": 5, "safe_value": 0.5}}})
 
-    ports = [int(p) for p in sys.argv[3:]]
+    ports = [int(p) for p in sys.argv[4:]]
     adapter = Adapter([spec(i, p) for i, p in enumerate(ports)],
                       armed=[f"d{i}" for i in range(len(ports))], audit=Path(sys.argv[1]))
-    adapter.start(wait_s=3)
+    adapter.start(wait_s=60)
     adapter.heartbeat()
     for i in range(len(ports)):
         adapter.command(f"d{i}", "set_c", 26.0)
         adapter.command(f"d{i}", "relay", 1)
         adapter.command(f"d{i}", "power", 3.0)
-    assert adapter.flush()
+    assert adapter.flush(timeout_s=60)
     print("commanded", flush=True)
     end = sys.argv[2]
     start = time.monotonic()
-    while time.monotonic() - start < 20:
+    while time.monotonic() - start < 300:
         if end == "nan":
             adapter.command("d0", "set_c", float("nan"))
             end = "beat"
@@ -65,10 +76,10 @@ PROGRAM = textwrap.dedent(
         if end == "gil":
             print("hangs", flush=True)
             import re
-            re.match(r"(a+)+$", "a" * 31 + "b")  # holds the interpreter lock for a long time
+            re.match(r"(a+)+$", "a" * 40 + "b")  # holds the interpreter lock for a long time
         time.sleep(0.05)
     """
-) % {"heartbeat": HEARTBEAT_S}
+)
 
 
 @pytest.fixture
@@ -77,13 +88,13 @@ def devices(make_raw_device: Callable[..., Any]) -> list[Any]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, devices: list[Any]) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start(tmp_path: Path, devices: list[Any]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
-    def run(end: str) -> subprocess.Popen[str]:
-        ports = [str(d.port) for d in devices]
+    def run(end: str, heartbeat_s: float = LONG_S) -> subprocess.Popen[str]:
+        words = [str(heartbeat_s), *(str(d.port) for d in devices)]
         program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / "audit.jsonl"), end, *ports],
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "audit.jsonl"), end, *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(program)
@@ -91,8 +102,8 @@ def start(tmp_path: Path, devices: list[Any]) -> Iterator[Callable[[str], subpro
         line = program.stdout.readline()
         assert line.strip() == "commanded", program.communicate(timeout=5)[1]
         for device in devices:
-            assert device.holding[10] == 260
-            assert device.coils[3] == 1
+            assert 260 in device.written(10)
+            assert 1 in device.written(3)
         return program
 
     yield run
@@ -108,64 +119,75 @@ def is_safe(device: Any) -> bool:
     )
 
 
-def seconds_until_safe(devices: list[Any], until: Callable[..., bool], start_s: float) -> float:
-    assert until(lambda: all(is_safe(d) for d in devices), 6 * HEARTBEAT_S)
-    return max(d.writes[-1][0] for d in devices) - start_s
+def wait_until_safe(devices: list[Any], until: Callable[..., bool]) -> None:
+    assert until(lambda: all(is_safe(d) for d in devices), LIMIT_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT])
-def test_every_device_is_safe_within_two_heartbeats_of_a_signal(
+def made_safe_by(folder: Path) -> set[str]:
+    records = read_audit(folder / "audit.jsonl")
+    return {f"{r['by']}: {r['why']}" for r in records if r["verdict"] == "safe"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_every_device_is_made_safe_after_a_signal(
     number: signal.Signals, start: Any, devices: list[Any], until: Any, tmp_path: Path
 ) -> None:
     program = start("beat")
-    time.sleep(0.2)
-    at_s = time.monotonic()
     os.kill(program.pid, number)
-    assert seconds_until_safe(devices, until, at_s) <= 2 * HEARTBEAT_S
-    by = {r["by"] for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"}
-    killed = number in (signal.SIGKILL, signal.SIGSTOP)
-    assert by == {"watchdog" if killed else "adapter"}
+    wait_until_safe(devices, until)
+    by, why = "adapter: ", "the adapter closes"
+    if number is signal.SIGKILL:
+        by, why = "watchdog: ", "the adapter is gone"
+    assert all(text.startswith(by) and why in text for text in made_safe_by(tmp_path))
 
 
 def test_a_stopped_adapter_that_wakes_up_writes_no_old_set_point(
     start: Any, devices: list[Any], until: Any, tmp_path: Path
 ) -> None:
-    program = start("beat")
+    program = start("beat", HEARTBEAT_S)
     os.kill(program.pid, signal.SIGSTOP)
-    seconds_until_safe(devices, until, time.monotonic())
+    wait_until_safe(devices, until)
+    assert made_safe_by(tmp_path) == {"watchdog: watchdog: no beat from the adapter"}
+    before = [len(d.writes) for d in devices]
     os.kill(program.pid, signal.SIGCONT)
-    time.sleep(0.5)
+    audit = tmp_path / "audit.jsonl"
+    assert until(
+        lambda: {r["device"] for r in read_audit(audit) if r["verdict"] == "fault"} >= {"d0", "d1"},
+        LIMIT_S,
+    )
     assert all(is_safe(d) for d in devices)
-    assert any(r["verdict"] == "fault" for r in read_audit(tmp_path / "audit.jsonl"))
+    later = [w for d, n in zip(devices, before, strict=True) for w in d.writes[n:]]
+    assert all((w[2], w[3]) in [(10, [SAFE]), (3, [0]), (20, [0x3F00, 0])] for w in later)
 
 
-@pytest.mark.parametrize("end", ["federation", "exit", "crash"])
+@pytest.mark.parametrize(
+    ("end", "heartbeat_s", "by"),
+    [("federation", HEARTBEAT_S, "adapter"), ("exit", LONG_S, "adapter"), ("crash", LONG_S, "")],
+)
 def test_silence_exit_and_crash_of_the_federation(
-    end: str, start: Any, devices: list[Any], until: Any
-) -> None:
-    start(end)
-    assert seconds_until_safe(devices, until, time.monotonic()) <= 2 * HEARTBEAT_S
+    end: str, heartbeat_s: float, by: str, start: Any, devices: list[Any], until: Any,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    start(end, heartbeat_s)
+    wait_until_safe(devices, until)
+    assert all(text.startswith(by) for text in made_safe_by(tmp_path))
 
 
 def test_an_interpreter_that_hangs_is_noticed_by_the_watchdog(
     start: Any, devices: list[Any], until: Any, tmp_path: Path
 ) -> None:
-    program = start("gil")
+    program = start("gil", HEARTBEAT_S)
     assert program.stdout is not None
     program.stdout.readline()
-    at_s = time.monotonic()
-    assert seconds_until_safe(devices, until, at_s) <= 2 * HEARTBEAT_S
-    safe = [r for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"]
-    assert {r["by"] for r in safe} == {"watchdog"}
+    wait_until_safe(devices, until)
+    assert all(text.startswith("watchdog") for text in made_safe_by(tmp_path))
 
 
 def test_a_set_point_that_is_not_a_number_makes_its_device_safe(
     start: Any, devices: list[Any], until: Any
 ) -> None:
-    at_s = time.monotonic()
     start("nan")
-    assert until(lambda: is_safe(devices[0]), 2 * HEARTBEAT_S)
-    assert devices[0].writes[-1][0] - at_s < 5
+    assert until(lambda: is_safe(devices[0]), LIMIT_S)
     assert devices[1].holding[10] == 260  # the others go on
 
 
@@ -175,21 +197,67 @@ def test_the_watchdog_goes_on_until_the_device_is_back(
     program = start("beat")
     devices[0].behaviour = lambda tid, unit, asked, honest: ["reset"]
     os.kill(program.pid, signal.SIGKILL)
-    assert until(lambda: is_safe(devices[1]) and is_safe(devices[2]), 2 * HEARTBEAT_S)
+    assert until(lambda: is_safe(devices[1]) and is_safe(devices[2]), LIMIT_S)
     devices[0].behaviour = None
-    assert until(lambda: is_safe(devices[0]), 2.0)
+    assert until(lambda: is_safe(devices[0]), LIMIT_S)
 
 
-def test_a_watchdog_that_is_killed_ends_all_commands(
-    tmp_path: Path, raw_device: Any, until: Any
+def test_the_watchdog_acts_when_a_heartbeat_has_passed_without_a_beat(
+    raw_device: Any, tmp_path: Path
 ) -> None:
-    from hil.adapter.adapter import Adapter
-    from hil.devices.errors import GuardError
-    from hil.devices.file import DeviceSpec
+    """Its clock is the test's: at 0.99 heartbeats nothing, at 1.01 every write of the plan."""
+    clock = [100.0]
+    plan = {
+        "name": "d", "host": "127.0.0.1", "port": raw_device.port, "unit": 1, "tls": None,
+        "timeout_s": 30.0, "heartbeat_s": 2.0, "writes": [[6, 10, [SAFE], "set_c", 20.0]],
+    }  # fmt: skip
 
-    spec = DeviceSpec.model_validate(
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        audit = AuditLog(tmp_path / "audit.jsonl", by="watchdog")
+        watching = asyncio.create_task(Watchdog(theirs, audit, lambda: clock[0]).run())
+        reader, writer = await asyncio.open_connection(sock=ours)
+        assert b"ready" in await reader.readline()
+        writer.write(json.dumps({"plan": plan}).encode() + b"\n")
+        for now_s in (100.0, 101.98, 103.96):  # each beat counts from its own time
+            clock[0] = now_s
+            writer.write(b'{"beat": 1}\n')
+            await asyncio.sleep(0.5)
+        assert raw_device.writes == []
+        clock[0] = 103.96 + 1.98
+        await asyncio.sleep(0.5)
+        assert raw_device.writes == []
+        clock[0] = 103.96 + 2.02
+        assert b"fired" in await asyncio.wait_for(reader.readline(), LIMIT_S)
+        writer.close()
+        assert await asyncio.wait_for(watching, LIMIT_S) == 0
+        audit.close()
+
+    asyncio.run(main())
+    assert raw_device.holding[10] == SAFE
+
+
+def test_the_guard_acts_when_a_heartbeat_has_passed_without_the_federation(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = spec_at(1)
+        loop = AdapterLoop([spec], {"d"}, tmp_path / "audit.jsonl", False, lambda *_: None, {})
+        writer, heartbeat_s = loop.writer("d"), spec.guard.heartbeat_s
+        loop.heard_s = 100.0
+        loop._watch(writer, 100.0 + 0.99 * heartbeat_s)
+        assert writer.safe_why == ""
+        loop._watch(writer, 100.0 + 1.01 * heartbeat_s)
+        assert "no heartbeat of the federation" in writer.safe_why
+        loop.audit.close()
+
+    asyncio.run(main())
+
+
+def spec_at(port: int) -> DeviceSpec:
+    return DeviceSpec.model_validate(
         {
-            "name": "d", "connection": {"port": raw_device.port}, "poll_s": 0.1,
+            "name": "d", "connection": {"port": port}, "poll_s": 0.1,
             "points": {
                 "set_c": {
                     "table": "holding", "address": 10, "type": "int16", "scale": 0.1,
@@ -198,7 +266,14 @@ def test_a_watchdog_that_is_killed_ends_all_commands(
             },
         }
     )  # fmt: skip
-    with Adapter([spec], armed={"d"}, audit=tmp_path / "audit.jsonl") as adapter:
+
+
+def test_a_watchdog_that_is_killed_ends_all_commands(
+    tmp_path: Path, raw_device: Any, until: Any
+) -> None:
+    with Adapter(
+        [spec_at(raw_device.port)], armed={"d"}, audit=tmp_path / "audit.jsonl"
+    ) as adapter:
         adapter.heartbeat()
         adapter.command("d", "set_c", 26)
         assert adapter.flush()
@@ -206,8 +281,8 @@ def test_a_watchdog_that_is_killed_ends_all_commands(
         assert watchdog is not None
         assert watchdog.process is not None
         watchdog.process.kill()
-        assert until(lambda: "the watchdog is gone" in adapter.faults().get("d", ""))
-        assert until(lambda: raw_device.holding[10] == SAFE)
+        assert until(lambda: "the watchdog is gone" in adapter.faults().get("d", ""), LIMIT_S)
+        assert until(lambda: raw_device.holding[10] == SAFE, LIMIT_S)
         with pytest.raises(GuardError, match="the watchdog is gone"):
             adapter.command("d", "set_c", 27)
 
@@ -217,7 +292,6 @@ def test_audit_lines_of_both_processes_are_whole(
 ) -> None:
     program = start("beat")
     os.kill(program.pid, signal.SIGKILL)
-    seconds_until_safe(devices, until, time.monotonic())
-    time.sleep(0.05)
+    wait_until_safe(devices, until)
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
     assert all({"time_utc", "device", "why"} <= json.loads(line).keys() for line in lines)

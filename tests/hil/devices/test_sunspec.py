@@ -16,10 +16,10 @@ from hil.adapter.adapter import Adapter
 from hil.adapter.scan import parse_url, scan_device
 from hil.adapter.sunspec import scan
 from hil.devices.errors import DeviceError, GuardError, ScanError
-from hil.devices.file import Connection, DeviceSpec
+from hil.devices.file import ConnectionSpec, DeviceSpec
 from hil.devices.points import Quality
 from hil.devices.sunspec_models import UnknownPointError, find_point, lay_out, model_ids, text_of
-from hil.modbus.client import Link
+from hil.modbus.client import ModbusClient
 
 FIXED = [1, 101, 103, 120, 121, 122, 123, 124, 701, 702, 703, 704, 713, 715]
 CURVES = {705: (5, 6), 706: (5, 6), 712: (5, 6)}  # positions of NPt and NCrv
@@ -149,11 +149,11 @@ def test_scan_finds_the_map_at_every_base(raw_device: Any, base: int) -> None:
 
 def test_scan_says_what_is_missing(raw_device: Any) -> None:
     with pytest.raises(ScanError, match="no SunSpec map"):
-        scan_device(Connection(port=raw_device.port))
+        scan_device(ConnectionSpec(port=raw_device.port))
     fill(raw_device, 40000, [common()])
 
     async def wanted() -> None:
-        link = Link(Connection(port=raw_device.port))
+        link = ModbusClient(ConnectionSpec(port=raw_device.port))
         try:
             await scan(link, 1, wanted={701})
         finally:
@@ -167,7 +167,7 @@ def test_scan_ends_where_the_chain_has_no_end(raw_device: Any) -> None:
     raw_device.holding[40000:40002] = [0x5375, 0x6E53]
     raw_device.holding[40002:] = [64001, 100] * ((65536 - 40002) // 2)
     with pytest.raises(ScanError, match="no end"):
-        scan_device(Connection(port=raw_device.port))
+        scan_device(ConnectionSpec(port=raw_device.port))
 
 
 @pytest.mark.parametrize("url", ["", "http://x", "host:99999", "host:1/400", "host:1/a"])

@@ -20,9 +20,9 @@ from sunspec2.modbus.modbus import ModbusClientError, ModbusClientException
 
 from hil.emulators.background import Background, background
 from hil.emulators.grid_channel import GridChannel
-from hil.emulators.host import HostOptions
 from hil.emulators.inverter_nameplate import MODELS
 from hil.emulators.inverter_plant import batteries, inverters
+from hil.emulators.options import Clock, EmulatorOptions
 from hil.emulators.sunspec_image import SunSpecImage
 from hil.servers.errors import ServerError
 from hil.servers.faults import Faults
@@ -81,7 +81,7 @@ def client() -> Iterator[Any]:
         device.disconnect()
 
 
-BY_GRID = HostOptions(grid_port=0, by_grid=True, step_s=1.0)
+BY_GRID = EmulatorOptions(grid_port=0, time=Clock.grid, step_s=1.0)
 
 
 def tls_folder(tmp_path: Path) -> Path:
@@ -125,8 +125,8 @@ def adopt(device: Any) -> None:
 @pytest.mark.parametrize("secure", [False, True])
 def test_scan_read_write_and_adopt(kind: str, secure: bool, client: Any, tmp_path: Path) -> None:
     plant = inverters(1, 10.0, 11.0) if kind == "inverter" else batteries(1, 5.0, 13.5)
-    context = server_context(tls_folder(tmp_path)) if secure else None
-    with background(plant, HostOptions(tls=context)) as devices:
+    folder = str(tls_folder(tmp_path)) if secure else None
+    with background(plant, EmulatorOptions(tls=folder)) as devices:
         device = client(devices.ports[0], **(identity("gridservice") if secure else {}))
         adopt(device)
         assert [m.model_id for m in device.model_list] == [model for model, _ in MODELS]
@@ -143,8 +143,8 @@ def test_scan_read_write_and_adopt(kind: str, secure: bool, client: Any, tmp_pat
 
 @pytest.mark.parametrize(("role", "kind"), [("readonly", "tls1_2"), ("no_role", "invalid")])
 def test_roles_over_tls(role: str, kind: str, client: Any, tmp_path: Path) -> None:
-    context = server_context(tls_folder(tmp_path))
-    with background(inverters(1, 10.0), HostOptions(tls=context)) as devices:
+    folder = str(tls_folder(tmp_path))
+    with background(inverters(1, 10.0), EmulatorOptions(tls=folder)) as devices:
         device = client(devices.ports[0], **identity(role, kind))
         if role == "no_role":
             with pytest.raises(ModbusClientException, match=r"exception:? 1\b"):
@@ -156,8 +156,8 @@ def test_roles_over_tls(role: str, kind: str, client: Any, tmp_path: Path) -> No
 
 
 def test_a_client_of_another_authority_reads_nothing(client: Any, tmp_path: Path) -> None:
-    context = server_context(tls_folder(tmp_path))
-    with background(inverters(1, 10.0), HostOptions(tls=context)) as devices:
+    folder = str(tls_folder(tmp_path))
+    with background(inverters(1, 10.0), EmulatorOptions(tls=folder)) as devices:
         stranger = identity("foreign_ca", "invalid")
         assert Path(stranger["certfile"]).is_file()
         with pytest.raises((ModbusClientError, OSError)):  # TLS 1.3 tells at the first read
@@ -291,12 +291,12 @@ def test_refused_writes_change_nothing(model: int, name: str, words: list[int]) 
     assert isinstance(bank, SunSpecImage)
     before = list(bank.words)
     with pytest.raises(Refused):
-        bank.write(Table.holding, bank.slots[model, name].address, words)
+        bank.write(Table.holding, bank.points[model, name].place.address, words)
     assert bank.words == before
 
 
 def test_side_channel_refuses_what_it_cannot_use(grid: Any) -> None:
-    with background(inverters(2, 10.0), HostOptions(grid_port=0)) as devices:
+    with background(inverters(2, 10.0), EmulatorOptions(grid_port=0)) as devices:
         feed = grid(devices)
         assert "t" in feed(v_pu=[1.0, 1.01])
         for message in (
@@ -364,18 +364,18 @@ def test_a_defect_of_the_physics_ends_the_process_instead_of_freezing_it() -> No
 
 
 def test_faults_come_and_go_by_the_side_channel(client: Any, grid: Any) -> None:
-    with background(inverters(2, 10.0), HostOptions(grid_port=0, step_s=0.02)) as devices:
+    with background(inverters(2, 10.0), EmulatorOptions(grid_port=0, step_s=0.02)) as devices:
         feed = grid(devices)
         devices_clients = [client(port) for port in devices.ports]
         first = devices.host.plant.banks[0]
         assert isinstance(first, SunSpecImage)
-        address = first.slots[715, "ControllerHb"].address
+        address = first.points[715, "ControllerHb"].place.address
         devices_clients[0].write(address, b"\0\0\0\5")
         feed(fault="drift:1.0", device=0)
         time.sleep(0.2)
-        measured = devices_clients[0].read(first.slots[701, "LNV"].address, 1)
+        measured = devices_clients[0].read(first.points[701, "LNV"].place.address, 1)
         assert int.from_bytes(measured, "big") > 2770 * 1.05
-        other = devices_clients[1].read(first.slots[701, "LNV"].address, 1)
+        other = devices_clients[1].read(first.points[701, "LNV"].place.address, 1)
         assert int.from_bytes(other, "big") == 2770
         feed(fault="reset", device=1)
         with pytest.raises((ModbusClientError, OSError)):

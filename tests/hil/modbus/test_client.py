@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from hil.devices.errors import LinkError, NoReplyError, RefusedError, WrongReplyError
-from hil.devices.file import Connection
-from hil.modbus.client import Link
+from hil.devices.file import ConnectionSpec
+from hil.modbus.client import ModbusClient
 
 
-def with_link(work: Callable[[Link], Awaitable[None]], **connection: Any) -> Link:
-    async def run() -> Link:
-        link = Link(Connection(**connection))
+def with_link(work: Callable[[ModbusClient], Awaitable[None]], **connection: Any) -> ModbusClient:
+    async def run() -> ModbusClient:
+        link = ModbusClient(ConnectionSpec(**connection))
         try:
             await work(link)
         finally:
@@ -33,7 +33,7 @@ def frame(tid: int, unit: int, pdu: bytes) -> bytes:
 
 
 def test_every_function_reaches_the_device(raw_device: Any) -> None:
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         await link.write(1, 6, 5, [77])
         await link.write(1, 16, 6, [1, 2, 3])
         await link.write(1, 5, 9, [1])
@@ -50,7 +50,7 @@ def test_every_function_reaches_the_device(raw_device: Any) -> None:
 def test_requests_of_many_tasks_do_not_mix(raw_device: Any) -> None:
     raw_device.holding[:200] = list(range(200))
 
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         replies = await asyncio.gather(*(link.read(1, "holding", i, 1) for i in range(200)))
         assert [int.from_bytes(r, "big") for r in replies] == list(range(200))
 
@@ -67,7 +67,7 @@ def test_late_reply_is_thrown_away_and_the_next_is_right(raw_device: Any) -> Non
 
     raw_device.behaviour = behave
 
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         with pytest.raises(NoReplyError, match=r"no reply within 0\.1 s"):
             await link.read(1, "holding", 0, 1)
         assert await link.read(1, "holding", 1, 1) == b"\x00\xde"
@@ -80,7 +80,7 @@ def test_late_reply_is_thrown_away_and_the_next_is_right(raw_device: Any) -> Non
 def test_a_deadline_is_kept(raw_device: Any) -> None:
     raw_device.behaviour = lambda *_: []
 
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         start_s = time.perf_counter()
         with pytest.raises(NoReplyError):
             await link.read(1, "holding", 0, 1)
@@ -90,7 +90,7 @@ def test_a_deadline_is_kept(raw_device: Any) -> None:
 
 
 def test_back_off_grows_up_to_the_cap_and_ends(unused_port: int) -> None:
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         tries, start_s = 0, time.monotonic()
         while time.monotonic() - start_s < 1.0:
             before = link.stats.failed_connects
@@ -105,7 +105,7 @@ def test_back_off_grows_up_to_the_cap_and_ends(unused_port: int) -> None:
 
 
 def test_pause_between_requests(raw_device: Any) -> None:
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         start_s = time.monotonic()
         for _ in range(5):
             await link.read(1, "holding", 0, 1)
@@ -122,7 +122,7 @@ def test_after_a_wrong_reply_the_connection_is_made_anew(raw_device: Any) -> Non
 
     raw_device.behaviour = behave
 
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         with pytest.raises(WrongReplyError, match="transaction 0 was never asked"):
             await link.read(1, "holding", 0, 1)
         assert not link.connected
@@ -133,7 +133,7 @@ def test_after_a_wrong_reply_the_connection_is_made_anew(raw_device: Any) -> Non
 
 
 def test_a_cancelled_request_leaves_the_link_usable(raw_device: Any) -> None:
-    async def work(link: Link) -> None:
+    async def work(link: ModbusClient) -> None:
         await link.read(1, "holding", 0, 1)
         raw_device.behaviour = lambda *_: []
         task = asyncio.create_task(link.read(1, "holding", 0, 1))

@@ -12,7 +12,7 @@ from pymodbus.pdu import DecodePDU
 
 from hil.servers.errors import ServerError
 from hil.servers.faults import FaultMode, Faults, FaultyBank, distort
-from hil.servers.pdu import Refusal, Refused, Table, answer
+from hil.servers.pdu import ExceptionCode, Refused, Table, answer
 from hil.servers.point_map import MapBank, MapPoint
 
 
@@ -24,12 +24,12 @@ class Memory:
 
     def read(self, table: Table, start: int, count: int) -> Sequence[int]:
         if start + count > 100:
-            raise Refused(Refusal.illegal_address)
+            raise Refused(ExceptionCode.illegal_address)
         return self.data[table][start : start + count]
 
     def write(self, table: Table, start: int, values: Sequence[int]) -> None:
         if start + len(values) > 100:
-            raise Refused(Refusal.illegal_address)
+            raise Refused(ExceptionCode.illegal_address)
         self.data[table][start : start + len(values)] = list(values)
 
 
@@ -134,13 +134,13 @@ def test_map_keeps_values_within_half_a_register(value: float) -> None:
 def test_map_refuses_half_values_wrong_choices_and_ranges() -> None:
     bank = MapBank(POINTS)
     for start, values, code in (
-        (1, [7], Refusal.illegal_address),  # half of a 32-bit value
-        (2, [7], Refusal.illegal_address),
-        (3, [1], Refusal.illegal_value),
-        (0, [401], Refusal.illegal_value),
-        (0, [0x10000 - 201], Refusal.illegal_value),
-        (4, [1], Refusal.illegal_address),
-        (0, [10, 0, 5, 1], Refusal.illegal_value),  # the last one spoils all
+        (1, [7], ExceptionCode.illegal_address),  # half of a 32-bit value
+        (2, [7], ExceptionCode.illegal_address),
+        (3, [1], ExceptionCode.illegal_value),
+        (0, [401], ExceptionCode.illegal_value),
+        (0, [0x10000 - 201], ExceptionCode.illegal_value),
+        (4, [1], ExceptionCode.illegal_address),
+        (0, [10, 0, 5, 1], ExceptionCode.illegal_value),  # the last one spoils all
     ):
         with pytest.raises(Refused) as caught:
             bank.write(Table.holding, start, values)
