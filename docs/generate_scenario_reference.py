@@ -23,6 +23,7 @@ from controllers.core import registry
 from federates.assembly.federation import KINDS
 from federates.kinds.feeder.federate import FeederFederate
 from federates.scenario import attack_schema as attacks
+from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.schema import (
@@ -81,47 +82,6 @@ _MEANINGS = {
     "Connection.target": "`federate.port` of an input.",
     "LinkRule.latency_s": "Delay of every message.",
     "LinkRule.loss": "Probability that a message is lost.",
-    "AttackSpec.id": "Name in tables, folders and events.",
-    "AttackSpec.title": "One line for lists and reports.",
-    "AttackSpec.seed": "Seed of everything random in the attack: targets, noise, chance.",
-    "AttackSpec.steps": "What happens; see below.",
-    "SignalStep.id": "Name of the step in events, truth and labels.",
-    "SignalStep.title": "One line for tables.",
-    "SignalStep.layer": "What the step acts on; it decides which actions there are.",
-    "SignalStep.trigger": "When it begins; see below.",
-    "SignalStep.target": "What it touches; see below.",
-    "SignalStep.action": "What it does; see below.",
-    "SignalStep.conceal": "What others are shown meanwhile; see below.",
-    "Trigger.when": "Begins when a signal says so; see below.",
-    "When.above": "Met while the value is above this.",
-    "When.below": "Met while the value is below this.",
-    "When.between": "Met while the value lies in [low, high].",
-    "Window.from_s": "Begin of the window.",
-    "Window.to_s": "End of the window, before the step begins.",
-    "Conceal.labels": "Globs over the port's labels.",
-    "Conceal.show": "What is shown; see below.",
-    "Show.value": "This value.",
-    "Bias.value": "What is added.",
-    "Scale.factor": "What is multiplied by.",
-    "Set.value": "The value in place of the true one.",
-    "Ramp.rate_per_s": "What is added per second.",
-    "Noise.sigma": "Standard deviation.",
-    "Delay.delay_s": "By how much.",
-    "Replay.window": "A window of the past of the same values, `{from_s, to_s}`.",
-    "Adaptive.options": "Passed to the attacker.",
-    "Jam.loss": "Probability that a message is lost.",
-    "Tamper.bias": "What is added to each number.",
-    "Tamper.factor": "What each number is multiplied by.",
-    "Tamper.value": "In place of each number.",
-    "Tamper.sigma": "Standard deviation of normal noise on each number.",
-    "ReplayMail.lag_s": "How old the numbers are.",
-    "Impersonate.value": "Sent in place of every number.",
-    "Rewrite.direction": "What the adapter reads, or what it writes.",
-    "Rewrite.factor": "What the value is multiplied by.",
-    "Rewrite.bias": "What is added to the value, in engineering units.",
-    "ForgeException.code": "Modbus exception code; 4 is 'server device failure'.",
-    "Flood.requests_per_s": "How many.",
-    "Thermostat.offset_k": "By how much, in kelvin; above 0 is warmer.",
 }
 
 
@@ -208,10 +168,9 @@ def _attack_parts() -> Iterator[str]:
     yield _table(attacks.AttackSpec)
     yield "## `steps[]`\n"
     yield "| layer | what it acts on |\n| --- | --- |"
-    for layer, step, _ in _layers():
-        yield f"| `{layer}` | {_cell(_first_paragraph(step))} |"
+    yield from (f"| `{layer}` | {_cell(text)} |" for layer, text in attacks.LAYERS.items())
     yield ""
-    yield _table(attacks.SignalStep).replace("| `signal` | required", f"| {_LAYERS} | required")
+    yield _table(attacks.Step)
     for heading, model in (
         ("`trigger`", attacks.Trigger),
         ("`trigger.when`", attacks.When),
@@ -225,9 +184,9 @@ def _attack_parts() -> Iterator[str]:
 
 
 def _action_parts() -> Iterator[str]:
-    for layer, _, actions in _layers():
+    for layer in attacks.LAYERS:
         yield f"## Actions of layer `{layer}`\n"
-        for action in actions:
+        for action in shipped_actions(layer):
             kind = typing.get_args(action.model_fields["kind"].annotation)[0]
             yield f"### {layer}: `{kind}`\n"
             yield " ".join(inspect.cleandoc(action.__doc__ or "").replace("``", "`").split()) + "\n"
@@ -246,16 +205,6 @@ def _attack_names() -> Iterator[str]:
     yield f"\n## Techniques of MITRE ATT&CK for ICS {VERSION}\n"
     yield "| id | name |\n| --- | --- |"
     yield from (f"| `{key}` | {name} |" for key, name in TECHNIQUES.items())
-
-
-_LAYERS = " or ".join(f"`{layer}`" for layer in typing.get_args(attacks.Layer))
-
-
-def _layers() -> Iterator[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]]:
-    """Yield each layer with its step and its actions."""
-    for step in typing.get_args(typing.get_args(attacks.Step)[0]):
-        layer = typing.get_args(step.model_fields["layer"].annotation)[0]
-        yield layer, step, typing.get_args(step.model_fields["action"].annotation)
 
 
 def _section(field: FieldInfo) -> str:

@@ -245,8 +245,8 @@ class Assembly:
         wirings = self.wire(federates)
         if self.scenario.attack_spec is None:
             return federates, wirings
-        from federates.attacks.histories import refuse_idle
         from federates.attacks.interpose import interpose
+        from federates.attacks.signal.trace_file import refuse_idle
 
         horizon_s = self.scenario.n_steps * self.scenario.time.step_s
         self.attack_plan, wirings = interpose(

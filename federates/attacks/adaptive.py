@@ -1,20 +1,23 @@
-"""Adaptive attackers: programs that see what the attacker can see and decide at every step.
+"""Adaptive attackers: programs that read signals and decide at every step what an attack does.
 
 A user's own is named ``module:Class`` in the attack file, and looked up beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.named_classes import load_class
 from federates.errors import ScenarioError
+from federates.scenario.attack_actions import Action
+from grid_models.base.sections import not_json
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,12 @@ class AttackSite:
     targets : tuple of (port, label)
         What it may forge, in the order of every array; ports as ``federate.port``. On the physical
         layer the elements whose demand it may add to; the port is the feeder's input for that.
-    units : tuple of str
-        Unit of each target.
-    sees : mapping of port to tuple of labels
-        What else it reads.
-    period_s : float
-    seed : int
-    aim : str
-        The targets' port as the attack file names it: an input's name where only its reader is
+    units : Unit of each target.
+    sees : What else it reads: labels by port.
+    aim : The targets' port as the attack file names it: an input's name where only its reader is
         deceived.
+    places : Physical layer: the node that each element stands at.
+    where : Place of the action in the attack file.
     """
 
     targets: tuple[tuple[str, str], ...]
@@ -44,10 +44,9 @@ class AttackSite:
     seed: int
     aim: str = ""
     places: tuple[str, ...] = ()
-    """Physical layer: the node that each element stands at."""
+    where: str = ""
 
 
-@runtime_checkable
 class Attacker(Protocol):
     """An attacker that decides; constructed as ``cls(site, **options)``. Must be deterministic."""
 
@@ -64,30 +63,25 @@ class Attacker(Protocol):
 
         Parameters
         ----------
-        time_s : float
-            Simulated time of the values.
-        elapsed_s : float or None
-            Time since the step began; None while it is not active (look, learn, change nothing:
-            what is returned is not used).
+        time_s : Simulated time of the values.
+        elapsed_s : Time since the step began; None while it is not active: the result is not used.
         true : float64 (n_targets,)
             The targets' values (physical layer: nominal demand in kW); reused, copy what you keep.
-        seen : mapping of ``federate.port`` to float64
-            The ports of the step's `sees`.
+        seen : Values by ``federate.port`` of the step's `sees`.
         """
         ...
 
 
 class WeakestNodes:
-    """Adds demand at the weakest nodes at the worst time, as botnets of appliances could.
+    """Adds demand at the weakest nodes at the worst time, as a botnet of appliances could.
 
-    It reads the nodes' voltages. While the step is not active, and for `learn_s` after its begin,
-    it learns how low they get; then it waits for the lowest node to come within `margin_pu` of the
-    lowest voltage seen so far (at most `patience_s`), chooses the `count` targets at the nodes with
-    the lowest voltage, and switches on `kw` in all, in proportion to their nominal demand.
+    It reads the nodes' voltages and keeps the lowest, from the start of the run until `learn_s`
+    after the step's begin. Then it waits, at most `patience_s`, until the lowest node is within
+    `margin_pu` of the lowest voltage so far, and switches on `kw` at the `count` targets whose
+    nodes have the lowest voltage, in proportion to their nominal demand.
 
-    The idea, demand where and when the grid is weakest instead of everywhere at once: Shekari,
-    Cardenas and Beyah, "MaDIoT 2.0: Modern High-Wattage IoT Botnet Attacks and Defenses", USENIX
-    Security 2022.
+    After Shekari, Cardenas and Beyah, "MaDIoT 2.0: Modern High-Wattage IoT Botnet Attacks and
+    Defenses", USENIX Security 2022: demand where and when the grid is weakest.
     """
 
     def __init__(
@@ -137,11 +131,10 @@ class WeakestNodes:
 
 
 class UnderThreshold:
-    """A bias that grows only as fast as a residual check lets pass.
+    """A bias that grows towards `goal` only as fast as a residual check lets pass.
 
-    The attacker models the defender's check as the change between two samples against `threshold`,
-    and adds at most ``margin * threshold`` less what the true value changes by itself, towards
-    `goal`.
+    The attacker assumes that the defender compares the change between two samples with `threshold`,
+    and keeps the change that is seen within ``margin * threshold``.
     """
 
     def __init__(
@@ -172,42 +165,29 @@ class UnderThreshold:
         return true + self._bias
 
 
-SHIPPED: Mapping[str, type[Attacker]] = {
-    "weakest-nodes": WeakestNodes,
-    "under-threshold": UnderThreshold,
+SHIPPED: Mapping[str, str] = {
+    "weakest-nodes": "federates.attacks.adaptive:WeakestNodes",
+    "under-threshold": "federates.attacks.adaptive:UnderThreshold",
 }
 
 
-def resolve(name: str, where: str) -> type[Attacker]:
-    """Return an attacker class by shipped name or ``module:Class``.
+class CheckedAttacker:
+    """An attacker whose errors name the place of its action in the attack file.
 
     Raises
     ------
     ScenarioError
-        Naming `where`, what was found and the nearest valid name.
+        It cannot be built or fails, or gives something else than a number for each target.
     """
-    shipped = {known: f"{cls.__module__}:{cls.__name__}" for known, cls in SHIPPED.items()}
-    try:
-        cls: Any = load_class(name, shipped, "attacker")
-    except ControllerError as error:
-        # Not a controller's fault here, but the attack file's; and it has a place there.
-        raise ScenarioError(
-            f"{error.where}: {error.what}",
-            where=where,
-            expected=error.expected,
-            nearest=error.nearest,
-        ) from None
-    if not callable(getattr(cls, "decide", None)):
-        raise ScenarioError(f"'{name}' has no method 'decide'", where=where)
-    found: type[Attacker] = cls
-    return found
 
-
-class _Watched:
-    """An attacker whose faults have a place in the user's file."""
-
-    def __init__(self, attacker: Attacker, where: str) -> None:
-        self._attacker, self._where = attacker, where
+    def __init__(self, cls: type[Attacker], site: AttackSite, options: Mapping[str, Any]) -> None:
+        self._where, self._name = site.where, cls.__name__
+        try:
+            self._attacker = cls(site, **options)
+        except Exception as error:
+            raise ScenarioError(
+                f"cannot be built ({type(error).__name__}: {error})", where=self._where
+            ) from error
 
     def decide(
         self,
@@ -216,39 +196,64 @@ class _Watched:
         true: FloatArray,
         seen: Mapping[str, FloatArray],
     ) -> FloatArray:
-        """See `Attacker.decide`.
-
-        Raises
-        ------
-        ScenarioError
-            The attacker failed, or gave something else than a number for each target.
-        """
-        name = type(self._attacker).__name__
+        """See `Attacker.decide`; returns an array of its own."""
         try:
             given = self._attacker.decide(time_s, elapsed_s, true, seen)
-            wanted = np.asarray(given, dtype=np.float64)
+            wanted = np.array(given, dtype=np.float64)
         except Exception as error:
             raise ScenarioError(
-                f"attacker {name} failed at {time_s:g} s, in decide "
+                f"attacker {self._name} failed at {time_s:g} s, in decide "
                 f"({type(error).__name__}: {error})",
                 where=self._where,
             ) from error
         if wanted.shape != true.shape:
             raise ScenarioError(
-                f"attacker {name} gave an array of shape {wanted.shape} at {time_s:g} s, in decide",
+                f"attacker {self._name} gave an array of shape {wanted.shape} at {time_s:g} s, in "
+                "decide",
                 where=self._where,
                 expected=f"one number for each target, shape {true.shape}",
             )
         return wanted
 
 
-def build(
-    cls: type[Attacker], site: AttackSite, options: Mapping[str, Any], where: str
-) -> Attacker:
-    """Construct an attacker; whatever it raises, now or later, names `where`."""
-    try:
-        return _Watched(cls(site, **options), where)
-    except Exception as error:
-        raise ScenarioError(
-            f"cannot be built ({type(error).__name__}: {error})", where=where
-        ) from error
+class AdaptiveOptions(Action):
+    """Options of an action that an attacker's program decides."""
+
+    needs_all_targets = True
+    attacker: str = Field(description="Name of a shipped attacker, or module:Class.")
+    sees: list[str] = Field([], description="federate.port globs that the attacker reads, too.")
+    options: dict[str, Any] = Field({}, description="Passed to the attacker.")
+
+    def describe(self, unit: str = "") -> str:
+        """See `Action`."""
+        sees = f", seeing {', '.join(self.sees)}" if self.sees else ""
+        return f"lets the attacker {self.attacker} decide{sees}"
+
+    def reads(self) -> Sequence[str]:
+        """See `Action`."""
+        return self.sees
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """See `Action`."""
+        if wrong := not_json(self.options):
+            yield "options", wrong
+
+    def attacker_of(self, site: AttackSite) -> CheckedAttacker:
+        """Return the attacker, built for `site`.
+
+        Raises
+        ------
+        ScenarioError: Naming file, line and key, what was found and the nearest valid name.
+        """
+        try:
+            cls: Any = load_class(self.attacker, SHIPPED, "attacker")
+        except ControllerError as error:
+            raise ScenarioError(
+                f"{error.where}: {error.what}",
+                where=site.where,
+                expected=error.expected,
+                nearest=error.nearest,
+            ) from None
+        if not callable(getattr(cls, "decide", None)):
+            raise ScenarioError(f"'{self.attacker}' has no method 'decide'", where=site.where)
+        return CheckedAttacker(cls, site, self.options)

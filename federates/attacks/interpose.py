@@ -1,7 +1,7 @@
 """Attacks are wiring: feeds of attacked elements are led through attack federates.
 
-`interpose` takes a federation that is wired and gives back the same federation with attack
-federates in it. Producers and readers are not touched, only where the readers' values come from.
+`interpose` takes a federation that is wired and returns the same federation with attack federates
+in it. Producers and readers are not touched, only where the readers' values come from.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from dataclasses import replace
 import numpy as np
 
 from controllers.core.mail import IntArray
-from federates.attacks.director import director_of
-from federates.attacks.link import resolve_link_steps
-from federates.attacks.modbus import modbus_problems, past_forgery
+from federates.attacks.director import director_of, watches_of
+from federates.attacks.layer import AttackCase, AttackLayer
+from federates.attacks.link.layer import LinkLayer
+from federates.attacks.modbus.layer import ModbusLayer, true_injections
 from federates.attacks.overlaps import overlap_problems
-from federates.attacks.physical import groundless_steps
-from federates.attacks.plan import BEGINS, AttackPlan, SitePlan
+from federates.attacks.physical.action import UNITS
+from federates.attacks.physical.layer import PhysicalLayer
+from federates.attacks.plan import BEGINS, AttackPlan
+from federates.attacks.selection import matching, nothing_called
+from federates.attacks.signal.layer import SignalLayer
 from federates.attacks.sites import SiteBuilder
-from federates.attacks.targets import choose_all, sees_problems, touched_by, watches_of
 from federates.attacks.view import FederationView
-from federates.attacks.windows import samples_of, window_problems
-from federates.clock import to_ns
+from federates.attacks.windows import window_problems
+from federates.clock import Timing, to_ns
 from federates.core.wiring import FederateWiring, Feed, Wirable
 from federates.errors import WiringError
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 
 
@@ -41,16 +44,11 @@ def interpose(
 
     Parameters
     ----------
-    spec : AttackSpec
-    federates : sequence of Wirable
-        All federates of the scenario, built.
-    group_of : mapping of instance to the scenario's federate name
-    wirings : mapping of instance to FederateWiring
-        Of the scenario without the attack.
-    external : sequence of str
-        Programs that are not ours; what they read cannot be rerouted.
-    horizon_s : float
-        End of the scenario; a run that is stopped sooner may end before a step begins.
+    federates : All federates of the scenario, built.
+    group_of : The scenario's federate name by instance.
+    wirings : By instance, of the scenario without the attack.
+    external : Programs that are not ours; what they read cannot be rerouted.
+    horizon_s : End of the scenario; a run that is stopped sooner may end before a step begins.
 
     Returns
     -------
@@ -59,41 +57,53 @@ def interpose(
 
     Raises
     ------
-    WiringError
-        Listing every problem found, each with file, line and key.
+    WiringError: Listing every problem found, each with file, line and key.
     """
-    wirings = past_forgery(wirings, {f.name: f for f in federates})
-    federation = FederationView({f.name: f for f in federates}, group_of, wirings, to_ns(horizon_s))
-    schedule = Schedule.of(spec)
-    problems: list[str] = []
-    chosen = choose_all(spec, federation, external, problems)
-    links, link_problems = resolve_link_steps(spec, {f.name: tuple(f.links_in) for f in federates})
-    problems += link_problems
-    physical = {
-        f.name: plan for f in federates if (plan := getattr(f, "physical", None)) is not None
-    }
-    modbus = {f.name: plan for f in federates if (plan := getattr(f, "modbus", None)) is not None}
-    problems += modbus_problems(spec, federates) + groundless_steps(spec, physical)
-    watches = watches_of(spec, schedule, federation, problems)
-    problems += overlap_problems(spec, schedule, touched_by(chosen, links, physical | modbus))
-    problems += sees_problems(spec, federation)
-    samples = samples_of(federation, chosen, links, physical, modbus)
-    problems += window_problems(spec, schedule, federation, chosen, samples)
+    by_name = {f.name: f for f in federates}
+    wirings = true_injections(wirings, by_name)
+    own_inputs = frozenset((*UNITS, BEGINS))
+    federation = FederationView(by_name, group_of, wirings, to_ns(horizon_s), own_inputs)
+    case = AttackCase(spec, AttackSchedule.of(spec), federation, external)
+    signal, physical = SignalLayer(case), PhysicalLayer(case)
+    layers: list[AttackLayer] = [signal, LinkLayer(case), ModbusLayer(case), physical]
+    problems = [problem for layer in layers for problem in layer.problems]
+    watches = watches_of(case, problems)
+    problems += overlap_problems(spec, case.schedule, [layer.acts_on for layer in layers])
+    problems += _reads_problems(spec, federation)
+    samples: dict[int, tuple[Timing, ...]] = {}
+    for layer in layers:
+        samples |= {i: tuple(timings) for i, timings in layer.timings.items()}
+    problems += window_problems(case, signal.chosen, samples)
     if problems:
         raise WiringError(problems)
-    build = SiteBuilder(spec, federation, schedule, chosen)
-    sites = build.sites(physical)
+    build = SiteBuilder(case, signal.chosen, physical.plans)
     problems += build.problems
-    director = director_of(spec, federation, schedule, watches, samples, problems)
+    director = director_of(case, watches, samples, problems)
     if problems:
         raise WiringError(problems)
-    plan = AttackPlan(schedule, sites, director, links)
-    return plan, _rewired(federation, plan, build)
+    touched = {part: found for layer in layers for part, found in layer.touched.items()}
+    plan = AttackPlan(case.schedule, build.sites, director, touched)
+    out = _rewired(federation, plan, build)
+    for layer in layers:
+        out = layer.rewire(out, plan)
+    return plan, _published(out, plan)
+
+
+def _reads_problems(spec: AttackSpec, federation: FederationView) -> list[str]:
+    """Say which ports actions want to read that no federate publishes."""
+    outputs = [word for word, _, _ in federation.ports("outputs")]
+    return [
+        nothing_called(spec.where("steps", i, "action", "sees", n), "output", glob, outputs)
+        for i, step in enumerate(spec.steps)
+        for n, glob in enumerate(step.action.reads())
+        if not matching(outputs, [glob])
+    ]
 
 
 def _rewired(
     federation: FederationView, plan: AttackPlan, build: SiteBuilder
 ) -> dict[str, FederateWiring]:
+    """Lead attacked elements through the sites, and the director's decisions to all who follow."""
     out = dict(federation.wirings)
     for name in {key[0] for key in build.out_of}:
         feeds = {
@@ -104,53 +114,35 @@ def _rewired(
             if instance == name and port not in feeds:
                 feeds[port] = tuple(_reroute(federation, build, name, port, ()))
         out[name] = replace(out[name], feeds=feeds)
-    needed: set[tuple[str, str]] = set()
+    begins = plan.begins()
     for site in plan.sites.values():
-        feeds_of_site = dict(site.feeds)
+        feeds = dict(site.feeds)
         if any(p.name == BEGINS for p in site.inputs):
-            feeds_of_site[BEGINS] = (_word_of_director(plan),)
-        outputs = tuple(c.out for c in site.channels)
-        if site.physical is not None:
-            outputs += tuple(p.name for p in site.physical.ports())
-            for name, federate in federation.by_name.items():
-                read = {p.name for p in federate.inputs}
-                out[name] = _with_grid_inputs(out[name], site, read)
-        out[site.name] = FederateWiring(feeds=feeds_of_site, published=outputs)
+            feeds[BEGINS] = begins
+        out[site.name] = FederateWiring(feeds, tuple(p.name for p in site.outputs))
     if plan.director is not None:
-        out[plan.director.name] = FederateWiring(feeds=plan.director.feeds, published=(BEGINS,))
-        word = _word_of_director(plan)
+        out[plan.director.name] = FederateWiring(plan.director.feeds, (BEGINS,))
         for name, federate in federation.by_name.items():
             if any(p.name == BEGINS for p in federate.inputs):
-                out[name] = replace(out[name], feeds={**out[name].feeds, BEGINS: (word,)})
-            if plan.links.get(name) is not None:
-                out[name] = replace(out[name], watch=word)
-    for name, link_attack in plan.links.items():
-        if link_attack is not None:
-            out[name] = replace(out[name], link_attack=link_attack)
-    for name in plan.names:
-        needed |= {(f.source, f.port) for fs in out[name].feeds.values() for f in fs}
-    return {name: _publishing(wiring, name, needed) for name, wiring in out.items()}
+                out[name] = replace(out[name], feeds={**out[name].feeds, BEGINS: begins})
+    return out
 
 
-def _publishing(wiring: FederateWiring, name: str, needed: set[tuple[str, str]]) -> FederateWiring:
-    more = sorted(p for n, p in needed if n == name and p not in wiring.published)
-    return replace(wiring, published=(*wiring.published, *more)) if more else wiring
-
-
-def _word_of_director(plan: AttackPlan) -> Feed:
-    assert plan.director is not None
-    return Feed(plan.director.name, BEGINS, len(plan.schedule.directed), None, None)
-
-
-def _with_grid_inputs(wiring: FederateWiring, site: SitePlan, read: set[str]) -> FederateWiring:
-    """Feed those inputs of the grid's, and of devices on it, that a federate has."""
-    assert site.physical is not None
-    feeds = {
-        port.name: (Feed(site.name, port.name, len(port.labels), None, None),)
-        for port in site.physical.ports()
-        if port.name in read
+def _published(
+    wirings: Mapping[str, FederateWiring], plan: AttackPlan
+) -> dict[str, FederateWiring]:
+    """Return the wirings with everything published that attack federates read."""
+    needed = {
+        (feed.source, feed.port)
+        for name in plan.names
+        for feeds in wirings[name].feeds.values()
+        for feed in feeds
     }
-    return replace(wiring, feeds={**wiring.feeds, **feeds}) if feeds else wiring
+    out = {}
+    for name, wiring in wirings.items():
+        more = sorted(p for n, p in needed if n == name and p not in wiring.published)
+        out[name] = replace(wiring, published=(*wiring.published, *more)) if more else wiring
+    return out
 
 
 def _reroute(
@@ -186,12 +178,11 @@ def _reroute(
             origin = federation.origin[name, port, t]
             forged.setdefault((place[0], origin.noise), []).append((place[1], t, origin.stream))
     for (out, noise), rows in forged.items():
-        draft = build.drafts[out]
         kept.append(
             Feed(
                 build.site_of[out],
                 out,
-                len(draft.labels),
+                len(build.drafts[out].labels),
                 np.array([r[0] for r in rows], dtype=np.int64),
                 np.array([r[1] for r in rows], dtype=np.int64),
                 noise,

@@ -2,7 +2,7 @@
 
 ``labels/FEDERATE.PORT.parquet`` has the rows and columns of ``signals/FEDERATE.PORT.parquet``:
 ``time_s``; ``under_attack``, 1 while any step is active; and one column per label, 0 where the
-value is honest and k where step k of the attack (from 1) forged it. A port's own signal holds the
+value is true and k where step k of the attack (from 1) changed it. A port's own signal holds the
 true values, the attack federates' signals hold what the readers saw; both are labelled.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from federates.attacks.plan import AttackPlan, SitePlan
+from federates.attacks.plan import AttackPlan
 from federates.attacks.truth import read_truth
 from federates.clock import to_s
 from federates.core.signals import read_signal, signal_names
@@ -35,10 +35,8 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
 
     Parameters
     ----------
-    run : Path
-        Folder of the run.
-    plan : AttackPlan
-    groups : mapping of the scenario's federate name to its instances
+    run : Folder of the run.
+    groups : Instances by the scenario's federate name.
     """
     marks = _marks(run, plan.schedule.ids)
     windows = attack_windows(run)
@@ -47,7 +45,10 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
     channels = {
         (site.name, out): (key, to_s(site.shift_ns))
         for site in plan.sites.values()
-        for out, key in _truth_keys(site)
+        for out, key in (
+            (port.name, (federate, name))
+            for port, (federate, name, _) in zip(site.outputs, site.books, strict=True)
+        )
     }
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
@@ -60,15 +61,6 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
         under = _under_attack(time_s + shift_s, windows)
         table = pa.table([pa.array(time_s), under, *columns], ["time_s", "under_attack", *labels])
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-
-
-def _truth_keys(site: SitePlan) -> Iterator[tuple[str, _Key]]:
-    """Return the outputs of an attack federate, and what the ground truth calls their values."""
-    for channel in site.channels:
-        yield channel.out, (channel.federate, channel.port)
-    if site.physical is not None:
-        for port in site.physical.ports():
-            yield port.name, (site.grid, port.name)
 
 
 def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:

@@ -1,36 +1,33 @@
-"""Two steps must not act on one thing at one time: what came of it would depend on their order."""
+"""Two steps must not act on one thing at one time: the result would depend on their order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from federates.scenario.attack_schedule import LATE_S, Schedule
+from federates.scenario.attack_schedule import LATE_S, AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 
 
 def overlap_problems(
-    spec: AttackSpec, schedule: Schedule, touched: Mapping[int, Mapping[str, frozenset[str]]]
+    spec: AttackSpec, schedule: AttackSchedule, layers: Sequence[Mapping[int, set[str]]]
 ) -> list[str]:
-    """Say which steps may be active together on one target.
+    """Say which steps may be active at one time on one target.
 
     Parameters
     ----------
-    spec : AttackSpec
-    schedule : Schedule
-    touched : mapping of step to (kind of thing to names)
-        What each step acts on; names of one kind of thing that two steps share are a conflict.
+    layers : By layer, the names of what each step acts on; steps that share one are in conflict.
     """
     problems = []
-    order = sorted(touched)
+    order = sorted({i for acts_on in layers for i in acts_on})
     for n, i in enumerate(order):
         for j in order[n + 1 :]:
             shared = [
                 name
-                for kind, names in touched[i].items()
-                for name in sorted(names & touched[j].get(kind, frozenset()))
+                for acts_on in layers
+                for name in sorted(acts_on.get(i, set()) & acts_on.get(j, set()))
             ]
-            if shared and _together(spec, schedule, i, j):
+            if shared and _may_overlap(spec, schedule, i, j):
                 more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
                 problems.append(
                     f"{spec.where('steps', j)}: '{spec.steps[j].id}' and '{spec.steps[i].id}' both "
@@ -40,15 +37,12 @@ def overlap_problems(
     return problems
 
 
-def _together(spec: AttackSpec, schedule: Schedule, i: int, j: int) -> bool:
-    begin, length = schedule.begin_s, _lasting(schedule)
-    if not (math.isnan(begin[i]) or math.isnan(begin[j])):
-        return begin[i] < begin[j] + length[j] - LATE_S and begin[j] < begin[i] + length[i] - LATE_S
-    return not (_follows(spec, i, j) or _follows(spec, j, i))
-
-
-def _lasting(schedule: Schedule) -> list[float]:
-    return [math.inf if s else n for s, n in zip(schedule.stays, schedule.length_s, strict=True)]
+def _may_overlap(spec: AttackSpec, schedule: AttackSchedule, i: int, j: int) -> bool:
+    begin_s = schedule.begin_s
+    if math.isnan(begin_s[i]) or math.isnan(begin_s[j]):
+        return not (_follows(spec, i, j) or _follows(spec, j, i))
+    end_i, end_j = (begin_s[k] + schedule.span_s(k) for k in (i, j))
+    return begin_s[i] < end_j - LATE_S and begin_s[j] < end_i - LATE_S
 
 
 def _follows(spec: AttackSpec, later: int, earlier: int) -> bool:
@@ -62,6 +56,6 @@ def _follows(spec: AttackSpec, later: int, earlier: int) -> bool:
     return False
 
 
-def _when(schedule: Schedule, i: int, j: int) -> str:
+def _when(schedule: AttackSchedule, i: int, j: int) -> str:
     begin = max(schedule.begin_s[i], schedule.begin_s[j])
     return "at times that may overlap" if math.isnan(begin) else f"at {begin:g} s"

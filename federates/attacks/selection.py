@@ -11,11 +11,10 @@ import numpy as np
 from federates.errors import WiringError
 from federates.scenario.attack_schema import AttackSpec, Target
 from grid_models.base import counter_rng
-from grid_models.base.errors import nearest_name
+from grid_models.base.errors import nearest_hint
 
 _DRAW_CHANNEL = 34
 _SHOWN = 8
-_KINDS = ("links", "agents", "devices", "elements")
 
 
 def matching(names: Iterable[str], globs: Sequence[str]) -> list[str]:
@@ -34,19 +33,13 @@ def drawn(
 
     Parameters
     ----------
-    names : sequence of str
-        What matches; of nothing, nothing is drawn.
-    target : Target
-    spec : AttackSpec
-    step : int
-        Position of the step in the attack.
-    channel : int
-        Of the random numbers.
+    names : What matches; of nothing, nothing is drawn.
+    step : Position of the step in the attack.
+    channel : Of the random numbers.
 
     Raises
     ------
-    WiringError
-        The count is more than there is.
+    WiringError: The count is more than there is.
     """
     n = len(names)
     if not n or (target.fraction is None and target.count is None):
@@ -57,7 +50,7 @@ def drawn(
         n = target.count
     if n > len(names):
         where = spec.where("steps", step, "target", "count")
-        things = next((k for k in _KINDS if getattr(target, k) is not None), "labels")
+        things = "labels" if target.key == "port" else target.key
         raise WiringError(
             [f"{where}: {n} of {len(names)} {things}; expected at most {len(names)}"], where=""
         )
@@ -70,7 +63,6 @@ def drawn(
 def nothing_called(where: str, what: str, glob: str, names: Iterable[str]) -> str:
     """Say that a glob matches nothing, with some valid names and the nearest."""
     known = list(dict.fromkeys(names))
-    near = nearest_name(glob, known)
     some = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     text = f"{where}: no {what} matches '{glob}'; expected a glob over {some or '(there is none)'}"
-    return text + (f"; did you mean '{near}'?" if near else "")
+    return text + nearest_hint(glob, known)

@@ -1,22 +1,25 @@
-"""Attacked elements grouped into channels, and channels into attack federates."""
+"""Attack federates of a plan: attacked elements grouped into channels, channels by timing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from controllers.core.ports import Port
-from federates.attacks.plan import BEGINS, Channel, Part, SitePlan
+from federates.attacks.layer import AttackCase
+from federates.attacks.physical.plan import PhysicalPlan
+from federates.attacks.plan import BEGINS, PartPlan, SitePlan, begins_port
 from federates.attacks.selection import matching
-from federates.attacks.targets import Chosen
-from federates.attacks.view import FederationView, Key, Names, Origin, every
+from federates.attacks.signal.forge import ForgedChannel, ForgePlan, ForgingStep
+from federates.attacks.signal.layer import Chosen
+from federates.attacks.view import Key, Names, Origin, every
 from federates.clock import Timing
 from federates.core.wiring import Feed
-from federates.scenario.attack_schedule import Schedule
-from federates.scenario.attack_schema import Adaptive, AttackSpec, Swap
+
+Parts = tuple[tuple[int, int | None], ...]
+"""Steps, and their concealments, that act on one element."""
 
 
 @dataclass
@@ -27,7 +30,7 @@ class Draft:
     port: str
     out: str
     timing: Timing
-    keys: dict[Any, int] = field(default_factory=dict)
+    positions_of: dict[Key, int] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     unit: str = ""
@@ -35,18 +38,41 @@ class Draft:
     federate: str = ""
 
 
+@dataclass
+class Group:
+    """The parts of one attack federate while they are put together.
+
+    `behind` says that it steps after the producers of its values; else it steps before readers.
+    """
+
+    timing: Timing
+    behind: bool
+    drafts: list[Draft] = field(default_factory=list)
+    physical: PhysicalPlan | None = None
+
+
 class SiteBuilder:
     """Groups attacked elements into channels and channels into federates.
 
-    `problems` says what cannot be carried out so, once `sites` was asked for.
+    Parameters
+    ----------
+    chosen : Elements that signal steps and concealments act on.
+    physical : What is done to each plant, by instance.
+
+    Attributes
+    ----------
+    problems : What no attack federate can do.
+    out_of : Output port and position that each attacked input element now comes from.
+    site_of : Attack federate by output port.
+    sites : By name.
     """
 
     def __init__(
-        self, spec: AttackSpec, federation: FederationView, schedule: Schedule, chosen: Chosen
+        self, case: AttackCase, chosen: Chosen, physical: Mapping[str, PhysicalPlan]
     ) -> None:
-        self._spec, self._federation, self._schedule = spec, federation, schedule
-        self._chosen = chosen
-        self._parts_of: dict[Key, tuple[tuple[int, int | None], ...]] = {}
+        self._case, self._chosen = case, chosen
+        self._federation, self._spec = case.federation, case.spec
+        self._parts_of: dict[Key, Parts] = {}
         for part, keys in chosen.items():
             for key in keys:
                 self._parts_of[key] = (*self._parts_of.get(key, ()), part)
@@ -55,29 +81,30 @@ class SiteBuilder:
         # Names are for the eye: `a-b.c` and `a.b-c` look alike, and what is alike gets a number.
         self._outs, self._ins = Names(), Names()
         self.out_of: dict[Key, tuple[str, int]] = {}
-        """Where each attacked input element now comes from: draft and position in it."""
         self.site_of: dict[str, str] = {}
+        self._first_of: dict[str, int] = {}  # of each channel, among those of its federate
         self._draft()
+        self.sites = self._build(physical)
+        self._refuse_parted()
 
     def _draft(self) -> None:
-        views: dict[tuple[str, str, int], list[tuple[tuple[int, int | None], ...]]] = {}
-        for key in self._federation.origin:  # in the scenario's order
+        views: dict[Key, list[Parts]] = {}
+        for key, origin in self._federation.origin.items():  # in the scenario's order
             parts = self._parts_of.get(key)
-            if parts is None:
-                continue
-            origin = self._federation.origin[key]
-            at = (origin.source, origin.port, origin.position) if origin.source else key
-            seen = views.setdefault(at, [])
-            if parts not in seen:
-                seen.append(parts)
-            self._add(key, origin, at, seen.index(parts))
+            if parts is not None:
+                at = origin.element if origin.source else key
+                seen = views.setdefault(at, [])
+                if parts not in seen:
+                    seen.append(parts)
+                self._add(key, origin, at, seen.index(parts))
 
-    def _add(self, key: Key, origin: Origin, at: tuple[str, str, int], view: int) -> None:
+    def _add(self, key: Key, origin: Origin, at: Key, view: int) -> None:
+        """Add an element to the channel of its port; readers deceived apart have their own."""
         instance, port_name, position = at
         side = "outputs" if origin.source else "inputs"
         port = self._federation.port(instance, port_name, side)
-        wish = f"{instance}-{port_name}" + (f"-{view + 1}" if view else "")
-        name = self._outs.of((side, instance, port_name, view), wish)
+        wanted = f"{instance}-{port_name}" + (f"-{view + 1}" if view else "")
+        name = self._outs.of((side, instance, port_name, view), wanted)
         draft = self.drafts.get(name)
         if draft is None:
             draft = self.drafts[name] = Draft(
@@ -89,39 +116,144 @@ class SiteBuilder:
                 initial=port.initial,
                 federate=self._federation.group_of[instance],
             )
-        if at not in draft.keys:
-            draft.keys[at] = len(draft.labels)
+        if at not in draft.positions_of:
+            draft.positions_of[at] = len(draft.labels)
             draft.labels.append(port.labels[position])
             draft.positions.append(position)
-        self.out_of[key] = (name, draft.keys[at])
+        self.out_of[key] = (name, draft.positions_of[at])
 
-    def sites(self, physical: Mapping[str, Any]) -> dict[str, SitePlan]:
-        """Return the attack federates: one per timing of producers, and one before the grid."""
-        groups: dict[tuple[Timing, bool], list[Draft]] = {}
+    def _groups(self, physical: Mapping[str, PhysicalPlan]) -> list[Group]:
+        """Return one group per timing of producers or readers; each plant has one of its own."""
+        groups: list[Group] = []
         for draft in self.drafts.values():
-            groups.setdefault((draft.timing, bool(draft.source)), []).append(draft)
-        for feeder in physical:
-            groups.setdefault((self._federation.by_name[feeder].timing, False), [])
+            key = draft.timing, bool(draft.source)
+            group = next((g for g in groups if (g.timing, g.behind) == key), None)
+            if group is None:
+                groups.append(group := Group(*key))
+            group.drafts.append(draft)
+        for instance, plan in physical.items():
+            timing = self._federation.by_name[instance].timing
+            free = (g for g in groups if (g.timing, g.behind) == (timing, False) and not g.physical)
+            group = next(free, None)
+            if group is None:
+                groups.append(group := Group(timing, False))
+            group.physical = plan
+        return groups
+
+    def _build(self, physical: Mapping[str, PhysicalPlan]) -> dict[str, SitePlan]:
+        groups = self._groups(physical)
         free, several = self._federation.names(), len(groups) > 1
         names = [free.of(n, f"attack_{n + 1}" if several else "attack") for n in range(len(groups))]
-        announced = self._announcers(groups)
+        for name, group in zip(names, groups, strict=True):
+            first = 0
+            for draft in group.drafts:
+                self.site_of[draft.out], self._first_of[draft.out] = name, first
+                first += len(draft.labels)
+        announced: set[int] = set()
         out: dict[str, SitePlan] = {}
-        for name, ((timing, behind), drafts) in zip(names, groups.items(), strict=True):
-            plans = [p for f, p in physical.items() if self._federation.by_name[f].timing == timing]
-            plan = plans[0] if plans and not behind else None
-            for draft in drafts:
-                self.site_of[draft.out] = name
-            site = self._site(name, timing, behind, drafts, plan, announced[timing, behind])
-            grids = [self._federation.group_of[f] for f, p in physical.items() if p is plan]
-            out[name] = replace(site, grid=grids[0]) if grids else site
-        self._refuse_parted()
+        for name, group in zip(names, groups, strict=True):
+            out[name] = self._site(name, group, announced)
+            announced.update(out[name].announces)
         return out
 
+    def _site(self, name: str, group: Group, announced: set[int]) -> SitePlan:
+        timing, half = group.timing, self._federation.gap_ns(group.timing) // 2
+        if group.behind:
+            own, shift = Timing(timing.period_ns, timing.offset_ns + half), -half
+        else:
+            # Before a reader's next step; the very first one is given to it as its initial values.
+            offset = timing.offset_ns + timing.period_ns - half
+            own, shift = Timing(timing.period_ns, offset), half
+        parts: list[PartPlan] = []
+        inputs: dict[str, Port] = {}
+        feeds: dict[str, tuple[Feed, ...]] = {}
+        if group.drafts:
+            channels = tuple(self._channel(draft, inputs, feeds) for draft in group.drafts)
+            parts.append(ForgePlan(channels, self._forging(group)))
+        if group.physical is not None:
+            parts.append(group.physical)
+        acting = {i for part in parts for i in part.steps()}
+        self._refuse_tight(group, acting)
+        sees = {i: found for i in sorted(acting) if (found := self._sees(i, inputs, feeds))}
+        if self._case.schedule.directed:
+            inputs[BEGINS] = begins_port(self._case.schedule)
+        announces = tuple(sorted(acting - announced))
+        return SitePlan(
+            name, own, shift, tuple(inputs.values()), feeds, tuple(parts), sees, announces
+        )
+
+    def _channel(
+        self, draft: Draft, inputs: dict[str, Port], feeds: dict[str, tuple[Feed, ...]]
+    ) -> ForgedChannel:
+        """Return a finished channel; its true values come by one whole port."""
+        source = self._read(draft.source, draft.port, inputs, feeds) if draft.source else ""
+        return ForgedChannel(
+            draft.federate,
+            draft.port,
+            draft.unit,
+            tuple(draft.labels),
+            source,
+            np.array(draft.positions, dtype=np.int64),
+            draft.out,
+            draft.initial,
+        )
+
+    def _read(
+        self,
+        instance: str,
+        name: str,
+        inputs: dict[str, Port],
+        feeds: dict[str, tuple[Feed, ...]],
+    ) -> str:
+        """Return the input of an attack federate that brings an output; add it if it is new."""
+        port = self._federation.port(instance, name, "outputs")
+        into = self._ins.of((instance, name), f"{instance}-{name}")
+        if into not in inputs:
+            inputs[into] = Port(into, port.unit, port.labels, port.initial)
+            feeds[into] = (Feed(instance, name, len(port.labels), None, None),)
+        return into
+
+    def _sees(
+        self, i: int, inputs: dict[str, Port], feeds: dict[str, tuple[Feed, ...]]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the inputs that bring what a step's action reads besides its targets."""
+        globs, out = self._spec.steps[i].action.reads(), dict[str, tuple[str, ...]]()
+        for word, instance, port in self._federation.ports("outputs"):
+            if matching([word], globs):
+                out[word] = (*out.get(word, ()), self._read(instance, port.name, inputs, feeds))
+        return out
+
+    def _forging(self, group: Group) -> tuple[ForgingStep, ...]:
+        """Return what each step does in a group, its elements in the scenario's order."""
+        outs = {draft.out for draft in group.drafts}
+        forging = []
+        for part, keys in self._chosen.items():
+            places = [self.out_of[key] for key in keys]
+            at = dict.fromkeys(self._first_of[out] + k for out, k in places if out in outs)
+            if at:
+                forging.append(ForgingStep(*part, np.array(list(at), dtype=np.int64)))
+        forging.sort(key=lambda p: (p.step, p.conceal is not None, p.conceal or 0))
+        return tuple(forging)
+
+    def _refuse_tight(self, group: Group, acting: set[int]) -> None:
+        """Refuse a federate that does not fit between the steps of the others."""
+        problem = self._federation.gap_problem(group.timing)
+        if problem:
+            outs = {draft.out for draft in group.drafts}
+            shown = {
+                i
+                for k, (out, _) in self.out_of.items()
+                if out in outs
+                for i, _ in self._parts_of[k]
+            }
+            where = self._spec.where("steps", min(acting | shown), "target")
+            self.problems.append(f"{where}: {problem}")
+
     def _refuse_parted(self) -> None:
-        """Refuse steps whose targets belong together and do not all pass one federate."""
+        """Refuse steps whose action needs all targets, where not all pass one federate."""
         for (i, conceal), keys in self._chosen.items():
             action = self._spec.steps[i].action
-            if conceal is not None or not isinstance(action, Swap | Adaptive):
+            if conceal is not None or not action.needs_all_targets:
                 continue
             by_site = {self.site_of[self.out_of[key][0]]: key for key in reversed(keys)}
             if len(by_site) > 1:
@@ -138,139 +270,3 @@ class SiteBuilder:
         if not origin.source:
             return f"{key[0]}.{key[1]}, which nobody feeds, before it is read {when}"
         return f"{origin.source}.{origin.port} {when}"
-
-    def _announcers(
-        self, groups: Mapping[tuple[Timing, bool], list[Draft]]
-    ) -> dict[tuple[Timing, bool], tuple[int, ...]]:
-        """Let the first federate that has a part in a step say when it begins and ends."""
-        said: set[int] = set()
-        out: dict[tuple[Timing, bool], tuple[int, ...]] = {}
-        for group, drafts in groups.items():
-            steps = {
-                i
-                for key, (name, _) in self.out_of.items()
-                if any(d.out == name for d in drafts)
-                for i, conceal in self._parts_of[key]
-                if conceal is None
-            }
-            if not group[1]:
-                steps |= {i for i, _ in self._spec.of_layer("physical")}
-            out[group] = tuple(sorted(steps - said))
-            said |= steps
-        return out
-
-    def _site(
-        self,
-        name: str,
-        timing: Timing,
-        behind: bool,
-        drafts: list[Draft],
-        physical: Any,
-        announces: tuple[int, ...],
-    ) -> SitePlan:
-        half = self._federation.gap_ns(timing) // 2
-        self._refuse_tight(timing, drafts, physical)
-        if behind:
-            own, shift = Timing(timing.period_ns, timing.offset_ns + half), -half
-        else:
-            # Before a reader's next step; the very first one is given to it as its initial values.
-            offset = timing.offset_ns + timing.period_ns - half
-            own, shift = Timing(timing.period_ns, offset), half
-        channels = tuple(
-            Channel(
-                d.federate,
-                d.port,
-                d.unit,
-                tuple(d.labels),
-                self._in(d.source, d.port) if d.source else "",
-                np.array(d.positions, dtype=np.int64),
-                d.out,
-                d.initial,
-            )
-            for d in drafts
-        )
-        inputs, feeds = self._true_values(channels, drafts)
-        acting = {i for d in drafts for i in self._steps(d)}
-        acting |= {action.step for action in physical.actions} if physical is not None else set()
-        sees, more, more_feeds = self._eyes(acting)
-        inputs += [p for p in more if p.name not in feeds]
-        feeds = more_feeds | feeds
-        if self._schedule.directed:
-            ids = tuple(self._schedule.ids[i] for i in self._schedule.directed)
-            inputs.append(Port(BEGINS, "s", ids, np.nan, required=False))
-        parts = self._parts(drafts)
-        return SitePlan(
-            name, own, shift, channels, parts, tuple(inputs), feeds, sees, physical, announces
-        )
-
-    def _refuse_tight(self, timing: Timing, drafts: list[Draft], physical: Any) -> None:
-        problem = self._federation.gap_problem(timing)
-        if not problem:
-            return
-        outs = {d.out for d in drafts}
-        acting = {
-            i for k, (out, _) in self.out_of.items() if out in outs for i, _ in self._parts_of[k]
-        }
-        acting |= {action.step for action in physical.actions} if physical is not None else set()
-        self.problems.append(f"{self._spec.where('steps', min(acting), 'target')}: {problem}")
-
-    def _in(self, instance: str, port: str) -> str:
-        """Return the input of attack federates that brings an output port."""
-        return self._ins.of((instance, port), f"{instance}-{port}")
-
-    def _steps(self, draft: Draft) -> set[int]:
-        return {
-            i
-            for key, (name, _) in self.out_of.items()
-            if name == draft.out
-            for i, conceal in self._parts_of[key]
-            if conceal is None
-        }
-
-    def _true_values(
-        self, channels: tuple[Channel, ...], drafts: list[Draft]
-    ) -> tuple[list[Port], dict[str, tuple[Feed, ...]]]:
-        """Return the inputs that bring the true values: one whole port each."""
-        ports: dict[str, Port] = {}
-        feeds: dict[str, tuple[Feed, ...]] = {}
-        for channel, draft in zip(channels, drafts, strict=True):
-            if channel.source and channel.source not in ports:
-                port = self._federation.port(draft.source, draft.port, "outputs")
-                ports[channel.source] = Port(channel.source, port.unit, port.labels, port.initial)
-                feeds[channel.source] = (
-                    Feed(draft.source, draft.port, len(port.labels), None, None),
-                )
-        return list(ports.values()), feeds
-
-    def _eyes(
-        self, steps: set[int]
-    ) -> tuple[dict[int, dict[str, tuple[str, ...]]], list[Port], dict[str, tuple[Feed, ...]]]:
-        """Return what adaptive attackers read besides their targets."""
-        sees: dict[int, dict[str, tuple[str, ...]]] = {}
-        ports: dict[str, Port] = {}
-        feeds: dict[str, tuple[Feed, ...]] = {}
-        for i in sorted(steps):
-            action = self._spec.steps[i].action
-            if not isinstance(action, Adaptive):
-                continue
-            sees[i] = {}
-            for word, instance, port in self._federation.ports("outputs"):
-                if matching([word], action.sees):
-                    name = self._in(instance, port.name)
-                    ports[name] = Port(name, port.unit, port.labels, port.initial)
-                    feeds[name] = (Feed(instance, port.name, len(port.labels), None, None),)
-                    sees[i][word] = (*sees[i].get(word, ()), name)
-        return sees, list(ports.values()), feeds
-
-    def _parts(self, drafts: list[Draft]) -> tuple[Part, ...]:
-        first, start = {}, 0
-        for draft in drafts:
-            first[draft.out] = start
-            start += len(draft.labels)
-        parts = []
-        for part, keys in self._chosen.items():
-            places = [self.out_of[key] for key in keys]
-            at = dict.fromkeys(first[name] + k for name, k in places if name in first)
-            if at:
-                parts.append(Part(*part, np.array(list(at), dtype=np.int64)))
-        return tuple(sorted(parts, key=lambda p: (p.step, p.conceal is not None, p.conceal or 0)))

@@ -43,14 +43,10 @@ class TruthWriter:
 
     Parameters
     ----------
-    folder : Path
-        The run's folder.
-    writer : str
-        Name of the federate that writes.
-    channels : sequence of (federate, port, labels)
-        What may be attacked.
-    steps : sequence of str
-        Ids of the attack's steps.
+    folder : The run's folder.
+    writer : Name of the federate that writes.
+    channels : (federate, port, labels). What may be attacked.
+    steps : Ids of the attack's steps.
     """
 
     def __init__(
@@ -62,23 +58,18 @@ class TruthWriter:
     ) -> None:
         self._stem = folder / FOLDER / writer
         self._stem.parent.mkdir(exist_ok=True)
-        self._words = {
-            "federate": list(dict.fromkeys(f for f, _, _ in channels)),
-            "port": list(dict.fromkeys(p for _, p, _ in channels)),
-            "label": list(dict.fromkeys(x for _, _, labels in channels for x in labels)),
-            "step": list(steps),
-        }
-        at = {key: {w: i for i, w in enumerate(words)} for key, words in self._words.items()}
-        self._federate = np.array([at["federate"][f] for f, _, _ in channels], dtype=np.int32)
-        self._port = np.array([at["port"][p] for _, p, _ in channels], dtype=np.int32)
-        self._label = np.array(
-            [at["label"][x] for _, _, labels in channels for x in labels], dtype=np.int32
-        )
-        self._dictionaries = {
-            key: pa.array(words, pa.string()) for key, words in self._words.items()
+        names = {
+            "federate": [f for f, _, _ in channels],
+            "port": [p for _, p, _ in channels],
+            "label": [x for _, _, labels in channels for x in labels],
         }
         self._first = np.cumsum([0, *(len(labels) for _, _, labels in channels)])
         self._channel = np.repeat(np.arange(len(channels)), np.diff(self._first))
+        self._codes = {key: _codes(words) for key, words in names.items()}
+        words = {key: list(dict.fromkeys(each)) for key, each in names.items()}
+        self._dictionaries = {
+            key: pa.array(each, pa.string()) for key, each in (words | {"step": steps}).items()
+        }
         self._kept: list[tuple[FloatArray | float, IntArray, FloatArray, FloatArray, Any]] = []
         self._n_kept = 0
         self._next_flush = time.monotonic() + _FLUSH_S
@@ -100,34 +91,16 @@ class TruthWriter:
 
         Parameters
         ----------
-        time_s : float or float64 (m,)
-            Time of the true value.
-        channel : int
-            Position in `channels`.
+        time_s : (m,). Time of the true value.
+        channel : Position in `channels`.
         element : int64 (m,)
-            Positions in the channel's labels.
-        true, seen : float64 (m,)
-        step : int or int64 (m,)
-            Position of the step that acted.
-        """
-        self.add_flat(time_s, element + self._first[channel], true, seen, step)
-
-    def add_flat(
-        self,
-        time_s: float | FloatArray,
-        element: IntArray,
-        true: FloatArray,
-        seen: FloatArray,
-        step: int | IntArray,
-    ) -> None:
-        """Keep affected values of any channels; see `add`.
-
-        `element` counts over the labels of all channels, one channel after the other. The arrays
-        are kept as they are: the caller does not write to them again.
+            Positions in the channel's labels, counted on through the channels that follow.
+        true, seen : (m,). Kept as they are: the caller does not write to them again.
+        step : (m,). Position of the step that acted.
         """
         if not element.size:
             return
-        self._kept.append((time_s, element, true, seen, step))
+        self._kept.append((time_s, element + self._first[channel], true, seen, step))
         self._n_kept += element.size
         self.count += element.size
         if self._n_kept >= _ROWS or time.monotonic() > self._next_flush:
@@ -138,42 +111,39 @@ class TruthWriter:
         self._next_flush = time.monotonic() + _FLUSH_S
         if not self._kept:
             return
-        columns = self._columns()
-        self._kept, self._n_kept = [], 0
-        arrays = []
-        for field, column in zip(_SCHEMA, columns, strict=True):
-            array = pa.Array.from_buffers(
-                pa.float64() if field.type == pa.float64() else pa.int32(),
-                len(column),
-                [None, pa.py_buffer(np.ascontiguousarray(column))],
-            )
-            if field.type != pa.float64():
-                array = pa.DictionaryArray.from_arrays(array, self._dictionaries[field.name])
-            arrays.append(array)
-        self._stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
-        self._file.flush()
-
-    def _columns(self) -> list[NDArray[Any]]:
-        """Return what is kept, column by column in the schema's order."""
         size = np.array([row[1].size for row in self._kept])
         element = np.concatenate([row[1] for row in self._kept])
         channel = self._channel[element]
+        columns = {
+            "time_s": self._spread(0, size),
+            "federate": self._codes["federate"][channel],
+            "port": self._codes["port"][channel],
+            "label": self._codes["label"][element],
+            "true_value": np.concatenate([row[2] for row in self._kept]),
+            "seen_value": np.concatenate([row[3] for row in self._kept]),
+            "step": self._spread(4, size),
+        }
+        self._kept, self._n_kept = [], 0
+        arrays = [self._arrow(name, column) for name, column in columns.items()]
+        self._stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
+        self._file.flush()
 
-        def spread(k: int, dtype: Any) -> NDArray[Any]:
-            if all(np.ndim(row[k]) == 0 for row in self._kept):
-                return np.repeat(np.array([row[k] for row in self._kept], dtype=dtype), size)
-            parts = [np.broadcast_to(row[k], n) for row, n in zip(self._kept, size, strict=True)]
-            return np.concatenate(parts).astype(dtype)
+    def _spread(self, k: int, size: IntArray) -> NDArray[Any]:
+        """Return a column whose rows are one number, or one for each value."""
+        rows = [row[k] for row in self._kept]
+        if all(np.ndim(row) == 0 for row in rows):
+            return np.repeat(np.array(rows), size)
+        return np.concatenate(
+            [np.broadcast_to(row, n) for row, n in zip(rows, size.tolist(), strict=True)]
+        )
 
-        return [
-            spread(0, np.float64),
-            self._federate[channel],
-            self._port[channel],
-            self._label[element],
-            np.concatenate([row[2] for row in self._kept]).astype(np.float64),
-            np.concatenate([row[3] for row in self._kept]).astype(np.float64),
-            spread(4, np.int32),
-        ]
+    def _arrow(self, name: str, column: NDArray[Any]) -> Any:
+        words = self._dictionaries.get(name)
+        data = np.ascontiguousarray(column, np.float64 if words is None else np.int32)
+        kind = pa.float64() if words is None else pa.int32()
+        # `pa.array` would import pandas to look at the data.
+        array = pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+        return array if words is None else pa.DictionaryArray.from_arrays(array, words)
 
     def close(self) -> None:
         """Turn the stream into a table; what cannot be written stays a stream."""
@@ -185,6 +155,12 @@ class TruthWriter:
         finally:
             self._file.close()
         _finalise(self._stem.with_name(self._stem.name + STREAM))
+
+
+def _codes(words: Sequence[str]) -> NDArray[np.int32]:
+    """Return the position of each word among the distinct ones."""
+    number = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    return np.array([number[word] for word in words], dtype=np.int32)
 
 
 def finalise_truth(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""A wired federation, looked at element by element: where each value that is read comes from."""
+"""A wired federation by elements: the output element that feeds each element of each input."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from federates.core.wiring import FederateWiring, Feed, Wirable
 Key = tuple[str, str, int]
 """An element of an input: instance, port, position."""
 MIN_GAP_NS = 2_000
-"""Shortest time between a producer's step and anybody's next that attack federates fit into.
+"""Shortest time between a producer's step and the next step of any federate.
 
-They take the half and the quarter of it, and HELICS' times are told apart by more than 400 ns
-(`federates.hosts.helics_bus`).
+Attack federates step at a half and a quarter of it, and HELICS distinguishes times more than
+400 ns apart (`federates.hosts.helics_bus`).
 """
 _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an input's element comes from; source is empty where nobody feeds it."""
+    """The output element that feeds an element of an input; source is empty where none does."""
 
     source: str
     port: str
@@ -34,31 +34,46 @@ class Origin:
     noise: float = 0.0
     stream: str = ""
 
+    @property
+    def element(self) -> Key:
+        """Instance, output port and position."""
+        return self.source, self.port, self.position
+
 
 class Names:
-    """Names that are made up, one for each thing; two things that wish the same get a number."""
+    """Unique names for things; a second thing that asks for the same name gets a number."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._of: dict[Hashable, str] = {}
         self._taken = set(taken)
 
-    def of(self, thing: Hashable, wish: str) -> str:
-        """Return the name of a thing."""
+    def of(self, thing: Hashable, wanted: str) -> str:
+        """Return the name of a thing: `wanted` where it is free."""
         if thing not in self._of:
-            wishes = chain([wish], (f"{wish}_{n}" for n in count(2)))
-            self._of[thing] = next(name for name in wishes if name not in self._taken)
+            candidates = chain([wanted], (f"{wanted}_{n}" for n in count(2)))
+            self._of[thing] = next(name for name in candidates if name not in self._taken)
             self._taken.add(self._of[thing])
         return self._of[thing]
 
 
 @dataclass
 class FederationView:
-    """The wired federation, looked at element by element."""
+    """The wired federation by elements.
+
+    Attributes
+    ----------
+    group_of : The scenario's federate name by instance.
+    wirings : By instance, without the attack.
+    horizon_ns : End of the scenario.
+    own_inputs : Inputs that federates have for the attack itself; they cannot be attacked.
+    origin : Of every element of every input.
+    """
 
     by_name: Mapping[str, Wirable]
     group_of: Mapping[str, str]
     wirings: Mapping[str, FederateWiring]
     horizon_ns: int
+    own_inputs: frozenset[str] = frozenset()
     origin: dict[Key, Origin] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,7 +113,7 @@ class FederationView:
         return Names((*self.by_name, *self.group_of.values()))
 
     def timing_of(self, key: Key) -> Timing:
-        """Return when an element's values are produced: by their producer, or as they are read."""
+        """Return when the values of an input's element are produced; unfed: when they are read."""
         return self.by_name[self.origin[key].source or key[0]].timing
 
     def gap_ns(self, timing: Timing) -> int:
@@ -106,7 +121,7 @@ class FederationView:
         return self._next(timing)[0]
 
     def gap_problem(self, timing: Timing) -> str:
-        """Say that nothing fits between a step of this timing and the next; '' where it does."""
+        """Say why no federate fits between a step of this timing and the next; '' if one does."""
         gap_ns, then = self._next(timing)
         if gap_ns >= MIN_GAP_NS:
             return ""
@@ -134,8 +149,8 @@ def every(timing: Timing) -> str:
 def _lag_ns(first: Timing, then: Timing, horizon_ns: int) -> int:
     """Return the shortest time from a step of one to the next, not the same, of the other.
 
-    Only steps before the horizon count: periods of 10 s and 3.333333333 s meet within a nanosecond,
-    but not in this century.
+    Only steps before the horizon count: periods of 10 s and 3.333333333 s come within a nanosecond
+    of each other, but only after a century.
     """
     n = min(first.steps_before(horizon_ns), then.period_ns // gcd(first.period_ns, then.period_ns))
     best, late = then.period_ns, then.offset_ns - first.offset_ns

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from federates.commands.explain import AttackExplained, StepExplained, Touched, explain_attack
+from federates.attacks.plan import Touched
+from federates.commands.explain import AttackExplained, StepExplained, explain_attack
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
 from federates.reports import attack_words as words
@@ -60,8 +61,7 @@ def attacked_scenario(
 
     Raises
     ------
-    ScenarioError
-        What cannot be read, or nothing that attacks.
+    ScenarioError: What cannot be read, or nothing that attacks.
     """
     name, attack = pair(first, second, documented=("attack", "scenario"))
     scenario = load_scenario(name, overrides, attack=attack, defence=defence)
@@ -79,11 +79,9 @@ def pair(first: str, second: str | None, documented: tuple[Kind, Kind]) -> tuple
 
     Parameters
     ----------
-    first, second : str
-        Paths or shipped names. With one only, the scenario names its attack or the attack its
-        scenario.
-    documented : pair of 'attack', 'scenario'
-        What the two are where their content does not tell.
+    first, second : Paths or shipped names. With one only, the scenario names its attack or the
+        attack its scenario.
+    documented : What the two are where their content does not tell.
 
     Returns
     -------

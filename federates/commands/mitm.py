@@ -1,4 +1,4 @@
-"""``feederate attack mitm``: the man in the middle on a bench, without a federation."""
+"""``feederate attack mitm``: a man in the middle before one device, without a federation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from federates.attacks.modbus import resolve_modbus
+from federates.attacks.modbus.layer import resolve_modbus
 from federates.commands.terminal import output
 from federates.errors import RunError, ScenarioError
 from federates.scenario.attack_files import find_attack, load_attack, shipped_attacks
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import shipped_dir
 from hil.adapter.guard import check_arming
@@ -42,49 +42,29 @@ def mitm_command(
     armed: Sequence[str] = (),
     duration_s: float | None = None,
 ) -> None:
-    """Stand before a device and carry out an attack's modbus steps by the wall clock.
+    """Carry out an attack's modbus steps before one device, by the wall clock.
 
-    Times of the attack count from the start of the command. Ends at Ctrl-C, or after `duration_s`;
-    what the attack wrote is undone then.
-
-    Parameters
-    ----------
-    file : str
-        Attack file, or the name of a shipped attack.
-    listen : str
-        HOST:PORT that clients connect to; port 0 takes a free one.
-    device : str
-        Device file, or the name of a shipped one: the points, and where the device is.
-    target : str, optional
-        HOST:PORT[/UNIT] of the device, in place of what its file says.
-    name : str, optional
-        What the attack calls the device; by default its file's name.
-    pcap : Path, optional
-        Capture to write, ending in .pcapng.
-    armed : sequence of str
-        A device that is not on loopback must be named here.
-    duration_s : float, optional
+    Times of the attack count from the start of the command. It ends at Ctrl-C, or after
+    `duration_s`; what the attack wrote is undone then. The arguments are those of
+    `federates.commands.attack_app.attack_mitm`.
 
     Raises
     ------
-    ScenarioError, WiringError, DeviceError
-        The attack cannot be carried out on this device.
-    ArmingError
-        The device is not on loopback, and nobody armed it.
-    RunError
-        The device did not take back what the attack had written.
+    ScenarioError, WiringError, DeviceError: The attack cannot be carried out on this device.
+    ArmingError: The device is not on loopback, and nobody armed it.
+    RunError: The device did not take back what the attack had written.
     """
     attack = load_attack(find_attack(file, shipped_attacks(shipped_dir()), Path()))
     spec = _device(device, target, name)
     rules = _rules(attack, spec)
-    host, port = _listening(listen)
+    here = _listening(listen)
     if pcap is not None and pcap.suffix != ".pcapng":
         raise ScenarioError(f"found '{pcap}'", where="--pcap", expected="a name ending in .pcapng")
     check_arming([spec], armed)
     points = _points(spec, rules)
     at = spec.connection
     proxy = MitmProxy(
-        [MitmTarget(spec.name, at.host, at.port, at.unit, rules, (host, port))],
+        [MitmTarget(spec.name, at.host, at.port, at.unit, rules, here)],
         n_steps=len(attack.steps),
         seed=attack.seed,
         captures={spec.name: pcap} if pcap is not None else None,
@@ -94,9 +74,9 @@ def mitm_command(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with proxy:
         proxy.learn(spec.name, points)
-        here = ":".join(map(str, proxy.places[spec.name]))
-        there = f"{at.host}:{at.port}, unit {at.unit}"
-        _say(console, f"listening: {here}, before {spec.name} at {there}; Ctrl-C ends it")
+        place = ":".join(map(str, proxy.places[spec.name]))
+        device_at = f"{at.host}:{at.port}, unit {at.unit}"
+        _say(console, f"listening: {place}, before {spec.name} at {device_at}; Ctrl-C ends it")
         _carry_out(attack, proxy, console, duration_s)
     _say_undone(console, spec.name, proxy.owed())
 
@@ -106,15 +86,13 @@ def _say(console: Console, text: str) -> None:
 
 
 def _say_undone(console: Console, device: str, owed: Sequence[Owed]) -> None:
-    """Say how it ended; that something is left behind is a failure."""
+    """Say that what the attack wrote is undone, or fail with what is not."""
     if not owed:
         _say(console, "over; what the attack wrote itself is undone")
         return
     left = "; ".join(f"{o.point} should be {o.value:g} again" for o in owed)
-    error = RunError(
-        f"what the attack wrote is not undone, the device did not acknowledge it: {left}",
-        federate=device,
-    )
+    what = f"what the attack wrote is not undone, the device did not acknowledge it: {left}"
+    error = RunError(what, federate=device)
     error.where = f"device '{device}'"
     raise error
 
@@ -146,7 +124,7 @@ def _listening(text: str) -> tuple[str, int]:
 def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
     """Return what the attack does to the device; refuse what needs a federation."""
     for i, step in attack.of_layer("modbus"):
-        if np.isnan(Schedule.of(attack).begin_s[i]):
+        if np.isnan(AttackSchedule.of(attack).begin_s[i]):
             raise ScenarioError(
                 f"step '{step.id}' waits for a signal, and here there are none",
                 where=attack.where("steps", i, "trigger"),
@@ -191,8 +169,8 @@ def _points(spec: DeviceSpec, rules: Sequence[Rule]) -> Mapping[str, WirePoint]:
 def _carry_out(
     attack: AttackSpec, proxy: MitmProxy, console: Console, duration_s: float | None
 ) -> None:
-    """Let steps begin and end until the user, or the time, says that it is enough."""
-    clock = Schedule.of(attack).clock()
+    """Let steps begin and end until Ctrl-C or the end of the duration."""
+    clock = AttackSchedule.of(attack).clock()
     active = np.zeros(len(attack.steps), dtype=bool)
     over = threading.Event()
     began = time.monotonic()

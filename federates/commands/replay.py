@@ -10,7 +10,7 @@ from typing import Literal
 
 import typer
 
-from federates.attacks.trace import in_full, trace_attack
+from federates.attacks.signal.trace_attack import in_full, trace_attack
 from federates.commands.options import print_json
 from federates.commands.run import carry_out, failure_as_json, print_summary
 from federates.commands.terminal import clean_stdout, messages, output

@@ -8,13 +8,13 @@ The receiver's side applies the model; what is lost is never delivered, what is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.core.mail import IntArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.clock import to_ns
 from grid_models.base import counter_rng
 
@@ -129,6 +129,26 @@ class Inbox:
         self._pending: list[tuple[IntArray | None, Mail]] = []
         self.delivered = 0
         self.lost = 0
+
+    def read(self, latest: Callable[[str, str], FloatArray | None], now_ns: int) -> None:
+        """Read outputs of other federates before mail is delivered; an ordinary inbox reads none.
+
+        Parameters
+        ----------
+        latest : callable
+            Returns what a federate published last on a port, None for nothing.
+        now_ns : int
+        """
+
+    def summary(self) -> dict[str, float]:
+        """Return how many messages were delivered and lost."""
+        return {
+            "mail_delivered_count": float(self.delivered),
+            "mail_lost_count": float(self.lost),
+        }
+
+    def close(self) -> None:
+        """Release what the inbox holds; an ordinary one holds nothing."""
 
     def accept(self, bundle: Bundle) -> None:
         """Take a bundle in: draw its losses, delays and noise."""

@@ -7,7 +7,7 @@ publish, post, record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from federates.core.recorder import Recorder
 from federates.core.run_store import RunStore
 from federates.core.wiring import FederateWiring, Feed
 from grid_models.base import counter_rng
-
-if TYPE_CHECKING:
-    from federates.attacks.link_inbox import LinkAttack
-    from federates.attacks.truth import TruthWriter
 
 _NOISE_CHANNEL = 16
 
@@ -86,31 +82,16 @@ class Shell:
         ]
         self._outbox = Outbox(federate.links_out, wiring.mail_routes)
         self._store = store
-        self._mail_attack: LinkAttack | None = None
-        self._mail_truth: TruthWriter | None = None
-        self.inbox = self._open_inbox()
+        links, quality = federate.links_in, wiring.link_quality
+        self.inbox = (
+            Inbox(links, quality, seed)
+            if wiring.inbox is None
+            else wiring.inbox.open(federate.name, links, quality, seed, store)
+        )
         self._held: list[Bundle] = []
         self._mail = Mail.empty()
         self._published = wiring.published
         self._recorder = Recorder(federate.name, federate.outputs, store)
-
-    def _open_inbox(self) -> Inbox:
-        links, quality, plan = (
-            self.federate.links_in,
-            self.wiring.link_quality,
-            self.wiring.link_attack,
-        )
-        if plan is None:
-            return Inbox(links, quality, self._seed)
-        from federates.attacks.link_inbox import AttackedInbox, LinkAttack, mail_channel
-        from federates.attacks.truth import TruthWriter
-
-        name = self.federate.name
-        channel = mail_channel(name, links)
-        truth = TruthWriter(self._store.folder, name, [channel], plan.schedule.ids)
-        self._mail_truth = truth
-        self._mail_attack = LinkAttack(plan, links, truth)
-        return AttackedInbox(links, quality, self._seed, self._mail_attack)
 
     def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
         source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
@@ -148,19 +129,8 @@ class Shell:
             for bundle in arrived:
                 if bundle.sent_ns < now_ns:
                     self.inbox.accept(bundle)
-            if self._mail_attack is not None:
-                self._follow_attack(self._mail_attack, bus, now_ns)
+            self.inbox.read(bus.latest, now_ns)
             self._mail = self.inbox.deliver(now_ns)
-
-    def _follow_attack(self, attack: LinkAttack, bus: Bus, now_ns: int) -> None:
-        """Hear which steps of the attack have begun, and report what is this federate's to."""
-        watch, begins_s = self.wiring.watch, None
-        if watch is not None:
-            begins_s = bus.latest(watch.source, watch.port)
-            if begins_s is not None and watch.source_index is not None:
-                begins_s = begins_s[watch.source_index]
-        for change in attack.hear(begins_s, to_s(now_ns)):
-            self._store.event(self.federate.name, change.event, change.time_s, step=change.step)
 
     def step(self, bus: Bus, now_ns: int) -> None:
         """Let the federate step, then publish, post and record what it gives."""
@@ -183,10 +153,7 @@ class Shell:
         """Return the federate's metrics and its mail counts."""
         metrics = dict(self.federate.summary())
         if self.federate.links_in:
-            metrics["mail_delivered_count"] = float(self.inbox.delivered)
-            metrics["mail_lost_count"] = float(self.inbox.lost)
-        if self._mail_truth is not None:
-            metrics["attacked_values_count"] = float(self._mail_truth.count)
+            metrics |= self.inbox.summary()
         return metrics
 
     def close(self) -> None:
@@ -197,8 +164,7 @@ class Shell:
             try:
                 self._recorder.close()
             finally:
-                if self._mail_truth is not None:
-                    self._mail_truth.close()
+                self.inbox.close()
 
 
 def _take(into: FloatArray, feed: Feed, values: FloatArray) -> None:

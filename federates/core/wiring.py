@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
@@ -19,13 +19,13 @@ import numpy as np
 from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.core.ports import Port
 from federates.clock import Timing
-from federates.core.links import LinkQuality
+from federates.core.links import Inbox, LinkQuality
 from federates.errors import WiringError
 from federates.scenario.schema import Connection, LinkRule, Scenario
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
-    from federates.attacks.link import LinkAttackPlan
+    from federates.core.run_store import RunStore
 
 _PORT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # a file's name and a HELICS topic are made of it
 
@@ -57,23 +57,48 @@ class Feed:
     noise_streams: tuple[str, ...] = ()
 
 
+LatestValues = Callable[[str, str], FloatArray | None]
+"""Returns what a federate published last on a port; None for nothing."""
+
+
+class InboxFactory(Protocol):
+    """Makes the inbox of a federate in place of an `Inbox`; plain data that can be pickled.
+
+    Attributes
+    ----------
+    reads : tuple of Feed
+        Outputs of other federates that the inbox reads.
+    """
+
+    @property
+    def reads(self) -> tuple[Feed, ...]:
+        """See above."""
+        ...
+
+    def open(
+        self,
+        federate: str,
+        links_in: Sequence[Link],
+        quality: Mapping[str, LinkQuality],
+        seed: int,
+        store: RunStore,
+    ) -> Inbox:
+        """Return the inbox of a federate; `store` is the run's folder."""
+        ...
+
+
 @dataclass(frozen=True)
 class FederateWiring:
-    """How one federate hangs in the federation.
-
-    `link_attack` is what an attack does to the federate's mail, `watch` where the federate hears
-    when steps begin that wait for a signal; None without an attack.
-    """
+    """How one federate is connected to the federation."""
 
     feeds: Mapping[str, tuple[Feed, ...]] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     mail_routes: tuple[tuple[str, int], ...] = ()
     link_quality: Mapping[str, LinkQuality] = field(default_factory=dict)
     first: tuple[tuple[str, Feed, FloatArray], ...] = ()
-    """Inputs with what a source says before anybody has stepped: port, feed, the source's values.
-    """
-    link_attack: LinkAttackPlan | None = None
-    watch: Feed | None = None
+    """Initial values of inputs other than the port's own: port, feed, the source's values."""
+    inbox: InboxFactory | None = None
+    """What makes the federate's inbox; None: an `Inbox`."""
 
 
 def wire(

@@ -208,7 +208,7 @@ class HelicsBus:
     ) -> dict[tuple[str, str], _Subscription]:
         out: dict[tuple[str, str], _Subscription] = {}
         read = [feed for feeds in wiring.feeds.values() for feed in feeds]
-        for feed in read if wiring.watch is None else [*read, wiring.watch]:
+        for feed in (*read, *(wiring.inbox.reads if wiring.inbox is not None else ())):
             key = (feed.source, feed.port)
             if key not in out:
                 topic = topics.get(key, f"{feed.source}/{feed.port}")

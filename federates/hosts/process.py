@@ -114,15 +114,15 @@ def run_processes(
     names: Sequence[str],
     externals: Sequence[ExternalFederate],
     wirings: Mapping[str, FederateWiring],
-    rides_with: Mapping[str, str],
+    hosted_by: Mapping[str, str],
     store: RunStore,
     reach: Reach,
     tell: Callable[[int], None],
 ) -> tuple[Outcome, int]:
     """Run federates as processes; return how it ended and how many steps the first one did.
 
-    `rides_with` names, for federates without a process of their own, the one whose process they
-    share. With `reach`, only some of them run here and the broker may be elsewhere.
+    `hosted_by` names, for federates without a process of their own, the one in whose process they
+    run. With `reach`, only some of them run here and the broker may be elsewhere.
     """
     total = len(names) + len(externals)
     wanted = assembly.select(reach.only)
@@ -138,9 +138,9 @@ def run_processes(
         if broker.child is not None:
             children.append(broker.child)
         members: list[_Child] = []
-        for name, *riders in _processes(here, rides_with):
+        for name, *guests in _processes(here, hosted_by):
             child = _spawn(name, "federates.hosts.child", store)
-            child.federates = (name, *riders)
+            child.federates = (name, *guests)
             children.append(child)
             members.append(child)
             seats = tuple(
@@ -163,12 +163,12 @@ def run_processes(
     return outcome, progress.steps(0)
 
 
-def _processes(here: Sequence[str], rides_with: Mapping[str, str]) -> list[list[str]]:
+def _processes(here: Sequence[str], hosted_by: Mapping[str, str]) -> list[list[str]]:
     """Return the federates of each process, the one that it is named after first."""
-    out = {name: [name] for name in here if rides_with.get(name) not in here}
+    out = {name: [name] for name in here if hosted_by.get(name) not in here}
     for name in here:
         if name not in out:
-            out[rides_with[name]].append(name)
+            out[hosted_by[name]].append(name)
     return list(out.values())
 
 

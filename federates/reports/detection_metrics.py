@@ -49,8 +49,8 @@ def area_under_curve(score: FloatArray, positive: BoolArray) -> float | None:
 
     Parameters
     ----------
-    score : ndarray, (k,)
-    positive : ndarray of bool, (k,)
+    score : (k,)
+    positive : (k,)
     """
     positive = np.asarray(positive, dtype=bool)
     n_positive = int(np.count_nonzero(positive))
@@ -208,8 +208,7 @@ def detector_rows(run: Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    ScenarioError
-        The folder holds no run.
+    ScenarioError: The folder holds no run.
     """
     attack = RunData(run).scenario.get("attack") or {}
     windows = [] if attack.get("kind") == "disturbance" else step_windows(run)

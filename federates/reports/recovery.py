@@ -24,10 +24,6 @@ class VoltageTrack:
     Attributes
     ----------
     time_s
-    out : number of nodes outside the voltage band
-    far_out : number of nodes outside it by more than `TOLERANCE_PU`
-    dead : number of nodes without voltage
-    low, high : lowest and highest voltage, pu
     """
 
     time_s: FloatArray
@@ -79,9 +75,7 @@ def recovery_s(baseline: VoltageTrack, other: VoltageTrack, end_s: float) -> flo
 
     Parameters
     ----------
-    baseline, other : VoltageTrack
-    end_s : float
-        When the last step of the attack ended.
+    end_s : When the last step of the attack ended.
     """
     common, a, b = np.intersect1d(baseline.time_s, other.time_s, return_indices=True)
     after = common >= end_s - _LATE_S

@@ -161,8 +161,8 @@ def _run_processes(
     names = [f.name for f in ours]
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
-    rides_with = assembly.attack_plan.rides_with(wirings) if assembly.attack_plan else {}
-    return run_processes(assembly, names, externals, wirings, rides_with, store, reach, tell)
+    hosted_by = assembly.attack_plan.host_of(wirings) if assembly.attack_plan else {}
+    return run_processes(assembly, names, externals, wirings, hosted_by, store, reach, tell)
 
 
 def _feeder_first(federates: list[Federate]) -> list[Federate]:

@@ -1,257 +1,176 @@
-"""The actions of an attack's steps, layer by layer: what each may say.
+"""The actions of attack steps: their common base, and the classes that ship by layer and name.
 
-They are part of the attack schema (`federates.scenario.attack_schema`), and written as it is.
+A class is imported only when a step names it, so that the schema does not import the attacks. To
+add an action, write one class (see `federates.attacks` for the interface of each layer) and one
+line here. A user's own is named ``module:Class`` in the attack file and found beside it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from grid_models.base.sections import Deviation, Duration, Period, Probability, Section
+from controllers.core.errors import ControllerError
+from controllers.core.named_classes import load_class
+from federates.errors import ScenarioError
+from grid_models.base.errors import nearest_name
+from grid_models.base.schema_errors import problem, section_error
+from grid_models.base.sections import Duration, Section
+
+Layer = Literal["signal", "link", "modbus", "physical"]
+
+ACTIONS: Mapping[str, Mapping[str, str]] = {
+    "signal": {
+        "bias": "federates.attacks.signal.actions:Bias",
+        "scale": "federates.attacks.signal.actions:Scale",
+        "set": "federates.attacks.signal.actions:SetValue",
+        "ramp": "federates.attacks.signal.actions:Ramp",
+        "freeze": "federates.attacks.signal.actions:Freeze",
+        "noise": "federates.attacks.signal.actions:Noise",
+        "drop": "federates.attacks.signal.actions:DropValues",
+        "delay": "federates.attacks.signal.actions:DelayValues",
+        "replay": "federates.attacks.signal.replay:ReplayValues",
+        "swap": "federates.attacks.signal.actions:Swap",
+        "adaptive": "federates.attacks.signal.adaptive:AdaptiveForgery",
+    },
+    "link": {
+        "drop": "federates.attacks.link.actions:DropMail",
+        "delay": "federates.attacks.link.actions:DelayMail",
+        "jam": "federates.attacks.link.actions:Jam",
+        "tamper": "federates.attacks.link.actions:Tamper",
+        "replay": "federates.attacks.link.memory:ReplayMail",
+        "impersonate": "federates.attacks.link.memory:Impersonate",
+        "partition": "federates.attacks.link.actions:Partition",
+    },
+    "modbus": {
+        "rewrite": "federates.attacks.modbus.actions:Rewrite",
+        "write": "federates.attacks.modbus.actions:WritePoint",
+        "exception": "federates.attacks.modbus.actions:ForgeException",
+        "delay": "federates.attacks.modbus.actions:DelayFrames",
+        "drop": "federates.attacks.modbus.actions:DropFrames",
+        "flood": "federates.attacks.modbus.actions:Flood",
+    },
+    "physical": {
+        "trip": "federates.attacks.physical.actions:Trip",
+        "close": "federates.attacks.physical.actions:CloseBranch",
+        "load": "federates.attacks.physical.actions:AlterLoad",
+        "thermostat": "federates.attacks.physical.actions:MoveThermostat",
+        "adaptive": "federates.attacks.physical.adaptive:AdaptiveLoad",
+    },
+}
 
 
-class Window(Section):
+class PastWindow(Section):
     """A window of the past that is played again."""
 
-    from_s: Duration
-    to_s: Duration
+    from_s: Duration = Field(description="Begin of the window.")
+    to_s: Duration = Field(description="End of the window, before the step begins.")
 
     @model_validator(mode="after")
-    def _forward(self) -> Window:
+    def _forward(self) -> PastWindow:
         if not self.from_s < self.to_s:
             raise ValueError("to_s after from_s")
         return self
 
 
-class Bias(Section):
-    """Adds a constant."""
+class Action(Section):
+    """Base of every action: its options are fields, its behaviour follows its layer's interface.
 
-    kind: Literal["bias"]
-    value: float
-
-
-class Scale(Section):
-    """Multiplies."""
-
-    kind: Literal["scale"]
-    factor: float
-
-
-class Set(Section):
-    """Replaces by a constant."""
-
-    kind: Literal["set"]
-    value: float
-
-
-class Ramp(Section):
-    """Adds what grows with the time since the step began."""
-
-    kind: Literal["ramp"]
-    rate_per_s: float
-    limit: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Largest size of what is added."
-    )
-
-
-class Freeze(Section):
-    """Holds the last value before the step."""
-
-    kind: Literal["freeze"]
-
-
-class Noise(Section):
-    """Adds normal noise."""
-
-    kind: Literal["noise"]
-    sigma: Deviation
-
-
-class Drop(Section):
-    """Signals: the reader keeps what it last got. Mail and frames: never delivered."""
-
-    kind: Literal["drop"]
-
-
-class Delay(Section):
-    """Delivers late."""
-
-    kind: Literal["delay"]
-    delay_s: Period
-
-
-class Replay(Section):
-    """Plays a window of the past, or of a file, again and again.
-
-    A file is a long table (CSV or Parquet) with the columns time_s (or time), port, label, value.
+    Subclass the base of a layer, not this class: `SignalAction`, `LinkAction`, `ModbusAction` or
+    `PhysicalAction` of `federates.attacks`.
     """
 
-    kind: Literal["replay"]
-    window: Window | None = None
-    file: str | None = Field(None, description="Path; relative means beside the attack file.")
-    offset_s: float = Field(0.0, description="File: added to its times; 0 is the step's begin.")
-    speed: Annotated[float, Field(gt=0)] = Field(1.0, description="File: its seconds per ours.")
+    layer: ClassVar[str] = ""
+    needs_all_targets: ClassVar[bool] = False
+    """Whether it must handle all targets of its step at one moment, in one federate."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Replay:
-        if (self.window is None) == (self.file is None):
-            raise ValueError("exactly one of window, file")
-        return self
+    kind: str
+
+    def describe(self, unit: str = "") -> str:
+        """Say what it does, for tables and pages: ``adds 0.02 pu``; by default its options."""
+        values = self.model_dump(exclude_none=True, exclude_defaults=True)
+        more = ", ".join(f"{k} {v}" for k, v in values.items() if k != "kind")
+        return f"{self.kind} {more}".strip()
+
+    def reads(self) -> Sequence[str]:
+        """Return globs over ``federate.port`` that it reads besides its targets (key `sees`)."""
+        return ()
+
+    def past_window(self) -> PastWindow | None:
+        """Return the window of the past that it plays (key `window`), if any."""
+        return None
+
+    def locate(self, folder: Path) -> None:
+        """Make relative paths absolute; `folder` is that of the attack file."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, what is wrong) for what the fields' types cannot say."""
+        yield from ()
 
 
-class Swap(Section):
-    """Exchanges values in pairs: the first target with the last, and so on; sums stay."""
+def make_importable(folders: Iterable[Path]) -> None:
+    """Let ``module:Class`` be found in `folders`."""
+    for folder in map(str, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
-    kind: Literal["swap"]
 
+def action_class(layer: str, kind: str) -> type[Action]:
+    """Return the class of an action by its name in a layer, or as ``module:Class``.
 
-class Adaptive(Section):
-    """Asks an attacker at every step what it does.
-
-    Signal layer: what the targets shall be. Physical layer: the demand it adds to loads and houses.
+    Raises
+    ------
+    ScenarioError: There is none.
     """
-
-    kind: Literal["adaptive"]
-    attacker: str = Field(description="Name of a shipped attacker, or module:Class.")
-    sees: list[str] = Field([], description="federate.port globs that the attacker reads, too.")
-    options: dict[str, Any] = Field({})
-
-
-class Jam(Section):
-    """Noise on the channel: messages are lost at random, those that pass come late."""
-
-    kind: Literal["jam"]
-    loss: Probability = 0.5
-    delay_s: Duration = Field(0.0, description="Largest extra delay, uniform.")
-
-
-class Tamper(Section):
-    """Changes the numbers in messages: ``factor * x + bias``, or `value` in their place."""
-
-    kind: Literal["tamper"]
-    bias: float = 0.0
-    factor: float = 1.0
-    value: float | None = None
-    sigma: Deviation = 0.0
+    names = ACTIONS[layer]
+    if kind not in names and ":" not in kind:
+        expected = f"one of {', '.join(names)} for layer {layer}"
+        near = nearest_name(kind, names)
+        raise ScenarioError(f"found '{kind}'", expected=expected, nearest=near)
+    try:
+        found: Any = load_class(kind, names, "action")
+    except ControllerError as error:
+        raise ScenarioError(error.what, expected=error.expected, nearest=error.nearest) from None
+    if not (issubclass(found, Action) and found.layer == layer):
+        base = f"federates.attacks.{layer}.action.{layer.capitalize()}Action"
+        raise ScenarioError(f"'{kind}' is no action", expected=f"a subclass of {base}")
+    cls: type[Action] = found
+    return cls
 
 
-class ReplayMail(Section):
-    """Puts the numbers of a message `lag_s` ago into each message."""
-
-    kind: Literal["replay"]
-    lag_s: Period
+def shipped_actions(layer: str) -> Iterator[type[Action]]:
+    """Yield the classes of a layer's actions in the order of the table."""
+    return (action_class(layer, kind) for kind in ACTIONS[layer])
 
 
-class Impersonate(Section):
-    """Writes in a sender's name: the numbers of another agent's messages, or a constant."""
+def read_action(layer: str, value: Any) -> Action:
+    """Validate an action of a layer; errors name the valid keys of its class.
 
-    kind: Literal["impersonate"]
-    agent: str | None = Field(None, description="Agent whose numbers are sent in its place.")
-    value: float | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Impersonate:
-        if (self.agent is None) == (self.value is None):
-            raise ValueError("exactly one of agent, value")
-        return self
-
-
-class Partition(Section):
-    """Cuts the targeted agents off from all others; among themselves they still talk."""
-
-    kind: Literal["partition"]
-
-
-class Rewrite(Section):
-    """Rewrites a point's registers on the wire, in what is read or in what is written."""
-
-    kind: Literal["rewrite"]
-    point: str = Field(description="Point of the device file.")
-    direction: Literal["read", "write"] = "read"
-    value: float | None = Field(None, description="In engineering units, in place of the true one.")
-    factor: float = 1.0
-    bias: float = 0.0
-    hide: bool = Field(
-        False,
-        description="Writes: whoever reads the point meanwhile is shown what was asked for, so "
-        "that reading back finds nothing.",
-    )
-
-    @model_validator(mode="after")
-    def _hides_writes(self) -> Rewrite:
-        if self.hide and self.direction == "read":
-            raise ValueError("hide belongs to direction: write")
-        return self
-
-
-class WritePoint(Section):
-    """Writes a point itself when the step begins; the adapter's own writes still come after it."""
-
-    kind: Literal["write"]
-    point: str = Field(description="Point of the device file.")
-    value: float = Field(description="In engineering units.")
-
-
-class ForgeException(Section):
-    """Answers requests with a Modbus exception."""
-
-    kind: Literal["exception"]
-    code: Annotated[int, Field(ge=1, le=255)] = 4
-
-
-class Flood(Section):
-    """Sends further requests to the device."""
-
-    kind: Literal["flood"]
-    requests_per_s: Annotated[float, Field(gt=0, le=10_000)] = 100.0
-
-
-class Trip(Section):
-    """Disconnects a DER or a load, or opens a line or a switch."""
-
-    kind: Literal["trip"]
-
-
-class CloseElement(Section):
-    """Closes a switch or a line that is open."""
-
-    kind: Literal["close"]
-
-
-class AlterLoad(Section):
-    """Switches demand on: of loads, and of the HVAC of houses.
-
-    `kw` is shared by the targets in proportion to their nominal power; `factor` multiplies it.
+    Raises
+    ------
+    ValidationError: For a validator of the schema to pass on.
     """
-
-    kind: Literal["load"]
-    kw: float | None = Field(None, description="Extra demand of all targets together.")
-    factor: Annotated[float, Field(ge=0)] | None = Field(None, description="Times the demand.")
-    on_s: Period | None = Field(None, description="On and off in turn: time on.")
-    off_s: Period | None = Field(None, description="On and off in turn: time off.")
-    synchrony: Probability = Field(
-        1.0, description="1: all targets switch at once; 0: spread over a whole on-off cycle."
-    )
-
-    @model_validator(mode="after")
-    def _one_size(self) -> AlterLoad:
-        if (self.kw is None) == (self.factor is None):
-            raise ValueError("exactly one of kw, factor")
-        if (self.on_s is None) != (self.off_s is None):
-            raise ValueError("on_s and off_s together")
-        return self
-
-
-class Thermostat(Section):
-    """Moves the set-point of the thermostats of houses."""
-
-    kind: Literal["thermostat"]
-    offset_k: float
-
-
-SignalAction = Bias | Scale | Set | Ramp | Freeze | Noise | Drop | Delay | Replay | Swap | Adaptive
-LinkAction = Drop | Delay | Jam | Tamper | ReplayMail | Impersonate | Partition
-ModbusAction = Rewrite | WritePoint | ForgeException | Delay | Drop | Flood
-PhysicalAction = Trip | CloseElement | AlterLoad | Thermostat | Adaptive
+    if isinstance(value, Action):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticCustomError("dict_type", "a mapping of keys to values")
+    kind = value.get("kind")
+    try:
+        if kind is None:
+            expected = f"one of {', '.join(ACTIONS[layer])} for layer {layer}"
+            raise ScenarioError("required key is missing", expected=expected)
+        cls = action_class(layer, str(kind))
+    except ScenarioError as error:
+        wrong = problem(error.what, error.expected or "", error.nearest or "")
+        raise ValidationError.from_exception_data(
+            "action", [{"type": wrong, "loc": ("kind",), "input": kind}]
+        ) from None
+    try:
+        return cls.model_validate(value)
+    except ValidationError as error:
+        raise section_error(cls, error) from None

@@ -11,30 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from federates.errors import ScenarioError
-from federates.scenario.attack_schedule import Schedule
-from federates.scenario.attack_schema import (
-    Adaptive,
-    AttackSpec,
-    Layer,
-    Replay,
-    SignalStep,
-    Step,
-    Target,
-)
+from federates.scenario.attack_actions import PastWindow, make_importable
+from federates.scenario.attack_schedule import AttackSchedule
+from federates.scenario.attack_schema import TARGET_KEYS, AttackSpec, Step
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.overrides import apply_override
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.yaml_source import YamlSource, load_yaml
-from grid_models.base.errors import nearest_name
-from grid_models.base.sections import not_json
+from grid_models.base.errors import nearest_hint, nearest_name
 
 FOLDER = "attacks"
-_TARGET_KEYS: dict[Layer, tuple[str, ...]] = {
-    "signal": ("port",),
-    "link": ("links", "agents"),
-    "modbus": ("devices",),
-    "physical": ("elements",),
-}
 
 
 def shipped_attacks(folder: Path) -> dict[str, Path]:
@@ -47,11 +33,8 @@ def find_attack(name_or_path: str, shipped: dict[str, Path], beside: Path) -> Pa
 
     Parameters
     ----------
-    name_or_path : str
-    shipped : mapping of name to Path
-    beside : Path
-        Folder that a relative path starts from: the scenario's where a scenario names the attack,
-        so that it means the same wherever it is run; the user's own on the command line.
+    beside : Folder that a relative path starts from: the scenario's where a scenario names the
+        attack, so that it means the same wherever it is run; the user's own on the command line.
 
     Raises
     ------
@@ -79,6 +62,7 @@ def load_attack(path: Path, overrides: Sequence[str] = ()) -> AttackSpec:
     ScenarioError
         Naming file, line and key, what was found, what was expected and the nearest valid name.
     """
+    make_importable([path.resolve().parent, Path.cwd()])
     source = load_yaml(path)
     data = copy.deepcopy(source.data)
     keys = {apply_override({"attack": data}, override)[1:]: override for override in overrides}
@@ -96,8 +80,7 @@ def adopt(spec: AttackSpec, source: YamlSource, base_dir: Path) -> None:
     spec._source = source
     spec._base_dir = base_dir
     for step in spec.steps:
-        if isinstance(step.action, Replay) and step.action.file is not None:
-            step.action.file = str(base_dir / step.action.file)
+        step.action.locate(base_dir)
     problems = list(_problems(spec))
     if problems:
         raise ScenarioError("\n  ".join(problems))
@@ -116,10 +99,8 @@ def _problems(spec: AttackSpec) -> Iterator[str]:
             yield f"{spec.where('steps', i, 'id')}: two steps are called '{step.id}'"
         seen.add(step.id)
         yield from _target_problems(spec, i, step)
-        if isinstance(step.action, Adaptive):
-            wrong = not_json(step.action.options)
-            if wrong:
-                yield f"{spec.where('steps', i, 'action', 'options')}: {wrong}"
+        for key, wrong in step.action.problems():
+            yield f"{spec.where('steps', i, 'action', key)}: {wrong}"
     unknown = list(_after_problems(spec))
     yield from unknown
     if not unknown:
@@ -140,19 +121,12 @@ def _technique_problems(spec: AttackSpec) -> Iterator[str]:
 
 
 def _target_problems(spec: AttackSpec, i: int, step: Step) -> Iterator[str]:
-    wanted = _TARGET_KEYS[step.layer]
-    given = [
-        k for k in Target.model_fields if k in _kinds() and getattr(step.target, k) is not None
-    ]
-    if given[0] not in wanted:
+    wanted = TARGET_KEYS[step.layer]
+    if step.target.key not in wanted:
         yield (
-            f"{spec.where('steps', i, 'target')}: found {given[0]}; a step of layer "
+            f"{spec.where('steps', i, 'target')}: found {step.target.key}; a step of layer "
             f"{step.layer} expects {' or '.join(wanted)}"
         )
-
-
-def _kinds() -> set[str]:
-    return {key for keys in _TARGET_KEYS.values() for key in keys}
 
 
 def _after_problems(spec: AttackSpec) -> Iterator[str]:
@@ -165,10 +139,7 @@ def _after_problems(spec: AttackSpec) -> Iterator[str]:
             name = at.trigger.after
             if name not in position:
                 if at is step:
-                    near = nearest_name(name, position)
-                    yield f"{where}: no step is called '{name}'" + (
-                        f"; did you mean '{near}'?" if near else ""
-                    )
+                    yield f"{where}: no step is called '{name}'{nearest_hint(name, position)}"
                 break
             at = spec.steps[position[name]]
             if at.id in chain:
@@ -180,19 +151,26 @@ def _after_problems(spec: AttackSpec) -> Iterator[str]:
                 break
 
 
+def past_windows(step: Step) -> Iterator[tuple[int | None, tuple[str | int, ...], PastWindow]]:
+    """Yield the windows of the past that a step plays.
+
+    Each with the position of the concealment that plays it (None: the action) and its key.
+    """
+    window = step.action.past_window()
+    if window is not None:
+        yield None, ("action", "window"), window
+    for n, conceal in enumerate(step.conceal):
+        if conceal.show.window is not None:
+            yield n, ("conceal", n, "show", "window"), conceal.show.window
+
+
 def _window_problems(spec: AttackSpec) -> Iterator[str]:
     """A window that is played again must lie before the step that plays it."""
-    schedule = Schedule.of(spec)
+    begin_s = AttackSchedule.of(spec).begin_s
     for i, step in enumerate(spec.steps):
-        windows = [("conceal", n, "show", "window") for n, c in enumerate(step.conceal)]
-        ends = [c.show.window.to_s if c.show.window else None for c in step.conceal]
-        paths: list[tuple[str | int, ...]] = [*windows]
-        if isinstance(step, SignalStep) and isinstance(step.action, Replay) and step.action.window:
-            paths.append(("action", "window"))
-            ends.append(step.action.window.to_s)
-        for path, end in zip(paths, ends, strict=True):
-            if end is not None and end > schedule.begin_s[i]:
+        for _, key, window in past_windows(step):
+            if window.to_s > begin_s[i]:
                 yield (
-                    f"{spec.where('steps', i, *path)}: the window ends at {end:g} s, the step "
-                    f"begins at {schedule.begin_s[i]:g} s; expected a window of the past"
+                    f"{spec.where('steps', i, *key)}: the window ends at {window.to_s:g} s, the "
+                    f"step begins at {begin_s[i]:g} s; expected a window of the past"
                 )

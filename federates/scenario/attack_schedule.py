@@ -19,20 +19,15 @@ LATE_S = 1e-9
 
 
 @dataclass(frozen=True)
-class Schedule:
+class AttackSchedule:
     """Begin and length of every step; plain data.
 
     Attributes
     ----------
-    ids : tuple of str
-    begin_s : tuple of float
-        NaN where the begin is decided during the run.
-    length_s : tuple of float
-        inf where a step lasts to the end of the run.
-    stays : tuple of bool
-        Whether what the step did stays after its window (``on_end: leave``).
-    directed : tuple of int
-        The steps whose begin the director decides, in its port's order.
+    begin_s : NaN where the begin is decided during the run.
+    length_s : inf where a step lasts to the end of the run.
+    stays : Whether what the step did stays after its window (``on_end: leave``).
+    directed : The steps whose begin the director decides, in its port's order.
     """
 
     ids: tuple[str, ...]
@@ -42,7 +37,7 @@ class Schedule:
     directed: tuple[int, ...]
 
     @classmethod
-    def of(cls, spec: AttackSpec) -> Schedule:
+    def of(cls, spec: AttackSpec) -> AttackSchedule:
         """Work out what is known before the run."""
         position = {step.id: i for i, step in enumerate(spec.steps)}
         length = [np.inf if s.duration_s is None else s.duration_s for s in spec.steps]
@@ -81,14 +76,9 @@ class Schedule:
 
 
 class StepClock:
-    """Tells the time since the begin of each active step.
+    """Tells the time since the begin of each active step."""
 
-    Parameters
-    ----------
-    schedule : Schedule
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: AttackSchedule) -> None:
         self.schedule = schedule
         self._begin = list(schedule.begin_s)
 

@@ -7,91 +7,48 @@ them as JSON Schema, and their field descriptions are the reference documentatio
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from federates.scenario.attack_actions import (
-    Adaptive,
-    AlterLoad,
-    Bias,
-    CloseElement,
-    Delay,
-    Drop,
-    Flood,
-    ForgeException,
-    Freeze,
-    Impersonate,
-    Jam,
-    LinkAction,
-    ModbusAction,
-    Noise,
-    Partition,
-    PhysicalAction,
-    Ramp,
-    Replay,
-    ReplayMail,
-    Rewrite,
-    Scale,
-    Set,
-    SignalAction,
-    Swap,
-    Tamper,
-    Thermostat,
-    Trip,
-    Window,
-    WritePoint,
+    Action,
+    Layer,
+    PastWindow,
+    read_action,
+    shipped_actions,
 )
 from federates.scenario.yaml_source import YamlSource
+from grid_models.base.errors import nearest_name
+from grid_models.base.schema_errors import problem
 from grid_models.base.sections import Duration, Name, Period, Probability, Section
 from grid_models.base.yaml_lines import dotted
 
-__all__ = [
-    "Adaptive",
-    "AlterLoad",
-    "AttackSpec",
-    "Bias",
-    "CloseElement",
-    "Conceal",
-    "Delay",
-    "Drop",
-    "Flood",
-    "ForgeException",
-    "Freeze",
-    "Impersonate",
-    "Jam",
-    "Labels",
-    "Layer",
-    "LinkAction",
-    "LinkStep",
-    "ModbusAction",
-    "ModbusStep",
-    "Noise",
-    "Partition",
-    "PhysicalAction",
-    "PhysicalStep",
-    "Ramp",
-    "Replay",
-    "ReplayMail",
-    "Rewrite",
-    "Scale",
-    "Set",
-    "Show",
-    "SignalAction",
-    "SignalStep",
-    "Step",
-    "Swap",
-    "Tamper",
-    "Target",
-    "Thermostat",
-    "Trigger",
-    "Trip",
-    "When",
-    "Window",
-    "WritePoint",
-]
-
-Layer = Literal["signal", "link", "modbus", "physical"]
+LAYERS: dict[str, str] = {
+    "signal": "Forges measurements or set-points between their producer and their reader.",
+    "link": "Acts on mail between agents.",
+    "modbus": "Stands as a proxy between the adapter and a device.",
+    "physical": "Changes the grid itself.",
+}
+"""What the steps of each layer act on."""
+TARGET_KEYS: dict[str, tuple[str, ...]] = {
+    "signal": ("port",),
+    "link": ("links", "agents"),
+    "modbus": ("devices",),
+    "physical": ("elements",),
+}
+"""Keys of `Target` that each layer takes."""
+_TARGET_KEYS = tuple(key for keys in TARGET_KEYS.values() for key in keys)
 Labels = Annotated[list[str], Field(min_length=1)]
 
 
@@ -100,9 +57,11 @@ class When(Section):
 
     signal: str = Field(description="federate.port, as published (before any attack on it).")
     label: str = Field("*", description="Glob over labels; one that meets the condition is enough.")
-    above: float | None = None
-    below: float | None = None
-    between: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    above: float | None = Field(None, description="Met while the value is above this.")
+    below: float | None = Field(None, description="Met while the value is below this.")
+    between: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="Met while the value lies in [low, high]."
+    )
     for_s: Duration = Field(0.0, description="How long the condition must hold without a break.")
 
     @model_validator(mode="after")
@@ -118,7 +77,7 @@ class Trigger(Section):
     """When a step begins: at a time, when a signal says so, or after another step."""
 
     at_s: Duration | None = Field(None, description="Simulated time since the start of the run.")
-    when: When | None = None
+    when: When | None = Field(None, description="Begins when a signal says so; see below.")
     after: str | None = Field(None, description="Id of the step whose end is waited for.")
     delay_s: Duration = Field(0.0, description="Further wait after the condition or the step.")
 
@@ -130,7 +89,7 @@ class Trigger(Section):
 
 
 class Target(Section):
-    """What a step touches. Which of the first five keys applies is a matter of the layer."""
+    """What a step acts on. The layer decides which of port, links, agents, devices, elements."""
 
     port: str | None = Field(
         None,
@@ -150,6 +109,10 @@ class Target(Section):
         description="Physical layer: globs over 'der.NAME', 'line.NAME', 'switch.NAME', "
         "'load.NAME'.",
     )
+    plant: str | None = Field(
+        None,
+        description="Physical layer: the federate whose grid is meant, where there are several.",
+    )
     fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Only this share of what matches, drawn by the attack's seed."
     )
@@ -159,20 +122,26 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Target:
-        kinds = (self.port, self.links, self.agents, self.devices, self.elements)
-        if sum(x is not None for x in kinds) != 1:
-            raise ValueError("exactly one of port, links, agents, devices, elements")
+        if sum(getattr(self, key) is not None for key in _TARGET_KEYS) != 1:
+            raise ValueError(f"exactly one of {', '.join(_TARGET_KEYS)}")
+        if self.plant is not None and self.elements is None:
+            raise ValueError("plant only together with elements")
         if self.fraction is not None and self.count is not None:
             raise ValueError("fraction or count, not both")
         return self
+
+    @property
+    def key(self) -> str:
+        """The key that is given: port, links, agents, devices or elements."""
+        return next(key for key in _TARGET_KEYS if getattr(self, key) is not None)
 
 
 class Show(Section):
     """What is shown instead of the truth."""
 
     freeze: bool = Field(False, description="The last value before the step.")
-    window: Window | None = Field(None, description="A window of the past, again and again.")
-    value: float | None = None
+    window: PastWindow | None = Field(None, description="A window of the past, again and again.")
+    value: float | None = Field(None, description="This value.")
 
     @model_validator(mode="after")
     def _one_picture(self) -> Show:
@@ -185,72 +154,85 @@ class Conceal(Section):
     """What the operator sees while a step is active."""
 
     port: str = Field(description="Glob over federate.port, as in a target.")
-    labels: Labels = Field(["*"])
-    show: Show
+    labels: Labels = Field(["*"], description="Globs over the port's labels.")
+    show: Show = Field(description="What is shown; see below.")
 
 
-class _StepBase(Section):
-    id: Name
-    title: str = ""
-    trigger: Trigger
+class Step(Section):
+    """One step: what it acts on, when, and what it does."""
+
+    id: Name = Field(description="Name of the step in events, truth and labels.")
+    title: str = Field("", description="One line for tables.")
+    layer: Layer = Field(description="What the step acts on; it decides which actions there are.")
+    trigger: Trigger = Field(description="When it begins; see below.")
     duration_s: Period | None = Field(None, description="Default: to the end of the run.")
-    target: Target
+    target: Target = Field(description="What it touches; see below.")
     probability: Probability = Field(
         1.0, description="Of the action, for each value, message or frame by itself."
     )
-    conceal: list[Conceal] = Field([])
+    conceal: list[Conceal] = Field([], description="What others are shown meanwhile; see below.")
     on_end: Literal["restore", "leave"] = Field(
         "restore", description="At the step's end: as it was before, or as the step left it."
     )
+    action: SerializeAsAny[Action] = Field(description="What it does; see below.")
 
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _known_layer(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in LAYERS:
+            near = nearest_name(value, LAYERS) or ""
+            raise problem(f"found '{value}'", f"one of {', '.join(LAYERS)}", near)
+        return value
 
-class SignalStep(_StepBase):
-    """Forges measurements or set-points between their producer and their reader."""
+    @field_validator("action", mode="before")
+    @classmethod
+    def _of_layer(cls, value: Any, info: ValidationInfo) -> Action:
+        layer = info.data.get("layer")
+        return read_action(layer, value) if layer else Action(kind="")  # the layer is refused
 
-    layer: Literal["signal"]
-    action: Annotated[SignalAction, Field(discriminator="kind")]
-
-
-class LinkStep(_StepBase):
-    """Acts on mail between agents."""
-
-    layer: Literal["link"]
-    action: Annotated[LinkAction, Field(discriminator="kind")]
-
-
-class ModbusStep(_StepBase):
-    """Stands as a proxy between the adapter and a device."""
-
-    layer: Literal["modbus"]
-    action: Annotated[ModbusAction, Field(discriminator="kind")]
-
-
-class PhysicalStep(_StepBase):
-    """Changes the grid itself."""
-
-    layer: Literal["physical"]
-    action: Annotated[PhysicalAction, Field(discriminator="kind")]
-
-
-Step = Annotated[SignalStep | LinkStep | ModbusStep | PhysicalStep, Field(discriminator="layer")]
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the schema with the actions of each layer: those that ship, or any of a user."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        user = {"properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
+        schema["oneOf"] = [
+            {
+                "properties": {
+                    "layer": {"const": layer},
+                    "action": {
+                        "oneOf": [
+                            *(handler(a.__pydantic_core_schema__) for a in shipped_actions(layer)),
+                            user,
+                        ]
+                    },
+                }
+            }
+            for layer in LAYERS
+        ]
+        schema["properties"]["action"] = {"type": "object"}
+        return schema
 
 
 class AttackSpec(Section):
     """A whole attack."""
 
-    id: Name
+    id: Name = Field(description="Name in tables, folders and events.")
     kind: Literal["attack", "disturbance"] = Field(
         "attack",
         description="A disturbance is wired and recorded like an attack, and called so in reports; "
         "it is no attack to labels and detectors.",
     )
-    title: str = ""
+    title: str = Field("", description="One line for lists and reports.")
     description: str = Field("", description="What happens, and what an analyst should see.")
     scenario: str | None = Field(None, description="The scenario it was written for.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(
+        0, ge=0, description="Seed of everything random in the attack: targets, noise, chance."
+    )
     techniques: list[str] = Field([], description="Ids of MITRE ATT&CK for ICS, such as T0856.")
     attack_version: str = Field("18.1", description="Version of ATT&CK that the ids are of.")
-    steps: list[Step] = Field(min_length=1)
+    steps: list[Step] = Field(min_length=1, description="What happens; see below.")
 
     _source: YamlSource | None = PrivateAttr(None)
     _base_dir: Path = PrivateAttr(Path())

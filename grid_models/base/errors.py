@@ -22,6 +22,12 @@ def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     return pool[hits[0]] if hits else None
 
 
+def nearest_hint(name: str, candidates: Iterable[str]) -> str:
+    """Return ``; did you mean 'NAME'?`` with the nearest candidate, '' where none is near."""
+    near = nearest_name(name, candidates)
+    return f"; did you mean '{near}'?" if near else ""
+
+
 def described(what: str, expected: str | None = None, nearest: str | None = None) -> str:
     """Return ``what; expected ...; did you mean '...'?``, the parts that there are."""
     text = f"{what}; expected {expected}" if expected else what

@@ -7,10 +7,12 @@ import typing
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath
 
+_PROBLEM = "problem"
 _EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -45,6 +47,28 @@ class SchemaProblem(NamedTuple):
     nearest: str = ""
 
 
+def problem(what: str, expected: str = "", nearest: str = "") -> PydanticCustomError:
+    """Return an error for a validator to raise that becomes a `SchemaProblem` as it is."""
+    parts = {"what": what, "expected": expected, "nearest": nearest}
+    return PydanticCustomError(_PROBLEM, "{what}", parts)
+
+
+def section_error(section: type[BaseModel], error: ValidationError) -> ValidationError:
+    """Return the error of a section whose class was looked up by name, for a validator to raise.
+
+    The schema around it does not know that class, so its unknown keys are explained here.
+    """
+    details: list[InitErrorDetails] = []
+    for item in error.errors():
+        kind: str | PydanticCustomError = item["type"]
+        if kind == "extra_forbidden":
+            kind = problem(*_unknown_key(_Walk(section, item["loc"]))[1:])
+        details.append(
+            {"type": kind, "loc": item["loc"], "input": item["input"], "ctx": item.get("ctx", {})}
+        )
+    return ValidationError.from_exception_data(error.title, details)
+
+
 def schema_problems(root: type[BaseModel], error: ValidationError) -> list[SchemaProblem]:
     """Return one problem for each wrong key; the branches of a union become one."""
     problems: dict[KeyPath, SchemaProblem] = {}
@@ -53,9 +77,9 @@ def schema_problems(root: type[BaseModel], error: ValidationError) -> list[Schem
         walk = _Walk(root, item["loc"])
         path = walk.path
         if item["type"] == "extra_forbidden":
-            near = nearest_name(str(path[-1]), walk.names) or ""
-            expected = f"one of {', '.join(walk.names)}"
-            problems[path] = SchemaProblem(path, "unknown key", expected, near)
+            problems[path] = _unknown_key(walk)
+        elif item["type"] == _PROBLEM:
+            problems[path] = SchemaProblem(path, **item["ctx"])
         elif item["type"] == "missing":
             problems[path] = SchemaProblem(path, "required key is missing")
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -71,6 +95,11 @@ def schema_problems(root: type[BaseModel], error: ValidationError) -> list[Schem
         if not inside:
             problems[path] = _wrong_value(path, items)
     return list(problems.values())
+
+
+def _unknown_key(walk: _Walk) -> SchemaProblem:
+    near = nearest_name(str(walk.path[-1]), walk.names) or ""
+    return SchemaProblem(walk.path, "unknown key", f"one of {', '.join(walk.names)}", near)
 
 
 def _wrong_value(path: KeyPath, items: list[Any]) -> SchemaProblem:

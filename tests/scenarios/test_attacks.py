@@ -89,7 +89,7 @@ def test_without_an_attack_nothing_is_paid(tmp_path: Path, monkeypatch: pytest.M
     assert not [p.name for p in free["feeder"].inputs if p.name.startswith("attack")]
     plain = assembly.wire(free)
     for name, wiring in wirings.items():
-        assert wiring.link_attack is wiring.watch is None
+        assert wiring.inbox is None
         assert (wiring.published, wiring.mail_routes) == (
             plain[name].published,
             plain[name].mail_routes,

@@ -10,8 +10,8 @@ import numpy as np
 
 from controllers.core.mail import FloatArray
 from controllers.core.ports import Port
-from federates.attacks.modbus import TRUE_PORTS, ModbusPlan, resolve_modbus
-from federates.attacks.plan import BEGINS
+from federates.attacks.modbus.layer import TRUE_PORTS, ModbusPlan, resolve_modbus
+from federates.attacks.plan import begins_port
 from federates.core.context import FederateContext
 from federates.kinds.device.live import EMULATED, Flags
 from federates.kinds.device.roles import PortPoint
@@ -19,7 +19,7 @@ from federates.scenario.schema import shipped_dir
 from grid_models.feeder.model import Der
 
 if TYPE_CHECKING:
-    from federates.attacks.modbus_wire import ModbusWire
+    from federates.attacks.modbus.wire import ModbusWire
     from federates.core.run_store import RunStore
     from federates.kinds.device.federate import DeviceFederate
     from hil.devices.file import DeviceSpec
@@ -65,7 +65,7 @@ def lay_wire(
     """Return the proxies' side of a federate; None where traffic is nobody's business."""
     if federate.modbus is None and not context.pcap:
         return None
-    from federates.attacks.modbus_wire import ModbusWire
+    from federates.attacks.modbus.wire import ModbusWire
 
     return ModbusWire(federate.name, federate.modbus, store, pcap=context.pcap)
 
@@ -77,8 +77,7 @@ def attack_ports(
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     if plan is not None and plan.schedule.directed:
-        ids = tuple(plan.schedule.ids[i] for i in plan.schedule.directed)
-        inputs = (Port(BEGINS, "s", ids, np.nan, required=False),)
+        inputs = (begins_port(plan.schedule),)
     if plan is not None and plan.forges_readings:
         units = {"p_kw": "kW", "q_kvar": "kvar"}
         outputs = tuple(Port(true, units[p], names, np.nan) for p, true in TRUE_PORTS.items())
@@ -90,12 +89,8 @@ class TrueInjections:
 
     Parameters
     ----------
-    plan : ModbusPlan or None
-    ders : sequence of Der
-    measured : sequence of PortPoint
-        Outputs of the federate.
-    tan_phi : float
-        Reactive over active power of devices that do not measure it.
+    measured : Outputs of the federate.
+    tan_phi : Reactive over active power of devices that do not measure it.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federates.attacks.physical import THERMOSTAT_K
+from federates.attacks.physical.action import THERMOSTAT_K
 from federates.clock import to_ns, to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
@@ -40,7 +40,7 @@ from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, node_label
 
 if TYPE_CHECKING:
-    from federates.attacks.modbus_wire import ModbusWire
+    from federates.attacks.modbus.wire import ModbusWire
     from federates.core.run_store import RunStore
     from hil.devices.file import DeviceSpec
 
@@ -98,6 +98,7 @@ class DeviceFederate(Federate):
         self._intruder = find_intruder(self._context, self.ders, self.specs)
         if self._intruder is not None:
             self.inputs += (self._intruder.port,)
+            self.attacked_plant = self._intruder.plant
         self._require_real_time()
         self.modbus, self.modbus_problems = modbus_plan(context, self)
         self.wire: ModbusWire | None = None

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from federates.attacks.physical import THERMOSTAT_K, PhysicalPlan, physical_plan
+from federates.attacks.physical.action import THERMOSTAT_K
+from federates.attacks.physical.plan import PhysicalPlan
+from federates.attacks.physical.resolve import physical_plan
 from federates.core.context import FederateContext
 from federates.core.federate import FloatArray, Port
 from federates.kinds.device.live import Live
@@ -92,13 +94,12 @@ class ThermostatIntruder:
 
     Parameters
     ----------
-    plan : PhysicalPlan
-        With thermostats to move.
-    ders : sequence of Der
-        Devices of the federate; those that the plan does not name are left alone.
+    plan : With thermostats to move.
+    ders : Devices of the federate; those that the plan does not name are left alone.
     """
 
     def __init__(self, plan: PhysicalPlan, ders: Sequence[Der]) -> None:
+        self.plant = plan.plant
         labels = plan.labels[THERMOSTAT_K]
         place = {label: i for i, label in enumerate(labels)}
         self.port = Port(THERMOSTAT_K, "K", labels, 0.0, required=False)
@@ -179,10 +180,9 @@ def find_intruder(
 
     Raises
     ------
-    ScenarioError
-        One of them is in `real`, the names of real devices.
+    ScenarioError: One of them is in `real`, the names of real devices.
     """
-    plan = physical_plan(context.scenario, context.site.feeder)
+    plan = physical_plan(context.scenario, context.site.plant or "", context.site.feeder)
     if plan is None or THERMOSTAT_K not in plan.labels:
         return None
     intruder = ThermostatIntruder(plan, ders)

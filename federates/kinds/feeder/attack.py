@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from federates.attacks.physical import CONNECTED, LOAD_FACTOR, LOAD_KW, THERMOSTAT_K, PhysicalPlan
+from federates.attacks.physical.action import CONNECTED, LOAD_FACTOR, LOAD_KW, THERMOSTAT_K
+from federates.attacks.physical.plan import PhysicalPlan
 from federates.core.federate import FloatArray
 from grid_models.ders.disturbances import DerDisturbance
 from grid_models.feeder.energised import EnergisedNodes
@@ -21,15 +22,9 @@ class GridAttack:
     there neither draw nor inject. A DER is cut off with its first phase (it must not feed one
     alone), a load with its last.
 
-    Parameters
-    ----------
-    plan : PhysicalPlan
-    circuit : Circuit
-
     Attributes
     ----------
-    ders : DerDisturbance
-        What is done to the DERs in this step.
+    ders : What is done to the DERs in this step.
     live : ndarray of bool, shape (n_nodes,)
         False for nodes that the attack has cut off; nodes dead by the model itself are not its.
     """

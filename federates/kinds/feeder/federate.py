@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from federates.attacks.physical import physical_plan
+from federates.attacks.physical.resolve import physical_plan
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack
@@ -28,7 +28,7 @@ class FeederFederate(Federate):
     ``q_kvar`` per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
     ``import_kvar``, ``losses_kw`` of the feeder.
 
-    A scenario whose attack has physical steps adds the inputs of `federates.attacks.physical`.
+    A scenario whose attack has physical steps adds the inputs of `federates.attacks.physical.plan`.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class FeederFederate(Federate):
             Port("losses_kw", "kW", SOURCE),
         )
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
-        self.physical = physical_plan(scenario, site.feeder)
+        self.physical = physical_plan(scenario, self.name, site.feeder)
         self._attack: GridAttack | None = None
         if self.physical is not None:
             self._attack = GridAttack(self.physical, self._circuit)

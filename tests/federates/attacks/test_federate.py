@@ -12,12 +12,13 @@ import pytest
 from controllers.core.mail import Mail
 from controllers.core.ports import Port
 from federates.attacks.federate import AttackFederate
-from federates.attacks.plan import Channel, Part, SitePlan
+from federates.attacks.plan import SitePlan
+from federates.attacks.signal.forge import ForgedChannel, ForgePlan, ForgingStep
 from federates.attacks.truth import read_truth
 from federates.clock import Timing, to_ns
 from federates.core.context import FederateContext
 from federates.core.run_store import RunStore
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Record
 
@@ -48,17 +49,17 @@ def forge(tmp_path: Path) -> Forge:
         n = rows.shape[1]
         labels = tuple(f"n{k}" for k in range(n))
         spec, at = _spec(action, **keys), np.arange(n)
-        parts = tuple(Part(0, c, at) for c in (None, *range(len(spec.steps[0].conceal))))
+        forging = tuple(ForgingStep(0, c, at) for c in (None, *range(len(spec.steps[0].conceal))))
+        channel = ForgedChannel("feeder", "v_pu", "pu", labels, IN, at, OUT)
         plan = SitePlan(
             "attack",
             Timing(to_ns(1.0)),
             0,
-            (Channel("feeder", "v_pu", "pu", labels, IN, at, OUT),),
-            parts,
             (Port(IN, "pu", labels),),
+            parts=(ForgePlan((channel,), forging),),
         )
         context = FederateContext("attack", plan.timing, None, None, 1)  # type: ignore[arg-type]
-        federate = AttackFederate(context, spec, plan, Schedule.of(spec))
+        federate = AttackFederate(context, spec, plan, AttackSchedule.of(spec))
         (tmp_path / "run").mkdir()
         federate.start(RunStore(tmp_path / "run", Record()))
         seen = [

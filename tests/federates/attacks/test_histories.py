@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from federates.assembly.federation import Assembly
-from federates.attacks.histories import read_trace
+from federates.attacks.signal.trace_file import read_trace
 from federates.cli import call
 from federates.errors import ScenarioError
 from federates.scenario.schema import load_scenario

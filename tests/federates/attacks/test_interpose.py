@@ -124,8 +124,7 @@ def test_a_scenario_without_an_attack_has_the_wiring_it_had(study: Study) -> Non
     for name, wiring in wirings.items():
         assert wiring.published == plain[name].published
         assert wiring.feeds.keys() == plain[name].feeds.keys()
-        assert wiring.link_attack is None
-        assert wiring.watch is None
+        assert wiring.inbox is None
         assert not wiring.first
     assert [p.name for p in federates["feeder"].inputs] == [
         "q_set_kvar",
@@ -278,15 +277,15 @@ def test_an_input_that_nobody_feeds_is_fed_by_the_attack_from_its_first_step(stu
     assert (p_kw[11:].sum(axis=1) > 0).all()
 
 
-def test_an_attack_rides_in_the_process_of_a_neighbour(study: Study) -> None:
+def test_an_attack_federate_runs_in_the_process_of_a_neighbour(study: Study) -> None:
     steps = [_step("{kind: bias, value: 0.01}"),
              _step("{kind: bias, value: 5}", "volt_var.q_set_kvar", id="two")]  # fmt: skip
     assembly = Assembly(load_scenario(study.scenario, attack=study.attack(*steps)))
     _, wirings = assembly.assemble()
     assert assembly.attack_plan is not None
-    riding = assembly.attack_plan.rides_with(wirings)
-    assert sorted(riding) == sorted(assembly.attack_plan.names)
-    assert sorted(riding.values()) == ["feeder", "volt_var"]
+    hosts = assembly.attack_plan.host_of(wirings)
+    assert sorted(hosts) == sorted(assembly.attack_plan.names)
+    assert sorted(hosts.values()) == ["feeder", "volt_var"]
     folder = study.run(*steps, placement="process")
     logs = {path.stem for path in (folder / "logs").iterdir()}
     assert logs == {"broker", "feeder", "volt_var"}

@@ -16,7 +16,7 @@ from federates.attacks.truth import TruthWriter, read_truth
 from federates.core.signals import SignalWriter, read_signal, signal_names
 from federates.errors import RunError
 from federates.runs.runner import run
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import load_scenario
 
@@ -110,7 +110,7 @@ def _many_steps(n: int) -> AttackPlan:
         "action": {"kind": "drop"},
     }
     steps = [step | {"id": f"s{i}"} for i in range(n)]
-    return AttackPlan(Schedule.of(AttackSpec.model_validate({"id": "a", "steps": steps})), {})
+    return AttackPlan(AttackSchedule.of(AttackSpec.model_validate({"id": "a", "steps": steps})), {})
 
 
 @pytest.mark.parametrize(("n", "bits"), [(1, 8), (127, 8), (128, 16), (300, 16)])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.core.mail import Link
-from federates.attacks.link import LinkAttackPlan, resolve_link_steps
+from federates.attacks.link.layer import MailAttack, resolve_link_steps
 from federates.errors import WiringError
 from federates.scenario.attack_schema import AttackSpec
 
@@ -116,11 +116,10 @@ def test_one_federate_announces_a_step_and_plans_are_plain_data() -> None:
     )
     plans, problems = resolve_link_steps(spec, _hosted(host_of) | {"feeder": []})
     assert problems == []
-    assert plans["feeder"] is None
-    told = {name: plan.announces for name, plan in plans.items() if plan}
+    told = {name: plan.announces for name, plan in plans.items()}
     assert told == {"a": (0,), "b": (2,), "c": (1,)}
     copy = pickle.loads(pickle.dumps(plans))
-    assert isinstance(copy["a"], LinkAttackPlan)
+    assert isinstance(copy["a"], MailAttack)
     assert copy == plans
 
 
@@ -175,5 +174,5 @@ def test_all_problems_are_found_at_once() -> None:
 def test_a_scenario_without_mail_says_so() -> None:
     spec = _attack({"target": {"links": ["*"]}, "action": DROP})
     plans, problems = resolve_link_steps(spec, {"feeder": []})
-    assert plans == {"feeder": None}
+    assert plans == {}
     assert "no agent of this scenario writes mail" in problems[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from federates.attacks.link import resolve_link_steps
-from federates.attacks.link_actions import Batch, Draws, LinkTable, Replayed
-from federates.attacks.link_inbox import AttackedInbox, LinkAttack, mail_channel
+from federates.attacks.link.action import Batch, LinkDraws, LinkTable
+from federates.attacks.link.inbox import AttackedInbox
+from federates.attacks.link.layer import resolve_link_steps
+from federates.attacks.link.memory import ReplayMail
 from federates.core.links import Bundle, Inbox, LinkQuality, Outbox
-from federates.scenario.attack_schema import AttackSpec, ReplayMail
+from federates.core.wiring import Feed
+from federates.scenario.attack_schema import AttackSpec
 
 S = 1_000_000_000
 Row = tuple[float, str, float, float, str]
@@ -25,7 +28,8 @@ class Truth:
     """Keeps what a `TruthWriter` would write, with words for numbers."""
 
     def __init__(self, links_in: Sequence[Link], steps: Sequence[str], rows: list[Row]) -> None:
-        _, self.port, self._labels = mail_channel("me", links_in)
+        self._labels = [f"{link.key}[{i}]" for link in links_in for i in range(link.width)]
+        self.count = 0
         self._steps = steps
         self._rows = rows
 
@@ -38,10 +42,13 @@ class Truth:
         seen: FloatArray,
         step: int,
     ) -> None:
-        assert (channel, self.port) == (0, "mail")
+        assert channel == 0
         assert element.shape == true.shape == seen.shape
         for i, x, y in zip(element, true, seen, strict=True):
             self._rows.append((time_s, self._labels[i], float(x), float(y), self._steps[step]))
+
+    def close(self) -> None:
+        pass
 
 
 def _attack(*steps: dict[str, Any], seed: int = 0) -> AttackSpec:
@@ -56,13 +63,14 @@ def _inbox(
     links: Sequence[Link],
     rows: list[Row] | None = None,
     quality: Mapping[str, LinkQuality] | None = None,
+    told: list[tuple[str, float, str]] | None = None,
 ) -> AttackedInbox:
     plans, problems = resolve_link_steps(spec, {"me": links})
     assert problems == []
-    plan = plans["me"]
-    assert plan is not None
+    plan = replace(plans["me"], reads=(Feed("director", "begin", 1, None, None),))
     truth = Truth(links, plan.schedule.ids, [] if rows is None else rows)
-    return AttackedInbox(links, quality or {}, 3, LinkAttack(plan, links, truth))
+    events = [] if told is None else told
+    return AttackedInbox(links, quality or {}, 3, plan, truth, lambda *e: events.append(e))
 
 
 def _mail(numbers: Mapping[int, Sequence[float]], number: int = 0) -> Mail:
@@ -122,12 +130,12 @@ def test_replay_plays_what_was_heard_before_the_step_began() -> None:
 
 def test_replay_keeps_no_more_than_its_lag() -> None:
     table = LinkTable(tuple(ONE))
-    effect = Replayed(ReplayMail(kind="replay", lag_s=5.0), table.mask(("a>b:state",)), table)
+    effect = ReplayMail(kind="replay", lag_s=5.0).begin(table, ["a>b:state"], {})
     for k in range(500):
         batch = Batch(_mail({0: [float(k)]}), k * S, table)
-        effect.hear(batch)
+        effect.observe(batch)
     assert len(effect._recent) == 5  # the messages of 495 s to 499 s
-    effect.act(batch, np.array([0]), Draws.of(0, "s0", table))
+    effect.act(batch, np.array([0]), LinkDraws.of(0, "s0", table))
     assert batch.values.tolist() == [494.0]
 
 
@@ -272,16 +280,17 @@ def test_directed_steps_begin_when_the_director_says_so() -> None:
     wait = {"when": {"signal": "feeder.v_pu", "above": 1.05}}
     tamper = {"kind": "tamper", "value": -1.0}
     spec = _attack({"trigger": wait, "duration_s": 2.0, "action": tamper})
-    inbox = _inbox(spec, ONE)
-    seen, told = [], []
+    told: list[tuple[str, float, str]] = []
+    inbox = _inbox(spec, ONE, told=told)
+    seen = []
     for k in range(6):
         inbox.accept(Bundle(k * S, _mail({0: [float(k)]}, k)))
         # The director decided at 2.5 s that the step begins then.
         begins_s = np.array([np.nan if k < 2 else 2.5])
-        told += inbox.attack.hear(begins_s, k + 1.0)
+        inbox.read(lambda *_, begins_s=begins_s: begins_s, (k + 1) * S)
         seen += inbox.deliver((k + 1) * S).values.tolist()
     assert seen == [0, 1, 2, -1, -1, 5]
-    assert [(t.event, t.time_s, t.step) for t in told] == [
+    assert told == [
         ("attack_began", 2.5, "s0"),
         ("attack_ended", 4.5, "s0"),
     ]
@@ -294,9 +303,13 @@ def test_begin_and_end_are_told_once_at_their_own_times() -> None:
         drop | {"trigger": {"after": "s0", "delay_s": 4.0}},
         drop | {"trigger": {"at_s": 2.0}, "duration_s": 1.0, "on_end": "leave"},
     )
-    inbox = _inbox(spec, ONE)
-    told = {k: inbox.attack.hear(None, float(k)) for k in range(7)}
-    assert {k: [(t.event, t.time_s, t.step) for t in v] for k, v in told.items() if v} == {
+    told: list[tuple[str, float, str]] = []
+    inbox, at = _inbox(spec, ONE, told=told), {}
+    for k in range(7):
+        told.clear()
+        inbox.read(lambda *_: None, k * S)
+        at[k] = list(told)
+    assert {k: events for k, events in at.items() if events} == {
         # Both ends of a window lie between two steps of the receiver.
         1: [("attack_began", 0.1, "s0"), ("attack_ended", 0.3, "s0")],
         # What a step leaves behind has no end, and a step without a duration has none.
@@ -392,16 +405,16 @@ def _run(
     """Send the same traffic with agents hosted so; return deliveries by link, and the truth."""
     hosts = sorted(set(host_of.values()))
     links_in = {h: [x for x in NETWORK if host_of[x.target] == h] for h in hosts}
-    plans = resolve_link_steps(spec, links_in)[0] if spec else dict.fromkeys(hosts)
+    plans = resolve_link_steps(spec, links_in)[0] if spec else {}
     rows: list[Row] = []
     inboxes: dict[str, Inbox] = {}
     for h in hosts:
-        plan, mine = plans[h], links_in[h]
+        plan, mine = plans.get(h), links_in[h]
         if plan is None:
             inboxes[h] = Inbox(mine, quality, seed)
         else:
-            attack = LinkAttack(plan, mine, Truth(mine, plan.schedule.ids, rows))
-            inboxes[h] = AttackedInbox(mine, quality, seed, attack)
+            truth = Truth(mine, plan.schedule.ids, rows)
+            inboxes[h] = AttackedInbox(mine, quality, seed, plan, truth, lambda *_: None)
     outboxes = {}
     for h in hosts:
         own = [i for i, x in enumerate(NETWORK) if host_of[x.source] == h]

@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federates.attacks.elements import PhysicalElements
-from federates.attacks.physical import (
-    CONNECTED,
-    LOAD_FACTOR,
-    LOAD_KW,
-    THERMOSTAT_K,
-    PhysicalPlan,
-    resolve_physical,
-)
+from federates.attacks.physical.action import CONNECTED, LOAD_FACTOR, LOAD_KW, THERMOSTAT_K
+from federates.attacks.physical.elements import PhysicalElements
+from federates.attacks.physical.plan import PhysicalPlan
+from federates.attacks.physical.resolve import resolve_physical
 from federates.scenario.attack_files import load_attack
 from federates.scenario.attack_schema import AttackSpec
 from grid_models.catalog import load_feeder
@@ -83,7 +78,10 @@ def test_every_action_has_its_port_and_its_elements(spec_of) -> None:
         THERMOSTAT_K: tuple(f"der.house_{i}" for i in (1, 2, 3, 4)),
     }
     assert [p.unit for p in plan.ports()] == ["1", "kW", "1", "K"]
-    assert plan.touched()[2] == (f"load.load_634a ({LOAD_FACTOR})",)
+    assert (plan.actions[2].labels, plan.actions[2].action.port) == (
+        ("load.load_634a",),
+        LOAD_FACTOR,
+    )
     idle = plan.values(np.full(4, np.nan))
     assert np.isnan(idle[CONNECTED]).all()
     assert not idle[LOAD_KW].any()
@@ -158,7 +156,7 @@ def test_what_an_attacker_decides_is_done_by_those_that_obey(
     action = "adaptive, attacker: weakest-nodes"
     plan = planned(spec_of(step(action, "'der.house_*'", probability=probability)))
     decided = {0: np.array([5.0, 6.0, 7.0, 8.0])}
-    values = plan.values(np.zeros(1), 0.0, decided)
+    values = plan.values(np.zeros(1), decided)
     told = values[LOAD_KW]
     assert (told != 0.0).sum() == obey
     assert (told[told != 0.0] == decided[0][told != 0.0]).all()
@@ -251,3 +249,26 @@ def test_the_truth_says_what_would_have_been_and_what_the_grid_is_told(spec_of) 
     # A closed switch that is closed is as it was.
     elapsed = np.array([np.nan, 0.0, np.nan])
     assert plan.affected(plan.values(elapsed), elapsed) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "plants", "words"),
+    [
+        ("", ["town", "farm"], ["steps[0].target: ", "several plants; expected one of town, farm"]),
+        ("plant: farn", ["town", "farm"], ["target.plant: ", "'farn'", "did you mean 'farm'?"]),
+        ("plant: town", ["town", "farm"], []),
+        ("plant: farm", ["town", "farm"], None),
+        ("", ["town"], []),
+        ("plant: farm", ["town"], ["no plant is called 'farm'; expected one of town"]),
+    ],
+)
+def test_a_step_says_which_of_several_plants_it_means(
+    spec_of, target: str, plants: list[str], words: list[str] | None
+) -> None:
+    """`words` are those of the problem; None: the step is another plant's."""
+    spec = spec_of(step("trip", "der.pv_*", target))
+    plan, problems = resolve_physical(spec, ELEMENTS, "town", plants)
+    assert len(problems) == bool(words)
+    assert all(word in problems[0] for word in words or ())
+    assert [a.labels for a in plan.actions] == ([("der.pv_1", "der.pv_2")] if words == [] else [])
+    assert all(federate == "town" for federate, _, _ in plan.books())

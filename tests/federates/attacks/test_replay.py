@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from federates.attacks.histories import read_trace
-from federates.attacks.trace import trace_attack
+from federates.attacks.signal.trace_attack import trace_attack
+from federates.attacks.signal.trace_file import read_trace
 from federates.attacks.truth import read_truth
 from federates.cli import call
 from federates.core.signals import read_signal

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from federates.attacks.elements import PhysicalElements
-from federates.attacks.link import resolve_link_steps
-from federates.attacks.physical import resolve_physical
+from federates.attacks.link.layer import resolve_link_steps
+from federates.attacks.physical.elements import PhysicalElements
+from federates.attacks.physical.resolve import resolve_physical
 from federates.attacks.selection import drawn
 from federates.errors import WiringError
 from federates.scenario.attack_schema import AttackSpec, Target

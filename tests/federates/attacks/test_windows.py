@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from federates.assembly.federation import Assembly
+from federates.attacks.signal.forge import ForgePlan
 from federates.attacks.truth import read_truth
 from federates.attacks.windows import acts
 from federates.clock import Timing, to_ns, to_s
 from federates.errors import ScenarioError
 from federates.runs.runner import run
 from federates.scenario.attack_files import load_attack
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.schema import load_scenario
 
 SCENARIO = """\
@@ -76,7 +77,7 @@ def test_what_is_said_to_act_is_what_the_clock_lets_act(length_s: float) -> None
     horizon_ns = to_ns(60)
     for timing in (Timing(to_ns(10)), Timing(to_ns(10), to_ns(2.5)), Timing(to_ns(1 / 3))):
         for begin_s in (0.0, 0.1, 2.5, 9.999999999, 10.000000001, 41.0, 52.6, 59.9, 60.0, 1e9):
-            clock = Schedule(("s",), (begin_s,), (length_s,), (False,), ()).clock()
+            clock = AttackSchedule(("s",), (begin_s,), (length_s,), (False,), ()).clock()
             samples = range(timing.offset_ns, horizon_ns, timing.period_ns)
             expected = any(clock.elapsed(to_s(t))[0] == clock.elapsed(to_s(t))[0] for t in samples)
             assert acts([timing], begin_s, length_s, horizon_ns) == expected
@@ -253,7 +254,8 @@ def test_globs_leave_out_what_the_attack_itself_says(study: Study) -> None:
         _, wirings = assembly.assemble()
         assert assembly.attack_plan is not None
         for site in assembly.attack_plan.sites.values():
-            assert not [c.port for c in site.channels if c.port.startswith("attack_")]
+            forged = [part for part in site.parts if isinstance(part, ForgePlan)]
+            assert not [c.port for p in forged for c in p.channels if "attack_" in c.port]
         (feed,) = wirings["feeder"].feeds["attack_load_kw"]
         assert feed.port == "attack_load_kw"
     text = study.refuse(load, {"target": {"port": "feeder.attack_load_kw"}})

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from pyModbusTCP.client import ModbusClient
 
-from federates.attacks.modbus import ModbusPlan
-from federates.attacks.modbus_wire import ModbusWire
+from federates.attacks.modbus.layer import ModbusPlan
+from federates.attacks.modbus.wire import ModbusWire
 from federates.cli import call
 from federates.commands.mitm import mitm_command
 from federates.core.run_store import RunStore
 from federates.errors import RunError
-from federates.scenario.attack_schedule import Schedule
+from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.schema import Record
 from grid_models.base.yaml_lines import yaml_text
 from hil.devices.codec import Place
@@ -318,9 +318,9 @@ def test_a_run_tells_what_waits_and_what_remains(
 ) -> None:
     Unwilling(raw_device)
     raw_device.holding[AT] = 100
-    schedule = Schedule(("limit",), (0.0,), (10.0,), (False,), ())
+    schedule = AttackSchedule(("limit",), (0.0,), (10.0,), (False,), ())
     store = RunStore(tmp_path, Record())
-    wire = ModbusWire("bench", ModbusPlan(schedule, 0, {"d": [LIMIT]}, (0,)), store)
+    wire = ModbusWire("bench", ModbusPlan(schedule, 0, {"d": [LIMIT]}, announces=(0,)), store)
     wire.stand_before([device_spec(raw_device.port)])
     (proxy, _) = wire._proxies[0]
     proxy.learn("d", {"p": POINT})

@@ -1,4 +1,4 @@
-"""The man in the middle of one device federate: its proxies, its hours, its ground truth."""
+"""The man in the middle of one device federate: its proxies, its active steps, its ground truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from federates.attacks.modbus import ModbusPlan
+from federates.attacks.modbus.layer import ModbusPlan
 from federates.attacks.plan import BEGINS
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import Forged, Owed, points_of, wire_points
@@ -31,13 +31,9 @@ class ModbusWire:
 
     Parameters
     ----------
-    federate : str
-        Name of the device federate.
-    plan : ModbusPlan or None
-        None: nothing is attacked, traffic is only captured.
-    store : RunStore
-    pcap : bool
-        Capture the traffic of all devices outside this process, attacked or not.
+    federate : Name of the device federate.
+    plan : None: nothing is attacked, traffic is only captured.
+    pcap : Capture the traffic of all devices outside this process, attacked or not.
     """
 
     def __init__(

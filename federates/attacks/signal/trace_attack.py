@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from federates.attacks.histories import read_trace
+from federates.attacks.signal.replay import ReplayValues
+from federates.attacks.signal.trace_file import read_trace
 from federates.errors import ScenarioError
 from federates.scenario.attack_files import adopt
-from federates.scenario.attack_schema import AttackSpec, Replay, SignalStep, Target, Trigger
+from federates.scenario.attack_schema import AttackSpec, Step, Target, Trigger
 from federates.scenario.yaml_source import YamlSource
 
 _SHORTEST_S = 1e-6  # of a step of an attack: `grid_models.base.sections.Period`
@@ -44,22 +45,15 @@ def trace_attack(
 
     Parameters
     ----------
-    path : Path
-        As `histories.read_trace` takes it.
-    kind : {'attack', 'disturbance'}
-    offset_s : float
-        Time of the run at which the trace's time is 0.
-    speed : float
-        Seconds of the trace per second of the run.
-    horizon_s : float
-        End of the run.
-    step_s : float
-        How long a trace of a single time lasts.
+    path : As `histories.read_trace` takes it.
+    offset_s : Time of the run at which the trace's time is 0.
+    speed : Seconds of the trace per second of the run.
+    horizon_s : End of the run.
+    step_s : How long a trace of a single time lasts.
 
     Raises
     ------
-    ScenarioError
-        The trace cannot be read, is empty, or plays outside the run.
+    ScenarioError: The trace cannot be read, is empty, or plays outside the run.
     """
     if not (np.isfinite(speed) and speed > 0.0 and np.isfinite(offset_s)):
         raise ScenarioError(
@@ -71,37 +65,24 @@ def trace_attack(
     if not len(times):
         raise ScenarioError("holds no value", where=str(path), expected="at least one row")
     begin_s, end_s = _window(times, offset_s, speed, step_s)
-    window = f"from {begin_s:.10g} to {end_s:.10g} s"
-    if end_s <= 0.0 or begin_s >= horizon_s:
-        at_0 = 0.0 - float(times.min()) / speed
-        hint = f"; --offset {in_full(at_0)} plays its first row at 0" if np.isfinite(at_0) else ""
-        raise ScenarioError(
-            f"would play {window}",
-            where=str(path),
-            expected=f"a time of the run, 0 to {horizon_s:g} s{hint}",
-        )
-    if end_s - max(begin_s, 0.0) < _SHORTEST_S:
-        raise ScenarioError(
-            f"would play {window}",
-            where=str(path),
-            expected=f"at least {_SHORTEST_S:g} s of the run; found --speed {in_full(speed)}",
-        )
+    if fault := _outside(begin_s, end_s, horizon_s, float(times.min()), speed):
+        window = f"would play from {begin_s:.10g} to {end_s:.10g} s"
+        raise ScenarioError(window, where=str(path), expected=fault)
     begin_s = max(begin_s, 0.0)
     of_port: dict[str, dict[str, None]] = {}
     for port, label in zip(ports, labels, strict=True):
         of_port.setdefault(port, {})[label] = None
-    action = Replay(
-        kind="replay", file=str(path.resolve()), offset_s=offset_s - begin_s, speed=speed
-    )
     steps = [
-        SignalStep(
+        Step(
             id=_id(port, n),
             title=f"plays {path.name}",
             layer="signal",
             trigger=Trigger(at_s=begin_s),
             duration_s=None if end_s > horizon_s else end_s - begin_s,
             target=Target(port=_exactly(port), labels=_labels(path, names)),
-            action=action.model_copy(),
+            action=ReplayValues(
+                kind="replay", file=str(path.resolve()), offset_s=offset_s - begin_s, speed=speed
+            ),
         )
         for n, (port, names) in enumerate(of_port.items())
     ]
@@ -111,10 +92,21 @@ def trace_attack(
         kind=kind,
         title=f"The trace {path.name} as {'an' if kind == 'attack' else 'a'} {kind}",
         description=f"From {begin_s:.10g} to {min(end_s, horizon_s):.10g} s {what}.",
-        steps=list(steps),
+        steps=steps,
     )
     adopt(spec, _TraceSource(str(path), {}, ports=tuple(of_port)), path.resolve().parent)
     return spec
+
+
+def _outside(begin_s: float, end_s: float, horizon_s: float, first_s: float, speed: float) -> str:
+    """Say what would have been played of the run; '' where enough of a trace is."""
+    if end_s <= 0.0 or begin_s >= horizon_s:
+        at_0 = 0.0 - first_s / speed
+        hint = f"; --offset {in_full(at_0)} plays its first row at 0" if np.isfinite(at_0) else ""
+        return f"a time of the run, 0 to {horizon_s:g} s{hint}"
+    if end_s - max(begin_s, 0.0) < _SHORTEST_S:
+        return f"at least {_SHORTEST_S:g} s of the run; found --speed {in_full(speed)}"
+    return ""
 
 
 def _window(times: FloatArray, offset_s: float, speed: float, step_s: float) -> tuple[float, float]:

@@ -1,9 +1,8 @@
-"""What an attacker keeps of the past: the last values, a delay line, a recorded window, a file."""
+"""Recorded or foreign traces: long tables of values that a step plays."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,67 +11,28 @@ import numpy as np
 
 from controllers.core.mail import FloatArray
 from federates.errors import ScenarioError, WiringError
-from federates.scenario.attack_schedule import LATE_S, Schedule
+from federates.scenario.attack_schedule import LATE_S, AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
-from grid_models.base.errors import nearest_name
-
-
-class DelayLine:
-    """Values as they were `delay_s` ago; before there is any, the first ever seen."""
-
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-        self._kept: deque[tuple[float, FloatArray]] = deque()
-
-    def take(self, time_s: float, values: FloatArray) -> FloatArray:
-        """Keep this step's values; return those of `delay_s` ago."""
-        kept = self._kept
-        kept.append((time_s, values.copy()))
-        while len(kept) > 1 and kept[1][0] <= time_s - self._delay_s + LATE_S:
-            kept.popleft()
-        return kept[0][1]
-
-
-class RecordedWindow:
-    """Values between two times, to be played again and again."""
-
-    def __init__(self, from_s: float, to_s: float) -> None:
-        self._from_s, self._to_s = from_s, to_s
-        self._times: list[float] = []
-        self._rows: list[FloatArray] = []
-
-    def take(self, time_s: float, values: FloatArray) -> None:
-        """Keep the values if they lie in the window."""
-        if self._from_s - LATE_S <= time_s < self._to_s - LATE_S:
-            self._times.append(time_s)
-            self._rows.append(values.copy())
-
-    def play(self, elapsed_s: float) -> FloatArray | None:
-        """Return the values of `elapsed_s` into the window, which repeats; None if it is empty."""
-        if not self._rows:
-            return None
-        at = self._from_s + elapsed_s % (self._to_s - self._from_s)
-        k = int(np.searchsorted(self._times, at + LATE_S, side="right")) - 1
-        return self._rows[max(k, 0)]
-
+from grid_models.base.errors import nearest_hint, nearest_name
 
 _SHOWN = 4
 TIME_NAMES, COLUMNS = ("time_s", "time"), ("port", "label", "value")
 
 
 class Trace:
-    """A recorded or foreign trace in long form, as step functions of time for given elements.
+    """A trace as step functions of time for given elements.
 
     Parameters
     ----------
-    path : Path
-        CSV or Parquet with the columns time_s (or time), port, label, value.
-    elements : sequence of (port, label)
-        Whose values are wanted; an element without rows is never played.
-    offset_s, speed : float
-        ``trace time = (elapsed_s - offset_s) * speed``.
-    aim : str
-        A further name of the elements' port: that of the input which they feed.
+    path : As `read_trace` takes it.
+    elements : (port, label). Whose values are wanted; an element without rows is never played.
+    offset_s, speed : ``trace time = (elapsed_s - offset_s) * speed``.
+    aim : A further name of the elements' port: that of the input which they feed.
+
+    Attributes
+    ----------
+    wanted : (port, label). The elements, by the port's name in the attack file if it gives one.
+    some : (port, label). Of the file's first value; None if it holds none.
     """
 
     def __init__(
@@ -87,9 +47,7 @@ class Trace:
         self.path = path
         port = aim if aim and not set(aim) & set("*?[") else ""
         self.wanted = tuple((port or name, label) for name, label in elements)
-        """Port and label of the elements, as the attack file calls the port if it names one."""
         self.some = (ports[0], labels[0]) if ports else None
-        """Port and label of the file's first value; None if it holds none."""
         self.offset_s, self._speed = offset_s, speed
         number = {(aim, label): i for i, (_, label) in enumerate(elements)}
         number |= {key: i for i, key in enumerate(elements)}
@@ -97,7 +55,7 @@ class Trace:
         order = np.lexsort((times, owner))
         order = order[owner[order] >= 0]
         self._times, self._values = times[order], values[order]
-        # Each element reads its own stretch of the table, from the row before its first.
+        # Each element reads its own part of the table, from the row before its first.
         count = np.bincount(owner[order], minlength=len(elements))
         self._end = np.cumsum(count)
         self._first = self._end - count
@@ -135,23 +93,20 @@ def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray
 
     Raises
     ------
-    ScenarioError
-        The file is missing, is no table, lacks a column or has it twice, or holds a time or a
-        value that is not a number.
+    ScenarioError: The file is missing, is no table, lacks a column or has it twice, or holds a time
+        or a value that is not a number.
     """
     table = _in_long_form(_table(path), path)
     names = table.column_names
-    time_name = next((n for n in TIME_NAMES if n in names), None)
-    wanted = ([] if time_name else ["time_s"]) + [n for n in COLUMNS if n not in names]
-    if wanted:
-        near = nearest_name(wanted[0], names)
+    time_name = next((n for n in TIME_NAMES if n in names), "")
+    missing = next((n for n in (time_name or "time_s", *COLUMNS) if n not in names), None)
+    if missing is not None:
         raise ScenarioError(
-            f"has no column '{wanted[0]}'",
+            f"has no column '{missing}'",
             where=str(path),
             expected="the columns time_s, port, label, value",
-            nearest=near,
+            nearest=nearest_name(missing, names),
         )
-    assert time_name is not None
     _refuse_twice(names, (time_name, *COLUMNS), path)
     times = _numbers(table, time_name, path, nan=False)
     values = _numbers(table, "value", path)
@@ -238,23 +193,15 @@ def _numbers(table: Any, name: str, path: Path, *, nan: bool = True) -> FloatArr
 
 
 def refuse_idle(
-    spec: AttackSpec, schedule: Schedule, horizon_s: float, traces: Iterable[tuple[int, Trace]]
+    spec: AttackSpec,
+    schedule: AttackSchedule,
+    horizon_s: float,
+    traces: Iterable[tuple[int, Trace]],
 ) -> None:
-    """Refuse steps that play a file of which no value would ever be played.
+    """Raise a `WiringError` for steps that play a file of which no value would ever be played.
 
-    Parameters
-    ----------
-    spec : AttackSpec
-    schedule : Schedule
-    horizon_s : float
-        End of the run.
-    traces : iterable of (step, Trace)
-        Of all attack federates: each plays the part of a step's targets that pass it.
-
-    Raises
-    ------
-    WiringError
-        Naming file, line and key, and what was expected.
+    `traces` are (step, Trace) of all attack federates: each plays the part of a step's targets
+    that pass it. The run ends at `horizon_s`.
     """
     of_step: dict[int, list[Trace]] = {}
     for i, trace in traces:
@@ -283,8 +230,7 @@ def _why_idle(parts: Sequence[Trace], first_s: float, last_s: float) -> str:
             f"expected less than {last_s:g} s; offset_s: {offset_s!r} plays it at once"
         )
     keys = dict.fromkeys(f"{port} {label}" for part in parts for port, label in part.wanted)
-    near = nearest_name(" ".join(some), keys)
     return (
         f"no row is of a target, its first is of {' '.join(some)}; expected rows of "
-        f"{', '.join(list(keys)[:_SHOWN])}" + (f"; did you mean '{near}'?" if near else "")
+        f"{', '.join(list(keys)[:_SHOWN])}{nearest_hint(' '.join(some), keys)}"
     )

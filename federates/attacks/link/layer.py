@@ -1,0 +1,169 @@
+"""Steps on mail: which links each receiver acts on, worked out before the run.
+
+Every receiver acts on its own mail, before the link model does. Targets are drawn among the links
+of the whole federation, so they do not depend on how agents are hosted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from controllers.core.mail import Link
+from federates.attacks.layer import AttackLayer
+from federates.attacks.link.action import LinkAction
+from federates.attacks.link.targets import LinkTargets
+from federates.attacks.plan import AttackPlan, Touched
+from federates.core.links import Inbox, LinkQuality
+from federates.core.wiring import FederateWiring, Feed
+from federates.scenario.attack_schedule import AttackSchedule
+from federates.scenario.attack_schema import AttackSpec
+
+if TYPE_CHECKING:
+    from federates.core.run_store import RunStore
+
+
+@dataclass(frozen=True)
+class LinkStep:
+    """What one step does to the mail of one federate.
+
+    Attributes
+    ----------
+    step : Position in the attack.
+    links : Keys of the attacked links.
+    donors : By link key, the link whose numbers the action takes.
+    """
+
+    step: int
+    id: str
+    action: LinkAction
+    probability: float
+    links: tuple[str, ...]
+    donors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MailAttack:
+    """What an attack does to the mail of one federate; plain data, and the federate's inbox.
+
+    Attributes
+    ----------
+    steps : In the order of the file, in which they act on a message.
+    announces : Positions of the steps whose begin and end this federate reports for all.
+    reads : The director's output, where steps wait for a signal.
+    """
+
+    seed: int
+    schedule: AttackSchedule
+    steps: tuple[LinkStep, ...]
+    announces: tuple[int, ...]
+    reads: tuple[Feed, ...] = ()
+
+    def open(
+        self,
+        federate: str,
+        links_in: Sequence[Link],
+        quality: Mapping[str, LinkQuality],
+        seed: int,
+        store: RunStore,
+    ) -> Inbox:
+        """Return the attacked inbox; see `federates.core.wiring.InboxFactory`."""
+        from federates.attacks.link.inbox import AttackedInbox
+        from federates.attacks.truth import TruthWriter
+
+        labels = tuple(f"{link.key}[{i}]" for link in links_in for i in range(link.width))
+        channel = (federate, TRUTH_PORT, labels)
+        truth = TruthWriter(store.folder, federate, [channel], self.schedule.ids)
+
+        def announce(event: str, time_s: float, step: str) -> None:
+            store.event(federate, event, time_s, step=step)
+
+        return AttackedInbox(links_in, quality, seed, self, truth, announce)
+
+
+TRUTH_PORT = "mail"
+"""What the ground truth calls the mail of a federate; one label per number: ``a>b:kind[0]``."""
+
+
+class LinkLayer(AttackLayer):
+    """Steps on mail.
+
+    Attributes
+    ----------
+    attacks : Of the federates whose mail is attacked.
+    """
+
+    name = "link"
+
+    def resolve(self) -> None:
+        by_name = self.case.federation.by_name
+        links = {name: tuple(f.links_in) for name, f in by_name.items()}
+        self.attacks, problems = resolve_link_steps(self.case.spec, links)
+        self.problems += problems
+        sender = {link.key: f.timing for f in by_name.values() for link in f.links_out}
+        attacked: dict[int, set[str]] = {}
+        for attack in self.attacks.values():
+            for step in attack.steps:
+                attacked.setdefault(step.step, set()).update(step.links)
+        for i, keys in attacked.items():
+            # Mail comes when its sender steps.
+            timings = [sender[key] for key in sorted(keys) if key in sender]
+            self.add(i, keys, timings, [Touched("links", tuple(sorted(keys)))])
+
+    def rewire(
+        self, wirings: Mapping[str, FederateWiring], plan: AttackPlan
+    ) -> dict[str, FederateWiring]:
+        """Give the attacked federates their inboxes."""
+        reads = plan.begins()
+        return {
+            name: replace(wiring, inbox=replace(self.attacks[name], reads=reads))
+            if name in self.attacks
+            else wiring
+            for name, wiring in wirings.items()
+        }
+
+
+def resolve_link_steps(
+    spec: AttackSpec, links: Mapping[str, Sequence[Link]]
+) -> tuple[dict[str, MailAttack], list[str]]:
+    """Work out what each federate does to its mail.
+
+    Parameters
+    ----------
+    links : All federates of the federation.
+
+    Returns
+    -------
+    attacks : mapping of federate name to MailAttack
+        Of the federates whose mail is attacked.
+    problems : list of str
+        What is wrong with the steps, each with file, line and key.
+    """
+    network = sorted((link for each in links.values() for link in each), key=lambda k: k.key)
+    problems: list[str] = []
+    steps: dict[str, list[LinkStep]] = {name: [] for name in sorted(links)}
+    announces: dict[str, list[int]] = {name: [] for name in links}
+    for i, step in spec.of_layer("link"):
+        action = step.action
+        assert isinstance(action, LinkAction)
+        targets = LinkTargets(spec, i, network, problems)
+        chosen = action.links(targets)
+        donors = action.donors(targets, chosen)
+        announced = False
+        for name, mine in steps.items():
+            hosted = {link.key for link in links[name]}
+            keys = tuple(link.key for link in chosen if link.key in hosted)
+            if not keys:
+                continue
+            taken = {key: donors[key] for key in keys if key in donors}
+            mine.append(LinkStep(i, step.id, action, step.probability, keys, taken))
+            if not announced:
+                announces[name].append(i)
+                announced = True
+    schedule = AttackSchedule.of(spec)
+    return {
+        name: MailAttack(spec.seed, schedule, tuple(steps[name]), tuple(announces[name]))
+        for name in links
+        if steps[name]
+    }, problems

@@ -1,0 +1,1 @@
+"""Attack steps of layer physical."""
