@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from federates.reports.chart import Band, Chart, same_axis, time_chart
-from federates.reports.format import metric_name, metric_number, metric_unit
-from federates.reports.page import table, write_page
-from federates.reports.run import REPORT, limits
-from federates.runs.data import RunData
+from federates.reports.blocks import Link, Links, Page, Paragraph, Section
+from federates.reports.blocks import Table as PageTable
+from federates.reports.chart import Chart, side_by_side
+from federates.reports.format import metric_name, metric_number, metric_unit, with_unit
+from federates.reports.page import write_page
+from federates.reports.run import REPORT, voltage_chart
+from federates.runs.data import RunData, Shade
 
 _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 
@@ -139,50 +140,35 @@ def write_comparison(
 ) -> Path:
     """Write one page with the metrics and the voltages of all runs; `intro` is said first."""
     labels = run_labels(runs) if labels is None else labels
-    rows = [
-        [f"{name}, {unit}" if unit else name, *values] for name, unit, *values in metric_rows(runs)
+    rows = [[with_unit(name, unit), *values] for name, unit, *values in metric_rows(runs)]
+    numbers = range(1, len(runs) + 1)
+    links = [
+        Link(
+            os.path.relpath(run.folder / REPORT, path.parent), label, f"{run.title} ({run.status})"
+        )
+        for run, label in zip(runs, labels, strict=True)
     ]
-    numbers = tuple(range(1, len(runs) + 1))
-    body = [
-        f"<header><h1>{escape(title)}</h1></header>",
-        *(f'<p class="intro">{escape(words)}</p>' for words in intro),
-        f"<section><h2>Metrics</h2>"
-        f"{table(['Metric', *labels], rows, numbers=numbers, style='compare')}</section>",
-        _voltages(runs, labels),
-        f"<section><h2>Each run</h2><ul>{_links(runs, labels, path)}</ul></section>",
+    sections = [
+        Section("Metrics", [PageTable(["Metric", *labels], rows, numbers, style="compare")]),
+        *voltages_of_runs(dict(zip(labels, runs, strict=True))),
+        Section("Each run", [Links(links)]),
     ]
-    return write_page(path, title, "\n".join(body))
+    return write_page(path, Page(title, sections, head=[Paragraph(t, "intro") for t in intro]))
 
 
-def _links(runs: Sequence[RunData], labels: Sequence[str], path: Path) -> str:
-    items = []
-    for run, label in zip(runs, labels, strict=True):
-        words = f"{escape(label)}</a>: {escape(run.title)} ({escape(run.status)})"
-        target = os.path.relpath(run.folder / REPORT, path.parent)
-        items.append(f'<li><a href="{quote(target)}">{words}</li>')
-    return "".join(items)
+def _relative(target: Path, page: Path) -> str:
+    return os.path.relpath(target, page.parent)
 
 
-def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
-    charts = []
-    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        if run.voltages is not None:
-            band = Band("lowest, median and highest node", run.voltages.total, f"s{i % 4 + 1}")
-            charts.append(
-                Chart(
-                    label,
-                    "Voltage, pu",
-                    [band],
-                    limits(run),
-                    start_s=run.start_s,
-                    digits=3,
-                    shade=run.shade,
-                )
-            )
-    if not charts:
-        return ""
-    figures = "".join(time_chart(chart) for chart in same_axis(charts))
-    return (
-        f'<section><h2>Voltages of all nodes</h2><div class="grid-{min(3, len(charts))}">'
-        f"{figures}</div></section>"
-    )
+def voltages_of_runs(
+    runs: Mapping[str, RunData], shade: Callable[[RunData], Shade | None] = lambda run: run.shade
+) -> list[Section]:
+    """Return the voltages of all nodes of each run, one section per plant."""
+    charts: dict[str, list[Chart]] = {}
+    for i, (label, run) in enumerate(runs.items()):
+        for plant in run.plants:
+            if plant.voltages is not None:
+                title = run.label(plant, "Voltages of all nodes")
+                chart = voltage_chart(run, label, plant.voltages.total, f"s{i % 4 + 1}")
+                charts.setdefault(title, []).append(replace(chart, shade=shade(run)))
+    return [Section(title, [side_by_side(row)]) for title, row in charts.items()]

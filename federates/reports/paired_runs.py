@@ -20,7 +20,7 @@ from federates.reports.recovery import (
     recovery_s,
     voltage_track,
 )
-from federates.runs.data import RunData
+from federates.runs.data import RunData, Shade
 from federates.runs.paired import ATTACKED, BASELINE
 from federates.scenario.attack_schema import AttackSpec
 
@@ -72,6 +72,16 @@ class PairedRuns:
         self.names = tuple(names)
         self.runs = {name: RunData(folder / name) for name in names}
         self._tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+
+    @property
+    def first(self) -> RunData:
+        """The first of the runs: the baseline, where there is one."""
+        return next(iter(self.runs.values()))
+
+    def shade(self, run: RunData) -> Shade | None:
+        """Return when a run was attacked; of the baseline, when it would have been."""
+        own = [shade for r in (run, *self.runs.values()) if (shade := r.shade)]
+        return Shade(f"time of the {own[0].name}", own[0].windows) if own else None
 
     @classmethod
     def read(cls, folder: Path) -> PairedRuns:
