@@ -147,7 +147,7 @@ def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
     # Relative paths of the scenario are looked up beside the file it came from.
     file = Path(run.manifest.get("base_dir", ".")) / f"{run.name}.yaml"
     try:
-        return GridSite(scenario_from(YamlSource(str(file), run.scenario))).feeder
+        return GridSite(scenario_from(YamlSource(str(file), run.scenario)), plant.name).feeder
     except (FeederateError, ValueError, OSError):
         return None
 
