@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
 from federates.reports import attack_words as words
-from federates.reports.blocks import Block, Figures, Paragraph, Section, Table
+from federates.reports.blocks import Block, Figures, Section, Table, Text
 from federates.reports.chart import Band, Chart
 from federates.reports.format import clock, metric_unit, with_unit
 from federates.runs.data import RunData, Spread
@@ -51,7 +51,7 @@ def about(spec: AttackSpec) -> list[Block]:
     if spec.techniques:
         names = ", ".join(words.techniques(spec))
         texts.append(f"MITRE ATT&CK for ICS {spec.attack_version}: {names}")
-    return [Paragraph(text) for text in texts]
+    return [Text(text) for text in texts]
 
 
 def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> Table:

@@ -1,24 +1,16 @@
 """What pages are made of: a page has sections, a section has blocks.
 
 A new section of a run's page is one generator of `Section` and one line in `run.SECTIONS`. A block
-has one macro of the same `kind` in ``templates/blocks.html``.
+is written by the macro of its `kind` in ``templates/blocks.html``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
-
-from federates.reports.format import metric_name, metric_number, metric_unit
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 FOOTER = "Written by Feederate. Injections are positive: p = generation - load."
-
-
-class Block(Protocol):
-    """Part of a section; `kind` is the macro that writes it."""
-
-    kind: ClassVar[str]
 
 
 class Figure(Protocol):
@@ -32,26 +24,16 @@ class Figure(Protocol):
 
 
 @dataclass(frozen=True)
-class Paragraph:
-    """Text; `style` is a class of the style sheet."""
+class Text:
+    """Text as a 'paragraph', an 'alert', 'details' that fold away, or a 'command' to copy."""
 
     text: str
+    kind: str = "paragraph"
+    title: str = ""
     style: str = ""
-    kind: ClassVar[str] = "paragraph"
 
 
-@dataclass(frozen=True)
-class Alert:
-    """A warning that stands out."""
-
-    title: str
-    text: str
-    note: str = ""
-    kind: ClassVar[str] = "alert"
-
-
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One key number; `mark` is '', 'good' or 'bad'."""
 
     name: str
@@ -59,11 +41,6 @@ class Tile:
     unit: str = ""
     hint: str = ""
     mark: str = ""
-
-
-def metric_tile(key: str, value: float | None, hint: str = "", mark: str = "") -> Tile:
-    """Return the tile of a metric."""
-    return Tile(metric_name(key), metric_number(key, value), metric_unit(key), hint, mark)
 
 
 @dataclass(frozen=True)
@@ -76,10 +53,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls sideways where it must.
-
-    `numbers` are right-aligned columns, `wrap` those whose text may break into lines.
-    """
+    """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -89,26 +63,8 @@ class Table:
     kind: ClassVar[str] = "table"
 
 
-@dataclass(frozen=True)
-class Details:
-    """Preformatted text that folds away."""
-
-    title: str
-    text: str
-    kind: ClassVar[str] = "details"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command line to copy."""
-
-    text: str
-    kind: ClassVar[str] = "command"
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link to a page beside this one, and what is said of it."""
+class Link(NamedTuple):
+    """A link to a page beside this one, and a remark."""
 
     href: str
     name: str
@@ -133,6 +89,9 @@ class Figures:
     kind: ClassVar[str] = "figures"
 
 
+Block = Text | Tiles | Table | Links | Figures
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading and what stands under it; an empty title gives no heading."""
@@ -142,30 +101,17 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Badge:
-    """A word beside the heading, as a run's status."""
-
-    text: str
-    style: str
-
-
-@dataclass(frozen=True)
 class Page:
-    """A whole page; `head` stands between the heading and the first section."""
+    """A page; `badge` is (word, class of the style sheet), `head` stands above the sections."""
 
     title: str
     sections: Sequence[Section]
     facts: Sequence[str] = ()
     head: Sequence[Block] = ()
-    badge: Badge | None = None
+    badge: tuple[str, str] | None = None
     footer: str = FOOTER
 
     @property
-    def heading(self) -> str:
-        """The heading: the title without the run's status."""
-        return self.title
-
-    @property
-    def has_charts(self) -> bool:
-        """Whether any section has figures."""
+    def has_figures(self) -> bool:
+        """Whether the page needs the scripts that draw."""
         return any(block.kind == "figures" for part in self.sections for block in part.blocks)

@@ -6,15 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich import box
+from rich import box, table, text
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from federates.reports.blocks import Link, Links, Page, Paragraph, Section
-from federates.reports.blocks import Table as PageTable
+from federates.reports.blocks import Link, Links, Page, Section, Table, Text
 from federates.reports.chart import Chart, side_by_side
 from federates.reports.format import metric_name, metric_number, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -73,62 +70,27 @@ def metric_rows(runs: Sequence[RunData]) -> list[list[str]]:
 
 
 def print_comparison(runs: Sequence[RunData], console: Console) -> None:
-    """Print the metrics: one column per run, or one row per run when the columns do not fit.
-
-    Rows that are too long for the console, too, become several tables below each other.
-    """
+    """Print the metrics, one column per run; runs that do not fit follow in further tables."""
     labels, rows = run_labels(runs), metric_rows(runs)
-    head = ["Metric", "Unit", *labels]
-    columns = list(zip(head, *rows, strict=True))
+    columns = list(zip(["Metric", "Unit", *labels], *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    room = console.width - _EDGES
-    others = sum(widths[1:]) + _GAP * (len(widths) - 1)
-    if others + _longest_word(columns[0]) <= room:
-        widths[0] = min(widths[0], room - others)
-        _print(head, rows, widths, console, texts=2)
-        return
-    names = [f"{name}, {unit}" if unit else name for name, unit, *_ in rows]
-    values = [row[2:] for row in rows]
-    widths = [max(_longest_word([n]), *map(len, v)) for n, v in zip(names, values, strict=True)]
-    first = min(max(map(len, labels)), room // 2)
-    for block in _blocks(widths, room - first):
-        by_run = [list(row) for row in zip(labels, *(values[i] for i in block), strict=True)]
-        head = ["Run", *(names[i] for i in block)]
-        _print(head, by_run, [first, *(widths[i] for i in block)], console, texts=1)
-
-
-def _longest_word(texts: Sequence[str]) -> int:
-    return max(len(word) for text in texts for word in text.split() or [""])
-
-
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Return columns in groups whose widths, with a gap each, fit into `room`; one at least."""
-    blocks: list[list[int]] = [[]]
-    left = room
-    for i, width in enumerate(widths):
-        if blocks[-1] and width + _GAP > left:
-            blocks.append([])
-            left = room
-        blocks[-1].append(i)
-        left -= width + _GAP
-    return blocks
-
-
-def _print(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    widths: Sequence[int],
-    console: Console,
-    texts: int,
-) -> None:
-    """Print a table; the first `texts` columns are words, the others numbers."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, (words, width) in enumerate(zip(head, widths, strict=True)):
-        justify: Literal["left", "right"] = "left" if i < texts else "right"
-        grid.add_column(Text(words), justify=justify, overflow="fold", width=width)
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console.print(grid)
+    longest_word = max(len(word) for name in columns[0] for word in name.split())
+    room = console.width - _EDGES - widths[1] - _GAP
+    shown = list(range(2, len(columns)))
+    while shown:
+        n, left = 1, room - widths[shown[0]] - _GAP
+        while n < len(shown) and left - widths[shown[n]] - _GAP >= longest_word:
+            left -= widths[shown[n]] + _GAP
+            n += 1
+        grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column("Metric", overflow="fold", width=min(widths[0], max(left, 1)))
+        grid.add_column("Unit", no_wrap=True)
+        for i in shown[:n]:
+            grid.add_column(text.Text(columns[i][0]), justify="right", overflow="fold")
+        for row in rows:
+            grid.add_row(*(text.Text(row[i]) for i in (0, 1, *shown[:n])))
+        console.print(grid)
+        shown = shown[n:]
 
 
 def write_comparison(
@@ -149,11 +111,11 @@ def write_comparison(
         for run, label in zip(runs, labels, strict=True)
     ]
     sections = [
-        Section("Metrics", [PageTable(["Metric", *labels], rows, numbers, style="compare")]),
+        Section("Metrics", [Table(["Metric", *labels], rows, numbers, style="compare")]),
         *voltages_of_runs(dict(zip(labels, runs, strict=True))),
         Section("Each run", [Links(links)]),
     ]
-    return write_page(path, Page(title, sections, head=[Paragraph(t, "intro") for t in intro]))
+    return write_page(path, Page(title, sections, head=[Text(t, style="intro") for t in intro]))
 
 
 def _relative(target: Path, page: Path) -> str:

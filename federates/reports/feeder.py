@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from federates.core.context import GridSite
 from federates.reports.blocks import Figures, Section
 from federates.reports.chart import Key
 from federates.reports.format import clock
 from federates.runs.data import PHASE_NAMES, PlantData, RunData, Voltages
+from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
 from grid_models.feeder.model import Feeder
 from grid_models.feeder.topology import radial_tree
@@ -140,14 +141,8 @@ def place_sections(run: RunData) -> Iterator[Section]:
 
 def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
     """Rebuild the feeder of a plant with its DERs; None where its files are gone."""
-    from federates.core.context import GridSite
-    from federates.scenario.schema import scenario_from
-    from federates.scenario.yaml_source import YamlSource
-
-    # Relative paths of the scenario are looked up beside the file it came from.
-    file = Path(run.manifest.get("base_dir", ".")) / f"{run.name}.yaml"
     try:
-        return GridSite(scenario_from(YamlSource(str(file), run.scenario)), plant.name).feeder
+        return GridSite(scenario_of_run(run.folder)[0], plant.name).feeder
     except (FeederateError, ValueError, OSError):
         return None
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from federates.attacks.truth import read_truth
 from federates.reports.attack import about, attack_of, steps_table, truth_charts
-from federates.reports.blocks import Block, Figures, Link, Links, Page, Paragraph, Section, Table
+from federates.reports.blocks import Block, Figures, Link, Links, Page, Section, Table, Text
 from federates.reports.chart import Band, Chart, side_by_side
 from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, with_unit
 from federates.reports.page import write_page
-from federates.reports.paired_runs import PairedRuns, paired_states
+from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import REPORT, write_report
 from federates.runs.data import RunData, Spread
 from federates.runs.paired import BASELINE
@@ -48,7 +48,7 @@ def write_paired_report(runs: PairedRuns) -> Path:
         Page(
             title=spec.title or spec.id,
             facts=[f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"],
-            head=[*about(spec), *(Paragraph(text, "intro") for text in runs.remarks())],
+            head=[*about(spec), *(Text(text, style="intro") for text in runs.remarks())],
             sections=[section for make in SECTIONS for section in make(runs)],
         ),
     )
@@ -140,8 +140,8 @@ def detectors(runs: PairedRuns) -> Iterator[Section]:
     """Show how well the detectors did."""
     rows = runs.detector_rows()
     if rows:
-        numbers = range(3, len(runs.DETECTOR_HEAD))
-        yield Section("Detectors", [Table(runs.DETECTOR_HEAD, rows, numbers)])
+        numbers = range(3, len(DETECTOR_HEAD))
+        yield Section("Detectors", [Table(DETECTOR_HEAD, rows, numbers)])
 
 
 def links(runs: PairedRuns) -> Iterator[Section]:

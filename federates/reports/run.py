@@ -10,25 +10,11 @@ from typing import Any
 
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
-from federates.reports.blocks import (
-    Alert,
-    Badge,
-    Block,
-    Command,
-    Details,
-    Figures,
-    Page,
-    Paragraph,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-    metric_tile,
-)
+from federates.reports.blocks import Block, Figures, Page, Section, Table, Text, Tile, Tiles
 from federates.reports.books import market_sections
 from federates.reports.chart import Band, Chart, Limit, side_by_side
 from federates.reports.feeder import place_sections
-from federates.reports.format import clock
+from federates.reports.format import clock, metric_name, metric_number, metric_unit
 from federates.reports.page import write_page
 from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
@@ -57,9 +43,9 @@ def run_page(run: RunData) -> Page:
     text = str(run.scenario.get("description") or "")
     return Page(
         title=run.title,
-        badge=Badge(run.status, _BADGES.get(run.status, run.status)),
+        badge=(run.status, _BADGES.get(run.status, run.status)),
         facts=_facts(run),
-        head=[Paragraph(text)] if text else [],
+        head=[Text(text)] if text else [],
         sections=[section for make in SECTIONS for section in make(run)],
     )
 
@@ -91,9 +77,10 @@ def trouble(run: RunData) -> Iterator[Section]:
     if run.status == "finished":
         return
     reason = run.reason.removeprefix("not finished: ")
-    note = "What was recorded until then is shown below."
-    logs = [Details(f"End of logs/{name}.log", text) for name, text in run.logs().items()]
-    yield Section("", [Alert(f"The run is {run.status}.", reason, note), *logs])
+    text = f"{reason.rstrip('.')}. What was recorded until then is shown below."
+    logs = run.logs().items()
+    tails = [Text(text, "details", f"End of logs/{name}.log") for name, text in logs]
+    yield Section("", [Text(text, "alert", f"The run is {run.status}."), *tails])
 
 
 def key_numbers(run: RunData) -> Iterator[Section]:
@@ -125,7 +112,8 @@ def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
         good = low <= value <= high
     elif value is not None and port == "out_of_band_node_hours":
         good, hint = value <= 0, f"band {low:g} to {high:g} pu"
-    return metric_tile(key, value, hint, "" if good is None else "good" if good else "bad")
+    mark = "" if good is None else "good" if good else "bad"
+    return Tile(metric_name(key), metric_number(key, value), metric_unit(key), hint, mark)
 
 
 def limits(run: RunData) -> list[Limit]:
@@ -211,9 +199,7 @@ def events(run: RunData) -> Iterator[Section]:
         title = f"Events: last {_EVENTS_SHOWN} of {len(found):,}"
         earlier = len(shown) - _EVENTS_SHOWN
         kept = f", and {earlier:,} earlier of the attack" if earlier else ""
-        blocks.append(
-            Paragraph(f"The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl.")
-        )
+        blocks.append(Text(f"The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl."))
     head = ("Wall clock, UTC", "Simulated", "Federate", "Event", "Details")
     blocks.append(Table(head, [_event_row(run, event) for event in shown], wrap=(4,)))
     yield Section(title, blocks)
@@ -256,12 +242,12 @@ def reproduction(run: RunData) -> Iterator[Section]:
     yield Section(
         "How to get this run again",
         [
-            Command(str(manifest.get("command") or _command(run))),
-            Paragraph(
+            Text(str(manifest.get("command") or _command(run)), "command"),
+            Text(
                 "With the same seed and versions the recorded signals are equal to the last bit, "
                 "whatever the placement."
             ),
-            Details("The scenario, with every default filled in", yaml_text(run.scenario)),
+            Text(yaml_text(run.scenario), "details", "The scenario, with every default filled in"),
             Table(("What", "Version or value"), rows),
         ],
     )
