@@ -13,15 +13,15 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from federates.commands.picture import Panel, voltage_picture
 from federates.commands.run import carry_out, summary_of_failure
 from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.compare import write_comparison
-from federates.reports.format import metric_number
+from federates.reports.format import clock, metric_number
 from federates.reports.run import REPORT
-from federates.runs.data import RunData
+from federates.runs.data import RunData, Spread
 from federates.runs.options import RunOptions
 
 NAMES: Mapping[str, str] = {
@@ -36,6 +36,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("losses_kwh", "Losses\nkWh"),
     ("abs_q_kvarh", "Sum of |q|\nkvarh"),
 )
+_BARS, _BAR_COLUMNS = "▁▂▃▄▅▆▇█", 60
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DemoRun:
 
 
 def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
-    """Run the three scenarios, print what came out, and leave a page with pictures."""
+    """Run the three scenarios, print the results, and write a page with charts."""
     folder = _folder(out)
     summaries: dict[str, Any] = {}
     runs = []
@@ -65,7 +66,6 @@ def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
                 runs.append(DemoRun(label, RunData(result.folder), result.summary))
                 if not as_json:
                     messages().print(f"{label}: done in {result.summary['wall_s']:.1f} s")
-            write_pictures(runs, folder)
             write_comparison(
                 [run.data for run in runs],
                 folder / REPORT,
@@ -103,21 +103,12 @@ def _folder(out: Path | None) -> Path:
 def _print(runs: Sequence[DemoRun], folder: Path, console: Console) -> None:
     console.print()
     console.print(demo_table(runs))
-    panels = [
-        Panel(run.label, run.data.voltages.total, run.data.start_s)
-        for run in runs
-        if run.data.voltages is not None
-    ]
-    if panels:
-        console.print("Lowest to highest node voltage over the day, pu; red is out of the band")
-        width = min(console.width, 100)
-        for picture_line in voltage_picture(panels, runs[0].data.band, width):
-            console.print(picture_line, no_wrap=True, overflow="crop")
-        console.print()
+    for line in highest_voltages(runs):
+        console.print(line, no_wrap=True, overflow="crop")
+    console.print()
     for words in plain_words(runs):
         console.print(words, markup=False)
     console.print(f"\nreport  {folder / REPORT}", markup=False, soft_wrap=True)
-    console.print(f"picture {folder / 'voltages.png'}", markup=False, soft_wrap=True)
 
 
 def demo_table(runs: Sequence[DemoRun]) -> Table:
@@ -140,8 +131,35 @@ def demo_table(runs: Sequence[DemoRun]) -> Table:
     return table
 
 
+def highest_voltages(runs: Sequence[DemoRun]) -> list[Text]:
+    """Return the highest node voltage over the day as one row of bars per run."""
+    found = {run.label: plant.voltages for run in runs for plant in run.data.plants}
+    spreads = {label: v.total for label, v in found.items() if v is not None}
+    if not spreads:
+        return []
+    data = runs[0].data
+    upper = data.band[1]
+    least = min(float(s.high.min()) for s in spreads.values())
+    most = max(upper, *(float(s.high.max()) for s in spreads.values()))
+    lines = [Text(f"Highest node voltage, {least:.3f} to {most:.3f} pu; red: above {upper:g} pu")]
+    for label, spread in spreads.items():
+        line = Text(f"{label:<15}")
+        for v_pu in spread.decimated(_BAR_COLUMNS).high:
+            level = round((len(_BARS) - 1) * (v_pu - least) / ((most - least) or 1.0))
+            line.append(_BARS[level], "red" if v_pu > upper else "cyan")
+        lines.append(line)
+    return [*lines, Text(_time_row(next(iter(spreads.values())), data.start_s), "dim")]
+
+
+def _time_row(spread: Spread, start_s: float) -> str:
+    """Return the first and the last time of day below the bars."""
+    begin, end = (clock(float(spread.time_s[i]) + start_s)[:5] for i in (0, -1))
+    columns = len(spread.decimated(_BAR_COLUMNS).time_s)
+    return " " * 15 + begin + end.rjust(max(columns - len(begin), len(end) + 1))
+
+
 def plain_words(runs: Sequence[DemoRun]) -> list[str]:
-    """Say in five lines what was just seen, from the runs' own numbers."""
+    """Return five lines that say what the runs show, from their own numbers."""
     none, droop, optdist = runs
     step_s = none.data.scenario["time"]["step_s"]
     hours = none.summary["steps"] * step_s / 3600.0
@@ -150,8 +168,8 @@ def plain_words(runs: Sequence[DemoRun]) -> list[str]:
     return [
         f"{hours:.3g} h of a PV-rich day, the whole feeder solved every {step_s:g} s, three times.",
         f"No control: the highest voltage is {none.metric('v_max_pu'):.3f} pu; {_out(none)}.",
-        f"Droop: every inverter acts on its own voltage alone; {_out(droop)}.",
-        f"OPTDIST-VC: agents write to their neighbours; {_out(optdist)}.",
+        f"Droop: every inverter uses its own voltage only; {_out(droop)}.",
+        f"OPTDIST-VC: agents exchange messages with neighbours; {_out(optdist)}.",
         f"Band: {low:g} to {high:g} pu. OPTDIST-VC changes the losses by {more_kwh:+.0f} kWh.",
     ]
 
@@ -159,35 +177,3 @@ def plain_words(runs: Sequence[DemoRun]) -> list[str]:
 def _out(run: DemoRun) -> str:
     hours = run.metric("out_of_band_node_hours")
     return f"{hours:,.1f} node-h out of band" if hours > 0 else "no node out of band"
-
-
-def write_pictures(runs: Sequence[DemoRun], folder: Path) -> None:
-    """Write ``voltages.png`` and ``voltages.svg``: the envelope of each run on one axis."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams["svg.fonttype"] = "none"
-    from matplotlib.figure import Figure
-
-    shown = [run for run in runs if run.data.voltages is not None]
-    if not shown:
-        return
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    low, high = shown[0].data.band
-    for axis, run, colour in zip(axes, shown, ("#0072b2", "#c2500a", "#7a4fb5"), strict=False):
-        voltages = run.data.voltages
-        assert voltages is not None
-        spread = voltages.total.decimated()
-        hours = (spread.time_s + run.data.start_s) / 3600.0
-        axis.fill_between(hours, spread.low, spread.high, color=colour, alpha=0.3, linewidth=0)
-        axis.plot(hours, spread.mid, color=colour, linewidth=1.4, label="median node")
-        for limit in (low, high):
-            axis.axhline(limit, color="#b3261e", linestyle="--", linewidth=1)
-        axis.set_title(run.label)
-        axis.set_xlabel("Time of day, h")
-        axis.margins(x=0)
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("Voltage of all nodes, pu")
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"voltages.{suffix}", dpi=130)

@@ -6,13 +6,13 @@ import importlib.util
 import keyword
 import re
 import sys
+from importlib import resources
 from pathlib import Path
 from string import Template
 
 import typer
 
 from federates.errors import ScenarioError
-from federates.reports.page import template
 
 _OURS = ("controllers", "federates", "grid_models", "hil")
 
@@ -101,3 +101,8 @@ def _write(path: Path, text: str) -> Path:
             "exists already and is kept", where=str(path), expected="a new name"
         ) from None
     return path
+
+
+def template(name: str) -> str:
+    """Return a file of ``federates/templates``."""
+    return (resources.files("federates") / "templates" / name).read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.paired import write_paired_report
-from federates.reports.paired_runs import PairedRuns
+from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns
 from federates.runs.options import RunOptions
 from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
 from federates.scenario.attack_schema import AttackSpec
@@ -206,7 +206,7 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
         _print_table(head, market_rows(runs.market), console, numbers_from=2)
     rows = runs.detector_rows()
     if rows:
-        _print_table(runs.DETECTOR_HEAD, rows, console, numbers_from=3)
+        _print_table(DETECTOR_HEAD, rows, console, numbers_from=3)
     for words in runs.remarks():
         console.print(words, markup=False, soft_wrap=True)
 

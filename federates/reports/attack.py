@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from pydantic import ValidationError
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
 from federates.reports import attack_words as words
-from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.format import clock
-from federates.reports.page import table
+from federates.reports.blocks import Block, Figures, Section, Table, Text
+from federates.reports.chart import Band, Chart
+from federates.reports.format import clock, metric_unit, with_unit
 from federates.runs.data import RunData, Spread
 from federates.scenario.attack_schema import AttackSpec, Step
 
@@ -33,62 +32,57 @@ def attack_of(run: RunData) -> AttackSpec | None:
         return None
 
 
-def attack_section(run: RunData) -> str:
-    """Return the section on the attack of a run; empty for a run without one."""
+def attack_section(run: RunData) -> Iterator[Section]:
+    """Show the attack of a run; nothing for a run without one."""
     spec = attack_of(run)
     if spec is None:
-        return ""
-    disturbance = spec.kind == "disturbance"
-    parts = [
-        f"<h2>{'Disturbance' if disturbance else 'Attack'}: {escape(spec.title or spec.id)}</h2>"
-    ]
-    if spec.description:
-        parts.append(f"<p>{escape(' '.join(spec.description.split()))}</p>")
+        return
+    truth = read_truth(run.folder)
+    blocks: list[Block] = [*about(spec), steps_table(run, spec, truth)]
+    if charts := truth_charts(run, truth):
+        blocks.append(Figures(charts, min(2, len(charts))))
+    kind = "Disturbance" if spec.kind == "disturbance" else "Attack"
+    yield Section(f"{kind}: {spec.title or spec.id}", blocks)
+
+
+def about(spec: AttackSpec) -> list[Block]:
+    """Return an attack's description and its techniques."""
+    texts = [" ".join(spec.description.split())] if spec.description else []
     if spec.techniques:
         names = ", ".join(words.techniques(spec))
-        parts.append(
-            f"<p>MITRE ATT&amp;CK for ICS {escape(spec.attack_version)}: {escape(names)}</p>"
-        )
-    truth = read_truth(run.folder)
-    parts.append(steps_table(run, spec, truth))
-    figures = [time_chart(chart) for chart in truth_charts(run, truth)]
-    if figures:
-        columns = "grid-2" if len(figures) > 1 else "grid-1"
-        parts.append(f'<div class="{columns}">{"".join(figures)}</div>')
-    return f'<section class="stack">{"".join(parts)}</section>'
+        texts.append(f"MITRE ATT&CK for ICS {spec.attack_version}: {names}")
+    return [Text(text) for text in texts]
 
 
-def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> str:
+def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> Table:
     """Return the steps with what they did and when they did it."""
     windows = {step: (begin, end) for step, begin, end in attack_windows(run.folder)}
     counts = Counter(truth.column("step").to_pylist())
-    rows = []
-    for step in spec.steps:
-        window = windows.get(step.id)
-        began = "never began"
-        if window is not None:
-            begin, end = (round(t) if np.isfinite(t) else t for t in window)
-            until = "the end" if np.isinf(end) else clock(end + run.start_s)
-            began = f"{clock(begin + run.start_s)} to {until}"
-        rows.append(
-            (
-                step.id,
-                step.layer,
-                began,
-                target(step),
-                words.does(step),
-                _sees(step),
-                f"{counts.get(step.id, 0):,}",
-            )
-        )
-    head = ("Step", "Layer", "At work", "Target", "Does", "Shown instead", "Values affected")
+    head = ["Step", "Layer", "At work", "Target", "Does", "Shown instead", "Values affected"]
+    rows = [
+        [
+            step.id,
+            step.layer,
+            _at_work(windows.get(step.id), run.start_s),
+            target(step),
+            words.does(step),
+            "; ".join(f"{c.port}: {words.shows(c)}" for c in step.conceal),
+            f"{counts.get(step.id, 0):,}",
+        ]
+        for step in spec.steps
+    ]
     if not any(row[5] for row in rows):
-        head, rows = _without(head, 5), [_without(row, 5) for row in rows]
-    return table(head, rows, numbers=(len(head) - 1,), wrap=(3, 4, 5))
+        for row in (head, *rows):
+            del row[5]
+    return Table(head, rows, numbers=(len(head) - 1,), wrap=(3, 4, 5))
 
 
-def _without(row: Sequence[str], i: int) -> Any:
-    return (*row[:i], *row[i + 1 :])
+def _at_work(window: tuple[float, float] | None, start_s: float) -> str:
+    if window is None:
+        return "never began"
+    begin, end = window
+    until = "the end" if np.isinf(end) else clock(round(end) + start_s)
+    return f"{clock(round(begin) + start_s)} to {until}"
 
 
 def target(step: Step) -> str:
@@ -109,13 +103,6 @@ def target(step: Step) -> str:
     return share
 
 
-def _sees(step: Step) -> str:
-    return "; ".join(f"{c.port}: {words.shows(c)}" for c in step.conceal)
-
-
-# -- true and seen ---------------------------------------------------------------------------------
-
-
 def truth_charts(run: RunData, truth: Any) -> list[Chart]:
     """Return, for each step and port, how the changed values were and how they were seen."""
     if not truth.num_rows:
@@ -127,7 +114,7 @@ def truth_charts(run: RunData, truth: Any) -> list[Chart]:
     return [chart for chart in charts if chart is not None][:_CHARTS]
 
 
-def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | None:
+def _truth_chart(run: RunData, truth: Any, group: Mapping[str, str]) -> Chart | None:
     import pyarrow.compute as pc
 
     chosen = truth
@@ -147,13 +134,12 @@ def _truth_chart(run: RunData, truth: Any, group: dict[str, str]) -> Chart | Non
     port = group["port"]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
     which = labels[0] if len(labels) == 1 else which
-    biggest = max(float(np.nanmax(np.abs(b.spread.high))) for b in bands)
     return Chart(
         f"{group['step']}: {which} of {group['federate']}.{port}",
-        f"{port}: lowest, median, highest",
+        with_unit(port, metric_unit(port)),
         bands,
         start_s=run.start_s,
-        digits=3 if port.endswith("_pu") or biggest < 5 else 0 if biggest >= 50 else 1,
+        digits=4 if port.endswith("_pu") else None,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from federates.core.signals import read_signal
-from federates.reports.chart import Band, Chart, time_chart
-from federates.reports.page import table
+from federates.reports.blocks import Block, Figures, Section, Table
+from federates.reports.chart import Band, Chart
 from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
@@ -33,14 +33,44 @@ def settled_account(run: RunData, market: str) -> tuple[int, Mapping[str, float]
     return len(new), dict(zip(labels, account[new].sum(axis=0).tolist(), strict=True))
 
 
-def market_sections(run: RunData) -> str:
-    """Return a section for each market of a run; empty where there is none, or nothing recorded."""
-    return "".join(
-        _section(run, name.removesuffix(_ACCOUNT))
-        for name in run.recorded
-        if name.endswith(_ACCOUNT)
-        and f"{name.removesuffix(_ACCOUNT)}.settled_intervals" in run.recorded
-    )
+def market_sections(run: RunData) -> Iterator[Section]:
+    """Show each market of a run whose account was recorded."""
+    names = [name.removesuffix(_ACCOUNT) for name in run.recorded if name.endswith(_ACCOUNT)]
+    markets = [name for name in names if f"{name}.settled_intervals" in run.recorded]
+    for market in markets:
+        blocks: list[Block] = []
+        if charts := _charts(run, market):
+            blocks.append(Figures(charts, len(charts)))
+        intervals, account = settled_account(run, market)
+        if intervals:
+            head = (f"Settled over {intervals} market intervals, as cleared", "Money")
+            rows = [(_WORDS.get(key, key), f"{value:,.2f}") for key, value in account.items()]
+            blocks.append(Table(head, rows, numbers=(1,)))
+        yield Section("Market" if len(markets) == 1 else f"Market {market}", blocks)
+
+
+def _charts(run: RunData, market: str) -> list[Chart]:
+    charts = []
+    prices = run.spread_of(f"{market}.price_per_mwh")
+    if prices is not None:
+        bands = [Band("lowest, median and highest bus", _once_cleared(prices), "s4")]
+        charts.append(
+            Chart("Price of active power", "Price, money per MWh", bands, digits=2,
+                  start_s=run.start_s, shade=run.shade)
+        )  # fmt: skip
+    planned = run.total_of(f"{market}.scheduled_import_kw")
+    metered = [(p, p.total("import_kw")) for p in run.plants]
+    if planned is not None and (own := [(p, total) for p, total in metered if total is not None]):
+        bands = [
+            Band(run.label(plant, "metered"), total, f"s{(1, 3, 4)[i % 3]}", fill=False)
+            for i, (plant, total) in enumerate(own)
+        ]
+        bands.append(Band("scheduled", _once_cleared(planned), "s2", fill=False))
+        charts.append(
+            Chart("Import, scheduled and metered", "Power, kW", bands,
+                  start_s=run.start_s, shade=run.shade)
+        )  # fmt: skip
+    return charts
 
 
 def _once_cleared(spread: Spread) -> Spread:
@@ -48,31 +78,3 @@ def _once_cleared(spread: Spread) -> Spread:
     shown = np.maximum.accumulate((spread.low != 0.0) | (spread.high != 0.0))
     low, mid, high = (np.where(shown, row, np.nan) for row in (spread.low, spread.mid, spread.high))
     return Spread(spread.time_s, low, mid, high)
-
-
-def _section(run: RunData, market: str) -> str:
-    figures = []
-    prices = run.spread_of(f"{market}.price_per_mwh")
-    if prices is not None:
-        bands = [Band("lowest, median and highest bus", _once_cleared(prices), "s4")]
-        figures.append(
-            Chart("Price of active power", "Money per MWh", bands, digits=2,
-                  start_s=run.start_s, shade=run.shade)
-        )  # fmt: skip
-    planned, metered = run.total_of(f"{market}.scheduled_import_kw"), run.total("import_kw")
-    if planned is not None and metered is not None:
-        bands = [
-            Band("metered", metered, "s1", fill=False),
-            Band("scheduled", _once_cleared(planned), "s2", fill=False),
-        ]
-        figures.append(
-            Chart("Import, scheduled and metered", "Power, kW", bands,
-                  start_s=run.start_s, shade=run.shade)
-        )  # fmt: skip
-    out = f'<div class="grid-2">{"".join(time_chart(chart) for chart in figures)}</div>'
-    intervals, account = settled_account(run, market)
-    if intervals:
-        head = (f"Settled over {intervals} market intervals, as cleared", "Money")
-        rows = [(_WORDS.get(key, key), f"{value:,.2f}") for key, value in account.items()]
-        out += table(head, rows, numbers=(1,))
-    return f'<section class="stack"><h2>Market</h2>{out}</section>'

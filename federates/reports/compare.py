@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import Any
 
-from rich import box
+from rich import box, table, text
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from federates.reports.chart import Band, Chart, same_axis, time_chart
-from federates.reports.format import metric_name, metric_number, metric_unit
-from federates.reports.page import table, write_page
-from federates.reports.run import REPORT, limits
-from federates.runs.data import RunData
+from federates.reports.blocks import Link, Links, Page, Section, Table, Text
+from federates.reports.chart import Chart, side_by_side
+from federates.reports.format import metric_name, metric_number, metric_unit, with_unit
+from federates.reports.page import write_page
+from federates.reports.run import REPORT, voltage_chart
+from federates.runs.data import RunData, Shade
 
 _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 
@@ -72,62 +70,27 @@ def metric_rows(runs: Sequence[RunData]) -> list[list[str]]:
 
 
 def print_comparison(runs: Sequence[RunData], console: Console) -> None:
-    """Print the metrics: one column per run, or one row per run when the columns do not fit.
-
-    Rows that are too long for the console, too, become several tables below each other.
-    """
+    """Print the metrics, one column per run; runs that do not fit follow in further tables."""
     labels, rows = run_labels(runs), metric_rows(runs)
-    head = ["Metric", "Unit", *labels]
-    columns = list(zip(head, *rows, strict=True))
+    columns = list(zip(["Metric", "Unit", *labels], *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    room = console.width - _EDGES
-    others = sum(widths[1:]) + _GAP * (len(widths) - 1)
-    if others + _longest_word(columns[0]) <= room:
-        widths[0] = min(widths[0], room - others)
-        _print(head, rows, widths, console, texts=2)
-        return
-    names = [f"{name}, {unit}" if unit else name for name, unit, *_ in rows]
-    values = [row[2:] for row in rows]
-    widths = [max(_longest_word([n]), *map(len, v)) for n, v in zip(names, values, strict=True)]
-    first = min(max(map(len, labels)), room // 2)
-    for block in _blocks(widths, room - first):
-        by_run = [list(row) for row in zip(labels, *(values[i] for i in block), strict=True)]
-        head = ["Run", *(names[i] for i in block)]
-        _print(head, by_run, [first, *(widths[i] for i in block)], console, texts=1)
-
-
-def _longest_word(texts: Sequence[str]) -> int:
-    return max(len(word) for text in texts for word in text.split() or [""])
-
-
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Return columns in groups whose widths, with a gap each, fit into `room`; one at least."""
-    blocks: list[list[int]] = [[]]
-    left = room
-    for i, width in enumerate(widths):
-        if blocks[-1] and width + _GAP > left:
-            blocks.append([])
-            left = room
-        blocks[-1].append(i)
-        left -= width + _GAP
-    return blocks
-
-
-def _print(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    widths: Sequence[int],
-    console: Console,
-    texts: int,
-) -> None:
-    """Print a table; the first `texts` columns are words, the others numbers."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, (words, width) in enumerate(zip(head, widths, strict=True)):
-        justify: Literal["left", "right"] = "left" if i < texts else "right"
-        grid.add_column(Text(words), justify=justify, overflow="fold", width=width)
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console.print(grid)
+    longest_word = max(len(word) for name in columns[0] for word in name.split())
+    room = console.width - _EDGES - widths[1] - _GAP
+    shown = list(range(2, len(columns)))
+    while shown:
+        n, left = 1, room - widths[shown[0]] - _GAP
+        while n < len(shown) and left - widths[shown[n]] - _GAP >= longest_word:
+            left -= widths[shown[n]] + _GAP
+            n += 1
+        grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column("Metric", overflow="fold", width=min(widths[0], max(left, 1)))
+        grid.add_column("Unit", no_wrap=True)
+        for i in shown[:n]:
+            grid.add_column(text.Text(columns[i][0]), justify="right", overflow="fold")
+        for row in rows:
+            grid.add_row(*(text.Text(row[i]) for i in (0, 1, *shown[:n])))
+        console.print(grid)
+        shown = shown[n:]
 
 
 def write_comparison(
@@ -139,50 +102,35 @@ def write_comparison(
 ) -> Path:
     """Write one page with the metrics and the voltages of all runs; `intro` is said first."""
     labels = run_labels(runs) if labels is None else labels
-    rows = [
-        [f"{name}, {unit}" if unit else name, *values] for name, unit, *values in metric_rows(runs)
+    rows = [[with_unit(name, unit), *values] for name, unit, *values in metric_rows(runs)]
+    numbers = range(1, len(runs) + 1)
+    links = [
+        Link(
+            os.path.relpath(run.folder / REPORT, path.parent), label, f"{run.title} ({run.status})"
+        )
+        for run, label in zip(runs, labels, strict=True)
     ]
-    numbers = tuple(range(1, len(runs) + 1))
-    body = [
-        f"<header><h1>{escape(title)}</h1></header>",
-        *(f'<p class="intro">{escape(words)}</p>' for words in intro),
-        f"<section><h2>Metrics</h2>"
-        f"{table(['Metric', *labels], rows, numbers=numbers, style='compare')}</section>",
-        _voltages(runs, labels),
-        f"<section><h2>Each run</h2><ul>{_links(runs, labels, path)}</ul></section>",
+    sections = [
+        Section("Metrics", [Table(["Metric", *labels], rows, numbers, style="compare")]),
+        *voltages_of_runs(dict(zip(labels, runs, strict=True))),
+        Section("Each run", [Links(links)]),
     ]
-    return write_page(path, title, "\n".join(body))
+    return write_page(path, Page(title, sections, head=[Text(t, style="intro") for t in intro]))
 
 
-def _links(runs: Sequence[RunData], labels: Sequence[str], path: Path) -> str:
-    items = []
-    for run, label in zip(runs, labels, strict=True):
-        words = f"{escape(label)}</a>: {escape(run.title)} ({escape(run.status)})"
-        target = os.path.relpath(run.folder / REPORT, path.parent)
-        items.append(f'<li><a href="{quote(target)}">{words}</li>')
-    return "".join(items)
+def _relative(target: Path, page: Path) -> str:
+    return os.path.relpath(target, page.parent)
 
 
-def _voltages(runs: Sequence[RunData], labels: Sequence[str]) -> str:
-    charts = []
-    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        if run.voltages is not None:
-            band = Band("lowest, median and highest node", run.voltages.total, f"s{i % 4 + 1}")
-            charts.append(
-                Chart(
-                    label,
-                    "Voltage, pu",
-                    [band],
-                    limits(run),
-                    start_s=run.start_s,
-                    digits=3,
-                    shade=run.shade,
-                )
-            )
-    if not charts:
-        return ""
-    figures = "".join(time_chart(chart) for chart in same_axis(charts))
-    return (
-        f'<section><h2>Voltages of all nodes</h2><div class="grid-{min(3, len(charts))}">'
-        f"{figures}</div></section>"
-    )
+def voltages_of_runs(
+    runs: Mapping[str, RunData], shade: Callable[[RunData], Shade | None] = lambda run: run.shade
+) -> list[Section]:
+    """Return the voltages of all nodes of each run, one section per plant."""
+    charts: dict[str, list[Chart]] = {}
+    for i, (label, run) in enumerate(runs.items()):
+        for plant in run.plants:
+            if plant.voltages is not None:
+                title = run.label(plant, "Voltages of all nodes")
+                chart = voltage_chart(run, label, plant.voltages.total, f"s{i % 4 + 1}")
+                charts.setdefault(title, []).append(replace(chart, shade=shade(run)))
+    return [Section(title, [side_by_side(row)]) for title, row in charts.items()]

@@ -1,26 +1,27 @@
-"""Pictures of the feeder: voltage over distance at the worst instant, and the map."""
+"""Figures of a feeder: its map, and its node voltages over distance; ``feeder.js`` draws them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from federates.reports.chart import dots, frame, nice_ticks, segments
+from federates.core.context import GridSite
+from federates.reports.blocks import Figures, Section
+from federates.reports.chart import Key
 from federates.reports.format import clock
-from federates.runs.data import PHASE_NAMES, RunData, Voltages
+from federates.runs.data import PHASE_NAMES, PlantData, RunData, Voltages
+from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
 from grid_models.feeder.model import Feeder
 from grid_models.feeder.topology import radial_tree
 
 _KM_PER_FT = 0.3048e-3
-_NEAR_PU = 0.01
-_MANY_BUSES = 1500
+_NEAR_PU, _FAR_PU = 0.01, 0.02
+_MAP_SIZE = 1000.0
 
 # From too low to too high: class of the style sheet, words of the legend.
 _CLASSES: tuple[tuple[str, str], ...] = (
@@ -35,161 +36,173 @@ _CLASSES: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class _Node:
-    distance_km: float
-    v_pu: float
+class FeederMap:
+    """A map of a feeder.
+
+    Parameters
+    ----------
+    title : str
+    feeder : Feeder
+    states : mapping of bus to (class of the style sheet, words)
+    classes : sequence of (class, words of the legend)
+        In the legend's order; those that no bus has are left out.
+    """
+
+    title: str
+    feeder: Feeder
+    states: Mapping[str, tuple[str, str]]
+    classes: Sequence[tuple[str, str]]
+    y_title: str = ""
+    kind: ClassVar[str] = "feeder-map"
+
+    @property
+    def can_be_drawn(self) -> bool:
+        """Whether two of the buses have coordinates."""
+        return sum(bus in self.states for bus in _places(self.feeder)) >= 2
+
+    @property
+    def legend(self) -> list[Key]:
+        """The classes with the number of their buses, and the other marks."""
+        place = _places(self.feeder)
+        counts = Counter(style for bus, (style, _) in self.states.items() if bus in place)
+        keys = [
+            Key(f"{words}: {counts[c]}", f"bus-key {c}") for c, words in self.classes if counts[c]
+        ]
+        if self.feeder.source.bus in place:
+            keys.append(Key("source", "source-key"))
+        if {der.bus for der in self.feeder.ders} & set(place):
+            keys.append(Key("ring: a bus with DERs", "der-key"))
+        return keys
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The map for ``feeder.js``."""
+        place = _places(self.feeder)
+        ders = {der.bus for der in self.feeder.ders}
+        number = {bus: i for i, bus in enumerate(place)}
+        ends = dict.fromkeys(_branches(self.feeder))
+        buses = []
+        for bus, (x, y) in place.items():
+            style, text = self.states.get(bus, ("", ""))
+            entry = {"name": bus, "x": round(x, 1), "y": round(y, 1), "style": style, "text": text}
+            marks = {"ders": bus in ders, "source": bus == self.feeder.source.bus}
+            buses.append(entry | {k: True for k, v in marks.items() if v})
+        return {
+            "title": self.title,
+            "size": [max(p[k] for p in place.values()) for k in (0, 1)],
+            "buses": buses,
+            "wires": [(number[a], number[b]) for a, b in ends if a in number and b in number],
+        }
 
 
-def load_run_feeder(run: RunData) -> Feeder | None:
-    """Rebuild the run's feeder with its DERs; None where its files are gone."""
-    from federates.core.context import GridSite
-    from federates.scenario.schema import scenario_from
-    from federates.scenario.yaml_source import YamlSource
+@dataclass(frozen=True)
+class VoltageProfile:
+    """Voltages of all nodes at one instant over their distance from the source."""
 
-    # Relative paths of the scenario are looked up beside the file it came from.
-    file = Path(run.manifest.get("base_dir", ".")) / f"{run.name}.yaml"
+    title: str
+    x_title: str
+    nodes: Sequence[Mapping[str, Any]]
+    phases: Sequence[str]
+    band: tuple[float, float]
+    y_title: str = "Voltage, pu"
+    kind: ClassVar[str] = "voltage-profile"
+
+    @property
+    def legend(self) -> list[Key]:
+        """One entry per phase."""
+        return [Key(f"Phase {p}", f"phase-{p.lower()}", i) for i, p in enumerate(self.phases)]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The profile for ``feeder.js``."""
+        names = ("lower limit", "upper limit")
+        return {
+            "title": self.title,
+            "x_title": self.x_title,
+            "x_unit": "km" if self.x_title.endswith("km") else "sections",
+            "nodes": self.nodes,
+            "phases": [{"name": p, "style": f"phase-{p.lower()}"} for p in self.phases],
+            "limits": [{"value": v, "name": n} for v, n in zip(self.band, names, strict=True)],
+        }
+
+
+def place_sections(run: RunData) -> Iterator[Section]:
+    """Show for each plant where its voltages are worst."""
+    for plant in run.plants:
+        feeder = None if plant.voltages is None else load_run_feeder(run, plant)
+        if plant.voltages is None or feeder is None:
+            continue
+        drawn = (_profile(run, plant.voltages, feeder), _voltage_map(run, plant.voltages, feeder))
+        figures = [figure for figure in drawn if figure is not None]
+        if figures:
+            blocks = [Figures(figures, len(figures))]
+            yield Section(run.label(plant, "Where the voltages are worst"), blocks)
+
+
+def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
+    """Rebuild the feeder of a plant with its DERs; None where its files are gone."""
     try:
-        return GridSite(scenario_from(YamlSource(str(file), run.scenario))).feeder
+        return GridSite(scenario_of_run(run.folder)[0], plant.name).feeder
     except (FeederateError, ValueError, OSError):
         return None
 
 
-def voltage_profile(run: RunData, voltages: Voltages, feeder: Feeder) -> str:
-    """Return the voltages of all nodes at the worst instant over their distance; may be empty."""
+def _profile(run: RunData, voltages: Voltages, feeder: Feeder) -> VoltageProfile | None:
     try:
         tree = radial_tree(feeder)
     except FeederateError:
-        return ""
-    distance_km = dict(zip(tree.buses, tree.length_ft * _KM_PER_FT, strict=True))
-    x_title = "Distance from the source, km"
-    if max(distance_km.values(), default=0.0) <= 0.0:
-        distance_km = dict(zip(tree.buses, tree.depth.astype(float), strict=True))
-        x_title = "Sections from the source"
-    nodes: dict[tuple[str, str], _Node] = {}
+        return None
+    km, x_title = tree.length_ft * _KM_PER_FT, "Distance from the source, km"
+    if km.max(initial=0.0) <= 0.0:
+        km, x_title = tree.depth.astype(float), "Sections from the source"
+    at = dict(zip(tree.buses, km.tolist(), strict=True))
+    parent_of = {b: tree.buses[p] for b, p in zip(tree.buses, tree.parent, strict=True) if p >= 0}
+    found = []
     for label, v_pu in zip(voltages.labels, voltages.worst.tolist(), strict=True):
         bus, _, phase = label.rpartition(".")
-        if bus in distance_km and not np.isnan(v_pu):  # a dead node has no place on the axis
-            nodes[bus, phase] = _Node(distance_km[bus], v_pu)
-    if not nodes:
-        return ""
-    return _profile_chart(run, voltages, nodes, tree, x_title)
+        if bus in at and not np.isnan(v_pu):  # a dead node has no place on the axis
+            found.append((at[bus], bus, PHASE_NAMES.get(phase, phase), v_pu))
+    if not found:
+        return None
+    found.sort()
+    number = {(bus, phase): i for i, (_, bus, phase, _) in enumerate(found)}
+    phases = sorted({phase for _, _, phase, _ in found})
+    nodes = [
+        {
+            "bus": bus,
+            "phase": phases.index(phase),
+            "x": round(x, 4),
+            "v_pu": round(v_pu, 5),
+            "parent": number.get((parent_of.get(bus, ""), phase)),
+        }
+        for x, bus, phase, v_pu in found
+    ]
+    title = f"Every node at the worst instant, {clock(voltages.worst_s + run.start_s)}"
+    return VoltageProfile(title, x_title, nodes, phases, run.band)
 
 
-def _profile_chart(
-    run: RunData,
-    voltages: Voltages,
-    nodes: Mapping[tuple[str, str], _Node],
-    tree: Any,
-    x_title: str,
-) -> str:
-    v_all = [node.v_pu for node in nodes.values()] + list(run.band)
-    air = 0.06 * (max(v_all) - min(v_all))
-    low, high = min(v_all) - air, max(v_all) + air
-    far = max(node.distance_km for node in nodes.values()) * 1.02
-
-    def place(node: _Node) -> tuple[float, float]:
-        return 100 * node.distance_km / far, 100 * (high - node.v_pu) / (high - low)
-
-    ticks_x = nice_ticks(0.0, far)
-    ticks_y = [v for v in nice_ticks(low, high) if all(abs(v - b) > 0.003 for b in run.band)]
-    grid = "".join(f"M0 {1000 * (high - v) / (high - low):.1f}H1000" for v in ticks_y)
-    shapes = [f'<path class="grid" d="{grid}"/>']
-    legend = []
-    for phase in sorted({p for _, p in nodes}):
+def _voltage_map(run: RunData, voltages: Voltages, feeder: Feeder) -> FeederMap | None:
+    """Return the map with each bus in the colour of its worst voltage."""
+    worst: dict[str, float] = {}
+    ranges: dict[str, list[str]] = {}
+    ends = zip(
+        voltages.labels, voltages.node_low.tolist(), voltages.node_high.tolist(), strict=True
+    )
+    for label, low, high in ends:
+        bus, _, phase = label.rpartition(".")
+        if np.isnan(low):
+            continue
+        here = max(low, high, key=lambda v_pu: _excess(v_pu, run.band))
+        worst[bus] = max(worst.get(bus, here), here, key=lambda v_pu: _excess(v_pu, run.band))
         name = PHASE_NAMES.get(phase, phase)
-        style = f"phase-{name.lower()}"
-        legend.append((style, f"Phase {name}"))
-        pairs = []
-        for i, bus in enumerate(tree.buses):
-            parent = tree.buses[tree.parent[i]] if tree.parent[i] >= 0 else None
-            here, there = nodes.get((bus, phase)), nodes.get((parent or "", phase))
-            if here is not None and there is not None:
-                pairs.append((*place(there), *place(here)))
-        shapes.append(segments(pairs, f"thin {style}"))
-        shapes.append(dots([place(n) for (_, p), n in nodes.items() if p == phase], style))
-    limits = []
-    for value in run.band:
-        top = 100 * (high - value) / (high - low)
-        limits.append((top, "limit"))
-        shapes.append(f'<path class="limit" d="M0 {10 * top:.1f}H1000"/>')
-    y_labels = [(100 * (high - v) / (high - low), f"{v:.3f}") for v in [*ticks_y, *run.band]]
-    return frame(
-        f"Every node at the worst instant, {clock(voltages.worst_s + run.start_s)}",
-        "Voltage, pu",
-        x_title,
-        "".join(shapes),
-        [(100 * x / far, f"{x:g}") for x in ticks_x],
-        y_labels,
-        legend=legend,
-        limits=limits,
-    )
-
-
-def feeder_map(run: RunData, voltages: Voltages, feeder: Feeder) -> str:
-    """Return the map with each bus in the colour of its worst voltage; may be empty."""
-    worst = _worst_by_bus(voltages, run.band)
-    buses = {
-        bus: (_class_of(v_pu, run.band), f"bus {bus}: {v_pu:.4f} pu") for bus, v_pu in worst.items()
+        ranges.setdefault(bus, []).append(f"{name} {low:.4f} to {high:.4f}")
+    states = {
+        bus: (_class_of(v_pu, run.band), f"{v_pu:.4f} pu; over the run {', '.join(ranges[bus])}")
+        for bus, v_pu in worst.items()
     }
-    return draw_map(
-        feeder, buses, _CLASSES, "Each bus in the colour of its worst voltage of the run"
-    )
-
-
-def draw_map(
-    feeder: Feeder,
-    buses: Mapping[str, tuple[str, str]],
-    classes: Sequence[tuple[str, str]],
-    caption: str,
-) -> str:
-    """Return a map of the feeder; empty where fewer than two of the buses have coordinates.
-
-    Parameters
-    ----------
-    feeder : Feeder
-    buses : mapping of bus to (class of the style sheet, words)
-    classes : sequence of (class, words of the legend)
-        In the legend's order; those that no bus has are left out.
-    caption : str
-    """
-    place = _places(feeder)
-    if sum(1 for bus in place if bus in buses) < 2:
-        return ""
-    width, height = (max(p[k] for p in place.values()) for k in (0, 1))
-    radius = 8.0 if len(place) < 300 else 4.0
-    few = len(place) < _MANY_BUSES
-    der_buses = {der.bus for der in feeder.ders}
-    shapes = [f'<path class="wire" d="{"".join(_wires(feeder, place))}"/>']
-    for bus, (style, words) in buses.items():
-        if bus in place:
-            x, y = place[bus]
-            ring = " der" if bus in der_buses and few else ""
-            title = f"<title>{escape(words)}</title>" if few else ""
-            shapes.append(
-                f'<circle class="bus {style}{ring}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">'
-                f"{title}</circle>"
-            )
-    source = place.get(feeder.source.bus)
-    if source is not None:
-        shapes.append(
-            f'<rect class="source" x="{source[0] - 11:.1f}" y="{source[1] - 11:.1f}" '
-            'width="22" height="22"><title>source</title></rect>'
-        )
-    counts = Counter(style for bus, (style, _) in buses.items() if bus in place)
-    keys = "".join(
-        f'<li><i class="key bus-key {style}"></i>{escape(words)}: {counts[style]}</li>'
-        for style, words in classes
-        if style in counts
-    )
-    keys += '<li><i class="key source-key"></i>source</li>'
-    if der_buses & set(place) and few:
-        keys += '<li><i class="key der-key"></i>ring: a bus with DERs</li>'
-    box = f"-20 -20 {width + 40:.0f} {height + 40:.0f}"
-    return (
-        f'<figure class="chart"><figcaption>{escape(caption)}</figcaption>'
-        f'<ul class="legend">{keys}</ul><svg class="map" viewBox="{box}" role="img" '
-        f'aria-label="Map of the feeder">{"".join(shapes)}</svg></figure>'
-    )
+    words = "Each bus in the colour of its worst voltage of the run"
+    drawn = FeederMap("Map of the feeder", feeder, states, _CLASSES, words)
+    return drawn if drawn.can_be_drawn else None
 
 
 def _places(feeder: Feeder) -> dict[str, tuple[float, float]]:
@@ -201,36 +214,18 @@ def _places(feeder: Feeder) -> dict[str, tuple[float, float]]:
     }
     if not at:
         return {}
-    xs, ys = [p[0] for p in at.values()], [p[1] for p in at.values()]
-    span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
-    scale = 1000.0 / span
-    return {b: ((x - min(xs)) * scale, (y - min(ys)) * scale) for b, (x, y) in at.items()}
+    left, top = (min(p[k] for p in at.values()) for k in (0, 1))
+    span = max(max(p[k] for p in at.values()) - low for k, low in ((0, left), (1, top))) or 1.0
+    scale = _MAP_SIZE / span
+    return {b: ((x - left) * scale, (y - top) * scale) for b, (x, y) in at.items()}
 
 
-def _wires(feeder: Feeder, place: Mapping[str, tuple[float, float]]) -> Iterator[str]:
-    ends = [(line.from_bus, line.to_bus) for line in feeder.lines if line.closed]
-    ends += [(switch.from_bus, switch.to_bus) for switch in feeder.switches if switch.closed]
-    ends += [(r.from_bus, r.to_bus) for r in feeder.regulators]
-    ends += [(t.windings[0].bus, w.bus) for t in feeder.transformers for w in t.windings[1:]]
-    for one, other in dict.fromkeys(ends):
-        if one in place and other in place:
-            (x1, y1), (x2, y2) = place[one], place[other]
-            yield f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"
-
-
-def _worst_by_bus(voltages: Voltages, band: tuple[float, float]) -> dict[str, float]:
-    """Return each bus's voltage that lies furthest outside the band, or nearest to its end."""
-    worst: dict[str, float] = {}
-    ends = zip(
-        voltages.labels, voltages.node_low.tolist(), voltages.node_high.tolist(), strict=True
-    )
-    for label, low, high in ends:
-        bus = label.rpartition(".")[0]
-        for v_pu in (low, high) if not np.isnan(low) else ():
-            known = worst.get(bus)
-            if known is None or _excess(v_pu, band) > _excess(known, band):
-                worst[bus] = v_pu
-    return worst
+def _branches(feeder: Feeder) -> Iterable[tuple[str, str]]:
+    yield from ((line.from_bus, line.to_bus) for line in feeder.lines if line.closed)
+    yield from ((switch.from_bus, switch.to_bus) for switch in feeder.switches if switch.closed)
+    yield from ((unit.from_bus, unit.to_bus) for unit in feeder.regulators)
+    for unit in feeder.transformers:
+        yield from ((unit.windings[0].bus, winding.bus) for winding in unit.windings[1:])
 
 
 def _excess(v_pu: float, band: tuple[float, float]) -> float:
@@ -240,9 +235,9 @@ def _excess(v_pu: float, band: tuple[float, float]) -> float:
 def _class_of(v_pu: float, band: tuple[float, float]) -> str:
     low, high = band
     if v_pu < low:
-        return "lo2" if v_pu < low - 0.02 else "lo1"
+        return "lo2" if v_pu < low - _FAR_PU else "lo1"
     if v_pu > high:
-        return "hi2" if v_pu > high + 0.02 else "hi1"
+        return "hi2" if v_pu > high + _FAR_PU else "hi1"
     if v_pu < low + _NEAR_PU:
         return "ok-lo"
     return "ok-hi" if v_pu > high - _NEAR_PU else "ok"

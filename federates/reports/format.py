@@ -42,12 +42,17 @@ def metric_unit(key: str) -> str:
 
 
 def metric_name(key: str) -> str:
-    """Return a metric's name in words."""
-    if key in _NAMES:
-        return _NAMES[key]
+    """Return a metric's name in words; ``plant.metric`` names the plant first."""
+    plant, _, key = key.rpartition(".")
     suffix = next((s for s, _, _ in _UNITS if key.endswith(s)), "")
     words = key.removesuffix(suffix).replace("_", " ").strip() or key
-    return words[0].upper() + words[1:]
+    name = _NAMES.get(key, words[0].upper() + words[1:])
+    return f"{plant}: {name}" if plant else name
+
+
+def with_unit(name: str, unit: str) -> str:
+    """Return a name with its unit after a comma, where it has one."""
+    return f"{name}, {unit}" if unit else name
 
 
 def metric_number(key: str, value: float | None) -> str:

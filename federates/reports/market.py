@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federates.reports.feeder import draw_map, load_run_feeder
+from federates.reports.blocks import Block, Figures, Section, Table
+from federates.reports.feeder import FeederMap, load_run_feeder
 from federates.reports.market_states import metered_states, node_roles
-from federates.reports.page import table
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE
 from grid_models.base.errors import FeederateError
@@ -100,33 +100,29 @@ def market_rows(states: States) -> list[list[str]]:
     return rows
 
 
-def market_section(runs: Mapping[str, RunData], states: States) -> str:
-    """Return the part of the page: the table, and the map of who was hit and who helped."""
-    if not states:
-        return ""
-    numbers = tuple(range(2, 2 + len(states)))
+def market_section(runs: Mapping[str, RunData], states: States) -> Section:
+    """Return the part of the page: the table, and per defence the map of who was hit and helped."""
+    numbers = range(2, 2 + len(states))
     head = ["As metered on the feeder", "", *states]
-    parts = [table(head, market_rows(states), numbers=numbers, style="compare")]
-    parts += [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
-    return (
-        f'<section class="stack"><h2>Before, under attack, mitigated</h2>{"".join(parts)}</section>'
-    )
+    blocks: list[Block] = [Table(head, market_rows(states), numbers, style="compare")]
+    maps = [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
+    if figures := [figure for figure in maps if figure is not None]:
+        blocks.append(Figures(figures, min(2, len(figures))))
+    return Section("Before, under attack, mitigated", blocks)
 
 
-def _map(runs: Mapping[str, RunData], defence: str) -> str:
+def _map(runs: Mapping[str, RunData], defence: str) -> FeederMap | None:
     attacked, market = runs[ATTACKED], _market(runs)
-    feeder = load_run_feeder(attacked)
+    feeder = load_run_feeder(attacked, attacked.plants[0])
     if feeder is None or market is None:
-        return ""
+        return None
     roles = node_roles(attacked.folder, runs[defence].folder, market=market)
     role_of = {bus: role for role, buses in roles.items() for bus in buses}
     words = dict(_ROLES)
-    buses = {
-        bus: (style, f"bus {bus}: {words[style]}")
-        for bus in feeder.buses
-        for style in [f"role-{role_of.get(bus, 'other')}"]
-    }
-    return draw_map(feeder, buses, _ROLES, f"Who was hit and who helped: {defence}")
+    styles = {bus: f"role-{role_of.get(bus, 'other')}" for bus in feeder.buses}
+    states = {bus: (style, words[style]) for bus, style in styles.items()}
+    drawn = FeederMap(f"Who was hit and who helped: {defence}", feeder, states, _ROLES)
+    return drawn if drawn.can_be_drawn else None
 
 
 def market_head(states: Sequence[str]) -> list[str]:

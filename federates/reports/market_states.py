@@ -1,13 +1,11 @@
-"""The thesis' table of an attack on a market, as metered: before, under attack, mitigated.
+"""Metered states of an attack on a market: before, under attack, mitigated.
 
-Everything is read from recorded signals of the feeder (what OpenDSS gave, not what the market
-planned); only the coefficients of the cost come from the bids, which the scenario fixes.
+Everything is read from recorded signals of the feeder, as OpenDSS solved it; only the coefficients
+of the cost are those of the bids, which the scenario fixes.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,9 @@ from federates.attacks.labels import attack_windows
 from federates.core.context import GridSite
 from federates.core.signals import read_signal
 from federates.errors import ScenarioError
-from federates.runs.data import live_voltages
+from federates.runs.data import live_voltages, stretches
 from federates.runs.manifest import read_manifest
+from federates.runs.replay import scenario_of_run
 from federates.scenario.schema import Scenario
 
 Window = tuple[float, float]
@@ -44,19 +43,16 @@ class MeteredState:
 
     Attributes
     ----------
-    import_kw, load_kw, generation_kw, losses_kw : float
     cost : float
         The market's objective under the coefficients as they were bid, money per hour: generation,
-        curtailment, losses and import. Who is off the grid costs nothing.
+        curtailment, losses and import. Operators without supply cost nothing.
     nodes_curtailing : int
         Market operators whose load is below that before the attack by more than 0.5 % of its
         demand, and who are still supplied.
     nodes_out : int
         Market operators with less than 1 % of their demand.
-    helper_kw : float
-        Most that one operator's generation rose above that before the attack.
-    helper : str
-        Its bus.
+    helper_kw, helper : float, str
+        Largest rise of one operator's generation above that before the attack, and its bus.
     v_min_pu, v_max_pu : float
         Extremes of live nodes from the attack's begin to the end of the window (``pre``: in the
         window).
@@ -85,7 +81,7 @@ def metered_states(
     during: Window | None = None,
     *,
     market: str = "market",
-    feeder: str = "feeder",
+    feeder: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the table of an attack.
 
@@ -97,7 +93,7 @@ def metered_states(
         Windows before the attack began and while it lasts; in the second one the mitigation should
         have settled. Default: `metered_windows` of each run.
     market, feeder : str
-        Names of the federates.
+        Names of the federates; default of `feeder`: the first plant.
 
     Returns
     -------
@@ -109,30 +105,24 @@ def metered_states(
     ScenarioError
         A run has no such market, was not attacked, or its signals do not cover a window.
     """
-    scenario = recorded_scenario(attacked)
-    table = market_of(scenario, market)
-    prices = _options(scenario, market)
-    # An attack that waits for a signal may begin at another time where somebody defends.
+    study = _Study(attacked, market, feeder)
+    # An attack that waits for a signal may begin at another time where there is a defence.
     spans = {
-        name: (before, during) if before and during else metered_windows(run, market)
-        for name, run in (("attacked", attacked), ("mitigated", mitigated))
+        run: (before, during) if before and during else metered_windows(run, market)
+        for run in (attacked, mitigated)
     }
-    first = spans["attacked"][0]
-    means = {"pre": _Means(attacked, feeder, first, first, scenario)}
+    first = spans[attacked][0]
+    means = {"pre": study.means(attacked, first, first)}
     for name, run in (("attacked", attacked), ("mitigated", mitigated)):
-        (_, begin), late = spans[name]
-        means[name] = _Means(run, feeder, late, (begin, late[1]), scenario)
-    base = means["pre"].per_smo(table)
-    return {
-        name: asdict(_state(mean, mean.per_smo(table), base, table, prices))
-        for name, mean in means.items()
-    }
+        (_, begin), late = spans[run]
+        means[name] = study.means(run, late, (begin, late[1]))
+    return {name: asdict(study.state(mean, means["pre"])) for name, mean in means.items()}
 
 
 def node_roles(
-    attacked: Path, mitigated: Path, *, market: str = "market", feeder: str = "feeder"
+    attacked: Path, mitigated: Path, *, market: str = "market", feeder: str | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Return who lost what and who helped, for a picture: buses by role.
+    """Return which buses lost supply and which helped, for the map.
 
     Returns
     -------
@@ -141,90 +131,50 @@ def node_roles(
         kilowatt more generation than before; ``curtailing``: less load than before, as
         `MeteredState` counts.
     """
-    scenario = recorded_scenario(attacked)
-    table = market_of(scenario, market)
+    study = _Study(attacked, market, feeder)
     before, during = metered_windows(attacked, market)
     late = metered_windows(mitigated, market)[1]
-    pre = _Means(attacked, feeder, before, before, scenario).per_smo(table)
-    post = _Means(attacked, feeder, during, during, scenario).per_smo(table)
-    after = _Means(mitigated, feeder, late, late, scenario).per_smo(table)
-    demand = bid_column(aggregate(table), "p_load0")
-    lost = (post[0] < _SUPPLIED * demand) | (post[1] < 0.5 * pre[1])
+    pre, post = (study.means(attacked, window, window) for window in (before, during))
+    after = study.means(mitigated, late, late)
+    lost = (post.load_mw < _SUPPLIED * study.demand_mw) | (
+        post.generation_mw < 0.5 * pre.generation_mw
+    )
     roles = {
         "out": lost,
-        "generating": ~lost & (after[1] > 1.05 * pre[1] + _HELPS_MW),
-        "curtailing": ~lost & (after[0] < pre[0] - _CURTAILS * demand),
+        "generating": ~lost & (after.generation_mw > 1.05 * pre.generation_mw + _HELPS_MW),
+        "curtailing": ~lost & (after.load_mw < pre.load_mw - _CURTAILS * study.demand_mw),
     }
-    return {name: tuple(np.array(table.buses)[who].tolist()) for name, who in roles.items()}
+    buses = np.array(study.table.buses)
+    return {name: tuple(buses[members].tolist()) for name, members in roles.items()}
 
 
 def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
     """Return the last two market periods before a run's attack, and the last three under it.
 
-    From the run's events, so it holds for attacks that wait for a signal or for another step.
-    Steps that overlap are one stretch of attack; of several stretches the longest counts, the first
-    of equals. *Before* ends when it begins; where an earlier one reaches into those two periods,
-    when the first one begins.
+    They follow the run's events, so they hold for attacks that wait for a signal or for another
+    step. Steps that overlap are one stretch of attack; of several stretches the longest counts, the
+    first of equals. *Before* ends when it begins; where an earlier one reaches into those two
+    periods, when the first one begins.
 
     Raises
     ------
     ScenarioError
         No step of an attack began in the run, or it has no such market.
     """
-    scenario = recorded_scenario(run)
+    scenario = scenario_of_run(run)[0]
     period_s = _options(scenario, market).interval_s
-    stretches = _stretches(attack_windows(run), _end_s(run, scenario))
-    if not stretches:
+    end_s = (read_manifest(run).get("steps") or scenario.n_steps) * scenario.time.step_s
+    found = stretches([(begin, min(end, end_s)) for _, begin, end in attack_windows(run)])
+    if not found:
         raise ScenarioError(
             "the attack never began", where=str(run), expected="a run in which a step was at work"
         )
-    begin, end = max(stretches, key=lambda s: s[1] - s[0])
+    begin, end = max(found, key=lambda s: s[1] - s[0])
     since, clean_s = begin, _PERIODS_BEFORE * period_s
-    if any(begin - clean_s < other_end <= begin for _, other_end in stretches):
-        since = stretches[0][0]
+    if any(begin - clean_s < other_end <= begin for _, other_end in found):
+        since = found[0][0]
     before = (max(0.0, since - clean_s), since)
     return before, (max(begin, end - _PERIODS_DURING * period_s), end)
-
-
-def _stretches(windows: Sequence[tuple[str, float, float]], end_s: float) -> list[Window]:
-    """Return the stretches of time in which any step was at work, in order."""
-    out: list[Window] = []
-    for _, begin, end in windows:  # by their begin
-        end = min(end, end_s)
-        if out and begin <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], end))
-        else:
-            out.append((begin, end))
-    return out
-
-
-def _end_s(run: Path, scenario: Scenario) -> float:
-    """Return when a run ended: steps may have been left out."""
-    steps = read_manifest(run).get("steps") or scenario.n_steps
-    return float(steps) * scenario.time.step_s
-
-
-def recorded_scenario(run: Path) -> Scenario:
-    """Return the scenario of a run from its manifest."""
-    try:
-        manifest: Mapping[str, Any] = json.loads((run / "manifest.json").read_text("utf-8"))
-        scenario = Scenario.model_validate(manifest["scenario"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ScenarioError(
-            f"no readable manifest ({type(error).__name__})",
-            where=str(run),
-            expected="a run folder, as 'feederate run' writes it",
-        ) from error
-    scenario._base_dir = Path(manifest.get("base_dir", "."))
-    scenario._name = str(manifest.get("name", run.name))
-    return scenario
-
-
-def market_of(scenario: Scenario, market: str = "market") -> PartyTable:
-    """Return the market operators and resources of a scenario's market."""
-    feeder = GridSite(scenario).feeder
-    site = ControlSite(feeder, feeder.ders, 1.0, seed=scenario.seed)
-    return market_parties(site, _options(scenario, market))[0]
 
 
 def _options(scenario: Scenario, market: str) -> MarketOptions:
@@ -238,31 +188,52 @@ def _options(scenario: Scenario, market: str) -> MarketOptions:
     return parse_options(MarketOptions, spec.options, "market")
 
 
+@dataclass(frozen=True)
 class _Means:
-    """Means of the feeder's signals over a window of one run, and its voltages over another."""
+    """Means over a window; loads and generation per operator, (n,); voltages over another one."""
 
-    def __init__(
-        self, run: Path, feeder: str, window: Window, since: Window, scenario: Scenario
-    ) -> None:
-        self._run, self._feeder, self._window = run, feeder, window
-        self.p_kw = dict(zip(*self._read("p_kw"), strict=True))
-        self.import_kw = float(self._read("import_kw")[1][0])
-        self.losses_kw = float(self._read("losses_kw")[1][0])
-        _, v_pu = self._rows("v_pu", since)
-        v_pu = live_voltages(v_pu)
-        self.v_min_pu = float(np.fmin.reduce(v_pu, axis=None))
-        self.v_max_pu = float(np.fmax.reduce(v_pu, axis=None))
-        out = np.count_nonzero((v_pu < scenario.band.v_min_pu) | (v_pu > scenario.band.v_max_pu))
-        self.out_min = float(out) * scenario.time.step_s * scenario.record.every / 60.0
+    import_kw: float
+    losses_kw: float
+    load_mw: FloatArray
+    generation_mw: FloatArray
+    v_pu: FloatArray
 
-    def _rows(self, port: str, window: Window) -> tuple[tuple[str, ...], FloatArray]:
+
+class _Study:
+    """The market and the feeder of a scenario, and their states over windows of its runs."""
+
+    def __init__(self, run: Path, market: str, feeder: str | None) -> None:
+        self._scenario = scenario_of_run(run)[0]
+        self._feeder = feeder or next(iter(self._scenario.plants))
+        self._prices = _options(self._scenario, market)
+        model = GridSite(self._scenario, self._feeder).feeder
+        site = ControlSite(model, model.ders, 1.0, seed=self._scenario.seed)
+        self.table: PartyTable = market_parties(site, self._prices)[0]
+        self._bids = aggregate(self.table)
+        self.demand_mw = bid_column(self._bids, "p_load0")
+
+    def means(self, run: Path, window: Window, voltages: Window) -> _Means:
+        """Return means of the feeder's signals over a window, and its voltages over another."""
+        labels, p_kw = self._rows(run, "p_kw", window)
+        of = dict(zip(labels, p_kw.mean(axis=0), strict=True))
+        p_mw = np.array([of[der.name] for der in self.table.ders]) / 1000.0
+        load_mw = self.table.per_smo(np.where(self.table.is_load, -p_mw, 0.0))
+        return _Means(
+            float(self._rows(run, "import_kw", window)[1].mean()),
+            float(self._rows(run, "losses_kw", window)[1].mean()),
+            load_mw + self.table.fixed_p_mw,
+            self.table.per_smo(np.where(self.table.is_load, 0.0, p_mw)),
+            live_voltages(self._rows(run, "v_pu", voltages)[1]),
+        )
+
+    def _rows(self, run: Path, port: str, window: Window) -> tuple[tuple[str, ...], FloatArray]:
         name = f"{self._feeder}.{port}"
         try:
-            time_s, labels, values = read_signal(self._run / "signals", name)
+            time_s, labels, values = read_signal(run / "signals", name)
         except FileNotFoundError as error:
             raise ScenarioError(
                 f"the run has no signal '{name}'",
-                where=str(self._run),
+                where=str(run),
                 expected=f"a scenario that records {name}",
             ) from error
         start, stop = window
@@ -270,54 +241,38 @@ class _Means:
         if not len(rows):
             raise ScenarioError(
                 f"nothing recorded from {start:g} to {stop:g} s",
-                where=str(self._run),
+                where=str(run),
                 expected=f"a window within 0 to {time_s[-1] if len(time_s) else 0:g} s",
             )
         return labels, rows
 
-    def _read(self, port: str) -> tuple[tuple[str, ...], FloatArray]:
-        labels, rows = self._rows(port, self._window)
-        return labels, rows.mean(axis=0)
-
-    def per_smo(self, table: PartyTable) -> tuple[FloatArray, FloatArray]:
-        """Return load and generation of each SMO, (n,), MW."""
-        p_mw = np.array([self.p_kw[der.name] for der in table.ders]) / 1000.0
-        load = table.per_smo(np.where(table.is_load, -p_mw, 0.0)) + table.fixed_p_mw
-        return load, table.per_smo(np.where(table.is_load, 0.0, p_mw))
-
-
-def _state(
-    mean: _Means,
-    here: tuple[FloatArray, FloatArray],
-    base: tuple[FloatArray, FloatArray],
-    table: PartyTable,
-    prices: MarketOptions,
-) -> MeteredState:
-    (load, generation), (load_0, generation_0) = here, base
-    bids = aggregate(table)
-    demand = bid_column(bids, "p_load0")
-    supplied = (load > _SUPPLIED * demand) & (demand > 0.0)
-    curtailing = supplied & (load < load_0 - _CURTAILS * demand)
-    disutility = bid_column(bids, "beta") * (load - demand) ** 2
-    cost = (
-        0.5 * float(bid_column(bids, "alpha_p") @ generation**2)
-        + float(disutility[supplied].sum())
-        + prices.loss_price * mean.losses_kw / 1000.0
-        + prices.import_price * mean.import_kw / 1000.0
-    )
-    rise = generation - generation_0
-    most = int(np.argmax(rise))
-    return MeteredState(
-        import_kw=mean.import_kw,
-        load_kw=1000.0 * float(load.sum()),
-        generation_kw=1000.0 * float(generation.sum()),
-        losses_kw=mean.losses_kw,
-        cost=cost,
-        nodes_curtailing=int(curtailing.sum()),
-        nodes_out=int(((demand > 0.0) & ~supplied).sum()),
-        helper_kw=1000.0 * float(max(rise[most], 0.0)),
-        helper=table.buses[most],
-        v_min_pu=mean.v_min_pu,
-        v_max_pu=mean.v_max_pu,
-        node_minutes_out_of_band=mean.out_min,
-    )
+    def state(self, mean: _Means, pre: _Means) -> MeteredState:
+        """Return a state, compared with that before the attack."""
+        band, bids, prices = self._scenario.band, self._bids, self._prices
+        supplied = (mean.load_mw > _SUPPLIED * self.demand_mw) & (self.demand_mw > 0.0)
+        curtailing = supplied & (mean.load_mw < pre.load_mw - _CURTAILS * self.demand_mw)
+        disutility = bid_column(bids, "beta") * (mean.load_mw - self.demand_mw) ** 2
+        cost = (
+            0.5 * float(bid_column(bids, "alpha_p") @ mean.generation_mw**2)
+            + float(disutility[supplied].sum())
+            + prices.loss_price * mean.losses_kw / 1000.0
+            + prices.import_price * mean.import_kw / 1000.0
+        )
+        rise = mean.generation_mw - pre.generation_mw
+        most = int(np.argmax(rise))
+        out = np.count_nonzero((mean.v_pu < band.v_min_pu) | (mean.v_pu > band.v_max_pu))
+        sample_s = self._scenario.time.step_s * self._scenario.record.every
+        return MeteredState(
+            import_kw=mean.import_kw,
+            load_kw=1000.0 * float(mean.load_mw.sum()),
+            generation_kw=1000.0 * float(mean.generation_mw.sum()),
+            losses_kw=mean.losses_kw,
+            cost=cost,
+            nodes_curtailing=int(curtailing.sum()),
+            nodes_out=int(((self.demand_mw > 0.0) & ~supplied).sum()),
+            helper_kw=1000.0 * float(max(rise[most], 0.0)),
+            helper=self.table.buses[most],
+            v_min_pu=float(np.fmin.reduce(mean.v_pu, axis=None)),
+            v_max_pu=float(np.fmax.reduce(mean.v_pu, axis=None)),
+            node_minutes_out_of_band=float(out) * sample_s / 60.0,
+        )

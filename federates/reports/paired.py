@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from html import escape
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
 from federates.attacks.truth import read_truth
-from federates.reports.attack import attack_of, steps_table, truth_charts
-from federates.reports.attack_words import techniques
-from federates.reports.chart import Band, Chart, same_axis, time_chart
-from federates.reports.format import metric_name, metric_unit
-from federates.reports.page import table, write_page
-from federates.reports.paired_runs import PairedRuns, paired_states
-from federates.reports.run import REPORT, limits, write_report
-from federates.runs.data import RunData, Shade, Spread
+from federates.reports.attack import about, attack_of, steps_table, truth_charts
+from federates.reports.blocks import Block, Figures, Link, Links, Page, Section, Table, Text
+from federates.reports.chart import Band, Chart, side_by_side
+from federates.reports.compare import voltages_of_runs
+from federates.reports.format import metric_name, metric_unit, with_unit
+from federates.reports.page import write_page
+from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns, paired_states
+from federates.reports.run import REPORT, write_report
+from federates.runs.data import RunData, Spread
 from federates.runs.paired import BASELINE
 
-_Make = Callable[[RunData], Chart | None]
+_FEEDER_PORTS = (
+    ("import_kw", "Import from the grid above", "Power, kW", "s1"),
+    ("p_kw", "Active power of all DERs", "Power, kW", "s4"),
+    ("q_kvar", "Reactive power of all DERs", "Reactive power, kvar", "s3"),
+)
+_MakeSeries = Callable[[RunData], Spread | None]
 
 
 def rewrite_report(folder: Path) -> Path:
@@ -40,128 +43,127 @@ def rewrite_report(folder: Path) -> Path:
 def write_paired_report(runs: PairedRuns) -> Path:
     """Write ``report.html`` into the folder of the paired runs."""
     spec = runs.spec
-    title = f"{spec.title or spec.id}"
-    about = f"<p>{escape(' '.join(spec.description.split()))}</p>" if spec.description else ""
-    facts = [f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"]
-    head = (
-        f'<header><h1>{escape(title)}</h1><p class="sub">{escape(" · ".join(facts))}</p></header>'
+    return write_page(
+        runs.folder / REPORT,
+        Page(
+            title=spec.title or spec.id,
+            facts=[f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"],
+            head=[*about(spec), *(Text(text, style="intro") for text in runs.remarks())],
+            sections=[section for make in SECTIONS for section in make(runs)],
+        ),
     )
-    if spec.techniques:
-        names = ", ".join(techniques(spec))
-        about += f"<p>MITRE ATT&amp;CK for ICS {escape(spec.attack_version)}: {escape(names)}</p>"
-    body = [
-        head,
-        about,
-        *(f'<p class="intro">{escape(words)}</p>' for words in runs.remarks()),
-        _market(runs),
-        _metrics(runs),
-        _steps(runs),
-        *_plots(runs),
-        _detectors(runs),
-        _links(runs),
-        "<footer>Written by Feederate. Injections are positive: p = generation - load.</footer>",
-    ]
-    return write_page(runs.folder / REPORT, title, "\n".join(part for part in body if part))
 
 
-def _metrics(runs: PairedRuns) -> str:
+def market(runs: PairedRuns) -> Iterator[Section]:
+    """Show what was metered before, under attack and mitigated, where there is a market."""
+    if runs.market:
+        from federates.reports.market import market_section
+
+        yield market_section(runs.runs, runs.market)
+
+
+def metrics(runs: PairedRuns) -> Iterator[Section]:
+    """Show every metric of every state, with its change against the baseline."""
     rows = []
     for key in runs.keys:
-        name, unit = metric_name(key), metric_unit(key)
         cells = []
         for state in runs.names:
             change = runs.change(key, state)
             cells.append(runs.number(key, state) + (f" ({change})" if change else ""))
-        rows.append([f"{name}, {unit}" if unit else name, *cells])
-    numbers = tuple(range(1, len(runs.names) + 1))
+        rows.append([with_unit(metric_name(key), metric_unit(key)), *cells])
     head = ["In brackets: change against the baseline", *runs.names]
-    return (
-        f"<section><h2>Metrics</h2>{table(head, rows, numbers=numbers, style='compare')}</section>"
-    )
+    yield Section("Metrics", [Table(head, rows, range(1, len(head)), style="compare")])
 
 
-def _market(runs: PairedRuns) -> str:
-    if not runs.market:
-        return ""
-    from federates.reports.market import market_section
-
-    return market_section(runs.runs, runs.market)
-
-
-def _steps(runs: PairedRuns) -> str:
-    parts = []
+def steps(runs: PairedRuns) -> Iterator[Section]:
+    """Show the steps of the attack in each state, and the values as they were and were seen."""
+    first = True
     for name, run in runs.runs.items():
         spec = attack_of(run)
         if name == BASELINE or spec is None:
             continue
         truth = read_truth(run.folder)
-        charts = [time_chart(chart) for chart in truth_charts(run, truth)]
-        columns = f'<div class="grid-{min(2, len(charts))}">{"".join(charts)}</div>'
-        parts.append(f"<h2>What was done: {escape(name)}</h2>{steps_table(run, spec, truth)}")
-        if len(parts) == 1:  # the defences see the same attack
-            parts.append(columns if charts else "")
-    return f'<section class="stack">{"".join(parts)}</section>' if parts else ""
+        blocks: list[Block] = [steps_table(run, spec, truth)]
+        # The defences see the same attack.
+        if first and (charts := truth_charts(run, truth)):
+            blocks.append(Figures(charts, min(2, len(charts))))
+        first = False
+        yield Section(f"What was done: {name}", blocks)
 
 
-# -- aligned plots ---------------------------------------------------------------------------------
-
-
-def _plots(runs: PairedRuns) -> list[str]:
-    shades = [run.shade for run in runs.runs.values() if run.shade]
-    attacked = replace(shades[0], name=f"time of the {shades[0].name}") if shades else None
-    rows: list[tuple[str, _Make]] = [("Voltages of all nodes", _voltage_chart)]
-    rows += [
-        (title, _feeder_chart(port, title, unit, style))
-        for port, title, unit, style in (
-            ("import_kw", "Import from the grid above", "kW", "s1"),
-            ("p_kw", "Active power of all DERs", "kW", "s4"),
-            ("q_kvar", "Reactive power of all DERs", "kvar", "s3"),
-        )
-    ]
+def curves(runs: PairedRuns) -> Iterator[Section]:
+    """Show the same signals of all states side by side."""
+    yield from voltages_of_runs(runs.runs, runs.shade)
+    rows: list[tuple[str, str, str, _MakeSeries]] = []
+    for plant in runs.first.plants:
+        rows += [
+            (runs.first.label(plant, title), unit, style, _total_of(f"{plant.name}.{port}"))
+            for port, title, unit, style in _FEEDER_PORTS
+        ]
     ports = dict.fromkeys(p for run in runs.runs.values() for p in _set_point_ports(run))
-    rows += [(f"Set-points {port}, sum", _set_point_chart(port)) for port in ports]
-    detectors = dict.fromkeys(d for run in runs.runs.values() for d in _detector_names(run))
-    rows += [(f"Score of {name}", _score_chart(name)) for name in detectors]
-    return [text for title, make in rows if (text := _row(runs, title, make, attacked))]
+    rows += [
+        (f"Set-points {port}, sum", with_unit(port, metric_unit(port)), "s2", _set_points(port))
+        for port in ports
+    ]
+    for title, y_title, style, series_of in rows:
+        yield from _row(runs, title, y_title, style, series_of)
 
 
-def _row(runs: PairedRuns, title: str, make: _Make, shade: Shade | None) -> str:
-    charts = []
-    for name, run in runs.runs.items():
-        chart = make(run)
-        if chart is not None:
-            # The baseline is shaded where the attack would have been.
-            own = replace(shade, windows=run.shade.windows) if shade and run.shade else shade
-            charts.append(replace(chart, title=name, shade=own))
-    if not charts:
-        return ""
-    figures = "".join(time_chart(chart) for chart in same_axis(charts))
-    columns = min(3, len(charts)) if len(charts) != 4 else 2
-    return f'<section><h2>{escape(title)}</h2><div class="grid-{columns}">{figures}</div></section>'
+def scores(runs: PairedRuns) -> Iterator[Section]:
+    """Show the score of each detector in all states."""
+    for name in dict.fromkeys(d for run in runs.runs.values() for d in _detectors(run)):
+        y_title = "highest score; an alarm from 1 on"
+        yield from _row(runs, f"Score of {name}", y_title, "s3", _highest_score(name), (0.0, 1.0))
 
 
-def _voltage_chart(run: RunData) -> Chart | None:
-    if run.voltages is None:
-        return None
-    band = Band("lowest, median and highest node", run.voltages.total, "s1")
-    return Chart("", "Voltage, pu", [band], limits(run), start_s=run.start_s, digits=3)
+def _row(
+    runs: PairedRuns,
+    title: str,
+    y_title: str,
+    style: str,
+    series_of: _MakeSeries,
+    include: tuple[float, ...] = (),
+) -> Iterator[Section]:
+    """Show one chart per state that has the series."""
+    found = {name: series_of(run) for name, run in runs.runs.items()}
+    charts = [
+        Chart(name, y_title, [Band(title, series, style, fill=False)], (), include,
+              run.start_s, shade=runs.shade(run))
+        for name, run in runs.runs.items()
+        if (series := found[name]) is not None
+    ]  # fmt: skip
+    if charts:
+        yield Section(title, [side_by_side(charts)])
 
 
-def _feeder_chart(port: str, title: str, unit: str, style: str) -> _Make:
-    def make(run: RunData) -> Chart | None:
-        return _line(run, run.total(port), title, unit, style)
+def detectors(runs: PairedRuns) -> Iterator[Section]:
+    """Show how well the detectors did."""
+    rows = runs.detector_rows()
+    if rows:
+        numbers = range(3, len(DETECTOR_HEAD))
+        yield Section("Detectors", [Table(DETECTOR_HEAD, rows, numbers)])
+
+
+def links(runs: PairedRuns) -> Iterator[Section]:
+    """Link to the page of each run."""
+    items = [Link(f"{name}/{REPORT}", name, run.status) for name, run in runs.runs.items()]
+    yield Section("Each run", [Links(items)])
+
+
+SECTIONS = (market, metrics, steps, curves, scores, detectors, links)
+"""The sections of a page of paired runs, in order."""
+
+
+def _total_of(name: str) -> _MakeSeries:
+    return lambda run: run.total_of(name)
+
+
+def _highest_score(detector: str) -> _MakeSeries:
+    def make(run: RunData) -> Spread | None:
+        series = run.spread_of(f"{detector}.score") if detector in _detectors(run) else None
+        return series and Spread(series.time_s, series.high, series.high, series.high)
 
     return make
-
-
-def _line(run: RunData, series: Spread | None, title: str, unit: str, style: str) -> Chart | None:
-    if series is None:
-        return None
-    quantity = f"{title}, {unit}" if unit else title
-    biggest = float(np.nanmax(np.abs(series.high), initial=0.0))
-    digits = 0 if biggest >= 50 else 1 if biggest >= 5 else 2
-    band = Band(title, series, style, fill=False)
-    return Chart("", quantity, [band], start_s=run.start_s, digits=digits)
 
 
 def _set_point_ports(run: RunData) -> list[str]:
@@ -170,54 +172,22 @@ def _set_point_ports(run: RunData) -> list[str]:
     return [p for f, _, p in names if "_set_" in p and not f.startswith("attack") and "-" not in p]
 
 
-def _set_point_chart(port: str) -> _Make:
-    unit = {"kvar": "kvar", "kw": "kW", "pu": "pu"}.get(port.rpartition("_")[2], "")
+def _set_points(port: str) -> _MakeSeries:
+    """Return the sum of a port over all federates that write it."""
 
-    def make(run: RunData) -> Chart | None:
+    def make(run: RunData) -> Spread | None:
         parts = [run.total_of(n) for n in run.recorded if n.partition(".")[2] == port]
         series = [p for p in parts if p is not None]
         if not series or any(len(p.mid) != len(series[0].mid) for p in series):
-            return _line(run, series[0] if series else None, port, unit, "s2")
+            return series[0] if series else None
         total = np.nansum([p.mid for p in series], axis=0)
-        return _line(run, Spread(series[0].time_s, total, total, total), port, unit, "s2")
+        return Spread(series[0].time_s, total, total, total)
 
     return make
 
 
-def _detector_names(run: RunData) -> list[str]:
-    federates = run.scenario.get("federates", {})
-    return [
-        name
-        for name, spec in federates.items()
-        if spec.get("kind") == "detector" and f"{name}.score" in run.recorded
-    ]
-
-
-def _score_chart(name: str) -> _Make:
-    def make(run: RunData) -> Chart | None:
-        series = run.spread_of(f"{name}.score")
-        if series is None:
-            return None
-        top = Spread(series.time_s, series.high, series.high, series.high)
-        chart = _line(run, top, "highest score; an alarm from 1 on", "", "s3")
-        return None if chart is None else replace(chart, digits=2, y_range=(0.0, 1.0))
-
-    return make
-
-
-def _detectors(runs: PairedRuns) -> str:
-    rows: Sequence[Sequence[str]] = runs.detector_rows()
-    if not rows:
-        return ""
-    numbers = tuple(range(3, len(runs.DETECTOR_HEAD)))
-    return (
-        f"<section><h2>Detectors</h2>{table(runs.DETECTOR_HEAD, rows, numbers=numbers)}</section>"
-    )
-
-
-def _links(runs: PairedRuns) -> str:
-    items = "".join(
-        f'<li><a href="{quote(f"{name}/{REPORT}")}">{escape(name)}</a>: {escape(run.status)}</li>'
-        for name, run in runs.runs.items()
-    )
-    return f"<section><h2>Each run</h2><ul>{items}</ul></section>"
+def _detectors(run: RunData) -> list[str]:
+    """Return the detectors of a run whose score was recorded."""
+    federates = run.scenario.get("federates", {}).items()
+    names = [name for name, spec in federates if spec.get("kind") == "detector"]
+    return [name for name in names if f"{name}.score" in run.recorded]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from federates.attacks.labels import attack_windows
 from federates.errors import ScenarioError
@@ -20,13 +20,17 @@ from federates.reports.recovery import (
     recovery_s,
     voltage_track,
 )
-from federates.runs.data import RunData
+from federates.runs.data import RunData, Shade
 from federates.runs.paired import ATTACKED, BASELINE
 from federates.scenario.attack_schema import AttackSpec
 
 if TYPE_CHECKING:
     from federates.reports.market import MarketTable
 
+DETECTOR_HEAD = (
+    *("Detector", "In", "Step", "Delay"),
+    *("Precision", "Recall", "False alarms per day", "AUC"),
+)
 WINDOW_KEY, RECOVERY_KEY = "attack_window_out_of_band_node_hours", "recovery_s"
 _LAST_KEYS = ("attack_steps_never_triggered_count", "attacked_values_count")
 
@@ -56,22 +60,21 @@ class PairedRuns:
         Sub-folders that hold a run: 'baseline', 'attacked', and defences.
     """
 
-    DETECTOR_HEAD: ClassVar[tuple[str, ...]] = (
-        "Detector",
-        "In",
-        "Step",
-        "Delay",
-        "Precision",
-        "Recall",
-        "False alarms per day",
-        "AUC",
-    )
-
     def __init__(self, folder: Path, scenario: str, spec: AttackSpec, names: Sequence[str]) -> None:
         self.folder, self.scenario, self.spec = folder, scenario, spec
         self.names = tuple(names)
         self.runs = {name: RunData(folder / name) for name in names}
         self._tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+
+    @property
+    def first(self) -> RunData:
+        """The first of the runs: the baseline, where there is one."""
+        return next(iter(self.runs.values()))
+
+    def shade(self, run: RunData) -> Shade | None:
+        """Return when a run was attacked; of the baseline, when it would have been."""
+        own = [shade for r in (run, *self.runs.values()) if (shade := r.shade)]
+        return Shade(f"time of the {own[0].name}", own[0].windows) if own else None
 
     @classmethod
     def read(cls, folder: Path) -> PairedRuns:
@@ -128,12 +131,10 @@ class PairedRuns:
     def keys(self) -> list[str]:
         """Metrics that any state has; those of the attack last."""
         known = metric_keys(list(self.runs.values()))
-        known += [k for k in (WINDOW_KEY, RECOVERY_KEY) if any(k in m for m in self._values)]
+        known += [
+            k for k in (WINDOW_KEY, RECOVERY_KEY) if any(k in m for m in self.metrics.values())
+        ]
         return [k for k in known if k not in _LAST_KEYS] + [k for k in _LAST_KEYS if k in known]
-
-    @property
-    def _values(self) -> list[Mapping[str, float | None]]:
-        return list(self.metrics.values())
 
     def number(self, key: str, name: str) -> str:
         """Return a metric in words; a dash where there is none."""

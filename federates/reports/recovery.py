@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -35,20 +36,33 @@ class VoltageTrack:
 
 
 def voltage_track(run: RunData) -> VoltageTrack | None:
-    """Read the voltages of a run; None where they were not recorded."""
-    if not run.has("v_pu"):
+    """Read the voltages of all plants of a run; None where they were not recorded."""
+    names = [f"{plant.name}.v_pu" for plant in run.plants]
+    tracks = [_track(run, name) for name in names if run.has(name)]
+    if not tracks:
         return None
+    time_s = reduce(np.intersect1d, (track.time_s for track in tracks))
+    at = [np.searchsorted(track.time_s, time_s) for track in tracks]
+
+    def merged(how: np.ufunc, field: str) -> FloatArray:
+        rows = [getattr(track, field)[i] for track, i in zip(tracks, at, strict=True)]
+        return np.asarray(how.reduce(rows, axis=0), dtype=np.float64)
+
+    out, far_out, dead = (merged(np.add, field) for field in ("out", "far_out", "dead"))
+    low, high = merged(np.minimum, "low"), merged(np.maximum, "high")
+    return VoltageTrack(time_s, out, far_out, dead, low, high)
+
+
+def _track(run: RunData, name: str) -> VoltageTrack:
     v_min, v_max = run.band
     parts: list[tuple[FloatArray, ...]] = []
-    for time_s, v_pu in signal_batches(run.signals, f"{run.feeder}.v_pu"):
+    for time_s, v_pu in signal_batches(run.signals, name):
         live = v_pu >= DEAD_PU
         excess = np.where(live, np.maximum(v_min - v_pu, v_pu - v_max), -np.inf)
         out, far = (excess > 0.0).sum(axis=1), (excess > TOLERANCE_PU).sum(axis=1)
         low = np.where(live, v_pu, np.inf).min(axis=1)
         high = np.where(live, v_pu, -np.inf).max(axis=1)
         parts.append((time_s, out, far, (~live).sum(axis=1), low, high))
-    if not parts:
-        return None
     return VoltageTrack(
         *(np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
     )

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
+from federates.reports.blocks import Block, Figures, Page, Section, Table, Text, Tile, Tiles
 from federates.reports.books import market_sections
-from federates.reports.chart import Band, Chart, Limit, same_axis, time_chart
-from federates.reports.feeder import feeder_map, load_run_feeder, voltage_profile
-from federates.reports.format import clock
-from federates.reports.page import details, metric_tile, table, tile, write_page
-from federates.runs.data import OTHER, RunData, Voltages
+from federates.reports.chart import Band, Chart, Limit, side_by_side
+from federates.reports.feeder import place_sections
+from federates.reports.format import clock, metric_name, metric_number, metric_unit
+from federates.reports.page import write_page
+from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from grid_models.base.yaml_lines import yaml_text
 
 REPORT = "report.html"
 _EVENTS_SHOWN = 100
-_BADGES = {  # class of the style sheet
-    "finished": "finished",
-    "failed": "failed",
-    "interrupted": "interrupted",
-    "not finished": "not",
-    UNKNOWN: "not",
-}
+_BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
+
+SectionMaker = Callable[[RunData], Iterator[Section]]
 
 
 def write_report(folder: Path) -> Path:
@@ -41,92 +35,85 @@ def write_report(folder: Path) -> Path:
     ScenarioError
         The folder holds no run.
     """
-    run = RunData(folder)
-    return write_page(folder / REPORT, f"{run.title} - {run.status}", run_body(run))
+    return write_page(folder / REPORT, run_page(RunData(folder)))
 
 
-def run_body(run: RunData) -> str:
-    """Return the page's content."""
-    voltages = run.voltages
-    parts = [header(run), _trouble(run), _tiles(run, voltages), attack_section(run)]
-    if voltages is not None:
-        parts += [_voltage_section(run, voltages), _place_section(run, voltages)]
-    parts += [
-        _power_section(run),
-        market_sections(run),
-        _events(run),
-        _recorded(run),
-        _reproduce(run),
-    ]
-    parts.append(
-        "<footer>Written by Feederate. Injections are positive: p = generation - load.</footer>"
+def run_page(run: RunData) -> Page:
+    """Return the page of a run."""
+    text = str(run.scenario.get("description") or "")
+    return Page(
+        title=run.title,
+        badge=(run.status, _BADGES.get(run.status, run.status)),
+        facts=_facts(run),
+        head=[Text(text)] if text else [],
+        sections=[section for make in SECTIONS for section in make(run)],
     )
-    return "\n".join(part for part in parts if part)
 
 
-def header(run: RunData) -> str:
-    """Return title, status and the run in one line."""
-    time = run.scenario["time"]
-    planned = run.manifest.get("steps")
-    steps = run.summary.get("steps", planned)
-    if "steps" not in run.summary and run.voltages is not None:
-        # Killed: what is readable is all that is known.
-        steps = len(run.voltages.total.time_s)
-    simulated_h = float(steps or 0) * float(time["step_s"]) / 3600.0
-    grid = run.scenario.get("grid", {})
-    facts = [
+def _facts(run: RunData) -> list[str]:
+    """Return the run in one line: name, feeders, steps, seed."""
+    step_s, planned = float(run.scenario["time"]["step_s"]), run.manifest.get("steps")
+    voltages = [p.voltages for p in run.plants if p.voltages is not None]
+    # A run that was killed has no summary: what is readable is all that is known.
+    readable = len(voltages[0].total.time_s) if voltages else planned
+    steps = run.summary.get("steps", readable)
+    of_planned = "" if steps == planned else f" of {planned}"
+    models = dict.fromkeys(_model(run, plant.name) for plant in run.plants)
+    return [
         run.name,
-        f"feeder {Path(str(grid.get('model', ''))).name}",
-        f"{steps}{'' if steps == planned else f' of {planned}'} steps of {time['step_s']:g} s "
-        f"({simulated_h:.3g} h)",
+        f"feeder{'s' * (len(models) > 1)} {', '.join(models)}",
+        f"{steps}{of_planned} steps of {step_s:g} s ({(steps or 0) * step_s / 3600.0:.3g} h)",
         f"seed {run.manifest.get('seed')}",
     ]
-    badge = f'<span class="badge {_BADGES[run.status]}">{escape(run.status)}</span>'
-    text = run.scenario.get("description") or ""
-    about = f"<p>{escape(str(text))}</p>" if text else ""
-    return (
-        f"<header><h1>{escape(run.title)} {badge}</h1>"
-        f'<p class="sub">{escape(" · ".join(facts))}</p></header>{about}'
-    )
 
 
-def _trouble(run: RunData) -> str:
+def _model(run: RunData, plant: str) -> str:
+    grid = run.scenario["federates"][plant].get("grid") or run.scenario.get("grid") or {}
+    return Path(str(grid.get("model", ""))).name
+
+
+def trouble(run: RunData) -> Iterator[Section]:
+    """Say why a run did not finish, with the ends of its logs."""
     if run.status == "finished":
-        return ""
+        return
     reason = run.reason.removeprefix("not finished: ")
-    out = (
-        f'<div class="alert"><strong>The run is {escape(run.status)}.</strong> {escape(reason)}'
-        "<br>What was recorded until then is shown below.</div>"
-    )
-    for name, text in run.logs().items():
-        out += details(f"End of logs/{name}.log", text)
-    return out
+    text = f"{reason.rstrip('.')}. What was recorded until then is shown below."
+    logs = run.logs().items()
+    tails = [Text(text, "details", f"End of logs/{name}.log") for name, text in logs]
+    yield Section("", [Text(text, "alert", f"The run is {run.status}."), *tails])
 
 
-def _tiles(run: RunData, voltages: Voltages | None) -> str:
-    low, high = run.band
+def key_numbers(run: RunData) -> Iterator[Section]:
+    """Show every metric of the run."""
     metrics = run.metrics
-    if voltages is not None:
-        # A run that was killed has no summary; its voltages are readable all the same.
-        metrics.setdefault("v_max_pu", float(np.nanmax(voltages.node_high)))
-        metrics.setdefault("v_min_pu", float(np.nanmin(voltages.node_low)))
-    tiles = []
-    for key, value in metrics.items():
-        hint = mark = ""
-        if key in ("v_max_pu", "v_min_pu") and value is not None:
-            mark = "good" if low <= value <= high else "bad"
-            if voltages is not None:
-                node, _, at_s = voltages.extreme(highest=key == "v_max_pu")
-                hint = f"node {node} at {clock(at_s + run.start_s)}"
-        elif key == "out_of_band_node_hours" and value is not None:
-            mark = "bad" if value > 0 else "good"
-            hint = f"band {low:g} to {high:g} pu"
-        tiles.append(metric_tile(key, value, hint, mark))
-    summary = run.summary
-    if "wall_s" in summary and "steps_per_s" in summary:
-        hint = f"{summary['wall_s']:.1f} s of wall time"
-        tiles.append(tile("Speed", f"{summary['steps_per_s']:,.0f}", "steps/s", hint))
-    return f'<section class="tiles">{"".join(tiles)}</section>' if tiles else ""
+    where: dict[str, str] = {}
+    for plant in run.plants:
+        if plant.voltages is None:
+            continue
+        prefix = f"{plant.name}." if f"{plant.name}.v_max_pu" in metrics else ""
+        for key, highest in ((f"{prefix}v_max_pu", True), (f"{prefix}v_min_pu", False)):
+            node, v_pu, at_s = plant.voltages.extreme(highest=highest)
+            # A run that was killed has no metrics; its voltages are readable all the same.
+            if metrics.setdefault(key, v_pu) == v_pu:
+                node = f"{plant.name}, {node}" if len(run.plants) > 1 else node
+                where[key] = f"node {node} at {clock(at_s + run.start_s)}"
+    tiles = [_metric(run, key, value, where.get(key, "")) for key, value in metrics.items()]
+    if "wall_s" in run.summary and "steps_per_s" in run.summary:
+        hint = f"{run.summary['wall_s']:.1f} s of wall time"
+        tiles.append(Tile("Speed", f"{run.summary['steps_per_s']:,.0f}", "steps/s", hint))
+    if tiles:
+        yield Section("", [Tiles(tiles)])
+
+
+def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
+    low, high = run.band
+    good, port = None, key.rpartition(".")[2]
+    if value is not None and port in ("v_max_pu", "v_min_pu"):
+        good = low <= value <= high
+    elif value is not None and port == "out_of_band_node_hours":
+        good, hint = value <= 0, f"band {low:g} to {high:g} pu"
+    mark = "" if good is None else "good" if good else "bad"
+    return Tile(metric_name(key), metric_number(key, value), metric_unit(key), hint, mark)
 
 
 def limits(run: RunData) -> list[Limit]:
@@ -134,142 +121,135 @@ def limits(run: RunData) -> list[Limit]:
     return [Limit(run.band[0], "lower limit"), Limit(run.band[1], "upper limit")]
 
 
-def _voltage_section(run: RunData, voltages: Voltages) -> str:
-    charts = [
-        Chart(
-            "Other nodes" if phase == OTHER else f"Phase {phase}",
-            "Voltage, pu",
-            [Band("lowest, median and highest node", spread, f"phase-{phase.lower()}")],
-            limits(run),
-            start_s=run.start_s,
-            digits=3,
-            shade=run.shade,
-        )
-        for phase, spread in voltages.phases.items()
-    ]
-    columns = "grid-3" if len(charts) >= 3 else "grid-2" if len(charts) == 2 else ""
-    figures = "".join(time_chart(chart) for chart in same_axis(charts))
-    return f'<section><h2>Voltages</h2><div class="{columns}">{figures}</div></section>'
-
-
-def _place_section(run: RunData, voltages: Voltages) -> str:
-    feeder = load_run_feeder(run)
-    if feeder is None:
-        return ""
-    figures = [
-        f for f in (voltage_profile(run, voltages, feeder), feeder_map(run, voltages, feeder)) if f
-    ]
-    columns = ' class="grid-2 tall"' if len(figures) == 2 else ""
-    body = "".join(figures)
-    return f"<section><h2>Where</h2><div{columns}>{body}</div></section>" if body else ""
-
-
-def _power_section(run: RunData) -> str:
-    reactive = []
-    q_sum, q_range = run.total("q_kvar"), run.spread("q_kvar")
-    if q_sum is not None and q_range is not None:
-        reactive.append(_line(run, "Reactive power of all DERs", "kvar", "sum", q_sum, "s3"))
-        chart = Chart(
-            "Reactive power per DER",
-            "Reactive power, kvar",
-            [Band("lowest, median and highest DER", q_range, "s3")],
-            start_s=run.start_s,
-            digits=1,
-            shade=run.shade,
-        )
-        reactive.append(time_chart(chart))
-    active = []
-    for port, title, style in (
-        ("p_kw", "Active power of all DERs", "s4"),
-        ("import_kw", "Import from the grid above", "s1"),
-        ("losses_kw", "Losses", "s2"),
-    ):
-        series = run.total(port)
-        if series is not None:
-            active.append(_line(run, title, "kW", title, series, style))
-    out = f'<div class="grid-2">{"".join(reactive)}</div>' if reactive else ""
-    out += f'<div class="grid-{min(3, len(active))}">{"".join(active)}</div>' if active else ""
-    return f'<section class="stack"><h2>Power</h2>{out}</section>' if out else ""
-
-
-def _line(run: RunData, title: str, unit: str, name: str, series: Any, style: str) -> str:
-    quantity = {"kvar": "Reactive power", "kW": "Power"}[unit]
-    biggest = float(abs(series.high).max())
-    return time_chart(
-        Chart(
-            title,
-            f"{quantity}, {unit}",
-            [Band(name, series, style, fill=False)],
-            y_range=(0.0, 0.0),
-            start_s=run.start_s,
-            digits=0 if biggest >= 50 else 1 if biggest >= 5 else 2,
-            shade=run.shade,
-        )
+def voltage_chart(run: RunData, title: str, spread: Spread, style: str) -> Chart:
+    """Return a chart of node voltages."""
+    band = Band("lowest, median and highest node", spread, style)
+    return Chart(
+        title, "Voltage, pu", [band], limits(run), (), run.start_s, digits=4, shade=run.shade
     )
 
 
-def _events(run: RunData) -> str:
-    events = run.events()
-    if not events:
-        return ""
-    first = len(events) - _EVENTS_SHOWN
+def voltages(run: RunData) -> Iterator[Section]:
+    """Show the voltages of each plant by phase."""
+    for plant in run.plants:
+        if plant.voltages is not None:
+            charts = [
+                voltage_chart(
+                    run,
+                    "Other nodes" if phase == OTHER else f"Phase {phase}",
+                    spread,
+                    f"phase-{phase.lower()}",
+                )
+                for phase, spread in plant.voltages.phases.items()
+            ]
+            yield Section(run.label(plant, "Voltages"), [side_by_side(charts)])
+
+
+def line_chart(run: RunData, title: str, y_title: str, series: Spread, style: str) -> Chart:
+    """Return a chart of a single value, zero shown."""
+    band = Band(title, series, style, fill=False)
+    return Chart(title, y_title, [band], (), (0.0,), run.start_s, shade=run.shade)
+
+
+def power(run: RunData) -> Iterator[Section]:
+    """Show the reactive and active power of each plant."""
+    for plant in run.plants:
+        charts = [_reactive_charts(run, plant), _active_charts(run, plant)]
+        blocks = [Figures(row, min(3, len(row))) for row in charts if row]
+        if blocks:
+            yield Section(run.label(plant, "Power"), blocks)
+
+
+def _reactive_charts(run: RunData, plant: PlantData) -> list[Chart]:
+    total, each = plant.total("q_kvar"), plant.spread("q_kvar")
+    if total is None or each is None:
+        return []
+    unit = "Reactive power, kvar"
+    band = Band("lowest, median and highest DER", each, "s3")
+    return [
+        line_chart(run, "Reactive power of all DERs", unit, total, "s3"),
+        Chart("Reactive power per DER", unit, [band], (), (), run.start_s, 1, run.shade),
+    ]
+
+
+def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
+    ports = (
+        ("p_kw", "Active power of all DERs", "s4"),
+        ("import_kw", "Import from the grid above", "s1"),
+        ("losses_kw", "Losses", "s2"),
+    )
+    found = [(plant.total(port), title, style) for port, title, style in ports]
+    return [
+        line_chart(run, title, "Power, kW", series, style)
+        for series, title, style in found
+        if series is not None
+    ]
+
+
+def events(run: RunData) -> Iterator[Section]:
+    """List the last events, and all earlier ones of an attack."""
+    found = run.events()
+    if not found:
+        return
+    first = len(found) - _EVENTS_SHOWN
     # When an attack began and ended is what a reader looks for, however much happened since.
-    shown = [e for i, e in enumerate(events) if i >= first or _of_attack(e)]
-    title, note = "Events", ""
-    if len(shown) < len(events):
-        title = f"Events: last {_EVENTS_SHOWN} of {len(events):,}"
+    shown = [e for i, e in enumerate(found) if i >= first or _of_attack(e)]
+    title, blocks = "Events", list[Block]()
+    if len(shown) < len(found):
+        title = f"Events: last {_EVENTS_SHOWN} of {len(found):,}"
         earlier = len(shown) - _EVENTS_SHOWN
         kept = f", and {earlier:,} earlier of the attack" if earlier else ""
-        note = f"<p>The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl.</p>"
-    rows = []
-    for event in shown:
-        known = ("wall", "time_s", "federate", "event")
-        more = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known and v is not None)
-        time_s = event.get("time_s")
-        at = "-"
-        if isinstance(time_s, (int, float)) and math.isfinite(time_s):
-            at = clock(time_s + run.start_s)
-        words = (str(event.get(key, "")) for key in ("federate", "event"))
-        rows.append((str(event.get("wall", ""))[:19].replace("T", " "), at, *words, more))
+        blocks.append(Text(f"The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl."))
     head = ("Wall clock, UTC", "Simulated", "Federate", "Event", "Details")
-    return f"<section><h2>{title}</h2>{note}{table(head, rows, wrap=(4,))}</section>"
+    blocks.append(Table(head, [_event_row(run, event) for event in shown], wrap=(4,)))
+    yield Section(title, blocks)
+
+
+def _event_row(run: RunData, event: Mapping[str, Any]) -> tuple[str, ...]:
+    known = ("wall", "time_s", "federate", "event")
+    more = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known and v is not None)
+    time_s = event.get("time_s")
+    known_time = isinstance(time_s, (int, float)) and math.isfinite(time_s)
+    at = clock(time_s + run.start_s) if known_time else "-"  # type: ignore[operator]
+    words = (str(event.get(key, "")) for key in ("federate", "event"))
+    return (str(event.get("wall", ""))[:19].replace("T", " "), at, *words, more)
 
 
 def _of_attack(event: Mapping[str, Any]) -> bool:
     return str(event.get("event", "")).startswith("attack_")
 
 
-def _recorded(run: RunData) -> str:
+def recorded(run: RunData) -> Iterator[Section]:
+    """List the recorded signals."""
     rows = []
     for name in run.recorded:
         labels = signal_labels(run.signals, name)
         some = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
         rows.append((name, str(len(labels)), some))
-    if not rows:
-        return ""
-    head = ("Signal (signals/)", "Labels", "Which")
-    return f"<section><h2>Recorded</h2>{table(head, rows, numbers=(1,), wrap=(2,))}</section>"
+    if rows:
+        head = ("Signal (signals/)", "Labels", "Which")
+        yield Section("Recorded", [Table(head, rows, numbers=(1,), wrap=(2,))])
 
 
-def _reproduce(run: RunData) -> str:
+def reproduction(run: RunData) -> Iterator[Section]:
+    """Give the command, the scenario and the versions that make the same run again."""
     manifest = run.manifest
-    versions = {k: str(v) for k, v in (manifest.get("versions") or {}).items() if v}
-    host = manifest.get("host") or {}
-    rows = [*versions.items(), *((k, str(v)) for k, v in host.items())]
-    rows += [("placement", str(manifest.get("placement"))), ("seed", str(manifest.get("seed")))]
-    rows += [
-        (k, str(manifest[k])[:19].replace("T", " "))
-        for k in ("started", "finished")
-        if k in manifest
-    ]
-    command = manifest.get("command") or _command(run)
-    return (
-        "<section><h2>How to get this run again</h2>"
-        f'<pre class="command">{escape(str(command))}</pre>'
-        "<p>With the same seed and versions the recorded signals are equal to the last bit, "
-        "whatever the placement.</p>"
-        + details("The scenario, with every default filled in", yaml_text(run.scenario))
-        + f"{table(('What', 'Version or value'), rows)}</section>"
+    rows = [(k, str(v)) for k, v in (manifest.get("versions") or {}).items() if v]
+    rows += [(k, str(v)) for k, v in (manifest.get("host") or {}).items()]
+    rows += [(k, str(manifest.get(k))) for k in ("placement", "seed")]
+    times = [k for k in ("started", "finished") if k in manifest]
+    rows += [(k, str(manifest[k])[:19].replace("T", " ")) for k in times]
+    yield Section(
+        "How to get this run again",
+        [
+            Text(str(manifest.get("command") or _command(run)), "command"),
+            Text(
+                "With the same seed and versions the recorded signals are equal to the last bit, "
+                "whatever the placement."
+            ),
+            Text(yaml_text(run.scenario), "details", "The scenario, with every default filled in"),
+            Table(("What", "Version or value"), rows),
+        ],
     )
 
 
@@ -279,3 +259,18 @@ def _command(run: RunData) -> str:
     if run.manifest.get("steps"):
         words += ["--steps", str(run.manifest["steps"])]
     return shlex.join(words)
+
+
+SECTIONS: tuple[SectionMaker, ...] = (
+    trouble,
+    key_numbers,
+    attack_section,
+    voltages,
+    place_sections,
+    power,
+    market_sections,
+    events,
+    recorded,
+    reproduction,
+)
+"""The sections of a run's page, in order."""

@@ -19,7 +19,8 @@ from controllers.core.mail import FloatArray
 from federates.core.signals import signal_batches, signal_labels, signal_names
 from federates.runs.manifest import known_status, read_manifest, read_summary
 
-BINS = 480
+BINS = 1500
+"""Most points of a curve on a page: about one per pixel of a wide screen."""
 PHASE_NAMES = {"1": "A", "2": "B", "3": "C"}
 OTHER = "other"
 DEAD_PU = 0.05
@@ -53,11 +54,11 @@ class Spread:
     high: FloatArray
 
     def decimated(self, bins: int = BINS) -> Spread:
-        """Return at most `bins` points; the extremes of every bin survive."""
+        """Return at most `bins` points, evenly many samples in each; all extremes survive."""
         n = len(self.time_s)
         if n <= bins:
             return self
-        starts = np.arange(bins) * n // bins
+        starts = np.arange(0, n, -(-n // bins))
         # A bin without any number stays a gap; one number is enough to fill it.
         good = np.isfinite(self.mid)
         counts = np.add.reduceat(good.astype(np.float64), starts)
@@ -76,6 +77,17 @@ class Shade:
 
     name: str
     windows: tuple[tuple[float, float], ...]
+
+
+def stretches(windows: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Return the stretches of time that windows, (begin_s, end_s) each, cover, in order."""
+    out: list[tuple[float, float]] = []
+    for begin, end in sorted(windows):
+        if out and begin <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], end))
+        else:
+            out.append((begin, end))
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -167,14 +179,17 @@ class RunData:
         return signal_names(self.signals) if self.signals.is_dir() else []
 
     @cached_property
-    def feeder(self) -> str | None:
-        """Name of the first feeder federate."""
-        federates = self.scenario.get("federates", {})
-        return next((n for n, spec in federates.items() if spec.get("kind") == "feeder"), None)
+    def plants(self) -> tuple[PlantData, ...]:
+        """The feeders of the scenario, in its order."""
+        specs = self.scenario.get("federates", {}).items()
+        return tuple(PlantData(self, n) for n, spec in specs if spec.get("kind") == "feeder")
 
-    def has(self, port: str) -> bool:
-        """Whether a port of the feeder is recorded and holds at least one step."""
-        name = f"{self.feeder}.{port}"
+    def label(self, plant: PlantData, title: str) -> str:
+        """Return a title that names the plant where the run has several."""
+        return title if len(self.plants) < 2 else f"{plant.name}: {title}"
+
+    def has(self, name: str) -> bool:
+        """Whether a signal, ``federate.port``, is recorded and holds at least one step."""
         return name in self.recorded and any(
             len(time_s) for time_s, _ in signal_batches(self.signals, name, rows=1)
         )
@@ -205,13 +220,6 @@ class RunData:
         return texts
 
     @cached_property
-    def voltages(self) -> Voltages | None:
-        """Node voltages of the feeder; None where none were recorded, or no node had any."""
-        if not self.has("v_pu"):
-            return None
-        return _voltages(self.signals, f"{self.feeder}.v_pu", self.band)
-
-    @cached_property
     def shade(self) -> Shade | None:
         """When the attack was at work; None for a run without one."""
         attack = self.scenario.get("attack")
@@ -219,16 +227,8 @@ class RunData:
             return None
         from federates.attacks.labels import attack_windows
 
-        windows = tuple((begin, end) for _, begin, end in attack_windows(self.folder))
+        windows = stretches([(begin, end) for _, begin, end in attack_windows(self.folder)])
         return Shade(str(attack.get("kind", "attack")), windows) if windows else None
-
-    def spread(self, port: str) -> Spread | None:
-        """Return smallest, median and largest element of a feeder port over time."""
-        return self._reduced(f"{self.feeder}.{port}", _spread_of)
-
-    def total(self, port: str) -> Spread | None:
-        """Return the sum over a feeder port's elements (as a spread, so that it decimates)."""
-        return self._reduced(f"{self.feeder}.{port}", _sum_of)
 
     def spread_of(self, name: str) -> Spread | None:
         """Return smallest, median and largest element of a recorded signal, ``federate.port``."""
@@ -247,6 +247,27 @@ class RunData:
                 times.append(time_s)
                 parts.append(reduce(values))
         return _spread(times, parts) if times else None
+
+
+class PlantData:
+    """What one feeder of a run recorded."""
+
+    def __init__(self, run: RunData, name: str) -> None:
+        self._run, self.name = run, name
+
+    @cached_property
+    def voltages(self) -> Voltages | None:
+        """Voltages of its nodes; None where none were recorded, or no node had any."""
+        name = f"{self.name}.v_pu"
+        return _voltages(self._run.signals, name, self._run.band) if self._run.has(name) else None
+
+    def spread(self, port: str) -> Spread | None:
+        """Return smallest, median and largest element of a port over time."""
+        return self._run.spread_of(f"{self.name}.{port}")
+
+    def total(self, port: str) -> Spread | None:
+        """Return the sum over a port's elements (as a spread, so that it decimates)."""
+        return self._run.total_of(f"{self.name}.{port}")
 
 
 def _spread_of(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

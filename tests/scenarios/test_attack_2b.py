@@ -187,7 +187,7 @@ def test_states_of_a_run_that_has_no_market_are_refused_by_name(attacked: Path) 
         metered_states(attacked, attacked, market="bazaar")
     with pytest.raises(ScenarioError, match="nothing recorded from 9000 to 9100 s"):
         metered_states(attacked, attacked, (0.0, 60.0), (9000.0, 9100.0))
-    with pytest.raises(ScenarioError, match="no readable manifest"):
+    with pytest.raises(ScenarioError, match="not the folder of a run"):
         metered_states(attacked.parent, attacked)
 
 

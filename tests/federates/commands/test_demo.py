@@ -1,4 +1,4 @@
-"""The demo: its table, its picture, its words, its JSON."""
+"""The demo: its table, its bars, its words, its page, its JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from federates.cli import call
-from federates.commands.demo import NAMES
-from federates.commands.picture import Panel, voltage_picture
+from federates.commands.demo import NAMES, highest_voltages
 from federates.runs.data import Spread
 
 
@@ -53,15 +54,14 @@ def test_the_table_has_the_numbers_of_the_summaries(shown: tuple[Path, str, str]
         ]
 
 
-def test_the_demo_leaves_pages_and_pictures(shown: tuple[Path, str, str]) -> None:
+def test_the_demo_leaves_pages_and_no_pictures(shown: tuple[Path, str, str]) -> None:
     folder, out, _ = shown
     assert str(folder / "report.html") in out
     page = (folder / "report.html").read_text()
     for name in NAMES:
         assert f'href="{name}/report.html"' in page
         assert (folder / name / "report.html").is_file()
-    assert (folder / "voltages.png").read_bytes().startswith(b"\x89PNG")
-    assert "no control" in (folder / "voltages.svg").read_text()
+    assert {path.name for path in folder.iterdir()} == {"report.html", *NAMES}
 
 
 def test_five_lines_say_what_was_seen(shown: tuple[Path, str, str]) -> None:
@@ -95,21 +95,23 @@ def test_a_folder_with_something_in_it_is_kept(
     assert "exists already" in capsys.readouterr().err
 
 
-def test_the_picture_fills_from_lowest_to_highest_and_reddens_what_is_outside() -> None:
-    n = 40
-    high = np.where(np.arange(n) < n // 2, 1.10, 1.04)
-    spread = Spread(np.arange(n) * 60.0, np.full(n, 1.0), np.full(n, 1.02), high)
+def test_the_bars_show_the_highest_voltage_and_redden_above_the_band() -> None:
+    def demo_run(label: str, high: np.ndarray) -> Any:
+        total = Spread(np.arange(len(high)) * 60.0, high - 0.1, high - 0.05, high)
+        voltages = SimpleNamespace(total=total)
+        plants = (SimpleNamespace(voltages=voltages),)
+        return SimpleNamespace(
+            label=label, data=SimpleNamespace(plants=plants, band=(0.95, 1.05), start_s=3600.0)
+        )
 
-    lines = voltage_picture([Panel("one", spread)], (0.95, 1.05), width=46, height=16)
+    rising = np.repeat([1.00, 1.05, 1.06, 1.07], 30)
+    head, one, other, time_row = highest_voltages(
+        [demo_run("rising", rising), demo_run("flat", np.full(120, 1.0))]
+    )
 
-    assert lines[0].plain.strip() == "one"
-    assert {len(line.plain) for line in lines[1:]} == {46}
-    body = [line.plain[6:] for line in lines[1:-1]]
-    # 1.10 at the top, 0.95 at the bottom: 16 rows of 0.15/16 pu.
-    assert body[0] == "\u28ff" * 20 + " " * 20
-    assert body[-1] == "\u2504" * 40
-    red = [any("red" in str(span.style) for span in line.spans) for line in lines[1:-1]]
-    row_of_limit = next(i for i, line in enumerate(lines[1:-1]) if line.plain.startswith("1.050"))
-    assert row_of_limit == 5
-    assert red == [i < row_of_limit for i in range(16)]
-    assert lines[-1].plain.split() == ["00:00", "00:39"]
+    assert head.plain == "Highest node voltage, 1.000 to 1.070 pu; red: above 1.05 pu"
+    # 60 columns from 1.00 to 1.07 in eight heights: 1.05 is 5/7 of the way, 1.06 is 6/7.
+    assert one.plain == f"{'rising':<15}" + "▁" * 15 + "▆" * 15 + "▇" * 15 + "█" * 15
+    assert other.plain == f"{'flat':<15}" + "▁" * 60
+    assert [str(span.style) for span in one.spans] == ["cyan"] * 30 + ["red"] * 30
+    assert time_row.plain.split() == ["01:00", "02:59"]

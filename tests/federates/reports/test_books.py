@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from federates.core.signals import read_signal
+from federates.reports.blocks import Figures, Table
 from federates.reports.books import market_sections, settled_account
 from federates.runs.data import RunData
 from federates.runs.runner import run
@@ -42,9 +43,13 @@ def test_the_page_sums_the_intervals(folder: Path) -> None:
     assert intervals == 4
     money = read_signal(folder / "signals", "market.account_money")[2]
     assert list(account.values()) == pytest.approx(money[ENDS].sum(axis=0).tolist())
-    page = market_sections(data)
-    assert "Settled over 4 market intervals" in page
-    assert f"{account['import_cost']:,.2f}" in page
+    (section,) = market_sections(data)
+    figures, table = section.blocks
+    assert isinstance(figures, Figures)
+    assert isinstance(table, Table)
+    assert len(figures.figures) == 2
+    assert table.head[0] == "Settled over 4 market intervals, as cleared"
+    assert ("The import costs", f"{account['import_cost']:,.2f}") in table.rows
 
 
 def test_parts_of_the_price_add_up_in_the_record(folder: Path) -> None:

@@ -1,102 +1,137 @@
-"""Charts: axes, ticks and curves."""
+"""Charts: the data that the page's script draws."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from federates.reports.chart import (
-    Band,
-    Chart,
-    Limit,
-    axis_range,
-    nice_ticks,
-    same_axis,
-    tick_digits,
-    time_chart,
-    time_ticks,
-)
+from federates.reports.blocks import Page, Section
+from federates.reports.chart import Band, Chart, Limit, float32, side_by_side
 from federates.reports.format import clock, metric_name, metric_number, metric_unit
-from federates.runs.data import Spread
+from federates.reports.page import render
+from federates.runs.data import BINS, Shade, Spread
+
+TEMPLATES = resources.files("federates.reports") / "templates"
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
-def test_ticks_lie_inside_and_are_even(low: float, span: float) -> None:
-    ticks = nice_ticks(low, low + span)
-
-    assert 2 <= len(ticks) <= 8
-    assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)
-    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+def spread(time_s: np.ndarray, *rows: np.ndarray) -> Spread:
+    low, mid, high = rows if len(rows) == 3 else rows * 3
+    return Spread(time_s, low, mid, high)
 
 
-@given(st.floats(-1e3, 1e3), st.floats(1e-4, 1e6))
-def test_labels_of_ticks_differ(low: float, span: float) -> None:
-    digits = tick_digits(low, low + span)
-    labels = [f"{tick:.{digits}f}" for tick in nice_ticks(low, low + span)]
-    assert len(set(labels)) == len(labels)
+def decoded(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")
 
 
-def test_charts_side_by_side_share_their_axis() -> None:
-    charts = [Chart("a", "pu", [Band("a", _day(1.1), "s1")])]
-    charts.append(Chart("b", "pu", [Band("b", _day(1.3), "s1")], [Limit(0.9, "limit")]))
-
-    one, other = (axis_range(chart) for chart in same_axis(charts))
-
-    assert one == other
-    assert one[0] < 0.9
-    assert one[1] > 1.3
+def columns(band: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {part["name"]: decoded(part["data"]) for part in band["parts"]}
 
 
-def test_a_day_has_ticks_every_four_hours() -> None:
-    assert [clock(t) for t in time_ticks(0.0, 86399.0)] == [
-        "00:00",
-        "04:00",
-        "08:00",
-        "12:00",
-        "16:00",
-        "20:00",
-    ]
-
-
-def _day(spike: float) -> Spread:
-    time_s = np.arange(86400.0)
-    mid = np.ones(86400)
-    high = mid + 0.01
-    high[54321] = spike
-    return Spread(time_s, mid - 0.01, mid, high)
+def test_numbers_are_little_endian_float32_and_gaps_are_nan() -> None:
+    values = np.array([1.0634, np.nan, -4e10])
+    assert decoded(float32(values)) == pytest.approx(values, rel=1e-7, nan_ok=True)
+    assert base64.b64decode(float32(np.array([1.0]))) == b"\x00\x00\x80\x3f"
 
 
 def test_a_day_at_one_second_is_small_and_keeps_a_spike_of_one_step() -> None:
-    page = time_chart(Chart("V", "Voltage, pu", [Band("v", _day(1.234), "s1")], digits=3))
+    high = np.full(86400, 1.01)
+    high[54321] = 1.234
+    day = spread(np.arange(86400.0), high - 0.02, high - 0.01, high)
+    data = Chart("V", "Voltage, pu", [Band("v", day, "s1")]).data
 
-    data = json.loads(re.search(r'application/json">(.*?)</script>', page)[1])
-    assert max(data["series"][0]["high"]) == 1.234
-    assert len(page) < 60_000
-
-
-def test_the_curve_is_where_the_axis_says() -> None:
-    # From 1.0 at the left to 1.1 at the right; 6 % of air on both sides of the 0.1 in between.
-    spread = Spread(*(np.array(x) for x in ([0.0, 60.0], [1.0, 1.1], [1.0, 1.1], [1.0, 1.1])))
-    page = time_chart(Chart("V", "pu", [Band("v", spread, "s1", fill=False)], digits=2))
-
-    assert f'd="M0.0 {1000 * 0.106 / 0.112:.1f}L1000.0 {1000 * 0.006 / 0.112:.1f}"' in page
+    (band,) = data["bands"]
+    assert columns(band)["highest"].max() == pytest.approx(1.234)
+    assert band["time"]["count"] <= BINS
+    assert len(json.dumps(data)) < 30_000
 
 
-def test_a_flat_single_step_and_a_gap_can_be_drawn() -> None:
-    one = Spread(*(np.array([x]) for x in (0.0, 1.0, 1.0, 1.0)))
-    gap = Spread(np.arange(3.0), *(np.array([1.0, np.nan, 2.0]) for _ in range(3)))
+def test_times_are_times_of_day_and_even_ones_are_three_numbers() -> None:
+    even, uneven = np.arange(0.0, 50.0, 5.0), np.array([0.0, 5.0, 20.0])
+    flat = [spread(t, np.ones(len(t))) for t in (even, uneven)]
+    data = Chart("x", "y", [Band("a", s, "s1") for s in flat], start_s=3600.0).data
+    assert data["bands"][0]["time"] == {"start": 3600.0, "step": 5.0, "count": 10}
+    assert data["bands"][1]["time"] == {"values": [3600.0, 3605.0, 3620.0]}
+    # A sample counts until the next one, at most for the usual time between two.
+    assert [band["hold_s"] for band in data["bands"]] == [5.0, 10.0]
 
-    for spread in (one, gap):
-        page = time_chart(Chart("V", "pu", [Band("v", spread, "s1")], [Limit(1.05, "limit")]))
-        curves = "".join(re.findall(r' d="([^"]*)"', page))
-        assert "nan" not in curves
-        assert "inf" not in curves
+
+def test_a_single_value_is_one_column_until_points_are_merged() -> None:
+    few, many = (spread(np.arange(float(n)), np.arange(float(n))) for n in (100, 2 * BINS))
+    one, merged = (Chart("x", "y", [Band("b", s, "s1", fill=False)]).data for s in (few, many))
+    assert list(columns(one["bands"][0])) == ["value"]
+    values = columns(merged["bands"][0])
+    assert list(values) == ["lowest", "mean", "highest"]
+    assert values["lowest"][:3].tolist() == [0.0, 2.0, 4.0]
+    assert values["mean"][:3].tolist() == [0.5, 2.5, 4.5]
+    assert values["highest"][:3].tolist() == [1.0, 3.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [((25.0, 50.0), [3625.0, 3650.0]), ((90.0, float("inf")), [3690.0, None])],
+)
+def test_windows_are_times_of_day_and_may_be_open(
+    window: tuple[float, float], expected: list[float | None]
+) -> None:
+    band = Band("b", spread(np.arange(101.0), np.ones(101)), "s1")
+    chart = Chart("t", "y", [band], start_s=3600.0, shade=Shade("attack", (window,)))
+    assert chart.data["shade"] == {"windows": [expected]}
+    assert [key.name for key in chart.legend] == ["b", "attack"]
+
+
+def test_digits_follow_the_largest_value() -> None:
+    for value, digits in ((0.5, 2), (7.0, 1), (1200.0, 0)):
+        band = Band("b", spread(np.arange(2.0), np.array([value, np.nan])), "s1", fill=False)
+        assert Chart("t", "Power, kW", [band]).data["digits"] == digits
+
+
+def test_charts_side_by_side_share_their_axis_and_every_name_is_escaped() -> None:
+    time_s = np.arange(3.0)
+    charts = [
+        Chart(f"<b>{i}", "Voltage, pu", [Band("</script>", spread(time_s, np.ones(3)), "s1")],
+              [Limit(1.05, "upper <limit>")])
+        for i in range(4)
+    ]  # fmt: skip
+    page = render(Page("T", [Section("S", [side_by_side(charts)])]))
+    assert page.count("data-shared-axis>") == 1
+    assert '<div class="grid-2" data-shared-axis>' in page
+    assert "<b>" not in page
+    assert page.count("</script>") == 2 + len(charts)
+    data = [json.loads(text) for text in re.findall(r'application/json">(.*?)</script>', page)]
+    assert [d["title"] for d in data] == ["<b>0", "<b>1", "<b>2", "<b>3"]
+    assert data[0]["limits"] == [{"value": 1.05, "name": "upper <limit>"}]
+    assert data[0]["unit"] == "pu"
+    assert "NaN" not in json.dumps(data)
+
+
+def test_what_the_templates_name_is_there() -> None:
+    script = "".join((TEMPLATES / name).read_text() for name in ("time_charts.js", "feeder.js"))
+    page, style = ((TEMPLATES / name).read_text() for name in ("page.html", "page.css"))
+    actions = re.search(r"const actions = \{(.*?)\};", script, re.DOTALL)
+    assert actions
+    asked = set(re.findall(r'\("(\w+)", "[^"]+", "[^"]+"\)', page)) | {"attack", "reset"}
+    assert asked == set(re.findall(r"(\w+): \(\) =>", actions[1]))
+    for kind in ("time-chart", "feeder-map", "voltage-profile"):
+        assert f'".{kind}"' in script
+    colours = set(re.findall(r"--([a-z0-9-]+):", style))
+    assert {"phase-a", "phase-b", "phase-c", "phase-other", "s1", "s2", "s3", "s4"} <= colours
+    assert set(re.findall(r'css\("(\w+)"\)', script)) <= colours
+    assert len(script.splitlines()) < 400
+
+
+def test_bins_with_a_gap_keep_what_was_seen() -> None:
+    value = np.full(960, np.nan)
+    value[::4] = 1.5
+    small = spread(np.arange(960.0), value).decimated(480)
+    assert np.isnan(small.mid[1::2]).all()
+    for series in (small.low, small.mid, small.high):
+        assert (series[::2] == 1.5).all()
 
 
 @pytest.mark.parametrize(
@@ -124,79 +159,3 @@ def test_metrics_are_said_in_words_with_their_unit(
 ) -> None:
     said = f"{metric_name(key)}: {metric_number(key, value)} {metric_unit(key)}".rstrip()
     assert said == text
-
-
-def _flat(time_s: np.ndarray, value: float = 1.0) -> Spread:
-    return Spread(time_s, *(np.full(len(time_s), value),) * 3)
-
-
-def _readout(page: str) -> dict[str, Any]:
-    found = re.search(r'application/json">(.*?)</script>', page)
-    assert found is not None
-    return json.loads(found[1])
-
-
-def _line(page: str, style: str) -> str:
-    found = re.search(rf'<path class="line {style}" d="([^"]*)"', page)
-    assert found is not None
-    return found[1]
-
-
-@pytest.mark.parametrize("n", [120, 1440])  # below and above what a picture shows
-def test_each_band_is_drawn_at_its_own_times(n: int) -> None:
-    time_s = np.linspace(0.0, 7200.0, n, endpoint=False)
-    value = time_s / 7200.0
-    late = time_s >= 3600.0  # seen in the second half only
-    bands = [
-        Band("true", Spread(time_s, value, value, value), "s4"),
-        Band("seen", Spread(time_s[late], *(value[late],) * 3), "s2"),
-    ]
-    page = time_chart(Chart("x", "y", bands, digits=3))
-
-    data = _readout(page)
-    true, seen = (np.array(s["mid"], dtype=float) for s in data["series"])
-    assert len(true) == len(seen) == len(data["t"])
-    first = data["t"].index("01:00")
-    assert np.isnan(seen[:first]).all()
-    assert seen[first:] == pytest.approx(true[first:], abs=2e-3)
-    # The curve of the second half begins in the middle of the picture, at half of the height.
-    x, y = map(float, re.findall(r"[\d.]+", _line(page, "s2"))[:2])
-    assert x == pytest.approx(500.0, abs=5.0)
-    assert y == pytest.approx(500.0, abs=5.0)
-
-
-def test_bands_of_other_periods_share_one_read_out() -> None:
-    fine, coarse = np.arange(0.0, 61.0, 4.0), np.arange(1.0, 61.0, 30.0)
-    page = time_chart(
-        Chart("x", "y", [Band("a", _flat(fine), "s1"), Band("b", _flat(coarse), "s2")])
-    )
-
-    data = _readout(page)
-    assert data["t"][:3] == ["00:00", "00:00:01", "00:00:04"]
-    a, b = (series["mid"] for series in data["series"])
-    assert None not in a  # a sample counts until the next
-    assert b[0] is None
-    assert None not in b[1:]
-    # Points are not evenly spaced, so the pointer is told where they are.
-    assert data["x"] == [round(1e4 * t / 60.0) for t in np.union1d(fine, coarse)]
-    assert "x" not in _readout(time_chart(Chart("x", "y", [Band("a", _flat(fine), "s1")])))
-
-
-def test_a_line_is_broken_where_nothing_was_seen_and_lone_points_are_dots() -> None:
-    value = np.array([1.0, 2.0, np.nan, 1.0, np.nan, 2.0, 1.0])
-    spread = Spread(np.arange(7.0), value, value, value)
-    page = time_chart(Chart("x", "y", [Band("b", spread, "s2", fill=False)]))
-
-    assert _line(page, "s2").count("M") == 2
-    (dots,) = re.findall(r'<path class="dot s2" d="([^"]*)"', page)
-    assert dots.startswith("M500.0 ")
-    assert dots.count("M") == 1
-
-
-def test_bins_with_a_gap_keep_what_was_seen() -> None:
-    value = np.full(960, np.nan)
-    value[::4] = 1.5
-    spread = Spread(np.arange(960.0), value, value, value).decimated(480)
-    assert np.isnan(spread.mid[1::2]).all()
-    for series in (spread.low, spread.mid, spread.high):
-        assert (series[::2] == 1.5).all()

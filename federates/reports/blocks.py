@@ -1,0 +1,117 @@
+"""What pages are made of: a page has sections, a section has blocks.
+
+A new section of a run's page is one generator of `Section` and one line in `run.SECTIONS`. A block
+is written by the macro of its `kind` in ``templates/blocks.html``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+FOOTER = "Written by Feederate. Injections are positive: p = generation - load."
+
+
+class Figure(Protocol):
+    """A figure: `data` is what ``time_charts.js`` or ``feeder.js`` draws, `kind` its class."""
+
+    kind: ClassVar[str]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Return the figure's data, ready for JSON."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text as a 'paragraph', an 'alert', 'details' that fold away, or a 'command' to copy."""
+
+    text: str
+    kind: str = "paragraph"
+    title: str = ""
+    style: str = ""
+
+
+class Tile(NamedTuple):
+    """One key number; `mark` is '', 'good' or 'bad'."""
+
+    name: str
+    value: str
+    unit: str = ""
+    hint: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Key numbers side by side."""
+
+    tiles: Sequence[Tile]
+    kind: ClassVar[str] = "tiles"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int] = ()
+    wrap: Sequence[int] = ()
+    style: str = ""
+    kind: ClassVar[str] = "table"
+
+
+class Link(NamedTuple):
+    """A link to a page beside this one, and a remark."""
+
+    href: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Links:
+    """A list of links."""
+
+    links: Sequence[Link]
+    kind: ClassVar[str] = "links"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures in up to three columns; with `shared_axis` they have one range of values."""
+
+    figures: Sequence[Figure]
+    columns: int = 1
+    shared_axis: bool = False
+    kind: ClassVar[str] = "figures"
+
+
+Block = Text | Tiles | Table | Links | Figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it; an empty title gives no heading."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page; `badge` is (word, class of the style sheet), `head` stands above the sections."""
+
+    title: str
+    sections: Sequence[Section]
+    facts: Sequence[str] = ()
+    head: Sequence[Block] = ()
+    badge: tuple[str, str] | None = None
+    footer: str = FOOTER
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether the page needs the scripts that draw."""
+        return any(block.kind == "figures" for part in self.sections for block in part.blocks)
