@@ -42,9 +42,7 @@ def load_feeder(model: str | Path) -> Feeder:
     model : A name of `shipped_feeders`, the path of an OpenDSS master file, or the path of a folder
         of tables (see `feeder_from_tables`).
 
-    Raises
-    ------
-    FeederError: No such name or file, or the file does not give a usable feeder.
+    Raises FeederError: No such name or file, or the file does not give a usable feeder.
     """
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
@@ -81,9 +79,7 @@ def open_circuit(
     taps : Taps to start from (or to hold), in steps of 0.00625 pu, by regulator.
     source_v_pu : Voltage of the source, instead of the model's.
 
-    Raises
-    ------
-    FeederError, PowerFlowError: As the constructors do.
+    Raises FeederError, PowerFlowError: As the constructors do.
     """
     from grid_models.opendss.circuit import Circuit, adjusted
 

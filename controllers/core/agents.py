@@ -58,10 +58,8 @@ class IterativeAgent(ABC):
     waiting : When it computes.
     inputs, outputs : Its own measurements and set-points (its own labels only).
 
-    Raises
-    ------
-    ControllerError: A channel is declared twice or has no width, or a `Barrier` has a peer that
-        cannot answer: such a peer would run ahead, and a lost message would never be repeated.
+    Raises ControllerError: A channel is declared twice or has no width, or a `Barrier` has a peer
+    that cannot answer: such a peer would run ahead, and a lost message would never be repeated.
     """
 
     def __init__(

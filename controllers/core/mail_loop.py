@@ -129,9 +129,7 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
     All agents whose mail is complete compute at the same time, with perfect delivery; waiting
     policies do not matter. Ends when every agent has computed `rounds` times.
 
-    Raises
-    ------
-    ControllerError: Nobody can compute: a peer is missing or all wait to be asked.
+    Raises ControllerError: Nobody can compute: a peer is missing or all wait to be asked.
     """
     queues: dict[tuple[str, str, str], list[FloatArray]] = defaultdict(list)
 

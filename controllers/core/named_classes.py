@@ -42,10 +42,8 @@ class NamedClasses(Generic[T]):
     def resolve(self, name: str) -> type[T]:
         """Return a class by its name; imports only that one.
 
-        Raises
-        ------
-        ControllerError: The name is unknown, the module cannot be imported, it has no such class,
-            or the class does not follow the protocol; the message says what is missing.
+        Raises ControllerError: The name is unknown, the module cannot be imported, it has no such
+        class, or the class does not follow the protocol; the message says what is missing.
         """
         shipped = {known: target for known, (target, _) in self.shipped.items()}
         found = load_class(name, shipped, self.what)
@@ -90,9 +88,8 @@ def load_class(name: str, shipped: Mapping[str, str], what: str) -> type:
     ----------
     what : What it is the class of, for messages: ``'controller'``.
 
-    Raises
-    ------
-    ControllerError: The name is unknown, the module cannot be imported, or it has no such class.
+    Raises ControllerError: The name is unknown, the module cannot be imported, or it has no such
+    class.
     """
     where = f"{what} '{name}'"
     module_name, colon, class_name = shipped.get(name, name).partition(":")

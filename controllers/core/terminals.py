@@ -32,9 +32,7 @@ class Reading:
 def agent_names(site: ControlSite) -> tuple[str, ...]:
     """Return one agent per DER of the site, named as the DER.
 
-    Raises
-    ------
-    ControllerError: There is no DER, or two share a name.
+    Raises ControllerError: There is no DER, or two share a name.
     """
     names = tuple(der.name for der in site.ders)
     if not names:
@@ -56,9 +54,7 @@ class DerTerminals:
     site : Design-time knowledge.
     hosted : Names of the hosted agents.
 
-    Raises
-    ------
-    ControllerError: A hosted name is no agent of the site, or a DER has no phase.
+    Raises ControllerError: A hosted name is no agent of the site, or a DER has no phase.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str]) -> None:

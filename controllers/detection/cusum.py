@@ -138,9 +138,7 @@ class Cusum:
 
         A signal of which the history has too few values is not judged, which `take_events` tells.
 
-        Raises
-        ------
-        ControllerError: The history is too short.
+        Raises ControllerError: The history is too short.
         """
         values = np.concatenate([history.inputs[port.name] for port in self.inputs], axis=1)
         if len(values) < self.least_history:

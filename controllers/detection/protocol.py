@@ -69,9 +69,7 @@ class DetectionSite:
         ----------
         globs : Over the labels wanted.
 
-        Raises
-        ------
-        ControllerError: There is no such signal; the nearest is named.
+        Raises ControllerError: There is no such signal; the nearest is named.
         """
         ders = tuple(der.name for der in self.feeder.ders)
         known: dict[str, tuple[str, tuple[str, ...]]] = {

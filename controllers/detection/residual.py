@@ -165,9 +165,7 @@ class PowerFlowResidual:
         A set of sensors learns from the steps at which the history has all of them, whatever else
         it has. Where these are too few the stated thresholds hold, which `take_events` tells.
 
-        Raises
-        ------
-        ControllerError: The history is too short.
+        Raises ControllerError: The history is too short.
         """
         if len(history.time_s) < LEAST_HISTORY:
             raise ControllerError(

@@ -32,9 +32,7 @@ def average_run_length(interval: float, reference: float) -> float:
 def decision_interval(run_length: float, reference: float) -> float:
     """Return the decision interval h of a two-sided CUSUM with this average run length.
 
-    Raises
-    ------
-    ControllerError: The run length is shorter than that of an interval of zero.
+    Raises ControllerError: The run length is shorter than that of an interval of zero.
     """
     shortest = average_run_length(0.0, reference)
     if not shortest < run_length < math.inf:

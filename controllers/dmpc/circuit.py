@@ -98,10 +98,8 @@ class CircuitDmpc:
     **options
         See `CircuitDmpcOptions`.
 
-    Raises
-    ------
-    ControllerError, GridModelError
-        An option, a hosted name or the list of clusters is not accepted.
+    Raises ControllerError, GridModelError: An option, a hosted name or the list of clusters is not
+    accepted.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

@@ -17,9 +17,8 @@ W = TypeVar("W")
 def controller_steps(sample_s: float, iterations: int | None, period_s: float, where: str) -> int:
     """Return the number of controller steps in a sample.
 
-    Raises
-    ------
-    ControllerError: The sample is no whole number of periods, or too short for the iterations.
+    Raises ControllerError: The sample is no whole number of periods, or too short for the
+    iterations.
     """
     steps = round(sample_s / period_s)
     if steps < 1 or abs(steps * period_s - sample_s) > 1e-6 * sample_s:

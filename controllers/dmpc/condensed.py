@@ -108,9 +108,7 @@ def parameters(
 def condense(model: ClusterModel, circuit: Circuit, horizon: int, weights: Weights) -> Condensed:
     """Eliminate the states of a cluster's problem.
 
-    Raises
-    ------
-    ControllerError: `horizon` is not a whole number of at least 1.
+    Raises ControllerError: `horizon` is not a whole number of at least 1.
     """
     if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
         raise ControllerError(

@@ -44,10 +44,8 @@ class FeederDmpc:
     **options
         See `controllers.dmpc.feeder_options.FeederDmpcOptions`.
 
-    Raises
-    ------
-    ControllerError, GridModelError
-        An option, a hosted name, a DER or the list of clusters is not accepted.
+    Raises ControllerError, GridModelError: An option, a hosted name, a DER or the list of clusters
+    is not accepted.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

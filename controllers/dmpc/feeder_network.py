@@ -103,10 +103,8 @@ def feeder_network(
     clusters : How many to find by electrical distance, or the user's own.
     taps : Known positions that differ from the feeder's.
 
-    Raises
-    ------
-    ControllerError, GridModelError: A DER is of a kind that cannot be commanded, a regulator is
-        unknown, or the clusters are wrong (a bus twice or missing, a cluster in pieces).
+    Raises ControllerError, GridModelError: A DER is of a kind that cannot be commanded, a regulator
+    is unknown, or the clusters are wrong (a bus twice or missing, a cluster in pieces).
     """
     for der in site.ders:
         if der.kind not in _KINDS:

@@ -43,10 +43,8 @@ class OptdistVc:
     **options
         See `controllers.optdist.tuning.OptdistOptions`.
 
-    Raises
-    ------
-    ControllerError
-        An option or a hosted name is not accepted, or the feeder gives no usable network.
+    Raises ControllerError: An option or a hosted name is not accepted, or the feeder gives no
+    usable network.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

@@ -233,9 +233,8 @@ def der_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
     DERs on several phases have no sparse Y that would be an inverse of X; all agents are then
     neighbours of all others.
 
-    Raises
-    ------
-    ControllerError: There are more than `DENSE_POINTS` DERs: the published form knows no relays.
+    Raises ControllerError: There are more than `DENSE_POINTS` DERs: the published form knows no
+    relays.
     """
     if len(site.ders) > DENSE_POINTS:
         raise ControllerError(
@@ -278,9 +277,8 @@ def agent_network(
     pattern : Who are neighbours, see `grid_models.linear.kron`.
     points : See `point_network` and `der_network`.
 
-    Raises
-    ------
-    ControllerError: The feeder gives no usable network; the message carries the grid model's.
+    Raises ControllerError: The feeder gives no usable network; the message carries the grid
+    model's.
     """
     key = (id(site.feeder), model, pattern, points)
     hit = _CACHE.get(key)

@@ -113,10 +113,8 @@ def read_table(
     list of Row
         Rows in file order, cells stripped of blanks; empty lines are skipped.
 
-    Raises
-    ------
-    FeederError, or `kind`
-        The file is missing, empty, not text, lacks a column, or a row has the wrong cell count.
+    Raises FeederError, or: `kind` The file is missing, empty, not text, lacks a column, or a row
+    has the wrong cell count.
     """
     lines = list(csv.reader(io.StringIO(_read_text(path, kind), newline="")))
     header = [cell.strip() for cell in lines[0]] if lines else []

@@ -91,10 +91,8 @@ def parse_options(
     where : The place of the options, for messages.
     error : Class of the errors of an `options_type` that names none.
 
-    Raises
-    ------
-    FeederateError: Of the class that `options_type` names: an option is unknown or missing, or its
-        value is not accepted.
+    Raises FeederateError: Of the class that `options_type` names: an option is unknown or missing,
+    or its value is not accepted.
     """
     kind = getattr(options_type, "error", error)
     known = [f.name for f in fields(options_type)]  # type: ignore[arg-type]

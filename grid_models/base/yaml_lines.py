@@ -57,9 +57,7 @@ def dotted(path: Sequence[str | int]) -> str:
 def read_text(path: Path) -> str:
     """Read a text file.
 
-    Raises
-    ------
-    YamlError: It is missing, binary or unreadable.
+    Raises YamlError: It is missing, binary or unreadable.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -83,9 +81,7 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
     text_keys : Whether a key is its text (``off``, ``on`` and ``701`` are names of registers); else
         keys that YAML does not read as text are refused.
 
-    Raises
-    ------
-    YamlError
+    Raises YamlError.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver = _Resolver
@@ -114,9 +110,7 @@ def read_yaml(
 ) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Read a YAML mapping from `path` (or from `text` in its place), and the lines of its keys.
 
-    Raises
-    ------
-    YamlError: The file cannot be read, or holds no mapping.
+    Raises YamlError: The file cannot be read, or holds no mapping.
     """
     data, lines = parse_yaml(read_text(path) if text is None else text, text_keys=text_keys)
     if data is None:

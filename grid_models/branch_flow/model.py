@@ -74,9 +74,7 @@ class BranchNetwork:
     def position(self, bus: str) -> int:
         """Return the row of `bus`.
 
-        Raises
-        ------
-        GridModelError: If the network has no such bus.
+        Raises GridModelError: If the network has no such bus.
         """
         try:
             return self.row_of[bus]

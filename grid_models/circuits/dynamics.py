@@ -47,9 +47,8 @@ class Circuit:
     inverter_bus : (k,). Bus of each inverter.
     inverter_limit_pu : (k,). Largest current of each inverter in either direction.
 
-    Raises
-    ------
-    FeederError: A shape, an end or a value is impossible, or a bus is not connected to the slack.
+    Raises FeederError: A shape, an end or a value is impossible, or a bus is not connected to the
+    slack.
     """
 
     name: str
@@ -163,9 +162,7 @@ class TrapezoidalModel:
     ----------
     step_s : Length of a step.
 
-    Raises
-    ------
-    GridModelError: `step_s` is not a positive number.
+    Raises GridModelError: `step_s` is not a positive number.
     """
 
     def __init__(self, circuit: Circuit, step_s: float) -> None:
@@ -287,9 +284,7 @@ def circuit_from_lines(
 ) -> Circuit:
     """Return a circuit from named lines ``(from, to, r_pu, l_pu_s)``; None is the slack.
 
-    Raises
-    ------
-    FeederError: A line or an inverter names an unknown bus; or see `Circuit`.
+    Raises FeederError: A line or an inverter names an unknown bus; or see `Circuit`.
     """
     at: dict[str | None, int] = {bus: i for i, bus in enumerate(buses)}
     at[None] = SLACK

@@ -56,10 +56,8 @@ class DerFleet:
     p_low_kw, p_high_kw : ndarray, shape (n,)
         Bounds of the injection in the last step; for PV the upper one is the available power.
 
-    Raises
-    ------
-    DerError: A DER is impossible (name twice, p_min above p_max, a battery without energy) or a
-        parameter is out of range.
+    Raises DerError: A DER is impossible (name twice, p_min above p_max, a battery without energy)
+    or a parameter is out of range.
     """
 
     def __init__(
@@ -191,10 +189,8 @@ class DerFleet:
         p_kw, q_kvar : ndarray, shape (n,)
             Injections, mean over the step; new arrays.
 
-        Raises
-        ------
-        DerError
-            A set-point array has the wrong shape, or dt_s or the weather is not a usable number.
+        Raises DerError: A set-point array has the wrong shape, or dt_s or the weather is not a
+        usable number.
         """
         if not (dt_s > 0.0 and math.isfinite(dt_s) and math.isfinite(temp_c)):
             raise DerError(

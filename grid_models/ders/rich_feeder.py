@@ -42,9 +42,7 @@ def shipped_ders() -> tuple[Der, ...]:
 def ders_from_table(path: str | Path) -> tuple[Der, ...]:
     """Read a DER table of the shipped form, for instance an edited copy.
 
-    Raises
-    ------
-    DerError: With file, row and column of the first fault.
+    Raises DerError: With file, row and column of the first fault.
     """
     return tuple(_der(row) for row in read_table(Path(path), COLUMNS, DerError))
 

@@ -37,9 +37,7 @@ class DerError(GridModelError):
 class DerRule(Options):
     """Where units stand and how large they are.
 
-    Raises
-    ------
-    DerError: A value is out of range, or the sizes contradict one another.
+    Raises DerError: A value is out of range, or the sizes contradict one another.
     """
 
     error: ClassVar[type[FeederateError]] = DerError
@@ -131,9 +129,8 @@ class DerRule(Options):
     def from_mapping(cls, values: Mapping[str, Any], where: str = "DER rule") -> DerRule:
         """Build a rule from a table of a scenario file.
 
-        Raises
-        ------
-        DerError: An unknown key, with the nearest valid one, or whatever the constructor refuses.
+        Raises DerError: An unknown key, with the nearest valid one, or whatever the constructor
+        refuses.
         """
         return parse_options(cls, values, where)
 
@@ -182,9 +179,7 @@ def load_kw_by_node(feeder: Feeder) -> dict[str, dict[int, float]]:
 def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
     """Return the sites of a rule before `fraction` is applied, in the feeder's order.
 
-    Raises
-    ------
-    DerError: The feeder has no such site, or a bus or glob matches nothing.
+    Raises DerError: The feeder has no such site, or a bus or glob matches nothing.
     """
     load = load_kw_by_node(feeder)
     if rule.at in ("load_buses", "load_phases"):
@@ -279,9 +274,7 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
     tuple of Der
         Rule by rule, in the feeder's order of buses, named ``pv_65`` or, single-phase, ``pv_65_1``.
 
-    Raises
-    ------
-    DerError: No site, an unknown bus (with the nearest name), or two units of one name.
+    Raises DerError: No site, an unknown bus (with the nearest name), or two units of one name.
     """
     rules = [rule] if isinstance(rule, DerRule) else list(rule)
     units = [unit for each in rules for unit in _place_one(feeder, each)]

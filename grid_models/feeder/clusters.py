@@ -50,10 +50,8 @@ def given_clusters(
     ----------
     first, second : (lines,). Ends of the lines; with them the clusters must hang together as well.
 
-    Raises
-    ------
-    GridModelError: A bus is unknown, in two clusters or in none; a cluster is empty; or a cluster
-        falls in pieces, or the clusters do.
+    Raises GridModelError: A bus is unknown, in two clusters or in none; a cluster is empty; or a
+    cluster falls in pieces, or the clusters do.
     """
     at = {bus: i for i, bus in enumerate(buses)}
     member = np.full(len(buses), -1, dtype=np.intp)
@@ -135,10 +133,8 @@ def found_clusters(
     k : Number of clusters, 1 to `n_buses`.
     prefix : Names are prefix + number, in order of the clusters' first buses.
 
-    Raises
-    ------
-    GridModelError: `k` is out of range, a length is not positive, or the network is in pieces
-        without the slack.
+    Raises GridModelError: `k` is out of range, a length is not positive, or the network is in
+    pieces without the slack.
     """
     if not 1 <= k <= n_buses:
         raise _bad(f"cannot find {k} clusters", f"1 to {n_buses}")

@@ -88,10 +88,8 @@ def feeder_from_tables(
         quarter of its length (new bus ``<from>_<to>_mid``). An open switch to a bus that carries
         nothing else (a stub) is left out together with that bus.
 
-    Raises
-    ------
-    FeederError
-        Anything that is missing, malformed, duplicate or unknown, with file, row and column.
+    Raises FeederError: Anything that is missing, malformed, duplicate or unknown, with file, row
+    and column.
     """
     folder = Path(folder)
     tables = read_folder(folder)

@@ -47,9 +47,7 @@ class RadialTree:
     def position(self, bus: str) -> int:
         """Return the position of `bus` in the tree order.
 
-        Raises
-        ------
-        TopologyError: If the feeder serves no such bus.
+        Raises TopologyError: If the feeder serves no such bus.
         """
         try:
             return self.index[bus]
@@ -97,10 +95,8 @@ def radial_tree(feeder: Feeder) -> RadialTree:
     Dead stubs (buses behind open switches with nothing connected) are left out and listed in
     `RadialTree.unserved`.
 
-    Raises
-    ------
-    TopologyError: If closed elements form a loop, or a load, capacitor or DER is cut off from the
-        source; the message names the loop's or the island's elements.
+    Raises TopologyError: If closed elements form a loop, or a load, capacitor or DER is cut off
+    from the source; the message names the loop's or the island's elements.
     """
     position = {bus: i for i, bus in enumerate(feeder.buses)}
     names = tuple(feeder.buses)
@@ -147,9 +143,7 @@ def areas(feeder: Feeder, k: int) -> dict[str, int]:
     dict of str to int
         Area index of each served bus.
 
-    Raises
-    ------
-    TopologyError: If the feeder is not radial or `k` is out of range.
+    Raises TopologyError: If the feeder is not radial or `k` is out of range.
     """
     tree = radial_tree(feeder)
     n = len(tree.buses)

@@ -47,9 +47,7 @@ def edge_law(
     parent_phases, child_phases : Energised phases: the columns of T, and its rows.
     limit_ohm : Lines below this count as zero impedance.
 
-    Raises
-    ------
-    FeederError: If the elements leave a child voltage open.
+    Raises FeederError: If the elements leave a child voltage open.
     """
     if len(elements) == 1 and isinstance(elements[0], Line):
         return *_line_law(elements[0], parent_phases, child_phases), None

@@ -82,9 +82,8 @@ class TangentLinearisation:
     s_va : ndarray of complex, (m,)
         All injections at nominal voltage, loads included: the point where the law is exact.
 
-    Raises
-    ------
-    PowerFlowError: If the operating point has no solution that the fixed-point iteration finds.
+    Raises PowerFlowError: If the operating point has no solution that the fixed-point iteration
+    finds.
     """
 
     def __init__(self, network: Network, loads: LoadSet, extra_va: Complex, s_va: Complex) -> None:

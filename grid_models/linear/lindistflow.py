@@ -114,9 +114,7 @@ class LinDistFlow:
         The feeder's loads keep their models (I, Z) and delta connections at nominal size; what
         `p_kw`, `q_kvar` (n,) hold beyond them is constant power from phase to ground.
 
-        Raises
-        ------
-        PowerFlowError: If there is no such operating point.
+        Raises PowerFlowError: If there is no such operating point.
         """
         flat = FlatLinearisation(self.network)
         s = self._node_va(p_kw, q_kvar)[:, 0]
@@ -138,9 +136,7 @@ class LinDistFlow:
     def v_squared_pu(self, p_kw: ArrayLike, q_kvar: ArrayLike) -> Real:
         """Return squared voltages in pu for injections of shape (n,) or (n, k), same shape.
 
-        Raises
-        ------
-        GridModelError: If the arrays do not have one row for each of `nodes`.
+        Raises GridModelError: If the arrays do not have one row for each of `nodes`.
         """
         s = self._node_va(p_kw, q_kvar)
         v2 = (self._law.offset_v2[:, None] + self._law.response_v2(s)) / self._base_v2[:, None]
@@ -169,9 +165,7 @@ class LinDistFlow:
         X : ndarray, (r, c)
             d(v^2)/dq in pu per kvar.
 
-        Raises
-        ------
-        FeederError: If a label is no node of the model.
+        Raises FeederError: If a label is no node of the model.
         """
         measure = self._selection(rows).T @ sparse.diags_array(1.0 / self._base_v2)
         inject = self._selection(cols)
@@ -187,9 +181,7 @@ class LinDistFlow:
     def labels_of(self, agent: str | Der) -> tuple[str, ...]:
         """Return the node labels of a label or DER in this model.
 
-        Raises
-        ------
-        FeederError: If it is no node of the model; the nearest label is named.
+        Raises FeederError: If it is no node of the model; the nearest label is named.
         """
         if isinstance(agent, Der):
             wanted = agent.labels if self.phases == "three" else (agent.bus,)

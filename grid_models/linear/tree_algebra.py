@@ -24,9 +24,7 @@ def block_inverse(
 ) -> sparse.csr_array:
     """Invert ``block + diag(diagonal)``, block diagonal by `bus`; a bus's nodes are consecutive.
 
-    Raises
-    ------
-    LinAlgError: A block is singular.
+    Raises LinAlgError: A block is singular.
     """
     _, first, number, counts = np.unique(
         bus, return_index=True, return_inverse=True, return_counts=True

@@ -192,10 +192,8 @@ class Circuit:
     def solve(self) -> None:
         """Solve the power flow at the present settings.
 
-        Raises
-        ------
-        PowerFlowError
-            It did not converge, the controls did not settle, or a voltage is not finite.
+        Raises PowerFlowError: It did not converge, the controls did not settle, or a voltage is not
+        finite.
         """
         while (message := self._try_to_solve()) is not None:
             # Some circuits (thousands of nodes, floating neutrals) cannot be solved to 1e-6 in
@@ -274,9 +272,7 @@ class Circuit:
     def set_taps(self, taps: Mapping[str, int]) -> None:
         """Move regulators to given taps; regulators that are not named stay.
 
-        Raises
-        ------
-        FeederError: There is no such regulator, or the step is outside -16 to 16.
+        Raises FeederError: There is no such regulator, or the step is outside -16 to 16.
         """
         known = {name.lower(): name for name in self.tap_steps()}
         steps: dict[str, int] = {}

@@ -100,9 +100,7 @@ class Engine:
     def first_solution(self, name: str) -> None:
         """Solve a compiled file as it stands, in snapshot mode, with its controls.
 
-        Raises
-        ------
-        PowerFlowError: It did not converge; the message names circuit `name`.
+        Raises PowerFlowError: It did not converge; the message names circuit `name`.
         """
         self.command("set mode=snapshot")
         self.command(f"set maxiterations={MAX_ITERATIONS}")

@@ -59,9 +59,7 @@ def feeder_from_engine(engine: Engine, *, name: str, origin: str = "") -> Feeder
     name : Name of the feeder.
     origin : Where the circuit came from.
 
-    Raises
-    ------
-    FeederError: No voltage base can be found, there is no source, or a line swaps phases.
+    Raises FeederError: No voltage base can be found, there is no source, or a line swaps phases.
     """
     reader = _Reader(engine)
     regulators, transformers = reader.regulators_and_transformers()

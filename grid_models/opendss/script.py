@@ -30,9 +30,8 @@ _FILE = re.compile(r"\s*(?:file\s*=\s*)?(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[
 def compile_master(engine: Engine, path: Path) -> str:
     """Run a master file and everything it redirects to; return the circuit's name.
 
-    Raises
-    ------
-    FeederError: A file is missing, not text or empty, a command is refused, or no circuit results.
+    Raises FeederError: A file is missing, not text or empty, a command is refused, or no circuit
+    results.
     """
     path = path.expanduser()
     if not path.is_file():

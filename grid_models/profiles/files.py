@@ -47,11 +47,9 @@ def read_table(path: str | Path) -> tuple[dict[str, Array], str]:
     str
         The file's name, for messages.
 
-    Raises
-    ------
-    ProfileError: The file is missing, empty, binary or ragged, a column is missing, misspelt or in
-        another unit, or a value is not a finite plausible number; with file, row (as an editor
-        counts the lines of a CSV; data rows from 1 in Parquet) and column.
+    Raises ProfileError: The file is missing, empty, binary or ragged, a column is missing, misspelt
+    or in another unit, or a value is not a finite plausible number; with file, row (as an editor
+    counts the lines of a CSV; data rows from 1 in Parquet) and column.
     """
     file = Path(path)
     where = str(path)
@@ -182,9 +180,7 @@ def check_columns(columns: Mapping[str, Array], where: str, first_row: int = 1) 
     where : File or source named in messages.
     first_row : Number of the first data row in messages.
 
-    Raises
-    ------
-    ProfileError: As in `read_table`.
+    Raises ProfileError: As in `read_table`.
     """
     _check_names(columns, where)
     for name, values in columns.items():
@@ -245,9 +241,7 @@ def _check_names(columns: Mapping[str, Array], where: str) -> None:
 def write_table(path: str | Path, columns: Mapping[str, Array]) -> None:
     """Write columns as Parquet (suffix .parquet or .pq) or CSV; every value survives a round trip.
 
-    Raises
-    ------
-    ProfileError: The file cannot be written.
+    Raises ProfileError: The file cannot be written.
     """
     file = Path(path)
     try:

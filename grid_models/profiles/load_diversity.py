@@ -33,9 +33,7 @@ class LoadDiversity:
     rel_std : Standard deviation of ``log(factor)``, 0 to 2 (0 gives exactly 1).
     tau_s : Correlation time in s.
 
-    Raises
-    ------
-    ProfileError: A parameter is out of range.
+    Raises ProfileError: A parameter is out of range.
     """
 
     def __init__(

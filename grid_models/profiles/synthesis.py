@@ -190,9 +190,7 @@ def synthesise(
     dict of ndarray, shape (ceil(duration_s / step_s),)
         `time_s` is the start of each interval, the other columns are means over it.
 
-    Raises
-    ------
-    ProfileError: A parameter is out of range.
+    Raises ProfileError: A parameter is out of range.
     """
     if kind not in SKIES:
         raise ProfileError(

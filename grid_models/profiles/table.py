@@ -32,9 +32,8 @@ class Profiles:
         `price_per_kwh` (default 0.15), and any further numeric columns of the user's.
     origin : File or recipe, named in messages.
 
-    Raises
-    ------
-    ProfileError: A column is missing, misspelt, of another length, or holds an impossible value.
+    Raises ProfileError: A column is missing, misspelt, of another length, or holds an impossible
+    value.
     """
 
     def __init__(self, columns: Mapping[str, ArrayLike], origin: str = "profile") -> None:
@@ -94,9 +93,7 @@ class Profiles:
         -------
         Profiles
 
-        Raises
-        ------
-        ProfileError: A parameter is out of range.
+        Raises ProfileError: A parameter is out of range.
         """
         # scipy.signal takes a fifth of a second to import; a user's own file does not need it.
         from grid_models.profiles.synthesis import synthesise
@@ -118,9 +115,7 @@ class Profiles:
     def read(cls, path: str | Path) -> Profiles:
         """Read a CSV or Parquet file; `grid_models.profiles.files.read_table` says what is checked.
 
-        Raises
-        ------
-        ProfileError: With the file, row and column of the first fault.
+        Raises ProfileError: With the file, row and column of the first fault.
         """
         columns, where = read_table(path)
         return cls(columns, origin=where)
@@ -181,10 +176,8 @@ class Profiles:
         -------
         dict of ndarray, same shape as `times_s`
 
-        Raises
-        ------
-        ProfileError: A time lies outside the profile (with `repeat_daily`: less than a day is
-            covered), or `how` or a name is unknown.
+        Raises ProfileError: A time lies outside the profile (with `repeat_daily`: less than a day
+        is covered), or `how` or a name is unknown.
         """
         if how not in ("previous", "linear"):
             raise ProfileError(
