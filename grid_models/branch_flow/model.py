@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.errors import GridModelError, nearest_name
+from grid_models.base.options import checked_choice, checked_number
 from grid_models.feeder.model import Feeder, Line, Transformer
 from grid_models.feeder.topology import RadialTree, radial_tree
 from grid_models.linear.network import Network, merge_limit_ohm
@@ -114,23 +115,13 @@ def branch_network(
     TopologyError: The feeder is not radial, or something is cut off from the source.
     GridModelError: `base_kva` is not positive, or `ratios` is neither of the two.
     """
-    if not base_kva > 0:
-        raise GridModelError(f"base_kva is {base_kva}", where=feeder.name, expected="above 0")
-    if ratios not in get_args(Ratios):
-        raise GridModelError(
-            f"unknown treatment of ratios '{ratios}'",
-            where=feeder.name,
-            expected=", ".join(get_args(Ratios)),
-            nearest=nearest_name(ratios, get_args(Ratios)),
-        )
+    checked_number("base_kva", base_kva, low=0.0, open_low=True)
+    checked_choice("ratios", ratios, get_args(Ratios))
     tree = radial_tree(feeder)
     network = single_phase_network(feeder, tree, merge_ohm=0.0, with_source_impedance=False)
     names = _names(tree, network)
     above, ratio = _parents(network)
-    scale = np.ones(network.size)
-    if ratios == "folded":
-        for i in range(1, network.size):
-            scale[i] = scale[above[i]] * ratio[i]
+    scale = _folded(above, ratio) if ratios == "folded" else np.ones(network.size)
     volts = network.base_v * scale
     z_ohm = network.impedance.diagonal()
     limits = [merge_limit_ohm(feeder.buses[name], merge_ohm) for name in names]
@@ -174,6 +165,14 @@ def _parents(network: Network) -> tuple[NDArray[np.intp], Real]:
     base = network.base_v
     ratio[transfer.row] = transfer.data.real * base[transfer.col] / base[transfer.row]
     return above, ratio
+
+
+def _folded(above: NDArray[np.intp], ratio: Real) -> Real:
+    """Return the product of the voltage ratios between the root and each node."""
+    scale = np.ones(len(ratio))
+    for i in range(1, len(ratio)):
+        scale[i] = scale[above[i]] * ratio[i]
+    return scale
 
 
 def _merged(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.base.options import checked_number
 from grid_models.ders.rules import DerError
 from grid_models.feeder.model import Der
 
@@ -29,12 +30,8 @@ class BatteryParameters:
 
     def __post_init__(self) -> None:
         for name in ("charge_efficiency", "discharge_efficiency"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise DerError(
-                    f"{name} is {getattr(self, name)}",
-                    where="battery parameters",
-                    expected="a number in (0, 1]",
-                )
+            value = getattr(self, name)
+            checked_number(name, value, low=0.0, high=1.0, open_low=True, error=DerError)
         if not 0.0 <= self.soc_min <= self.soc_start <= self.soc_max <= 1.0:
             raise DerError(
                 f"state of charge {self.soc_min}, {self.soc_start}, {self.soc_max}",

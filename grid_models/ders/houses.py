@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import GridModelError
+from grid_models.base.options import checked_number
 from grid_models.ders.disturbances import DerDisturbance, altered_units_kw
 from grid_models.ders.tanks import TankFleet, TankParameters
 from grid_models.ders.thermal import (
@@ -128,10 +129,7 @@ class HouseFleet:
         tank_house: ArrayLike | None = None,
         power_factor: float = 0.95,
     ) -> None:
-        if not 0.0 < power_factor <= 1.0:
-            raise GridModelError(
-                f"power_factor is {power_factor}", where="houses", expected="a number in (0, 1]"
-            )
+        checked_number("power_factor", power_factor, low=0.0, high=1.0, open_low=True)
         self.parameters = p = parameters
         self.n = len(p.r_k_per_kw)
         self.tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
@@ -144,7 +142,6 @@ class HouseFleet:
         self._heating = np.zeros(self.n, dtype=bool)
         self._decay = Decay(p.r_k_per_kw * p.c_kwh_per_k)
         self._rho = p.r_k_per_kw * p.cop
-        self._no_limit = np.full(self.n, np.inf)
         self.tanks = TankFleet(tanks) if tanks is not None else None
         self._tank_house = np.asarray(() if tank_house is None else tank_house, dtype=np.intp)
         n_tanks = 0 if tanks is None else len(tanks.set_c)
@@ -181,7 +178,7 @@ class HouseFleet:
         group: NDArray[np.intp] | None = None,
         disturbance: DerDisturbance | None = None,
     ) -> Array:
-        """Advance all houses by one step.
+        """Advance all houses by one step; return their consumption, kW, mean over the step, (n,).
 
         Parameters
         ----------
@@ -196,10 +193,6 @@ class HouseFleet:
             warmer outside than the middle of its set-points, else it heats. A house off the grid
             draws nothing, and drifts.
 
-        Returns
-        -------
-        ndarray, shape (n,)
-            Consumption of each house, kW, mean over the step.
         """
         p = self.parameters
         if disturbance is not None and group is None:
@@ -225,11 +218,7 @@ class HouseFleet:
         heats = self._heating
         if disturbance is not None and group is not None:
             hvac, heats = self._disturbed(hvac, temp_out_c, group, disturbance)
-            on = disturbance.connected[group]
-            self.base_kw = np.where(on, self.base_kw, 0.0)
-            if tank is not None:
-                tank = np.where(on[self._tank_house], tank, 0.0)
-                self.tank_kw = np.where(on, self.tank_kw, 0.0)
+            tank = self._disconnected(tank, disturbance.connected[group])
         if self.tanks is not None and tank is not None:
             self.tanks.advance(tank)
         self.temp_in_c = free + np.where(heats, gain, -gain) * hvac
@@ -259,6 +248,14 @@ class HouseFleet:
         hvac = np.where(turned, 0.0, hvac)
         hvac = altered_units_kw(hvac, p.hvac_kw, self.base_kw, group, by)
         return hvac, self._heating | (forced & cold)
+
+    def _disconnected(self, tank: Array | None, on: NDArray[np.bool_]) -> Array | None:
+        """Take the other consumption and the tanks of houses off the grid to 0 kW."""
+        self.base_kw = np.where(on, self.base_kw, 0.0)
+        if tank is None:
+            return None
+        self.tank_kw = np.where(on, self.tank_kw, 0.0)
+        return np.where(on[self._tank_house], tank, 0.0)
 
     def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
         """Switch the thermostats on where needed and return the mean power they ask for."""

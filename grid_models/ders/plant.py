@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from grid_models.base.errors import nearest_name
+from grid_models.base.options import checked_choice, checked_number
 from grid_models.ders.batteries import BatteryFleet, BatteryParameters
 from grid_models.ders.disturbances import DerDisturbance, altered_kw, altered_units_kw
 from grid_models.ders.houses import HouseFleet, houses_of_ders
@@ -73,7 +73,9 @@ class DerFleet:
     ) -> None:
         self.ders = tuple(ders)
         _check_ders(self.ders)
-        _check_options(priority, q_limit_pu, power_factor)
+        checked_choice("priority", priority, ("watt", "var"), error=DerError)
+        for name, value in (("q_limit_pu", q_limit_pu), ("power_factor", power_factor)):
+            checked_number(name, value, low=0.0, high=1.0, open_low=True, error=DerError)
         self.names = tuple(d.name for d in self.ders)
         self.n = n = len(self.ders)
         self.p_low_kw = np.array([d.p_min_kw for d in self.ders], dtype=np.float64)
@@ -192,12 +194,8 @@ class DerFleet:
         Raises DerError: A set-point array has the wrong shape, or dt_s or the weather is not a
         usable number.
         """
-        if not (dt_s > 0.0 and math.isfinite(dt_s) and math.isfinite(temp_c)):
-            raise DerError(
-                f"dt_s is {dt_s}, temp_c is {temp_c}",
-                where="DER step",
-                expected="dt_s > 0 and finite numbers",
-            )
+        checked_number("dt_s", dt_s, low=0.0, open_low=True, error=DerError)
+        checked_number("temp_c", temp_c, error=DerError)
         self._take_set_points(p_set_kw, q_set_kvar)
         low, high = self._bounds(dt_s, irradiance_pu, temp_c, load_pu)
         if self._var_first:
@@ -364,16 +362,3 @@ def _check_ders(ders: Sequence[Der]) -> None:
             fault = "p_max_kw = 0 for a house"
         if fault:
             raise DerError("ratings are impossible", where=f"DER '{der.name}'", expected=fault)
-
-
-def _check_options(priority: str, q_limit_pu: float, power_factor: float) -> None:
-    if priority not in ("watt", "var"):
-        raise DerError(
-            f"priority is '{priority}'",
-            where="DER fleet",
-            expected="watt | var",
-            nearest=nearest_name(priority, ("watt", "var")),
-        )
-    for name, value in (("q_limit_pu", q_limit_pu), ("power_factor", power_factor)):
-        if not 0.0 < value <= 1.0:
-            raise DerError(f"{name} is {value}", where="DER fleet", expected="a number in (0, 1]")

@@ -9,49 +9,21 @@ from grid_models.base.errors import FeederError, nearest_name
 
 POWER_COLUMNS = ("kw_a", "kvar_a", "kw_b", "kvar_b", "kw_c", "kvar_c")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "lines": ("from_bus", "to_bus", "phases", "length_ft", "config"),
-    "line_configs": (
-        "config",
-        "phase_i",
-        "phase_j",
-        "r_ohm_per_mile",
-        "x_ohm_per_mile",
+    table: tuple(columns.split())
+    for table, columns in {
+        "lines": "from_bus to_bus phases length_ft config",
+        "line_configs": "config phase_i phase_j r_ohm_per_mile x_ohm_per_mile "
         "b_microsiemens_per_mile",
-    ),
-    "spot_loads": ("bus", "connection", "model", *POWER_COLUMNS),
-    "distributed_loads": ("from_bus", "to_bus", "connection", "model", *POWER_COLUMNS),
-    "transformers": (
-        "name",
-        "from_bus",
-        "to_bus",
-        "phases",
-        "kva",
-        "kv_ll_high",
-        "conn_high",
-        "kv_ll_low",
-        "conn_low",
-        "r_pct",
-        "x_pct",
-        "in_published_solution",
-    ),
-    "regulators": (
-        "name",
-        "from_bus",
-        "to_bus",
-        "phases",
-        "monitored_phase",
-        "ganged",
-        "bandwidth_v",
-        "pt_ratio",
-        "ct_primary_a",
-        "r_setting_v",
-        "x_setting_v",
-        "voltage_level_v",
-        "published_tap_step",
-    ),
-    "capacitors": ("bus", "kv_ln", "kvar_a", "kvar_b", "kvar_c"),
-    "switches": ("name", "from_bus", "to_bus", "phases", "normal_state"),
-    "bus_coords": ("bus", "x_ft", "y_ft"),
+        "spot_loads": f"bus connection model {' '.join(POWER_COLUMNS)}",
+        "distributed_loads": f"from_bus to_bus connection model {' '.join(POWER_COLUMNS)}",
+        "transformers": "name from_bus to_bus phases kva kv_ll_high conn_high kv_ll_low conn_low "
+        "r_pct x_pct in_published_solution",
+        "regulators": "name from_bus to_bus phases monitored_phase ganged bandwidth_v pt_ratio "
+        "ct_primary_a r_setting_v x_setting_v voltage_level_v published_tap_step",
+        "capacitors": "bus kv_ln kvar_a kvar_b kvar_c",
+        "switches": "name from_bus to_bus phases normal_state",
+        "bus_coords": "bus x_ft y_ft",
+    }.items()
 }
 _REQUIRED = ("lines", "line_configs", "spot_loads")
 _IGNORED = ("line_config_conductors", "reference_")

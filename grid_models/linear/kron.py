@@ -33,21 +33,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from grid_models.base.errors import GridModelError, nearest_name
+from grid_models.base.errors import GridModelError
+from grid_models.base.options import checked_choice
 from grid_models.feeder.model import Der, Feeder
 from grid_models.linear.kron_tree_law import feeding_phase
 from grid_models.linear.lindistflow import LinDistFlow
 
 Real = NDArray[np.float64]
 Pattern = Literal["exact", "phase"]
-_PATTERNS: tuple[Pattern, ...] = ("exact", "phase")
 # Below this share of the largest diagonal entry an agent cannot move its own voltage.
 _STIFF_SHARE = 1e-9
 
@@ -101,13 +101,7 @@ def kron_reduce(
     """
     model = LinDistFlow.from_feeder(feeder) if isinstance(feeder, Feeder) else feeder
     names = _agent_names(agents)
-    if pattern not in _PATTERNS:
-        raise GridModelError(
-            f"unknown pattern '{pattern}'",
-            where="kron_reduce",
-            expected=", ".join(_PATTERNS),
-            nearest=nearest_name(pattern, _PATTERNS),
-        )
+    checked_choice("pattern", pattern, get_args(Pattern))
     joined = _stiffly_joined(model)
     nodes = [tuple(joined[list(model.electrical_nodes(agent))].tolist()) for agent in agents]
     groups = _groups(nodes)

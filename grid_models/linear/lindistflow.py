@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from grid_models.base.errors import FeederError, GridModelError, nearest_name
+from grid_models.base.options import checked_choice
 from grid_models.feeder.model import Der, Feeder
 from grid_models.feeder.topology import RadialTree, radial_tree
 from grid_models.linear.laws import FlatLinearisation, Linearisation, TangentLinearisation
@@ -88,17 +89,8 @@ class LinDistFlow:
         PowerFlowError: If the operating point of `around` has no solution.
         """
         tree = radial_tree(feeder)
-        if phases == "three":
-            build = three_phase_network
-        elif phases == "single":
-            build = single_phase_network
-        else:
-            raise GridModelError(
-                f"unknown phase model '{phases}'",
-                where="LinDistFlow.from_feeder",
-                expected="'three' or 'single'",
-                nearest=nearest_name(phases, ("three", "single")),
-            )
+        checked_choice("phases", phases, ("three", "single"))
+        build = three_phase_network if phases == "three" else single_phase_network
         network = build(feeder, tree, merge_ohm=merge_ohm, with_source_impedance=source_impedance)
         loads = load_set(feeder, network, phases)
         model = cls(feeder, tree, network, loads, phases, FlatLinearisation(network))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.base.errors import ProfileError
+from grid_models.base.options import checked_number
 
 _WORD = 0xFFFFFFFFFFFFFFFF
 
@@ -39,17 +40,9 @@ class LoadDiversity:
     def __init__(
         self, labels: Sequence[str], seed: int, rel_std: float = 0.15, tau_s: float = 900.0
     ) -> None:
-        if not 0.0 <= rel_std <= 2.0:
-            raise ProfileError(
-                f"rel_std is {rel_std}", where="load diversity", expected="a number from 0 to 2"
-            )
-        if not (np.isfinite(tau_s) and tau_s > 0.0):
-            raise ProfileError(
-                f"tau_s is {tau_s}", where="load diversity", expected="a positive time in s"
-            )
         self.labels = tuple(labels)
-        self.rel_std = float(rel_std)
-        self.tau_s = float(tau_s)
+        self.rel_std = checked_number("rel_std", rel_std, low=0.0, high=2.0, error=ProfileError)
+        self.tau_s = checked_number("tau_s", tau_s, low=0.0, open_low=True, error=ProfileError)
         self._seed = seed
         self._streams = stream_ids(self.labels)
         self._offset = -0.5 * self.rel_std**2

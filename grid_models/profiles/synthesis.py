@@ -162,92 +162,74 @@ def _price(time_s: Array, seed: int) -> Array:
     return np.asarray(PRICE_BY_HOUR)[hour % 24] * np.exp(0.05 * noise)[hour]
 
 
-def _check(name: str, value: float, low: float, high: float, unit: str) -> None:
-    if not low <= value <= high:
-        raise ProfileError(
-            f"{name} is {value}",
-            where="profile generation",
-            expected=f"a number from {low:g} to {high:g} {unit}".rstrip(),
-        )
+_LIMITS = {
+    "step_s": (1, 900, " s"),
+    "duration_s": (1, 366 * DAY_S, " s"),
+    "seed": (0, 2**63 - 1, ""),
+    "latitude_deg": (-90, 90, " degrees"),
+    "day_of_year": (1, 366, ""),
+    "temp_mean_c": (-40, 50, " degrees C"),
+    "temp_amplitude_k": (0, 30, " K"),
+    "load_peak_pu": (0, 10, ""),
+}
 
 
-def synthesise(
-    kind: str,
-    seed: int,
-    step_s: int,
-    duration_s: int,
-    *,
-    latitude_deg: float,
-    day_of_year: int,
-    temp_mean_c: float,
-    temp_amplitude_k: float,
-    load_peak_pu: float,
-) -> dict[str, Array]:
-    """Return the columns of a generated profile; see `Profiles.generate`.
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a generated day depends on; see `Profiles.generate`."""
 
-    Returns
-    -------
-    dict of ndarray, shape (ceil(duration_s / step_s),)
-        `time_s` is the start of each interval, the other columns are means over it.
+    kind: str
+    seed: int
+    latitude_deg: float
+    day_of_year: int
+    temp_mean_c: float
+    temp_amplitude_k: float
+    load_peak_pu: float
+
+
+def synthesise(recipe: Recipe, step_s: int, duration_s: int) -> dict[str, Array]:
+    """Return the columns of a generated profile, each (ceil(duration_s / step_s),).
+
+    `time_s` is the start of each interval, the other columns are means over it.
 
     Raises ProfileError: A parameter is out of range.
     """
-    if kind not in SKIES:
+    where = "profile generation"
+    if recipe.kind not in SKIES:
         raise ProfileError(
-            f"unknown kind of day '{kind}'",
-            where="profile generation",
+            f"unknown kind of day '{recipe.kind}'",
+            where=where,
             expected=" | ".join(get_args(SkyKind)),
-            nearest=nearest_name(kind, SKIES),
+            nearest=nearest_name(recipe.kind, SKIES),
         )
     if int(step_s) != step_s or int(duration_s) != duration_s:
         raise ProfileError(
-            f"step_s is {step_s}, duration_s is {duration_s}",
-            where="profile generation",
-            expected="whole seconds",
+            f"step_s is {step_s}, duration_s is {duration_s}", where=where, expected="whole seconds"
         )
-    _check("step_s", step_s, 1, 900, "s")
-    _check("duration_s", duration_s, 1, 366 * DAY_S, "s")
-    _check("seed", seed, 0, 2**63 - 1, "")
-    _check("latitude_deg", latitude_deg, -90, 90, "degrees")
-    _check("day_of_year", day_of_year, 1, 366, "")
-    _check("temp_mean_c", temp_mean_c, -40, 50, "degrees C")
-    _check("temp_amplitude_k", temp_amplitude_k, 0, 30, "K")
-    _check("load_peak_pu", load_peak_pu, 0, 10, "")
+    given = {"step_s": step_s, "duration_s": duration_s}
+    for name, (low, high, unit) in _LIMITS.items():
+        value = given[name] if name in given else getattr(recipe, name)
+        if not low <= value <= high:
+            expected = f"a number from {low:g} to {high:g}{unit}"
+            raise ProfileError(f"{name} is {value}", where=where, expected=expected)
     step, n_steps = int(step_s), -(-int(duration_s) // int(step_s))
     # Whole days, so that a longer run of the same seed starts with the same day.
-    n = -(-n_steps * step // DAY_S) * DAY_S
-    time_s = np.arange(n, dtype=np.float64)
-    fine = _fine_columns(
-        time_s, kind, seed, latitude_deg, day_of_year, temp_mean_c, temp_amplitude_k, load_peak_pu
-    )
+    days = [_day(recipe, day) for day in range(-(-n_steps * step // DAY_S))]
     columns = {"time_s": np.arange(n_steps, dtype=np.float64) * step}
-    for name, values in fine.items():
-        columns[name] = values[: n_steps * step].reshape(n_steps, step).mean(axis=1)
+    for name in days[0]:
+        fine = np.concatenate([day[name] for day in days])[: n_steps * step]
+        columns[name] = fine.reshape(n_steps, step).mean(axis=1)
     return columns
 
 
-def _fine_columns(
-    time_s: Array,
-    kind: str,
-    seed: int,
-    latitude_deg: float,
-    day_of_year: int,
-    temp_mean_c: float,
-    temp_amplitude_k: float,
-    load_peak_pu: float,
-) -> dict[str, Array]:
-    """Return the 1 s columns, made day by day, so that no day depends on how many follow."""
-    days: list[dict[str, Array]] = []
-    local = time_s[:DAY_S]
-    for day in range(len(time_s) // DAY_S):
-        key = stream_id(f"{seed}/day {day}") >> 1
-        sun = clear_sky_irradiance_pu(local + day * DAY_S, latitude_deg, day_of_year)
-        days.append(
-            {
-                "irradiance_pu": sun * _clear_sky_index(DAY_S, kind, key),
-                "temp_c": _temperature(local, kind, key, temp_mean_c, temp_amplitude_k),
-                "load_pu": _load(local, key, load_peak_pu),
-                "price_per_kwh": _price(local, key),
-            }
-        )
-    return {name: np.concatenate([day[name] for day in days]) for name in days[0]}
+def _day(recipe: Recipe, day: int) -> dict[str, Array]:
+    """Return the 1 s columns of one day, which does not depend on how many days follow."""
+    r, local = recipe, np.arange(DAY_S, dtype=np.float64)
+    key = stream_id(f"{r.seed}/day {day}") >> 1
+    sun = clear_sky_irradiance_pu(local + day * DAY_S, r.latitude_deg, r.day_of_year)
+    return {
+        "irradiance_pu": sun * _clear_sky_index(DAY_S, r.kind, key),
+        "temp_c": _temperature(local, r.kind, key, r.temp_mean_c, r.temp_amplitude_k),
+        "load_pu": _load(local, key, r.load_peak_pu),
+        "price_per_kwh": _price(local, key),
+    }

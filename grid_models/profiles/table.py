@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import ProfileError, nearest_name
+from grid_models.base.options import checked_choice
 from grid_models.profiles.files import KNOWN_COLUMNS, check_columns, read_table, write_table
 
 Array = NDArray[np.float64]
@@ -96,19 +97,18 @@ class Profiles:
         Raises ProfileError: A parameter is out of range.
         """
         # scipy.signal takes a fifth of a second to import; a user's own file does not need it.
-        from grid_models.profiles.synthesis import synthesise
+        from grid_models.profiles.synthesis import Recipe, synthesise
 
-        columns = synthesise(
+        recipe = Recipe(
             kind,
             seed,
-            step_s,
-            duration_s,
-            latitude_deg=latitude_deg,
-            day_of_year=day_of_year,
-            temp_mean_c=temp_mean_c,
-            temp_amplitude_k=temp_amplitude_k,
-            load_peak_pu=load_peak_pu,
+            latitude_deg,
+            day_of_year,
+            temp_mean_c,
+            temp_amplitude_k,
+            load_peak_pu,
         )
+        columns = synthesise(recipe, step_s, duration_s)
         return cls(columns, origin=f"generated {kind} day, seed {seed}")
 
     @classmethod
@@ -179,13 +179,7 @@ class Profiles:
         Raises ProfileError: A time lies outside the profile (with `repeat_daily`: less than a day
         is covered), or `how` or a name is unknown.
         """
-        if how not in ("previous", "linear"):
-            raise ProfileError(
-                f"unknown interpolation '{how}'",
-                where=self.origin,
-                expected="previous | linear",
-                nearest=nearest_name(how, ("previous", "linear")),
-            )
+        checked_choice("how", how, ("previous", "linear"), error=ProfileError)
         times = np.asarray(times_s, dtype=np.float64)
         period = self._period_s() if repeat_daily else None
         if period is not None:
