@@ -1,7 +1,8 @@
-"""Planners of a circuit's receding horizon, in one process: the benchmarks' and tests' references.
+"""Planners of a circuit in one process: references for benchmarks and tests.
 
-Central MPC, edge-wise ADMM and Tracking-ADMM. Every planner maps (state, last input, known load)
-to the inputs of the horizon. The distributed ones start from the last plan, shifted by one step.
+Central MPC, edge-wise ADMM, Tracking-ADMM, and the averaging PI law. Every planner maps (state,
+last input, known load) to the inputs of the horizon. The distributed ones start from the last
+plan, shifted by one step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from _box_qp import BoxQp
 
+from controllers.baselines.averaging_pi import line_neighbours
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.dmpc.condensed import (
@@ -30,6 +32,7 @@ from controllers.dmpc.condensed import (
 )
 from controllers.dmpc.splitting import Splitting
 from grid_models.circuits.clusters import cluster_models
+from grid_models.circuits.dynamics import Circuit
 from grid_models.feeder.clusters import Clusters
 
 
@@ -399,3 +402,27 @@ def _global_rows(problem: CircuitProblem) -> tuple[IntArray, FloatArray, int]:
 def _next_in_blocks(rows: int, n: int) -> IntArray:
     at = np.arange(rows).reshape(-1, n)
     return np.concatenate([at[:, 1:], at[:, -1:]], axis=1).ravel().astype(np.int64)
+
+
+class AveragingPiLaw:
+    """The law for all inverters at once, by explicit Euler; every agent knows its neighbours."""
+
+    def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
+        self._circuit, self._step_s = circuit, step_s
+        self._kp, self._ki, self._ka = kp, ki, ka
+        n = circuit.n_inverters
+        laplacian = np.zeros((n, n))
+        for a, b in line_neighbours(circuit):
+            laplacian[[a, b], [a, b]] += 1.0
+            laplacian[[a, b], [b, a]] -= 1.0
+        self._laplacian = laplacian
+        self._integral = np.zeros(n)
+
+    def __call__(self, x: FloatArray, u_last: FloatArray, load: FloatArray) -> FloatArray:
+        """Return the inputs (inverters,) for a state of the circuit; the load is not used."""
+        circuit = self._circuit
+        error = 1.0 - x[circuit.n_lines + circuit.inverter_bus]
+        change = error - self._ka * (self._laplacian @ self._integral)
+        limit = circuit.inverter_limit_pu
+        self._integral = np.clip(self._integral + self._step_s * self._ki * change, -limit, limit)
+        return np.asarray(np.clip(self._kp * error + self._integral, -limit, limit))

@@ -23,14 +23,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
-from _dmpc_planners import CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
+from _dmpc_planners import AveragingPiLaw, CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
 from _load_step import (  # noqa: E402
     Trial,
     load_step,
     load_step_trial,
 )
 
-from controllers.baselines.averaging_pi import AveragingPiLaw  # noqa: E402
 from controllers.core.circuit_options import circuit_of  # noqa: E402
 from controllers.dmpc.condensed import RHO_EDGE, CircuitProblem, circuit_problem  # noqa: E402
 from grid_models.circuits.dynamics import TrapezoidalModel, steady_state  # noqa: E402

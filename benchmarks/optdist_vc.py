@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from _voltage_qp import solve_voltage_qp
 
-from controllers.baselines.optimum_qp import solve_voltage_qp
 from controllers.baselines.volt_var_1547 import VoltVar1547
 from controllers.core.mail import FloatArray, Mail
 from controllers.core.protocol import Controller, ControlSite

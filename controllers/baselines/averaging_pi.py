@@ -52,30 +52,6 @@ def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
     return [(int(min(a, b)), int(max(a, b))) for a, b in itertools.pairwise(order)]
 
 
-class AveragingPiLaw:
-    """The law for all inverters at once, by explicit Euler; every agent knows its neighbours."""
-
-    def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
-        self._circuit, self._step_s = circuit, step_s
-        self._kp, self._ki, self._ka = kp, ki, ka
-        n = circuit.n_inverters
-        laplacian = np.zeros((n, n))
-        for a, b in line_neighbours(circuit):
-            laplacian[[a, b], [a, b]] += 1.0
-            laplacian[[a, b], [b, a]] -= 1.0
-        self._laplacian = laplacian
-        self._integral = np.zeros(n)
-
-    def __call__(self, x: FloatArray, u_last: FloatArray, load: FloatArray) -> FloatArray:
-        """Return the inputs (inverters,) for a state of the circuit; the load is not used."""
-        circuit = self._circuit
-        error = 1.0 - x[circuit.n_lines + circuit.inverter_bus]
-        change = error - self._ka * (self._laplacian @ self._integral)
-        limit = circuit.inverter_limit_pu
-        self._integral = np.clip(self._integral + self._step_s * self._ki * change, -limit, limit)
-        return np.asarray(np.clip(self._kp * error + self._integral, -limit, limit))
-
-
 class AveragingPi:
     """The law as agents, one per inverter, that tell their neighbours their integral by mail.
 

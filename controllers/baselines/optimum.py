@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from controllers.baselines.optimum_qp import VoltageQp, VoltageQpResult, solve_voltage_qp
+from controllers.baselines.optimum_qp import VoltageQp
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import Options, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 from controllers.optdist.network import MODELS, Q_BASE_KVAR, linear_model
-
-__all__ = ["Optimum", "OptimumOptions", "VoltageQp", "VoltageQpResult", "solve_voltage_qp"]
 
 AGENT = "optimum"
 _WHERE = "optimum"

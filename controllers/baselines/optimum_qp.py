@@ -12,11 +12,11 @@ voltage limits is found first, then the cheapest q that reaches it:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from controllers.core.errors import ControllerError, InfeasibleError
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 
 if TYPE_CHECKING:
@@ -95,7 +95,16 @@ class VoltageQp:
         v_min: FloatArray | float,
         v_max: FloatArray | float,
     ) -> VoltageQpResult:
-        """Solve for one state; see `solve_voltage_qp`, without its choice of raising."""
+        """Solve for one state.
+
+        Parameters
+        ----------
+        v0_sq : (m,). Squared voltages (pu^2) at q = 0.
+        q_min, q_max : (n,). Reactive power limits, in the unit of q.
+        v_min, v_max : (m,). Voltage band in pu (magnitude, not squared).
+
+        Raises ControllerError: The limits are crossed or not finite, or the solver fails.
+        """
         v_lo, v_hi = (
             np.square(np.broadcast_to(v_min, v0_sq.shape)),
             np.square(np.broadcast_to(v_max, v0_sq.shape)),
@@ -157,41 +166,3 @@ class VoltageQp:
         beyond = np.maximum(v_pu - np.sqrt(v_hi), np.sqrt(v_lo) - v_pu)
         violation_pu = 0.0 if feasible else max(float(beyond.max(initial=0.0)), 0.0)
         return VoltageQpResult(q, v_pu, float(self._w @ (q * q)) / 2, violation_pu, feasible)
-
-
-def solve_voltage_qp(
-    x: FloatArray,
-    v0_sq: FloatArray,
-    q_min: FloatArray,
-    q_max: FloatArray,
-    v_min: FloatArray | float,
-    v_max: FloatArray | float,
-    *,
-    weights: FloatArray | None = None,
-    if_infeasible: Literal["raise", "least_violation"] = "raise",
-) -> VoltageQpResult:
-    """Return the cheapest reactive powers that hold the voltage band on the linear model.
-
-    Parameters
-    ----------
-    x : (m, n). Sensitivity of the squared voltages (pu^2) to q, per unit of q.
-    v0_sq : (m,). Squared voltages (pu^2) at q = 0.
-    q_min, q_max : (n,). Reactive power limits, in the same unit of q.
-    v_min, v_max : (m,). Voltage band in pu (magnitude, not squared).
-    weights : (n,). Cost weights.
-    if_infeasible : What to do when the band cannot be held.
-
-    Raises
-    ------
-    InfeasibleError: The band cannot be held; `violation_pu` is the smallest reachable violation.
-    ControllerError: The data are not usable.
-    """
-    result = VoltageQp(x, weights).solve(v0_sq, q_min, q_max, v_min, v_max)
-    if not result.feasible and if_infeasible == "raise":
-        raise InfeasibleError(
-            f"no reactive power within the limits holds the band; at best the voltage is "
-            f"{result.violation_pu:.4f} pu outside",
-            violation_pu=result.violation_pu,
-            where="optimum",
-        )
-    return result

@@ -8,7 +8,7 @@ On the lossless linear model (LinDistFlow, three phases) a cluster below bus p o
 with v squared magnitudes, T_i the tap ratio between p and i on the phase of i, and a cluster
 further down as one injection per phase at the bus it hangs on. All that crosses a boundary is,
 per phase, the voltage of the parent's bus and the P and Q that the child's subtree injects
-there. The clusters so coupled reproduce the whole model; `whole_response` is that model.
+there. The clusters so coupled reproduce the whole model.
 
 Units inside: 0.01 pu^2 of squared voltage, 100 kW, 100 kvar.
 """
@@ -261,17 +261,3 @@ def _local(
             r = r - ratio[:, [phase]] * r_top
             x = x - ratio[:, [phase]] * x_top
     return _SCALE * r, _SCALE * x
-
-
-def whole_response(
-    network: FeederNetwork, site: ControlSite, p_kw: FloatArray, q_kvar: FloatArray
-) -> list[FloatArray]:
-    """Return each cluster's voltage changes (0.01 pu^2) for injections (ders,), centrally."""
-    out = []
-    for cluster in network.clusters:
-        if not cluster.labels:
-            out.append(np.zeros(0))
-            continue
-        r, x = network.model.sensitivity(cluster.labels, site.ders)
-        out.append((r @ p_kw + x @ q_kvar) / V_UNIT)
-    return out

@@ -21,7 +21,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.protocol import ControlSite
 from controllers.core.terminals import agent_names
-from controllers.optdist.sensitivity import DenseSensitivity, Sensitivity, TreeSensitivity
+from controllers.optdist.sensitivity import DenseSensitivity, Sensitivity
 from grid_models.base.errors import GridModelError
 from grid_models.linear.kron import Pattern, kron_reduce
 from grid_models.linear.kron_tree import TreeReduction, tree_reduce
@@ -194,7 +194,8 @@ def point_network(site: ControlSite, model: str, pattern: str) -> AgentNetwork:
         return _network(site, places, DenseSensitivity(reduced.x * Q_BASE_KVAR), reduced.y, members)
     tree = tree_reduce(linear, points, within_phase=pattern == "phase")
     places = _with_relays(places, tree)
-    return _network(site, places, TreeSensitivity(tree.x, Q_BASE_KVAR), tree.y, members)
+    per_unit = replace(tree.x, scale=tree.x.scale * Q_BASE_KVAR)
+    return _network(site, places, per_unit, tree.y, members)
 
 
 def _with_relays(places: _Places, tree: TreeReduction) -> _Places:

@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.base.errors import GridModelError
 from grid_models.base.options import checked_number
 from grid_models.ders.disturbances import DerDisturbance, altered_units_kw
-from grid_models.ders.tanks import TankFleet, TankParameters
 from grid_models.ders.thermal import (
     Array,
     Decay,
@@ -107,26 +106,22 @@ class HouseParameters:
 
 
 class HouseFleet:
-    """Houses with HVAC, other consumption and, some of them, a water heater, vectorised.
+    """Houses with HVAC and other consumption, vectorised.
 
     Parameters
     ----------
     parameters : Of n houses.
-    tanks : Of m water heaters.
-    tank_house : (m,). The house each tank stands in.
     power_factor : Of everything in the house, lagging.
 
     Attributes
     ----------
     temp_in_c : (n,). Indoor temperature.
-    hvac_kw, base_kw, tank_kw : (n,). Consumption in the last step by use.
+    hvac_kw, base_kw : (n,). Consumption in the last step by use.
     """
 
     def __init__(
         self,
         parameters: HouseParameters,
-        tanks: TankParameters | None = None,
-        tank_house: ArrayLike | None = None,
         power_factor: float = 0.95,
     ) -> None:
         checked_number("power_factor", power_factor, low=0.0, high=1.0, open_low=True)
@@ -136,22 +131,11 @@ class HouseFleet:
         self.temp_in_c: Array = p.start_c.copy()
         self.hvac_kw: Array = np.zeros(self.n)
         self.base_kw: Array = np.zeros(self.n)
-        self.tank_kw: Array = np.zeros(self.n)
         self.retarget(p.heat_set_c, p.cool_set_c)
         self._cooling = np.zeros(self.n, dtype=bool)
         self._heating = np.zeros(self.n, dtype=bool)
         self._decay = Decay(p.r_k_per_kw * p.c_kwh_per_k)
         self._rho = p.r_k_per_kw * p.cop
-        self.tanks = TankFleet(tanks) if tanks is not None else None
-        self._tank_house = np.asarray(() if tank_house is None else tank_house, dtype=np.intp)
-        n_tanks = 0 if tanks is None else len(tanks.set_c)
-        inside = ((self._tank_house >= 0) & (self._tank_house < self.n)).all()
-        if self._tank_house.shape != (n_tanks,) or not inside:
-            raise GridModelError(
-                "tank_house does not fit",
-                where="houses",
-                expected=f"{n_tanks} house numbers from 0 to {self.n - 1}",
-            )
 
     @property
     def heating(self) -> NDArray[np.bool_]:
@@ -186,7 +170,7 @@ class HouseFleet:
         temp_out_c : Outdoor temperature over the step; scalar or shape (n,).
         load_pu : Multiple of `base_kw`; scalar or shape (n,).
         limit_kw : Demand response: the most each group may draw, shape (groups,); inf = no limit.
-            HVAC and tanks give way, all of a group by the same ratio; other consumption does not.
+            HVAC gives way, all of a group by the same ratio; other consumption does not.
         group : (n,). The group of each house; by default every house is its own.
         disturbance : Of the groups. Moves the thermostats, then switches HVAC on or off, past
             limits too. A unit that is switched on while its thermostat would rest cools where it is
@@ -204,28 +188,17 @@ class HouseFleet:
         gain = (1.0 - theta) * self._rho
         hvac = self._wanted_hvac_kw(free, gain)
         self.base_kw = p.base_kw * load_pu
-        tank = None
-        if self.tanks is not None:
-            mean_load = float(np.mean(load_pu))
-            tank = self.tanks.wanted_kw(dt_s, mean_load)
-            self.tank_kw = grouped(self._tank_house, tank, self.n)
         if limit_kw is not None:
-            keep = self._kept_share(hvac + self.tank_kw, limit_kw, group)
-            hvac = hvac * keep
-            if tank is not None:
-                tank = tank * keep[self._tank_house]
-                self.tank_kw = self.tank_kw * keep
+            hvac = hvac * self._kept_share(hvac, limit_kw, group)
         heats = self._heating
         if disturbance is not None and group is not None:
             hvac, heats = self._disturbed(hvac, temp_out_c, group, disturbance)
-            tank = self._disconnected(tank, disturbance.connected[group])
-        if self.tanks is not None and tank is not None:
-            self.tanks.advance(tank)
+            self.base_kw = np.where(disturbance.connected[group], self.base_kw, 0.0)
         self.temp_in_c = free + np.where(heats, gain, -gain) * hvac
         self._cooling &= self.temp_in_c > self._cool_off_c + 1e-9
         self._heating &= self.temp_in_c < self._heat_off_c - 1e-9
         self.hvac_kw = hvac
-        return hvac + self.base_kw + self.tank_kw
+        return hvac + self.base_kw
 
     def _move_thermostats(self, offset_k: Array) -> None:
         """Move both set-points of every house; an offset that did not change costs nothing."""
@@ -248,14 +221,6 @@ class HouseFleet:
         hvac = np.where(turned, 0.0, hvac)
         hvac = altered_units_kw(hvac, p.hvac_kw, self.base_kw, group, by)
         return hvac, self._heating | (forced & cold)
-
-    def _disconnected(self, tank: Array | None, on: NDArray[np.bool_]) -> Array | None:
-        """Take the other consumption and the tanks of houses off the grid to 0 kW."""
-        self.base_kw = np.where(on, self.base_kw, 0.0)
-        if tank is None:
-            return None
-        self.tank_kw = np.where(on, self.tank_kw, 0.0)
-        return np.where(on[self._tank_house], tank, 0.0)
 
     def _wanted_hvac_kw(self, free: Array, gain: Array) -> Array:
         """Switch the thermostats on where needed and return the mean power they ask for."""

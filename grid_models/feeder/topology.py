@@ -75,19 +75,6 @@ class RadialTree:
                 length[i] = length[parent] + own
         return length
 
-    def path(self, bus: str) -> tuple[str, ...]:
-        """Return the buses from `bus` up to the source, both included."""
-        found = []
-        at = self.position(bus)
-        while at >= 0:
-            found.append(self.buses[at])
-            at = int(self.parent[at])
-        return tuple(found)
-
-    def subtree_sizes(self) -> NDArray[np.intp]:
-        """Return the number of buses at and below each bus, (n,)."""
-        return _subtree_sizes(self.parent, np.ones(len(self.buses), dtype=np.intp))
-
 
 def radial_tree(feeder: Feeder) -> RadialTree:
     """Return the radial tree of the closed elements of `feeder`.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _dmpc_planners import AveragingPiLaw
 from _load_step import load_step, load_step_trial
 
-from controllers.baselines.averaging_pi import AveragingPi, AveragingPiLaw, line_neighbours
+from controllers.baselines.averaging_pi import AveragingPi, line_neighbours
 from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _voltage_qp import InfeasibleError, solve_voltage_qp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controllers.baselines.optimum import Optimum
-from controllers.baselines.optimum_qp import VoltageQp, solve_voltage_qp
-from controllers.core.errors import ControllerError, InfeasibleError
+from controllers.baselines.optimum_qp import VoltageQp
+from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_site

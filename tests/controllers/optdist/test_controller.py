@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _voltage_qp import solve_voltage_qp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from controllers.baselines.optimum_qp import solve_voltage_qp
 from controllers.baselines.volt_var_1547 import VoltVar1547
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Mail

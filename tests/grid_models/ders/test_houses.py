@@ -139,18 +139,6 @@ def test_a_house_does_not_depend_on_its_neighbours():
         np.testing.assert_array_equal(a, b[:5])
 
 
-def test_water_heater_is_counted_and_sheds_with_its_house():
-    tanks = TankParameters.draw(["t0", "t1"], seed=1)
-    tanks = replace(tanks, start_c=tanks.set_c - tanks.band_k)
-    with_tanks = HouseFleet(houses(n=3), tanks, tank_house=[2, 0])
-    without = HouseFleet(houses(n=3))
-    more = with_tanks.step(60.0, 20.5) - without.step(60.0, 20.5)
-    np.testing.assert_allclose(more, [4.5, 0.0, 4.5])
-    used = with_tanks.step(60.0, 20.5, 1.0, np.array([1.0, np.inf, 0.0]))
-    np.testing.assert_allclose(used, np.maximum(with_tanks.base_kw, [1.0, 0.0, 0.0]), rtol=1e-9)
-    assert with_tanks.tank_kw[2] == 0.0
-
-
 def test_a_tank_keeps_its_band_and_its_energy_balance():
     params = TankParameters.draw(LABELS, seed=3)
     fleet = TankFleet(params, ambient_c=20.0)
@@ -198,9 +186,6 @@ def test_impossible_houses_are_refused(change):
 
 
 def test_impossible_fleets_and_steps_are_refused():
-    tanks = TankParameters.draw(["t0"], seed=1)
-    with pytest.raises(GridModelError, match="house numbers from 0 to 2"):
-        HouseFleet(houses(n=3), tanks, tank_house=[3])
     with pytest.raises(GridModelError, match="power_factor"):
         HouseFleet(houses(n=3), power_factor=0.0)
     with pytest.raises(GridModelError, match="dt_s"):

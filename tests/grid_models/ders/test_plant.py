@@ -249,7 +249,7 @@ def test_impossible_options_are_refused(options, message):
     "bad", [{"soc_min": 0.6}, {"soc_max": 1.1}, {"charge_efficiency": 0.0}, {"soc_start": NAN}]
 )
 def test_impossible_batteries_are_refused(bad):
-    with pytest.raises(DerError, match="battery parameters|option 'charge_efficiency'"):
+    with pytest.raises(DerError, match=r"battery parameters|option 'charge_efficiency'"):
         BatteryParameters(**bad)
 
 
@@ -257,7 +257,7 @@ def test_bad_step_arguments_are_refused():
     fleet = DerFleet([PV])
     with pytest.raises(DerError, match=r"p_set_kw has shape \(2,\)"):
         fleet.step(1.0, 1.0, 20.0, np.zeros(2))
-    with pytest.raises(DerError, match="dt_s > 0"):
+    with pytest.raises(DerError, match="option 'dt_s'"):
         fleet.step(0.0, 1.0, 20.0)
     with pytest.raises(DerError, match="irradiance_pu is NaN"):
         fleet.step(1.0, NAN, 20.0)
