@@ -22,17 +22,17 @@ from controllers.dmpc.condensed import (
     RHO_BOUND,
     RHO_EDGE,
     CircuitProblem,
+    CircuitWeights,
     Condensed,
-    Weights,
     condense,
     padded_limits,
     parameters,
     shift_rows,
     split_parts,
 )
-from controllers.dmpc.splitting import Splitting
+from controllers.dmpc.splitting import ClusterSplitting
 from grid_models.circuits.clusters import cluster_models
-from grid_models.circuits.dynamics import Circuit
+from grid_models.circuits.dynamics import RlcCircuit
 from grid_models.feeder.clusters import Clusters
 
 
@@ -60,7 +60,9 @@ class EdgeWise:
     relaxation : In (0, 1).
     """
 
-    def __init__(self, splitting: Splitting, twin: IntArray, relaxation: float = 0.9) -> None:
+    def __init__(
+        self, splitting: ClusterSplitting, twin: IntArray, relaxation: float = 0.9
+    ) -> None:
         if not 0.0 < relaxation < 1.0:
             raise ControllerError(
                 f"relaxation is {relaxation}", where="edge-wise ADMM", expected="a number in (0, 1)"
@@ -87,7 +89,7 @@ class EdgeWise:
 
         Parameters
         ----------
-        g0 : (C, r, 1). From `Splitting.offsets`.
+        g0 : (C, r, 1). From `ClusterSplitting.offsets`.
         low, high : (C, bounded, 1)
         iterations : At most this many.
         tolerance : Stop when neighbours disagree by less.
@@ -141,7 +143,7 @@ class TrackingAdmm:
 
     def __init__(
         self,
-        splitting: Splitting,
+        splitting: ClusterSplitting,
         row: IntArray,
         sign: FloatArray,
         rows: int,
@@ -222,12 +224,12 @@ def metropolis_mixing(pairs: Sequence[tuple[int, int]], n: int, rounds: int = 1)
     return np.asarray(np.linalg.matrix_power(w, rounds))
 
 
-def central_problem(problem: CircuitProblem, weights: Weights | None = None) -> Condensed:
+def central_problem(problem: CircuitProblem, weights: CircuitWeights | None = None) -> Condensed:
     """Return the condensed problem of the whole circuit: one cluster without copies."""
     n = problem.circuit.n_buses
     whole = Clusters(("central",), np.zeros(n, dtype=np.intp))
     model = cluster_models(problem.circuit, whole, problem.sample_s)[0]
-    return condense(model, problem.circuit, problem.horizon, weights or Weights())
+    return condense(model, problem.circuit, problem.horizon, weights or CircuitWeights())
 
 
 class Planner(Protocol):
@@ -241,7 +243,7 @@ class Planner(Protocol):
 class CentralMpc:
     """The centralised problem, solved exactly: what the distributed ones approach."""
 
-    def __init__(self, problem: CircuitProblem, weights: Weights | None = None) -> None:
+    def __init__(self, problem: CircuitProblem, weights: CircuitWeights | None = None) -> None:
         self.condensed = central_problem(problem, weights)
         self._qp = BoxQp(self.condensed.h)
         self._warm: FloatArray | None = None
@@ -292,7 +294,7 @@ class EdgeWiseMpc:
     ) -> None:
         self.problem = problem
         self.iterations = iterations
-        self.splitting = Splitting(split_parts(problem, rho_bound, rho_edge))
+        self.splitting = ClusterSplitting(split_parts(problem, rho_bound, rho_edge))
         self.solver = EdgeWise(self.splitting, problem.twin, relaxation)
         self._stop = (tolerance, budget_s, clock)
         self.high = padded_limits(problem, self.splitting.bounded)
@@ -339,7 +341,7 @@ class TrackingMpc:
         rho_bound: float = RHO_BOUND,
     ) -> None:
         self.problem, self.iterations = problem, iterations
-        self.splitting = Splitting(split_parts(problem, rho_bound, c))
+        self.splitting = ClusterSplitting(split_parts(problem, rho_bound, c))
         n = len(problem.parts)
         pairs = sorted(
             problem.clusters.neighbours(problem.circuit.line_from, problem.circuit.line_to)
@@ -407,7 +409,7 @@ def _next_in_blocks(rows: int, n: int) -> IntArray:
 class AveragingPiLaw:
     """The law for all inverters at once, by explicit Euler; every agent knows its neighbours."""
 
-    def __init__(self, circuit: Circuit, step_s: float, kp: float, ki: float, ka: float) -> None:
+    def __init__(self, circuit: RlcCircuit, step_s: float, kp: float, ki: float, ka: float) -> None:
         self._circuit, self._step_s = circuit, step_s
         self._kp, self._ki, self._ka = kp, ki, ka
         n = circuit.n_inverters

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from controllers.dmpc.condensed import Weights
-from grid_models.circuits.dynamics import Array, Circuit, TrapezoidalModel, steady_state
+from controllers.dmpc.condensed import CircuitWeights
+from grid_models.circuits.dynamics import Array, RlcCircuit, TrapezoidalModel, steady_state
 
 Policy = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 """(state, last input, known load) -> input (inverters,)."""
@@ -35,21 +35,21 @@ class Trial:
 
 
 def load_step_trial(
-    circuit: Circuit,
+    circuit: RlcCircuit,
     policy: Policy,
     load: FloatArray,
     sample_s: float = 2e-3,
     *,
     duration_s: float = 0.12,
     substeps: int = 10,
-    weights: Weights | None = None,
+    weights: CircuitWeights | None = None,
 ) -> Trial:
     """Close the loop over a load step at time 0, from rest.
 
     The plant runs at ``sample_s / substeps``; the load is known one sample late, so the first
     input is chosen without it.
     """
-    weigh = weights or Weights()
+    weigh = weights or CircuitWeights()
     fine = TrapezoidalModel(circuit, sample_s / substeps)
     m = circuit.n_lines
     x, u = steady_state(circuit), np.zeros(circuit.n_inverters)
@@ -83,7 +83,7 @@ def load_step_trial(
     )
 
 
-def load_step(circuit: Circuit, size_pu: float = 0.6, bus: str | None = None) -> Array:
+def load_step(circuit: RlcCircuit, size_pu: float = 0.6, bus: str | None = None) -> Array:
     """Return the load (buses,) of a step at one bus, the last trunk bus by default."""
     w = np.zeros(circuit.n_buses)
     at = circuit.n_buses - 1 if bus is None else circuit.buses.index(bus)

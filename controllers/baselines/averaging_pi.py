@@ -23,17 +23,17 @@ import numpy as np
 from controllers.core.circuit_options import circuit_of
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, LatestMail, Link, Mail
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from grid_models.base.errors import nearest_name
-from grid_models.circuits.dynamics import Circuit
+from grid_models.circuits.dynamics import RlcCircuit
 
 _WHERE = "averaging-pi"
 
 
 @dataclass(frozen=True, slots=True)
-class AveragingPiOptions(Options):
+class AveragingPiOptions(ControllerOptions):
     """Settings."""
 
     circuit: Any = option(
@@ -46,7 +46,7 @@ class AveragingPiOptions(Options):
     ka: float = option(1.0, "Averaging gain relative to `ki`.", low=0.0, high=1e6)
 
 
-def line_neighbours(circuit: Circuit) -> list[tuple[int, int]]:
+def line_neighbours(circuit: RlcCircuit) -> list[tuple[int, int]]:
     """Return pairs of inverters (a < b): each with the one next to it in the circuit's order."""
     order = np.argsort(circuit.inverter_bus, kind="stable")
     return [(int(min(a, b)), int(max(a, b))) for a, b in itertools.pairwise(order)]

@@ -16,7 +16,7 @@ import numpy as np
 from controllers.baselines.optimum_qp import VoltageQp
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 from controllers.optdist.network import MODELS, Q_BASE_KVAR, linear_model
@@ -26,7 +26,7 @@ _WHERE = "optimum"
 
 
 @dataclass(frozen=True, slots=True)
-class OptimumOptions(Options):
+class OptimumOptions(ControllerOptions):
     """Settings of the optimum."""
 
     model: str = option("three_phase", "The linear model that gives X.", choices=MODELS)

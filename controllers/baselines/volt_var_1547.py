@@ -16,7 +16,7 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 
@@ -43,7 +43,7 @@ CATEGORIES: Mapping[str, Category] = {
 
 
 @dataclass(frozen=True, slots=True)
-class VoltVarOptions(Options):
+class VoltVarOptions(ControllerOptions):
     """Settings of the droop."""
 
     category: str = option(

@@ -10,7 +10,7 @@ import numpy as np
 from controllers.core.errors import ControllerError
 from grid_models.base.errors import nearest_name
 from grid_models.circuits.cases import feeder24, feeder_of_clusters
-from grid_models.circuits.dynamics import Circuit
+from grid_models.circuits.dynamics import RlcCircuit
 from grid_models.feeder.clusters import Clusters, found_clusters, given_clusters
 
 _SHIPPED = ("feeder24", "chain")
@@ -18,7 +18,7 @@ _SHIPPED = ("feeder24", "chain")
 
 def circuit_of(
     name: Any, clusters: Mapping[str, Any] | int | None = None
-) -> tuple[Circuit, Clusters]:
+) -> tuple[RlcCircuit, Clusters]:
     """Return a circuit and its clusters.
 
     Parameters

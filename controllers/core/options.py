@@ -11,7 +11,7 @@ from grid_models.base.errors import FeederateError
 from grid_models.base.options import option
 
 __all__ = [
-    "Options",
+    "ControllerOptions",
     "checked_choice",
     "checked_globs",
     "checked_number",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-class Options(base.Options):
+class ControllerOptions(base.Options):
     """Base of options dataclasses; see `grid_models.base.options.Options`."""
 
     __slots__ = ()

@@ -16,7 +16,7 @@ from grid_models.feeder.model import Der
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DerMeasurements:
     """One step's measurements of the hosted agents, float (n,) where not said otherwise.
 
     `v_pu` is the mean of the agent's phase voltages; `q_max_kvar` its reactive headroom
@@ -91,7 +91,7 @@ class DerTerminals:
         self._last_p: FloatArray = np.zeros(len(self.ders))
         self.held_values = 0
 
-    def read(self, inputs: Mapping[str, FloatArray]) -> Reading:
+    def read(self, inputs: Mapping[str, FloatArray]) -> DerMeasurements:
         """Return this step's measurements; `p_kw` may be missing (then 0 kW)."""
         self._last_v = self._hold(inputs["v_pu"], self._last_v)
         if "p_kw" in inputs:
@@ -99,7 +99,7 @@ class DerTerminals:
         # bincount adds in order, agent by agent: the same bits whatever else is hosted here.
         v_sum = np.bincount(self._owner, self._last_v[self._gather], minlength=len(self.ders))
         headroom = np.sqrt(np.maximum(self._kva_sq - self._last_p * self._last_p, 0.0))
-        return Reading(v_sum / self._phases, headroom, self._last_v)
+        return DerMeasurements(v_sum / self._phases, headroom, self._last_v)
 
     def _hold(self, values: FloatArray, last: FloatArray) -> FloatArray:
         good = np.isfinite(values)

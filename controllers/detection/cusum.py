@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
@@ -38,7 +38,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class CusumOptions(Options):
+class CusumOptions(ControllerOptions):
     """Options of the change detector."""
 
     signals: Sequence[str] = option(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
@@ -41,7 +41,7 @@ _MAX_SCORE = 1e12
 
 
 @dataclass(frozen=True)
-class ResidualOptions(Options):
+class ResidualOptions(ControllerOptions):
     """Options of the power-flow residual; all deviations are standard deviations."""
 
     false_alarm_probability: float = option(

@@ -22,7 +22,7 @@ import numpy as np
 
 from controllers.core.circuit_options import circuit_of
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from controllers.core.options import Options, option, parse_options
+from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
@@ -31,7 +31,7 @@ from controllers.dmpc.condensed import (
     RHO_BOUND,
     RHO_EDGE,
     CircuitProblem,
-    Weights,
+    CircuitWeights,
     circuit_problem,
     padded_limits,
     shift_rows,
@@ -39,7 +39,7 @@ from controllers.dmpc.condensed import (
 )
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.mailbox import BoundaryMail, Judgement
-from controllers.dmpc.splitting import Splitting
+from controllers.dmpc.splitting import ClusterSplitting
 
 _WHERE = "dmpc-circuit"
 # Rows carry the price of the agreement beside the voltage, so honest ones leave the usual range.
@@ -47,7 +47,7 @@ _ABSURD_PU = (-1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitDmpcOptions(Options):
+class CircuitDmpcOptions(ControllerOptions):
     """Settings."""
 
     circuit: Any = option(
@@ -84,7 +84,7 @@ class CircuitDmpcOptions(Options):
         high=10.0,
     )
     weights: Mapping[str, float] | None = option(
-        None, "See `controllers.dmpc.condensed.Weights`.", shown="mapping"
+        None, "See `controllers.dmpc.condensed.CircuitWeights`.", shown="mapping"
     )
 
 
@@ -108,10 +108,10 @@ class CircuitDmpc:
         self._calls = controller_steps(sample_s, settings.iterations, site.period_s, _WHERE)
         self._iterations = settings.iterations or min(20, self._calls)
         circuit, clusters = circuit_of(settings.circuit, settings.clusters)
-        weights = parse_weights(Weights, settings.weights, _WHERE)
+        weights = parse_weights(CircuitWeights, settings.weights, _WHERE)
         problem = circuit_problem(circuit, clusters, sample_s, settings.horizon, weights)
         own = hosted_positions(hosted, clusters.names, _WHERE)
-        whole = Splitting(split_parts(problem, RHO_BOUND, RHO_EDGE))
+        whole = ClusterSplitting(split_parts(problem, RHO_BOUND, RHO_EDGE))
         self._split = whole.of(own)
         self._nb = whole.bounded
         self._limit = padded_limits(problem, self._nb)[own]

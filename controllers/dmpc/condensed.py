@@ -26,7 +26,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.dmpc.splitting import SplitPart
 from grid_models.circuits.clusters import ClusterModel, cluster_models
-from grid_models.circuits.dynamics import Circuit
+from grid_models.circuits.dynamics import RlcCircuit
 from grid_models.feeder.clusters import Clusters
 
 RHO_BOUND, RHO_EDGE, RELAXATION = 1.0, 300.0, 0.9
@@ -34,7 +34,7 @@ RHO_BOUND, RHO_EDGE, RELAXATION = 1.0, 300.0, 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class CircuitWeights:
     """Weights of the cost: voltage error, line losses, inputs, changes of inputs."""
 
     voltage: float = 10.0
@@ -105,7 +105,9 @@ def parameters(
     return np.concatenate([state, copy_now, u_last, load, [1.0]])
 
 
-def condense(model: ClusterModel, circuit: Circuit, horizon: int, weights: Weights) -> Condensed:
+def condense(
+    model: ClusterModel, circuit: RlcCircuit, horizon: int, weights: CircuitWeights
+) -> Condensed:
     """Eliminate the states of a cluster's problem.
 
     Raises ControllerError: `horizon` is not a whole number of at least 1.
@@ -201,7 +203,7 @@ class CircuitProblem:
     real : (C, rows). Which coupling rows are no padding.
     """
 
-    circuit: Circuit
+    circuit: RlcCircuit
     clusters: Clusters
     models: tuple[ClusterModel, ...]
     parts: tuple[Condensed, ...]
@@ -232,15 +234,15 @@ class CircuitProblem:
 
 
 def circuit_problem(
-    circuit: Circuit,
+    circuit: RlcCircuit,
     clusters: Clusters,
     sample_s: float,
     horizon: int = 15,
-    weights: Weights | None = None,
+    weights: CircuitWeights | None = None,
 ) -> CircuitProblem:
     """Cut a circuit into its clusters' condensed problems."""
     models = cluster_models(circuit, clusters, sample_s)
-    parts = tuple(condense(m, circuit, horizon, weights or Weights()) for m in models)
+    parts = tuple(condense(m, circuit, horizon, weights or CircuitWeights()) for m in models)
     rows = max(2 * horizon * max(p.copies for p in parts), 1)
     place: dict[tuple[int, int], int] = {}
     for c, part in enumerate(parts):

@@ -9,13 +9,13 @@ import numpy as np
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.ports import Port
 from controllers.dmpc.mailbox import BoundaryMail
-from controllers.dmpc.splitting import Splitting
+from controllers.dmpc.splitting import ClusterSplitting
 
 BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 class Exchange:
-    """The hosted clusters' iterations on a `Splitting`, with coupling rows that travel by mail.
+    """Iterations of the hosted clusters on a `ClusterSplitting`; coupling rows travel by mail.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Exchange:
 
     def __init__(
         self,
-        splitting: Splitting,
+        splitting: ClusterSplitting,
         links_out: Sequence[Link],
         rows_in: IntArray,
         rows_out: IntArray,

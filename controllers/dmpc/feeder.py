@@ -28,7 +28,7 @@ from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, feeder_networ
 from controllers.dmpc.feeder_options import FeederDmpcOptions
 from controllers.dmpc.feeder_problem import BLOCKS, FeederProblem, FeederWeights, feeder_problem
 from controllers.dmpc.mailbox import BoundaryMail, Judgement
-from controllers.dmpc.splitting import Splitting
+from controllers.dmpc.splitting import ClusterSplitting
 
 _WHERE = "dmpc"
 _ABSURD = 1e3
@@ -62,7 +62,7 @@ class FeederDmpc:
             parse_weights(FeederWeights, settings.weights, _WHERE),
             soc_target=settings.soc_target,
         )
-        whole = Splitting(problem.parts)
+        whole = ClusterSplitting(problem.parts)
         self._split, self._n = whole.of(own), settings.horizon
         self._fleet = ClusterFleet(site, network, own, settings, sample_s)
         self._wire_ports(problem, own)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.core.errors import ControllerError
-from controllers.core.options import Options, checked_number, checked_whole, option
+from controllers.core.options import ControllerOptions, checked_number, checked_whole, option
 
 _HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class FeederDmpcOptions(Options):
+class FeederDmpcOptions(ControllerOptions):
     """Settings."""
 
     clusters: Any = option(

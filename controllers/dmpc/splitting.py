@@ -51,7 +51,7 @@ class SplitPart:
     rho_couple: FloatArray
 
 
-class Splitting:
+class ClusterSplitting:
     """The operators of all clusters, padded to one shape, or of some of them.
 
     Attributes
@@ -96,9 +96,9 @@ class Splitting:
         weight = np.where(hard, 1.0, part.soft)
         self.give[c, :nb] = np.where(hard, 0.0, part.rho_bound / (part.rho_bound + weight))
 
-    def of(self, chosen: Sequence[int]) -> Splitting:
+    def of(self, chosen: Sequence[int]) -> ClusterSplitting:
         """Return the operators of some clusters; padding stays, so their bits do too."""
-        out = object.__new__(Splitting)
+        out = object.__new__(ClusterSplitting)
         out.bounded, out.coupled, out.parameters = self.bounded, self.coupled, self.parameters
         at = np.array(chosen, dtype=np.int64)
         out.g, out.drive, out.give = self.g[at], self.drive[at], self.give[at]

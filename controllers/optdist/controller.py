@@ -18,7 +18,7 @@ from controllers.core.mail import FloatArray, LatestMail, Mail
 from controllers.core.options import parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
-from controllers.optdist.forms import Band, PreconditionedForm, PublishedForm
+from controllers.optdist.forms import PreconditionedForm, PublishedForm, SquaredVoltageBand
 from controllers.optdist.network import Q_BASE_KVAR, agent_network
 from controllers.optdist.tuning import OptdistOptions, preconditioned_steps, published_steps
 from controllers.optdist.wiring import Wiring
@@ -120,7 +120,7 @@ class OptdistVc:
         return mail
 
 
-def _band(site: ControlSite, settings: OptdistOptions) -> Band:
+def _band(site: ControlSite, settings: OptdistOptions) -> SquaredVoltageBand:
     v_lo, v_hi = site.v_min_pu + settings.margin_pu, site.v_max_pu - settings.margin_pu
     if not 0.0 < v_lo < v_hi:
         raise ControllerError(
@@ -128,4 +128,4 @@ def _band(site: ControlSite, settings: OptdistOptions) -> Band:
             where=f"{_WHERE}: option 'margin_pu'",
             expected="less than half of the band's width",
         )
-    return Band(v_lo**2, v_hi**2)
+    return SquaredVoltageBand(v_lo**2, v_hi**2)

@@ -24,7 +24,7 @@ from controllers.core.mail import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class SquaredVoltageBand:
     """Limits of the squared voltage, per unit."""
 
     v_lo: float
@@ -70,7 +70,7 @@ class PublishedForm:
     def advance(
         self,
         v_sq: FloatArray,
-        band: Band,
+        band: SquaredVoltageBand,
         coupling: FloatArray,
         q_lo: FloatArray,
         q_hi: FloatArray,
@@ -127,7 +127,7 @@ class PreconditionedForm:
         self.message: FloatArray = zeros.copy()
 
     def advance(
-        self, v_sq: FloatArray, band: Band, coupling: FloatArray, q_point: FloatArray
+        self, v_sq: FloatArray, band: SquaredVoltageBand, coupling: FloatArray, q_point: FloatArray
     ) -> None:
         """Take one step; `q_point` is what the agents inject at their points now."""
         s = self._s

@@ -47,7 +47,7 @@ from scipy.sparse.linalg import eigs
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.options import Options, option
+from controllers.core.options import ControllerOptions, option
 from controllers.optdist.forms import PreconditionedSteps, PublishedSteps
 from controllers.optdist.network import DENSE_POINTS, MODELS, PATTERNS, AgentNetwork
 
@@ -67,7 +67,7 @@ SAFETY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class OptdistOptions(Options):
+class OptdistOptions(ControllerOptions):
     """Settings of OPTDIST-VC; None means that the library chooses."""
 
     form: str = option(

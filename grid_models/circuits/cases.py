@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grid_models.circuits.dynamics import Array, Circuit, circuit_from_lines
+from grid_models.circuits.dynamics import Array, RlcCircuit, circuit_from_lines
 from grid_models.feeder.clusters import Clusters, given_clusters
 
 R_PU, L_PU_S, C_PU_S = 0.008, 0.03 / 377.0, 5e-3
@@ -28,7 +28,7 @@ def feeder_of_clusters(
     g_pu: float = 0.02,
     seed: int = 24,
     name: str = "feeder",
-) -> tuple[Circuit, Clusters]:
+) -> tuple[RlcCircuit, Clusters]:
     """Return a feeder whose clusters hang one after the other from the slack.
 
     Parameters
@@ -72,6 +72,6 @@ def feeder_of_clusters(
     return circuit, given_clusters(buses, lists, circuit.line_from, circuit.line_to)
 
 
-def feeder24() -> tuple[Circuit, Clusters]:
+def feeder24() -> tuple[RlcCircuit, Clusters]:
     """Return the 24-bus test feeder and its four clusters; see the module's text."""
     return feeder_of_clusters(("c2", "c0", "c1", "c3"), name="feeder24")

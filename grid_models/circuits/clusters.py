@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from grid_models.circuits.dynamics import SLACK, Array, Circuit, Index, check_step, descriptor
+from grid_models.circuits.dynamics import SLACK, Array, Index, RlcCircuit, check_step, descriptor
 from grid_models.feeder.clusters import Clusters
 
 
@@ -73,7 +73,9 @@ class ClusterModel:
         return result
 
 
-def cluster_models(circuit: Circuit, clusters: Clusters, step_s: float) -> tuple[ClusterModel, ...]:
+def cluster_models(
+    circuit: RlcCircuit, clusters: Clusters, step_s: float
+) -> tuple[ClusterModel, ...]:
     """Cut a circuit into the models of its clusters.
 
     Parameters
@@ -91,7 +93,7 @@ def cluster_models(circuit: Circuit, clusters: Clusters, step_s: float) -> tuple
 
 
 def _cluster_model(
-    circuit: Circuit, clusters: Clusters, c: int, ends: Index, side: Index, step_s: float
+    circuit: RlcCircuit, clusters: Clusters, c: int, ends: Index, side: Index, step_s: float
 ) -> ClusterModel:
     m = circuit.n_lines
     whole = descriptor(circuit)

@@ -30,11 +30,11 @@ from grid_models.base.errors import FeederError, GridModelError
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 SLACK = -1
-"""Stands for the slack in `Circuit.line_from` and `Circuit.line_to`."""
+"""Stands for the slack in `RlcCircuit.line_from` and `RlcCircuit.line_to`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class RlcCircuit:
     """A network of buses with capacitance and lines with resistance and inductance.
 
     Attributes
@@ -140,7 +140,7 @@ class Descriptor:
     s: Array
 
 
-def descriptor(circuit: Circuit) -> Descriptor:
+def descriptor(circuit: RlcCircuit) -> Descriptor:
     """Return the continuous model of a circuit; see the module's equations."""
     m, n, k = circuit.n_lines, circuit.n_buses, circuit.n_inverters
     a = circuit.incidence()
@@ -165,7 +165,7 @@ class TrapezoidalModel:
     Raises GridModelError: `step_s` is not a positive number.
     """
 
-    def __init__(self, circuit: Circuit, step_s: float) -> None:
+    def __init__(self, circuit: RlcCircuit, step_s: float) -> None:
         check_step(step_s)
         self.circuit = circuit
         self.step_s = step_s
@@ -205,7 +205,9 @@ class TrapezoidalModel:
         return np.array(rows)
 
 
-def steady_state(circuit: Circuit, u_pu: Array | None = None, w_pu: Array | None = None) -> Array:
+def steady_state(
+    circuit: RlcCircuit, u_pu: Array | None = None, w_pu: Array | None = None
+) -> Array:
     """Return the state at rest under constant inputs and load step, (n_x,)."""
     model = descriptor(circuit)
     drive = model.s.copy()
@@ -223,7 +225,7 @@ def check_step(step_s: float) -> None:
         raise GridModelError(f"step_s is {step_s}", where="circuit", expected="a positive number")
 
 
-def _check(circuit: Circuit) -> None:
+def _check(circuit: RlcCircuit) -> None:
     n, m = circuit.n_buses, circuit.n_lines
     if len(set(circuit.buses)) != n or n == 0:
         raise _bad(circuit, f"{n} bus names, {len(set(circuit.buses))} of them different")
@@ -257,7 +259,7 @@ def _check(circuit: Circuit) -> None:
     _check_connected(circuit)
 
 
-def _check_connected(circuit: Circuit) -> None:
+def _check_connected(circuit: RlcCircuit) -> None:
     n = circuit.n_buses
     ends = np.stack([circuit.line_from, circuit.line_to])
     ends = np.where(ends == SLACK, n, ends)
@@ -268,7 +270,7 @@ def _check_connected(circuit: Circuit) -> None:
         raise _bad(circuit, f"no line leads from the slack to bus(es) {', '.join(lost[:8])}")
 
 
-def _bad(circuit: Circuit, what: str, expected: str | None = None) -> FeederError:
+def _bad(circuit: RlcCircuit, what: str, expected: str | None = None) -> FeederError:
     return FeederError(what, where=f"circuit '{circuit.name}'", expected=expected)
 
 
@@ -281,10 +283,10 @@ def circuit_from_lines(
     g_pu: Array | float = 0.0,
     inverters: Sequence[str] = (),
     inverter_limit_pu: float = 0.15,
-) -> Circuit:
+) -> RlcCircuit:
     """Return a circuit from named lines ``(from, to, r_pu, l_pu_s)``; None is the slack.
 
-    Raises FeederError: A line or an inverter names an unknown bus; or see `Circuit`.
+    Raises FeederError: A line or an inverter names an unknown bus; or see `RlcCircuit`.
     """
     at: dict[str | None, int] = {bus: i for i, bus in enumerate(buses)}
     at[None] = SLACK
@@ -292,7 +294,7 @@ def circuit_from_lines(
         if bus not in at:
             raise FeederError(f"no bus is called '{bus}'", where=f"circuit '{name}'")
     n = len(buses)
-    return Circuit(
+    return RlcCircuit(
         name,
         tuple(buses),
         np.array([at[line[0]] for line in lines], dtype=np.intp),

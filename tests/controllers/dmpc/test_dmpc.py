@@ -22,7 +22,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site
 from controllers.dmpc.circuit import CircuitDmpc
-from controllers.dmpc.condensed import CircuitProblem, Weights, circuit_problem, condense
+from controllers.dmpc.condensed import CircuitProblem, CircuitWeights, circuit_problem, condense
 from grid_models.circuits.cases import feeder24
 from grid_models.circuits.dynamics import TrapezoidalModel, steady_state
 
@@ -89,7 +89,7 @@ def test_central_equals_cvxpy(problem: CircuitProblem) -> None:
     circuit, n = problem.circuit, problem.horizon
     x0, u_last, w = after_step(problem)
     a, b, d, s = TrapezoidalModel(circuit, SAMPLE_S).matrices()
-    m, weights = circuit.n_lines, Weights()
+    m, weights = circuit.n_lines, CircuitWeights()
     x = cp.Variable((n + 1, circuit.n_states))
     u = cp.Variable((n, circuit.n_inverters))
     rules = [x[0] == x0, cp.abs(u) <= circuit.inverter_limit_pu]
@@ -281,7 +281,7 @@ def test_wrong_host_and_horizon(problem: CircuitProblem) -> None:
     with pytest.raises(ControllerError, match="no cluster is called 'c9'"):
         CircuitDmpc(sample_site(), ("c9",))
     with pytest.raises(ControllerError, match="horizon"):
-        condense(problem.models[0], problem.circuit, 0, Weights())
+        condense(problem.models[0], problem.circuit, 0, CircuitWeights())
 
 
 def test_circuits_by_name() -> None:

@@ -13,7 +13,7 @@ from grid_models.base.errors import FeederError, GridModelError
 from grid_models.circuits.cases import feeder24, feeder_of_clusters
 from grid_models.circuits.clusters import cluster_models
 from grid_models.circuits.dynamics import (
-    Circuit,
+    RlcCircuit,
     TrapezoidalModel,
     circuit_from_lines,
     descriptor,
@@ -22,19 +22,19 @@ from grid_models.circuits.dynamics import (
 from grid_models.feeder.clusters import found_clusters
 
 
-def one_bus(g_pu: float = 0.0) -> Circuit:
+def one_bus(g_pu: float = 0.0) -> RlcCircuit:
     return circuit_from_lines(
         "rlc", ["b"], [(None, "b", 0.008, 8e-5)], c_pu_s=5e-3, g_pu=g_pu, inverters=["b"]
     )
 
 
-def meshed() -> Circuit:
+def meshed() -> RlcCircuit:
     """Return feeder24 with two tie lines, one of them between clusters that were no neighbours."""
     base, _ = feeder24()
     extra = [("c2_4", "c0_5"), ("c0_4", "c3_4")]
     at = {bus: i for i, bus in enumerate(base.buses)}
     ends = np.array([[at[a], at[b]] for a, b in extra]).T
-    return Circuit(
+    return RlcCircuit(
         "meshed",
         base.buses,
         np.append(base.line_from, ends[0]),
@@ -85,7 +85,7 @@ def test_a_passive_circuit_never_gains_energy() -> None:
     assert energy[-1] < 0.05 * energy[0]
 
 
-def follow(circuit: Circuit, clusters: object, steps: int, seed: int) -> float:
+def follow(circuit: RlcCircuit, clusters: object, steps: int, seed: int) -> float:
     """Return the largest difference of cluster and central trajectories under random inputs."""
     models = cluster_models(circuit, clusters, 2e-3)  # type: ignore[arg-type]
     central = TrapezoidalModel(circuit, 2e-3)
@@ -166,7 +166,7 @@ def test_impossible_circuits_are_refused(change: dict[str, np.ndarray], words: s
     base = one_bus()
     fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
     with pytest.raises(FeederError, match=words):
-        Circuit(**(fields | change))
+        RlcCircuit(**(fields | change))
 
 
 def test_an_island_is_refused() -> None:
