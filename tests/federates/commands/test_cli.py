@@ -57,6 +57,11 @@ def broken(tmp_path: Path) -> str:
     return "federates.volt_var.controller=broken"
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def feederate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -185,6 +190,7 @@ def test_an_interrupted_run_is_exit_code_130_and_readable() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509
     )
     assert process.stderr is not None
     for line in process.stderr:
