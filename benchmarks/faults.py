@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from federates.core.signals import read_signal, signal_names
+from grid_models.base.errors import FeederateError
 
 MARK = "FEEDERATE_FAULT_CASE"
 STEP_TIMEOUT_S = 3.0
-PATIENCE_S = 40.0
+PATIENCE_S, GONE_S = 40.0, 10.0
+ENOUGH_STEPS = 100
 
 SCENARIO = """\
 title: a run that is going to fail
@@ -66,7 +68,7 @@ import numpy as np
 from controllers.core.ports import Port
 from federates.core.federate import Federate, Step
 
-AFTER_S = 1.6
+AFTER_S, AFTER_STEPS = 1.6, 200
 STAMP = Path(__file__).with_name("stamp")
 
 
@@ -97,11 +99,12 @@ class Misbehave(Federate):
 
     def __init__(self, context, what):
         super().__init__(context)
-        self.what, self.began = what, None
+        self.what, self.began, self.steps = what, None, 0
 
     def step(self, time_s, inputs, mail):
         self.began = self.began or time.monotonic()
-        if time.monotonic() - self.began > AFTER_S:
+        self.steps += 1
+        if time.monotonic() - self.began > AFTER_S and self.steps > AFTER_STEPS:
             what, self.what = self.what, "none"
             misbehave(what)
         return Step({"x": np.array([time_s, 1.0])})
@@ -114,7 +117,7 @@ class BadController:
         self.inputs, self.links_in, self.links_out = (), (), ()
         self.outputs = (Port("q_set_kvar", "kvar", tuple(hosted)),)
         self.inputs = (Port("v_pu", "pu", (site.ders[0].labels[0],), initial=1.0),)
-        self.n, self.what, self.began = len(hosted), what, None
+        self.n, self.what, self.began, self.steps = len(hosted), what, None, 0
 
     @classmethod
     def agents(cls, site, what="nan"):
@@ -122,8 +125,9 @@ class BadController:
 
     def step(self, time_s, inputs, mail):
         self.began = self.began or time.monotonic()
+        self.steps += 1
         q = np.zeros(self.n)
-        if time.monotonic() - self.began > AFTER_S:
+        if time.monotonic() - self.began > AFTER_S and self.steps > AFTER_STEPS:
             if not STAMP.exists():
                 STAMP.write_text(repr(time.time()))
             if self.what == "nan":
@@ -329,6 +333,7 @@ def can_mount() -> bool:
 
 def _start(case: Case, folder: Path, out: Path, mark: str) -> subprocess.Popen[str]:
     def limit() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
         if case.file_limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_limit_bytes,) * 2)
 
@@ -357,18 +362,13 @@ def _break_it(
     """Wait until there is something to lose, then send the signal; return when."""
     if case.sign is None:
         return time.time()
-    stream = out / "signals" / "feeder.v_pu.arrows"
-    head = 0
     deadline = time.time() + PATIENCE_S
     while time.time() < deadline and process.poll() is None:
-        size = stream.stat().st_size if stream.exists() else 0
-        head = head or size
-        if size > head:
+        if _fewest_rows(out) > ENOUGH_STEPS:
             break
-        time.sleep(0.02)
+        time.sleep(0.05)
     else:
-        result.problems.append("recorded nothing before the fault")
-    time.sleep(0.3)  # the others flush within the same second
+        result.problems.append("recorded too little before the fault")
     pid = process.pid if case.target == "parent" else _child(mark, out, case.target or "")
     if pid is None:
         result.problems.append(f"no process of '{case.target}' was found")
@@ -378,6 +378,17 @@ def _break_it(
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, case.sign)
     return began
+
+
+def _fewest_rows(out: Path) -> int:
+    """Return how many steps can be read of the port of which fewest can."""
+    rows = []
+    for name in ("feeder.v_pu", "volt_var.q_set_kvar", "mine.x"):
+        try:
+            rows.append(len(read_signal(out / "signals", name)[0]))
+        except (OSError, ValueError, FeederateError):
+            return 0  # not begun, or cut while it is being written
+    return min(rows)
 
 
 def _child(mark: str, out: Path, name: str) -> int | None:
@@ -420,8 +431,8 @@ def _listening(pids: list[int]) -> list[int]:
 
 
 def _last_end(mark: str, result: Result) -> float:
-    """Wait until no process of the run is left, at most ten seconds; return when that was."""
-    deadline = time.time() + 10.0
+    """Wait until no process of the run is left, for so long at most; return when that was."""
+    deadline = time.time() + GONE_S
     while (left := _marked(mark)) and time.time() < deadline:
         time.sleep(0.02)
     ended = time.time()
@@ -463,7 +474,7 @@ def _judge(case: Case, result: Result, stderr: str) -> list[str]:
             problems.append(f"the manifest says '{result.status}', not '{status}'")
         if case.federate and case.federate not in result.reason:
             problems.append(f"the manifest's reason lacks '{case.federate}': {result.reason}")
-        if case.steps_before and not all(n > 100 for n in result.rows.values()):
+        if case.steps_before and not all(n > ENOUGH_STEPS for n in result.rows.values()):
             problems.append(f"recorded only {result.rows}")
     return problems
 

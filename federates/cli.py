@@ -12,9 +12,8 @@ import os
 import sys
 import threading
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -41,28 +40,6 @@ app = typer.Typer(
 app.add_typer(emulate_app, name="emulate")
 app.add_typer(device_app, name="device")
 app.add_typer(attack_app, name="attack")
-
-
-class Starter(StrEnum):
-    """What `feederate new` can write."""
-
-    scenario = "scenario"
-    controller = "controller"
-    attack = "attack"
-
-
-class As(StrEnum):
-    """What a trace is that is played into a scenario."""
-
-    attack = "attack"
-    disturbance = "disturbance"
-
-
-class Schema(StrEnum):
-    """What `feederate schema` can print."""
-
-    scenario = "scenario"
-    attack = "attack"
 
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")]
@@ -154,32 +131,29 @@ def compare(
 
 @app.command()
 def new(
-    what: Annotated[Starter, typer.Argument(metavar="scenario|controller|attack")],
+    what: Annotated[
+        Literal["scenario", "controller", "attack"],
+        typer.Argument(metavar="scenario|controller|attack"),
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME")],
 ) -> None:
     """Write a commented starting point that runs."""
-    from federates.commands.new import new_attack, new_controller, new_scenario
+    from federates.commands import new
 
-    {
-        Starter.scenario: new_scenario,
-        Starter.controller: new_controller,
-        Starter.attack: new_attack,
-    }[what](name)
+    new.new(what, name)
 
 
 @app.command()
 def schema(
-    what: Annotated[Schema, typer.Argument(metavar="[scenario|attack]")] = Schema.scenario,
+    what: Annotated[
+        Literal["scenario", "attack"], typer.Argument(metavar="[scenario|attack]")
+    ] = "scenario",
 ) -> None:
     """Print the JSON Schema of a scenario or of an attack file."""
-    if what is Schema.attack:
-        from federates.scenario.attack_schema import AttackSpec
+    from federates.scenario.attack_schema import AttackSpec
+    from federates.scenario.schema import Scenario
 
-        print_json(AttackSpec.model_json_schema())
-    else:
-        from federates.scenario.schema import Scenario
-
-        print_json(Scenario.model_json_schema())
+    print_json((AttackSpec if what == "attack" else Scenario).model_json_schema())
 
 
 @app.command()
@@ -205,8 +179,9 @@ def replay(
         typer.Option(metavar="SCENARIO", help="Play the trace into this scenario."),
     ] = None,
     as_: Annotated[
-        As, typer.Option("--as", help="With --into: what the run and its report call it.")
-    ] = As.attack,
+        Literal["attack", "disturbance"],
+        typer.Option("--as", help="With --into: what the run and its report call it."),
+    ] = "attack",
     offset: Annotated[
         float, typer.Option(metavar="S", help="With --into: time of the run at the trace's 0.")
     ] = 0.0,
@@ -222,7 +197,7 @@ def replay(
         replay_into(
             source,
             replace(options, scenario=into),
-            kind=as_.value,
+            kind=as_,
             offset_s=offset,
             speed=speed,
             as_json=as_json,
@@ -234,7 +209,7 @@ def replay(
         ("--seed", options.seed is not None),
         ("--offset", offset != 0.0),
         ("--speed", speed != 1.0),
-        ("--as", as_ is not As.attack),
+        ("--as", as_ != "attack"),
     ):
         if given:
             raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,3 +25,45 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("NO_COLOR", "1")
         patch.delenv("PYTHONPATH", raising=False)
         yield
+
+
+# -- order and workers (pytest -n auto): two cores should both be busy until the end ---------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: many tests wait for processes and sockets."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out runs of neighbouring tests, so that a module's fixtures are built once or twice."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every worker its share of the whole co-simulations, first; what is left is short.
+
+    Modules stay whole: their fixtures are runs that many tests look at. The scheduler gives each
+    worker as many neighbouring items at the start, and moves items from the end of a queue later.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    modules: dict[str, list[pytest.Item]] = {}
+    short = []
+    for item in items:
+        if item.get_closest_marker("scenario") is None:
+            short.append(item)
+        else:
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for module in sorted(modules.values(), key=len, reverse=True):
+        min(shares, key=len).extend(module)
+    rest = iter(short)
+    for share in shares:
+        share.extend(islice(rest, max(0, len(items) // workers - len(share))))
+    items[:] = [*chain.from_iterable(shares), *rest]

@@ -50,7 +50,7 @@ def python(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProces
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -162,7 +162,7 @@ def test_a_users_own_folder_does_not_shadow_ours(tmp_path: Path) -> None:
         pytest.skip("the console script is not installed")
     command = [str(script), "run", "voltvar-ieee13", "--steps", "2", "--placement", "process"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
 

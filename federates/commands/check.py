@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from federates.assembly.federation import Assembly
 from federates.clock import to_s
+from federates.commands.terminal import print_table
 from federates.core.federate import Federate
 from federates.core.wiring import FederateWiring
 from federates.kinds.external import ExternalFederate
@@ -142,24 +141,14 @@ def print_check(result: CheckResult, console: Console) -> None:
     """Print the federates and the wiring."""
     console.print(f"[bold]{result.name}[/bold]  {escape(result.title)}", soft_wrap=True)
     console.print(f"{result.steps} steps of {result.step_s:g} s\n")
-    table = _table("Federate", "Kind", "Every", "Offset", "Ports")
-    for row in result.federates:
-        parts = [row.kind]
-        if row.agents:
-            parts.append(f"{row.agents} agent{'s' if row.agents > 1 else ''}")
-        if row.count > 1:
-            parts.append(f"in {row.count} federates")
-        ports = [f"in  {' '.join(row.inputs)}"] if row.inputs else []
-        ports += [f"out {' '.join(row.outputs)}"] if row.outputs else []
-        every, offset = f"{row.period_s:g} s", f"{row.offset_s:g} s"
-        table.add_row(row.name, "\n".join(parts), every, offset, "\n".join(ports))
-    console.print(table, markup=False)
-    table = _table("From", "To", "Unit", "Labels", "Noise")
-    for wire in result.wires:
-        noise = f"{wire.noise:g}" if wire.noise else "-"
-        table.add_row(wire.source, wire.target, wire.unit, str(wire.labels), noise)
+    head = ("Federate", "Kind", "Every", "Offset", "Ports")
+    print_table(console, head, map(_federate_cells, result.federates), numbers=(2, 3))
     if result.wires:
-        console.print(table, markup=False)
+        cells = [
+            (w.source, w.target, w.unit, str(w.labels), f"{w.noise:g}" if w.noise else "-")
+            for w in result.wires
+        ]
+        print_table(console, ("From", "To", "Unit", "Labels", "Noise"), cells, numbers=(3, 4))
     mail = f"{result.mail_links} mail links between agents"
     if result.imperfect_links:
         mail += f", {result.imperfect_links} of them with latency, jitter, loss or noise"
@@ -167,9 +156,12 @@ def print_check(result: CheckResult, console: Console) -> None:
     console.print("[green]the scenario fits together[/green]")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column in ("Labels", "Noise", "Every", "Offset")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    return table
+def _federate_cells(row: FederateRow) -> tuple[str, ...]:
+    parts = [row.kind]
+    if row.agents:
+        parts.append(f"{row.agents} agent{'s' if row.agents > 1 else ''}")
+    if row.count > 1:
+        parts.append(f"in {row.count} federates")
+    sides = (("in  ", row.inputs), ("out ", row.outputs))
+    ports = "\n".join(side + " ".join(names) for side, names in sides if names)
+    return row.name, "\n".join(parts), f"{row.period_s:g} s", f"{row.offset_s:g} s", ports

@@ -9,6 +9,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 import typer
 
@@ -17,50 +18,34 @@ from federates.errors import ScenarioError
 _OURS = ("controllers", "federates", "grid_models", "hil")
 
 
-def new_scenario(name: str) -> None:
-    """Write ``NAME.yaml``.
+_HINTS = {
+    "scenario": "; run it with: feederate run {path}",
+    "attack": "\n  feederate attack explain {path}"
+    "\n  feederate attack run {path} --steps 240 --set time.start_s=43200",
+}
+
+
+def new(what: Literal["scenario", "controller", "attack"], name: str) -> None:
+    """Write a commented ``NAME.yaml`` or ``NAME.py`` that runs, and say how.
 
     Raises
     ------
     ScenarioError
         The name cannot be used, or the file exists.
     """
+    if what == "controller":
+        _new_controller(name)
+        return
     stem = name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
         nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_0123456789")
         raise _bad_name(name, "letters, digits, - and _, a letter first", nearest)
-    path = _write(Path(f"{stem}.yaml"), Template(template("scenario.yaml")).substitute(name=stem))
-    typer.echo(f"wrote {path}; run it with: feederate run {path}")
+    text = Template(template(f"{what}.yaml")).substitute(name=stem)
+    path = _write(Path(f"{stem}.yaml"), text)
+    typer.echo(f"wrote {path}" + _HINTS[what].format(path=path))
 
 
-def new_attack(name: str) -> None:
-    """Write ``NAME.yaml`` with an attack on a shipped scenario.
-
-    Raises
-    ------
-    ScenarioError
-        The name cannot be used, or the file exists.
-    """
-    stem = name.removesuffix(".yaml")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
-        nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_0123456789")
-        raise _bad_name(name, "letters, digits, - and _, a letter first", nearest)
-    path = _write(Path(f"{stem}.yaml"), Template(template("attack.yaml")).substitute(name=stem))
-    typer.echo(
-        f"wrote {path}\n"
-        f"  feederate attack explain {path}\n"
-        f"  feederate attack run {path} --steps 240 --set time.start_s=43200"
-    )
-
-
-def new_controller(name: str) -> None:
-    """Write ``NAME.py`` with a working controller, and say how a scenario uses it.
-
-    Raises
-    ------
-    ScenarioError
-        The name cannot be used as a module's, or the file exists.
-    """
+def _new_controller(name: str) -> None:
     module = name.removesuffix(".py")
     if not module.isidentifier() or keyword.iskeyword(module):
         nearest = re.sub(r"\W+", "_", module).strip("_0123456789")

@@ -7,23 +7,13 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 import typer
 
-from federates.runs.options import RunOptions
-
-
-class Where(StrEnum):
-    """Where the federates run."""
-
-    thread = "thread"
-    process = "process"
-    single = "single"
-
+from federates.runs.options import Placement, RunOptions
 
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or a name of the list.")
@@ -51,46 +41,46 @@ Arm = Annotated[
         "--arm", metavar="NAME", help="Let this device be commanded; can be given repeatedly."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME-TIME.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Stop after this many feeder steps.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
-Placed = Annotated[
-    Where | None,
-    typer.Option(
-        help="Federates as threads on HELICS, as processes on HELICS, or in a single thread "
-        "without HELICS. Default: thread."
-    ),
-]
-Join = Annotated[
-    str | None, typer.Option(metavar="URL", help="Join the HELICS broker at tcp://host:port.")
-]
-Listen = Annotated[
-    str | None, typer.Option(metavar="URL", help="Run the broker here, at tcp://host:port.")
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAMES", help="Run only these federates here (comma-separated)."),
-]
-Pcap = Annotated[
-    bool, typer.Option("--pcap", help="Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng.")
-]
-Report = Annotated[bool, typer.Option(help="Write report.html at the end.")]
 
+
+def _check_url(url: str | None) -> str | None:
+    if url is not None:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme == "tcp" and parts.hostname and parts.port
+        except ValueError:
+            good = False
+        if not good:
+            raise typer.BadParameter(f"found '{url}', expected tcp://host:port")
+    return url
+
+
+def _option(kind: Any, text: str, *names: str, default: Any = None, **more: Any) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(*names, help=text, **more)], default
+
+
+_PLACEMENT = (
+    "Federates as threads on HELICS, as processes on HELICS, or in a single thread without "
+    "HELICS. Default: thread."
+)
+_URL: dict[str, Any] = {"metavar": "URL", "callback": _check_url}
+_ONLY = "Run only these federates here (comma-separated)."
+_PCAP = "Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng."
 # Field of RunOptions -> (its option, default).
 _OPTIONS: dict[str, tuple[Any, Any]] = {
-    "out": (Out, None),
-    "steps": (Steps, None),
+    "out": _option(Path | None, "Folder of the run. Default: runs/NAME-TIME."),
+    "steps": _option(int | None, "Stop after this many feeder steps.", min=1),
     "overrides": (Overrides, None),
-    "placement": (Placed, None),
-    "seed": (Seed, None),
+    "placement": _option(Placement | None, _PLACEMENT),
+    "seed": _option(int | None, "Seed of the run.", min=0),
     "attack": (Attack, None),
     "defence": (Defence, None),
-    "join": (Join, None),
-    "listen": (Listen, None),
-    "only": (Only, None),
+    "join": _option(str | None, "Join the HELICS broker at tcp://host:port.", **_URL),
+    "listen": _option(str | None, "Run the broker here, at tcp://host:port.", **_URL),
+    "only": _option(list[str] | None, _ONLY, metavar="NAMES"),
     "armed": (Arm, None),
-    "pcap": (Pcap, False),
-    "report": (Report, True),
+    "pcap": _option(bool, _PCAP, "--pcap", default=False),
+    "report": _option(bool, "Write report.html at the end.", default=True),
 }
 
 
@@ -139,17 +129,13 @@ def _checked(found: dict[str, Any]) -> RunOptions:
     Raises
     ------
     typer.BadParameter
-        A URL is malformed, or a placement does not suit a run over several hosts.
+        The placement does not suit a run over several hosts.
     """
-    for field in ("join", "listen"):
-        _check_url(f"--{field}", found.get(field))
     for field in ("overrides", "armed"):
         found[field] = tuple(found.get(field) or ())
     if found.get("only") is not None:
         names = (name.strip() for item in found["only"] for name in item.split(","))
         found["only"] = tuple(name for name in names if name)
-    where = found.get("placement")
-    found["placement"] = None if where is None else where.value
     options = RunOptions(**found)
     if options.spans_hosts and options.placement != "process":
         if options.placement is not None:
@@ -158,18 +144,6 @@ def _checked(found: dict[str, Any]) -> RunOptions:
             )
         found["placement"] = "process"
     return RunOptions(**found)
-
-
-def _check_url(option: str, url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme == "tcp" and parts.hostname and parts.port
-    except ValueError:
-        good = False
-    if not good:
-        raise typer.BadParameter(f"{option}: found '{url}', expected tcp://host:port")
 
 
 def print_json(data: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +18,7 @@ from federates.commands.explain import explain_attack
 from federates.commands.options import print_json
 from federates.commands.paired_processes import Ended, at_a_time, run_states
 from federates.commands.run import warn_no_report
-from federates.commands.terminal import messages, output
+from federates.commands.terminal import bars, messages, output, print_table
 from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
@@ -30,16 +29,8 @@ from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Scenario
 
-_RESERVED = (
-    BASELINE,
-    ATTACKED,
-    "pre",
-    "scenario",
-    "attack",
-    "folder",
-    "states",
-    "status",
-    "detectors",
+_RESERVED = frozenset(
+    (BASELINE, ATTACKED, "pre", "scenario", "attack", "folder", "states", "status", "detectors")
 )
 
 
@@ -144,21 +135,14 @@ def _progress(states: Sequence[State]) -> Iterator[tuple[Any, Any]]:
             lambda state, end: console.print(line(state, end), markup=False, soft_wrap=True),
         )
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks = {state.name: bars.add_task(state.name, total=None) for state in states}
+    with bars(console) as drawn:
+        tasks = {state.name: drawn.add_task(state.name, total=None) for state in states}
 
         def tell(state: State, done: int, total: int) -> None:
-            bars.update(tasks[state.name], completed=done, total=total)
+            drawn.update(tasks[state.name], completed=done, total=total)
 
         def on_end(state: State, end: Ended) -> None:
-            bars.console.print(line(state, end), markup=False, soft_wrap=True)
+            drawn.console.print(line(state, end), markup=False, soft_wrap=True)
 
         yield tell, on_end
 
@@ -203,22 +187,9 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
         from federates.reports.market import market_head, market_rows
 
         head = market_head(list(runs.market))
-        _print_table(head, market_rows(runs.market), console, numbers_from=2)
+        print_table(console, head, market_rows(runs.market), range(2, len(head)))
     rows = runs.detector_rows()
     if rows:
-        _print_table(DETECTOR_HEAD, rows, console, numbers_from=3)
+        print_table(console, DETECTOR_HEAD, rows, range(3, len(DETECTOR_HEAD)))
     for words in runs.remarks():
         console.print(words, markup=False, soft_wrap=True)
-
-
-def _print_table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, numbers_from: int
-) -> None:
-    """Print rows of text; columns from `numbers_from` on hold numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, words in enumerate(head):
-        number = i >= numbers_from
-        table.add_column(words, justify="right" if number else "left", no_wrap=not number)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)

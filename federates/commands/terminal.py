@@ -6,10 +6,13 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 WIDTH = 80
 _REFRESH_S = 0.1
@@ -34,6 +37,32 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def bars(console: Console) -> Progress:
+    """Return progress bars of steps that vanish at the end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(compact=True),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def print_table(
+    console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int]
+) -> None:
+    """Print rows of plain text; the columns `numbers` are right-aligned and not broken."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, words in enumerate(head):
+        number = i in numbers
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(words, justify=justify, no_wrap=number, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Give a callback (steps done, in all) that draws a bar, or None without a terminal."""
@@ -44,14 +73,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     if not console.is_terminal:
         yield None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bars(console) as bar:
         task = bar.add_task(label, total=None)
         yield _rarely(lambda done, n: bar.update(task, completed=done, total=n))
 

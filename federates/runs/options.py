@@ -19,33 +19,20 @@ class RunOptions:
 
     Attributes
     ----------
-    scenario : str
-        Path of a scenario, or the name of a shipped one.
-    overrides : tuple of str
-        ``key=value`` changes of the scenario.
-    seed : int, optional
-        Default: the scenario's seed.
-    attack : str, optional
-        Attack file or shipped attack in place of the scenario's; '' for no attack.
-    defence : str, optional
-        Name of a defence of the scenario.
-    steps : int, optional
-        Stop after this many feeder steps.
-    placement : {'thread', 'process', 'single'}, optional
-        Federates as threads on HELICS (the default), as processes on HELICS, or in one thread
-        without HELICS. The recorded signals are equal to the last byte.
-    out : Path, optional
-        Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
-    join, listen : str, optional
-        URL of a broker on another host, or at which this host runs the broker.
-    only : tuple of str, optional
-        Federates (or groups) to run on this host. Default: all.
-    armed : tuple of str
-        Devices that may be commanded, besides those that the run emulates itself.
-    pcap : bool
-        Capture the Modbus traffic of each device to ``pcap/NAME.pcapng`` in the run's folder.
-    report : bool
-        Write ``report.html`` at the end.
+    scenario : Path of a scenario, or the name of a shipped one.
+    overrides : ``key=value`` changes of the scenario.
+    seed : Default: the scenario's seed.
+    attack : Attack file or shipped attack in place of the scenario's; '' for no attack.
+    defence : Name of a defence of the scenario.
+    steps : Stop after this many feeder steps.
+    placement : Federates as threads on HELICS (the default), as processes on HELICS, or in one
+        thread without HELICS ('single'). The recorded signals are equal to the last byte.
+    out : Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
+    join, listen : URL of a broker on another host, or at which this host runs the broker.
+    only : Federates (or groups) to run on this host. Default: all.
+    armed : Devices that may be commanded, besides those that the run emulates itself.
+    pcap : Capture the Modbus traffic of each device to ``pcap/NAME.pcapng`` in the run's folder.
+    report : Write ``report.html`` at the end.
     """
 
     scenario: str = ""

@@ -6,6 +6,7 @@ side by side, in one thread or in many. One context belongs to one thread at a t
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -38,14 +39,28 @@ def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
         getattr(holder, table, {}).pop(ctx, None)
 
 
+def _opendssdirect() -> Any:
+    """Import the engine without pandas, which it would import for tables that nothing here reads.
+
+    Where pandas is installed, its import takes several times as long as the engine's.
+    """
+    spared = "pandas" not in sys.modules
+    if spared:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        import opendssdirect
+    finally:
+        if spared:
+            del sys.modules["pandas"]
+    return opendssdirect
+
+
 class Engine:
     """One engine context with the few calls that are needed, errors as `DssError`."""
 
     def __init__(self) -> None:
         settle_environment()
-        import opendssdirect
-
-        self.dss: Any = opendssdirect.dss.NewContext()
+        self.dss: Any = _opendssdirect().dss.NewContext()
         # Process-wide in the engine: a master file must neither move the process to another
         # folder nor open an editor.
         self.dss.Basic.AllowChangeDir(False)

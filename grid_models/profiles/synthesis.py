@@ -12,12 +12,11 @@ temperature, load and price processes are this project's own; their parameters a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.signal import lfilter
 
 from grid_models.base.counter_rng import stream_id
 from grid_models.base.errors import ProfileError, nearest_name
@@ -61,6 +60,16 @@ SMOOTHING_S = 10
 LOAD_BY_HOUR = (
     0.46, 0.41, 0.38, 0.37, 0.38, 0.43, 0.55, 0.66, 0.66, 0.62, 0.60, 0.60,
     0.61, 0.60, 0.60, 0.62, 0.68, 0.79, 0.92, 1.00, 0.98, 0.88, 0.72, 0.57,
+)  # fmt: skip
+# Slopes per hour of the periodic cubic spline through it, as scipy.interpolate.CubicSpline gives
+# them; a test compares. The import of scipy.interpolate takes longer than a short run.
+LOAD_SLOPE_BY_HOUR = (
+    -0.07752643341114844, -0.03536309286568356, -0.021021195126117383, -0.0005521266298468386,
+    0.023229701645504742, 0.08763332004782785, 0.136237018163184, 0.057418607299436306,
+    -0.03591144736092923, -0.03377281785571944, -0.008997281216193139, 0.009761942720491952,
+    -5.048966577463987e-05, -0.009559984057393391, 0.00829042589534818, 0.03639828047600073,
+    0.08611645220064912, 0.12913591072140293, 0.11733990491373911, 0.03150446962364056,
+    -0.06335778340830152, -0.13807333599043445, -0.16434887262996078, -0.13453117348972263,
 )  # fmt: skip
 # Price by hour 0..23 in currency/kWh: cheap midday sun, dear evening ramp; own drawing.
 PRICE_BY_HOUR = (
@@ -109,8 +118,8 @@ def _ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau_s: float) -> Array
     decay = np.exp(-1.0 / tau_s)
     noise = rng.standard_normal(n)
     noise[1:] *= np.sqrt(1.0 - decay * decay)
-    path: Array = lfilter([1.0], [1.0, -decay], noise)
-    return path
+    # scipy.signal.lfilter gives the same bits; its import takes longer than a short run.
+    return np.fromiter(accumulate(noise.tolist(), lambda y, x: decay * y + x), np.float64, n)
 
 
 def _smooth(values: Array, width: int) -> Array:
@@ -146,11 +155,21 @@ def _temperature(time_s: Array, kind: str, seed: int, mean_c: float, amplitude_k
     return mean_c + SKIES[kind].swing * amplitude_k * wave + 0.5 * noise * _fade(time_s)
 
 
+def load_shape(hours: Array) -> Array:
+    """Return the periodic cubic spline through `LOAD_BY_HOUR` at `hours` in [0, 24)."""
+    y, slope = np.array(LOAD_BY_HOUR), np.array(LOAD_SLOPE_BY_HOUR)
+    rise = np.roll(y, -1) - y
+    cubic = slope + np.roll(slope, -1) - 2.0 * rise
+    square = rise - slope - cubic
+    i = hours.astype(np.int64)
+    s = hours - i
+    shape: Array = y[i] + slope[i] * s + square[i] * (s * s) + cubic[i] * (s * s * s)
+    return shape
+
+
 def _load(time_s: Array, seed: int, peak_pu: float) -> Array:
     """Return the residential shape at 1 s, evening peak near `peak_pu`, with 1.5 % slow noise."""
-    hours = np.arange(25.0)
-    shape = CubicSpline(hours, (*LOAD_BY_HOUR, LOAD_BY_HOUR[0]), bc_type="periodic")
-    base: Array = np.asarray(shape((time_s / 3600.0) % 24.0), dtype=np.float64)
+    base = load_shape((time_s / 3600.0) % 24.0)
     noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "load"), len(time_s), 600.0), 30)
     return peak_pu * base * np.exp(0.015 * noise * _fade(time_s))
 

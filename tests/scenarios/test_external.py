@@ -116,7 +116,7 @@ def test_two_hosts_share_one_federation(command_line, ran, tmp_path: Path) -> No
         [*common, "--join", url, "--only", "volt_var", "--out", str(tmp_path / "here")]
     )
     for process in (here, there):
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
         assert json.loads(stdout)["status"] == "finished"
     alone = ran("voltvar-ieee13", steps=10)
@@ -136,7 +136,7 @@ def test_a_host_that_nobody_joins_or_that_finds_no_broker_says_so(
         ["run", "voltvar-ieee13", "--steps", "5", "--no-report", "--join", url, "--only",
          "volt_var", "--out", str(tmp_path / "lonely")]
     )  # fmt: skip
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 3, stderr
     assert re.search(rf"no HELICS broker answers at {url}", stderr)
 
@@ -146,6 +146,6 @@ def test_unknown_name_after_only(command_line, tmp_path: Path) -> None:
         ["run", "voltvar-ieee13", "--steps", "5", "--only", "voltvar", "--listen",
          "tcp://127.0.0.1:23456", "--out", str(tmp_path / "out")]
     )  # fmt: skip
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "no federate is called 'voltvar'" in stderr

@@ -101,7 +101,7 @@ def test_two_runs_at_once_do_not_meet(command_line, tmp_path: Path, ran, placeme
         for seed in (3, 4)
     ]  # fmt: skip
     for process in runs:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
     for seed in (3, 4):
         alone = ran(path, placement="single", steps=STEPS, seed=seed)

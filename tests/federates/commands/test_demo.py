@@ -26,7 +26,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         [sys.executable, "-P", "-c", command, "demo", "--steps", "12", "--out", str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
         cwd=folder.parent,
     )

@@ -113,7 +113,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_killed_writer_leaves_what_it_flushed(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=600, check=False)
     assert done.returncode == -signal.SIGKILL
     time_s, labels, values = read_signal(tmp_path, "f.p")
     assert (labels, time_s.tolist()) == (("a", "b"), [float(k) for k in range(50)])

@@ -162,7 +162,7 @@ def test_a_simulated_run_has_no_bench(scenario, tmp_path: Path) -> None:
         "sys.exit(repr(bad) if bad else 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "run").glob("*.audit.jsonl"))

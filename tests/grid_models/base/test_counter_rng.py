@@ -104,7 +104,7 @@ def test_another_process_draws_the_same() -> None:
         "print(r.normal(5, r.stream_ids(['a>b:state', 'b>a:state']), 10**15, 2).tobytes().hex())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     here = counter_rng.normal(5, counter_rng.stream_ids(["a>b:state", "b>a:state"]), 10**15, 2)
     assert done.stdout.strip() == here.tobytes().hex()

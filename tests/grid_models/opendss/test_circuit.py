@@ -166,7 +166,7 @@ def test_circuits_in_threads_and_processes_give_the_same_bytes() -> None:
     root = str(Path(__file__).parents[3])
     child = subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, timeout=60, cwd=root,
+        capture_output=True, text=True, check=True, timeout=600, cwd=root,
         env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     assert bytes.fromhex(child.stdout) == alone["ieee123"]

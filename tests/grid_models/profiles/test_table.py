@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grid_models.base.errors import ProfileError
-from grid_models.profiles.synthesis import SMOOTHING_S, clear_sky_irradiance_pu
+from grid_models.profiles.synthesis import (
+    LOAD_BY_HOUR,
+    SMOOTHING_S,
+    clear_sky_irradiance_pu,
+    load_shape,
+)
 from grid_models.profiles.table import Profiles
 
 KINDS = ("clear", "cloudy", "overcast")
@@ -288,6 +293,14 @@ def test_no_heavy_import_for_a_users_file(tmp_path):
         " if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_load_shape_is_the_periodic_spline_of_scipy_to_the_last_bit() -> None:
+    from scipy.interpolate import CubicSpline
+
+    spline = CubicSpline(np.arange(25.0), (*LOAD_BY_HOUR, LOAD_BY_HOUR[0]), bc_type="periodic")
+    hours = np.append(np.arange(24.0), np.linspace(0.0, 24.0, 9973, endpoint=False))
+    np.testing.assert_array_equal(load_shape(hours), spline(hours))
