@@ -28,14 +28,11 @@ class Decision:
 
     Parameters
     ----------
-    verdict : str
-        written: as asked; clamped: moved to a limit; limited: moved by step or rate;
-        unchanged: the device already has it; refused: nothing is written;
-        unsafe: nothing is written and the device goes to its safe state.
-    value : float
-        Value to write; nan where nothing is written.
-    why : str
-        In words; '' for a plain write.
+    verdict : written: as asked; clamped: moved to a limit; limited: moved by step or rate;
+        unchanged: the device already has it; refused: nothing is written; unsafe: nothing is
+        written and the device goes to its safe state.
+    value : Value to write; nan where nothing is written.
+    why : In words; '' for a plain write.
     """
 
     verdict: Verdict
@@ -92,10 +89,8 @@ class Guard:
 
     Parameters
     ----------
-    spec : DeviceSpec
-        Its device file: the only source of limits.
-    armed : bool
-        Nothing is written to a device that is not armed.
+    spec : Its device file: the only source of limits.
+    armed : Nothing is written to a device that is not armed.
     """
 
     def __init__(self, spec: DeviceSpec, *, armed: bool) -> None:
@@ -110,8 +105,7 @@ class Guard:
 
         Raises
         ------
-        GuardError
-            Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
+        GuardError: Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
         """
         self.require_armed(point)
         if point not in self._states:
@@ -163,14 +157,10 @@ class Guard:
 
         Parameters
         ----------
-        point : str
-            An admitted point.
-        asked : float
-            The command.
-        now_s : float
-            Monotonic time in seconds.
-        reading : float
-            What the device has now; nan where it is not known.
+        point : An admitted point.
+        asked : The command.
+        now_s : Monotonic time in seconds.
+        reading : What the device has now; nan where it is not known.
         """
         spec, state = self.spec.points[point], self._states[point]
         if self.fault or not self.armed:

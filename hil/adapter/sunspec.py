@@ -21,12 +21,9 @@ class ModelBlock:
 
     Parameters
     ----------
-    label : str
-        Number, and ``#2`` from the second of its kind on.
-    address : int
-        Address of its ID register.
-    length : int
-        Registers behind ID and L.
+    label : Number, and ``#2`` from the second of its kind on.
+    address : Address of its ID register.
+    length : Registers behind ID and L.
     """
 
     label: str
@@ -41,14 +38,10 @@ class SunSpecMap:
 
     Parameters
     ----------
-    base : int
-        Address of the mark "SunS".
-    points : dict of str to ModelPoint
-        Of the models that were read.
-    factors : dict of str to float
-        Scale factor points and their raw values at the scan.
-    identity : dict of str to str
-        Texts of the common model: manufacturer, model, version, serial number.
+    base : Address of the mark "SunS".
+    points : Of the models that were read.
+    factors : Scale factor points and their raw values at the scan.
+    identity : Texts of the common model: manufacturer, model, version, serial number.
     """
 
     base: int
@@ -82,15 +75,13 @@ async def scan(
 
     Parameters
     ----------
-    wanted : collection of int, optional
-        Models to lay out; by default every model that is defined.
+    wanted : Models to lay out; by default every model that is defined.
 
     Raises
     ------
     ScanError
         No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is broken.
-    ExchangeError
-        The device did not answer.
+    ExchangeError: The device did not answer.
     """
     base = await _find_base(link, unit)
     found = SunSpecMap(base, await _chain(link, unit, base))

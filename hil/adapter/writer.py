@@ -26,10 +26,8 @@ class DeviceWriter:
 
     Parameters
     ----------
-    tell : callable
-        ``tell(device, kind, text)`` makes an event.
-    allowed : callable
-        Returns '' while the adapter may write, else why not (watchdog gone, adapter hung).
+    tell : ``tell(device, kind, text)`` makes an event.
+    allowed : Returns '' while the adapter may write, else why not (watchdog gone, adapter hung).
     """
 
     def __init__(

@@ -45,8 +45,7 @@ class DeviceFileError(DeviceError):
 
     Parameters
     ----------
-    problems : sequence of Problem
-        Every problem found, in the order of the lines.
+    problems : Every problem found, in the order of the lines.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -87,8 +86,7 @@ class RefusedError(ExchangeError):
 
     Parameters
     ----------
-    code : int
-        Modbus exception code.
+    code : Modbus exception code.
     """
 
     def __init__(self, code: int, *, where: str | None = None) -> None:

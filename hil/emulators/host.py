@@ -30,10 +30,8 @@ class EmulatorHost:
 
     Parameters
     ----------
-    names : sequence of str
-        One per device.
-    say : callable
-        Takes each line when everything listens.
+    names : One per device.
+    say : Takes each line when everything listens.
     """
 
     plant: Plant
@@ -154,8 +152,7 @@ def serve(
 
     Raises
     ------
-    ServerError
-        An address cannot be used, or there is no room for so many devices.
+    ServerError: An address cannot be used, or there is no room for so many devices.
     """
 
     async def main() -> None:

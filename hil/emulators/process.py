@@ -26,20 +26,16 @@ class EmulatorProcess:
 
     Parameters
     ----------
-    options : EmulatorOptions
-        `end_with_parent` holds whatever it says.
-    log : Path, optional
-        Takes what the process writes on standard error.
+    options : `end_with_parent` holds whatever it says.
+    log : Takes what the process writes on standard error.
 
     Attributes
     ----------
-    places : dict of str to (str, int, int)
-        Host, port and unit id by the name of the device.
+    places : (str, int, int); Host, port and unit id by the name of the device.
 
     Raises
     ------
-    ServerError
-        It did not start within a minute.
+    ServerError: It did not start within a minute.
     """
 
     def __init__(self, options: EmulatorOptions, log: Path | None = None) -> None:

@@ -167,8 +167,7 @@ class ModbusClient:
 
     Parameters
     ----------
-    spec : ConnectionSpec
-        Address, TLS and deadlines; the unit id is given with each request.
+    spec : Address, TLS and deadlines; the unit id is given with each request.
     """
 
     def __init__(self, spec: ConnectionSpec) -> None:

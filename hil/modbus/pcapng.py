@@ -58,13 +58,11 @@ class Capture:
 
     Parameters
     ----------
-    interfaces : sequence of str
-        Names of the places where packets were seen.
+    interfaces : Names of the places where packets were seen.
 
     Raises
     ------
-    DeviceError
-        The file cannot be written.
+    DeviceError: The file cannot be written.
     """
 
     def __init__(self, path: Path, interfaces: Sequence[str]) -> None:

@@ -50,8 +50,7 @@ def peer_role(ssl_object: Any) -> str | None:
 
     Parameters
     ----------
-    ssl_object : ssl.SSLObject or ssl.SSLSocket
-        Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
+    ssl_object : Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
     """
     der = ssl_object.getpeercert(binary_form=True)
     return role_of(der) if der else None

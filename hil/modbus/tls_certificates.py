@@ -28,17 +28,13 @@ def make_certificates(
 
     Parameters
     ----------
-    folder : Path
-        Made where it is not there.
-    roles : mapping of str to str
-        Client name -> role in its certificate; None for a certificate without a role.
-    host : str
-        Address of the server.
+    folder : Made where it is not there.
+    roles : Client name -> role in its certificate; None for a certificate without a role.
+    host : Address of the server.
 
     Raises
     ------
-    DeviceError
-        The package `cryptography` is not installed.
+    DeviceError: The package `cryptography` is not installed.
     """
     try:
         from cryptography import x509

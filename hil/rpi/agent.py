@@ -56,12 +56,9 @@ class Agent:
 
     Parameters
     ----------
-    power_w : float
-        What the unit draws while it runs, for the register; there is no meter.
-    stale_s : float
-        Age of the temperature beyond which the relays open.
-    now : callable
-        Monotonic clock, s.
+    power_w : What the unit draws while it runs, for the register; there is no meter.
+    stale_s : Age of the temperature beyond which the relays open.
+    now : Monotonic clock, s.
     """
 
     sensor: Sensor

@@ -39,12 +39,9 @@ class Faults:
 
     Attributes
     ----------
-    value : float
-        Seconds of lateness, or share of a measurement per second of drift.
-    start_s, length_s : float
-        Window, s since the object was made.
-    now : callable
-        Monotonic clock, s.
+    value : Seconds of lateness, or share of a measurement per second of drift.
+    start_s, length_s : Window, s since the object was made.
+    now : Monotonic clock, s.
     """
 
     mode: FaultMode = FaultMode.none
@@ -63,8 +60,7 @@ class Faults:
 
         Raises
         ------
-        ServerError
-            The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
+        ServerError: The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
         """
         faults = cls()
         faults.set(text)

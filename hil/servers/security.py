@@ -27,8 +27,7 @@ class RolePolicy:
 
     Attributes
     ----------
-    writers : frozenset of str
-        Roles that may write.
+    writers : Roles that may write.
     readers : frozenset of str, optional
         Roles that may read; None admits every role. A certificate without a role may do nothing.
     """
@@ -50,15 +49,12 @@ def server_context(folder: str | Path) -> ssl.SSLContext:
 
     Parameters
     ----------
-    folder : path
-        With ``ca.pem`` (whom to trust), ``server.pem`` and ``server.key``.
+    folder : With ``ca.pem`` (whom to trust), ``server.pem`` and ``server.key``.
 
     Raises
     ------
-    ServerError
-        A file is missing.
-    hil.devices.errors.DeviceError
-        A file is not usable.
+    ServerError: A file is missing.
+    hil.devices.errors.DeviceError: A file is not usable.
     """
     files = [Path(folder) / name for name in CERTIFICATE_FILES]
     for path in files:

@@ -49,12 +49,9 @@ class Pulse:
 
     Parameters
     ----------
-    every_s : float
-        Wall time between two beats.
-    patience_s : float
-        Longest wall time between two steps of a federation that is alive.
-    repeat : callable
-        Called with each beat between two steps: says the last commands again.
+    every_s : Wall time between two beats.
+    patience_s : Longest wall time between two steps of a federation that is alive.
+    repeat : Called with each beat between two steps: says the last commands again.
     """
 
     def __init__(
@@ -89,14 +86,10 @@ class AdapterGroup:
 
     Parameters
     ----------
-    specs : sequence of DeviceSpec
-        One per DER, named like it.
-    patience_s : float
-        See `Pulse`.
-    advance : callable, optional
-        Lets emulators pass the step; without it the devices live in wall-clock time.
-    last : sequence of callable
-        Called at the end, when the devices are safe.
+    specs : One per DER, named like it.
+    patience_s : See `Pulse`.
+    advance : Lets emulators pass the step; without it the devices live in wall-clock time.
+    last : Called at the end, when the devices are safe.
     """
 
     def __init__(
