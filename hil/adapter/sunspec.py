@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from hil.devices.errors import ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.errors import DeviceError, ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.file import ConnectionSpec, TlsSpec
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
 
@@ -156,3 +159,42 @@ async def _lay_out(
             found.counts[point.name] = words[0]
         elif point.place.kind == "string" and block.model == 1:
             found.identity[last] = text_of(words)
+
+
+def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
+    """Return the connection of ``[modbus://]HOST[:PORT][/UNIT]``; port 502 (TLS 802), unit 1.
+
+    Raises
+    ------
+    DeviceError
+    """
+    expected = "modbus://HOST:PORT/UNIT"
+    parts = urlsplit(url if "://" in url else f"modbus://{url}")
+    try:
+        port = parts.port or (802 if tls else 502)
+        unit = int(parts.path.strip("/") or 1)
+        if parts.scheme not in ("modbus", "tcp", "modbus+tcp") or not parts.hostname:
+            raise ValueError
+        return ConnectionSpec(host=parts.hostname, port=port, unit=unit, tls=tls)
+    except ValueError:
+        raise DeviceError(f"'{url}' is not an address", expected=expected) from None
+
+
+def scan_device(connection: ConnectionSpec) -> SunSpecMap:
+    """Scan a device for its SunSpec map and read all its models; only reads.
+
+    Raises
+    ------
+    ScanError, ExchangeError
+    """
+
+    async def work() -> SunSpecMap:
+        link = ModbusClient(connection)
+        try:
+            limit = connection.max_registers
+            return await scan(link, connection.unit, max_registers=limit)
+        finally:
+            link.close()
+            await asyncio.sleep(0)
+
+    return asyncio.run(work())

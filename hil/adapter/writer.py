@@ -11,9 +11,8 @@ from typing import Any
 
 from hil.adapter.audit import AuditLog
 from hil.adapter.curves import CurveJob, adopt
-from hil.adapter.guard import Decision, Guard
+from hil.adapter.guard import Decision, Guard, SelfReversion
 from hil.adapter.reader import DeviceReader
-from hil.adapter.revert import SelfReversion
 from hil.devices.codec import Place, decode_one, encode
 from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError
 from hil.devices.points import ReadBack

@@ -1,6 +1,7 @@
 """Errors of the hardware side.
 
 FeederateError (grid_models.base.errors)
+|-- ServerError           a Modbus server or an emulator cannot be set up as asked
 `-- DeviceError           a device cannot be used as asked
     |-- DeviceFileError   the device file cannot be read or breaks the schema; `problems` lists all
     |-- ArmingError       a device that must be armed by name was not, or the name is unknown
@@ -34,6 +35,10 @@ EXCEPTION_NAMES = {
     10: "gateway path unavailable",
     11: "gateway target did not respond",
 }
+
+
+class ServerError(FeederateError):
+    """A Modbus server or an emulator cannot be set up as asked."""
 
 
 class DeviceError(FeederateError):

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grid_models.base.errors import FeederateError
+from hil.devices.errors import ServerError
 from hil.emulators.plant import Plant
-from hil.servers.errors import ServerError
 from hil.servers.faults import Faults
 
 _MAX_LINE = 1 << 20

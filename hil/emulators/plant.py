@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.errors import nearest_name
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 from hil.servers.pdu import Bank
 
 Array = NDArray[np.float64]

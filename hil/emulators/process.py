@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from grid_models.base import parent
+from hil.devices.errors import ServerError
 from hil.emulators.options import EmulatorOptions
-from hil.servers.errors import ServerError
 
 _READY_S = 60.0
 _ANSWER_S = 20.0

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grid_models.base.errors import FeederateError
+from hil.modbus.tls import server_context
 from hil.rpi.relay import Relays
 from hil.rpi.relay_control import RelayControl, Timing, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
 from hil.rpi.service import notify
-from hil.servers.security import server_context
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from grid_models.base.errors import nearest_name
+from hil.devices.errors import ServerError
 from hil.modbus.pdu import READ_TABLES, READ_WRITE, Table, is_bits, read_reply
-from hil.servers.errors import ServerError
 from hil.servers.pdu import Bank
 
 

@@ -13,13 +13,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hil.devices.errors import ServerError
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
-from hil.modbus.tls import peer_role
-from hil.servers.errors import ServerError
+from hil.modbus.tls import RolePolicy, peer_role
 from hil.servers.faults import FaultMode, Faults, distort
 from hil.servers.pdu import Bank, answer
-from hil.servers.security import RolePolicy
 
 #: Bytes kept of a client that pipelines faster than it reads the answers.
 _MAX_WAITING = 64 * 1024
@@ -60,7 +59,7 @@ class ModbusTcpServer:
     ----------
     units : By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
     host, port : Address; port 0 takes a free one.
-    tls : See `hil.servers.security.server_context`.
+    tls : See `hil.modbus.tls.server_context`.
     roles : Who may read and write, with TLS only.
     faults : Faults on request.
     """

@@ -11,9 +11,9 @@ from federates.errors import RunError
 from federates.kinds.device.models import Surroundings
 from federates.kinds.device.roles import RoleName
 from grid_models.feeder.model import Der
+from hil.devices.errors import ServerError
 from hil.emulators.options import Clock, EmulatorOptions, Role
 from hil.emulators.process import EmulatorProcess
-from hil.servers.errors import ServerError
 
 
 def rating_groups(ders: Sequence[Der]) -> Iterator[list[int]]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 from hil.servers.faults import Faults
 from hil.servers.pdu import Table
 from hil.servers.tcp import Limits, ModbusTcpServer
