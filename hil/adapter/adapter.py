@@ -53,7 +53,7 @@ class Adapter:
         `read_only`.
     armed : Names of the devices that may be written; all others are read only.
     audit : Append-only audit log, one JSON object per line.
-    read_only : Refuse every write; devices elsewhere may then be read without arming (bench use).
+    read_only : Refuse every write; devices elsewhere may then be read without arming.
     watchdog : bool
         Start the independent watchdog process for the armed devices (tests may leave it out).
     via : (str, int); Proxies that devices are reached through, by name. Arming and certificates go

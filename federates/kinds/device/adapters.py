@@ -1,4 +1,4 @@
-"""The bench of a device federate: its adapters, and the emulators that the run starts itself.
+"""The adapters of a device federate, and the emulators that the run starts itself.
 
 Real devices live in wall-clock time: a step takes the latest readings and never waits for a device.
 Emulated ones live in simulated time: a step writes the set-points, waits until they have arrived,
@@ -230,6 +230,30 @@ def _patience_s(context: FederateContext) -> float:
     return 1.5 * context.period_s / real_time.factor
 
 
+def _adapter(
+    federate: DeviceFederate,
+    specs: Sequence[DeviceSpec],
+    store: RunStore,
+    wait_s: float,
+    *,
+    armed: Sequence[str],
+    watchdog: bool = True,
+) -> Adapter:
+    """Start an adapter, through the proxies of an attack where there are any."""
+    wire = federate.wire
+    adapter = Adapter(
+        specs,
+        armed=armed,
+        audit=store.folder / f"{federate.name}.audit.jsonl",
+        watchdog=watchdog,
+        via=wire.stand_before(specs) if wire else None,
+    )
+    if wire:
+        wire.listen_to(adapter, specs)
+    adapter.start(wait_s=wait_s)
+    return adapter
+
+
 def _real_group(
     context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
 ) -> Live:
@@ -237,38 +261,24 @@ def _real_group(
     specs = [federate.specs[der.name] for der in ders]
     armed = [name for name in context.armed if name in federate.specs]
     check_arming(specs, armed)  # before a proxy opens a way to them
-    adapter = Adapter(
-        specs,
-        armed=armed,
-        audit=store.folder / f"{federate.name}.audit.jsonl",
-        via=federate.wire.stand_before(specs) if federate.wire else None,
-    )
-    if federate.wire:
-        federate.wire.listen_to(adapter, specs)
-    adapter.start(wait_s=max(s.connection.connect_timeout_s + s.poll_s for s in specs))
-    return AdapterGroup(
-        ders, specs, federate.set_points, federate.measured, adapter, _patience_s(context)
-    )
+    wait_s = max(s.connection.connect_timeout_s + s.poll_s for s in specs)
+    adapter = _adapter(federate, specs, store, wait_s, armed=armed)
+    ports = federate.set_points, federate.measured
+    return AdapterGroup(ders, specs, *ports, adapter, _patience_s(context))
 
 
 def _emulated_group(
     context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
 ) -> Live:
     """Start emulators for some devices and an adapter that knows them; all are armed."""
-    ders = [federate.ders[i] for i in index]
-    file = shipped_dir() / "devices" / f"emulated-{federate.role.name}.yaml"
-    plain = load_device_file(file)
+    ders, role = [federate.ders[i] for i in index], federate.role.name
+    plain = load_device_file(shipped_dir() / "devices" / f"emulated-{role}.yaml")
+    log = store.logs / f"{federate.name}-emulator.log"
     with ExitStack() as undo:
-        emulators = []
-        log = store.logs / f"{federate.name}-emulator.log"
+        emulators: list[tuple[list[int], Emulator]] = []
         for members in rating_groups(ders):
-            emulator = Emulator(
-                federate.role.name,
-                [ders[i] for i in members],
-                context.scenario.seed,
-                context.period_s,
-                log,
-            )
+            equal = [ders[i] for i in members]
+            emulator = Emulator(role, equal, context.scenario.seed, context.period_s, log)
             undo.callback(emulator.close)
             emulators.append((members, emulator))
         places = {name: at for _, e in emulators for name, at in e.places.items()}
@@ -283,27 +293,11 @@ def _emulated_group(
             for _, emulator in emulators:
                 emulator.wait()
 
-        adapter = Adapter(
-            specs,
-            armed=[der.name for der in ders],
-            audit=store.folder / f"{federate.name}.audit.jsonl",
-            # The run started these devices, and they end with it.
-            watchdog=False,
-            via=federate.wire.stand_before(specs) if federate.wire else None,
-        )
-        if federate.wire:
-            federate.wire.listen_to(adapter, specs)
-        adapter.start(wait_s=_START_S)
+        # The run started these devices, and they end with it: no watchdog.
+        names = [der.name for der in ders]
+        adapter = _adapter(federate, specs, store, _START_S, armed=names, watchdog=False)
         undo.callback(adapter.close)
-        group = AdapterGroup(
-            ders,
-            specs,
-            federate.set_points,
-            federate.measured,
-            adapter,
-            _patience_s(context),
-            advance,
-            [emulator.close for _, emulator in emulators],
-        )
+        ports, last = (federate.set_points, federate.measured), [e.close for _, e in emulators]
+        group = AdapterGroup(ders, specs, *ports, adapter, _patience_s(context), advance, last)
         undo.pop_all()
     return group
