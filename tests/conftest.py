@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -23,3 +24,18 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("NO_COLOR", "1")
         patch.delenv("PYTHONPATH", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., bool]:
+    """Wait until a condition holds; False after two minutes, which no machine needs."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 120.0) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if condition():
+                return True
+            time.sleep(0.005)
+        return condition()
+
+    return wait

@@ -55,23 +55,28 @@ class Pulse:
     """
 
     def __init__(
-        self, adapter: Adapter, every_s: float, patience_s: float, repeat: Callable[[], None]
+        self,
+        adapter: Adapter,
+        every_s: float,
+        patience_s: float,
+        repeat: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._adapter, self._every_s, self._patience_s = adapter, every_s, patience_s
-        self._repeat = repeat
-        self._last_s = time.monotonic()
+        self._repeat, self._now = repeat, now
+        self._last_s = now()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def step(self) -> None:
         """Note that a step came."""
-        self._last_s = time.monotonic()
+        self._last_s = self._now()
         self._adapter.heartbeat()
 
     def _beat(self) -> None:
         while not self._end.wait(self._every_s):
-            if time.monotonic() - self._last_s < self._patience_s:
+            if self._now() - self._last_s < self._patience_s:
                 self._adapter.heartbeat()
                 self._repeat()
 
