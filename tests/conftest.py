@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -67,3 +68,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for share in shares:
         share.extend(islice(rest, max(0, len(items) // workers - len(share))))
     items[:] = [*chain.from_iterable(shares), *rest]
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., bool]:
+    """Wait until a condition holds; False after two minutes, which no machine needs."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 120.0) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if condition():
+                return True
+            time.sleep(0.005)
+        return condition()
+
+    return wait

@@ -1,13 +1,13 @@
-"""``feederate device``: a device on the bench, before any scenario."""
+"""``feederate device``: one device outside of any scenario: check, scan, read, watch, write."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from rich.table import Table
 
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
+from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
-from hil.adapter.sunspec import SunSpecMap, scan
 from hil.devices.errors import DeviceFileError
 from hil.devices.file import (
-    ConnectionSpec,
     DeviceSpec,
     check_device_file,
     find_device_file,
@@ -28,9 +27,8 @@ from hil.devices.file import (
     shipped_devices,
 )
 from hil.devices.points import Quality, Reading, Value
-from hil.modbus.client import ModbusClient
 
-_URL = re.compile(r"(?:(?:modbus|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})(?:/(?P<unit>\d+))?")
+_URL = re.compile(r"(?:(?:modbus|tcp)://)?[^\s/:]+:\d{1,5}(?:/\d+)?")
 _WRITE_S = 10.0
 _STYLES = {Quality.GOOD: "green", Quality.STALE: "yellow", Quality.BAD: "red"}
 
@@ -56,7 +54,7 @@ def check(file: str) -> None:
 def scan_device(target: str) -> None:
     """Show the SunSpec models of a device."""
     spec = _spec(target)
-    found = asyncio.run(_scan(spec))
+    found = sunspec.scan_device(spec.connection)
     console = output()
     who = " ".join(found.identity.get(k, "") for k in ("Mn", "Md", "Vr", "SN")).strip()
     console.print(f"{who or 'unnamed device'}, map at {found.base}", markup=False)
@@ -146,13 +144,9 @@ def _existing(file: str) -> Path:
 
 
 def _spec(target: str) -> DeviceSpec:
-    found = _URL.fullmatch(target)
-    if found is None or Path(target).exists():
+    if not _is_url(target):
         return load_device_file(_existing(target))
-    connection = ConnectionSpec(
-        host=found["host"], port=int(found["port"]), unit=int(found["unit"] or 1)
-    )
-    return DeviceSpec(name="device", connection=connection)
+    return DeviceSpec(name="device", connection=sunspec.parse_url(target))
 
 
 def _readable(target: str) -> DeviceSpec:
@@ -162,17 +156,9 @@ def _readable(target: str) -> DeviceSpec:
         return spec
     from hil.devices.sunspec_models import model_ids
 
-    found = asyncio.run(_scan(spec))
+    found = sunspec.scan_device(spec.connection)
     models = sorted({block.model for block in found.models} & set(model_ids()))
     return spec.model_copy(update={"sunspec": models})
-
-
-async def _scan(spec: DeviceSpec) -> SunSpecMap:
-    link = ModbusClient(spec.connection)
-    try:
-        return await scan(link, spec.connection.unit)
-    finally:
-        link.close()
 
 
 def _hold(adapter: Adapter, spec: DeviceSpec, point: str, value: Value, hold_s: float) -> None:
@@ -183,22 +169,17 @@ def _hold(adapter: Adapter, spec: DeviceSpec, point: str, value: Value, hold_s: 
         time.sleep(min(left_s, spec.guard.heartbeat_s / 4))
 
 
-class _reader:  # noqa: N801 - reads like a function: with _reader(spec) as adapter
-    """A read-only adapter on one device."""
-
-    def __init__(self, spec: DeviceSpec) -> None:
-        self._spec = spec
-        self._folder = tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> Adapter:
-        audit = Path(self._folder.name) / "audit.jsonl"
-        self._adapter = Adapter([self._spec], audit=audit, read_only=True, watchdog=False)
-        self._adapter.start(wait_s=_patience_s(self._spec))
-        return self._adapter
-
-    def __exit__(self, *error: object) -> None:
-        self._adapter.close()
-        self._folder.cleanup()
+@contextmanager
+def _reader(spec: DeviceSpec) -> Iterator[Adapter]:
+    """Give a read-only adapter on one device."""
+    with tempfile.TemporaryDirectory() as folder:
+        audit = Path(folder) / "audit.jsonl"
+        adapter = Adapter([spec], audit=audit, read_only=True, watchdog=False)
+        adapter.start(wait_s=_patience_s(spec))
+        try:
+            yield adapter
+        finally:
+            adapter.close()
 
 
 def _patience_s(spec: DeviceSpec) -> float:

@@ -9,7 +9,7 @@ import typer
 from federates.commands.options import Arm, AsJson, print_json
 
 device_app = typer.Typer(
-    help="A device on the bench: check its file, scan, read, watch, write.",
+    help="One device: check its file, scan, read, watch, write.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

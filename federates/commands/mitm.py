@@ -21,8 +21,7 @@ from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import shipped_dir
 from hil.adapter.guard import check_arming
-from hil.adapter.scan import parse_url
-from hil.adapter.sunspec import SunSpecMap, scan
+from hil.adapter.sunspec import SunSpecMap, parse_url, scan
 from hil.devices.file import DeviceSpec, find_device_file, load_device_file, shipped_devices
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import Owed, Rule, WirePoint, points_of, wire_points

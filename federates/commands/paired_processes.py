@@ -37,7 +37,7 @@ class Ended:
 def at_a_time(scenario: Scenario) -> int:
     """Return how many runs of a scenario may go on together.
 
-    One where something outside would be shared: a device on the bench, a foreign program's topics,
+    One where something outside would be shared: a real device, a foreign program's topics,
     or the wall clock.
     """
     if scenario.time.real_time is not None:

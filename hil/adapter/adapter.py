@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,27 +49,20 @@ class Adapter:
 
     Parameters
     ----------
-    devices : sequence of DeviceSpec
-        Names must be unique. A device that is not on loopback must be in `armed`, unless
+    devices : Names must be unique. A device that is not on loopback must be in `armed`, unless
         `read_only`.
-    armed : collection of str
-        Names of the devices that may be written; all others are read only.
-    audit : Path
-        Append-only audit log, one JSON object per line.
-    read_only : bool
-        Refuse every write; devices elsewhere may then be read without arming (bench use).
+    armed : Names of the devices that may be written; all others are read only.
+    audit : Append-only audit log, one JSON object per line.
+    read_only : Refuse every write; devices elsewhere may then be read without arming.
     watchdog : bool
         Start the independent watchdog process for the armed devices (tests may leave it out).
-    via : mapping of str to (str, int), optional
-        Proxies that devices are reached through, by name. Arming and certificates go by the
-        device's own address, and the watchdog goes straight to it.
+    via : (str, int); Proxies that devices are reached through, by name. Arming and certificates go
+        by the device's own address, and the watchdog goes straight to it.
 
     Raises
     ------
-    ArmingError
-        A device is not on loopback and not armed, or `armed` has an unknown name.
-    DeviceError
-        Two devices have the same name.
+    ArmingError: A device is not on loopback and not armed, or `armed` has an unknown name.
+    DeviceError: Two devices have the same name.
     """
 
     def __init__(
@@ -105,8 +98,7 @@ class Adapter:
 
         Raises
         ------
-        DeviceError
-            The audit log cannot be written, or the watchdog does not start.
+        DeviceError: The audit log cannot be written, or the watchdog does not start.
         """
         if self._thread is not None:
             return
@@ -157,12 +149,7 @@ class Adapter:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # -- reading ----------------------------------------------------------------------------------
@@ -214,11 +201,9 @@ class Adapter:
 
         Raises
         ------
-        GuardError
-            Not armed, not in the allow-list, latched fault, unknown name: known at once. (Limits
-            clamp or refuse later, in the background; see `events`.)
-        DeviceError
-            There is no such device.
+        GuardError: Not armed, not in the allow-list, latched fault, unknown name: known at once.
+            (Limits clamp or refuse later, in the background; see `events`.)
+        DeviceError: There is no such device.
         """
         writer = self._core.writer(device)
         try:
@@ -256,15 +241,12 @@ class Adapter:
 
         Parameters
         ----------
-        xy : sequence of (float, float)
-            In the model's units (percent), first coordinate ascending.
-        **fields : float
-            Further fields of the curve, e.g. ``RspTms=5``.
+        xy : (float, float); In the model's units (percent), first coordinate ascending.
+        **fields : Further fields of the curve, e.g. ``RspTms=5``.
 
         Raises
         ------
-        GuardError
-            Not armed, latched fault, or the curve is outside what the device file allows.
+        GuardError: Not armed, latched fault, or the curve is outside what the device file allows.
         """
         writer = self._core.writer(device)
         try:

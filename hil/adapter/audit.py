@@ -22,10 +22,8 @@ class AuditLog:
 
     Parameters
     ----------
-    path : Path
-        File to append to; made with its folder where it is not there.
-    by : str
-        Who writes: 'adapter' or 'watchdog'.
+    path : File to append to; made with its folder where it is not there.
+    by : Who writes: 'adapter' or 'watchdog'.
     """
 
     def __init__(self, path: Path, *, by: str = "adapter") -> None:
@@ -55,10 +53,8 @@ class AuditLog:
 
         Parameters
         ----------
-        verdict : str
-            'written', 'clamped', 'limited', 'refused', 'failed', 'safe', 'fault'.
-        why : str
-            In words.
+        verdict : 'written', 'clamped', 'limited', 'refused', 'failed', 'safe', 'fault'.
+        why : In words.
         """
         line: dict[str, Any] = {
             "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -34,12 +34,9 @@ class CurveJob:
 
     Parameters
     ----------
-    model : int
-        705, 706 or 712.
-    xy : sequence of (float, float)
-        In the model's units (percent), first coordinate ascending.
-    fields : mapping of str to float
-        Further fields of the curve, e.g. RspTms.
+    model : 705, 706 or 712.
+    xy : (float, float); In the model's units (percent), first coordinate ascending.
+    fields : Further fields of the curve, e.g. RspTms.
     """
 
     model: int
@@ -55,8 +52,7 @@ def admit_curve(
 
     Raises
     ------
-    GuardError
-        The model is not listed, a point is outside, the order is wrong, a field is unknown.
+    GuardError: The model is not listed, a point is outside, the order is wrong, a field is unknown.
     """
     where = f"{spec.name}.{model}"
     if model not in spec.curves:
@@ -94,8 +90,7 @@ async def adopt(reader: DeviceReader, job: CurveJob, write: Write, read: Read) -
 
     Raises
     ------
-    DeviceError
-        No room for the curve, a read-back that differs, or the device refused to adopt it.
+    DeviceError: No room for the curve, a read-back that differs, or the device refused to adopt it.
     """
     await reader.prepare()
     head = f"{job.model}"

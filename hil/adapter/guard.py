@@ -7,8 +7,8 @@ Pure logic: no sockets, no clock of its own. The adapter asks `admit` when a com
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from grid_models.base.errors import nearest_name
@@ -20,6 +20,8 @@ Verdict = Literal["written", "clamped", "limited", "unchanged", "refused", "unsa
 
 
 _WRONG_WEIGHT = 3
+_WRONG_LIMIT = 3
+_MARGIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,11 @@ class Decision:
 
     Parameters
     ----------
-    verdict : str
-        written: as asked; clamped: moved to a limit; limited: moved by step or rate;
-        unchanged: the device already has it; refused: nothing is written;
-        unsafe: nothing is written and the device goes to its safe state.
-    value : float
-        Value to write; nan where nothing is written.
-    why : str
-        In words; '' for a plain write.
+    verdict : written: as asked; clamped: moved to a limit; limited: moved by step or rate;
+        unchanged: the device already has it; refused: nothing is written; unsafe: nothing is
+        written and the device goes to its safe state.
+    value : Value to write; nan where nothing is written.
+    why : In words; '' for a plain write.
     """
 
     verdict: Verdict
@@ -92,10 +91,8 @@ class Guard:
 
     Parameters
     ----------
-    spec : DeviceSpec
-        Its device file: the only source of limits.
-    armed : bool
-        Nothing is written to a device that is not armed.
+    spec : Its device file: the only source of limits.
+    armed : Nothing is written to a device that is not armed.
     """
 
     def __init__(self, spec: DeviceSpec, *, armed: bool) -> None:
@@ -110,8 +107,7 @@ class Guard:
 
         Raises
         ------
-        GuardError
-            Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
+        GuardError: Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
         """
         self.require_armed(point)
         if point not in self._states:
@@ -163,14 +159,10 @@ class Guard:
 
         Parameters
         ----------
-        point : str
-            An admitted point.
-        asked : float
-            The command.
-        now_s : float
-            Monotonic time in seconds.
-        reading : float
-            What the device has now; nan where it is not known.
+        point : An admitted point.
+        asked : The command.
+        now_s : Monotonic time in seconds.
+        reading : What the device has now; nan where it is not known.
         """
         spec, state = self.spec.points[point], self._states[point]
         if self.fault or not self.armed:
@@ -271,3 +263,35 @@ class Guard:
             for name, p in self.spec.points.items()
             if p.writable and p.safe_value is not None
         ]
+
+
+@dataclass
+class SelfReversion:
+    """Which points of a device are left to its own timers, and for how long.
+
+    A device that takes a write and then reads back something else is broken, or somebody on the
+    wire changes what is written. Writing again starts the device's reversion timer anew, and so
+    keeps a value that nobody asked for. Left alone, the timer ends it.
+    """
+
+    points: Mapping[str, PointSpec]
+    _wrong: dict[str, int] = field(default_factory=dict)
+    _until_s: dict[str, float] = field(default_factory=dict)
+
+    def leaves_alone(self, point: str, now_s: float) -> bool:
+        """Return True while a point should only be looked at."""
+        return now_s < self._until_s.get(point, -math.inf)
+
+    def note(self, point: str, *, wrong: bool, now_s: float) -> None:
+        """Note whether the device read back something else than it was sent."""
+        reversion = self.points[point].reversion
+        if reversion is None:
+            return
+        self._wrong[point] = self._wrong.get(point, 0) + 1 if wrong else 0
+        if self._wrong[point] >= _WRONG_LIMIT:
+            self._until_s[point] = now_s + reversion.seconds + _MARGIN_S
+
+    def clear(self) -> None:
+        """Forget everything: the device is safe."""
+        self._wrong.clear()
+        self._until_s.clear()

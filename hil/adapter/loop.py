@@ -32,10 +32,8 @@ class AdapterLoop:
 
     Parameters
     ----------
-    tell : callable
-        ``tell(device, kind, text)`` makes an event.
-    via : mapping of str to (str, int)
-        Proxies that devices are reached through, by name.
+    tell : ``tell(device, kind, text)`` makes an event.
+    via : (str, int); Proxies that devices are reached through, by name.
     """
 
     def __init__(

@@ -309,8 +309,7 @@ class DeviceReader:
 
         Raises
         ------
-        DeviceError
-            The device was not scanned yet.
+        DeviceError: The device was not scanned yet.
         """
         if not self._ready:
             raise DeviceError("the device was not scanned yet", where=f"{self.spec.name}.{point}")

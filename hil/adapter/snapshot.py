@@ -23,12 +23,9 @@ class Event:
 
     Parameters
     ----------
-    time_s : float
-        Seconds since 1970.
-    device : str
-        '' where it is about the adapter itself.
-    kind : str
-        refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
+    time_s : Seconds since 1970.
+    device : '' where it is about the adapter itself.
+    kind : refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
     """
 
     time_s: float
@@ -43,14 +40,10 @@ class Snapshot:
 
     Parameters
     ----------
-    values : ndarray, shape (n,)
-        Last good values in the points' units; nan where there never was one.
-    quality : ndarray of uint8, shape (n,)
-        `hil.devices.points.Quality`.
-    age_s : ndarray, shape (n,)
-        Seconds since the last good value; inf where there never was one.
-    index : mapping of (device, point) to int
-        Position of each reading.
+    values : (n,); Last good values in the points' units; nan where there never was one.
+    quality : (n,); `hil.devices.points.Quality`.
+    age_s : (n,); Seconds since the last good value; inf where there never was one.
+    index : (device, point); Position of each reading.
     generation : int
         Changes whenever `index` changes (after a SunSpec scan); gather positions again then.
     """
@@ -66,8 +59,7 @@ class Snapshot:
 
         Raises
         ------
-        DeviceError
-            There is no such device or point.
+        DeviceError: There is no such device or point.
         """
         return np.array([self._position(*pair) for pair in wanted], dtype=np.intp)
 

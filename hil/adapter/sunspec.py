@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from hil.devices.errors import ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.errors import DeviceError, ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.file import ConnectionSpec, TlsSpec
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
 
@@ -21,12 +24,9 @@ class ModelBlock:
 
     Parameters
     ----------
-    label : str
-        Number, and ``#2`` from the second of its kind on.
-    address : int
-        Address of its ID register.
-    length : int
-        Registers behind ID and L.
+    label : Number, and ``#2`` from the second of its kind on.
+    address : Address of its ID register.
+    length : Registers behind ID and L.
     """
 
     label: str
@@ -41,14 +41,10 @@ class SunSpecMap:
 
     Parameters
     ----------
-    base : int
-        Address of the mark "SunS".
-    points : dict of str to ModelPoint
-        Of the models that were read.
-    factors : dict of str to float
-        Scale factor points and their raw values at the scan.
-    identity : dict of str to str
-        Texts of the common model: manufacturer, model, version, serial number.
+    base : Address of the mark "SunS".
+    points : Of the models that were read.
+    factors : Scale factor points and their raw values at the scan.
+    identity : Texts of the common model: manufacturer, model, version, serial number.
     """
 
     base: int
@@ -82,15 +78,13 @@ async def scan(
 
     Parameters
     ----------
-    wanted : collection of int, optional
-        Models to lay out; by default every model that is defined.
+    wanted : Models to lay out; by default every model that is defined.
 
     Raises
     ------
     ScanError
         No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is broken.
-    ExchangeError
-        The device did not answer.
+    ExchangeError: The device did not answer.
     """
     base = await _find_base(link, unit)
     found = SunSpecMap(base, await _chain(link, unit, base))
@@ -165,3 +159,42 @@ async def _lay_out(
             found.counts[point.name] = words[0]
         elif point.place.kind == "string" and block.model == 1:
             found.identity[last] = text_of(words)
+
+
+def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
+    """Return the connection of ``[modbus://]HOST[:PORT][/UNIT]``; port 502 (TLS 802), unit 1.
+
+    Raises
+    ------
+    DeviceError
+    """
+    expected = "modbus://HOST:PORT/UNIT"
+    parts = urlsplit(url if "://" in url else f"modbus://{url}")
+    try:
+        port = parts.port or (802 if tls else 502)
+        unit = int(parts.path.strip("/") or 1)
+        if parts.scheme not in ("modbus", "tcp", "modbus+tcp") or not parts.hostname:
+            raise ValueError
+        return ConnectionSpec(host=parts.hostname, port=port, unit=unit, tls=tls)
+    except ValueError:
+        raise DeviceError(f"'{url}' is not an address", expected=expected) from None
+
+
+def scan_device(connection: ConnectionSpec) -> SunSpecMap:
+    """Scan a device for its SunSpec map and read all its models; only reads.
+
+    Raises
+    ------
+    ScanError, ExchangeError
+    """
+
+    async def work() -> SunSpecMap:
+        link = ModbusClient(connection)
+        try:
+            limit = connection.max_registers
+            return await scan(link, connection.unit, max_registers=limit)
+        finally:
+            link.close()
+            await asyncio.sleep(0)
+
+    return asyncio.run(work())

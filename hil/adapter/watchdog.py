@@ -40,10 +40,8 @@ class Plan:
 
     Parameters
     ----------
-    tls : dict, optional
-        ca, cert, key, server_name.
-    writes : list
-        ``[function, address, [registers], point, value]`` in the order of writing.
+    tls : ca, cert, key, server_name.
+    writes : ``[function, address, [registers], point, value]`` in the order of writing.
     """
 
     name: str
@@ -67,10 +65,8 @@ class Watchdog:
 
     Parameters
     ----------
-    sock : socket.socket
-        Connected to the adapter.
-    now : callable
-        Monotonic clock of the beats, s.
+    sock : Connected to the adapter.
+    now : Monotonic clock of the beats, s.
     """
 
     def __init__(

@@ -24,12 +24,9 @@ class WatchdogClient:
 
     Parameters
     ----------
-    audit : Path
-        Audit log that the watchdog appends to as well.
-    on_fired : callable
-        Called with the names of the devices that the watchdog took over.
-    on_lost : callable
-        Called when the watchdog is gone.
+    audit : Audit log that the watchdog appends to as well.
+    on_fired : Called with the names of the devices that the watchdog took over.
+    on_lost : Called when the watchdog is gone.
     """
 
     def __init__(
@@ -51,8 +48,7 @@ class WatchdogClient:
 
         Raises
         ------
-        DeviceError
-            It did not start; nothing may be written then.
+        DeviceError: It did not start; nothing may be written then.
         """
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])

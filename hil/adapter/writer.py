@@ -11,9 +11,8 @@ from typing import Any
 
 from hil.adapter.audit import AuditLog
 from hil.adapter.curves import CurveJob, adopt
-from hil.adapter.guard import Decision, Guard
+from hil.adapter.guard import Decision, Guard, SelfReversion
 from hil.adapter.reader import DeviceReader
-from hil.adapter.revert import SelfReversion
 from hil.devices.codec import Place, decode_one, encode
 from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError
 from hil.devices.points import ReadBack
@@ -26,10 +25,8 @@ class DeviceWriter:
 
     Parameters
     ----------
-    tell : callable
-        ``tell(device, kind, text)`` makes an event.
-    allowed : callable
-        Returns '' while the adapter may write, else why not (watchdog gone, adapter hung).
+    tell : ``tell(device, kind, text)`` makes an event.
+    allowed : Returns '' while the adapter may write, else why not (watchdog gone, adapter hung).
     """
 
     def __init__(

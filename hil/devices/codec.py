@@ -61,20 +61,12 @@ class Place:
 
     Parameters
     ----------
-    table : {'coil', 'discrete', 'input', 'holding'}
-    address : int
-        Zero-based address of the first register or bit.
-    kind : str
-        Raw type (`hil.devices.points.RawType`).
-    words : int
-        Registers (bits: 1).
-    word_order : {'big', 'little'}
-    scale, offset : float
-        ``value = raw * 10**sf * scale + offset``.
-    sentinel : int, optional
-        Raw value that means "not implemented".
-    sf : int or str, optional
-        SunSpec scale factor: a number, or the name of the point that holds it.
+    address : Zero-based address of the first register or bit.
+    kind : Raw type (`hil.devices.points.RawType`).
+    words : Registers (bits: 1).
+    scale, offset : ``value = raw * 10**sf * scale + offset``.
+    sentinel : Raw value that means "not implemented".
+    sf : SunSpec scale factor: a number, or the name of the point that holds it.
     """
 
     table: Literal["coil", "discrete", "input", "holding"]
@@ -115,9 +107,8 @@ def encode(
 
     Raises
     ------
-    DeviceError
-        The value is not finite, does not fit the type, means "not implemented", or the scale
-        factor is not there.
+    DeviceError: The value is not finite, does not fit the type, means "not implemented", or the
+        scale factor is not there.
     """
     factor = sf_factor(sf) * place.scale
     if not math.isfinite(value) or not math.isfinite(factor):
@@ -176,10 +167,8 @@ class BlockCodec:
 
     Parameters
     ----------
-    places : sequence of Place
-        Points inside the block, without text; sorted by address.
-    address, count : int
-        First register and number of registers of the block.
+    places : Points inside the block, without text; sorted by address.
+    address, count : First register and number of registers of the block.
     """
 
     def __init__(self, places: Sequence[Place], address: int, count: int) -> None:
@@ -236,10 +225,8 @@ class BlockCodec:
 
         Parameters
         ----------
-        payload : bytes
-            Registers as they came, two bytes each.
-        sf : ndarray, optional
-            Scale factor of each place; nan where it is needed and not there.
+        payload : Registers as they came, two bytes each.
+        sf : Scale factor of each place; nan where it is needed and not there.
         """
         return self.scaled(self.raw(payload), sf)
 
@@ -261,10 +248,8 @@ class Request:
 
     Parameters
     ----------
-    address, count : int
-        First register (or bit) and how many.
-    members : tuple of int
-        Indices of the places it fetches.
+    address, count : First register (or bit) and how many.
+    members : Indices of the places it fetches.
     """
 
     table: str
@@ -283,10 +268,8 @@ def plan_requests(
 
     Parameters
     ----------
-    max_registers : int
-        Most registers of one read.
-    max_gap : int
-        Most registers between two wanted ones that may be read as well.
+    max_registers : Most registers of one read.
+    max_gap : Most registers between two wanted ones that may be read as well.
     """
     requests: list[Request] = []
     for table in ("coil", "discrete", "input", "holding"):

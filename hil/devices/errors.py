@@ -1,6 +1,7 @@
 """Errors of the hardware side.
 
 FeederateError (grid_models.base.errors)
+|-- ServerError           a Modbus server or an emulator cannot be set up as asked
 `-- DeviceError           a device cannot be used as asked
     |-- DeviceFileError   the device file cannot be read or breaks the schema; `problems` lists all
     |-- ArmingError       a device that must be armed by name was not, or the name is unknown
@@ -36,6 +37,10 @@ EXCEPTION_NAMES = {
 }
 
 
+class ServerError(FeederateError):
+    """A Modbus server or an emulator cannot be set up as asked."""
+
+
 class DeviceError(FeederateError):
     """A device cannot be used as asked."""
 
@@ -45,8 +50,7 @@ class DeviceFileError(DeviceError):
 
     Parameters
     ----------
-    problems : sequence of Problem
-        Every problem found, in the order of the lines.
+    problems : Every problem found, in the order of the lines.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -87,8 +91,7 @@ class RefusedError(ExchangeError):
 
     Parameters
     ----------
-    code : int
-        Modbus exception code.
+    code : Modbus exception code.
     """
 
     def __init__(self, code: int, *, where: str | None = None) -> None:

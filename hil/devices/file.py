@@ -169,8 +169,7 @@ class Problem:
 
     Parameters
     ----------
-    file, line, key : str, int, str
-        Where; line 0 where the whole file is meant, key as ``points.setpoint.min``.
+    file, line, key : Where; line 0 where the whole file is meant, key as ``points.setpoint.min``.
     what, expected, nearest : str
         What is wrong, what would have been accepted, the nearest valid name ('' for none).
     """
@@ -231,8 +230,7 @@ def load_device_file(path: str | Path) -> DeviceSpec:
 
     Raises
     ------
-    DeviceFileError
-        The file has problems; the message has a line for each.
+    DeviceFileError: The file has problems; the message has a line for each.
     """
     spec, problems = _read(find_device_file(path))
     if spec is None or problems:

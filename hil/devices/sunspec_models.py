@@ -57,16 +57,11 @@ class ModelPoint:
 
     Parameters
     ----------
-    name : str
-        ``MODEL.GROUP[i].POINT``.
-    place : Place
-        Registers, type and scale factor.
-    access : str
-        'R' or 'RW'.
-    static : bool
-        Does not change while the device runs.
-    symbols : dict
-        Name -> raw value, for enumerations.
+    name : ``MODEL.GROUP[i].POINT``.
+    place : Registers, type and scale factor.
+    access : 'R' or 'RW'.
+    static : Does not change while the device runs.
+    symbols : Name -> raw value, for enumerations.
     """
 
     name: str
@@ -108,8 +103,7 @@ def find_point(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    UnknownPointError
-        With the nearest valid name.
+    UnknownPointError: With the nearest valid name.
     """
     head, _, rest = name.partition(".")
     number = head.partition("#")[0]
@@ -141,19 +135,14 @@ def lay_out(
 
     Parameters
     ----------
-    model : int
-        Model number.
-    address : int
-        Address of the model's ID register.
-    registers : sequence of int
-        The whole model, ID and L included; repeating groups take their counts from it.
-    label : str, optional
-        Name of the model in point names, default its number.
+    model : Model number.
+    address : Address of the model's ID register.
+    registers : The whole model, ID and L included; repeating groups take their counts from it.
+    label : Name of the model in point names, default its number.
 
     Raises
     ------
-    ScanError
-        The counts in the data do not fit the model's length.
+    ScanError: The counts in the data do not fit the model's length.
     """
     walk = _Walk(label or str(model), address, list(registers), {})
     walk.group(model_definition(model), "", [])
@@ -168,8 +157,7 @@ def layout(
 
     Parameters
     ----------
-    counts : tuple of (str, int)
-        How often the repeating groups are there, by the name of their count.
+    counts : (str, int); How often the repeating groups are there, by the name of their count.
     """
     walk = _Walk(str(model), address, None, dict(counts))
     walk.group(model_definition(model), "", [])

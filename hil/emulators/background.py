@@ -23,12 +23,9 @@ class Background:
 
     Attributes
     ----------
-    ports : list of int
-        One per device, or one for all with `EmulatorOptions.one_port`.
-    grid_port : int
-        Of the side channel; 0 without one.
-    host : EmulatorHost
-        Its plant belongs to the other thread; do not change it from here.
+    ports : One per device, or one for all with `EmulatorOptions.one_port`.
+    grid_port : Of the side channel; 0 without one.
+    host : Its plant belongs to the other thread; do not change it from here.
     """
 
     ports: list[int]
@@ -42,8 +39,7 @@ def background(plant: Plant, options: EmulatorOptions | None = None) -> Iterator
 
     Raises
     ------
-    ServerError
-        An address cannot be used.
+    ServerError: An address cannot be used.
     """
     lines: list[str] = []
     names = [f"device_{i + 1}" for i in range(len(plant.banks))]

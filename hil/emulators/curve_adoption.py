@@ -22,14 +22,10 @@ class CurveModel:
 
     Attributes
     ----------
-    x, y : str
-        Names of a point's coordinates.
-    extra : tuple of str
-        What a curve has besides its points.
-    low, high : float
-        Range of y, %.
-    end_s : float
-        Device time at which the curve reverts; inf while no timer runs.
+    x, y : Names of a point's coordinates.
+    extra : What a curve has besides its points.
+    low, high : Range of y, %.
+    end_s : Device time at which the curve reverts; inf while no timer runs.
     """
 
     model: int

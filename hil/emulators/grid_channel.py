@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grid_models.base.errors import FeederateError
+from hil.devices.errors import ServerError
 from hil.emulators.plant import Plant
-from hil.servers.errors import ServerError
 from hil.servers.faults import Faults
 
 _MAX_LINE = 1 << 20
@@ -35,15 +35,11 @@ class GridChannel:
 
     Parameters
     ----------
-    faults : sequence of Faults
-        One per device.
-    by_grid : bool
-        Whether ``t`` advances the plant.
-    step_s : float
-        Longest step of the plant inside one advance, s; inf for one step per line.
-    to_present : callable
-        Called before and after each line: what was written until now counts until now, and the
-        answer is what the new inputs and commands make of it.
+    faults : One per device.
+    by_grid : Whether ``t`` advances the plant.
+    step_s : Longest step of the plant inside one advance, s; inf for one step per line.
+    to_present : Called before and after each line: what was written until now counts until now, and
+        the answer is what the new inputs and commands make of it.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from grid_models.base.parent import watch_parent
+from hil.devices.errors import ServerError
 from hil.emulators.grid_channel import GridChannel, advance
 from hil.emulators.options import Clock, EmulatorOptions
 from hil.emulators.plant import Plant
-from hil.servers.errors import ServerError
+from hil.modbus.tls import server_context
 from hil.servers.faults import Faults, FaultyBank
 from hil.servers.pdu import Bank
-from hil.servers.security import server_context
 from hil.servers.tcp import ModbusTcpServer
 
 #: Longest stretch the wall clock may have jumped; a machine that slept does not simulate the night.
@@ -30,10 +30,8 @@ class EmulatorHost:
 
     Parameters
     ----------
-    names : sequence of str
-        One per device.
-    say : callable
-        Takes each line when everything listens.
+    names : One per device.
+    say : Takes each line when everything listens.
     """
 
     plant: Plant
@@ -154,8 +152,7 @@ def serve(
 
     Raises
     ------
-    ServerError
-        An address cannot be used, or there is no room for so many devices.
+    ServerError: An address cannot be used, or there is no room for so many devices.
     """
 
     async def main() -> None:

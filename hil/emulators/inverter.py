@@ -56,8 +56,7 @@ class PvSource:
 
     Attributes
     ----------
-    dc_kw : ndarray, shape (n,)
-        Power at an irradiance of 1.0 pu (1000 W/m2), after losses.
+    dc_kw : (n,); Power at an irradiance of 1.0 pu (1000 W/m2), after losses.
     """
 
     dc_kw: Array
@@ -79,9 +78,8 @@ class BatterySource:
 
     Parameters
     ----------
-    rated_kw, energy_kwh : ndarray, shape (n,)
-    parameters : BatteryParameters, optional
-        Efficiencies and the range of the state of charge.
+    rated_kw, energy_kwh : (n,)
+    parameters : Efficiencies and the range of the state of charge.
     """
 
     def __init__(
@@ -144,23 +142,16 @@ class InverterFleet:
 
     Parameters
     ----------
-    rated_kw : array_like, shape (n,)
-        Active power rating.
-    rated_kva : array_like, optional
-        Apparent power rating; by default that of `rated_kw`.
-    source : Source, optional
-        PV of `rated_kw` by default.
-    running : bool
-        True: in service from the start; False: waits as after an outage.
+    rated_kw : (n,); Active power rating.
+    rated_kva : Apparent power rating; by default that of `rated_kw`.
+    source : PV of `rated_kw` by default.
+    running : True: in service from the start; False: waits as after an outage.
 
     Attributes
     ----------
-    p_kw, q_kvar : ndarray, shape (n,)
-        Injection after the last step.
-    settings : InverterSettings
-        May be changed between steps.
-    tripped : ndarray of bool, shape (limits, n)
-        Latched trips; `reset_alarms` clears them.
+    p_kw, q_kvar : (n,); Injection after the last step.
+    settings : May be changed between steps.
+    tripped : (limits, n); Latched trips; `reset_alarms` clears them.
     """
 
     def __init__(
@@ -223,10 +214,8 @@ class InverterFleet:
 
         Parameters
         ----------
-        dt_s : float
-            Length of the step, s, > 0.
-        v_pu, irradiance_pu, hz : array_like
-            Terminal voltage, sun and frequency; scalars or shape (n,).
+        dt_s : Length of the step, s, > 0.
+        v_pu, irradiance_pu, hz : Terminal voltage, sun and frequency; scalars or shape (n,).
 
         Returns
         -------

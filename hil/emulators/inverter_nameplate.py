@@ -29,12 +29,9 @@ class Nameplate:
 
     Attributes
     ----------
-    phases : int
-        1 or 3.
-    v_ln : float
-        Nominal voltage, line to neutral, V.
-    base : int
-        Zero-based address of the map.
+    phases : 1 or 3.
+    v_ln : Nominal voltage, line to neutral, V.
+    base : Zero-based address of the map.
     """
 
     serial: str

@@ -21,12 +21,9 @@ class InverterPlant:
 
     Parameters
     ----------
-    phases : int
-        1 or 3.
-    v_ln : float
-        Nominal voltage, line to neutral, V.
-    heartbeat_s : float
-        See `InverterUnit`.
+    phases : 1 or 3.
+    v_ln : Nominal voltage, line to neutral, V.
+    heartbeat_s : See `InverterUnit`.
     """
 
     def __init__(

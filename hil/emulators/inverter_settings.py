@@ -49,10 +49,8 @@ class Curve:
 
     Parameters
     ----------
-    n : int
-        Rows.
-    x, y : sequence of float
-        The first curve of every row, at most `CURVE_POINTS` points, x ascending.
+    n : Rows.
+    x, y : The first curve of every row, at most `CURVE_POINTS` points, x ascending.
     """
 
     def __init__(self, n: int, x: ArrayLike, y: ArrayLike) -> None:

@@ -36,18 +36,14 @@ class InverterUnit:
 
     Parameters
     ----------
-    row : int
-        Which inverter of the fleet.
-    nameplate : Nameplate
-        Names and nominal values.
-    heartbeat_s : float
-        Longest time without a change of 715 ControllerHb, once it was written, before every
-        command of 704 and every curve with a reversion timer falls back; 0: never.
+    row : Which inverter of the fleet.
+    nameplate : Names and nominal values.
+    heartbeat_s : Longest time without a change of 715 ControllerHb, once it was written, before
+        every command of 704 and every curve with a reversion timer falls back; 0: never.
 
     Attributes
     ----------
-    reading_factor : float
-        What the sensors read too much.
+    reading_factor : What the sensors read too much.
     """
 
     def __init__(

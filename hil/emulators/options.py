@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 
 if TYPE_CHECKING:
     from hil.emulators.plant import Plant

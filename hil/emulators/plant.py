@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.errors import nearest_name
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 from hil.servers.pdu import Bank
 
 Array = NDArray[np.float64]
@@ -20,8 +20,7 @@ class Plant(Protocol):
 
     Attributes
     ----------
-    time_s : float
-        Time of the devices, s since their start.
+    time_s : Time of the devices, s since their start.
     """
 
     kind: str
@@ -56,17 +55,13 @@ def checked_inputs(
 
     Parameters
     ----------
-    inputs : mapping
-        Number, or list of n numbers, by name.
-    ranges : mapping
-        Lowest and highest value by name.
-    n : int
-        Devices.
+    inputs : Number, or list of n numbers, by name.
+    ranges : Lowest and highest value by name.
+    n : Devices.
 
     Raises
     ------
-    ServerError
-        A name is unknown, a value is not finite or out of range, or their number is wrong.
+    ServerError: A name is unknown, a value is not finite or out of range, or their number is wrong.
     """
     arrays: dict[str, Array] = {}
     for name, given in inputs.items():

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from grid_models.base import parent
+from hil.devices.errors import ServerError
 from hil.emulators.options import EmulatorOptions
-from hil.servers.errors import ServerError
 
 _READY_S = 60.0
 _ANSWER_S = 20.0
@@ -26,20 +26,16 @@ class EmulatorProcess:
 
     Parameters
     ----------
-    options : EmulatorOptions
-        `end_with_parent` holds whatever it says.
-    log : Path, optional
-        Takes what the process writes on standard error.
+    options : `end_with_parent` holds whatever it says.
+    log : Takes what the process writes on standard error.
 
     Attributes
     ----------
-    places : dict of str to (str, int, int)
-        Host, port and unit id by the name of the device.
+    places : (str, int, int); Host, port and unit id by the name of the device.
 
     Raises
     ------
-    ServerError
-        It did not start within a minute.
+    ServerError: It did not start within a minute.
     """
 
     def __init__(self, options: EmulatorOptions, log: Path | None = None) -> None:

@@ -18,14 +18,10 @@ class Reversion:
 
     Attributes
     ----------
-    enable, enable_back : str
-        Points that switch the function, now and after reversion.
-    seconds, left : str
-        Points of the timer: its length and what is left.
-    values : sequence of (str, str)
-        Points of the set-point and of its value after reversion.
-    end_s : float
-        Device time at which it ends; inf while it does not run.
+    enable, enable_back : Points that switch the function, now and after reversion.
+    seconds, left : Points of the timer: its length and what is left.
+    values : (str, str); Points of the set-point and of its value after reversion.
+    end_s : Device time at which it ends; inf while it does not run.
     """
 
     model: int

@@ -30,17 +30,13 @@ class SunSpecImage:
     ----------
     models : sequence of (int, mapping)
         Model number and the counts of its repeating groups (``{"NPt": 4, "NCrv": 3}``).
-    base : int
-        Zero-based address of "SunS".
-    refresh : callable
-        Called before each read.
-    written : callable
-        Called with the names of what was written, as ``(model, point)``.
+    base : Zero-based address of "SunS".
+    refresh : Called before each read.
+    written : Called with the names of what was written, as ``(model, point)``.
 
     Attributes
     ----------
-    limits : dict
-        ``(model, point)`` to lowest and highest value that may be written, scaled.
+    limits : ``(model, point)`` to lowest and highest value that may be written, scaled.
     """
 
     models: Sequence[tuple[int, Mapping[str, int]]]

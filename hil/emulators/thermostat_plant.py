@@ -22,10 +22,8 @@ class ThermostatPlant:
 
     Parameters
     ----------
-    response : DemandResponse, optional
-        What the CTA-2045 verbs do.
-    temp_out_c : float
-        Outdoor temperature until the grid says another.
+    response : What the CTA-2045 verbs do.
+    temp_out_c : Outdoor temperature until the grid says another.
     """
 
     kind = "thermostat"

@@ -40,8 +40,7 @@ class Delivery:
 
     Parameters
     ----------
-    note : str
-        What was done to them; '' for nothing.
+    note : What was done to them; '' for nothing.
     """
 
     to_device: bool
@@ -55,12 +54,9 @@ class DeviceAttack:
 
     Parameters
     ----------
-    name : str
-        Names the device in records, and keys the draws.
-    unit : int
-        Unit id; frames of other units pass untouched.
-    rules : sequence of Rule
-        The same kind of rule acts in this order.
+    name : Names the device in records, and keys the draws.
+    unit : Unit id; frames of other units pass untouched.
+    rules : The same kind of rule acts in this order.
     """
 
     def __init__(self, name: str, unit: int, rules: Sequence[Rule], seed: int = 0) -> None:

@@ -16,12 +16,9 @@ class Payload:
 
     Parameters
     ----------
-    span : Span
-        Table, first address, count, and where the data begin in the message.
-    data : bytearray
-        The whole message.
-    single_coil : bool
-        Function 5: FF00 and 0000 instead of bits.
+    span : Table, first address, count, and where the data begin in the message.
+    data : The whole message.
+    single_coil : Function 5: FF00 and 0000 instead of bits.
     """
 
     span: Span

@@ -24,7 +24,6 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -48,17 +47,13 @@ class MitmProxy:
 
     Parameters
     ----------
-    n_steps : int
-        Steps of the attack: the length of what `set_active` is given.
-    seed : int
-        Of the draws.
-    captures : mapping of str to Path, optional
-        Capture of each target, by name.
+    n_steps : Steps of the attack: the length of what `set_active` is given.
+    seed : Of the draws.
+    captures : Capture of each target, by name.
 
     Raises
     ------
-    DeviceError
-        A capture cannot be written.
+    DeviceError: A capture cannot be written.
     """
 
     def __init__(
@@ -87,8 +82,7 @@ class MitmProxy:
 
         Raises
         ------
-        DeviceError
-            An address cannot be used.
+        DeviceError: An address cannot be used.
         """
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(
@@ -138,12 +132,7 @@ class MitmProxy:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # -- control ----------------------------------------------------------------------------------
@@ -153,8 +142,7 @@ class MitmProxy:
 
         Raises
         ------
-        DeviceError
-            There is no such target.
+        DeviceError: There is no such target.
         """
         if name not in self._at:
             raise DeviceError(
@@ -173,10 +161,8 @@ class MitmProxy:
 
         Parameters
         ----------
-        elapsed_s : ndarray, shape (n_steps,)
-            Seconds since the begin of each step; nan where it is not active.
-        time_s : float
-            Simulated time, for the records.
+        elapsed_s : (n_steps,); Seconds since the begin of each step; nan where it is not active.
+        time_s : Simulated time, for the records.
         """
         active = ~np.isnan(elapsed_s)
         for target in self._at.values():

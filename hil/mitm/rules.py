@@ -28,12 +28,9 @@ class Rule:
 
     Parameters
     ----------
-    step : int
-        Position of the step in the attack.
-    probability : float
-        That it acts, for each frame it could act on.
-    name : str
-        Id of the step, for notes in captures.
+    step : Position of the step in the attack.
+    probability : That it acts, for each frame it could act on.
+    name : Id of the step, for notes in captures.
     """
 
     step: int
@@ -52,12 +49,9 @@ class RewriteRule(Rule):
 
     Parameters
     ----------
-    direction : {'read', 'write'}
-        In replies to reads, or in requests that write.
-    value : float, optional
-        In the point's unit.
-    hide : bool
-        Writes only: replies to later reads of the point show what the writer wrote.
+    direction : In replies to reads, or in requests that write.
+    value : In the point's unit.
+    hide : Writes only: replies to later reads of the point show what the writer wrote.
     low, high : float
         What is seen stays within; for devices that must not be driven beyond their file's limits.
     """
@@ -121,10 +115,8 @@ class Forged(NamedTuple):
 
     Parameters
     ----------
-    time_s : float
-        As last said by `set_active`.
-    true, seen : float
-        In the point's unit; nan where it stood for nothing.
+    time_s : As last said by `set_active`.
+    true, seen : In the point's unit; nan where it stood for nothing.
     """
 
     time_s: float
@@ -140,8 +132,7 @@ class Owed(NamedTuple):
 
     Parameters
     ----------
-    value : float
-        What belongs there, in the point's unit.
+    value : What belongs there, in the point's unit.
     """
 
     device: str
@@ -156,12 +147,9 @@ class WirePoint:
 
     Parameters
     ----------
-    sf : float
-        Scale factor as it is known.
-    sf_address : int, optional
-        Register of the scale factor; where a frame carries it, that one counts.
-    function : int
-        Modbus function that writes the point: 5, 6, 15 or 16.
+    sf : Scale factor as it is known.
+    sf_address : Register of the scale factor; where a frame carries it, that one counts.
+    function : Modbus function that writes the point: 5, 6, 15 or 16.
     """
 
     place: Place
@@ -214,10 +202,8 @@ def wire_points(
 
     Parameters
     ----------
-    names : iterable of str
-        Points of the device file.
-    found : SunSpecMap, optional
-        What a scan of the device found; without it SunSpec points are left out.
+    names : Points of the device file.
+    found : What a scan of the device found; without it SunSpec points are left out.
     """
     out = {}
     for name in names:

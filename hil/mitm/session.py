@@ -121,10 +121,8 @@ class Session:
 
     Parameters
     ----------
-    target : (str, int)
-        Where the device is.
-    forget : callable
-        Called with the session when it is over.
+    target : (str, int); Where the device is.
+    forget : Called with the session when it is over.
     """
 
     def __init__(

@@ -25,10 +25,8 @@ class MitmTarget:
 
     Parameters
     ----------
-    host, port, unit : str, int, int
-        Where it really is. Frames of other unit ids pass untouched.
-    listen : (str, int)
-        Where clients reach it; port 0 takes a free one.
+    host, port, unit : Where it really is. Frames of other unit ids pass untouched.
+    listen : (str, int); Where clients reach it; port 0 takes a free one.
     """
 
     name: str
@@ -64,8 +62,7 @@ class Target:
 
         Raises
         ------
-        DeviceError
-            The address cannot be used.
+        DeviceError: The address cannot be used.
         """
         loop = asyncio.get_running_loop()
         at = self.spec.listen

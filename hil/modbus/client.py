@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hil.devices.errors import (
@@ -167,12 +167,12 @@ class ModbusClient:
 
     Parameters
     ----------
-    spec : ConnectionSpec
-        Address, TLS and deadlines; the unit id is given with each request.
+    spec : Address, TLS and deadlines; the unit id is given with each request.
+    now : Monotonic clock of back-off and pauses, s.
     """
 
-    def __init__(self, spec: ConnectionSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: ConnectionSpec, now: Callable[[], float] = time.monotonic) -> None:
+        self.spec, self._now = spec, now
         self.stats = ClientStats()
         self._connection: _Connection | None = None
         self._context: ssl.SSLContext | None = None
@@ -204,7 +204,7 @@ class ModbusClient:
         if connection is None or not connection.usable:
             connection = await self._connect()
         if self.spec.pause_s:
-            now = time.monotonic()
+            now = self._now()
             start = max(now, self._next_request_s)
             self._next_request_s = start + self.spec.pause_s
             await asyncio.sleep(start - now)
@@ -223,7 +223,7 @@ class ModbusClient:
         async with self._connecting:
             if self._connection is not None and self._connection.usable:
                 return self._connection
-            wait_s = self._next_try_s - time.monotonic()
+            wait_s = self._next_try_s - self._now()
             if wait_s > 0:
                 reason = self.stats.last_error
                 raise LinkError(f"not connected; next try in {wait_s:.1f} s ({reason})")
@@ -259,7 +259,7 @@ class ModbusClient:
 
     def _postpone(self) -> None:
         """Wait before the next connection: at once, then 0.1 s, doubling up to the limit."""
-        self._next_try_s = time.monotonic() + self._backoff_s
+        self._next_try_s = self._now() + self._backoff_s
         limit = self.spec.reconnect_max_s
         self._backoff_s = min(2 * self._backoff_s, limit) if self._backoff_s else min(0.1, limit)
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from hil.devices.errors import DeviceError
 
@@ -58,13 +57,11 @@ class Capture:
 
     Parameters
     ----------
-    interfaces : sequence of str
-        Names of the places where packets were seen.
+    interfaces : Names of the places where packets were seen.
 
     Raises
     ------
-    DeviceError
-        The file cannot be written.
+    DeviceError: The file cannot be written.
     """
 
     def __init__(self, path: Path, interfaces: Sequence[str]) -> None:
@@ -121,12 +118,7 @@ class Capture:
     def __enter__(self) -> Capture:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -7,12 +7,40 @@ its role as UTF-8 text in the extension 1.3.6.1.4.1.50316.802.1; the server deci
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hil.devices.errors import DeviceError
 
 ROLE_OID = "1.3.6.1.4.1.50316.802.1"
+#: The roles of SunSpec's Modbus security profile that may change a device's settings.
+WRITERS = frozenset(
+    ("GridServiceSunSpec", "NetworkAdministratorSunSpec", "SuperAdministratorSunSpec")
+)
+
+
+@dataclass(frozen=True)
+class RolePolicy:
+    """Who may read and write.
+
+    Attributes
+    ----------
+    writers : Roles that may write.
+    readers : frozenset of str, optional
+        Roles that may read; None admits every role. A certificate without a role may do nothing.
+    """
+
+    writers: frozenset[str] = WRITERS
+    readers: frozenset[str] | None = None
+
+    def may_write(self, role: str | None) -> bool:
+        """Tell whether the role may write."""
+        return role in self.writers
+
+    def may_read(self, role: str | None) -> bool:
+        """Tell whether the role may read."""
+        return role is not None and (self.readers is None or role in self.readers)
 
 
 def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
@@ -21,18 +49,23 @@ def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     return _loaded(context, ca, cert, key)
 
 
-def server_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
-    """Return a context that shows `cert` and refuses clients not signed by `ca`."""
+def server_context(folder: str | Path) -> ssl.SSLContext:
+    """Return a context that shows ``server.pem`` and refuses clients not signed by ``ca.pem``.
+
+    Parameters
+    ----------
+    folder : With ``ca.pem``, ``server.pem`` and ``server.key``.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    return _loaded(context, ca, cert, key)
+    return _loaded(context, *(Path(folder) / n for n in ("ca.pem", "server.pem", "server.key")))
 
 
 def _loaded(context: ssl.SSLContext, ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for what, path in (("ca", ca), ("cert", cert), ("key", key)):
         if not Path(path).is_file():
-            raise DeviceError("no such file", where=f"tls.{what}: {path}")
+            raise DeviceError(f"no such file: {path}", where=f"tls.{what}")
     try:
         context.load_verify_locations(cafile=str(ca))
         context.load_cert_chain(str(cert), str(key))
@@ -50,8 +83,7 @@ def peer_role(ssl_object: Any) -> str | None:
 
     Parameters
     ----------
-    ssl_object : ssl.SSLObject or ssl.SSLSocket
-        Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
+    ssl_object : Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
     """
     der = ssl_object.getpeercert(binary_form=True)
     return role_of(der) if der else None

@@ -1,4 +1,4 @@
-"""Certificates for a bench: an authority, a server, and clients with roles.
+"""Certificates for a test bench: an authority, a server, and clients with roles.
 
 For tests and emulators only: a lab that talks to real devices has an authority of its own. Needs
 the package `cryptography`.
@@ -28,17 +28,13 @@ def make_certificates(
 
     Parameters
     ----------
-    folder : Path
-        Made where it is not there.
-    roles : mapping of str to str
-        Client name -> role in its certificate; None for a certificate without a role.
-    host : str
-        Address of the server.
+    folder : Made where it is not there.
+    roles : Client name -> role in its certificate; None for a certificate without a role.
+    host : Address of the server.
 
     Raises
     ------
-    DeviceError
-        The package `cryptography` is not installed.
+    DeviceError: The package `cryptography` is not installed.
     """
     try:
         from cryptography import x509
@@ -47,14 +43,14 @@ def make_certificates(
         raise DeviceError("making certificates needs the package 'cryptography'") from None
     folder.mkdir(parents=True, exist_ok=True)
     authority = ec.generate_private_key(ec.SECP256R1())
-    name = _name("Feederate bench authority")
+    name = _name("Feederate test authority")
     root = _builder(name, name, authority.public_key())
     root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
     root = root.add_extension(x509.KeyUsage(**usage), critical=True)
     _write(folder / "ca.pem", None, root, authority, authority)
     key = ec.generate_private_key(ec.SECP256R1())
-    server = _builder(_name("Feederate bench device"), name, key.public_key())
+    server = _builder(_name("Feederate test device"), name, key.public_key())
     address = x509.IPAddress(ipaddress.ip_address(host))
     names = x509.SubjectAlternativeName([address, x509.DNSName("localhost")])
     _write(

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grid_models.base.errors import FeederateError
+from hil.modbus.tls import server_context
 from hil.rpi.relay import Relays
 from hil.rpi.relay_control import RelayControl, Timing, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
 from hil.rpi.service import notify
-from hil.servers.security import server_context
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 
@@ -56,12 +56,9 @@ class Agent:
 
     Parameters
     ----------
-    power_w : float
-        What the unit draws while it runs, for the register; there is no meter.
-    stale_s : float
-        Age of the temperature beyond which the relays open.
-    now : callable
-        Monotonic clock, s.
+    power_w : What the unit draws while it runs, for the register; there is no meter.
+    stale_s : Age of the temperature beyond which the relays open.
+    now : Monotonic clock, s.
     """
 
     sensor: Sensor

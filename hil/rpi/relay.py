@@ -12,12 +12,9 @@ class Relays:
 
     Parameters
     ----------
-    cool_pin, heat_pin : int or None
-        BCM numbers.
-    active_high : bool
-        False for relay boards that close at 0 V.
-    pin_factory : optional
-        Of gpiozero; its default unless given.
+    cool_pin, heat_pin : BCM numbers.
+    active_high : False for relay boards that close at 0 V.
+    pin_factory : Of gpiozero; its default unless given.
     """
 
     def __init__(

@@ -22,8 +22,7 @@ class Timing:
 
     Attributes
     ----------
-    band_k : float
-        Whole width of the band round a set-point.
+    band_k : Whole width of the band round a set-point.
     least_on_s, least_off_s : float
         A compressor that starts against pressure is damaged: three minutes off is customary.
     """
@@ -40,15 +39,12 @@ class RelayControl:
 
     Parameters
     ----------
-    now_s : float
-        Time of the start.
+    now_s : Time of the start.
 
     Attributes
     ----------
-    use : Use
-        What runs now.
-    waiting : bool
-        Whether a least time delays a switch.
+    use : What runs now.
+    waiting : Whether a least time delays a switch.
     """
 
     def __init__(self, timing: Timing, now_s: float) -> None:
@@ -62,12 +58,9 @@ class RelayControl:
 
         Parameters
         ----------
-        now_s : float
-            Monotonic time.
-        temp_c : float or None
-            Room temperature; None: unknown, so nothing runs.
-        targets : Targets
-            What the registers ask for.
+        now_s : Monotonic time.
+        temp_c : Room temperature; None: unknown, so nothing runs.
+        targets : What the registers ask for.
         """
         if temp_c is None or not targets.may_run:
             self.waiting = False

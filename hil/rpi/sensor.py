@@ -40,8 +40,7 @@ class W1Sensor:
 
     Parameters
     ----------
-    pattern : str
-        Path of the file; may hold ``*``.
+    pattern : Path of the file; may hold ``*``.
     """
 
     def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
@@ -61,10 +60,8 @@ class FreshTemperature:
 
     Parameters
     ----------
-    now : callable
-        Monotonic clock, s.
-    stale_s : float
-        Age beyond which there is no temperature.
+    now : Monotonic clock, s.
+    stale_s : Age beyond which there is no temperature.
     """
 
     def __init__(self, now: Callable[[], float], stale_s: float) -> None:

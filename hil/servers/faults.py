@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from grid_models.base.errors import nearest_name
+from hil.devices.errors import ServerError
 from hil.modbus.pdu import READ_TABLES, READ_WRITE, Table, is_bits, read_reply
-from hil.servers.errors import ServerError
 from hil.servers.pdu import Bank
 
 
@@ -39,12 +39,9 @@ class Faults:
 
     Attributes
     ----------
-    value : float
-        Seconds of lateness, or share of a measurement per second of drift.
-    start_s, length_s : float
-        Window, s since the object was made.
-    now : callable
-        Monotonic clock, s.
+    value : Seconds of lateness, or share of a measurement per second of drift.
+    start_s, length_s : Window, s since the object was made.
+    now : Monotonic clock, s.
     """
 
     mode: FaultMode = FaultMode.none
@@ -63,8 +60,7 @@ class Faults:
 
         Raises
         ------
-        ServerError
-            The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
+        ServerError: The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
         """
         faults = cls()
         faults.set(text)

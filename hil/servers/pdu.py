@@ -56,12 +56,10 @@ def answer(request: bytes, bank: Bank, *, may_read: bool = True, may_write: bool
 
     Parameters
     ----------
-    request : bytes
-        PDU: function code and data, at least one byte.
-    may_read, may_write : bool
-        What the client's role allows. What it does not allow is answered with exception 1, as
-        "MODBUS/TCP Security" (Modbus Organization, 2018), section 8.3, asks. Function 23 counts as
-        a write.
+    request : PDU: function code and data, at least one byte.
+    may_read, may_write : What the client's role allows. What it does not allow is answered with
+        exception 1, as "MODBUS/TCP Security" (Modbus Organization, 2018), section 8.3, asks.
+        Function 23 counts as a write.
     """
     function = request[0]
     try:

@@ -27,20 +27,13 @@ class MapPoint:
 
     Attributes
     ----------
-    table : Table
-        Coils and holding registers may be written, the others may not.
-    address : int
-        Zero-based, as on the wire; manuals that count from 1 print one more.
-    kind : {'bool', 'int16', 'uint16', 'uint32'}
-        32 bits take two registers, the high word first.
-    about : str
-        One line for the documentation.
-    low, high : float, optional
-        What may be written, engineering value.
-    choices : mapping of str to int
-        Names of the values, where it is an enumeration; no other may be written.
-    start : float
-        Value before anything is known.
+    table : Coils and holding registers may be written, the others may not.
+    address : Zero-based, as on the wire; manuals that count from 1 print one more.
+    kind : 32 bits take two registers, the high word first.
+    about : One line for the documentation.
+    low, high : What may be written, engineering value.
+    choices : Names of the values, where it is an enumeration; no other may be written.
+    start : Value before anything is known.
     """
 
     name: str
@@ -85,17 +78,13 @@ class MapBank:
 
     Parameters
     ----------
-    refresh : callable
-        Called before each read; brings `values` up to date.
-    check : callable
-        Called with all values as a write would leave them; raises `Refused` to prevent it.
-    written : callable
-        Called with the names after a write.
+    refresh : Called before each read; brings `values` up to date.
+    check : Called with all values as a write would leave them; raises `Refused` to prevent it.
+    written : Called with the names after a write.
 
     Attributes
     ----------
-    values : dict of str to float
-        Engineering values by name.
+    values : Engineering values by name.
     """
 
     def __init__(

@@ -13,13 +13,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hil.devices.errors import ServerError
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
-from hil.modbus.tls import peer_role
-from hil.servers.errors import ServerError
+from hil.modbus.tls import RolePolicy, peer_role
 from hil.servers.faults import FaultMode, Faults, distort
 from hil.servers.pdu import Bank, answer
-from hil.servers.security import RolePolicy
 
 #: Bytes kept of a client that pipelines faster than it reads the answers.
 _MAX_WAITING = 64 * 1024
@@ -31,12 +30,9 @@ class Limits:
 
     Attributes
     ----------
-    connections : int
-        At once; one more ends the connection that was silent for longest.
-    frame_s : float
-        Time to finish a frame that was begun.
-    unread_s : float
-        Time a client may leave its answers unread.
+    connections : At once; one more ends the connection that was silent for longest.
+    frame_s : Time to finish a frame that was begun.
+    unread_s : Time a client may leave its answers unread.
     """
 
     connections: int = 64
@@ -61,16 +57,11 @@ class ModbusTcpServer:
 
     Parameters
     ----------
-    units : mapping of int to Bank
-        By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
-    host, port : str, int
-        Address; port 0 takes a free one.
-    tls : ssl.SSLContext, optional
-        See `hil.servers.security.server_context`.
-    roles : RolePolicy, optional
-        Who may read and write, with TLS only.
-    faults : Faults, optional
-        Faults on request.
+    units : By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
+    host, port : Address; port 0 takes a free one.
+    tls : See `hil.modbus.tls.server_context`.
+    roles : Who may read and write, with TLS only.
+    faults : Faults on request.
     """
 
     units: Mapping[int, Bank]
@@ -97,8 +88,7 @@ class ModbusTcpServer:
 
         Raises
         ------
-        ServerError
-            The address is in use or not ours.
+        ServerError: The address is in use or not ours.
         """
         loop = asyncio.get_running_loop()
         try:

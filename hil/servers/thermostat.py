@@ -47,8 +47,7 @@ class Targets:
 
     Attributes
     ----------
-    may_run : bool
-        False: nothing runs, whatever the temperature.
+    may_run : False: nothing runs, whatever the temperature.
     """
 
     cool_c: float
@@ -61,17 +60,13 @@ class Thermostat:
 
     Parameters
     ----------
-    response : DemandResponse
-        What the verbs do.
-    gap_k : float
-        Least distance of the two set-points, the width of the comfort band.
+    response : What the verbs do.
+    gap_k : Least distance of the two set-points, the width of the comfort band.
 
     Attributes
     ----------
-    bank : MapBank
-        Serves `THERMOSTAT_MAP`.
-    time_s : float
-        Time of this device.
+    bank : Serves `THERMOSTAT_MAP`.
+    time_s : Time of this device.
     """
 
     def __init__(self, response: DemandResponse | None = None, gap_k: float = GAP_K) -> None:

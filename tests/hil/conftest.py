@@ -157,21 +157,6 @@ def make_raw_device() -> Iterator[Callable[..., RawDevice]]:
 
 
 @pytest.fixture(scope="session")
-def until() -> Callable[..., bool]:
-    """Wait until a condition holds; False when time ran out."""
-
-    def wait(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            if condition():
-                return True
-            time.sleep(0.005)
-        return condition()
-
-    return wait
-
-
-@pytest.fixture(scope="session")
 def raw_device_class() -> type[RawDevice]:
     return RawDevice
 

@@ -1,4 +1,4 @@
-"""The bench of a device federate: its adapters, and the emulators that the run starts itself.
+"""The adapters of a device federate, and the emulators that the run starts itself.
 
 Real devices live in wall-clock time: a step takes the latest readings and never waits for a device.
 Emulated ones live in simulated time: a step writes the set-points, waits until they have arrived,
@@ -49,32 +49,34 @@ class Pulse:
 
     Parameters
     ----------
-    every_s : float
-        Wall time between two beats.
-    patience_s : float
-        Longest wall time between two steps of a federation that is alive.
-    repeat : callable
-        Called with each beat between two steps: says the last commands again.
+    every_s : Wall time between two beats.
+    patience_s : Longest wall time between two steps of a federation that is alive.
+    repeat : Called with each beat between two steps: says the last commands again.
     """
 
     def __init__(
-        self, adapter: Adapter, every_s: float, patience_s: float, repeat: Callable[[], None]
+        self,
+        adapter: Adapter,
+        every_s: float,
+        patience_s: float,
+        repeat: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._adapter, self._every_s, self._patience_s = adapter, every_s, patience_s
-        self._repeat = repeat
-        self._last_s = time.monotonic()
+        self._repeat, self._now = repeat, now
+        self._last_s = now()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def step(self) -> None:
         """Note that a step came."""
-        self._last_s = time.monotonic()
+        self._last_s = self._now()
         self._adapter.heartbeat()
 
     def _beat(self) -> None:
         while not self._end.wait(self._every_s):
-            if time.monotonic() - self._last_s < self._patience_s:
+            if self._now() - self._last_s < self._patience_s:
                 self._adapter.heartbeat()
                 self._repeat()
 
@@ -89,14 +91,10 @@ class AdapterGroup:
 
     Parameters
     ----------
-    specs : sequence of DeviceSpec
-        One per DER, named like it.
-    patience_s : float
-        See `Pulse`.
-    advance : callable, optional
-        Lets emulators pass the step; without it the devices live in wall-clock time.
-    last : sequence of callable
-        Called at the end, when the devices are safe.
+    specs : One per DER, named like it.
+    patience_s : See `Pulse`.
+    advance : Lets emulators pass the step; without it the devices live in wall-clock time.
+    last : Called at the end, when the devices are safe.
     """
 
     def __init__(
@@ -237,6 +235,30 @@ def _patience_s(context: FederateContext) -> float:
     return 1.5 * context.period_s / real_time.factor
 
 
+def _adapter(
+    federate: DeviceFederate,
+    specs: Sequence[DeviceSpec],
+    store: RunStore,
+    wait_s: float,
+    *,
+    armed: Sequence[str],
+    watchdog: bool = True,
+) -> Adapter:
+    """Start an adapter, through the proxies of an attack where there are any."""
+    wire = federate.wire
+    adapter = Adapter(
+        specs,
+        armed=armed,
+        audit=store.folder / f"{federate.name}.audit.jsonl",
+        watchdog=watchdog,
+        via=wire.stand_before(specs) if wire else None,
+    )
+    if wire:
+        wire.listen_to(adapter, specs)
+    adapter.start(wait_s=wait_s)
+    return adapter
+
+
 def _real_group(
     context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
 ) -> Live:
@@ -244,38 +266,24 @@ def _real_group(
     specs = [federate.specs[der.name] for der in ders]
     armed = [name for name in context.armed if name in federate.specs]
     check_arming(specs, armed)  # before a proxy opens a way to them
-    adapter = Adapter(
-        specs,
-        armed=armed,
-        audit=store.folder / f"{federate.name}.audit.jsonl",
-        via=federate.wire.stand_before(specs) if federate.wire else None,
-    )
-    if federate.wire:
-        federate.wire.listen_to(adapter, specs)
-    adapter.start(wait_s=max(s.connection.connect_timeout_s + s.poll_s for s in specs))
-    return AdapterGroup(
-        ders, specs, federate.set_points, federate.measured, adapter, _patience_s(context)
-    )
+    wait_s = max(s.connection.connect_timeout_s + s.poll_s for s in specs)
+    adapter = _adapter(federate, specs, store, wait_s, armed=armed)
+    ports = federate.set_points, federate.measured
+    return AdapterGroup(ders, specs, *ports, adapter, _patience_s(context))
 
 
 def _emulated_group(
     context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
 ) -> Live:
     """Start emulators for some devices and an adapter that knows them; all are armed."""
-    ders = [federate.ders[i] for i in index]
-    file = shipped_dir() / "devices" / f"emulated-{federate.role.name}.yaml"
-    plain = load_device_file(file)
+    ders, role = [federate.ders[i] for i in index], federate.role.name
+    plain = load_device_file(shipped_dir() / "devices" / f"emulated-{role}.yaml")
+    log = store.logs / f"{federate.name}-emulator.log"
     with ExitStack() as undo:
-        emulators = []
-        log = store.logs / f"{federate.name}-emulator.log"
+        emulators: list[tuple[list[int], Emulator]] = []
         for members in rating_groups(ders):
-            emulator = Emulator(
-                federate.role.name,
-                [ders[i] for i in members],
-                context.scenario.seed,
-                context.period_s,
-                log,
-            )
+            equal = [ders[i] for i in members]
+            emulator = Emulator(role, equal, context.scenario.seed, context.period_s, log)
             undo.callback(emulator.close)
             emulators.append((members, emulator))
         places = {name: at for _, e in emulators for name, at in e.places.items()}
@@ -290,27 +298,11 @@ def _emulated_group(
             for _, emulator in emulators:
                 emulator.wait()
 
-        adapter = Adapter(
-            specs,
-            armed=[der.name for der in ders],
-            audit=store.folder / f"{federate.name}.audit.jsonl",
-            # The run started these devices, and they end with it.
-            watchdog=False,
-            via=federate.wire.stand_before(specs) if federate.wire else None,
-        )
-        if federate.wire:
-            federate.wire.listen_to(adapter, specs)
-        adapter.start(wait_s=_START_S)
+        # The run started these devices, and they end with it: no watchdog.
+        names = [der.name for der in ders]
+        adapter = _adapter(federate, specs, store, _START_S, armed=names, watchdog=False)
         undo.callback(adapter.close)
-        group = AdapterGroup(
-            ders,
-            specs,
-            federate.set_points,
-            federate.measured,
-            adapter,
-            _patience_s(context),
-            advance,
-            [emulator.close for _, emulator in emulators],
-        )
+        ports, last = (federate.set_points, federate.measured), [e.close for _, e in emulators]
+        group = AdapterGroup(ders, specs, *ports, adapter, _patience_s(context), advance, last)
         undo.pop_all()
     return group

@@ -11,9 +11,9 @@ from federates.errors import RunError
 from federates.kinds.device.models import Surroundings
 from federates.kinds.device.roles import RoleName
 from grid_models.feeder.model import Der
+from hil.devices.errors import ServerError
 from hil.emulators.options import Clock, EmulatorOptions, Role
 from hil.emulators.process import EmulatorProcess
-from hil.servers.errors import ServerError
 
 
 def rating_groups(ders: Sequence[Der]) -> Iterator[list[int]]:
@@ -53,19 +53,14 @@ class Emulator:
 
     Parameters
     ----------
-    ders : sequence of Der
-        Equal ratings; one device each.
-    seed : int
-        Of the houses.
-    dt_s : float
-        Period of the device federate; the physics takes one step per period.
-    log : Path
-        Takes what the process writes on standard error.
+    ders : Equal ratings; one device each.
+    seed : Of the houses.
+    dt_s : Period of the device federate; the physics takes one step per period.
+    log : Takes what the process writes on standard error.
 
     Raises
     ------
-    RunError
-        The process did not start; later, it does not answer.
+    RunError: The process did not start; later, it does not answer.
     """
 
     def __init__(

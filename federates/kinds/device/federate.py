@@ -52,16 +52,12 @@ class DeviceFederate(Federate):
 
     Parameters
     ----------
-    spec : FederateSpec
-        `devices` says what each of them is, `not_good` what the grid sees of one that fails.
-    points : mapping of str to str or None, optional
-        Points of the device files by port, where they are not called as usual; None for what the
-        devices do not measure.
-    power_factor : float
-        Of thermostats, which do not measure reactive power; lagging.
-    settle_s : float
-        How long simulated and emulated devices live before the run, without set-points, in the
-        weather before its start: houses then no longer switch as they happened to begin.
+    spec : `devices` says what each of them is, `not_good` what the grid sees of one that fails.
+    points : Points of the device files by port, where they are not called as usual; None for what
+        the devices do not measure.
+    power_factor : Of thermostats, which do not measure reactive power; lagging.
+    settle_s : How long simulated and emulated devices live before the run, without set-points, in
+        the weather before its start: houses then no longer switch as they happened to begin.
     """
 
     def __init__(

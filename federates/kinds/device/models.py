@@ -24,10 +24,8 @@ class Surroundings:
 
     Attributes
     ----------
-    v_pu : ndarray, shape (n,)
-        At the terminals, mean over the phases.
-    irradiance_pu, temp_c, load_pu : float
-        The feeder's weather, and the multiple of nominal demand.
+    v_pu : (n,); At the terminals, mean over the phases.
+    irradiance_pu, temp_c, load_pu : The feeder's weather, and the multiple of nominal demand.
     """
 
     v_pu: FloatArray

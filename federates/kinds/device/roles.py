@@ -21,16 +21,11 @@ class PortPoint:
 
     Attributes
     ----------
-    port, unit : str
-        Of the federation.
-    point : str
-        Of the device file.
-    scale : float
-        With the sign: a thermostat's power is a consumption, the port's an injection.
-    per : {'', 'p_max_kw', 'kva'}
-        Rating of the DER that a percentage refers to: port value = point / 100 * rating.
-    initial : float
-        What is read before the first value. NaN: nothing was asked for, so nothing is sent.
+    port, unit : Of the federation.
+    point : Of the device file.
+    scale : With the sign: a thermostat's power is a consumption, the port's an injection.
+    per : Rating of the DER that a percentage refers to: port value = point / 100 * rating.
+    initial : What is read before the first value. NaN: nothing was asked for, so nothing is sent.
     """
 
     port: str

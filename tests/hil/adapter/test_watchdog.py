@@ -33,7 +33,7 @@ SAFE = 200
 
 PROGRAM = textwrap.dedent(
     """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from hil.adapter.adapter import Adapter
     from hil.devices.file import DeviceSpec
@@ -50,6 +50,7 @@ PROGRAM = textwrap.dedent(
                 "power": {"table": "holding", "address": 20, "type": "float32",
                           "access": "rw", "min": -5, "max": 5, "safe_value": 0.5}}})
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     ports = [int(p) for p in sys.argv[4:]]
     adapter = Adapter([spec(i, p) for i, p in enumerate(ports)],
                       armed=[f"d{i}" for i in range(len(ports))], audit=Path(sys.argv[1]))

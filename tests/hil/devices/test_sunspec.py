@@ -13,8 +13,7 @@ import pytest
 import sunspec2.modbus.client as oracle
 
 from hil.adapter.adapter import Adapter
-from hil.adapter.scan import parse_url, scan_device
-from hil.adapter.sunspec import scan
+from hil.adapter.sunspec import parse_url, scan, scan_device
 from hil.devices.errors import DeviceError, GuardError, ScanError
 from hil.devices.file import ConnectionSpec, DeviceSpec
 from hil.devices.points import Quality

@@ -92,7 +92,7 @@ def test_the_leash_ends_it(start: Start) -> None:
     ("arguments", "message"),
     [
         (("inverter", "--fault", "slient"), "did you mean 'silent'"),
-        (("inverter", "--tls", "nowhere"), "ca.pem is not there"),
+        (("inverter", "--tls", "nowhere"), "no such file: nowhere/ca.pem"),
         (("inverter", "--time", "grid"), "needs --grid-port"),
         (("thermostat", "--names", "a,a"), "distinct names"),
         (("inverter", "--port", "65535", "--count", "2"), "no room for 2 devices"),

@@ -63,7 +63,7 @@ def test_unusable_files_are_explained(folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def server(make_raw_device: Callable[..., Any], folder: Path) -> Any:
     """A device that lets only one role write, and answers others with exception 1."""
-    context = server_context(*(folder / n for n in ("ca.pem", "server.pem", "server.key")))
+    context = server_context(folder)
     device = make_raw_device(ssl_context=context)
     device.holding[10] = 210
 

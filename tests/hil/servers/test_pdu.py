@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.pdu import DecodePDU
 
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 from hil.servers.faults import FaultMode, Faults, FaultyBank, distort
 from hil.servers.pdu import ExceptionCode, Refused, Table, answer
 from hil.servers.point_map import MapBank, MapPoint

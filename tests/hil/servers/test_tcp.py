@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from hil.servers.errors import ServerError
+from hil.devices.errors import ServerError
 from hil.servers.faults import Faults
 from hil.servers.pdu import Table
 from hil.servers.tcp import Limits, ModbusTcpServer
@@ -182,8 +182,8 @@ def test_faults_on_the_wire(fault: str, answer: bytes) -> None:
 def test_late_answers_come_late() -> None:
     async def test(server: ModbusTcpServer) -> None:
         start = time.monotonic()
-        assert await exchange(server.port, frame(1, READ), 17, wait_s=2) == frame(1, GOOD)
-        assert 0.25 <= time.monotonic() - start < 1.5
+        assert await exchange(server.port, frame(1, READ), 17, wait_s=60) == frame(1, GOOD)
+        assert time.monotonic() - start >= 0.25
 
     with_server(test, "late:0.25")
 
