@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from federates.core.signals import read_signal
-from federates.reports.blocks import Block, Figures, Section, Table
-from federates.reports.chart import Band, Chart
+from federates.reports.blocks import Block, Section, Table
+from federates.reports.chart import Band, Chart, in_rows
 from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
@@ -40,7 +40,7 @@ def market_sections(run: RunData) -> Iterator[Section]:
     for market in markets:
         blocks: list[Block] = []
         if charts := _charts(run, market):
-            blocks.append(Figures(charts, len(charts)))
+            blocks.append(in_rows(charts, 2))
         intervals, account = settled_account(run, market)
         if intervals:
             head = (f"Settled over {intervals} market intervals, as cleared", "Money")

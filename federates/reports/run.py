@@ -10,9 +10,9 @@ from typing import Any
 
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
-from federates.reports.blocks import Block, Figures, Page, Section, Table, Text, Tile, Tiles
+from federates.reports.blocks import Block, Page, Section, Table, Text, Tile, Tiles
 from federates.reports.books import market_sections
-from federates.reports.chart import Band, Chart, Limit, side_by_side
+from federates.reports.chart import Band, Chart, in_rows, limits, side_by_side
 from federates.reports.feeder import place_sections
 from federates.reports.format import clock, metric_name, metric_number, metric_unit
 from federates.reports.page import write_page
@@ -116,11 +116,6 @@ def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
     return Tile(metric_name(key), metric_number(key, value), metric_unit(key), hint, mark)
 
 
-def limits(run: RunData) -> list[Limit]:
-    """Return the voltage band as lines of a chart."""
-    return [Limit(run.band[0], "lower limit"), Limit(run.band[1], "upper limit")]
-
-
 def voltage_chart(run: RunData, title: str, spread: Spread, style: str) -> Chart:
     """Return a chart of node voltages."""
     band = Band("lowest, median and highest node", spread, style)
@@ -155,7 +150,7 @@ def power(run: RunData) -> Iterator[Section]:
     """Show the reactive and active power of each plant."""
     for plant in run.plants:
         charts = [_reactive_charts(run, plant), _active_charts(run, plant)]
-        blocks = [Figures(row, min(3, len(row))) for row in charts if row]
+        blocks = [in_rows(row) for row in charts if row]
         if blocks:
             yield Section(run.label(plant, "Power"), blocks)
 

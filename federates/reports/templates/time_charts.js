@@ -132,7 +132,7 @@ function fillsOf(band) {
   return "lowest" in at ? [{ series: [at.highest, at.lowest], fill }] : [];
 }
 
-function drawShade(u, { windows }) {
+function drawShade(u, windows) {
   u.ctx.save();
   u.ctx.fillStyle = css("warn"); u.ctx.globalAlpha = 0.16;
   for (const [begin, end] of windows) {
@@ -194,7 +194,7 @@ function options(chart, box) {
       },
     },
     hooks: {
-      drawAxes: [u => { drawLimits(u, spec.limits); if (spec.shade) drawShade(u, spec.shade); }],
+      drawAxes: [u => { drawLimits(u, spec.limits); drawShade(u, spec.windows); }],
       setCursor: [() => chart.plot && readout(chart)],
       setSelect: [u => {
         const { left, width } = u.select;
@@ -246,7 +246,7 @@ function tools() {  // the buttons that every chart obeys
   const bar = document.querySelector(".time-tools");
   if (!bar || !timeCharts.length) return;
   bar.hidden = false;
-  const windows = timeCharts.flatMap(({ spec }) => (spec.shade ? spec.shade.windows : []));
+  const windows = timeCharts.flatMap(({ spec }) => spec.windows);
   const begin = Math.min(...windows.map(w => w[0])), end = Math.max(...windows.map(w => w[1] ?? whole.max));
   const margin = Math.max(0.5 * (end - begin), 60);
   const actions = {
