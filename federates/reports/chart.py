@@ -133,7 +133,7 @@ def _time_data(time_s: FloatArray) -> dict[str, Any]:
     if len(steps) and np.ptp(steps) < 1e-6:
         step_s = float((time_s[-1] - time_s[0]) / len(steps))
         return {"start": float(time_s[0]), "step": step_s, "count": len(time_s)}
-    return {"values": np.round(time_s, 3).tolist()}
+    return {"values": np.round(time_s, 6).tolist()}
 
 
 def float32(values: FloatArray) -> str:

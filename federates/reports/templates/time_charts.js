@@ -101,10 +101,10 @@ function show(min, max) {  // set the time axis of all charts
   const least = Math.max(whole.max - whole.min, 1e-3) / 5000, span = Math.max(max - min, least);
   min = Math.max(whole.min, Math.min(min, whole.max - span));
   view = { min, max: Math.min(min + span, whole.max) };
-  if (view.max <= view.min) view.max = view.min + 1;
+  if (view.max <= view.min) view.max = view.min + 1;  // a single sample
   timeCharts.forEach(({ plot }) => plot && plot.setScale("x", view));
   const label = document.querySelector(".time-tools output");
-  const unit = view.max - view.min > 3600 ? 60 : 1;  // to the minute, or to the second
+  const shown = view.max - view.min, unit = shown > 3600 ? 60 : shown > 60 ? 1 : 0.001;
   if (label) label.textContent = [view.min, view.max].map(t => clock(Math.round(t / unit) * unit)).join(" to ");
 }
 const zoom = (factor, at = (view.min + view.max) / 2) =>
@@ -171,7 +171,7 @@ function drag(plot, begin) {  // shift and drag: pan
   document.addEventListener("mouseup", () => document.removeEventListener("mousemove", move), { once: true });
 }
 
-const TIME_STEPS_S = [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
+const TIME_STEPS_S = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
   3600, 7200, 10800, 14400, 21600, 43200, 86400, 172800, 604800];
 
 function options(chart, box) {

@@ -154,6 +154,8 @@ def test_clock(time_s: float, text: str) -> None:
         ("objective", 0.00123456, "Objective: 0.001235"),
         ("losses_kwh", None, "Losses: - kWh"),
         ("mail_lost_count", 3.0, "Messages lost: 3"),
+        ("settle_ms", 20.25, "Settle: 20.2 ms"),
+        ("north.v_max_pu", 1.09643, "north: Highest voltage: 1.0964 pu"),
     ],
 )
 def test_metrics_are_said_in_words_with_their_unit(
