@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from federates.commands.run import carry_out, summary_of_failure
 from federates.commands.terminal import clean_stdout, messages, output
+from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.compare import write_comparison
 from federates.reports.format import clock, metric_number
@@ -54,7 +54,7 @@ class DemoRun:
 
 def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
     """Run the three scenarios, print the results, and write a page with charts."""
-    folder = _folder(out)
+    folder = new_run_dir("demo", out)
     summaries: dict[str, Any] = {}
     runs = []
     try:
@@ -84,20 +84,6 @@ def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
         typer.echo(json.dumps({"runs": summaries}, indent=2))
     else:
         _print(runs, folder, output())
-
-
-def _folder(out: Path | None) -> Path:
-    if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FileExistsError(str(out))
-        return out
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"demo-{stamp}"
-    number = 0
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"demo-{stamp}-{number}"
-    return folder
 
 
 def _print(runs: Sequence[DemoRun], folder: Path, console: Console) -> None:

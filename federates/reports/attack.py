@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
 from federates.reports import attack_words as words
-from federates.reports.blocks import Block, Figures, Section, Table, Text
-from federates.reports.chart import Band, Chart
+from federates.reports.blocks import Block, Section, Table, Text
+from federates.reports.chart import Band, Chart, in_rows
 from federates.reports.format import clock, metric_unit, with_unit
 from federates.runs.data import RunData, Spread
 from federates.scenario.attack_schema import AttackSpec, Step
@@ -40,7 +40,7 @@ def attack_section(run: RunData) -> Iterator[Section]:
     truth = read_truth(run.folder)
     blocks: list[Block] = [*about(spec), steps_table(run, spec, truth)]
     if charts := truth_charts(run, truth):
-        blocks.append(Figures(charts, min(2, len(charts))))
+        blocks.append(in_rows(charts, 2))
     kind = "Disturbance" if spec.kind == "disturbance" else "Attack"
     yield Section(f"{kind}: {spec.title or spec.id}", blocks)
 

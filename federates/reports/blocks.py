@@ -6,21 +6,31 @@ is written by the macro of its `kind` in ``templates/blocks.html``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 FOOTER = "Written by Feederate. Injections are positive: p = generation - load."
 
 
-class Figure(Protocol):
-    """A figure: `data` is what ``time_charts.js`` or ``feeder.js`` draws, `kind` its class."""
+class Key(NamedTuple):
+    """An entry of a legend; `band` is the curve that a click on it hides."""
 
-    kind: ClassVar[str]
+    name: str
+    style: str
+    band: int | None = None
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """Return the figure's data, ready for JSON."""
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure; `kind` is its class, by which ``time_charts.js`` or ``feeder.js`` draws `data`."""
+
+    kind: str
+    title: str
+    legend: Sequence[Key]
+    data: Mapping[str, Any]
+    y_title: str = ""
+    x_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class Links:
 class Figures:
     """Figures in up to three columns; with `shared_axis` they have one range of values."""
 
-    figures: Sequence[Figure]
+    figures: Sequence[Drawing]
     columns: int = 1
     shared_axis: bool = False
     kind: ClassVar[str] = "figures"

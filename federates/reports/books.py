@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from federates.core.signals import read_signal
-from federates.reports.blocks import Block, Figures, Section, Table
-from federates.reports.chart import Band, Chart
+from federates.reports.blocks import Block, Section, Table
+from federates.reports.chart import Band, Chart, in_rows
 from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
@@ -33,20 +33,25 @@ def settled_account(run: RunData, market: str) -> tuple[int, Mapping[str, float]
     return len(new), dict(zip(labels, account[new].sum(axis=0).tolist(), strict=True))
 
 
+def markets(run: RunData) -> list[str]:
+    """Return the names of the markets whose account was recorded."""
+    names = [name.removesuffix(_ACCOUNT) for name in run.recorded if name.endswith(_ACCOUNT)]
+    return [name for name in names if f"{name}.settled_intervals" in run.recorded]
+
+
 def market_sections(run: RunData) -> Iterator[Section]:
     """Show each market of a run whose account was recorded."""
-    names = [name.removesuffix(_ACCOUNT) for name in run.recorded if name.endswith(_ACCOUNT)]
-    markets = [name for name in names if f"{name}.settled_intervals" in run.recorded]
-    for market in markets:
+    names = markets(run)
+    for market in names:
         blocks: list[Block] = []
         if charts := _charts(run, market):
-            blocks.append(Figures(charts, len(charts)))
+            blocks.append(in_rows(charts, 2))
         intervals, account = settled_account(run, market)
         if intervals:
             head = (f"Settled over {intervals} market intervals, as cleared", "Money")
             rows = [(_WORDS.get(key, key), f"{value:,.2f}") for key, value in account.items()]
             blocks.append(Table(head, rows, numbers=(1,)))
-        yield Section("Market" if len(markets) == 1 else f"Market {market}", blocks)
+        yield Section("Market" if len(names) == 1 else f"Market {market}", blocks)
 
 
 def _charts(run: RunData, market: str) -> list[Chart]:

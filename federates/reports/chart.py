@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from federates.reports.blocks import Figures
-from federates.runs.data import Shade, Spread
+from federates.reports.blocks import Drawing, Figures, Key
+from federates.runs.data import RunData, Shade, Spread
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,11 @@ class Band:
     fill: bool = True
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """A horizontal line that should not be crossed; two of them enclose the permitted range."""
 
     value: float
     name: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """An entry of a legend; `band` is the curve that a click on it hides."""
-
-    name: str
-    style: str
-    band: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,32 +63,26 @@ class Chart:
     start_s: float = 0.0
     digits: int | None = None
     shade: Shade | None = None
-    x_title: str = "Time of day"
-    kind: ClassVar[str] = "time-chart"
 
-    @property
-    def legend(self) -> list[Key]:
-        """One entry per curve (none for a single line), and one for the shaded stretches."""
+    def drawing(self) -> Drawing:
+        """Return the chart for ``time_charts.js``; times are times of day, s."""
         keys = [Key(band.name, band.style, i) for i, band in enumerate(self.bands)]
         if len(keys) == 1 and not self.bands[0].fill:
             keys = []  # the title says it
-        return keys + ([Key(self.shade.name, "window")] if self.shade else [])
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The chart for ``time_charts.js``; times are times of day, s."""
-        shade = self.shade and {
-            "windows": [[_or_none(t + self.start_s) for t in w] for w in self.shade.windows]
-        }
-        return {
+        windows = None
+        if self.shade is not None:
+            keys.append(Key(self.shade.name, "window"))
+            windows = [[_or_none(t + self.start_s) for t in w] for w in self.shade.windows]
+        data = {
             "title": self.title,
             "unit": self.y_title.partition(", ")[2],
             "digits": self._digits() if self.digits is None else self.digits,
-            "limits": [{"value": limit.value, "name": limit.name} for limit in self.limits],
+            "limits": [limit._asdict() for limit in self.limits],
             "include": list(self.include),
-            "shade": shade,
+            "windows": windows or [],
             "bands": [_band_data(band, self.start_s) for band in self.bands],
         }
+        return Drawing("time-chart", self.title, keys, data, self.y_title, "Time of day")
 
     def _digits(self) -> int:
         values = np.concatenate([np.abs(b.spread.high) for b in self.bands])
@@ -106,10 +90,20 @@ class Chart:
         return 0 if largest >= 50 else 1 if largest >= 5 else 2
 
 
+def limits(run: RunData) -> list[Limit]:
+    """Return the voltage band as lines of a chart."""
+    return [Limit(run.band[0], "lower limit"), Limit(run.band[1], "upper limit")]
+
+
+def in_rows(charts: Sequence[Chart], columns: int = 3, *, shared_axis: bool = False) -> Figures:
+    """Return charts in rows of up to `columns`."""
+    drawings = [chart.drawing() for chart in charts]
+    return Figures(drawings, min(columns, len(charts)), shared_axis)
+
+
 def side_by_side(charts: Sequence[Chart]) -> Figures:
     """Return charts of one quantity, on one range of values so that they compare by eye."""
-    columns = 2 if len(charts) == 4 else min(3, len(charts))
-    return Figures(charts, columns, shared_axis=True)
+    return in_rows(charts, 2 if len(charts) == 4 else 3, shared_axis=True)
 
 
 def _or_none(value: float) -> float | None:
@@ -139,7 +133,7 @@ def _time_data(time_s: FloatArray) -> dict[str, Any]:
     if len(steps) and np.ptp(steps) < 1e-6:
         step_s = float((time_s[-1] - time_s[0]) / len(steps))
         return {"start": float(time_s[0]), "step": step_s, "count": len(time_s)}
-    return {"values": np.round(time_s, 3).tolist()}
+    return {"values": np.round(time_s, 6).tolist()}
 
 
 def float32(values: FloatArray) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from federates.core.context import GridSite
-from federates.reports.blocks import Figures, Section
-from federates.reports.chart import Key
+from federates.reports.blocks import Drawing, Figures, Key, Section
+from federates.reports.chart import limits
 from federates.reports.format import clock
 from federates.runs.data import PHASE_NAMES, PlantData, RunData, Voltages
 from federates.runs.replay import scenario_of_run
@@ -35,95 +33,47 @@ _CLASSES: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class FeederMap:
-    """A map of a feeder.
+def draw_map(
+    title: str,
+    feeder: Feeder,
+    states: Mapping[str, tuple[str, str]],
+    classes: Sequence[tuple[str, str]],
+    subtitle: str = "",
+) -> Drawing | None:
+    """Return a map of the feeder; None where fewer than two of the buses have coordinates.
 
     Parameters
     ----------
-    title : str
-    feeder : Feeder
     states : mapping of bus to (class of the style sheet, words)
     classes : sequence of (class, words of the legend)
         In the legend's order; those that no bus has are left out.
     """
-
-    title: str
-    feeder: Feeder
-    states: Mapping[str, tuple[str, str]]
-    classes: Sequence[tuple[str, str]]
-    y_title: str = ""
-    kind: ClassVar[str] = "feeder-map"
-
-    @property
-    def can_be_drawn(self) -> bool:
-        """Whether two of the buses have coordinates."""
-        return sum(bus in self.states for bus in _places(self.feeder)) >= 2
-
-    @property
-    def legend(self) -> list[Key]:
-        """The classes with the number of their buses, and the other marks."""
-        place = _places(self.feeder)
-        counts = Counter(style for bus, (style, _) in self.states.items() if bus in place)
-        keys = [
-            Key(f"{words}: {counts[c]}", f"bus-key {c}") for c, words in self.classes if counts[c]
-        ]
-        if self.feeder.source.bus in place:
-            keys.append(Key("source", "source-key"))
-        if {der.bus for der in self.feeder.ders} & set(place):
-            keys.append(Key("ring: a bus with DERs", "der-key"))
-        return keys
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The map for ``feeder.js``."""
-        place = _places(self.feeder)
-        ders = {der.bus for der in self.feeder.ders}
-        number = {bus: i for i, bus in enumerate(place)}
-        ends = dict.fromkeys(_branches(self.feeder))
-        buses = []
-        for bus, (x, y) in place.items():
-            style, text = self.states.get(bus, ("", ""))
-            entry = {"name": bus, "x": round(x, 1), "y": round(y, 1), "style": style, "text": text}
-            marks = {"ders": bus in ders, "source": bus == self.feeder.source.bus}
-            buses.append(entry | {k: True for k, v in marks.items() if v})
-        return {
-            "title": self.title,
-            "size": [max(p[k] for p in place.values()) for k in (0, 1)],
-            "buses": buses,
-            "wires": [(number[a], number[b]) for a, b in ends if a in number and b in number],
-        }
-
-
-@dataclass(frozen=True)
-class VoltageProfile:
-    """Voltages of all nodes at one instant over their distance from the source."""
-
-    title: str
-    x_title: str
-    nodes: Sequence[Mapping[str, Any]]
-    phases: Sequence[str]
-    band: tuple[float, float]
-    y_title: str = "Voltage, pu"
-    kind: ClassVar[str] = "voltage-profile"
-
-    @property
-    def legend(self) -> list[Key]:
-        """One entry per phase."""
-        return [Key(f"Phase {p}", f"phase-{p.lower()}", i) for i, p in enumerate(self.phases)]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The profile for ``feeder.js``."""
-        names = ("lower limit", "upper limit")
-        return {
-            "title": self.title,
-            "x_title": self.x_title,
-            "x_unit": "km" if self.x_title.endswith("km") else "sections",
-            "nodes": self.nodes,
-            "phases": [{"name": p, "style": f"phase-{p.lower()}"} for p in self.phases],
-            "limits": [{"value": v, "name": n} for v, n in zip(self.band, names, strict=True)],
-        }
+    place = _places(feeder)
+    if sum(bus in states for bus in place) < 2:
+        return None
+    ders, source = {der.bus for der in feeder.ders}, feeder.source.bus
+    counts = Counter(style for bus, (style, _) in states.items() if bus in place)
+    keys = [Key(f"{words}: {counts[c]}", f"bus-key {c}") for c, words in classes if counts[c]]
+    keys += [Key("source", "source-key")] if source in place else []
+    keys += [Key("ring: a bus with DERs", "der-key")] if ders & set(place) else []
+    number = {bus: i for i, bus in enumerate(place)}
+    buses = []
+    for bus, (x, y) in place.items():
+        style, text = states.get(bus, ("", ""))
+        entry = {"name": bus, "x": round(x, 1), "y": round(y, 1), "style": style, "text": text}
+        marks = {"ders": bus in ders, "source": bus == source}
+        buses.append(entry | {k: True for k, v in marks.items() if v})
+    data = {
+        "title": title,
+        "size": [max(p[k] for p in place.values()) for k in (0, 1)],
+        "buses": buses,
+        "wires": [
+            (number[a], number[b])
+            for a, b in dict.fromkeys(_branches(feeder))
+            if a in number and b in number
+        ],
+    }
+    return Drawing("feeder-map", title, keys, data, subtitle)
 
 
 def place_sections(run: RunData) -> Iterator[Section]:
@@ -147,7 +97,7 @@ def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
         return None
 
 
-def _profile(run: RunData, voltages: Voltages, feeder: Feeder) -> VoltageProfile | None:
+def _profile(run: RunData, voltages: Voltages, feeder: Feeder) -> Drawing | None:
     try:
         tree = radial_tree(feeder)
     except FeederateError:
@@ -178,10 +128,19 @@ def _profile(run: RunData, voltages: Voltages, feeder: Feeder) -> VoltageProfile
         for x, bus, phase, v_pu in found
     ]
     title = f"Every node at the worst instant, {clock(voltages.worst_s + run.start_s)}"
-    return VoltageProfile(title, x_title, nodes, phases, run.band)
+    keys = [Key(f"Phase {p}", f"phase-{p.lower()}", i) for i, p in enumerate(phases)]
+    data = {
+        "title": title,
+        "x_title": x_title,
+        "x_unit": "km" if x_title.endswith("km") else "sections",
+        "nodes": nodes,
+        "phases": [{"name": p, "style": f"phase-{p.lower()}"} for p in phases],
+        "limits": [limit._asdict() for limit in limits(run)],
+    }
+    return Drawing("voltage-profile", title, keys, data, "Voltage, pu", x_title)
 
 
-def _voltage_map(run: RunData, voltages: Voltages, feeder: Feeder) -> FeederMap | None:
+def _voltage_map(run: RunData, voltages: Voltages, feeder: Feeder) -> Drawing | None:
     """Return the map with each bus in the colour of its worst voltage."""
     worst: dict[str, float] = {}
     ranges: dict[str, list[str]] = {}
@@ -201,8 +160,7 @@ def _voltage_map(run: RunData, voltages: Voltages, feeder: Feeder) -> FeederMap 
         for bus, v_pu in worst.items()
     }
     words = "Each bus in the colour of its worst voltage of the run"
-    drawn = FeederMap("Map of the feeder", feeder, states, _CLASSES, words)
-    return drawn if drawn.can_be_drawn else None
+    return draw_map("Map of the feeder", feeder, states, _CLASSES, words)
 
 
 def _places(feeder: Feeder) -> dict[str, tuple[float, float]]:

@@ -31,6 +31,7 @@ _UNITS: tuple[tuple[str, str, int], ...] = (
     ("_kw", "kW", 1),
     ("_pu", "pu", 4),
     ("_pct", "%", 1),
+    ("_ms", "ms", 1),
     ("_s", "s", 2),
     ("_h", "h", 2),
 )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federates.reports.blocks import Block, Figures, Section, Table
-from federates.reports.feeder import FeederMap, load_run_feeder
+from federates.reports.blocks import Block, Drawing, Figures, Section, Table
+from federates.reports.feeder import draw_map, load_run_feeder
 from federates.reports.market_states import metered_states, node_roles
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE
@@ -111,7 +111,7 @@ def market_section(runs: Mapping[str, RunData], states: States) -> Section:
     return Section("Before, under attack, mitigated", blocks)
 
 
-def _map(runs: Mapping[str, RunData], defence: str) -> FeederMap | None:
+def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
     attacked, market = runs[ATTACKED], _market(runs)
     feeder = load_run_feeder(attacked, attacked.plants[0])
     if feeder is None or market is None:
@@ -121,8 +121,7 @@ def _map(runs: Mapping[str, RunData], defence: str) -> FeederMap | None:
     words = dict(_ROLES)
     styles = {bus: f"role-{role_of.get(bus, 'other')}" for bus in feeder.buses}
     states = {bus: (style, words[style]) for bus, style in styles.items()}
-    drawn = FeederMap(f"Who was hit and who helped: {defence}", feeder, states, _ROLES)
-    return drawn if drawn.can_be_drawn else None
+    return draw_map(f"Who was hit and who helped: {defence}", feeder, states, _ROLES)
 
 
 def market_head(states: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from federates.attacks.truth import read_truth
 from federates.reports.attack import about, attack_of, steps_table, truth_charts
-from federates.reports.blocks import Block, Figures, Link, Links, Page, Section, Table, Text
-from federates.reports.chart import Band, Chart, side_by_side
+from federates.reports.blocks import Block, Link, Links, Page, Section, Table, Text
+from federates.reports.chart import Band, Chart, in_rows, side_by_side
 from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -86,7 +86,7 @@ def steps(runs: PairedRuns) -> Iterator[Section]:
         blocks: list[Block] = [steps_table(run, spec, truth)]
         # The defences see the same attack.
         if first and (charts := truth_charts(run, truth)):
-            blocks.append(Figures(charts, min(2, len(charts))))
+            blocks.append(in_rows(charts, 2))
         first = False
         yield Section(f"What was done: {name}", blocks)
 

@@ -64,7 +64,6 @@ class PairedRuns:
         self.folder, self.scenario, self.spec = folder, scenario, spec
         self.names = tuple(names)
         self.runs = {name: RunData(folder / name) for name in names}
-        self._tracks = {name: voltage_track(run) for name, run in self.runs.items()}
 
     @property
     def first(self) -> RunData:
@@ -100,32 +99,24 @@ class PairedRuns:
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, float | None]]:
         """Metrics of every state, units in the keys."""
-        window = self._span()
-        out: dict[str, dict[str, float | None]] = {}
-        for name, run in self.runs.items():
-            values = run.metrics
-            track = self._tracks[name]
-            if window is not None and track is not None:
-                values[WINDOW_KEY] = out_of_band_node_hours(track, *window)
+        tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+        windows = [w for run in self.runs.values() if run.shade for w in run.shade.windows]
+        out = {name: run.metrics for name, run in self.runs.items()}
+        for name, track in tracks.items():
+            if windows and track is not None:
+                begin_s, end_s = min(w[0] for w in windows), max(w[1] for w in windows)
+                out[name][WINDOW_KEY] = out_of_band_node_hours(track, begin_s, end_s)
                 if name != BASELINE:
-                    values[RECOVERY_KEY] = self._recovery(name, track)
-            out[name] = values
+                    out[name][RECOVERY_KEY] = self._recovery(name, tracks.get(BASELINE), track)
         return out
 
-    def _span(self) -> tuple[float, float] | None:
-        """Return from the first begin to the last end of the attack's steps, over all states."""
-        found = [w for run in self.runs.values() for w in attack_windows(run.folder)]
-        if not found:
+    def _recovery(
+        self, name: str, baseline: VoltageTrack | None, track: VoltageTrack
+    ) -> float | None:
+        shade = self.runs[name].shade
+        if baseline is None or shade is None or math.isinf(shade.windows[-1][1]):
             return None
-        return min(begin for _, begin, _ in found), max(end for _, _, end in found)
-
-    def _recovery(self, name: str, track: VoltageTrack) -> float | None:
-        baseline = self._tracks.get(BASELINE)
-        windows = attack_windows(self.runs[name].folder)
-        if baseline is None or not windows:
-            return None
-        end_s = max(end for _, _, end in windows)
-        return None if math.isinf(end_s) else recovery_s(baseline, track, end_s)
+        return recovery_s(baseline, track, shade.windows[-1][1])
 
     @property
     def keys(self) -> list[str]:
@@ -173,18 +164,19 @@ class PairedRuns:
 
     def detector_rows(self) -> list[list[str]]:
         """Return the detectors' metrics as text, in the order of `DETECTOR_HEAD`."""
-        out = []
-        for name, rows in self.detectors.items():
-            for row in rows:
-                seen = row.get("delay_s") is not None
-                step = row.get("step")
-                delay = f"{row['delay_s']:g} s" if seen else "nothing seen" if step else "-"
-                cells = [str(row["detector"]), name, str(step or "clean"), delay]
-                cells += [_share(row.get(k)) for k in ("precision", "recall")]
-                out.append(
-                    [*cells, _share(row.get("false_alarms_per_day"), 1), _share(row.get("auc"))]
-                )
-        return out
+        return [
+            [
+                str(row["detector"]),
+                name,
+                str(row.get("step") or "clean"),
+                _delay(row),
+                *(_share(row.get(key)) for key in ("precision", "recall")),
+                _share(row.get("false_alarms_per_day"), 1),
+                _share(row.get("auc")),
+            ]
+            for name, rows in self.detectors.items()
+            for row in rows
+        ]
 
     def remarks(self) -> list[str]:
         """Say what the numbers alone would not: steps that never began, states that failed."""
@@ -220,3 +212,9 @@ class PairedRuns:
 
 def _share(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _delay(row: Mapping[str, Any]) -> str:
+    if row.get("delay_s") is not None:
+        return f"{row['delay_s']:g} s"
+    return "nothing seen" if row.get("step") else "-"

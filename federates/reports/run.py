@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from federates.attacks.wording import span
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
-from federates.reports.blocks import Block, Figures, Page, Section, Table, Text, Tile, Tiles
-from federates.reports.books import market_sections
-from federates.reports.chart import Band, Chart, Limit, side_by_side
+from federates.reports.blocks import Block, Page, Section, Table, Text, Tile, Tiles
+from federates.reports.books import market_sections, markets
+from federates.reports.chart import Band, Chart, in_rows, limits, side_by_side
 from federates.reports.feeder import place_sections
-from federates.reports.format import clock, metric_name, metric_number, metric_unit
+from federates.reports.format import clock, metric_name, metric_number, metric_unit, with_unit
 from federates.reports.page import write_page
 from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from grid_models.base.yaml_lines import yaml_text
 
 REPORT = "report.html"
-_EVENTS_SHOWN = 100
+_EVENTS_SHOWN, _SIGNALS_SHOWN = 100, 12
 _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
 
 SectionMaker = Callable[[RunData], Iterator[Section]]
@@ -58,11 +59,13 @@ def _facts(run: RunData) -> list[str]:
     readable = len(voltages[0].total.time_s) if voltages else planned
     steps = run.summary.get("steps", readable)
     of_planned = "" if steps == planned else f" of {planned}"
+    simulated_s = (steps or 0) * step_s
+    lasts = f"{simulated_s / 3600.0:.3g} h" if simulated_s >= 3600.0 else span(simulated_s)
     models = dict.fromkeys(_model(run, plant.name) for plant in run.plants)
     return [
         run.name,
-        f"feeder{'s' * (len(models) > 1)} {', '.join(models)}",
-        f"{steps}{of_planned} steps of {step_s:g} s ({(steps or 0) * step_s / 3600.0:.3g} h)",
+        *([f"feeder{'s' * (len(models) > 1)} {', '.join(models)}"] if models else []),
+        f"{steps}{of_planned} steps of {step_s:g} s ({lasts})",
         f"seed {run.manifest.get('seed')}",
     ]
 
@@ -116,11 +119,6 @@ def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
     return Tile(metric_name(key), metric_number(key, value), metric_unit(key), hint, mark)
 
 
-def limits(run: RunData) -> list[Limit]:
-    """Return the voltage band as lines of a chart."""
-    return [Limit(run.band[0], "lower limit"), Limit(run.band[1], "upper limit")]
-
-
 def voltage_chart(run: RunData, title: str, spread: Spread, style: str) -> Chart:
     """Return a chart of node voltages."""
     band = Band("lowest, median and highest node", spread, style)
@@ -155,7 +153,7 @@ def power(run: RunData) -> Iterator[Section]:
     """Show the reactive and active power of each plant."""
     for plant in run.plants:
         charts = [_reactive_charts(run, plant), _active_charts(run, plant)]
-        blocks = [Figures(row, min(3, len(row))) for row in charts if row]
+        blocks = [in_rows(row) for row in charts if row]
         if blocks:
             yield Section(run.label(plant, "Power"), blocks)
 
@@ -184,6 +182,23 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
         for series, title, style in found
         if series is not None
     ]
+
+
+def other_signals(run: RunData) -> Iterator[Section]:
+    """Show the recorded signals of federates without a section of their own."""
+    shown_elsewhere = {plant.name for plant in run.plants} | set(markets(run))
+    names = [n for n in run.recorded if n.partition(".")[0] not in shown_elsewhere]
+    found = [(name, run.spread_of(name)) for name in names[:_SIGNALS_SHOWN]]
+    charts = [
+        Chart(name, with_unit(name.partition(".")[2], metric_unit(name)),
+              [Band("lowest, median and highest element", spread, "s1")],
+              start_s=run.start_s, digits=4 if name.endswith("_pu") else None, shade=run.shade)
+        for name, spread in found if spread is not None
+    ]  # fmt: skip
+    if charts:
+        left_out = len(names) - len(found)
+        note = [Text(f"{left_out} further signals are in the run's folder.")] if left_out else []
+        yield Section("Other signals", [in_rows(charts), *note])
 
 
 def events(run: RunData) -> Iterator[Section]:
@@ -269,6 +284,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     place_sections,
     power,
     market_sections,
+    other_signals,
     events,
     recorded,
     reproduction,

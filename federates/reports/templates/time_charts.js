@@ -101,10 +101,10 @@ function show(min, max) {  // set the time axis of all charts
   const least = Math.max(whole.max - whole.min, 1e-3) / 5000, span = Math.max(max - min, least);
   min = Math.max(whole.min, Math.min(min, whole.max - span));
   view = { min, max: Math.min(min + span, whole.max) };
-  if (view.max <= view.min) view.max = view.min + 1;
+  if (view.max <= view.min) view.max = view.min + 1;  // a single sample
   timeCharts.forEach(({ plot }) => plot && plot.setScale("x", view));
   const label = document.querySelector(".time-tools output");
-  const unit = view.max - view.min > 3600 ? 60 : 1;  // to the minute, or to the second
+  const shown = view.max - view.min, unit = shown > 3600 ? 60 : shown > 60 ? 1 : 0.001;
   if (label) label.textContent = [view.min, view.max].map(t => clock(Math.round(t / unit) * unit)).join(" to ");
 }
 const zoom = (factor, at = (view.min + view.max) / 2) =>
@@ -132,7 +132,7 @@ function fillsOf(band) {
   return "lowest" in at ? [{ series: [at.highest, at.lowest], fill }] : [];
 }
 
-function drawShade(u, { windows }) {
+function drawShade(u, windows) {
   u.ctx.save();
   u.ctx.fillStyle = css("warn"); u.ctx.globalAlpha = 0.16;
   for (const [begin, end] of windows) {
@@ -171,7 +171,7 @@ function drag(plot, begin) {  // shift and drag: pan
   document.addEventListener("mouseup", () => document.removeEventListener("mousemove", move), { once: true });
 }
 
-const TIME_STEPS_S = [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
+const TIME_STEPS_S = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
   3600, 7200, 10800, 14400, 21600, 43200, 86400, 172800, 604800];
 
 function options(chart, box) {
@@ -194,7 +194,7 @@ function options(chart, box) {
       },
     },
     hooks: {
-      drawAxes: [u => { drawLimits(u, spec.limits); if (spec.shade) drawShade(u, spec.shade); }],
+      drawAxes: [u => { drawLimits(u, spec.limits); drawShade(u, spec.windows); }],
       setCursor: [() => chart.plot && readout(chart)],
       setSelect: [u => {
         const { left, width } = u.select;
@@ -246,7 +246,7 @@ function tools() {  // the buttons that every chart obeys
   const bar = document.querySelector(".time-tools");
   if (!bar || !timeCharts.length) return;
   bar.hidden = false;
-  const windows = timeCharts.flatMap(({ spec }) => (spec.shade ? spec.shade.windows : []));
+  const windows = timeCharts.flatMap(({ spec }) => spec.windows);
   const begin = Math.min(...windows.map(w => w[0])), end = Math.max(...windows.map(w => w[1] ?? whole.max));
   const margin = Math.max(0.5 * (end - begin), 60);
   const actions = {

@@ -84,6 +84,7 @@ def test_a_page_shows_the_run(finished: Path) -> None:
         assert part in text
     for part in ("Reactive power of all DERs", "Losses", "Voltage, pu", "Power, kW"):
         assert part in text
+    assert "volt_var.q_set_kvar</figcaption>" in text
     assert "--seed 1" in text
     assert "total_kw: 6000" in text
 
