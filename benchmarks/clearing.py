@@ -33,16 +33,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
-
-from controllers.core.agents import AgentGroup, IterativeAgent  # noqa: E402
-from controllers.core.mail_loop import MailLoop, Post  # noqa: E402
-from controllers.market.agents.pac_agents import PacOptions, atom_names, pac_atoms  # noqa: E402
-from controllers.market.model.cases import (  # noqa: E402
+from _market_cases import (  # noqa: E402
     attack_2b,
     grown_problem,
     light_load,
     voltage_binding,
 )
+from controllers.market.agents.pac_agents import PacOptions, atom_names, pac_atoms  # noqa: E402
+
+from controllers.core.agents import AgentGroup, IterativeAgent  # noqa: E402
+from controllers.core.mail_loop import MailLoop, Post  # noqa: E402
 from controllers.market.model.problem import ClearingProblem, Dispatch  # noqa: E402
 from controllers.market.solvers.admm import clear_admm  # noqa: E402
 from controllers.market.solvers.atoms import make_atoms  # noqa: E402

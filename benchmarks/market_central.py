@@ -28,12 +28,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
+from _market_cases import attack_2b, draw, grown_problem  # noqa: E402
+from _market_reference import clear_reference  # noqa: E402
 
-from controllers.market.model.cases import attack_2b, draw, grown_problem  # noqa: E402
 from controllers.market.model.problem import ClearingProblem  # noqa: E402
 from controllers.market.solvers.central import TOLERANCE, CentralMarket, new_solver  # noqa: E402
 from controllers.market.solvers.central_form import ConeForm, Freedom, typical_flow  # noqa: E402
-from controllers.market.solvers.central_reference import clear_reference  # noqa: E402
 
 LOADS = ("p_load0", "q_load0", "p_load_min", "p_load_max")
 

@@ -15,10 +15,10 @@ from typing import Any, get_args
 
 import numpy as np
 from _branch_flow_replay import Expected, Taps, replay_injections
+from _market_cases import ATTACKED, attack_2b, light_load, voltage_binding, without
 
-from controllers.market.model.cases import ATTACKED, attack_2b, light_load, voltage_binding, without
+from controllers.market.clearing import clear
 from controllers.market.model.problem import ClearingProblem
-from controllers.market.solvers.central import clear
 from grid_models.catalog import load_feeder
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _market_cases import IMPORT_PRICE, XI, attack_2b, without
+from _market_mitigation import cleared, mitigate, original_cost
 
 from controllers.market.agents.detection import ImportDetector, Thresholds
-from controllers.market.agents.resilience import cleared, mitigate, original_cost
-from controllers.market.model.cases import IMPORT_PRICE, XI, attack_2b, without
 from controllers.market.model.problem import Bids, Dispatch
 from controllers.market.solvers.central import CentralMarket
 from federates.core.signals import read_signal

@@ -45,10 +45,14 @@ class ControlSite:
 
 @dataclass(frozen=True, slots=True)
 class ControllerStep:
-    """What one step gives: values per output port (in the port's label order) and mail to send."""
+    """What one step gives: values per output port (in the port's label order) and mail to send.
+
+    With `mail_only` the outputs are those of the step before: nothing is published or recorded.
+    """
 
     outputs: Mapping[str, FloatArray]
     mail: Mail = field(default_factory=Mail.empty)
+    mail_only: bool = False
 
 
 @runtime_checkable
@@ -57,6 +61,9 @@ class Controller(Protocol):
 
     A class is constructed as ``cls(site, hosted, **options)`` where `hosted` is a subset of
     ``cls.agents(site, **options)`` in that order. Instances must be deterministic.
+
+    A class may have a classmethod ``steps_per_period(**options) -> int``: how many steps it takes
+    in the scenario's ``period_s``, for controllers whose agents need several rounds of mail in it.
     """
 
     inputs: tuple[Port, ...]

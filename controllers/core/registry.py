@@ -33,15 +33,11 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
         ),
         "market": (
             "controllers.market.agents.primary:PrimaryMarket",
-            "primary market: one operator and one SMO per load node, bids and awards by mail",
+            "primary market: bids and awards by mail, cleared centrally, by PAC, NST-PAC or ADMM",
         ),
         "resilience-manager": (
             "controllers.market.agents.manager:ResilienceManager",
             "brings the import back after an attack by bending the market's prices, by mail",
-        ),
-        "market-pac": (
-            "controllers.market.agents.pac_agents:MarketPac",
-            "primary market without an operator: proximal atomic coordination, one atom per bus",
         ),
         "averaging-pi": (
             "controllers.baselines.averaging_pi:AveragingPi",

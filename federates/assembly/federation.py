@@ -157,9 +157,29 @@ class Assembly:
         """Return when a federate steps: the feeder on the step, all others half a step later."""
         spec = self.scenario.federates[group]
         period = to_ns(spec.period_s) if spec.period_s is not None else self.scenario.step_ns
+        if spec.kind == "controller" and spec.controller is not None:
+            period = self._step_of(group, spec, period)
         if spec.offset_s is not None:
             return Timing(period, to_ns(spec.offset_s))
         return Timing(period, 0 if spec.kind in _PLANTS else self.scenario.step_ns // 2)
+
+    def _step_of(self, group: str, spec: FederateSpec, period_ns: int) -> int:
+        """Return the time between two steps of a controller that may take several in a period."""
+        where = self.scenario.where("federates", group)
+        try:
+            cls = registry.resolve(str(spec.controller))
+            several = getattr(cls, "steps_per_period", None)
+            steps = 1 if several is None else int(several(**spec.options))
+        except FeederateError as error:
+            error.where = error.where or where
+            raise
+        if period_ns % steps:
+            raise ScenarioError(
+                f"period_s cannot be divided into {steps} steps of whole nanoseconds",
+                where=where,
+                expected=f"a period_s that is a multiple of {steps} ns",
+            )
+        return period_ns // steps
 
     def pacer(self, timing: Timing) -> Pacer | None:
         """Return what paces a federate of this timing in real time; None without real time."""

@@ -138,9 +138,10 @@ class Shell:
         self._progress.begin(self._row)
         result = self.federate.step(time_s, self._inputs, self._mail)
         outputs = result.outputs
-        self._recorder.take(time_s, outputs)
-        for name in self._published:
-            bus.publish(name, outputs[name])
+        if not result.mail_only:
+            self._recorder.take(time_s, outputs)
+            for name in self._published:
+                bus.publish(name, outputs[name])
         if len(result.mail):
             for peer, bundle in self._outbox.bundles(result.mail, now_ns):
                 if peer == self.federate.name:

@@ -16,8 +16,8 @@ from controllers.core.mail import FloatArray
 from controllers.core.options import parse_options
 from controllers.core.protocol import ControlSite
 from controllers.market.agents.options import MarketOptions
-from controllers.market.agents.primary import market_parties
-from controllers.market.model.parties import PartyTable, aggregate, bid_column
+from controllers.market.agents.primary import site_participants
+from controllers.market.model.participants import Participants, aggregate, bid_column
 from federates.attacks.labels import attack_windows
 from federates.core.context import GridSite
 from federates.core.signals import read_signal
@@ -208,7 +208,7 @@ class _Study:
         self._prices = _options(self._scenario, market)
         model = GridSite(self._scenario, self._feeder).feeder
         site = ControlSite(model, model.ders, 1.0, seed=self._scenario.seed)
-        self.table: PartyTable = market_parties(site, self._prices)[0]
+        self.table: Participants = site_participants(site, self._prices)[0]
         self._bids = aggregate(self.table)
         self.demand_mw = bid_column(self._bids, "p_load0")
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from _der_rich_table import to_csv
+from _market_ders import ATTACK_KW, resilience_ders
 
-from controllers.market.agents.resilience_case import ATTACK_KW, resilience_ders
 from federates.assembly.federation import Assembly
 from federates.core.signals import read_signal
 from federates.errors import ScenarioError

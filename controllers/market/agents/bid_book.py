@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.market.model.checks import RANGES, turned_round
-from controllers.market.model.parties import BID_FIELDS, bid_column
+from controllers.market.model.participants import BID_FIELDS, bid_column
 
 
 def bid_faults(bids: FloatArray) -> list[str | None]:

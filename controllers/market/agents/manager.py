@@ -4,8 +4,8 @@ Its ports and links say what it may know. It measures one number, the import. Fr
 operator it hears what import is scheduled, what would come of a trial, and what each SMO promised;
 from each SMO what it meters as its own net injection. Which nodes are attacked is in none of them.
 
-It watches (`detection`), keeps scores (`scores`), and when the import leaves its schedule it runs a
-`campaign`: weights on the market's coefficients (`reweighing`) until the import is back.
+It watches (`detection`), keeps scores (`scores`), and when the import leaves its schedule it puts
+weights on the market's coefficients (`reweighing`, `mitigation`) until the import is back.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from controllers.core.mail import FloatArray, IntArray, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
-from controllers.market.agents.campaign import STATES, Answer, Campaign, CampaignSettings
+from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.detection import ImportDetector, Thresholds
-from controllers.market.agents.operator import ANSWER_HEAD, NUMBER_MAX, weights_message
+from controllers.market.agents.mail_tables import Latest, Sorter, messages
+from controllers.market.agents.mitigation import STATES, Answer, Mitigation, MitigationSettings
+from controllers.market.agents.operator import ANSWER_HEAD, weights_message
 from controllers.market.agents.options import ManagerOptions, MarketOptions, whole_steps
-from controllers.market.agents.post import Latest, Sorter, letters
-from controllers.market.agents.primary import manager_links, market_parties, report_links
+from controllers.market.agents.primary import manager_links, report_links, site_participants
 from controllers.market.agents.scores import (
     BetaScore,
     commitment_evidence,
@@ -35,7 +36,7 @@ from controllers.market.agents.scores import (
     trust_evidence,
 )
 from controllers.market.agents.smo import by_bus
-from controllers.market.model.cases import draw
+from controllers.market.model.participants import draw
 
 AGENT = "resilience"
 # Samples the schedule's constant error is averaged over: long against an interval.
@@ -56,7 +57,7 @@ class ResilienceManager:
         if tuple(hosted) != (AGENT,):
             raise ControllerError(f"hosts {hosted}", where="resilience-manager", expected=AGENT)
         # The market's public register: which operators there are. Nothing of it moves with time.
-        table, _ = market_parties(site, MarketOptions(fixed_load_pu=o.fixed_load_pu))
+        table, _ = site_participants(site, MarketOptions(fixed_load_pu=o.fixed_load_pu))
         self._names, self._n = table.names, len(table.names)
         period = site.period_s
         self._per_sample = whole_steps("sample_s", o.sample_s, period)
@@ -66,9 +67,9 @@ class ResilienceManager:
         self._silent_steps = max(2, round(o.silent_after_s / period))
         thresholds = Thresholds.for_rate(o.false_alarm_days, o.sample_s, o.interval_s)
         self.detector = ImportDetector(o.sigma_kw, thresholds)
-        self.campaign = Campaign(
+        self.mitigation = Mitigation(
             self._n,
-            CampaignSettings(
+            MitigationSettings(
                 tolerance=o.tolerance,
                 mu_kw=o.mu_mw * 1000.0,
                 max_clearings=int(o.max_clearings),
@@ -131,7 +132,7 @@ class ResilienceManager:
     # --- a step ----------------------------------------------------------------------------------
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
-        """Read the mail and the import; watch, or go on with the campaign."""
+        """Read the mail and the import; watch, or go on with the mitigation."""
         k = self._step
         self._step += 1
         self._read(mail, k)
@@ -140,7 +141,7 @@ class ResilienceManager:
         measured = float(inputs["import_kw"][0])
         if self._answer is not None:
             self._act(k, measured, self._answer)
-        return ControllerStep(self._outputs(), self._letters(k))
+        return ControllerStep(self._outputs(), self._messages(k))
 
     def _read(self, mail: Mail, k: int) -> None:
         sender, rounds, rows = self._report_mail.rows(mail)
@@ -174,18 +175,18 @@ class ResilienceManager:
         if not abs(answer.schedule_kw - self._schedule_kw) <= self._options.sigma_kw:
             self._changed_at = k
         self._schedule_kw = answer.schedule_kw
-        campaign, scores = self.campaign, self.scores
-        campaign.hear(answer, scores, self.answering)
+        mitigation, scores = self.mitigation, self.scores
+        mitigation.hear(answer, scores, self.answering)
         if k % self._per_sample or not np.isfinite(measured_kw):
             return
-        if campaign.state == "watching":
+        if mitigation.state == "watching":
             self._watch(k, measured_kw, answer)
         else:
-            campaign.observe(measured_kw, answer, scores, self.answering)
-            if campaign.ended:
+            mitigation.observe(measured_kw, answer, scores, self.answering)
+            if mitigation.ended:
                 self._gather_events()
                 self._say("recovered", import_kw=round(measured_kw, 3))
-                campaign.state = "watching"
+                mitigation.state = "watching"
                 self.detector.reset()
                 self._changed_at = k
         self._gather_events()
@@ -212,7 +213,7 @@ class ResilienceManager:
         self.detector.reset()
         numbers = {"import_kw": round(measured_kw, 3), "target_kw": round(target_kw, 3)}
         self._say("import_off_schedule", test=found, **numbers)
-        self.campaign.alarm(target_kw)
+        self.mitigation.alarm(target_kw)
 
     # --- scores ----------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class ResilienceManager:
     # --- outputs ---------------------------------------------------------------------------------
 
     def _outputs(self) -> dict[str, FloatArray]:
-        c = self.campaign
+        c = self.mitigation
         single = {
             "state": float(STATES.index(c.state)),
             "delta_kw": c.delta_kw,
@@ -254,18 +255,18 @@ class ResilienceManager:
             **{name: np.array([value]) for name, value in single.items()},
         }
 
-    def _letters(self, k: int) -> Mail:
-        number, order, weights = self.campaign.order
+    def _messages(self, k: int) -> Mail:
+        number, order, weights = self.mitigation.order
         if number == 0:
             return Mail.empty()
-        return letters([0], k, weights_message(number, order, weights))
+        return messages([0], k, weights_message(number, order, weights))
 
     def _say(self, event: str, **details: Any) -> None:
         self._events.append({"event": event, **details})
 
     def _gather_events(self) -> None:
-        self._events += self.campaign.events
-        self.campaign.events = []
+        self._events += self.mitigation.events
+        self.mitigation.events = []
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""
@@ -277,5 +278,5 @@ class ResilienceManager:
         """Return the manager's counts."""
         return {
             "alarms_count": float(self._alarms),
-            "mitigation_rounds_count": float(self.campaign.rounds),
+            "mitigation_rounds_count": float(self.mitigation.rounds),
         }

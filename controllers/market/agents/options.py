@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.core.errors import ControllerError
-from controllers.core.options import checked_number
+from controllers.core.options import checked_number, checked_whole
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,20 @@ class MarketOptions:
         An SMO that was not heard for this long is no longer dispatched.
     manager : str, optional
         Name of the resilience manager's agent; None: there is none.
+    clearing : str
+        How the market is cleared: 'central', 'pac', 'pac-anchored', 'nst-pac', 'admm', or
+        ``module:Class`` (`controllers.market.clearing`).
+    clearing_options : mapping
+        Options of the algorithm.
+    mail_rounds : int
+        Distributed clearing: steps of the controller within a ``period_s``, each a round of mail
+        between buses.
+    agreed_kw, agreed_price : float
+        Distributed clearing: the buses stop when none's balances are off by more than this, kW and
+        kvar (voltages: per mille), and no reduced cost is more than this part of the import price.
+    start_rounds : int, optional
+        Distributed clearing: rounds of sweeps before the first iteration; default half as many
+        again as the tree is deep, and two. Twice as many in the first clearing of all.
     """
 
     interval_s: float = 60.0
@@ -66,15 +80,30 @@ class MarketOptions:
     overstated: Mapping[str, float] = field(default_factory=dict)
     silent_after_s: float = 12.0
     manager: str | None = None
+    clearing: str = "central"
+    clearing_options: Mapping[str, Any] = field(default_factory=dict)
+    mail_rounds: int = 40
+    agreed_kw: float = 0.5
+    agreed_price: float = 1e-3
+    start_rounds: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("interval_s", "import_price", "silent_after_s"):
+        for name in ("interval_s", "import_price", "silent_after_s", "agreed_kw", "agreed_price"):
             checked_number(name, getattr(self, name), low=0.0, open_low=True)
         for name in ("loss_price", "fixed_load_pu", "response_s", "response_error"):
             checked_number(name, getattr(self, name), low=0.0)
         if not isinstance(self.gate, int) or isinstance(self.gate, bool) or self.gate < 1:
             raise ControllerError(
                 f"is {self.gate!r}", where="option gate", expected="a whole number from 1"
+            )
+        checked_whole("mail_rounds", self.mail_rounds, low=1)
+        if self.start_rounds is not None:
+            checked_whole("start_rounds", self.start_rounds, low=1)
+        if not isinstance(self.clearing_options, Mapping):
+            raise ControllerError(
+                f"is {self.clearing_options!r}",
+                where="option clearing_options",
+                expected="a mapping of the algorithm's options",
             )
         _check_range("load_cost", self.load_cost, open_low=True)
         _check_factors("generator_cost", self.generator_cost, 0.0, math.inf)

@@ -1,7 +1,7 @@
 """The primary market as a controller: one operator and one SMO per node with load or resources.
 
-Bids go up and awards come down as mail, every step, as absolute state, so that lost, late and
-repeated messages do little harm. Within an interval of ``interval_s / period_s`` steps::
+Bids go up and awards come down as mail, every market step, as absolute state, so that lost, late
+and repeated messages do little harm. Within an interval of ``interval_s / period_s`` steps::
 
     step 0       SMOs bid for the interval            (and again at every step)
     step gate    the operator clears what it has
@@ -9,6 +9,11 @@ repeated messages do little harm. Within an interval of ``interval_s / period_s`
 
 So an award is in force ``(gate + 1) * period_s`` after the beginning of its interval, plus the
 response time of the devices. Re-clearings for the resilience manager happen at any step.
+
+With a central `clearing` the operator has the bids and clears at once. With a distributed one each
+bus has an agent, too (`controllers.market.agents.bus_agents`): bids go to the bus, awards come from
+it, and the buses exchange mail in `mail_rounds` steps of the controller per market step. The award
+is in force once they agree. Nothing else differs: bids, ports, accounts, orders.
 """
 
 from __future__ import annotations
@@ -23,26 +28,47 @@ from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
-from controllers.market.agents.books import ACCOUNT, Books
-from controllers.market.agents.desk import ClearingDesk, Schedule
-from controllers.market.agents.operator import ANSWER_HEAD, WEIGHTS_HEAD, Operator
+from controllers.market.agents.bus_agents import BusAgents, bus_links, bus_names
+from controllers.market.agents.distributed_operator import DistributedOperator
+from controllers.market.agents.interval_accounts import ACCOUNT, IntervalAccounts
+from controllers.market.agents.mail_tables import Sorter, joined, messages
+from controllers.market.agents.operator import (
+    ANSWER_HEAD,
+    WEIGHTS_HEAD,
+    CentralOperator,
+    Operator,
+)
 from controllers.market.agents.options import MarketOptions, whole_steps
-from controllers.market.agents.post import Sorter, letters, together
+from controllers.market.agents.schedule import (
+    CentralScheduler,
+    MarketTerms,
+    ReportedSchedule,
+    Schedule,
+)
 from controllers.market.agents.smo import AWARD_FIELDS, REPORT_FIELDS, SmoGroup
-from controllers.market.model.parties import BID_FIELDS, Costs, PartyTable, party_table
+from controllers.market.clearing import clearing_class
+from controllers.market.model.participants import BID_FIELDS, Costs, Participants, participants_of
+from controllers.market.solvers.iteration import Iteration
 from grid_models.base.errors import nearest_name
 from grid_models.branch_flow.model import BranchNetwork, branch_network
 
 OPERATOR = "operator"
 _PARTS = ("losses", "voltage", "congestion")
+_KINDS = (
+    "bid", "award", "weights", "report", "answer", "up", "down", "order", "result",
+)  # fmt: skip
+# After so many intervals a distributed clearing without a result is given up.
+_PATIENCE_INTERVALS = 2
 
 
-def market_parties(site: ControlSite, options: MarketOptions) -> tuple[PartyTable, BranchNetwork]:
+def site_participants(
+    site: ControlSite, options: MarketOptions
+) -> tuple[Participants, BranchNetwork]:
     """Return who takes part in the market of a site, and its network."""
     network = branch_network(site.feeder)
     costs = Costs(options.generator_cost, (options.load_cost[0], options.load_cost[1]))
     # All DERs of the feeder, whatever the federate commands: an SMO owns what is at its bus.
-    table = party_table(
+    table = participants_of(
         site.feeder,
         site.feeder.ders,
         costs,
@@ -72,14 +98,20 @@ class PrimaryMarket:
     ``q_set_kvar`` per generator, ``price_per_mwh`` per SMO; with the operator
     ``scheduled_import_kw``, ``cone_gap_pu``, the price's parts of each SMO besides the energy's
     (``price_losses_per_mwh``, ``price_voltage_per_mwh``, ``price_congestion_per_mwh``), and the
-    books of the interval that ended last: ``net_pays_money`` of each SMO, the operator's
+    accounts of the interval that ended last: ``net_pays_money`` of each SMO, the operator's
     ``account_money`` and, to tell one interval from the next, ``settled_intervals``.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
-        self._options = parse_options(MarketOptions, options, "market")
-        self._table, network = market_parties(site, self._options)
-        names = (OPERATOR, *self._table.names)
+        self._options = o = parse_options(MarketOptions, options, "market")
+        self._algorithm = distributed_algorithm(o)
+        self._mail_rounds = self.steps_per_period(**options)
+        period = site.period_s * self._mail_rounds
+        self._table, network = site_participants(site, o)
+        self._terms = MarketTerms(
+            network, o.loss_price, o.import_price, site.v_min_pu, site.v_max_pu
+        )
+        names = agent_names(self._table, network, self._algorithm)
         for name in hosted:
             if name not in names:
                 raise ControllerError(
@@ -87,65 +119,90 @@ class PrimaryMarket:
                     where="market",
                     nearest=nearest_name(name, names),
                 )
-        period = site.period_s
-        self._per_interval = whole_steps("interval_s", self._options.interval_s, period, 4)
-        if self._options.gate > self._per_interval - 2:
+        self._per_interval = whole_steps("interval_s", o.interval_s, period, 4)
+        if o.gate > self._per_interval - 2:
             raise ControllerError(
-                f"is {self._options.gate}",
+                f"is {o.gate}",
                 where="option gate",
                 expected=f"at most {self._per_interval - 2}: two steps before the interval's end",
             )
         self._step = 0
-        self._host_operator(site, network, OPERATOR in hosted)
+        self._outputs: Mapping[str, FloatArray] = {}
+        self._silent_steps = max(2, round(o.silent_after_s / period))
+        self._operator = self._make_operator() if OPERATOR in hosted else None
+        self._accounts = IntervalAccounts(self._table.names, o.import_price, period / 3600.0)
         mine = [i for i, name in enumerate(self._table.names) if name in hosted]
-        self._smos = SmoGroup(self._table, mine, self._options, period, site.seed)
+        self._smos = SmoGroup(self._table, mine, o, period, site.seed)
+        self._buses = self._make_buses(hosted, site.seed)
         self._declare_links(mine)
         self._declare_ports(mine)
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
-        """Return the operator and the SMOs, one per node with load or resources."""
-        table, _ = market_parties(site, parse_options(MarketOptions, options, "market"))
-        return (OPERATOR, *table.names)
+        """Return the operator, the SMOs, and with a distributed clearing an agent per bus."""
+        asked = parse_options(MarketOptions, options, "market")
+        table, network = site_participants(site, asked)
+        return agent_names(table, network, distributed_algorithm(asked))
 
-    def _host_operator(self, site: ControlSite, network: BranchNetwork, here: bool) -> None:
-        self._operator: Operator | None = None
-        if not here:
-            return
+    @classmethod
+    def steps_per_period(cls, **options: Any) -> int:
+        """Return how often the controller steps within the scenario's ``period_s``."""
+        asked = parse_options(MarketOptions, options, "market")
+        return 1 if distributed_algorithm(asked) is None else asked.mail_rounds
+
+    def _make_operator(self) -> Operator:
+        table, terms, o = self._table, self._terms, self._options
+        if self._algorithm is None:
+            return CentralOperator(
+                table, CentralScheduler(table.rows, terms, o.clearing), self._silent_steps
+            )
+        patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
+        reported = ReportedSchedule(table.rows, terms)
+        return DistributedOperator(table, reported, terms.network.size, terms.mw, patience)
+
+    def _make_buses(self, hosted: Sequence[str], seed: int) -> BusAgents | None:
+        names = bus_names(self._terms.network.buses)
+        mine = [i for i, name in enumerate(names) if name in hosted]
+        if self._algorithm is None or not mine:
+            return None
         o = self._options
-        desk = ClearingDesk(
-            self._table,
-            network,
-            xi=o.loss_price,
-            import_price=o.import_price,
-            v_min_pu=site.v_min_pu,
-            v_max_pu=site.v_max_pu,
-        )
-        silent = max(2, round(o.silent_after_s / site.period_s))
-        self._operator = Operator(self._table, desk, o, silent)
-        self._books = Books(self._table.names, o.import_price, site.period_s / 3600.0)
+        return BusAgents(
+            self._table, self._terms, mine, self._algorithm, o.clearing_options,
+            agreed=(o.agreed_kw, o.agreed_price), start_rounds=o.start_rounds,
+            silent_steps=self._silent_steps, seed=seed,
+        )  # fmt: skip
 
     def _declare_links(self, mine: Sequence[int]) -> None:
         names, manager = self._table.names, self._options.manager
-        here = self._operator is not None
-        up = [Link(name, OPERATOR, "bid", 1 + len(BID_FIELDS)) for name in names]
-        down = [Link(OPERATOR, name, "award", len(AWARD_FIELDS)) for name in names]
-        links_in = (up if here else []) + [down[i] for i in mine]
-        links_out = [up[i] for i in mine] + (down if here else [])
+        links = self._market_links()
         if manager is not None:
             answer, weights = manager_links(len(names), OPERATOR, manager)
-            reports = report_links(names, manager)
-            links_in += [weights] if here else []
-            links_out += [reports[i] for i in mine] + ([answer] if here else [])
-        self.links_in, self.links_out = tuple(links_in), tuple(links_out)
+            links |= {"weights": [weights], "report": report_links(names, manager)}
+            links["answer"] = [answer]
+        here = {self._table.names[i] for i in mine}
+        here |= {OPERATOR} if self._operator is not None else set()
+        here |= set(self._buses.names) if self._buses is not None else set()
+        every = [link for kind in _KINDS for link in links.get(kind, ())]
+        self.links_in = tuple(link for link in every if link.target in here)
+        self.links_out = tuple(link for link in every if link.source in here)
         at = {link.key: i for i, link in enumerate(self.links_out)}
-        self._bid_links = [at[up[i].key] for i in mine]
-        self._award_links = [at[link.key] for link in down] if here else []
-        self._report_links = [at[reports[i].key] for i in mine] if manager is not None else []
-        self._answer_links = [at[answer.key]] if manager is not None and here else []
-        self._bid_mail = Sorter(self.links_in, "bid")
-        self._award_mail = Sorter(self.links_in, "award")
-        self._weights_mail = Sorter(self.links_in, "weights")
+        self._out = {
+            kind: [at[link.key] for link in of_kind if link.source in here]
+            for kind, of_kind in links.items()
+        }
+        self._mail = {kind: Sorter(self.links_in, kind) for kind in _KINDS}
+        if self._buses is not None:
+            self._buses.declare(links, self.links_in, at)
+
+    def _market_links(self) -> dict[str, list[Link]]:
+        """Return all links but the manager's, by kind."""
+        if self._algorithm is not None:
+            return bus_links(self._table, self._terms, OPERATOR)
+        bid, award = 1 + len(BID_FIELDS), len(AWARD_FIELDS)
+        return {
+            "bid": [Link(name, OPERATOR, "bid", bid) for name in self._table.names],
+            "award": [Link(OPERATOR, name, "award", award) for name in self._table.names],
+        }
 
     def _declare_ports(self, mine: Sequence[int]) -> None:
         smos, table = self._smos, self._table
@@ -170,29 +227,93 @@ class PrimaryMarket:
                 Port("settled_intervals", "", (OPERATOR,)),
             )
 
+    # --- a step ----------------------------------------------------------------------------------
+
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
-        """Bid, clear when it is time, award, steer."""
+        """Bid, clear when it is time, award, steer; between market steps, mail only."""
         k = self._step
         self._step += 1
-        interval, phase = divmod(k, self._per_interval)
-        parts = []
-        if self._smos.hosted.size:
-            parts += self._step_smos(interval, phase, k, inputs, mail)
+        market_step, between = divmod(k, self._mail_rounds)
+        interval, phase = divmod(market_step, self._per_interval)
+        self._smos.take_awards(*self._mail["award"].rows(mail), market_step)
+        sent: list[Mail] = []
+        if not between and self._smos.hosted.size:
+            sent += self._step_smos(interval, phase, k, inputs)
+        if self._buses is not None:
+            sent += self._step_buses(self._buses, k, market_step, interval, mail)
+        if self._operator is not None:
+            sent += self._step_operator(self._operator, k, interval, phase, mail)
+        if between:
+            return ControllerStep(self._outputs, joined(sent), mail_only=True)
         outputs = {
             "p_set_kw": self._smos.p_set_kw,
             "q_set_kvar": self._smos.q_set_kvar,
             "price_per_mwh": self._smos.price_per_mwh,
         }
         if self._operator is not None:
-            parts += self._step_operator(self._operator, interval, phase, k, mail)
             outputs |= self._told(self._operator.schedule, phase)
-        return ControllerStep(outputs, together(parts))
+        self._outputs = outputs
+        return ControllerStep(outputs, joined(sent))
+
+    def _step_smos(
+        self, interval: int, phase: int, k: int, inputs: Mapping[str, FloatArray]
+    ) -> list[Mail]:
+        smos = self._smos
+        if phase == 0:
+            pu = np.ones(smos.ders.size)
+            if self._options.follow_demand:
+                pu[self._load_at] = inputs["demand_pu"]
+            smos.new_interval(pu)
+        smos.steer(interval)
+        bids = smos.bids()
+        head = np.full((len(bids), 1), float(interval))
+        out = [messages(self._out["bid"], k, np.hstack([head, bids]))]
+        if self._options.manager is not None:
+            report = np.hstack([head, smos.metered_mw(inputs["p_kw"])[:, None]])
+            out.append(messages(self._out["report"], k, report))
+        return out
+
+    def _step_buses(
+        self, buses: BusAgents, k: int, market_step: int, interval: int, mail: Mail
+    ) -> list[Mail]:
+        sender, _, rows = self._mail["bid"].rows(mail)
+        buses.receiver.take_bids(sender, rows, interval, market_step)
+        buses.take_mail(mail, k)
+        on_market_step = k % self._mail_rounds == 0
+        if on_market_step:
+            buses.receiver.note_silence(market_step)
+        sent = buses.step(interval)
+        return [*sent, buses.award_mail(k)] if on_market_step else sent
+
+    def _step_operator(
+        self, operator: Operator, k: int, interval: int, phase: int, mail: Mail
+    ) -> list[Mail]:
+        market_step, between = divmod(k, self._mail_rounds)
+        if isinstance(operator, DistributedOperator):
+            operator.hear(*self._mail["result"].rows(mail), k)
+        elif isinstance(operator, CentralOperator):
+            sender, _, rows = self._mail["bid"].rows(mail)
+            operator.take_bids(sender, rows, interval, market_step)
+            operator.note_silence(market_step)
+        if phase == self._options.gate and not between:
+            operator.clear_interval(interval)
+        for message in self._mail["weights"].rows(mail)[2]:
+            operator.take_weights(message)
+        out = []
+        if isinstance(operator, DistributedOperator):
+            if operator.is_open or not between:
+                out.append(messages(self._out["order"], k, operator.orders()))
+        elif isinstance(operator, CentralOperator) and operator.schedule is not None:
+            out.append(messages(self._out["award"], k, operator.awards))
+        if self._options.manager is not None and not between:
+            out.append(messages(self._out["answer"], k, operator.answer()))
+        return out
 
     def _told(self, made: Schedule | None, phase: int) -> dict[str, FloatArray]:
         """Return the operator's outputs under the schedule in force."""
-        self._books.note(made)
+        self._accounts.note(made)
         if phase == self._per_interval - 1:
-            self._books.close()
+            self._accounts.close()
         none = np.zeros(len(self._table.names))
         return {
             "scheduled_import_kw": np.array([made.p_import * 1000.0 if made else 0.0]),
@@ -201,53 +322,35 @@ class PrimaryMarket:
                 f"price_{part}_per_mwh": getattr(made.prices.p, part) if made else none
                 for part in _PARTS
             },
-            "net_pays_money": self._books.net_pays,
-            "account_money": self._books.account,
-            "settled_intervals": np.array([float(self._books.settled)]),
+            "net_pays_money": self._accounts.net_pays,
+            "account_money": self._accounts.account,
+            "settled_intervals": np.array([float(self._accounts.settled)]),
         }
-
-    def _step_smos(
-        self, interval: int, phase: int, k: int, inputs: Mapping[str, FloatArray], mail: Mail
-    ) -> list[Mail]:
-        smos = self._smos
-        if phase == 0:
-            pu = np.ones(smos.ders.size)
-            if self._options.follow_demand:
-                pu[self._load_at] = inputs["demand_pu"]
-            smos.new_interval(pu)
-        smos.take_awards(*self._award_mail.rows(mail), k)
-        smos.steer(interval)
-        bids = smos.bids()
-        head = np.full((len(bids), 1), float(interval))
-        out = [letters(self._bid_links, k, np.hstack([head, bids]))]
-        if self._report_links:
-            report = np.hstack([head, smos.metered_mw(inputs["p_kw"])[:, None]])
-            out.append(letters(self._report_links, k, report))
-        return out
-
-    def _step_operator(
-        self, operator: Operator, interval: int, phase: int, k: int, mail: Mail
-    ) -> list[Mail]:
-        sender, _, rows = self._bid_mail.rows(mail)
-        operator.take_bids(sender, rows, interval, k)
-        operator.note_silence(k)
-        if phase == self._options.gate:
-            operator.clear_interval(interval)
-        for message in self._weights_mail.rows(mail)[2]:
-            operator.take_weights(message)
-        out = []
-        if operator.schedule is not None:
-            out.append(letters(self._award_links, k, operator.awards))
-        if self._answer_links:
-            out.append(letters(self._answer_links, k, operator.answer()))
-        return out
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""
-        return [] if self._operator is None else self._operator.take_events()
+        told = [] if self._operator is None else self._operator.take_events()
+        return told if self._buses is None else told + self._buses.take_events()
 
     def summary(self) -> dict[str, float]:
-        """Return counts of the operator, where it is hosted."""
-        if self._operator is None:
-            return {}
-        return {f"market_{name}_count": float(v) for name, v in self._operator.counts.items()}
+        """Return counts of the operator and of the bus agents, where they are hosted."""
+        counts = {} if self._operator is None else dict(self._operator.counts)
+        if self._buses is not None:
+            counts["messages"] = self._buses.messages
+            counts["events"] = counts.get("events", 0) + self._buses.event_count
+            counts["mail_refused"] = self._buses.refused
+        return {f"market_{name}_count": float(v) for name, v in counts.items()}
+
+
+def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
+    """Return the algorithm of a distributed clearing; None where the operator clears."""
+    found = clearing_class(options.clearing)
+    return found if issubclass(found, Iteration) else None
+
+
+def agent_names(
+    table: Participants, network: BranchNetwork, algorithm: type[Iteration] | None
+) -> tuple[str, ...]:
+    """Return the names of all agents of the controller."""
+    buses = () if algorithm is None else bus_names(network.buses)
+    return (OPERATOR, *table.names, *buses)

@@ -22,12 +22,13 @@ law walks back to the original coefficients and stops there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
+from controllers.market.model.problem import ClearingProblem
 
 Z_MIN = 0.2
 """Smallest Z: a step back multiplies no coefficient by more than five."""
@@ -139,3 +140,21 @@ class Search:
         mu = next_mu(self.mu, self.delta, delta)
         weights = reweigh(self.weights, scores, delta, mu, answering)
         return Search(weights, mu, delta, self.clearings + 1)
+
+
+def weighted(problem: ClearingProblem, weights: Weights) -> ClearingProblem:
+    """Return the problem with the objective's coefficients multiplied by `weights`, one per bus."""
+    bids = problem.bids
+    bent = replace(bids, alpha_p=bids.alpha_p * weights.alpha, beta=bids.beta * weights.beta)
+    return replace(problem, bids=bent, xi=problem.xi * weights.xi)
+
+
+def floor_weights(n: int) -> Weights:
+    """Return the factors under which the cheapest dispatch is that of the least import."""
+    return Weights(np.full(n, FACTOR_MIN), np.full(n, FACTOR_MIN), 1.0)
+
+
+def stalled(before: float, after: float, target: float, limit: float) -> bool:
+    """Whether a clearing brought the import less than a fifth of the way that was left."""
+    left = before - target
+    return left > limit and after - target > 0.8 * left

@@ -14,9 +14,9 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.mail_tables import Latest
 from controllers.market.agents.options import MarketOptions
-from controllers.market.agents.post import Latest
-from controllers.market.model.parties import PartyTable, aggregate
+from controllers.market.model.participants import Participants, aggregate
 from grid_models.base import counter_rng
 from grid_models.base.errors import nearest_name
 
@@ -29,7 +29,7 @@ class SmoGroup:
 
     Parameters
     ----------
-    table : PartyTable
+    table : Participants
     hosted : sequence of int
         Positions of the hosted SMOs in the table.
     options : MarketOptions
@@ -44,7 +44,7 @@ class SmoGroup:
 
     def __init__(
         self,
-        table: PartyTable,
+        table: Participants,
         hosted: Sequence[int],
         options: MarketOptions,
         period_s: float,

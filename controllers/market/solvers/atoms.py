@@ -1,4 +1,4 @@
-"""The clearing problem cut into atoms: one per bus, all of them stacked as arrays.
+"""The clearing problem cut into atoms, one per bus: their equations, boxes and cones as arrays.
 
 Atom i owns the eight numbers of bus i and of the line from its parent, in the order of `KINDS`, and
 four equality rows; the root's line is the import.
@@ -17,24 +17,30 @@ M. Farivar and S. Low, "Branch Flow Model", IEEE Trans. Power Syst. 28(3), 2013)
 form when ``s_P^2 = s_Q^2 = s_w s_l / 2`` for the scales s of the variables. Rows are scaled to
 2-norm 1.
 
-In the words of Patari et al. (eqs. 9-10) the voltage row is ``G_j a_j = b_j``; the others, which
+In the notation of Patari et al. (eqs. 9-10) the voltage row is ``G_j a_j = b_j``; the others, which
 reach into a neighbour, are the coordination rows ``B a = 0``. A copy of the child's flow in the
 parent's atom, as there, would only enter linearly: it is left out, and with it two rows per line.
+
+An `Atoms` holds some or all atoms of a network. What neighbours said enters as arrays: `below`, one
+column per line to a child, and `above`, one column per atom. Every number of an atom is computed
+from its own column by the same operations in the same order, so how atoms are divided over
+instances changes no bit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from numpy.typing import NDArray
 
-from controllers.core.mail import FloatArray
+from controllers.core.mail import FloatArray, IntArray
 from controllers.market.model.checks import check_bids
 from controllers.market.model.costs import tangent
-from controllers.market.model.problem import ClearingProblem, Dispatch
+from controllers.market.model.problem import Bids, ClearingProblem
 from controllers.market.solvers.cone import project_limited_line, project_line
+from grid_models.branch_flow.model import BranchNetwork
 
 KINDS = ("p_gen", "q_gen", "p_load", "v_sq", "p_line", "q_line", "l_line", "w_sq")
 P_GEN, Q_GEN, P_LOAD, V, P, Q, L, W = range(8)
@@ -62,20 +68,9 @@ class Scales:
         return scale
 
 
-@dataclass(frozen=True)
-class Law:
-    """What some atoms do on their own, in scaled variables; arrays of shape (8, m) or (m,).
-
-    Attributes
-    ----------
-    low, high, curve, slope : ndarray, shape (8, m)
-        Box, and cost ``curve/2 x^2 + slope x``.
-    l_max : ndarray, shape (m,)
-    root : ndarray of int
-        Positions, among these m, of the atom at the root (none or one): its line is free.
-    limited : bool
-        Whether any line of the whole network has a rating.
-    """
+@dataclass
+class Limits:
+    """Box, cost ``curve/2 x^2 + slope x`` and line rating of m atoms, in scaled variables."""
 
     low: FloatArray
     high: FloatArray
@@ -83,22 +78,10 @@ class Law:
     slope: FloatArray
     l_max: FloatArray
     root: Any
-    limited: bool
-
-    def of(self, pick: Any) -> Law:
-        """Return the law of some atoms."""
-        return Law(
-            self.low[:, pick],
-            self.high[:, pick],
-            self.curve[:, pick],
-            self.slope[:, pick],
-            self.l_max[pick],
-            np.flatnonzero(np.isin(pick, self.root)),
-            self.limited,
-        )
+    rated: bool
 
     def proximal(self, point: FloatArray, step: float) -> FloatArray:
-        """Return the atoms' answers: argmin of cost + ``|x - point|^2 / (2 step)``, shape (8, m).
+        """Return argmin of cost + ``|x - point|^2 / (2 step)`` over box and cone, shape (8, m).
 
         Equation (10a) with all equalities in the Lagrangian; `point` is the place reached by a
         step along their duals.
@@ -110,196 +93,248 @@ class Law:
         np.minimum(own, self.high[:P], out=own)
         flows = out[P : Q + 1, self.root]
         line = out[P], out[Q], out[L], out[W]
-        near = project_limited_line(*line, self.l_max) if self.limited else project_line(*line)
+        near = project_limited_line(*line, self.l_max) if self.rated else project_line(*line)
         out[P], out[Q], out[L], out[W] = near
         out[P : Q + 1, self.root] = flows
         out[L:, self.root] = 0.0
         return out
 
 
-@dataclass(frozen=True)
 class Atoms:
-    """A clearing problem, scaled and cut; see the module.
-
-    Attributes
-    ----------
-    matrix, transposed : csr_array, shapes (4 n, 8 n) and (8 n, 4 n)
-        The scaled rows. Their entries stand in the order of the columns: a part of them, cut for
-        some atoms in the same order, gives the same sums to the last bit.
-    rhs : ndarray, shape (4 n,)
-    scale : ndarray, shape (8, n)
-        ``x = scale * scaled x``.
-    row_scale : ndarray, shape (4 n,)
-        ``scaled row = row_scale * row``, so ``dual = row_scale * scaled dual``.
-    norm : float
-        Largest singular value of `matrix`, with 0.1 % to spare.
-    """
-
-    problem: ClearingProblem
-    law: Law
-    matrix: Any
-    transposed: Any
-    rhs: FloatArray
-    scale: FloatArray
-    row_scale: FloatArray
-    norm: float
-    constant: float
-
-    @property
-    def n(self) -> int:
-        """Number of buses."""
-        return int(self.scale.shape[1])
-
-    def cost(self, x: FloatArray) -> float:
-        """Return the objective at scaled x, money per hour."""
-        law = self.law
-        return float(np.sum((0.5 * law.curve * x + law.slope) * x)) + self.constant
-
-    def infeasibility_kw(self, x: FloatArray) -> float:
-        """Return the largest error of a balance, in kW or kvar, and of a voltage, per mille."""
-        error = (self.matrix @ x.ravel() - self.rhs) / self.row_scale
-        balance = np.abs(error[: 2 * self.n]).max() * self.problem.network.base_kva
-        return float(max(balance, 1e3 * np.abs(error[2 * self.n :]).max()))
-
-    def dispatch(self, x: FloatArray, y: FloatArray) -> Dispatch:
-        """Return scaled variables and duals as a dispatch; a price is minus a balance's dual."""
-        phys = x * self.scale
-        duals = (y * self.row_scale).reshape(N_ROWS, self.n)
-        per_p, fixed = load_tangent(self.problem)
-        line = phys[P : L + 1].copy()
-        line[:, 0] = 0.0
-        return Dispatch(
-            p_gen=phys[P_GEN],
-            q_gen=phys[Q_GEN],
-            p_load=phys[P_LOAD],
-            q_load=phys[P_LOAD] * per_p + fixed,
-            p_line=line[0],
-            q_line=line[1],
-            l_line=line[2],
-            v_sq=phys[V],
-            p_import=float(phys[P, 0]),
-            q_import=float(phys[Q, 0]),
-            lmp_p=-duals[BALANCE_P],
-            lmp_q=-duals[BALANCE_Q],
-            cost=self.cost(x),
-        )
-
-    def scaled(self, dispatch: Dispatch) -> tuple[FloatArray, FloatArray]:
-        """Return a dispatch as scaled variables (8, n) and duals (4 n,), voltage duals zero."""
-        d = dispatch
-        parent = self.problem.network.parent
-        w_sq = np.where(parent >= 0, d.v_sq[parent], 0.0)
-        rows = (d.p_gen, d.q_gen, d.p_load, d.v_sq, d.p_line, d.q_line, d.l_line, w_sq)
-        phys = np.array(rows, dtype=np.float64)
-        phys[P, 0], phys[Q, 0] = d.p_import, d.q_import
-        duals = np.zeros((N_ROWS, self.n))
-        duals[BALANCE_P], duals[BALANCE_Q] = -d.lmp_p, -d.lmp_q
-        return phys / self.scale, duals.ravel() / self.row_scale
-
-
-def load_tangent(problem: ClearingProblem) -> tuple[FloatArray, FloatArray]:
-    """Return a load's q per p, and the q that it draws whatever its p (where p_load0 is zero)."""
-    bids = problem.bids
-    return tangent(bids), np.where(bids.p_load0 != 0.0, 0.0, bids.q_load0)
-
-
-def make_atoms(problem: ClearingProblem, scales: Scales | None = None) -> Atoms:
-    """Cut a problem into scaled atoms.
+    """Some or all atoms of a network with their present bids.
 
     Parameters
     ----------
-    problem : ClearingProblem
+    network : BranchNetwork
+    hosted : ndarray of int, optional
+        Rows of the network, ascending; all by default.
+    import_price : float
+        Money per pu.
+    v_sq_min, v_sq_max : ndarray, shape (n,)
+        Of all buses.
     scales : Scales, optional
 
-    Raises
-    ------
-    BidError, MarketError
-        The problem is none; see `controllers.market.model.checks.check_bids`.
+    Attributes
+    ----------
+    m : int
+        Number of atoms held.
+    child, owner : ndarray of int, shape (e,)
+        The lines to children of these atoms: row of the child, position of the atom.
+    scale : ndarray, shape (8, m)
+        ``x = scale * scaled x``.
+    row_scale : ndarray, shape (4, m)
+        ``scaled row = row_scale * row``, so ``dual = row_scale * scaled dual``.
+    limits : Limits
     """
-    check_bids(problem)
-    n = problem.network.parent.size
-    scale = (scales or Scales()).vector(n)
-    rows = _rows(problem)
-    scaled = rows @ sparse.diags_array(scale.ravel())
-    length = np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1)).ravel())
-    row_scale = 1.0 / np.where(length > 0.0, length, 1.0)
-    matrix = sparse.csr_array(sparse.diags_array(row_scale) @ scaled)
-    matrix.sort_indices()
-    transposed = sparse.csr_array(matrix.T)
-    transposed.sort_indices()
-    rhs = np.zeros((N_ROWS, n))
-    rhs[BALANCE_Q] = load_tangent(problem)[1]
-    constant = float(np.sum(problem.bids.beta * problem.bids.p_load0**2))
-    return Atoms(
-        problem, _law(problem, scale), matrix, transposed, rhs.ravel() * row_scale, scale,
-        row_scale, 1.001 * _largest_singular_value(matrix, transposed), constant,
-    )  # fmt: skip
 
+    def __init__(
+        self,
+        network: BranchNetwork,
+        hosted: IntArray | None = None,
+        *,
+        import_price: float,
+        v_sq_min: FloatArray,
+        v_sq_max: FloatArray,
+        scales: Scales | None = None,
+    ) -> None:
+        self.network = network
+        at = np.arange(network.size) if hosted is None else np.asarray(hosted, dtype=np.int64)
+        self.hosted: IntArray = at
+        self.m = at.size
+        self.import_price = import_price
+        self.r, self.x, self.b = network.r_pu[at], network.x_pu[at], network.b_pu[at]
+        self.z_sq = self.r * self.r + self.x * self.x
+        self.root = np.flatnonzero(network.parent[at] < 0)
+        self.inner = np.where(network.parent[at] < 0, 0.0, 1.0)
+        position = np.full(network.size, -1, dtype=np.int64)
+        position[at] = np.arange(at.size)
+        above = np.where(network.parent >= 0, position[network.parent], -1)
+        self.child: IntArray = np.flatnonzero(above >= 0)
+        self.owner: IntArray = above[self.child]
+        self.count = np.bincount(self.owner, minlength=self.m).astype(np.float64)
+        self.scale = (scales or Scales()).vector(self.m)
+        self.v_sq_min, self.v_sq_max = v_sq_min[at], v_sq_max[at]
+        zero = np.zeros(self.m)
+        self.load(Bids(*(zero for _ in fields(Bids))), zero)
 
-def _rows(problem: ClearingProblem) -> Any:
-    """Return the equality rows in physical variables, shape (4 n, 8 n)."""
-    net = problem.network
-    n = net.parent.size
-    bus = np.arange(n)
-    child, parent = bus[1:], net.parent[1:]
-    r, x = net.r_pu[1:], net.x_pu[1:]
-    one, per_p = np.ones(n), load_tangent(problem)[0]
-    entries = (
-        (BALANCE_P, bus, P, bus, one),
-        (BALANCE_P, bus, P_GEN, bus, one),
-        (BALANCE_P, bus, P_LOAD, bus, -one),
-        (BALANCE_P, child, L, child, -r),
-        (BALANCE_P, parent, P, child, -one[1:]),
-        (BALANCE_Q, bus, Q, bus, one),
-        (BALANCE_Q, bus, Q_GEN, bus, one),
-        (BALANCE_Q, bus, P_LOAD, bus, -per_p),
-        (BALANCE_Q, child, L, child, -x),
-        (BALANCE_Q, parent, Q, child, -one[1:]),
-        (BALANCE_Q, bus, V, bus, net.b_pu),
-        (VOLTAGE, child, V, child, -one[1:]),
-        (VOLTAGE, child, W, child, one[1:]),
-        (VOLTAGE, child, P, child, -2.0 * r),
-        (VOLTAGE, child, Q, child, -2.0 * x),
-        (VOLTAGE, child, L, child, r * r + x * x),
-        (COPY, child, W, child, one[1:]),
-        (COPY, child, V, parent, -one[1:]),
-    )
-    row = np.concatenate([kind * n + at for kind, at, _, _, _ in entries])
-    column = np.concatenate([kind * n + at for _, _, kind, at, _ in entries])
-    values = np.concatenate([v for *_, v in entries])
-    keep = values != 0.0
-    return sparse.csr_array(
-        (values[keep], (row[keep], column[keep])), shape=(N_ROWS * n, N_KINDS * n)
-    )
+    @staticmethod
+    def of(problem: ClearingProblem, scales: Scales | None = None) -> Atoms:
+        """Return all atoms of a problem.
 
+        Raises
+        ------
+        BidError, MarketError
+            The problem is none; see `controllers.market.model.checks.check_bids`.
+        """
+        check_bids(problem)
+        made = Atoms(
+            problem.network, import_price=problem.import_price, v_sq_min=problem.v_sq_min,
+            v_sq_max=problem.v_sq_max, scales=scales,
+        )  # fmt: skip
+        made.load(problem.bids, np.full(made.m, problem.xi))
+        return made
 
-def _law(problem: ClearingProblem, scale: FloatArray) -> Law:
-    net, bids = problem.network, problem.bids
-    n = net.parent.size
-    low, high = np.full((N_KINDS, n), -np.inf), np.full((N_KINDS, n), np.inf)
-    low[P_GEN], high[P_GEN] = bids.p_gen_min, bids.p_gen_max
-    low[Q_GEN], high[Q_GEN] = bids.q_gen_min, bids.q_gen_max
-    low[P_LOAD], high[P_LOAD] = bids.p_load_min, bids.p_load_max
-    low[V], high[V] = problem.v_sq_min, problem.v_sq_max
-    low[V, 0] = high[V, 0] = net.v_root_pu**2
-    curve, slope = np.zeros((N_KINDS, n)), np.zeros((N_KINDS, n))
-    curve[P_GEN], curve[Q_GEN], curve[P_LOAD] = bids.alpha_p, bids.alpha_q, 2.0 * bids.beta
-    slope[P_LOAD] = -2.0 * bids.beta * bids.p_load0
-    slope[L] = problem.xi * net.r_pu
-    slope[P, 0] = problem.import_price
-    limited = bool(np.isfinite(net.l_max_pu[1:]).any())
-    return Law(
-        low / scale, high / scale, curve * scale**2, slope * scale,
-        net.l_max_pu / scale[L], np.array([0]), limited,
-    )  # fmt: skip
+    # --- bids ------------------------------------------------------------------------------------
 
+    def load(self, bids: Bids, xi: FloatArray) -> None:
+        """Take the bids of these atoms, arrays of shape (m,), and their prices of losses."""
+        self.bids, self.xi = bids, xi
+        self.tangent = tangent(bids)
+        # What a load draws whatever its p, where p_load0 is zero.
+        self.q_fixed = np.where(bids.p_load0 != 0.0, 0.0, bids.q_load0)
+        self._set_rows()
+        self._set_limits()
 
-def _largest_singular_value(matrix: Any, transposed: Any, steps: int = 60) -> float:
-    """Return the 2-norm by power iteration from a fixed start."""
-    vector = 1.0 + np.cos(np.arange(matrix.shape[1], dtype=np.float64))
-    length = 1.0
-    for _ in range(steps):
-        vector = transposed @ (matrix @ vector)
-        length = float(np.linalg.norm(vector))
-        vector /= length
-    return float(np.sqrt(length))
+    def load_some(self, where: NDArray[np.bool_], bids: Bids, xi: FloatArray) -> None:
+        """Take new bids for the atoms `where` is true for; the others keep theirs."""
+        mixed = {
+            f.name: np.where(where, getattr(bids, f.name), getattr(self.bids, f.name))
+            for f in fields(Bids)
+        }
+        self.load(replace(bids, **mixed), np.where(where, xi, self.xi))
+
+    def _set_rows(self) -> None:
+        """Write the equations of the module down: (row, kind, coefficient), per unit."""
+        one, inner = np.ones(self.m), self.inner
+        own = (
+            (BALANCE_P, P, one), (BALANCE_P, P_GEN, one), (BALANCE_P, P_LOAD, -one),
+            (BALANCE_P, L, -self.r),
+            (BALANCE_Q, Q, one), (BALANCE_Q, Q_GEN, one), (BALANCE_Q, P_LOAD, -self.tangent),
+            (BALANCE_Q, L, -self.x), (BALANCE_Q, V, self.b),
+            (VOLTAGE, V, -inner), (VOLTAGE, W, inner), (VOLTAGE, P, -2.0 * self.r),
+            (VOLTAGE, Q, -2.0 * self.x), (VOLTAGE, L, self.z_sq),
+            (COPY, W, inner),
+        )  # fmt: skip
+        squares = np.zeros((N_ROWS, self.m))
+        squares[[BALANCE_P, BALANCE_Q]] = self.count * self.scale[P] ** 2
+        squares[COPY] = inner * self.scale[V] ** 2
+        for row, kind, factor in own:
+            squares[row] += (factor * self.scale[kind]) ** 2
+        length = np.sqrt(squares)
+        self.row_scale = 1.0 / np.where(length > 0.0, length, 1.0)
+        self._own = [
+            (row, kind, factor * self.scale[kind] * self.row_scale[row])
+            for row, kind, factor in own
+        ]
+        self._rhs = np.zeros((N_ROWS, self.m))
+        self._rhs[BALANCE_Q] = self.row_scale[BALANCE_Q] * self.q_fixed
+
+    def _set_limits(self) -> None:
+        bids, scale, root = self.bids, self.scale, self.root
+        low, high = np.full((N_KINDS, self.m), -np.inf), np.full((N_KINDS, self.m), np.inf)
+        low[P_GEN], high[P_GEN] = bids.p_gen_min, bids.p_gen_max
+        low[Q_GEN], high[Q_GEN] = bids.q_gen_min, bids.q_gen_max
+        low[P_LOAD], high[P_LOAD] = bids.p_load_min, bids.p_load_max
+        low[V], high[V] = self.v_sq_min, self.v_sq_max
+        low[V, root] = high[V, root] = self.network.v_root_pu**2
+        curve, slope = np.zeros((N_KINDS, self.m)), np.zeros((N_KINDS, self.m))
+        curve[P_GEN], curve[Q_GEN], curve[P_LOAD] = bids.alpha_p, bids.alpha_q, 2.0 * bids.beta
+        slope[P_LOAD] = -2.0 * bids.beta * bids.p_load0
+        slope[L] = self.xi * self.r
+        slope[P, root] = self.import_price
+        self.limits = Limits(
+            low / scale, high / scale, curve * scale**2, slope * scale,
+            self.network.l_max_pu[self.hosted] / scale[L], root,
+            bool(np.isfinite(self.network.l_max_pu[1:]).any()),
+        )  # fmt: skip
+
+    # --- the equations ---------------------------------------------------------------------------
+
+    def over_children(self, values: FloatArray) -> FloatArray:
+        """Return each atom's sum over the lines to its children, (e,) to (m,)."""
+        return np.asarray(np.bincount(self.owner, values, self.m), dtype=np.float64)
+
+    def rows_own(self, x: FloatArray) -> FloatArray:
+        """Return what an atom's own scaled variables (8, m) add to its scaled rows, (4, m)."""
+        out = np.zeros((N_ROWS, self.m))
+        for row, kind, factor in self._own:
+            out[row] += factor * x[kind]
+        return out
+
+    def dense_rows(self) -> FloatArray:
+        """Return the coefficients of `rows_own`, (4, 8, m)."""
+        out = np.zeros((N_ROWS, N_KINDS, self.m))
+        for row, kind, factor in self._own:
+            out[row, kind] += factor
+        return out
+
+    def rows_off(self, p_q_below: FloatArray, v_above: FloatArray) -> FloatArray:
+        """Return what neighbours add to the scaled rows, less the right-hand side, (4, m).
+
+        Parameters
+        ----------
+        p_q_below : ndarray, shape (2, e)
+            P and Q of each line to a child, pu.
+        v_above : ndarray, shape (m,)
+            Squared voltage of each parent, pu.
+        """
+        out = -self._rhs
+        out[BALANCE_P] -= self.row_scale[BALANCE_P] * self.over_children(p_q_below[0])
+        out[BALANCE_Q] -= self.row_scale[BALANCE_Q] * self.over_children(p_q_below[1])
+        out[COPY] -= self.row_scale[COPY] * self.inner * v_above
+        return out
+
+    def pull_own(self, y: FloatArray) -> FloatArray:
+        """Return the gradient in an atom's variables of its own rows times scaled duals y."""
+        out = np.zeros((N_KINDS, self.m))
+        for row, kind, factor in self._own:
+            out[kind] += factor * y[row]
+        return out
+
+    def pull(self, y: FloatArray, dual_above: FloatArray, dual_below: FloatArray) -> FloatArray:
+        """Return the gradient of all rows times their duals, (8, m).
+
+        Parameters
+        ----------
+        y : ndarray, shape (4, m)
+            Own duals, scaled.
+        dual_above : ndarray, shape (2, m)
+            Duals of the parent's two balances, money per pu.
+        dual_below : ndarray, shape (e,)
+            Dual of each child's copy of the voltage, money per pu.
+        """
+        out = self.pull_own(y)
+        out[P] -= self.scale[P] * self.inner * dual_above[0]
+        out[Q] -= self.scale[Q] * self.inner * dual_above[1]
+        out[V] -= self.scale[V] * self.over_children(dual_below)
+        return out
+
+    # --- all atoms -------------------------------------------------------------------------------
+
+    def all_rows(self, x: FloatArray) -> FloatArray:
+        """Return the errors of all rows where all atoms are held, scaled, (4, n)."""
+        below = (x * self.scale)[P : Q + 1, self.child]
+        return self.rows_own(x) + self.rows_off(below, (x * self.scale)[V, self.network.parent])
+
+    def all_pull(self, y: FloatArray) -> FloatArray:
+        """Return the gradient of all rows times y where all atoms are held, (8, n)."""
+        duals = y * self.row_scale
+        return self.pull(y, duals[:VOLTAGE, self.network.parent], duals[COPY, self.child])
+
+    def norm(self, steps: int = 60) -> float:
+        """Return the largest singular value of the rows of all atoms, with 0.1 % to spare."""
+        vector = (1.0 + np.cos(np.arange(N_KINDS * self.m, dtype=np.float64))).reshape(N_KINDS, -1)
+        nothing = self.all_rows(np.zeros_like(vector))
+        length = 1.0
+        for _ in range(steps):
+            vector = self.all_pull(self.all_rows(vector) - nothing)
+            length = float(np.linalg.norm(vector))
+            vector /= length
+        return 1.001 * float(np.sqrt(length))
+
+    def infeasibility_kw(self, x: FloatArray) -> float:
+        """Return the largest error of a balance, in kW or kvar, and of a voltage, per mille."""
+        return float(self.row_errors(self.all_rows(x)).max())
+
+    def row_errors(self, rows: FloatArray) -> FloatArray:
+        """Return the largest of each atom's errors, (m,): balances in kW, voltages per mille."""
+        error = np.abs(rows) / self.row_scale
+        balance = np.maximum(error[BALANCE_P], error[BALANCE_Q]) * self.network.base_kva
+        worst: FloatArray = np.maximum(balance, 1e3 * np.maximum(error[VOLTAGE], error[COPY]))
+        return worst
+
+    def cost(self, x: FloatArray) -> float:
+        """Return the objective at scaled x, money per hour."""
+        limits, bids = self.limits, self.bids
+        constant = float(np.sum(bids.beta * bids.p_load0**2))
+        return float(np.sum((0.5 * limits.curve * x + limits.slope) * x)) + constant

@@ -164,11 +164,6 @@ class CentralMarket:
         )
 
 
-def clear(problem: ClearingProblem) -> Clearing:
-    """Clear one problem on its own; `CentralMarket` is for several."""
-    return CentralMarket(problem.network).clear(problem)
-
-
 def new_solver(form: ConeForm, data: ConeData, tolerance: float) -> Any:
     """Return a clarabel solver of `data` that takes new numbers of the same pattern."""
     import clarabel

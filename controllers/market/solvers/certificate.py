@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from controllers.market.model.costs import cost
+from controllers.market.model.costs import cost, reactive_load
 from controllers.market.model.problem import ClearingProblem
 from controllers.market.solvers.atoms import (
     P_GEN,
@@ -36,7 +36,6 @@ from controllers.market.solvers.atoms import (
     Q,
     V,
     W,
-    load_tangent,
 )
 from controllers.market.solvers.cone import project_line
 from controllers.market.solvers.tree_prices import Prices, marginal_prices
@@ -101,7 +100,7 @@ class DualValue:
 
 def at_limit(atoms: Atoms, x: FloatArray) -> NDArray[np.bool_]:
     """Return which lines carry their rated current at scaled x, (n,)."""
-    l_max = atoms.law.l_max
+    l_max = atoms.limits.l_max
     out: NDArray[np.bool_] = np.isfinite(l_max) & (x[L] >= l_max * (1.0 - 1e-6))
     out[0] = False
     return out
@@ -119,20 +118,22 @@ def dual_value(atoms: Atoms, x: FloatArray, y: FloatArray, limited: NDArray[np.b
     Parameters
     ----------
     atoms : Atoms
-    x, y : ndarray, shapes (8, n) and (4 n,)
+    x, y : ndarray, shapes (8, n) and (4, n)
     limited : ndarray of bool (n,)
         Lines whose rating has a price, see `at_limit`. Others are taken as if they had no rating,
         which is a bound as well: a loose rating must not be paid for at its full size.
     """
-    law = atoms.law
-    reduced = law.slope + (atoms.transposed @ y).reshape(x.shape)
-    g, curve = reduced[:P], law.curve[:P]
-    flat = np.where(g > 0.0, law.low[:P], law.high[:P])
-    least = np.clip(np.divide(-g, curve, out=flat, where=curve > 0.0), law.low[:P], law.high[:P])
+    limits = atoms.limits
+    reduced = limits.slope + atoms.all_pull(y)
+    g, curve = reduced[:P], limits.curve[:P]
+    flat = np.where(g > 0.0, limits.low[:P], limits.high[:P])
+    least = np.clip(
+        np.divide(-g, curve, out=flat, where=curve > 0.0), limits.low[:P], limits.high[:P]
+    )
     boxes = float(np.sum((0.5 * curve * least + g) * least))
     line = reduced[P:].copy()
     priced = limited & (line[3] > 0.0)
-    rating = np.zeros(atoms.n)
+    rating = np.zeros(atoms.m)
     flow_p, flow_q, current, copy = line[:, priced]
     rating[priced] = np.maximum((flow_p**2 + flow_q**2) / (2.0 * copy) - current, 0.0)
     line[2] += rating
@@ -143,8 +144,10 @@ def dual_value(atoms: Atoms, x: FloatArray, y: FloatArray, limited: NDArray[np.b
     outside[:2, 0] = reduced[P : Q + 1, 0]
     outside[2:, 0] = 0.0
     worth = outside * x[P:]
-    limits = float(rating[priced] @ law.l_max[priced])
-    value = boxes + float(worth.sum()) - limits + atoms.constant - float(y @ atoms.rhs)
+    rated = float(rating[priced] @ limits.l_max[priced])
+    # Without variables a row is minus its right-hand side.
+    nothing = float(np.sum(y * atoms.all_rows(np.zeros_like(x)))) + atoms.cost(np.zeros_like(x))
+    value = boxes + float(worth.sum()) - rated + nothing
     return DualValue(value, float(np.abs(worth).sum()), reduced[V], rating)
 
 
@@ -153,13 +156,15 @@ class Certifier:
 
     Parameters
     ----------
+    problem : ClearingProblem
     atoms : Atoms
+        All of them.
     """
 
-    def __init__(self, atoms: Atoms) -> None:
+    def __init__(self, problem: ClearingProblem, atoms: Atoms) -> None:
         self._atoms = atoms
-        self._problem = atoms.problem
-        self._tree = Tree(atoms.problem.network.parent)
+        self._problem = problem
+        self._tree = Tree(problem.network.parent)
 
     def certify(self, x: FloatArray, y: FloatArray) -> Certificate:
         """Return what the iterate (x, y), scaled, makes certain."""
@@ -178,14 +183,14 @@ class Certifier:
         limited = at_limit(atoms, x)
         duals = dual_value(atoms, x, y, limited)
         # A multiplier's sign says which limit it is of; off the limits there is none.
-        low, high = x[V] <= atoms.law.low[V], x[V] >= atoms.law.high[V]
+        low, high = x[V] <= atoms.limits.low[V], x[V] >= atoms.limits.high[V]
         v_worth = np.where(low, np.maximum(duals.voltage, 0.0), 0.0)
         v_worth = (v_worth + np.where(high, np.minimum(duals.voltage, 0.0), 0.0)) / atoms.scale[V]
         v_worth[0] = 0.0
         l_worth = duals.rating / atoms.scale[L]
         prices = self._prices(here, v_worth, l_worth)
         below = dual_value(
-            atoms, here.scaled(atoms), prices.stacked(here.flow.l_line).ravel() / atoms.row_scale,
+            atoms, here.scaled(atoms), prices.stacked(here.flow.l_line) / atoms.row_scale,
             limited,
         )  # fmt: skip
         lower = below.value - below.error
@@ -206,7 +211,7 @@ class Certifier:
         return marginal_prices(self._problem, here.flow, -v_worth, l_worth, tree=self._tree)
 
     def _answer(self, prices: Prices) -> _Carried | None:
-        answer = best_response(self._problem, prices.p, prices.q)
+        answer = best_response(self._problem.bids, prices.p, prices.q)
         return _Carried.of(self._problem, self._tree, *answer)
 
     @cached_property
@@ -241,8 +246,8 @@ class _Carried:
     ) -> _Carried | None:  # fmt: skip
         """Return it, or None where there is no power flow."""
         net = problem.network
-        per_p, fixed = load_tangent(problem)
-        flow = power_flow(net, p_load - p_gen, p_load * per_p + fixed - q_gen, tree=tree)
+        q_load = reactive_load(problem.bids, p_load)
+        flow = power_flow(net, p_load - p_gen, q_load - q_gen, tree=tree)
         # Both are false for NaN.
         if not (flow.error <= _FLOW_ERROR and flow.v_sq.min() >= _FLOW_V_SQ):
             return None
@@ -271,7 +276,7 @@ class _Carried:
         x[V], x[P], x[Q], x[L] = (
             self.flow.v_sq, self.flow.p_line, self.flow.q_line, self.flow.l_line,
         )  # fmt: skip
-        x[W, 1:] = self.flow.v_sq[atoms.problem.network.parent[1:]]
+        x[W, 1:] = self.flow.v_sq[atoms.network.parent[1:]]
         return x / atoms.scale
 
 

@@ -1,16 +1,21 @@
 """Proximal atomic coordination (PAC): a clearing by atoms that talk to their neighbours only.
 
 Equations (10a-g) of N. Patari et al., "Distributed Optimization in Distribution Systems: Use Cases,
-Limitations, and Research Needs", with all equalities in the Lagrangian, one step size for all and
-``gamma_hat = gamma``. That is the primal-dual hybrid gradient method (A. Chambolle and T. Pock, J.
-Math. Imaging Vis. 40, 2011) in its dual-first order: with K, b the rows of
-`controllers.market.solvers.atoms`, ``tau = rho`` and ``sigma = rho gamma``::
+Limitations, and Research Needs", with all equalities in the Lagrangian and one step size for all:
+with K, b the rows of `controllers.market.solvers.atoms`, ``tau = rho`` and ``sigma = rho gamma``::
 
-    y+ = y + sigma (K x - b)                     (10b, 10e)   after the neighbours' x
-    x+ = prox(x - tau K' (2 y+ - y))             (10c, 10f, 10a)   after the neighbours' 2 y+ - y
+    y+ = y + sigma (K x - b)                       (10b, 10e)   after the neighbours' x
+    y^ = y+ + theta sigma (K x - b)                (10c, 10f)   theta = gamma_hat / gamma
+    x+ = prox(x - tau K' y^)                       (10a)        after the neighbours' y^
 
-It converges when ``tau sigma |K|^2 < 1``. The primal weight omega, ``tau = 0.99/(|K| omega)``,
-``sigma = 0.99 omega/|K|``, is the one knob.
+With theta = 1 that is the primal-dual hybrid gradient method (A. Chambolle and T. Pock, J. Math.
+Imaging Vis. 40, 2011) in its dual-first order, which converges when ``tau sigma |K|^2 < 1``. The
+primal weight omega, ``tau = 0.99/(|K| omega)``, ``sigma = 0.99 omega/|K|``, is the one knob.
+
+**Private duals.** The review's gamma_hat_j varies from iteration to iteration, in (0, gamma_j), and
+is known to atom j alone. Then a neighbour, who hears ``y^``, cannot rebuild y from messages and a
+known start; with theta = 1 it can: ``y+ = (y^ + y)/2``. Here atom j draws theta_j anew in every
+iteration. See docs/market-distributed.md for what this hides and what it does not.
 
 Anchored, the step is reflected and drawn to the state z0 of the last restart (Halpern's iteration
 on PDHG: H. Lu and J. Yang, "Restarted Halpern PDHG for linear programming", 2024)::
@@ -23,148 +28,122 @@ iterations, so neighbours exchange the same two messages and nobody needs a norm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
-from controllers.market.model.problem import ClearingProblem, Dispatch
-from controllers.market.solvers.atoms import Atoms, Scales, make_atoms
-from controllers.market.solvers.stopping import DistributedClearing, Rule, Watch
-from controllers.market.solvers.warm_start import Start, begin
+from controllers.market.solvers.atoms import Atoms
+from controllers.market.solvers.iteration import Iteration, Mask, Plan, checked_positive
+from grid_models.base.counter_rng import stream_ids, uniform
 
-# The primal weight per unit of the import price; see docs/market-distributed.md for the curve.
-WEIGHT_PER_PRICE = 50.0
 FIRST_RESTART = 100
 RESTART_GROWTH = 1.3
+_MIX = np.uint64(0xD6E8FEB86659FD93)
 
 
-@dataclass(frozen=True, slots=True)
-class PacSteps:
-    """Step sizes, equal for all atoms."""
-
-    tau: float
-    sigma: float
-
-    @staticmethod
-    def of(atoms: Atoms, weight: float | None) -> PacSteps:
-        """Return the step sizes for a primal weight (None: the default, from the import price)."""
-        if weight is None:
-            weight = default_weight(atoms.problem)
-        if not weight > 0.0 or not np.isfinite(weight):
-            raise ControllerError(
-                f"the primal weight is {weight:g}", where="PAC", expected="more than 0"
-            )
-        return PacSteps(0.99 / (atoms.norm * weight), 0.99 * weight / atoms.norm)
-
-
-def default_weight(problem: ClearingProblem) -> float:
-    """Return the primal weight that needs no tuning: prices over powers, by their usual sizes."""
-    return WEIGHT_PER_PRICE * max(abs(problem.import_price), 1e-3)
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """When the atoms set a new anchor: after `first` iterations, then in growing intervals."""
-
-    first: int = FIRST_RESTART
-    growth: float = RESTART_GROWTH
-
-    def shares(self, iterations: int) -> FloatArray:
-        """Return the anchor's share 1/(j+2) of each iteration; 0.5 right after a restart."""
-        out = np.empty(iterations)
-        length, at = float(self.first), 0
-        while at < iterations:
-            stop = min(iterations, at + max(1, round(length)))
-            out[at:stop] = 1.0 / np.arange(2, 2 + stop - at)
-            at, length = stop, length * self.growth
-        return out
-
-
-def clear_pac(
-    problem: ClearingProblem,
-    start: Dispatch | Start | None = None,
-    *,
-    max_iterations: int = 5000,
-    tolerance: float = 1e-3,
-    infeasibility_kw: float = 1.0,
-    limits_pu: float = 1e-4,
-    weight: float | None = None,
-    anchor: Anchor | None = Anchor(),
-    scales: Scales | None = None,
-) -> DistributedClearing:
-    """Clear by proximal atomic coordination.
+class Pac(Iteration):
+    """PAC as printed.
 
     Parameters
     ----------
-    problem : ClearingProblem
-    start : Dispatch or Start, optional
-        Default: `warm_start`.
-    max_iterations : int
-    tolerance : float
-        Largest distance of the cost from the optimum and largest duality gap, relative to the
-        cost; see `controllers.market.solvers.stopping`.
-    infeasibility_kw : float
-        Largest error of a balance.
-    limits_pu : float
-        Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points carried
-        by physics.
+    atoms : Atoms
+    plan : Plan
     weight : float, optional
         Primal weight omega; default 50 times the import price.
-    anchor : Anchor, optional
-        Restarts of the anchored form; None for the equations as printed.
-    scales : Scales, optional
-        Sizes of the variables.
-
-    Raises
-    ------
-    ControllerError
-        The problem is none, or a parameter is out of range.
+    private : bool
+        Whether atoms draw theta; otherwise it is 1.
     """
-    rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
-    atoms = make_atoms(problem, scales)
-    steps = PacSteps.of(atoms, weight)
-    x, y = begin(atoms, start)
-    shares = None if anchor is None else anchor.shares(max_iterations)
-    watch = Watch(atoms, rule, messages_per_line=4)
-    return watch.finished(*_iterate(atoms, steps, shares, x, y, max_iterations, watch))
+
+    def __init__(
+        self, atoms: Atoms, plan: Plan, *, weight: float | None = None, private: bool = True
+    ) -> None:
+        super().__init__(atoms, plan)
+        given = plan.default_weight if weight is None else weight
+        omega = checked_positive("the primal weight", given, "PAC")
+        self.tau = 0.99 / (plan.norm * omega)
+        self.sigma = 0.99 * omega / plan.norm
+        self._private = private
+        self._streams = stream_ids(f"dual step/{atoms.network.buses[i]}" for i in atoms.hosted)
+        self._shown = self.y
+        self._rows = np.zeros_like(self.y)
+
+    def begin(self, where: Mask, x: FloatArray, y: FloatArray, below: FloatArray) -> None:
+        """Start anew; the first message shows the start itself."""
+        super().begin(where, x, y, below)
+        self.set_some(where, _shown=y)
+
+    def told(self) -> tuple[FloatArray, FloatArray]:
+        """Return x and the protected duals."""
+        return self.x, self._shown
+
+    def half(self, stage: int, where: Mask, below: FloatArray, above: FloatArray) -> None:
+        """Take the dual step, then the primal step."""
+        atoms = self.atoms
+        if stage == 0:
+            rows = atoms.rows_own(self.x) + atoms.rows_off(below[:2], above[0])
+            step = self.sigma * rows
+            found = self.y + step
+            shown = found + self._theta() * step
+            self.set_some(where, found_y=found, _shown=shown, _rows=rows)
+            return
+        along = atoms.pull(self._shown, above[1:], below[2])
+        found = atoms.limits.proximal(self.x - self.tau * along, self.tau)
+        self.set_some(where, found_x=found)
+        self.set_errors(where, self._rows, found - self.x, self.tau)
+        self.advance(where)
+        self.count[where] += 1
+
+    def advance(self, where: Mask) -> None:
+        """Go on from the step that was found."""
+        self.set_some(where, x=self.found_x, y=self.found_y)
+
+    def _theta(self) -> FloatArray | float:
+        """Return each atom's over-relaxation gamma_hat/gamma of this iteration, (m,)."""
+        if not self._private:
+            return 1.0
+        streams = self._streams + self.count.astype(np.uint64) * _MIX
+        return uniform(self.plan.seed, streams, 0, 0)
 
 
-def _iterate(
-    atoms: Atoms,
-    steps: PacSteps,
-    shares: FloatArray | None,
-    x: FloatArray,
-    y: FloatArray,
-    max_iterations: int,
-    watch: Watch,
-) -> tuple[FloatArray, FloatArray]:
-    """Return the last x and y."""
-    x_anchor, y_anchor = x, y
-    x_next, y_next = x, y
-    for k in range(max_iterations):
-        y_next = dual_step(atoms.matrix @ x.ravel(), atoms.rhs, y, steps.sigma)
-        along = (atoms.transposed @ (2.0 * y_next - y)).reshape(x.shape)
-        x_next = atoms.law.proximal(x - steps.tau * along, steps.tau)
-        if watch.due(k + 1) and watch.may_stop(k + 1, x_next, y_next):
-            break
-        if shares is None:
-            x, y = x_next, y_next
-            continue
-        share = float(shares[k])
-        if share == 0.5:
-            x_anchor, y_anchor = x, y
-        x = drawn(x, x_next, x_anchor, share)
-        y = drawn(y, y_next, y_anchor, share)
-    return x_next, y_next
+class AnchoredPac(Pac):
+    """PAC with anchored steps; restarts after 100, 130, 169, ... iterations.
+
+    Parameters
+    ----------
+    atoms, plan, weight, private
+        As of `Pac`; theta is 1 by default.
+    """
+
+    def __init__(
+        self, atoms: Atoms, plan: Plan, *, weight: float | None = None, private: bool = False
+    ) -> None:
+        super().__init__(atoms, plan, weight=weight, private=private)
+        self._x_anchor, self._y_anchor = self.x, self.y
+        self._shares = anchor_shares(1024)
+
+    def advance(self, where: Mask) -> None:
+        """Draw the reflected step to the anchor."""
+        if int(self.count.max(initial=0)) >= self._shares.size:
+            self._shares = anchor_shares(2 * self._shares.size)
+        share = self._shares[self.count]
+        restart = where & (share == 0.5)
+        if restart.any():
+            self.set_some(restart, _x_anchor=self.x, _y_anchor=self.y)
+        x, y = (
+            (1.0 - share) * (2.0 * found - now) + share * anchor
+            for found, now, anchor in (
+                (self.found_x, self.x, self._x_anchor),
+                (self.found_y, self.y, self._y_anchor),
+            )
+        )
+        self.set_some(where, x=x, y=y)
 
 
-def dual_step(rows: FloatArray, rhs: FloatArray, y: FloatArray, sigma: float) -> FloatArray:
-    """Return the duals after a step along the error of the rows (10b, 10e)."""
-    return y + sigma * (rows - rhs)
-
-
-def drawn(z: FloatArray, step: FloatArray, anchor: FloatArray, share: float) -> FloatArray:
-    """Return the reflected step drawn to the anchor (Halpern)."""
-    return (1.0 - share) * (2.0 * step - z) + share * anchor
+def anchor_shares(iterations: int) -> FloatArray:
+    """Return the anchor's share 1/(j+2) of each iteration; 0.5 right after a restart."""
+    out = np.empty(iterations)
+    length, at = float(FIRST_RESTART), 0
+    while at < iterations:
+        stop = min(iterations, at + max(1, round(length)))
+        out[at:stop] = 1.0 / np.arange(2, 2 + stop - at)
+        at, length = stop, length * RESTART_GROWTH
+    return out

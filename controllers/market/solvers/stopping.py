@@ -22,9 +22,10 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
-from controllers.market.model.problem import Dispatch
+from controllers.market.model.problem import ClearingProblem, Dispatch
 from controllers.market.solvers.atoms import Atoms
 from controllers.market.solvers.certificate import Certificate, Certifier, at_limit, dual_value
+from controllers.market.solvers.warm_start import dispatch_of
 
 _LOOK_EVERY = 10
 _PATIENCE = 1.2
@@ -161,16 +162,20 @@ class Watch:
 
     Parameters
     ----------
+    problem : ClearingProblem
     atoms : Atoms
+        All of them.
     rule : Rule
     messages_per_line : int
         Of one iteration.
     """
 
-    def __init__(self, atoms: Atoms, rule: Rule, *, messages_per_line: int) -> None:
-        self._atoms, self._rule = atoms, rule
-        self._messages = messages_per_line * (atoms.n - 1)
-        self._certifier = Certifier(atoms)
+    def __init__(
+        self, problem: ClearingProblem, atoms: Atoms, rule: Rule, *, messages_per_line: int
+    ) -> None:
+        self._problem, self._atoms, self._rule = problem, atoms, rule
+        self._messages = messages_per_line * (atoms.m - 1)
+        self._certifier = Certifier(problem, atoms)
         self._next_certificate = 0.0
         self._certificate: Certificate | None = None
         self.history: list[Progress] = []
@@ -195,7 +200,7 @@ class Watch:
         end = self.history[-1]
         certificate = self._certificate or self._certifier.certify(x, y)
         return DistributedClearing(
-            dispatch=self._atoms.dispatch(x, y),
+            dispatch=dispatch_of(self._problem, self._atoms, x, y),
             iterations=end.iteration,
             converged=end.within(self._rule) and self._met(certificate),
             gap=certificate.gap(end.cost),
@@ -203,7 +208,7 @@ class Watch:
             excess_pu=certificate.excess_pu,
             messages=self._messages * end.iteration,
             history=tuple(self.history),
-            dual=(y * self._atoms.row_scale).reshape(-1, self._atoms.n),
+            dual=y * self._atoms.row_scale,
         )
 
     def _met(self, certificate: Certificate) -> bool:

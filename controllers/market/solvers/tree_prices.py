@@ -118,8 +118,8 @@ def priced_start(problem: ClearingProblem, rounds: int = 1) -> Start:
     dispatch = warm_start(problem)
     prices = marginal_prices(problem, flow_of(dispatch), tree=tree)
     for _ in range(rounds):
-        answer = best_response(problem, prices.p, prices.q)
-        dispatch = settled(problem, *answer, prices.p, prices.q)
+        answer = best_response(problem.bids, prices.p, prices.q)
+        dispatch = settled(problem, answer, prices.p, prices.q)
         prices = marginal_prices(problem, flow_of(dispatch), start=prices, tree=tree)
     return Start(dispatch, prices.stacked(dispatch.l_line))
 

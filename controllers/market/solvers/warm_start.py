@@ -15,8 +15,21 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from controllers.core.mail import FloatArray
-from controllers.market.model.problem import ClearingProblem, Dispatch
-from controllers.market.solvers.atoms import Atoms, load_tangent
+from controllers.market.model.costs import cost, reactive_load, tangent
+from controllers.market.model.problem import Bids, ClearingProblem, Dispatch
+from controllers.market.solvers.atoms import (
+    BALANCE_P,
+    BALANCE_Q,
+    N_ROWS,
+    P_GEN,
+    P_LOAD,
+    Q_GEN,
+    Atoms,
+    L,
+    P,
+    Q,
+    V,
+)
 from grid_models.branch_flow.model import BranchNetwork
 
 _SWEEPS = 60
@@ -106,19 +119,14 @@ def power_flow(
     return Flow(p, q, l_line, v_sq, error)
 
 
-def best_response(
-    problem: ClearingProblem, price_p: FloatArray, price_q: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return what each bus would do at its prices: P_G, Q_G, P_L, shape (n,) each."""
-    bids = problem.bids
-    tangent, _ = load_tangent(problem)
-    value = price_p + tangent * price_q
+def best_response(bids: Bids, price_p: FloatArray, price_q: FloatArray) -> FloatArray:
+    """Return what each bus would do at its prices: P_G, Q_G, P_L, shape (3, n)."""
+    value = price_p + tangent(bids) * price_q
     p_load = bids.p_load0 - _per(value, 2.0 * bids.beta)
-    return (
-        np.clip(_per(price_p, bids.alpha_p), bids.p_gen_min, bids.p_gen_max),
-        np.clip(_per(price_q, bids.alpha_q), bids.q_gen_min, bids.q_gen_max),
-        np.clip(p_load, bids.p_load_min, bids.p_load_max),
-    )
+    wish = np.array([_per(price_p, bids.alpha_p), _per(price_q, bids.alpha_q), p_load])
+    low = np.array([bids.p_gen_min, bids.q_gen_min, bids.p_load_min])
+    high = np.array([bids.p_gen_max, bids.q_gen_max, bids.p_load_max])
+    return np.asarray(np.minimum(np.maximum(wish, low), high))
 
 
 def _per(price: FloatArray, curve: FloatArray) -> FloatArray:
@@ -128,31 +136,23 @@ def _per(price: FloatArray, curve: FloatArray) -> FloatArray:
 
 
 def settled(
-    problem: ClearingProblem,
-    p_gen: FloatArray,
-    q_gen: FloatArray,
-    p_load: FloatArray,
-    price_p: FloatArray,
-    price_q: FloatArray,
+    problem: ClearingProblem, devices: FloatArray, price_p: FloatArray, price_q: FloatArray
 ) -> Dispatch:
-    """Return the dispatch of these set-points with the flows that physics gives them."""
-    tangent, fixed = load_tangent(problem)
-    q_load = p_load * tangent + fixed
+    """Return the dispatch of set-points (P_G, Q_G, P_L), (3, n), with the flows of physics."""
+    p_gen, q_gen, p_load = devices
+    q_load = reactive_load(problem.bids, p_load)
     flow = power_flow(problem.network, p_load - p_gen, q_load - q_gen)
-    bids = problem.bids
-    cost = (
-        np.sum(0.5 * bids.alpha_p * p_gen**2 + 0.5 * bids.alpha_q * q_gen**2)
-        + np.sum(bids.beta * (p_load - bids.p_load0) ** 2)
-        + problem.xi * np.sum(problem.network.r_pu * flow.l_line)
-        + problem.import_price * flow.p_line[0]
-    )
+    paid = cost(
+        problem, p_gen=p_gen, q_gen=q_gen, p_load=p_load, l_line=flow.l_line,
+        p_import=float(flow.p_line[0]),
+    )  # fmt: skip
     line = np.array([flow.p_line, flow.q_line])
     line[:, 0] = 0.0
     return Dispatch(
         p_gen=p_gen, q_gen=q_gen, p_load=p_load, q_load=q_load,
         p_line=line[0], q_line=line[1], l_line=flow.l_line, v_sq=flow.v_sq,
         p_import=float(flow.p_line[0]), q_import=float(flow.q_line[0]),
-        lmp_p=price_p, lmp_q=price_q, cost=float(cost),
+        lmp_p=price_p, lmp_q=price_q, cost=paid,
     )  # fmt: skip
 
 
@@ -172,21 +172,44 @@ class Start:
     dual: FloatArray | None = None
 
 
-def begin(atoms: Atoms, start: Dispatch | Start | None) -> tuple[FloatArray, FloatArray]:
-    """Return scaled variables (8, n) and duals (4 n,) for a start; `warm_start` for None."""
+def begin(
+    problem: ClearingProblem, atoms: Atoms, start: Dispatch | Start | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return scaled variables (8, n) and duals (4, n) for a start; `warm_start` for None."""
     if start is None:
-        start = warm_start(atoms.problem)
+        start = warm_start(problem)
     if isinstance(start, Dispatch):
         start = Start(start)
-    x, y = atoms.scaled(start.dispatch)
-    return x, (y if start.dual is None else start.dual.ravel() / atoms.row_scale)
+    d, parent = start.dispatch, problem.network.parent
+    w_sq = np.where(parent >= 0, d.v_sq[parent], 0.0)
+    rows = (d.p_gen, d.q_gen, d.p_load, d.v_sq, d.p_line, d.q_line, d.l_line, w_sq)
+    x = np.array(rows, dtype=np.float64)
+    x[P, 0], x[Q, 0] = d.p_import, d.q_import
+    y = np.zeros((N_ROWS, atoms.m)) if start.dual is None else start.dual
+    if start.dual is None:
+        y[BALANCE_P], y[BALANCE_Q] = -d.lmp_p, -d.lmp_q
+    return x / atoms.scale, y / atoms.row_scale
+
+
+def dispatch_of(problem: ClearingProblem, atoms: Atoms, x: FloatArray, y: FloatArray) -> Dispatch:
+    """Return scaled variables and duals as a dispatch; a price is minus a balance's dual."""
+    phys, duals = x * atoms.scale, y * atoms.row_scale
+    line = phys[P : L + 1].copy()
+    line[:, 0] = 0.0
+    return Dispatch(
+        p_gen=phys[P_GEN], q_gen=phys[Q_GEN], p_load=phys[P_LOAD],
+        q_load=reactive_load(problem.bids, phys[P_LOAD]),
+        p_line=line[0], q_line=line[1], l_line=line[2], v_sq=phys[V],
+        p_import=float(phys[P, 0]), q_import=float(phys[Q, 0]),
+        lmp_p=-duals[BALANCE_P], lmp_q=-duals[BALANCE_Q], cost=atoms.cost(x),
+    )  # fmt: skip
 
 
 def warm_start(problem: ClearingProblem) -> Dispatch:
     """Return the start of the module: best responses to the import price, and their flows."""
     n = problem.network.parent.size
     price_p, price_q = np.full(n, problem.import_price), np.zeros(n)
-    return settled(problem, *best_response(problem, price_p, price_q), price_p, price_q)
+    return settled(problem, best_response(problem.bids, price_p, price_q), price_p, price_q)
 
 
 def flat_start(problem: ClearingProblem) -> Dispatch:

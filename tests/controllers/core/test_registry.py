@@ -24,7 +24,6 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "dmpc-circuit",
         "averaging-pi",
         "market",
-        "market-pac",
         "resilience-manager",
     }
     site = sample_site()

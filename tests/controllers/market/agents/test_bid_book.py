@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _market_cases import grown_problem
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.market.agents.bid_book import BidBook, bid_faults
-from controllers.market.model.cases import grown_problem
 from controllers.market.model.checks import RANGES, check_bids
 from controllers.market.model.errors import BidError
-from controllers.market.model.parties import BID_FIELDS
+from controllers.market.model.participants import BID_FIELDS
 from controllers.market.model.problem import Bids
 
 GOOD = {

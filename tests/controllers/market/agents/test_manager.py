@@ -19,8 +19,8 @@ from controllers.core.mail_loop import MailLoop, Post
 from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_feeder
-from controllers.market.agents.campaign import STATES
 from controllers.market.agents.manager import AGENT, ResilienceManager
+from controllers.market.agents.mitigation import STATES
 from controllers.market.agents.operator import COMMIT, TRIAL
 from controllers.market.agents.primary import PrimaryMarket
 from grid_models.feeder.model import Der
@@ -237,7 +237,7 @@ def test_a_clearing_that_fails_once_costs_some_time_and_no_more(
         with monkeypatch.context() as patch:
             if fails:
                 left[0] = 0
-                patch.setattr(operator._desk, "clear", none)
+                patch.setattr(operator._scheduler, "clear", none)
             take(message)
 
     monkeypatch.setattr(operator, "take_weights", take_weights)
@@ -369,7 +369,7 @@ def test_attacks_that_look_the_same_at_the_substation_are_answered_the_same() ->
     unseen = Trial(import_of=lambda k, p: p + kw * (k >= BEGIN)).run(BEGIN + 7)
     for kind in ("import_off_schedule", "search"):
         assert lost.first(kind) == unseen.first(kind)
-    orders = [trial.manager.campaign.order for trial in (lost, unseen)]
+    orders = [trial.manager.mitigation.order for trial in (lost, unseen)]
     assert orders[0][:2] == orders[1][:2]
     # The two imports are sums in another order: equal but for the last bits.
     assert orders[0][2].alpha == pytest.approx(orders[1][2].alpha, rel=1e-12)

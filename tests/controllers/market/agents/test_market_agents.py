@@ -19,7 +19,13 @@ from controllers.core.sample_site import sample_feeder
 from controllers.market.agents.operator import COMMIT, FAILED, SOLVED, TRIAL, weights_message
 from controllers.market.agents.primary import PrimaryMarket
 from controllers.market.agents.reweighing import Weights
-from controllers.market.model.parties import BID_FIELDS, Costs, aggregate, bid_column, party_table
+from controllers.market.model.participants import (
+    BID_FIELDS,
+    Costs,
+    aggregate,
+    bid_column,
+    participants_of,
+)
 from grid_models.branch_flow.model import branch_network
 from grid_models.feeder.model import Der
 
@@ -81,7 +87,7 @@ def test_operator_and_every_node_with_load_or_resources_are_agents() -> None:
 def test_aggregation_keeps_marginal_cost_at_the_end_of_the_range() -> None:
     site = market_site()
     network = branch_network(site.feeder)
-    table = party_table(
+    table = participants_of(
         site.feeder, site.ders, Costs({"*": 72.0}, (200.0, 200.0)), 0, network.row_of
     )
     bids = aggregate(table)
@@ -291,7 +297,7 @@ def test_noise_does_not_make_a_bid_of_this_interval_late() -> None:
         smo, rows = bids_of(market, interval)
         rows[:, 0] = told
         operator.take_bids(smo, rows, interval, 6 * interval)
-        assert operator.book.interval.tolist() == [interval] * len(smo)
+        assert operator.receiver.book.interval.tolist() == [interval] * len(smo)
     assert kinds(operator) == []
 
 
@@ -301,7 +307,7 @@ def test_a_trial_without_a_dispatch_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     def none(*_: object) -> None:
         raise ControllerError("no dispatch", where="test")
 
-    monkeypatch.setattr(operator._desk, "clear", none)
+    monkeypatch.setattr(operator._scheduler, "clear", none)
     operator.take_weights(weights_message(1, TRIAL, Weights.neutral(len(operator.table.buses))))
     assert operator.answer()[1] == FAILED
     assert kinds(operator) == ["clearing_failed"]

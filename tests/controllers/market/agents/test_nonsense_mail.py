@@ -11,8 +11,8 @@ import pytest
 from controllers.core.mail import Mail
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_feeder
-from controllers.market.agents.campaign import STATES
 from controllers.market.agents.manager import AGENT, ResilienceManager
+from controllers.market.agents.mitigation import STATES
 from controllers.market.agents.operator import read_weights
 from controllers.market.agents.primary import PrimaryMarket
 from grid_models.feeder.model import Der

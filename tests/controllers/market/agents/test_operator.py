@@ -21,7 +21,7 @@ from controllers.market.agents.operator import (
 )
 from controllers.market.agents.primary import PrimaryMarket
 from controllers.market.agents.reweighing import FACTOR_MIN, Weights
-from controllers.market.model.parties import aggregate
+from controllers.market.model.participants import aggregate
 from grid_models.feeder.model import Der
 
 OPTIONS: dict[str, Any] = {"interval_s": 6.0, "generator_cost": {"*": 72.0}}

@@ -12,7 +12,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.sample_site import sample_feeder
 from controllers.market.agents.bid_book import bid_faults
 from controllers.market.agents.options import ManagerOptions, MarketOptions
-from controllers.market.model.parties import Costs, aggregate, party_table
+from controllers.market.model.participants import Costs, aggregate, participants_of
 from grid_models.branch_flow.model import branch_network
 from grid_models.feeder.model import Der
 
@@ -34,7 +34,7 @@ def test_a_cost_that_is_accepted_makes_good_bids(pair: list[float]) -> None:
     accepted = MarketOptions(load_cost=pair).load_cost
     network = branch_network(sample_feeder())
     costs = Costs({"*": 72.0}, (accepted[0], accepted[1]))
-    table = party_table(sample_feeder(), (FLEXIBLE,), costs, 0, network.row_of)
+    table = participants_of(sample_feeder(), (FLEXIBLE,), costs, 0, network.row_of)
     assert bid_faults(aggregate(table)) == [None] * len(table.buses)
 
 

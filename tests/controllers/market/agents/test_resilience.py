@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from controllers.core.mail import FloatArray
-from controllers.market.agents.resilience import (
+from _market_cases import IMPORT_PRICE, XI, attack_2b, without
+from _market_mitigation import (
     Mitigation,
     cleared,
     mitigate,
     original_cost,
     weighted,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controllers.core.mail import FloatArray
 from controllers.market.agents.reweighing import FACTOR_MIN, Search, Weights, next_mu, reweigh
-from controllers.market.model.cases import IMPORT_PRICE, XI, attack_2b, without
 from controllers.market.model.problem import Bids, ClearingProblem, Dispatch
 from controllers.market.solvers.central import CentralMarket
 from grid_models.catalog import load_feeder

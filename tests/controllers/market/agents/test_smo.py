@@ -13,7 +13,7 @@ from controllers.core.mail import FloatArray
 from controllers.core.sample_site import sample_feeder
 from controllers.market.agents.options import MarketOptions
 from controllers.market.agents.smo import AWARD_FIELDS, SmoGroup
-from controllers.market.model.parties import Costs, party_table
+from controllers.market.model.participants import Costs, participants_of
 from grid_models.branch_flow.model import branch_network
 from grid_models.feeder.model import Der
 
@@ -31,7 +31,7 @@ def group() -> SmoGroup:
     """Return all operators of a site with three inverters at one bus."""
     feeder = replace(sample_feeder(), ders=DERS)
     costs = Costs({"*": 30.0}, (200.0, 200.0))
-    table = party_table(feeder, DERS, costs, 3, branch_network(feeder).row_of)
+    table = participants_of(feeder, DERS, costs, 3, branch_network(feeder).row_of)
     return SmoGroup(table, range(len(table.buses)), MarketOptions(), 1.0, 3)
 
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _market_cases import attack_2b, grown_problem, light_load, voltage_binding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.model.cases import attack_2b, grown_problem, light_load, voltage_binding
+from controllers.market.clearing import clear
 from controllers.market.model.costs import tangent
 from controllers.market.model.problem import ClearingProblem
-from controllers.market.solvers.central import CentralMarket, clear
+from controllers.market.solvers.central import CentralMarket
 
 STEP_PU = 2e-3
 # Finer than the default: the difference of two costs near 110 is divided by 0.004.

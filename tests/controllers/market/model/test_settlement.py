@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _market_cases import grown_problem, voltage_binding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.model.cases import grown_problem, voltage_binding
+from controllers.market.clearing import clear
 from controllers.market.model.errors import MarketError
 from controllers.market.model.problem import ClearingProblem
 from controllers.market.model.settlement import Settlement, settle
-from controllers.market.solvers.central import Clearing, clear
+from controllers.market.solvers.central import Clearing
 
 
 def books(problem: ClearingProblem, found: Clearing, hours: float = 1.0) -> Settlement:

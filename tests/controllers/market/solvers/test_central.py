@@ -4,10 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from controllers.market.model.cases import (
+from _market_cases import (
     ATTACKED,
     attack_2b,
     grown_problem,
@@ -15,11 +12,15 @@ from controllers.market.model.cases import (
     voltage_binding,
     without,
 )
+from _market_reference import clear_reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controllers.market.clearing import clear
 from controllers.market.model.costs import cost
 from controllers.market.model.errors import MarketError, NoDispatchError
 from controllers.market.model.problem import Bids, ClearingProblem
-from controllers.market.solvers.central import CentralMarket, Clearing, clear
-from controllers.market.solvers.central_reference import clear_reference
+from controllers.market.solvers.central import CentralMarket, Clearing
 from grid_models.branch_flow.model import branch_network
 from grid_models.catalog import load_feeder
 

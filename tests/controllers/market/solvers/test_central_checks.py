@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _market_cases import grown_problem
 
-from controllers.market.model.cases import grown_problem
 from controllers.market.model.checks import check_bids
 from controllers.market.model.errors import BidError, MarketError
 from controllers.market.solvers.central import CentralMarket

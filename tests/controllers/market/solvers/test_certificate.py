@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from _market_cases import grown_problem
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from controllers.market.model.cases import grown_problem
+from controllers.market.clearing import clear
 from controllers.market.model.problem import ClearingProblem
-from controllers.market.solvers.admm import clear_admm
-from controllers.market.solvers.atoms import L, P, Q, W, make_atoms
-from controllers.market.solvers.central import clear
+from controllers.market.solvers.atoms import Atoms, L, P, Q, W
 from controllers.market.solvers.certificate import Certifier, at_limit, dual_value
-from controllers.market.solvers.nst_pac import clear_nst_pac
-from controllers.market.solvers.pac import clear_pac
 from controllers.market.solvers.stopping import DistributedClearing
 from controllers.market.solvers.tree_prices import priced_start
 from controllers.market.solvers.warm_start import Start, begin, flat_start, settled, warm_start
@@ -24,6 +22,9 @@ from controllers.market.solvers.warm_start import Start, begin, flat_start, sett
 # The central solver is right to about 1e-7 of the terms that its cost is the sum of.
 SOLVER = 3e-7
 LIMITS_PU = 1e-4
+clear_pac = partial(clear, clearing="pac-anchored")
+clear_admm = partial(clear, clearing="admm")
+clear_nst_pac = partial(clear, clearing="nst-pac")
 METHODS = (clear_pac, clear_admm, clear_nst_pac)
 STARTS = (warm_start, priced_start, flat_start)
 
@@ -38,7 +39,7 @@ def solver_error(problem: ClearingProblem, best: float) -> float:
 def excess_pu(problem: ClearingProblem, done: DistributedClearing) -> float:
     """Return by how much the dispatch leaves its limits once its power flow is solved."""
     d, net = done.dispatch, problem.network
-    real = settled(problem, d.p_gen, d.q_gen, d.p_load, d.lmp_p, d.lmp_q)
+    real = settled(problem, np.array([d.p_gen, d.q_gen, d.p_load]), d.lmp_p, d.lmp_q)
     v = np.sqrt(real.v_sq[1:])
     over = np.sqrt(real.l_line[1:] / net.l_max_pu[1:]) - 1.0
     return float(max(0.0, *(problem.v_min_pu - v), *(v - problem.v_max_pu), *over))
@@ -93,12 +94,13 @@ def test_the_stated_gap_is_a_bound_wherever_the_iteration_stands(
 ) -> None:
     best = clear(problem).dispatch.cost
     iterations = iterations // 10 + 1 if method is clear_nst_pac else iterations
-    done = method(problem, start(problem), max_iterations=iterations, tolerance=0.0)
+    done = method(problem, start=start(problem), max_iterations=iterations, tolerance=0.0)
     cost, error = done.dispatch.cost, solver_error(problem, best)
     assert abs(cost - best) <= done.gap * abs(cost) + error
     assert done.excess_pu == pytest.approx(excess_pu(problem, done), abs=1e-9)
-    atoms = make_atoms(problem)
-    bounds = Certifier(atoms).certify(*begin(atoms, Start(done.dispatch, done.dual)))
+    atoms = Atoms.of(problem)
+    start = begin(problem, atoms, Start(done.dispatch, done.dual))
+    bounds = Certifier(problem, atoms).certify(*start)
     assert bounds.lower <= best + error
     assert bounds.upper >= best - error
 
@@ -110,7 +112,7 @@ def test_the_stated_gap_is_a_bound_wherever_the_iteration_stands(
 @example(held_up(24, 15, 0.1), clear_pac, priced_start, 1e-3)
 def test_what_converged_promises_holds(problem, method, start, tolerance) -> None:
     best = clear(problem).dispatch.cost
-    done = method(problem, start(problem), max_iterations=1500, tolerance=tolerance)
+    done = method(problem, start=start(problem), max_iterations=1500, tolerance=tolerance)
     if done.converged:
         cost = done.dispatch.cost
         assert abs(cost - best) <= tolerance * abs(cost) + solver_error(problem, best)
@@ -126,7 +128,7 @@ def test_where_a_voltage_is_dear_it_does_not_stop_early_and_does_stop(seed: int)
     problem = held_up(8 + seed, seed)
     best = clear(problem).dispatch
     for method in (clear_pac, clear_admm):
-        done = method(problem, priced_start(problem), max_iterations=1500)
+        done = method(problem, start=priced_start(problem), max_iterations=1500)
         assert abs(done.dispatch.cost / best.cost - 1.0) <= done.gap * (1.0 + 1e-6) + SOLVER
         assert done.converged or method is clear_pac
         if done.converged:
@@ -151,16 +153,16 @@ def test_it_stops_where_a_rating_binds(method, seed: int) -> None:
 def test_the_dual_value_of_a_rated_line_is_the_least_over_its_points() -> None:
     # Against points of the cone cut by l <= l_max, the best of a fine grid in each.
     problem = rated(grown_problem(6, seed=2), 0.9)
-    atoms = make_atoms(problem)
+    atoms = Atoms.of(problem)
     line = int(np.flatnonzero(np.isfinite(problem.network.l_max_pu))[0])
-    x, y = begin(atoms, priced_start(problem))
-    y[np.arange(4) * 6 + line] += np.array([300.0, -200.0, 5.0, 40.0])
+    x, y = begin(problem, atoms, priced_start(problem))
+    y[:, line] += np.array([300.0, -200.0, 5.0, 40.0])
     limited = np.arange(6) == line
-    reduced = (atoms.law.slope + (atoms.transposed @ y).reshape(x.shape))[:, line]
+    reduced = (atoms.limits.slope + atoms.all_pull(y))[:, line]
     with_price = dual_value(atoms, x, y, limited)
     assert reduced[W] > 0.0
     assert with_price.rating[line] > 0.0
-    l_max = atoms.law.l_max[line]
+    l_max = atoms.limits.l_max[line]
     angle = np.arctan2(-reduced[Q], -reduced[P])
     l_sq = np.linspace(1e-6, 1.0, 201)[:, None] * l_max
     flow = np.linspace(0.0, 20.0, 4001)[None, :] * l_max
@@ -176,7 +178,8 @@ def test_the_dual_value_of_a_rated_line_is_the_least_over_its_points() -> None:
 def test_a_loose_rating_changes_nothing() -> None:
     problem = grown_problem(12, seed=0)
     loose = rated(problem, 1e6)
-    assert not at_limit(make_atoms(loose), begin(make_atoms(loose), None)[0]).any()
+    atoms = Atoms.of(loose)
+    assert not at_limit(atoms, begin(loose, atoms, None)[0]).any()
     assert clear_pac(loose).iterations == clear_pac(problem).iterations
 
 
@@ -185,7 +188,7 @@ def test_set_points_without_a_power_flow_prove_nothing() -> None:
     b = problem.bids
     p = 1000.0 * b.p_load0
     problem = replace(problem, bids=replace(b, p_load0=p, p_load_min=p, p_load_max=p))
-    done = clear_pac(problem, flat_start(problem), max_iterations=10)
+    done = clear_pac(problem, start=flat_start(problem), max_iterations=10)
     assert not done.converged
     assert done.gap == np.inf
     assert done.excess_pu == np.inf

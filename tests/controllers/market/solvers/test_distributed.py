@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from controllers.core.errors import ControllerError
-from controllers.market.model.cases import (
+from _market_cases import (
     attack_2b,
     grown_problem,
     light_load,
     voltage_binding,
     without,
 )
-from controllers.market.solvers.admm import clear_admm
-from controllers.market.solvers.atoms import make_atoms
-from controllers.market.solvers.central import clear
-from controllers.market.solvers.nst_pac import Momentum, clear_nst_pac
-from controllers.market.solvers.pac import Anchor, PacSteps, clear_pac, dual_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controllers.core.errors import ControllerError
+from controllers.market.clearing import clear
+from controllers.market.solvers.atoms import Atoms
+from controllers.market.solvers.distributed import child_starts, exchanged
+from controllers.market.solvers.iteration import Plan
+from controllers.market.solvers.pac import Pac, anchor_shares
 from controllers.market.solvers.tree_prices import flow_of, marginal_prices, priced_start
 from controllers.market.solvers.warm_start import (
     Start,
@@ -32,6 +33,10 @@ from controllers.market.solvers.warm_start import (
     warm_start,
 )
 
+clear_pac = partial(clear, clearing="pac-anchored")
+clear_printed = partial(clear, clearing="pac", private=False)
+clear_admm = partial(clear, clearing="admm")
+clear_nst_pac = partial(clear, clearing="nst-pac")
 METHODS = (clear_pac, clear_admm)
 seeds = st.integers(0, 10_000)
 
@@ -45,18 +50,30 @@ def limited(problem, share: float):
     return replace(problem, network=replace(problem.network, l_max_pu=l_max)), line
 
 
+def printed(problem, atoms: Atoms, x, y) -> Pac:
+    """Return PAC without private duals at a start."""
+    state = Pac(atoms, Plan(atoms.norm(), problem.import_price), private=False)
+    state.begin(np.ones(atoms.m, dtype=bool), x, y, child_starts(atoms, x, y))
+    return state
+
+
+def stepped(state: Pac) -> Pac:
+    """Do one iteration of all atoms."""
+    for stage in (0, 1):
+        state.half(stage, np.ones(state.atoms.m, dtype=bool), *exchanged(state))
+    return state
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.integers(3, 25), seeds)
 def test_the_central_optimum_is_where_an_iteration_stands_still(n: int, seed: int) -> None:
     problem = grown_problem(n, seed=seed)
     best = clear(problem).dispatch
     prices = marginal_prices(problem, flow_of(best))
-    atoms = make_atoms(problem)
-    steps = PacSteps.of(atoms, None)
-    x, y = begin(atoms, Start(best, prices.stacked(best.l_line)))
-    y_next = dual_step(atoms.matrix @ x.ravel(), atoms.rhs, y, steps.sigma)
-    along = (atoms.transposed @ (2.0 * y_next - y)).reshape(x.shape)
-    x_next = atoms.law.proximal(x - steps.tau * along, steps.tau)
+    atoms = Atoms.of(problem)
+    x, y = begin(problem, atoms, Start(best, prices.stacked(best.l_line)))
+    state = stepped(printed(problem, atoms, x, y))
+    x_next, y_next = state.x, state.y
     # The solver's own tolerance is 1e-8 or so; a step moves by no more than it.
     np.testing.assert_allclose(x_next, x, atol=2e-5)
     np.testing.assert_allclose(y_next * atoms.row_scale, y * atoms.row_scale, atol=2e-3)
@@ -67,18 +84,20 @@ def test_the_central_optimum_is_where_an_iteration_stands_still(n: int, seed: in
 def test_the_residual_of_the_printed_iteration_never_grows(n: int, seed: int) -> None:
     # PDHG is averaged in the norm |dx|^2/tau + 2 <dy, K dx> + |dy|^2/sigma (dual-first order):
     # the distance between two iterates cannot grow (Chambolle and Pock, 2016, sec. 3).
-    atoms = make_atoms(grown_problem(n, seed=seed))
-    steps = PacSteps.of(atoms, None)
-    x, y = begin(atoms, flat_start(atoms.problem))
+    problem = grown_problem(n, seed=seed)
+    atoms = Atoms.of(problem)
+    state = printed(problem, atoms, *begin(problem, atoms, flat_start(problem)))
+    nothing = atoms.all_rows(np.zeros((8, n)))
     last = np.inf
     for _ in range(60):
-        y_next = dual_step(atoms.matrix @ x.ravel(), atoms.rhs, y, steps.sigma)
-        along = (atoms.transposed @ (2.0 * y_next - y)).reshape(x.shape)
-        x_next = atoms.law.proximal(x - steps.tau * along, steps.tau)
-        dx, dy = (x_next - x).ravel(), y_next - y
-        moved = dx @ dx / steps.tau + 2.0 * dy @ (atoms.matrix @ dx) + dy @ dy / steps.sigma
+        x, y = state.x, state.y
+        stepped(state)
+        dx, dy = state.x - x, state.y - y
+        rows = atoms.all_rows(dx) - nothing
+        moved = np.sum(dx * dx) / state.tau + 2.0 * np.sum(dy * rows)
+        moved += np.sum(dy * dy) / state.sigma
         assert moved <= last * (1.0 + 1e-9)
-        last, x, y = moved, x_next, y_next
+        last = moved
 
 
 @settings(max_examples=4, deadline=None)
@@ -129,9 +148,9 @@ def test_nst_pac_needs_fewer_messages_than_the_printed_pac() -> None:
         return bad[-1] * done.messages / done.iterations
 
     nst = clear_nst_pac(problem, max_iterations=250, tolerance=0.0)
-    printed = clear_pac(problem, anchor=None, max_iterations=600, tolerance=0.0)
+    printed = clear_printed(problem, max_iterations=600, tolerance=0.0)
     assert messages(nst) < 0.6 * messages(printed)
-    assert not clear_nst_pac(problem, momentum=Momentum(phi=0.9), max_iterations=200).converged
+    assert not clear_nst_pac(problem, phi=0.9, max_iterations=200).converged
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -149,12 +168,12 @@ def test_a_current_limit_binds_and_has_its_price(method) -> None:
 def test_it_stops_by_itself_where_the_duality_gap_says_so_and_the_gap_is_a_bound() -> None:
     problem = grown_problem(119)
     best = clear(problem).dispatch.cost
-    done = clear_pac(problem, priced_start(problem))
+    done = clear_pac(problem, start=priced_start(problem))
     assert done.converged
     assert done.iterations < 100
     assert abs(done.dispatch.cost / best - 1.0) < 1e-3
     for method in (*METHODS, clear_nst_pac):
-        short = method(problem, flat_start(problem), max_iterations=10)
+        short = method(problem, start=flat_start(problem), max_iterations=10)
         assert not short.converged
         assert short.gap > 1e-3 or short.history[-1].dual_error > 1e-3
         assert short.messages == {clear_admm: 2}.get(method, 4) * 118 * 10
@@ -165,8 +184,8 @@ def test_the_warm_start_is_a_power_flow_and_the_priced_one_is_cheaper() -> None:
     best = clear(problem).dispatch.cost
     warm, priced = warm_start(problem), priced_start(problem)
     for start in (warm, priced.dispatch):
-        atoms = make_atoms(problem)
-        assert atoms.infeasibility_kw(begin(atoms, start)[0]) < 1e-9
+        atoms = Atoms.of(problem)
+        assert atoms.infeasibility_kw(begin(problem, atoms, start)[0]) < 1e-9
     assert best <= priced.dispatch.cost * (1.0 + 1e-9)
     assert priced.dispatch.cost - best < 0.1 * (warm.cost - best)
 
@@ -183,9 +202,8 @@ def test_sweep_prices_are_the_derivative_of_the_cost() -> None:
                 # Cost of the network alone: the generators are moved without paying for them.
                 shift = {"p_gen": base.p_gen.copy(), "q_gen": base.q_gen.copy()}
                 shift[which][bus] -= sign * d
-                moved = settled(
-                    problem, shift["p_gen"], shift["q_gen"], base.p_load, prices.p, prices.q
-                )
+                devices = np.array([shift["p_gen"], shift["q_gen"], base.p_load])
+                moved = settled(problem, devices, prices.p, prices.q)
                 network = problem.network
                 cost.append(
                     problem.xi * float(network.r_pu @ moved.l_line)
@@ -209,9 +227,9 @@ def test_sums_along_the_tree_are_those_of_a_walk() -> None:
 
 
 def test_anchors_fall_on_growing_intervals_whatever_the_number_of_iterations() -> None:
-    shares = Anchor(first=4, growth=2.0).shares(20)
-    assert np.flatnonzero(shares == 0.5).tolist() == [0, 4, 12]
-    np.testing.assert_array_equal(Anchor().shares(150), Anchor().shares(4000)[:150])
+    shares = anchor_shares(400)
+    assert np.flatnonzero(shares == 0.5).tolist() == [0, 100, 230, 399]
+    np.testing.assert_array_equal(anchor_shares(150), anchor_shares(4000)[:150])
 
 
 def test_parameters_out_of_range_are_refused_in_words() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controllers.market.model.cases import ATTACKED, FLEXIBILITY, draw
-from controllers.market.model.parties import LOAD_POWER_FACTOR
+from _market_cases import ATTACKED, FLEXIBILITY, draw
+
+from controllers.market.model.participants import LOAD_POWER_FACTOR
 from grid_models.feeder.model import Der, Feeder
 
 LOAD_KW = 1.0815 * 2064.0

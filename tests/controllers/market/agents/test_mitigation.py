@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from controllers.market.agents.campaign import Answer, Campaign, CampaignSettings
-from controllers.market.agents.operator import COMMIT, FAILED, NUMBER_MAX, SOLVED, TRIAL
+from controllers.market.agents.bid_receiver import NUMBER_MAX
+from controllers.market.agents.mitigation import Answer, Mitigation, MitigationSettings
+from controllers.market.agents.operator import COMMIT, FAILED, SOLVED, TRIAL
 from controllers.market.agents.reweighing import Weights
 
 N, TARGET_KW, ATTACK_KW = 4, 900.0, 150.0
-SETTINGS = CampaignSettings(
+SETTINGS = MitigationSettings(
     tolerance=0.0025, mu_kw=10.0, max_clearings=12, relax=0.5, settle_samples=6,
     confirm_samples=5, noise_kw=2.0,
 )  # fmt: skip
@@ -24,7 +25,7 @@ class Play:
     """A campaign and an operator whose import falls by `room_kw` as the weights vanish."""
 
     def __init__(self, room_kw: float = 400.0) -> None:
-        self.campaign = Campaign(N, SETTINGS)
+        self.mitigation = Mitigation(N, SETTINGS)
         self.room_kw, self.attack_kw = room_kw, 0.0
         self.answered = self.committed = 0
         self.reply = (0.0, 0.0)
@@ -38,7 +39,7 @@ class Play:
         return TARGET_KW - self.room_kw * weights.strength
 
     def obey(self) -> None:
-        number, order, weights = self.campaign.order
+        number, order, weights = self.mitigation.order
         if number != self.answered + 1:
             return
         self.answered = number
@@ -56,18 +57,18 @@ class Play:
             schedule = self.import_of(self.weights)
             answer = Answer(self.answered, status, trial, self.committed, schedule, 0)
             heard = self.forge(self.step, answer)
-            self.campaign.hear(heard, SCORES, EVERYONE)
+            self.mitigation.hear(heard, SCORES, EVERYONE)
             measured = schedule + self.attack_kw
-            self.campaign.observe(measured, heard, SCORES, EVERYONE)
-            if self.campaign.ended and self.campaign.state != "watching":
+            self.mitigation.observe(measured, heard, SCORES, EVERYONE)
+            if self.mitigation.ended and self.mitigation.state != "watching":
                 self.recovered += 1
-                self.campaign.state = "watching"
+                self.mitigation.state = "watching"
             self.step += 1
         return self
 
     def attack(self, kw: float = ATTACK_KW) -> Play:
         self.attack_kw = kw
-        self.campaign.alarm(TARGET_KW)
+        self.mitigation.alarm(TARGET_KW)
         return self
 
     @property
@@ -75,7 +76,7 @@ class Play:
         return self.import_of(self.weights) + self.attack_kw
 
     def kinds(self) -> list[str]:
-        return [event["event"] for event in self.campaign.events]
+        return [event["event"] for event in self.mitigation.events]
 
 
 def fails_once(which: float) -> Callable[[float], bool]:
@@ -97,22 +98,22 @@ def test_a_commit_that_fails_is_told_and_searched_for_again() -> None:
         play.run(1)
     assert play.kinds()[-2:] == ["weights_committed", "commit_failed"]
     # What is in force is what was before: the original coefficients.
-    assert play.campaign.in_force.strength == 0.0
+    assert play.mitigation.in_force.strength == 0.0
     play.run(40)
     assert play.kinds().count("commit_failed") == 1
     assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
-    assert play.campaign.state == "holding"
+    assert play.mitigation.state == "holding"
     assert play.recovered == 0
 
 
 def test_a_commit_that_fails_leaves_the_weights_before_it_in_force() -> None:
     play = Play().attack().run(60)
-    before = play.campaign.in_force
+    before = play.mitigation.in_force
     play.fails = lambda order: order == COMMIT
     play.attack_kw += 60.0
     play.run(12)
     assert "commit_failed" in play.kinds()
-    assert play.campaign.in_force is before
+    assert play.mitigation.in_force is before
     assert play.weights is before
 
 
@@ -131,8 +132,8 @@ def test_a_trial_that_fails_is_no_recovery() -> None:
     play.fails = fails_once(TRIAL)
     play.attack().run(8)
     assert play.kinds() == ["search", "no_dispatch_for_weights"]
-    assert play.campaign.state == "holding"
-    assert not play.campaign.ended
+    assert play.mitigation.state == "holding"
+    assert not play.mitigation.ended
     play.run(40)
     assert play.recovered == 0
     assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
@@ -144,7 +145,7 @@ def test_a_target_out_of_reach_is_told_once_and_is_no_recovery(room_kw: float) -
     assert play.kinds().count("target_unreachable") == 1
     assert play.kinds().count("search") == 1
     assert play.recovered == 0
-    assert play.campaign.state == "holding"
+    assert play.mitigation.state == "holding"
     play.attack_kw = 0.0
     play.run(200)
     assert play.recovered == 1
@@ -185,8 +186,8 @@ def test_forged_numbers_of_answers_hold_it_up_but_do_not_stop_it(
     play.forge = only_at(*at, number=number)
     play.attack().run(120)
     assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
-    assert play.campaign.state == "holding"
-    assert play.campaign.in_force is play.weights
+    assert play.mitigation.state == "holding"
+    assert play.mitigation.in_force is play.weights
 
 
 @pytest.mark.parametrize("at", [(6,), (12,), (60, 61)])
@@ -195,14 +196,14 @@ def test_a_forged_success_is_found_out(at: tuple[int, ...]) -> None:
     play = Play()
 
     def forge(k: int, a: Answer) -> Answer:
-        number = play.campaign.order[0]
+        number = play.mitigation.order[0]
         change = only_at(*at, number=number, status=SOLVED, committed=number, trial_kw=600.0)
         return change(k, a)
 
     play.forge = forge
     play.attack().run(160)
     assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
-    assert play.campaign.in_force is play.weights
+    assert play.mitigation.in_force is play.weights
 
 
 def test_weights_that_somebody_else_put_in_force_are_replaced() -> None:
@@ -212,7 +213,7 @@ def test_weights_that_somebody_else_put_in_force_are_replaced() -> None:
     play.answered = play.committed = play.answered + 1
     play.run(4)
     assert play.kinds()[-1] == "weights_not_in_force"
-    assert play.weights is play.campaign.in_force
+    assert play.weights is play.mitigation.in_force
     assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
 
 

@@ -6,13 +6,17 @@ the optimiser and for tests. `reweighing` has the law.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from controllers.core.mail import FloatArray
-from controllers.market.agents.reweighing import FACTOR_MIN, Search, Weights
+from controllers.market.agents.reweighing import (
+    Search,
+    Weights,
+    floor_weights,
+    stalled,
+    weighted,
+)
 from controllers.market.model.problem import Bids, ClearingProblem, Dispatch
 
 TOLERANCE = 0.0025
@@ -56,18 +60,6 @@ class Mitigation:
     clearings: int
     imports: tuple[float, ...]
     floor: float | None = None
-
-
-def weighted(problem: ClearingProblem, weights: Weights) -> ClearingProblem:
-    """Return the problem with the objective's coefficients multiplied by `weights`, one per bus."""
-    bids = problem.bids
-    bent = replace(bids, alpha_p=bids.alpha_p * weights.alpha, beta=bids.beta * weights.beta)
-    return replace(problem, bids=bent, xi=problem.xi * weights.xi)
-
-
-def floor_weights(n: int) -> Weights:
-    """Return the factors under which the cheapest dispatch is that of the least import."""
-    return Weights(np.full(n, FACTOR_MIN), np.full(n, FACTOR_MIN), 1.0)
 
 
 def cleared(market: ClearsProblems, problem: ClearingProblem) -> Dispatch:
@@ -131,12 +123,6 @@ def mitigate(
     if not restored and floor is None:
         floor = floor_of()
     return Mitigation(restored, dispatch, used, len(imports) - 1, tuple(imports), floor)
-
-
-def stalled(before: float, after: float, target: float, limit: float) -> bool:
-    """Whether a clearing brought the import less than a fifth of the way that was left."""
-    left = before - target
-    return left > limit and after - target > 0.8 * left
 
 
 def original_cost(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from controllers.core.mail import FloatArray
+from controllers.market.model.participants import draw
 from controllers.market.model.problem import Bids, ClearingProblem
-from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.branch_flow.model import BranchNetwork, branch_network
 from grid_models.catalog import load_feeder
 from grid_models.feeder.model import Feeder
@@ -53,12 +53,6 @@ class Attack2b:
     scores: FloatArray
     attacked: tuple[str, ...]
     helper: str
-
-
-def draw(seed: int, purpose: str, names: Iterable[str], low: float, high: float) -> FloatArray:
-    """Return one number per name, uniform between `low` and `high`."""
-    streams = stream_ids(f"market/{purpose}/{name}" for name in names)
-    return low + (high - low) * uniform(seed, streams, 0, 0)
 
 
 def no_bids(network: BranchNetwork) -> Bids:

@@ -1,6 +1,6 @@
 """Market parties: one market operator (SMO) per bus with load or resources, and what it can offer.
 
-A `PartyTable` is design-time knowledge: which DERs stand behind which operator, their ranges and
+A `Participants` is design-time knowledge: which DERs stand behind which operator, their ranges and
 costs. It is the same for every instance of a controller and for whoever reads a run afterwards.
 
 Numbers are in MW, Mvar and money per hour. Costs are declared as marginal costs at the end of the
@@ -12,7 +12,7 @@ them follow the coefficients of the thesis' cost ``alpha/2 P_G^2 + beta (P_L - P
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
@@ -21,13 +21,19 @@ from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
-from controllers.market.model.cases import draw
 from controllers.market.model.problem import Bids
+from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, Feeder
 
 LOAD_POWER_FACTOR = 0.95
 """Of flexible loads, as the plant has it."""
+
+
+def draw(seed: int, purpose: str, names: Iterable[str], low: float, high: float) -> FloatArray:
+    """Return one number per name, uniform between `low` and `high`."""
+    streams = stream_ids(f"market/{purpose}/{name}" for name in names)
+    return low + (high - low) * uniform(seed, streams, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class PartyTable:
+class Participants:
     """All market operators of a feeder with their resources.
 
     Attributes
@@ -100,7 +106,7 @@ class PartyTable:
         return np.bincount(self.owner, values, len(self.buses)).astype(np.float64, copy=False)
 
 
-def party_table(
+def participants_of(
     feeder: Feeder,
     ders: Sequence[Der],
     costs: Costs,
@@ -108,7 +114,7 @@ def party_table(
     row_of: Mapping[str, int],
     *,
     fixed_load_pu: float = 1.0,
-) -> PartyTable:
+) -> Participants:
     """Collect the parties of a feeder.
 
     Parameters
@@ -149,7 +155,7 @@ def party_table(
     low = np.array([d.p_min_kw for d in mine]) / 1000.0
     load_cost = draw(seed, "disutility", buses, *costs.load)
     generator_cost = _generator_costs(mine, costs.generators)
-    return PartyTable(
+    return Participants(
         buses=buses,
         rows=np.array(rows, dtype=np.intp),
         ders=mine,
@@ -230,7 +236,7 @@ IDLE_COST = 1.0
 
 
 def aggregate(
-    table: PartyTable, demand_pu: FloatArray | float = 1.0, overstated: FloatArray | float = 1.0
+    table: Participants, demand_pu: FloatArray | float = 1.0, overstated: FloatArray | float = 1.0
 ) -> FloatArray:
     """Return each SMO's bid, (n, len(BID_FIELDS)): one generator and one flexible load.
 
@@ -239,7 +245,7 @@ def aggregate(
 
     Parameters
     ----------
-    table : PartyTable
+    table : Participants
     demand_pu : float or ndarray (m,)
         Demand of the flexible loads, multiple of nominal.
     overstated : float or ndarray (n,)

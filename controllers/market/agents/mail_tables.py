@@ -70,7 +70,7 @@ class Latest:
         self.values[sender[order]] = values[order]
 
 
-def letters(links: Sequence[int], step: int, values: FloatArray) -> Mail:
+def messages(links: Sequence[int], step: int, values: FloatArray) -> Mail:
     """Return one message over each of `links` (positions in `links_out`) from a table of rows."""
     table = np.atleast_2d(values)
     return Mail(
@@ -80,7 +80,7 @@ def letters(links: Sequence[int], step: int, values: FloatArray) -> Mail:
     )
 
 
-def together(parts: Sequence[Mail]) -> Mail:
+def joined(parts: Sequence[Mail]) -> Mail:
     """Return the mail of several writers as one."""
     full = [part for part in parts if len(part)]
     if not full:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from controllers.market.agents.desk import Schedule
+from controllers.market.agents.schedule import Schedule
 from controllers.market.model.settlement import settle
 
 ACCOUNT = (
@@ -25,7 +25,7 @@ ACCOUNT = (
 """Of the operator: surplus = load_pays - generation_receives - import_cost, and its rents."""
 
 
-class Books:
+class IntervalAccounts:
     """Accumulates what each SMO pays in the interval under way.
 
     Parameters

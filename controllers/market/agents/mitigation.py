@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from controllers.market.agents.operator import ANSWER_HEAD, COMMIT, NUMBER_MAX, SOLVED, TRIAL
-from controllers.market.agents.resilience import floor_weights, stalled
-from controllers.market.agents.reweighing import Search, Weights
+from controllers.market.agents.bid_receiver import NUMBER_MAX
+from controllers.market.agents.operator import ANSWER_HEAD, COMMIT, SOLVED, TRIAL
+from controllers.market.agents.reweighing import Search, Weights, floor_weights, stalled
 
 State = Literal["watching", "searching", "settling", "holding"]
 STATES: tuple[State, ...] = ("watching", "searching", "settling", "holding")
@@ -68,8 +68,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class CampaignSettings:
-    """Settings in the campaign's units; see `options.ManagerOptions`."""
+class MitigationSettings:
+    """Settings in the mitigation's units; see `options.ManagerOptions`."""
 
     tolerance: float
     mu_kw: float
@@ -80,7 +80,7 @@ class CampaignSettings:
     noise_kw: float
 
 
-class Campaign:
+class Mitigation:
     """The machine.
 
     Attributes
@@ -94,7 +94,7 @@ class Campaign:
     events : list
     """
 
-    def __init__(self, n: int, settings: CampaignSettings) -> None:
+    def __init__(self, n: int, settings: MitigationSettings) -> None:
         self._set = settings
         self._n = n
         self.state: State = "watching"

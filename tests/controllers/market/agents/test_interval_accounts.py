@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from _market_cases import grown_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.agents.books import ACCOUNT, Books
-from controllers.market.agents.desk import Schedule
-from controllers.market.model.cases import grown_problem
+from controllers.market.agents.interval_accounts import ACCOUNT, IntervalAccounts
+from controllers.market.agents.schedule import Schedule
+from controllers.market.clearing import clear
 from controllers.market.model.problem import ClearingProblem
-from controllers.market.solvers.central import clear
 
 STEP_H = 4.0 / 3600.0
 
@@ -30,9 +30,9 @@ def schedule_of(problem: ClearingProblem) -> Schedule:
     )
 
 
-def books_of(problem: ClearingProblem) -> Books:
+def books_of(problem: ClearingProblem) -> IntervalAccounts:
     price = problem.import_price / (problem.network.base_kva / 1000.0)
-    return Books(problem.network.buses, price, STEP_H)
+    return IntervalAccounts(problem.network.buses, price, STEP_H)
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,0 +1,475 @@
+"""Agents of a distributed clearing: one per bus, with mail to parent, children, SMO and operator.
+
+A clearing begins at a bus when it hears its number from the operator: the bus takes the bid that
+its SMO made last (an SMO that is silent is taken to go on as it was told last). Then it goes from
+round to round; a round uses message n of every neighbour and ends with the bus's message n + 1:
+
+1. `start_rounds` rounds of `controllers.market.solvers.sweeps`, from where the last clearing ended;
+2. the halves of an iteration, in turn, until the stopping rule holds;
+3. the result goes to the operator, again and again while the operator asks.
+
+A bus waits for message n of all its neighbours, and every message bears the one before it, too: so
+lost and late mail changes no number, it only takes time. A neighbour is at most one
+round ahead.
+
+**Stopping rule, by messages of neighbours only.** Every message carries a count: 0 where the bus's
+own errors are not within the tolerance (`agreed_kw`, `agreed_price`), else one more than the least
+of its own and its neighbours' counts of the round before. A count above the diameter of the tree
+says that there was a round in which all buses were within the tolerance: anything else would have
+come to this bus as a 0 meanwhile. The bus then reports its result. It goes on answering its
+neighbours until the operator has all results.
+
+**Not heard from a neighbour.** The step sizes need the largest singular value of all rows, and the
+rule needs the tree's diameter. Both come from planning data: the network and nominal bids.
+
+What a neighbour cannot mean is not believed (`Bounds`): the message counts as lost, and is told as
+the event ``mail_refused`` when that begins on a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
+from controllers.market.agents.bid_receiver import NUMBER_MAX, BidReceiver, merged_events
+from controllers.market.agents.distributed_operator import ORDER_FIELDS
+from controllers.market.agents.mail_tables import Latest, Sorter, messages
+from controllers.market.agents.schedule import RESULT_FIELDS, MarketTerms, per_unit
+from controllers.market.agents.smo import AWARD_FIELDS
+from controllers.market.model.participants import BID_FIELDS, Participants, aggregate
+from controllers.market.model.problem import ClearingProblem
+from controllers.market.solvers.atoms import P_GEN, P_LOAD, Q_GEN, Atoms, L, V
+from controllers.market.solvers.iteration import WEIGHT_PER_PRICE, WIDTH, Iteration, Plan
+from controllers.market.solvers.sweeps import Sweeps
+from grid_models.branch_flow.model import BranchNetwork
+
+_SPAN = 1 << 20
+"""Rounds of a clearing at most: message n of clearing c has the number ``c * _SPAN + n``."""
+_MOST_COPIES = 4
+"""Copies of a message that a bus sends in one step; it sends more the longer it has waited."""
+_SAID = WIDTH + 1
+"""Numbers of a message: the algorithm's, then the count of the stopping rule."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest numbers that are believed of a neighbour; shape (4,) each.
+
+    Ten times what planning data say is large. Powers: all devices at the ends of their ranges.
+    Squared voltages: the band's upper limit. Duals: the dearest offer, in the unit in which the
+    algorithm weighs prices and powers alike. Clean runs stay below a tenth of that.
+    """
+
+    up: FloatArray
+    down: FloatArray
+
+    @staticmethod
+    def of(problem: ClearingProblem, algorithm: type[Iteration]) -> Bounds:
+        """Return the bounds of a nominal problem."""
+        bids = problem.bids
+        p_gen, q_gen, p_load = (
+            np.maximum(np.abs(low), np.abs(high))
+            for low, high in (
+                (bids.p_gen_min, bids.p_gen_max),
+                (bids.q_gen_min, bids.q_gen_max),
+                (bids.p_load_min, bids.p_load_max),
+            )
+        )
+        v_sq = max(float(problem.v_sq_max.max()), problem.network.v_root_pu**2)
+        shunts = np.abs(problem.network.b_pu) * v_sq
+        flexible = bids.p_load_max - bids.p_load_min
+        offers = (bids.alpha_p * p_gen, bids.alpha_q * q_gen, 2.0 * bids.beta * flexible)
+        dearest = max(
+            abs(problem.import_price), problem.xi, *(float(o.max(initial=0.0)) for o in offers)
+        )
+        large = {
+            "power": float(np.sum(p_gen + q_gen + p_load + np.abs(bids.q_load0) + shunts)) + 1e-3,
+            "voltage": v_sq,
+            "dual": WEIGHT_PER_PRICE * max(dearest, 1e-3),
+        }
+        up, down = (
+            # The sweeps' messages are those of PAC.
+            [10.0 * max(large[a], large[b]) for a, b in zip(kinds, sweeps, strict=True)]
+            for kinds, sweeps in (
+                (algorithm.up_is, Iteration.up_is), (algorithm.down_is, Iteration.down_is),
+            )
+        )  # fmt: skip
+        return Bounds(np.array([*up, NUMBER_MAX]), np.array([*down, NUMBER_MAX]))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """When the buses stop, and where they start.
+
+    Attributes
+    ----------
+    kw : float
+        Largest error of a bus's balances, kW and kvar; of its voltages, per mille.
+    price : float
+        Largest reduced cost left, relative to the import price.
+    diameter : int
+        Lines between the two buses farthest apart.
+    start_rounds : int
+    """
+
+    kw: float
+    price: float
+    diameter: int
+    start_rounds: int
+
+
+def bus_names(buses: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the bus agents, in the network's order."""
+    return tuple(f"bus_{bus}" for bus in buses)
+
+
+def diameter(network: BranchNetwork) -> int:
+    """Return the number of lines between the two buses of a tree that are farthest apart."""
+    below = np.zeros(network.size, dtype=np.int64)
+    widest = 0
+    for i in range(network.size - 1, 0, -1):
+        up = network.parent[i]
+        widest = max(widest, int(below[up] + below[i] + 1))
+        below[up] = max(below[up], below[i] + 1)
+    return widest
+
+
+def bus_links(table: Participants, terms: MarketTerms, operator: str) -> dict[str, list[Link]]:
+    """Return all links of bus agents by what they carry.
+
+    ``up`` and ``down`` have one per line, in the order of the child's rows; ``order`` and
+    ``result`` one per bus; ``bid`` and ``award`` one per SMO.
+    """
+    names, parent = bus_names(terms.network.buses), terms.network.parent.tolist()
+    lines = [(names[i], names[parent[i]]) for i in range(1, len(names))]
+    at = [names[row] for row in table.rows.tolist()]
+    smos = list(zip(table.names, at, strict=True))
+    bid, award = 1 + len(BID_FIELDS), len(AWARD_FIELDS)
+    return {
+        "up": [Link(child, above, "up", 2 * _SAID) for child, above in lines],
+        "down": [Link(above, child, "down", 2 * _SAID) for child, above in lines],
+        "order": [Link(operator, name, "order", len(ORDER_FIELDS)) for name in names],
+        "result": [Link(name, operator, "result", len(RESULT_FIELDS)) for name in names],
+        "bid": [Link(smo, bus, "bid", bid) for smo, bus in smos],
+        "award": [Link(bus, smo, "award", award) for smo, bus in smos],
+    }
+
+
+class BusAgents:
+    """The hosted bus agents as arrays.
+
+    Parameters
+    ----------
+    table : Participants
+    terms : MarketTerms
+    hosted : sequence of int
+        Rows of the network, ascending.
+    algorithm : type of Iteration
+    options : mapping
+        Of the algorithm.
+    agreed : (kW, relative price)
+        Tolerances of the stopping rule.
+    start_rounds : int, optional
+        Of the sweeps; default: half as many again as the tree is deep, and two.
+    silent_steps : int
+        Market steps after which an SMO is silent.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        table: Participants,
+        terms: MarketTerms,
+        hosted: Sequence[int],
+        algorithm: type[Iteration],
+        options: Mapping[str, Any],
+        *,
+        agreed: tuple[float, float],
+        start_rounds: int | None,
+        silent_steps: int,
+        seed: int,
+    ) -> None:
+        net = terms.network
+        nominal = terms.problem(table.rows, aggregate(table))
+        depth = int(net.depth.max(initial=0))
+        rounds = 3 * depth // 2 + 2 if start_rounds is None else start_rounds
+        self._agreement = Agreement(*agreed, diameter(net), rounds)
+        self._bounds = Bounds.of(nominal, algorithm)
+        plan = Plan(Atoms.of(nominal, algorithm.scales).norm(), nominal.import_price, seed)
+        self._atoms = atoms = Atoms(
+            net, np.array(hosted, dtype=np.int64), import_price=nominal.import_price,
+            v_sq_min=nominal.v_sq_min, v_sq_max=nominal.v_sq_max, scales=algorithm.scales,
+        )  # fmt: skip
+        self._sweeps, self._state = Sweeps(atoms), algorithm(atoms, plan, **options)
+        self._mw, self._xi = terms.mw, nominal.xi
+        self.names = tuple(bus_names(net.buses)[i] for i in hosted)
+        # The SMOs whose bus is hosted, and the position of their atom.
+        position = {row: i for i, row in enumerate(hosted)}
+        self.smos = [i for i, row in enumerate(table.rows.tolist()) if row in position]
+        self._at = np.array([position[int(table.rows[i])] for i in self.smos], dtype=np.int64)
+        self.receiver = BidReceiver([table.names[i] for i in self.smos], silent_steps)
+        self.awards = np.full((len(self.smos), len(AWARD_FIELDS)), np.nan)
+        self._reset()
+
+    def _reset(self) -> None:
+        m, edges = self._atoms.m, self._atoms.owner.size
+        self._clearing, self._rounds, self._done, self._in_force = np.zeros((4, m), dtype=np.int64)
+        self._count = np.zeros(m)
+        self._waited = np.zeros(m, dtype=np.int64)
+        self._up_now, self._up_before = np.zeros((2, _SAID, m))
+        self._down_now, self._down_before = np.zeros((2, _SAID, edges))
+        self._results = np.zeros((m, len(RESULT_FIELDS)))
+        self._heard_up, self._heard_down = Latest(edges, 2 * _SAID), Latest(m, 2 * _SAID)
+        self._orders = Latest(m, len(ORDER_FIELDS))
+        self._doubted: set[str] = set()
+        self.events: list[dict[str, Any]] = []
+        self.messages = self.refused = self.event_count = 0
+
+    @property
+    def _first(self) -> IntArray:
+        """Round of each bus's first iteration; the first clearing of all begins with nothing."""
+        rounds = self._agreement.start_rounds
+        return np.where(self._clearing == 1, 2 * rounds, rounds)
+
+    # --- mail ------------------------------------------------------------------------------------
+
+    def declare(
+        self, links: Mapping[str, Sequence[Link]], links_in: Sequence[Link], at: Mapping[str, int]
+    ) -> None:
+        """Find the hosted buses' links: `at` is the position of each outgoing link by its key."""
+        self._mail = {kind: Sorter(links_in, kind) for kind in ("up", "down", "order")}
+        mine = set(self.names)
+        inner = np.flatnonzero(self._atoms.inner > 0.0)
+        self._inner: IntArray = inner
+        self._out = {
+            kind: [at[link.key] for link in links[kind] if link.source in mine]
+            for kind in ("up", "down", "result", "award")
+        }
+        self._kind_of = {
+            kind: [f"{link.source}>{link.target}" for link in self._mail[kind].links]
+            for kind in ("up", "down")
+        }
+
+    def take_mail(self, mail: Mail, step: int) -> None:
+        """Take in what neighbours and the operator say."""
+        if not len(mail):
+            return
+        for kind, into, bound in (
+            ("up", self._heard_up, self._bounds.up),
+            ("down", self._heard_down, self._bounds.down),
+        ):
+            sender, number, rows = self._mail[kind].rows(mail)
+            if not sender.size:
+                continue
+            believed = np.asarray((np.abs(rows) <= np.tile(bound, 2)).all(axis=1))
+            self._note_doubts(kind, sender, believed)
+            sender, number, rows = sender[believed], number[believed], rows[believed]
+            into.absorb(self._inner[sender] if kind == "down" else sender, number, rows, step)
+        self._orders.absorb(*self._mail["order"].rows(mail), step)
+
+    def _note_doubts(self, kind: str, sender: IntArray, believed: NDArray[np.bool_]) -> None:
+        if believed.all() and not self._doubted:
+            return
+        links = self._kind_of[kind]
+        bad = {links[i] for i in sender[~believed].tolist()}
+        self.refused += int((~believed).sum())
+        news = sorted(bad - self._doubted)
+        self._doubted = (self._doubted - {links[i] for i in sender[believed].tolist()}) | bad
+        if news:
+            self.events.append({"event": "mail_refused", "links": news})
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call; what happened to several SMOs is one event."""
+        told = self.receiver.events + self.events
+        self.receiver.events, self.events = [], []
+        self.event_count += len(told)
+        return merged_events(told)
+
+    # --- a step ----------------------------------------------------------------------------------
+
+    def step(self, interval: int) -> list[Mail]:
+        """Begin, go on, and say what is to be said."""
+        orders = np.rint(self._orders.values[:, :3]).astype(np.int64)
+        self._begin(orders[:, 0] > self._clearing)
+        self._award(orders[:, 2], interval)
+        self._advance()
+        asked = (orders[:, 1] > 0) & (orders[:, 0] == self._clearing)
+        if not asked.any():
+            return []
+        return self._messages(asked)
+
+    def _begin(self, where: NDArray[np.bool_]) -> None:
+        """Take the bids at hand and start the sweeps of a new clearing."""
+        if not where.any():
+            return
+        table = np.zeros((self._atoms.m, len(BID_FIELDS)))
+        factors = 10.0 ** self._orders.values[:, 3:]
+        if self.smos:
+            table[self._at] = self.receiver.usable_bids(self.awards)
+        table[:, BID_FIELDS.index("alpha_p")] *= factors[:, 1]
+        table[:, BID_FIELDS.index("beta")] *= factors[:, 2]
+        self._atoms.load_some(where, per_unit(table, self._mw), self._xi * factors[:, 0])
+        self._sweeps.begin(where)
+        self._clearing = np.where(where, np.rint(self._orders.values[:, 0]), self._clearing)
+        self._clearing = self._clearing.astype(np.int64)
+        self._rounds[where] = 0
+        self._count[where] = 0.0
+        self._state.error_kw[where] = np.inf
+        self._write(where, opening=True)
+
+    def _award(self, in_force: IntArray, interval: int) -> None:
+        """Award the result of the clearing that the operator says is in force."""
+        new = (in_force == self._done) & (in_force > self._in_force)
+        if not new.any():
+            return
+        self._in_force[new] = in_force[new]
+        table = dict(zip(RESULT_FIELDS, self._results.T, strict=True))
+        parts = (
+            table["p_load"] * self._mw, table["p_gen"] * self._mw, table["q_gen"] * self._mw,
+            table["price_p"] / self._mw, table["price_q"] / self._mw,
+        )  # fmt: skip
+        row = np.stack([np.full(self._atoms.m, float(interval)), *parts], axis=1)
+        told = new[self._at]
+        self.awards[told] = row[self._at[told]]
+
+    def _advance(self) -> None:
+        """Do one round at every bus that has heard all its neighbours."""
+        atoms, n = self._atoms, self._rounds
+        wanted = self._clearing * _SPAN + n
+        ahead_up = self._heard_up.round - wanted[atoms.owner]
+        ahead_down = self._heard_down.round - wanted
+        self._waited = self._waited + 1
+        missing = np.bincount(atoms.owner, (ahead_up != 0) & (ahead_up != 1), atoms.m)
+        there = (atoms.inner == 0.0) | (ahead_down == 0) | (ahead_down == 1)
+        ready = (self._clearing > 0) & there & (missing == 0)
+        if not ready.any():
+            return
+        below = _said(self._heard_up.values, ahead_up)
+        above = _said(self._heard_down.values, ahead_down)
+        above[:WIDTH] *= atoms.inner
+        self._compute(ready, n, below[:WIDTH], above[:WIDTH])
+        self._rounds = n + ready
+        self._waited = np.where(ready, 0, self._waited)
+        self._agree(ready, np.rint(below[WIDTH]), np.rint(above[WIDTH]))
+        self._write(ready)
+        ended = ready & (self._done < self._clearing) & (self._count > self._agreement.diameter)
+        if ended.any():
+            self._end(ended, below[:WIDTH], above[:WIDTH])
+
+    def _compute(
+        self, ready: NDArray[np.bool_], n: IntArray, below: FloatArray, above: FloatArray
+    ) -> None:
+        first = self._first
+        sweeping = ready & (n < first)
+        if sweeping.any():
+            self._sweeps.advance(sweeping, below, above)
+            opening = sweeping & (n == first - 1)
+            if opening.any():
+                self._state.begin(opening, *self._sweeps.start(), below)
+        for stage in (0, 1):
+            now = ready & (n >= first) & ((n - first) % 2 == stage)
+            if now.any():
+                self._state.half(stage, now, below, above)
+
+    def _agree(self, ready: NDArray[np.bool_], below: FloatArray, above: FloatArray) -> None:
+        """Count the rounds in which this bus and all that it heard of were within the tolerance."""
+        agreement, atoms, state = self._agreement, self._atoms, self._state
+        least = np.where(atoms.inner > 0.0, np.minimum(self._count, above), self._count)
+        np.minimum.at(least, atoms.owner, below)
+        fine = (state.error_kw <= agreement.kw) & (state.error_price <= agreement.price)
+        self._count = np.where(ready, np.where(fine, 1.0 + least, 0.0), self._count)
+
+    def _write(self, where: NDArray[np.bool_], *, opening: bool = False) -> None:
+        """Write message n of the atoms `where` is true for; the one before it goes along."""
+        atoms, edges = self._atoms, where[self._atoms.owner]
+        sweeping = self._rounds < self._first
+        up = np.where(sweeping, self._sweeps.up(), self._state.up())
+        down = np.where(sweeping[atoms.owner], self._sweeps.down(), self._state.down())
+        up, down = np.vstack([up, self._count]), np.vstack([down, self._count[atoms.owner]])
+        if opening:
+            self._up_before = np.where(where, up, self._up_before)
+            self._down_before = np.where(edges, down, self._down_before)
+        else:
+            self._up_before = np.where(where, self._up_now, self._up_before)
+            self._down_before = np.where(edges, self._down_now, self._down_before)
+        self._up_now = np.where(where, up, self._up_now)
+        self._down_now = np.where(edges, down, self._down_now)
+
+    def _end(self, where: NDArray[np.bool_], below: FloatArray, above: FloatArray) -> None:
+        """Write the results down, and what limits were worth."""
+        atoms, state = self._atoms, self._state
+        x = state.found_x
+        reduced = state.reduced_costs(below, above)
+        v_worth, l_worth = worth_of_limits(atoms, x, reduced)
+        self._sweeps.keep(where, v_worth, l_worth)
+        phys, price = x * atoms.scale, -(state.found_y * atoms.row_scale)[:2]
+        p_load = phys[P_LOAD]
+        rows = np.stack([
+            state.count.astype(np.float64), atoms.bids.p_load0, p_load,
+            p_load * atoms.tangent + atoms.q_fixed, phys[P_GEN], phys[Q_GEN], *price, v_worth,
+            l_worth,
+        ], axis=1)  # fmt: skip
+        self._results[where] = rows[where]
+        self._done = np.where(where, self._clearing, self._done)
+
+    def _messages(self, asked: NDArray[np.bool_]) -> list[Mail]:
+        """Return the mail of buses whose clearing the operator still waits for."""
+        number = self._clearing * _SPAN + self._rounds
+        copies = np.clip(self._waited // 2, 1, _MOST_COPIES) * asked
+        per_line = copies[self._inner]
+        at = np.repeat(self._inner, per_line)
+        up_link = np.repeat(np.array(self._out["up"], dtype=np.int64), per_line)
+        up = np.vstack([self._up_now, self._up_before]).T[at]
+        per_line = copies[self._atoms.owner]
+        edge = np.repeat(np.arange(per_line.size), per_line)
+        down_link = np.array(self._out["down"], dtype=np.int64)[edge]
+        down = np.vstack([self._down_now, self._down_before]).T[edge]
+        sent = [
+            numbered(up_link, number[at], up),
+            numbered(down_link, number[self._atoms.owner[edge]], down),
+        ]
+        self.messages += up_link.size + down_link.size
+        ended = np.flatnonzero(asked & (self._done == self._clearing))
+        if ended.size:
+            link = np.array(self._out["result"], dtype=np.int64)[ended]
+            sent.append(numbered(link, self._clearing[ended], self._results[ended]))
+        return sent
+
+    def award_mail(self, step: int) -> Mail:
+        """Return the awards in force."""
+        told = np.flatnonzero(np.isfinite(self.awards[:, 0]))
+        return messages([self._out["award"][i] for i in told], step, self.awards[told])
+
+
+def _said(heard: FloatArray, ahead: IntArray) -> FloatArray:
+    """Return the message of the wanted round from (links, 2 * _SAID), shape (_SAID, links)."""
+    now, before = heard[:, :_SAID], heard[:, _SAID:]
+    return np.where((ahead == 1)[:, None], before, now).T
+
+
+def numbered(links: IntArray, number: IntArray, rows: FloatArray) -> Mail:
+    """Return one message over each link, with its number."""
+    return Mail(links, number, np.ascontiguousarray(rows, dtype=np.float64).ravel())
+
+
+def worth_of_limits(
+    atoms: Atoms, x: FloatArray, reduced: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return what voltage limits and ratings are worth at scaled x, money per pu, (m,) each.
+
+    A voltage at its lower limit has a positive worth, one at its upper limit a negative.
+    """
+    limits = atoms.limits
+    low, high = x[V] <= limits.low[V], x[V] >= limits.high[V]
+    v_worth = np.where(low, np.maximum(reduced[V], 0.0), 0.0)
+    v_worth = (v_worth + np.where(high, np.minimum(reduced[V], 0.0), 0.0)) / atoms.scale[V]
+    flow_p, flow_q, current, copy = reduced[P_LOAD + 2 :]
+    rated = np.isfinite(limits.l_max) & (x[L] >= limits.l_max * (1.0 - 1e-6)) & (copy > 0.0)
+    price = (flow_p**2 + flow_q**2) / np.where(rated, 2.0 * copy, 1.0) - current
+    l_worth = np.where(rated, np.maximum(price, 0.0), 0.0) / atoms.scale[L]
+    return v_worth * atoms.inner, l_worth * atoms.inner

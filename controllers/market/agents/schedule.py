@@ -1,0 +1,196 @@
+"""From bids of SMOs to a schedule per SMO: units, weights and rows of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.reweighing import Weights, weighted
+from controllers.market.clearing import clearing_class
+from controllers.market.model.participants import BID_FIELDS
+from controllers.market.model.prices import Flows, PriceModel, PriceParts, Prices
+from controllers.market.model.problem import Bids, ClearingProblem
+from controllers.market.solvers.warm_start import power_flow
+from grid_models.branch_flow.model import BranchNetwork
+
+_COSTS = ("alpha_p", "alpha_q", "beta")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What was cleared; arrays (n,) per SMO, MW, Mvar, money per MWh.
+
+    `p_load` and `p_gen` are positive, `prices` are the marginal prices at the bus in their parts;
+    `p_import` is what the operator expects to draw from above, `cone_gap_pu` how far the
+    relaxation is from exact, and whether that is exact enough to be a dispatch.
+    """
+
+    p_load: FloatArray
+    q_load: FloatArray
+    p_gen: FloatArray
+    q_gen: FloatArray
+    prices: Prices
+    p_import: float
+    cone_gap_pu: float
+    exact: bool
+
+    @property
+    def price_p(self) -> FloatArray:
+        """Price of active power."""
+        return self.prices.p.total
+
+    @property
+    def price_q(self) -> FloatArray:
+        """Price of reactive power."""
+        return self.prices.q.total
+
+    @property
+    def p_net(self) -> FloatArray:
+        """Net injection promised by each SMO, MW."""
+        return self.p_gen - self.p_load
+
+    @property
+    def awards(self) -> FloatArray:
+        """Load, generation, reactive generation and prices, (n, 5)."""
+        parts = (self.p_load, self.p_gen, self.q_gen, self.price_p, self.price_q)
+        return np.stack(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class MarketTerms:
+    """What a market's bids are cleared with: its network, prices in money per MWh, and the band."""
+
+    network: BranchNetwork
+    xi: float
+    import_price: float
+    v_min_pu: float = 0.95
+    v_max_pu: float = 1.05
+
+    @property
+    def mw(self) -> float:
+        """Base power, MW."""
+        return self.network.base_kva / 1000.0
+
+    def problem(self, rows: IntArray, bids: FloatArray) -> ClearingProblem:
+        """Return the problem with the bids (n, len(BID_FIELDS)) of SMOs on rows of the network."""
+        table = np.zeros((self.network.size, len(BID_FIELDS)))
+        table[rows] = bids
+        return ClearingProblem(
+            self.network,
+            per_unit(table, self.mw),
+            xi=self.xi * self.mw,
+            import_price=self.import_price * self.mw,
+            v_min_pu=self.v_min_pu,
+            v_max_pu=self.v_max_pu,
+        )
+
+
+def per_unit(bids: FloatArray, mw: float) -> Bids:
+    """Return bids (n, len(BID_FIELDS)) in MW, Mvar and money per hour, on a base of `mw`."""
+    columns = {}
+    for i, f in enumerate(fields(Bids)):
+        # Coefficients are money per (base power)^2, powers per unit of it.
+        scale = mw**2 if f.name in _COSTS else 1.0 / mw
+        columns[f.name] = bids[:, i] * scale
+    return Bids(**columns)
+
+
+class CentralScheduler:
+    """Clears all bids at one place, one interval after the other.
+
+    Parameters
+    ----------
+    rows : ndarray of int (n,)
+        Of the SMOs in the network.
+    terms : MarketTerms
+    clearing : str
+        See `controllers.market.clearing`; a class with ``clear(problem)``.
+    """
+
+    def __init__(self, rows: IntArray, terms: MarketTerms, clearing: str = "central") -> None:
+        self._rows, self._terms = rows, terms
+        self._market = clearing_class(clearing)(terms.network)
+
+    def clear(self, bids: FloatArray, weights: Weights) -> Schedule:
+        """Return the schedule of an interval.
+
+        Parameters
+        ----------
+        bids : ndarray (n, len(BID_FIELDS))
+        weights : Weights
+            Factors on the coefficients, one per SMO.
+
+        Raises
+        ------
+        MarketError
+            There is no dispatch, or the bids are none.
+        """
+        rows, mw, n = self._rows, self._terms.mw, self._terms.network.size
+        factors = Weights(np.ones(n), np.ones(n), weights.xi)
+        factors.alpha[rows] = weights.alpha
+        factors.beta[rows] = weights.beta
+        clearing = self._market.clear(weighted(self._terms.problem(rows, bids), factors))
+        d = clearing.dispatch
+        return Schedule(
+            p_load=d.p_load[rows] * mw,
+            q_load=d.q_load[rows] * mw,
+            p_gen=d.p_gen[rows] * mw,
+            q_gen=d.q_gen[rows] * mw,
+            prices=clearing.prices.at(rows, per=mw),
+            p_import=d.p_import * mw,
+            cone_gap_pu=clearing.cone_gap_pu,
+            exact=clearing.exactness.exact,
+        )
+
+
+RESULT_FIELDS = (
+    "iterations", "p_load0", "p_load", "q_load", "p_gen", "q_gen", "price_p", "price_q", "v_worth",
+    "l_worth",
+)  # fmt: skip
+"""What a bus tells the operator at the end of a clearing, per unit and money per pu."""
+
+
+class ReportedSchedule:
+    """Makes schedules from what the buses report, with the flows that physics gives them.
+
+    Prices are the buses' own; their parts are the energy's, what the reported worth of limits makes
+    of it (`PriceModel`), and losses, which are the rest.
+    """
+
+    def __init__(self, rows: IntArray, terms: MarketTerms) -> None:
+        self._rows, self._terms = rows, terms
+        self._prices = PriceModel(terms.network)
+
+    def of(self, results: FloatArray) -> Schedule:
+        """Return the schedule of reports (n buses, len(RESULT_FIELDS)).
+
+        Raises
+        ------
+        MarketError
+            The set-points have no power flow with prices.
+        """
+        table = dict(zip(RESULT_FIELDS, results.T, strict=True))
+        rows, mw, net = self._rows, self._terms.mw, self._terms.network
+        flow = power_flow(net, table["p_load"] - table["p_gen"], table["q_load"] - table["q_gen"])
+        # Only the parts of limits are used, which depend on no bid.
+        problem = self._terms.problem(rows, np.zeros((rows.size, len(BID_FIELDS))))
+        flows = Flows(flow.p_line, flow.q_line, flow.l_line, flow.v_sq)
+        found = self._prices.prices(problem, flows, -table["v_worth"], table["l_worth"])
+        parts = []
+        for name, part in (("price_p", found.p), ("price_q", found.q)):
+            rest = table[name] - part.energy - part.voltage - part.congestion
+            parts.append(PriceParts(part.energy, rest, part.voltage, part.congestion))
+        v_above = flow.v_sq[np.maximum(net.parent, 0)]
+        gap = v_above * flow.l_line - flow.p_line**2 - flow.q_line**2
+        return Schedule(
+            p_load=table["p_load"][rows] * mw,
+            q_load=table["q_load"][rows] * mw,
+            p_gen=table["p_gen"][rows] * mw,
+            q_gen=table["q_gen"][rows] * mw,
+            prices=Prices(*parts).at(rows, per=mw),
+            p_import=float(flow.p_line[0]) * mw,
+            cone_gap_pu=float(np.abs(gap[1:]).max(initial=0.0)),
+            exact=True,
+        )

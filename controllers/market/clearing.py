@@ -1,0 +1,92 @@
+"""Ways to clear a market: one table, one function.
+
+`CLEARINGS` names what ships; ``module:Class`` is anybody's own. A class is either an
+`controllers.market.solvers.iteration.Iteration`, which also runs as agents over mail, or it is made
+from a network and has ``clear(problem)``, like `controllers.market.solvers.central.CentralMarket`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controllers.core.errors import ControllerError
+from controllers.core.named_classes import load_class
+from controllers.market.model.problem import ClearingProblem, Dispatch
+from controllers.market.solvers.central import Clearing
+from controllers.market.solvers.distributed import iterate
+from controllers.market.solvers.iteration import Iteration
+from controllers.market.solvers.stopping import DistributedClearing, Rule
+from controllers.market.solvers.warm_start import Start
+
+CLEARINGS = {
+    "central": "controllers.market.solvers.central:CentralMarket",
+    "pac": "controllers.market.solvers.pac:Pac",
+    "pac-anchored": "controllers.market.solvers.pac:AnchoredPac",
+    "nst-pac": "controllers.market.solvers.nst_pac:NstPac",
+    "admm": "controllers.market.solvers.admm:Admm",
+}
+
+
+def clearing_class(name: str) -> type[Any]:
+    """Return the class of a way to clear, by name or as ``module:Class``.
+
+    Raises
+    ------
+    ControllerError
+        There is none.
+    """
+    found = load_class(name, CLEARINGS, "clearing")
+    if not issubclass(found, Iteration) and not callable(getattr(found, "clear", None)):
+        raise ControllerError(
+            f"class '{found.__name__}' cannot clear a market",
+            where=f"clearing '{name}'",
+            expected="a subclass of controllers.market.solvers.iteration.Iteration, or a class "
+            "with clear(problem)",
+        )
+    return found
+
+
+def clear(
+    problem: ClearingProblem,
+    clearing: str = "central",
+    start: Dispatch | Start | None = None,
+    *,
+    max_iterations: int = 5000,
+    tolerance: float = 1e-3,
+    infeasibility_kw: float = 1.0,
+    limits_pu: float = 1e-4,
+    **options: Any,
+) -> Clearing | DistributedClearing:
+    """Clear one problem; a distributed algorithm runs with all its atoms in one loop.
+
+    Parameters
+    ----------
+    problem : ClearingProblem
+    clearing : str
+        A name of `CLEARINGS`, or ``module:Class``.
+    start : Dispatch or Start, optional
+        Of a distributed algorithm; default `warm_start`.
+    max_iterations : int
+    tolerance : float
+        Largest distance of the cost from the optimum and largest duality gap, relative to the
+        cost; see `controllers.market.solvers.stopping`.
+    infeasibility_kw : float
+        Largest error of a balance.
+    limits_pu : float
+        Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points carried
+        by physics.
+    **options
+        Of the algorithm, and `scales` and `seed`.
+
+    Raises
+    ------
+    ControllerError
+        There is no such way to clear, the problem is none, or an option is out of range.
+    """
+    found = clearing_class(clearing)
+    if issubclass(found, Iteration):
+        rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
+        return iterate(found, problem, start, rule, **options)
+    market: Any = found(problem.network, **options)
+    made: Clearing = market.clear(problem)
+    return made
