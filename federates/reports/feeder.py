@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from federates.core.context import GridSite
+from federates.core.sites import GridSite
 from federates.reports.blocks import Figures, Section
 from federates.reports.chart import Key
 from federates.reports.format import clock
