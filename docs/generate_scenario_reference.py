@@ -20,16 +20,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from controllers.core import registry
-from federates.assembly.federation import KINDS
+from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.federate import FeederFederate
 from federates.scenario import attack_schema as attacks
 from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
+from federates.scenario.kinds import KINDS, FederateSection, GridUserSection, section_class
 from federates.scenario.schema import (
     Connection,
-    ExternalPort,
-    FederateSpec,
     LinkRule,
     Scenario,
     shipped_dir,
@@ -77,9 +76,8 @@ _MEANINGS = {
     "Scenario.connections": "Which output port feeds which input port; see below.",
     "Band.v_min_pu": "Lower end, per unit of the bus's nominal voltage.",
     "Band.v_max_pu": "Upper end.",
-    "ExternalPort.initial": "What readers see before the first publication.",
-    "Connection.source": "`federate.port` of an output.",
-    "Connection.target": "`federate.port` of an input.",
+    "LoadStep.bus": "Bus of the circuit.",
+    "LoadStep.time_s": "When it begins.",
     "LinkRule.latency_s": "Delay of every message.",
     "LinkRule.loss": "Probability that a message is lost.",
 }
@@ -113,11 +111,22 @@ def _grid_parts() -> Iterator[str]:
 
 def _federate_parts() -> Iterator[str]:
     yield "## `federates.NAME`\n"
-    yield _first_paragraph(FederateSpec) + "\n"
+    yield _first_paragraph(FederateSection) + " " + _paragraph(FederateSection, 1) + "\n"
+    yield _table(FederateSection)
+    yield "Federates of kind controller, device, signal and detector, and your own, have also:\n"
+    yield _table(GridUserSection, but=FederateSection)
     yield "| kind | what it is |\n| --- | --- |"
-    yield from (f"| `{kind}` | {text} |" for kind, text in KINDS.items())
+    yield from (f"| `{name}` | {kind.text} |" for name, kind in KINDS.items())
     yield "| `module:Class` | your own `federates.core.federate.Federate`, beside the file |\n"
-    yield _table(FederateSpec)
+    for name in KINDS:
+        section = section_class(name)
+        yield f"### `kind: {name}`\n"
+        yield _first_paragraph(section) + "\n"
+        yield _table(section, but=GridUserSection)
+        options = section.model_fields.get("options")
+        if options is not None and name != "controller":
+            yield f"#### `options` of a {name}\n"
+            yield _section(options)
     yield "### Ports of the feeder federate\n"
     yield _paragraph(FeederFederate, 1) + "\n"
     yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"
@@ -218,9 +227,12 @@ def _model_of(field: FieldInfo) -> type[BaseModel]:
     return field.annotation
 
 
-def _table(model: type[BaseModel]) -> str:
+def _table(model: type[BaseModel], but: type[BaseModel] | None = None) -> str:
+    """Return the keys of a section, without those of the section `but`."""
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
+        if but is not None and name in but.model_fields:
+            continue
         inner = field.annotation
         text = field.description or _MEANINGS.get(f"{model.__name__}.{name}", "")
         if not text and isinstance(inner, type) and issubclass(inner, BaseModel):

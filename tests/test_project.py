@@ -280,7 +280,7 @@ def portable_scenarios() -> list[str]:
         if not scenario.grid.ders:
             continue  # its DERs are those of its feeder
         specs = scenario.federates.values()
-        devices = [device for spec in specs for device in spec.devices]
+        devices = [device for spec in specs for device in getattr(spec, "devices", ())]
         if any(spec.kind == "feeder" for spec in specs) and all(
             set("*?[") & set(device) for device in devices
         ):

@@ -171,13 +171,14 @@ def _reroute(
                     noise_streams=streams,
                 )
             )
-    forged: dict[tuple[str, float], list[tuple[int, int, str]]] = {}
+    forged: dict[tuple[str, float, float], list[tuple[int, int, str]]] = {}
     for t in range(len(labels)):
         place = build.out_of.get((name, port, t))
         if place is not None:
             origin = federation.origin[name, port, t]
-            forged.setdefault((place[0], origin.noise), []).append((place[1], t, origin.stream))
-    for (out, noise), rows in forged.items():
+            key = place[0], origin.noise, origin.scale
+            forged.setdefault(key, []).append((place[1], t, origin.stream))
+    for (out, noise, scale), rows in forged.items():
         kept.append(
             Feed(
                 build.site_of[out],
@@ -187,6 +188,7 @@ def _reroute(
                 np.array([r[1] for r in rows], dtype=np.int64),
                 noise,
                 tuple(r[2] for r in rows) if noise else (),
+                scale,
             )
         )
     return kept

@@ -33,6 +33,7 @@ class Origin:
     position: int
     noise: float = 0.0
     stream: str = ""
+    scale: float = 1.0
 
     @property
     def element(self) -> Key:
@@ -93,7 +94,9 @@ class FederationView:
         )
         for n, (s, t) in enumerate(zip(source, target, strict=True)):
             stream = feed.noise_streams[n] if feed.noise_streams else ""
-            self.origin[name, port.name, t] = Origin(feed.source, feed.port, s, feed.noise, stream)
+            self.origin[name, port.name, t] = Origin(
+                feed.source, feed.port, s, feed.noise, stream, feed.scale
+            )
 
     def port(self, instance: str, name: str, side: str) -> Port:
         """Return a port of an instance; `side` is 'inputs' or 'outputs'."""

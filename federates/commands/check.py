@@ -13,7 +13,8 @@ from federates.commands.terminal import print_table
 from federates.core.federate import Federate
 from federates.core.wiring import FederateWiring
 from federates.kinds.external import ExternalFederate
-from federates.scenario.schema import FederateSpec, Scenario
+from federates.scenario.kinds import FederateSection
+from federates.scenario.schema import Scenario
 
 Built = dict[str, Federate | ExternalFederate]
 
@@ -106,10 +107,10 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
     return tuple(rows)
 
 
-def _kind(spec: FederateSpec | None) -> str:
-    if spec is None:
+def _kind(section: FederateSection | None) -> str:
+    if section is None:
         return "attack"
-    return (spec.controller if spec.kind == "controller" else None) or spec.kind
+    return getattr(section, "controller", None) or section.kind
 
 
 def _ports(built: Built, names: list[str], side: str) -> tuple[str, ...]:

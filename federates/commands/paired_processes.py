@@ -43,7 +43,7 @@ def at_a_time(scenario: Scenario) -> int:
     if scenario.time.real_time is not None:
         return 1
     for spec in scenario.federates.values():
-        ours = all(d in ("simulated", "emulated") for d in spec.devices.values())
+        ours = all(d in ("simulated", "emulated") for d in getattr(spec, "devices", {}).values())
         if spec.kind == "external" or not ours:
             return 1
     return len(os.sched_getaffinity(0))

@@ -1,108 +1,20 @@
-"""What a federate is given when it is built: its name and timing, the scenario, the grid."""
+"""What a federate is given when it is built: its name and timing, the scenario, its grid."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
 
 from federates.clock import Timing, to_s
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
+from federates.scenario.kinds import FederateSection
 from federates.scenario.schema import Scenario
-from grid_models.base.errors import FeederateError
-from grid_models.catalog import load_feeder, shipped_feeders
-from grid_models.ders.rich_feeder import ders_from_table
-from grid_models.ders.rules import DerRule, place
-from grid_models.feeder.model import Der, Feeder
-from grid_models.profiles.table import Profiles
-
-
-class GridSite:
-    """A plant's grid, built on first use and shared by the federates of one process.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    plant : str, optional
-        Name of the federate that simulates the grid. Default: the only plant; the scenario's
-        ``grid`` where it has none or several.
-    """
-
-    def __init__(self, scenario: Scenario, plant: str | None = None) -> None:
-        self._scenario = scenario
-        plants = scenario.plants
-        if plant is None and len(plants) == 1:
-            plant = next(iter(plants))
-        self.plant = plant
-        self.grid = scenario.grid if plant is None else plants[plant]
-        own = plant is not None and scenario.federates[plant].grid is not None
-        self._path = ("federates", str(plant), "grid") if own else ("grid",)
-
-    def where(self, *path: str | int) -> str:
-        """Return the place of a key of the grid in the user's file."""
-        return self._scenario.where(*self._path, *path)
-
-    @property
-    def model(self) -> str | Path:
-        """Shipped name, or absolute path of the user's OpenDSS master file."""
-        model = self.grid.model
-        if model.lower() in shipped_feeders():
-            return model.lower()
-        # A relative path means: beside the scenario file; failing that, where the user stands.
-        beside = self._scenario.base_dir / model
-        return beside if beside.exists() else Path(model).absolute()
-
-    @cached_property
-    def feeder(self) -> Feeder:
-        """The feeder with the grid's DERs placed on it."""
-        feeder = load_feeder(self.model)
-        rules = [
-            DerRule.from_mapping(rule, where=self.where("ders", i))
-            for i, rule in enumerate(self.grid.ders)
-        ]
-        placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
-        placed += self._der_table()
-        # DERs of a user's master file are left to OpenDSS, unless there are no others.
-        own = () if placed and isinstance(self.model, Path) else feeder.ders
-        ders = (*own, *placed)
-        self._refuse_duplicates(ders)
-        # `open_circuit` refuses names that are no regulators.
-        taps = self.grid.taps
-        regulators = tuple(
-            replace(unit, tap_step=taps.get(unit.name, unit.tap_step)) for unit in feeder.regulators
-        )
-        return replace(feeder, regulators=regulators, ders=ders)
-
-    def _der_table(self) -> tuple[Der, ...]:
-        name = self.grid.der_table
-        if name is None:
-            return ()
-        beside = self._scenario.base_dir / name
-        return ders_from_table(beside if beside.exists() else Path(name))
-
-    def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
-        for name, n in Counter(der.name for der in ders).items():
-            if n > 1:
-                raise ScenarioError(
-                    f"two DERs are called '{name}'",
-                    where=self.where("ders"),
-                    expected="another prefix for one of the rules",
-                )
-
-    def profiles(self) -> Profiles:
-        """Return the day, at the feeder's resolution."""
-        spec, time = self.grid.profiles, self._scenario.time
-        if spec.path is not None:
-            path = Path(spec.path)
-            beside = self._scenario.base_dir / path
-            return Profiles.read(beside if beside.exists() else path)
-        seed = self._scenario.seed if spec.seed is None else spec.seed
-        step_s = min(900, max(1, round(time.step_s)))
-        return Profiles.generate(
-            spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
-        )
+from grid_models.base.errors import FeederateError, nearest_name
 
 
 @dataclass(frozen=True)
@@ -112,20 +24,91 @@ class FederateContext:
     name: str
     timing: Timing
     scenario: Scenario
-    site: GridSite
+    find_site: Callable[[], GridSite]
+    """Returns `site`; raises where the scenario does not say which of several plants is meant."""
     n_steps: int
-    """Number of steps this run will ask of the feeder."""
+    """Number of the scenario's steps in this run."""
     armed: tuple[str, ...] = ()
     """Devices that the user armed by name on the command line."""
     pcap: bool = False
     """Whether the Modbus traffic is to be captured."""
+    group: str = ""
+    """The federate's name in the scenario; it differs from `name` in parts of a split one."""
+    agents: tuple[str, ...] = ()
+    """The agents that this part of a split federate hosts."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """Values that the parts of one split federate share in this process."""
+
+    @property
+    def site(self) -> GridSite:
+        """The grid that the federate simulates, or that of the plant it is connected to."""
+        return self.find_site()
+
+    @property
+    def section(self) -> FederateSection:
+        """The federate's section of the scenario."""
+        return self.scenario.federates[self.group]
 
     @property
     def period_s(self) -> float:
         """The federate's own period in seconds."""
         return to_s(self.timing.period_ns)
 
-    def error(self, what: str, *path: str | int, expected: str | None = None) -> FeederateError:
+    def where(self, *path: str | int) -> str:
+        """Return the place of a key of this federate's section in the user's file."""
+        return self.scenario.where("federates", self.group, *path)
+
+    def error(
+        self,
+        what: str,
+        *path: str | int,
+        expected: str | None = None,
+        nearest: str | None = None,
+    ) -> FeederateError:
         """Return an error that names a key of this federate's section."""
-        where = self.scenario.where("federates", self.name, *path)
-        return ScenarioError(what, where=where, expected=expected)
+        return ScenarioError(what, where=self.where(*path), expected=expected, nearest=nearest)
+
+    @contextmanager
+    def located(self, kind: type[FeederateError], *path: str | int) -> Iterator[None]:
+        """Let errors of class `kind` name a key of this federate's section."""
+        try:
+            yield
+        except kind as error:
+            place = self.where(*path)
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
+
+    @contextmanager
+    def option_errors(self, kind: type[FeederateError]) -> Iterator[None]:
+        """Let errors name the option that their text names; see `controllers.core.options`."""
+        try:
+            yield
+        except kind as error:
+            option = re.search(r"option '(\w+)'", f"{error.where} {error.what}")
+            place = self.where("options", *(option.groups() if option else ()))
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
+
+    def ders(self, globs: Sequence[str], *path: str | int) -> dict[str, str]:
+        """Return the DERs of the grid by name, with the last glob that names each of them.
+
+        Raises
+        ------
+        ScenarioError
+            A glob matches no DER; it names the entry of the key `path`.
+        """
+        names = [der.name for der in self.site.feeder.ders]
+        out: dict[str, str] = {}
+        for i, glob in enumerate(globs):
+            found = [name for name in names if fnmatchcase(name, glob)]
+            if not found:
+                raise self.error(
+                    f"no DER is called '{glob}'",
+                    *path,
+                    i,
+                    expected="names or globs of DERs"
+                    + (f", such as '{names[0]}'" if names else "; the grid has none: grid.ders"),
+                    nearest=nearest_name(glob, names),
+                )
+            out |= dict.fromkeys(found, glob)
+        return {name: out[name] for name in names if name in out}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep as Step
 from federates.clock import Timing
+from federates.scenario.kinds import FederateSection, UserSection
 
 if TYPE_CHECKING:
     from federates.core.context import FederateContext
@@ -25,10 +26,18 @@ __all__ = ["Federate", "FloatArray", "Link", "Mail", "Port", "Step"]
 class Federate(ABC):
     """Base of every federate kind, and of a user's own (``kind: module:Class`` in a scenario).
 
-    A subclass is constructed as ``cls(context, **options)``; after construction it must have its
-    ports and links set. `step` is called at ``offset + k * period`` with k = 0, 1, ...
+    A subclass that has a `Section` of its own is constructed as ``cls(context)`` and reads
+    ``context.section``; one that has none is constructed as ``cls(context, **options)``. After
+    construction its ports and links are set. `step` is called at ``offset + k * period`` with
+    k = 0, 1, ...
+
+    Attributes
+    ----------
+    Section : type of FederateSection
+        Checks the federate's keys in the scenario; unknown keys are refused.
     """
 
+    Section: ClassVar[type[FederateSection]] = UserSection
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     links_in: tuple[Link, ...] = ()
@@ -37,6 +46,16 @@ class Federate(ABC):
     def __init__(self, context: FederateContext) -> None:
         self.name: str = context.name
         self.timing: Timing = context.timing
+
+    @classmethod
+    def parts(cls, context: FederateContext) -> list[tuple[str, ...]]:
+        """Return the agents of each federate that this one is split into; one part by default."""
+        return [()]
+
+    @classmethod
+    def steps_per_period(cls, section: FederateSection) -> int:
+        """Return how many steps the federate takes in its ``period_s``; one by default."""
+        return 1
 
     def start(self, store: RunStore) -> None:  # noqa: B027 - optional hook, most open nothing
         """Open what a run needs and a check does not. Called once, before the first step.

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -97,6 +98,12 @@ class RunStore:
             os.write(handle, text.encode())
         finally:
             os.close(handle)
+
+    def events(self, federate: str, time_s: float, events: Iterable[Mapping[str, Any]]) -> None:
+        """Append events that a controller or detector reports, each with the key ``event``."""
+        for event in events:
+            details = {key: value for key, value in event.items() if key != "event"}
+            self.event(federate, event["event"], time_s, **details)
 
     def log_traceback(self, federate: str, text: str) -> None:
         """Append a traceback to the federate's log file."""

@@ -94,9 +94,8 @@ class Shell:
         self._recorder = Recorder(federate.name, federate.outputs, store)
 
     def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
-        source, port, at, to = feed.source, feed.port, feed.source_index, feed.target_index
-        everything = slice(None)
-        target = everything if to is None else to
+        source, port, at, scale = feed.source, feed.port, feed.source_index, feed.scale
+        target = slice(None) if feed.target_index is None else feed.target_index
         if feed.noise:
             streams, sigma = counter_rng.stream_ids(feed.noise_streams), feed.noise
 
@@ -104,7 +103,7 @@ class Shell:
                 values = bus.latest(source, port)
                 if values is not None:
                     error = counter_rng.normal(self._seed, streams, now_ns, _NOISE_CHANNEL)
-                    into[target] = (values if at is None else values[at]) + sigma * error
+                    into[target] = (values if at is None else values[at]) * scale + sigma * error
 
             return read_noisy
 
@@ -112,6 +111,8 @@ class Shell:
             values = bus.latest(source, port)
             if values is not None:
                 into[target] = values if at is None else values[at]
+                if scale != 1.0:
+                    into[target] *= scale
 
         return read
 
@@ -172,3 +173,4 @@ def _take(into: FloatArray, feed: Feed, values: FloatArray) -> None:
     """Write a source's values where its feed says."""
     target = slice(None) if feed.target_index is None else feed.target_index
     into[target] = values if feed.source_index is None else values[feed.source_index]
+    into[target] *= feed.scale

@@ -45,7 +45,7 @@ class Wirable(Protocol):
 class Feed:
     """Elements of one source port that go to elements of one input port.
 
-    ``input[target_index] = source[source_index]``; None stands for all, in order.
+    ``input[target_index] = scale * source[source_index]``; None stands for all, in order.
     """
 
     source: str
@@ -55,6 +55,7 @@ class Feed:
     target_index: IntArray | None
     noise: float = 0.0
     noise_streams: tuple[str, ...] = ()
+    scale: float = 1.0
 
 
 LatestValues = Callable[[str, str], FloatArray | None]
@@ -188,12 +189,13 @@ def _check_foreign(
     where: str,
     problems: list[str],
 ) -> None:
-    """A program that is not ours reads the topic as it is: nothing can be picked or disturbed."""
-    if connection.noise:
-        problems.append(
-            f"{where}: noise cannot be added to what the external federate '{target.name}' reads; "
-            "expected a connection without noise"
-        )
+    """A program that is not ours reads the topic as it is: nothing can be picked or changed."""
+    problems += [
+        f"{where}: the external federate '{target.name}' reads the values as they are; expected a "
+        f"connection without {key}"
+        for key in ("noise", "map", "scale")
+        if getattr(connection, key) != Connection.model_fields[key].default
+    ]
     for source, source_port in sources:
         if source_port.labels != port.labels:
             labels = source_port.labels
@@ -245,8 +247,9 @@ def _connect(
     fed: dict[tuple[str, str], list[str | None]],
     problems: list[str],
 ) -> None:
+    if connection.map and _bad_map(connection, sources, targets, where, problems):
+        return
     for target, target_port in targets:
-        position = {label: i for i, label in enumerate(target_port.labels)}
         owner = fed[target.name, target_port.name]
         matched = False
         for source, source_port in sources:
@@ -256,7 +259,7 @@ def _connect(
                     f"{target.name}.{target_port.name} expects {target_port.unit}"
                 )
                 return
-            pairs = [(s, position[x]) for s, x in enumerate(source_port.labels) if x in position]
+            pairs = paired_elements(connection.map, source_port.labels, target_port.labels)
             if not pairs:
                 continue
             matched = True
@@ -277,8 +280,53 @@ def _connect(
             problems.append(
                 f"{where}: no label of {target.name}.{target_port.name} "
                 f"({', '.join(target_port.labels[:3])}, ...) is given by the source "
-                f"({', '.join(example)}, ...)"
+                f"({', '.join(example)}, ...); expected labels of the same name, or the key 'map'"
             )
+
+
+def paired_elements(
+    names: Mapping[str, str], source: Sequence[str], target: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return positions of the elements that a connection joins: in the source, in the target.
+
+    Parameters
+    ----------
+    names : mapping of target label to source label
+        Empty: labels of the same name are joined.
+    source, target : sequence of str
+        Labels of the two ports.
+    """
+    if not names:
+        position = {label: i for i, label in enumerate(target)}
+        return [(s, position[x]) for s, x in enumerate(source) if x in position]
+    position = {label: i for i, label in enumerate(source)}
+    wanted = [(names.get(label), t) for t, label in enumerate(target)]
+    return [(position[x], t) for x, t in wanted if x in position]
+
+
+def _bad_map(
+    connection: Connection,
+    sources: list[tuple[Wirable, Port]],
+    targets: list[tuple[Wirable, Port]],
+    where: str,
+    problems: list[str],
+) -> bool:
+    """Report labels of a connection's map that its ports do not have."""
+    before = len(problems)
+    for end, ports, names in (
+        (connection.target, targets, connection.map.keys()),
+        (connection.source, sources, connection.map.values()),
+    ):
+        known = [label for _, port in ports for label in port.labels]
+        for name in dict.fromkeys(names):
+            if name not in known:
+                shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+                near = nearest_name(name, known)
+                problems.append(
+                    f"{where}.map: {end} has no label '{name}'; expected one of {shown}"
+                    + (f"; did you mean '{near}'?" if near else "")
+                )
+    return len(problems) > before
 
 
 def _feed(
@@ -299,6 +347,7 @@ def _feed(
         None if _is_all(target_index, len(target.labels)) else target_index,
         connection.noise,
         streams,
+        connection.scale,
     )
 
 

@@ -1,22 +1,50 @@
-"""The fast plant federate: circuit dynamics of lines and buses at milliseconds."""
+"""The circuit federate: circuit dynamics of lines and buses at milliseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from controllers.core.circuit_options import circuit_of
+from controllers.core.errors import ControllerError
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
+from federates.scenario.kinds import FederateSection
+from grid_models.base.errors import nearest_name
+from grid_models.base.sections import Section
 from grid_models.circuits.dynamics import TrapezoidalModel, steady_state
 
-_KEYS = {"bus", "time_s", "load_pu"}
 _SETTLED_PU = 0.005
 
 
-class FastPlantFederate(Federate):
+class LoadStep(Section):
+    """A load that lasts from a time on."""
+
+    bus: str
+    time_s: float
+    load_pu: float = Field(description="Current it draws.")
+
+
+class CircuitOptions(Section):
+    """The circuit and its load steps."""
+
+    circuit: str = Field("feeder24", description="feeder24, or chain:K for K clusters in a row.")
+    loads: list[LoadStep] = Field([], description="Load steps: {bus, time_s, load_pu}.")
+
+
+class CircuitSection(FederateSection):
+    """A plant without a grid section: circuit dynamics of lines and buses at milliseconds."""
+
+    is_plant: ClassVar[bool] = True
+
+    kind: Literal["circuit"]
+    options: CircuitOptions = CircuitOptions()
+
+
+class CircuitFederate(Federate):
     """Integrates a circuit by the trapezoidal rule, one federate step per time step.
 
     Input: ``i_set_pu``, the current each inverter injects, clamped to its limit. Outputs: ``v_pu``
@@ -24,27 +52,30 @@ class FastPlantFederate(Federate):
     step) and ``i_inj_pu`` per inverter as it acts from now on. The circuit starts at rest; at
     time 0 the outputs are that state. Each later step covers the time since the last, under the
     set-points that were read then.
-
-    Parameters
-    ----------
-    context : FederateContext
-    circuit : str
-        See `controllers.core.circuit_options.circuit_of`.
-    loads : sequence of mapping
-        Load steps: ``{bus: NAME, time_s: T, load_pu: SIZE}``, lasting from T on.
     """
 
-    def __init__(
-        self,
-        context: FederateContext,
-        circuit: str = "feeder24",
-        loads: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
+    Section = CircuitSection
+
+    def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
-        net, _ = circuit_of(circuit)
+        assert isinstance(context.section, CircuitSection)
+        options = context.section.options
+        with context.located(ControllerError, "options", "circuit"):
+            net, _ = circuit_of(options.circuit)
+        for i, load in enumerate(options.loads):
+            if load.bus not in net.buses:
+                raise context.error(
+                    f"no bus is called '{load.bus}'",
+                    "options",
+                    "loads",
+                    i,
+                    "bus",
+                    expected=f"one of {', '.join(net.buses[:8])} ...",
+                    nearest=nearest_name(load.bus, net.buses),
+                )
         self._circuit = net
         self._model = TrapezoidalModel(net, context.period_s)
-        self._events = sorted(self._load_event(context, i, entry) for i, entry in enumerate(loads))
+        self._events = sorted((x.time_s, net.buses.index(x.bus), x.load_pu) for x in options.loads)
         self._x = steady_state(net)
         self._load = np.zeros(net.n_buses)
         self._set = np.zeros(net.n_inverters)
@@ -58,21 +89,6 @@ class FastPlantFederate(Federate):
         )
         band = context.scenario.band
         self._metrics = _Transient(context.period_s, (band.v_min_pu, band.v_max_pu))
-
-    def _load_event(
-        self, context: FederateContext, i: int, entry: Mapping[str, Any]
-    ) -> tuple[float, int, float]:
-        buses = self._circuit.buses
-        path = ("options", "loads", i)
-        if not isinstance(entry, Mapping) or set(entry) != _KEYS:
-            raise context.error(f"{entry!r} is no load step", *path, expected=str(sorted(_KEYS)))
-        if entry["bus"] not in buses:
-            shown = f"one of {', '.join(buses[:8])} ..."
-            raise context.error(f"no bus is called '{entry['bus']}'", *path, expected=shown)
-        try:
-            return float(entry["time_s"]), buses.index(entry["bus"]), float(entry["load_pu"])
-        except (TypeError, ValueError):
-            raise context.error(f"{entry!r} holds no numbers", *path) from None
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Advance to `time_s` under the set-points of the last step, then take the new ones."""

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field, field_validator
+
+from controllers.core import registry
+from controllers.core.errors import ControllerError
 from controllers.core.protocol import Controller, ControllerStep, ControlSite
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail
+from federates.scenario.kinds import FederateSection, GridUserSection
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
+    from grid_models.feeder.model import Der
+
+_INVERTERS = ("pv", "battery", "inverter")
+
+
+class ControllerSection(GridUserSection):
+    """A distributed controller, in one federate or split over several."""
+
+    kind: Literal["controller"]
+    controller: str = Field(description="A shipped name, or module:Class of your own.")
+    ders: list[str] | None = Field(
+        None, description="Names or globs of the DERs it commands; default: all inverters."
+    )
+    split: int | Literal["agents", "areas"] = Field(
+        1, description="Number of federates its agents are spread over, or one for each."
+    )
+    areas: int = Field(
+        4, ge=1, description="Number of areas when split by areas, at most one per bus."
+    )
+    options: dict[str, Any] = Field({}, description="Options of the controller; see below.")
+
+    @field_validator("split")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'agents', or 'areas'")
+        return value
 
 
 class ControllerFederate(Federate):
@@ -19,25 +52,16 @@ class ControllerFederate(Federate):
     Parameters
     ----------
     context : FederateContext
-    controller : type
-        The controller class.
-    site : ControlSite
-    hosted : sequence of str
-        The agents this federate hosts.
-    options : mapping
-        The scenario's options, passed on.
+        Its `agents` are those that this federate hosts.
     """
 
-    def __init__(
-        self,
-        context: FederateContext,
-        controller: type[Controller],
-        site: ControlSite,
-        hosted: Sequence[str],
-        options: Mapping[str, Any],
-    ) -> None:
+    Section = ControllerSection
+
+    def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
-        self.controller = controller(site, tuple(hosted), **options)
+        cls, site, options = _setup(context)
+        with context.option_errors(ControllerError):
+            self.controller = cls(site, context.agents, **options)
         self.inputs = self.controller.inputs
         self.outputs = self.controller.outputs
         self.links_in = self.controller.links_in
@@ -45,20 +69,96 @@ class ControllerFederate(Federate):
         self._take_events = getattr(self.controller, "take_events", None)
         self._store: RunStore | None = None
 
+    @classmethod
+    def parts(cls, context: FederateContext) -> list[tuple[str, ...]]:
+        """Divide the agents over federates; trajectories do not depend on how."""
+        section = context.section
+        assert isinstance(section, ControllerSection)
+        controller, site, options = _setup(context)
+        with context.option_errors(ControllerError):
+            agents = controller.agents(site, **options)
+        if not agents:
+            raise context.error(
+                "the controller has no agent: the grid has no DER it commands",
+                expected="at least one rule under grid.ders",
+            )
+        if section.split == "agents":
+            return [(agent,) for agent in agents]
+        if section.split == "areas":
+            return _by_area(context, section.areas, agents)
+        n = min(section.split, len(agents))
+        bounds = [len(agents) * i // n for i in range(n + 1)]
+        return [agents[a:b] for a, b in itertools.pairwise(bounds)]
+
+    @classmethod
+    def steps_per_period(cls, section: FederateSection) -> int:
+        """Return the controller's own number, for agents that need several rounds of mail."""
+        assert isinstance(section, ControllerSection)
+        several = getattr(registry.resolve(section.controller), "steps_per_period", None)
+        return 1 if several is None else int(several(**section.options))
+
     def start(self, store: RunStore) -> None:
-        """Keep the run's list of events at hand for a controller that has some to tell."""
+        """Keep the run's list of events for a controller that reports some."""
         self._store = store
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
-        """Let the agents step; write down what they have to tell."""
+        """Let the agents step; record the events that they report."""
         result = self.controller.step(time_s, inputs, mail)
         if self._take_events is not None and self._store is not None:
-            for event in self._take_events():
-                details = {key: value for key, value in event.items() if key != "event"}
-                self._store.event(self.name, event["event"], time_s, **details)
+            self._store.events(self.name, time_s, self._take_events())
         return result
 
     def summary(self) -> dict[str, float]:
         """Return the controller's own metrics, if it has any."""
         own = getattr(self.controller, "summary", None)
         return dict(own()) if own is not None else {}
+
+
+def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dict[str, Any]]:
+    """Return class, site and options of a controller, the same for all parts of a split one."""
+    section = context.section
+    assert isinstance(section, ControllerSection)
+    if "setup" not in context.shared:
+        with context.located(ControllerError, "controller"):
+            cls = registry.resolve(section.controller)
+        band = context.scenario.band
+        site = ControlSite(
+            feeder=context.site.feeder,
+            ders=_commanded(context, section.ders),
+            period_s=context.period_s,
+            v_min_pu=band.v_min_pu,
+            v_max_pu=band.v_max_pu,
+            seed=context.scenario.seed,
+        )
+        context.shared["setup"] = cls, site
+    cls, site = context.shared["setup"]
+    return cls, site, section.options
+
+
+def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, ...]:
+    ders = context.site.feeder.ders
+    if globs is None:
+        return tuple(der for der in ders if der.kind in _INVERTERS)
+    chosen = context.ders(globs, "ders")
+    return tuple(der for der in ders if der.name in chosen)
+
+
+def _by_area(
+    context: FederateContext, n_areas: int, agents: tuple[str, ...]
+) -> list[tuple[str, ...]]:
+    from grid_models.feeder.topology import areas, radial_tree
+
+    feeder = context.site.feeder
+    bus_of = {der.name: der.bus for der in feeder.ders}
+    elsewhere = next((agent for agent in agents if agent not in bus_of), None)
+    if elsewhere is not None:
+        raise context.error(
+            f"agent '{elsewhere}' is not named after a DER, so it lies in no area",
+            "split",
+            expected="a number, or 'agents'",
+        )
+    area = areas(feeder, min(n_areas, len(radial_tree(feeder).buses)))
+    parts: dict[int, list[str]] = {}
+    for agent in agents:
+        parts.setdefault(area[bus_of[agent]], []).append(agent)
+    return [tuple(parts[key]) for key in sorted(parts)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from controllers.detection import registry
 from controllers.detection.protocol import (
@@ -17,82 +18,87 @@ from controllers.detection.protocol import (
     Forecast,
     History,
 )
-from federates.core.context import FederateContext, GridSite
+from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.core.signals import read_signal, signal_names
-from federates.scenario.schema import Connection, Scenario
+from federates.core.sites import GridSite
+from federates.core.wiring import paired_elements
+from federates.scenario.kinds import GridUserSection
+from federates.scenario.schema import Connection, Scenario, recorded_scenario
 from grid_models.base.counter_rng import normal, stream_ids
 from grid_models.base.errors import FeederateError, nearest_name
+from grid_models.base.sections import Section
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
+
+
+class DetectorOptions(Section):
+    """What a detector learns from; further keys are the detector's own options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    calibrate_s: float = Field(
+        0.0,
+        ge=0,
+        description="Learn from the first so many seconds of the run itself, which are taken for "
+        "clean; no alarm meanwhile.",
+    )
+    clean_run: str | None = Field(
+        None,
+        description="Learn from a recorded clean run before the first step: its folder, relative "
+        "to the scenario file or to the current folder.",
+    )
+
+
+class DetectorSection(GridUserSection):
+    """A detector that watches what the operator sees."""
+
+    kind: Literal["detector"]
+    detector: str = Field(description="A shipped name, or module:Class of your own.")
+    options: DetectorOptions = DetectorOptions()
 
 
 class DetectorFederate(Federate):
     """A `controllers.detection.protocol.Detector` on the federation's time.
 
     Outputs: ``score`` and ``alarm`` (0 or 1), one element per label of the detector. A score of 1
-    is the alarm's threshold. What the detector has to tell (that nothing was learnt of a signal)
-    becomes events of the run.
-
-    Parameters
-    ----------
-    context : FederateContext
-    detector : str
-        Shipped name, or module:Class.
-    calibrate_s : float
-        Learn from the first so many seconds of the run itself, which are taken for clean; no
-        alarm while it learns.
-    clean_run : str, optional
-        Learn from a recorded clean run before the first step: its folder, relative to the
-        scenario file or to where the user stands.
-    **options
-        Passed to the detector.
+    is the alarm's threshold. Events that the detector reports (such as a signal of which nothing
+    was learned) become events of the run.
     """
 
-    def __init__(
-        self,
-        context: FederateContext,
-        detector: str | None,
-        calibrate_s: float = 0.0,
-        clean_run: str | None = None,
-        **options: Any,
-    ) -> None:
+    Section = DetectorSection
+
+    def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
-        self._context = context
-        if detector is None:
-            raise context.error(
-                "a detector federate needs the key 'detector'",
-                expected=f"one of {', '.join(registry.descriptions())}, or module:Class",
-            )
-        try:
-            cls = registry.resolve(detector)
-        except FeederateError as error:
-            error.where = context.scenario.where("federates", context.name, "detector")
-            raise
-        forecast = _forecast(context.scenario, context.site, context.n_steps)
-        self._site = DetectionSite(context.site.feeder, context.period_s, forecast)
-        try:
-            self._detector = cls(self._site, **options)
-        except FeederateError as error:
-            place = context.scenario.where("federates", context.name, "options")
-            error.where = f"{place}: {error.where}" if error.where else place
-            raise
+        section = context.section
+        assert isinstance(section, DetectorSection)
+        self._context, options = context, section.options
+        with context.located(FeederateError, "detector"):
+            cls = registry.resolve(section.detector)
+        self._site = DetectionSite(
+            context.site.feeder,
+            context.period_s,
+            _forecast(context.scenario, context.site, context.n_steps),
+        )
+        with context.option_errors(FeederateError):
+            self._detector = cls(self._site, **(options.model_extra or {}))
         self._learner = getattr(self._detector, "calibrate", None)
         self._take_events = getattr(self._detector, "take_events", None)
         self._store: RunStore | None = None
         self.inputs = self._detector.inputs
         labels = self._detector.labels
         self.outputs = (Port("score", "1", labels), Port("alarm", "1", labels))
-        self._calibrate_s = self._checked(calibrate_s, clean_run)
+        self._calibrate_s = options.calibrate_s
+        self._check_learning(options)
         self._seen: list[tuple[float, dict[str, FloatArray]]] = []
-        if clean_run is not None and self._learner is not None:
-            self._learn(self._clean_history(clean_run), "clean_run")
+        if options.clean_run is not None and self._learner is not None:
+            self._learn(self._clean_history(options.clean_run), "clean_run")
         self._steps_in_alarm = 0
         self._steps = 0
 
     def start(self, store: RunStore) -> None:
-        """Keep the run's list of events at hand for a detector that has some to tell."""
+        """Keep the run's list of events for a detector that reports some."""
         self._store = store
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
@@ -108,9 +114,7 @@ class DetectorFederate(Federate):
         self._steps += 1
         score = self._detector.step(time_s, inputs)
         if self._take_events is not None and self._store is not None:
-            for event in self._take_events():
-                details = {key: value for key, value in event.items() if key != "event"}
-                self._store.event(self.name, event["event"], time_s, **details)
+            self._store.events(self.name, time_s, self._take_events())
         return self._out(score)
 
     def summary(self) -> dict[str, float]:
@@ -120,48 +124,42 @@ class DetectorFederate(Federate):
 
     def _learn(self, history: History, option: str) -> None:
         assert self._learner is not None
-        try:
+        with self._context.located(FeederateError, "options", option):
             self._learner(history)
-        except FeederateError as error:
-            place = self._context.scenario.where("federates", self.name, "options", option)
-            error.where = f"{place}: {error.where}" if error.where else place
-            raise
 
     def _out(self, score: FloatArray) -> Step:
         alarm = (score >= ALARM_SCORE).astype(np.float64)
         self._steps_in_alarm += bool(alarm.any())
         return Step({"score": score, "alarm": alarm})
 
-    def _checked(self, calibrate_s: float, clean_run: str | None) -> float:
+    def _check_learning(self, options: DetectorOptions) -> None:
+        error, calibrate_s = self._context.error, options.calibrate_s
         duration_s = self._context.scenario.time.duration_s
-        number = isinstance(calibrate_s, (int, float)) and not isinstance(calibrate_s, bool)
-        if not number or not 0.0 <= calibrate_s < duration_s:
-            raise self._context.error(
+        if calibrate_s >= duration_s:
+            raise error(
                 f"{calibrate_s!r} is not accepted",
                 "options",
                 "calibrate_s",
                 expected=f"seconds from 0 to below duration_s = {duration_s:g}",
             )
-        asked = "clean_run" if clean_run is not None else "calibrate_s" if calibrate_s else None
-        if asked == "clean_run" and calibrate_s:
-            raise self._context.error(
-                "two sources of clean data", "options", expected="calibrate_s or clean_run"
-            )
-        if asked is not None and self._learner is None:
-            raise self._context.error(
+        if options.clean_run is not None and calibrate_s:
+            raise error("two sources of clean data", "options", expected="calibrate_s or clean_run")
+        if not calibrate_s and options.clean_run is None:
+            return
+        if self._learner is None:
+            raise error(
                 "this detector does not learn from clean data: it has no method 'calibrate'",
                 "options",
-                asked,
+                "clean_run" if options.clean_run is not None else "calibrate_s",
             )
         least = int(getattr(self._detector, "least_history", LEAST_HISTORY))
         if 0.0 < calibrate_s < least * self._context.period_s:
-            raise self._context.error(
+            raise error(
                 f"{calibrate_s:g} s are too short to learn from",
                 "options",
                 "calibrate_s",
                 expected=f"at least {least} steps, {least * self._context.period_s:g} s",
             )
-        return float(calibrate_s)
 
     def _clean_history(self, clean_run: str) -> History:
         """Return what this federate would have read in a recorded run, sensor noise included."""
@@ -170,7 +168,7 @@ class DetectorFederate(Federate):
         folder = beside if beside.exists() else Path(clean_run)
         try:
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-            clean = Scenario.model_validate(manifest["scenario"])
+            clean = recorded_scenario(manifest)
         except (OSError, ValueError, KeyError) as error:
             raise context.error(
                 f"'{clean_run}' is not the folder of a run ({type(error).__name__})",
@@ -178,12 +176,12 @@ class DetectorFederate(Federate):
                 "clean_run",
                 expected="a folder with a manifest.json, as 'feederate run' writes it",
             ) from None
-        clean._base_dir = Path(manifest["base_dir"])
-        forecast = _forecast(clean, GridSite(clean), int(manifest["steps"]))
+        plants, plant = clean.plants, context.site.plant
+        site = GridSite(clean, plant if plant in plants else None)
+        forecast = _forecast(clean, site, int(manifest["steps"]))
         time_s: FloatArray = np.empty(0)
         inputs: dict[str, FloatArray] = {}
-        for connection in context.scenario.connections:
-            assert isinstance(connection, Connection)
+        for connection in context.scenario.wires:
             federate, _, port_name = connection.target.partition(".")
             port = next((p for p in self.inputs if p.name == port_name), None)
             if federate == self.name and port is not None:
@@ -214,10 +212,10 @@ class DetectorFederate(Federate):
                 "clean_run",
                 expected=f"every step recorded, {period_s:g} s apart",
             )
-        at = {label: i for i, label in enumerate(labels)}
-        here = [i for i, label in enumerate(port.labels) if label in at]
+        pairs = paired_elements(connection.map, labels, port.labels)
+        here = [t for _, t in pairs]
         values = np.full((len(time_s), len(port.labels)), np.nan)
-        values[:, here] = found[:, [at[port.labels[i]] for i in here]]
+        values[:, here] = connection.scale * found[:, [s for s, _ in pairs]]
         if connection.noise:
             # What was recorded is the truth; what a detector reads has passed a sensor.
             streams = stream_ids(f"calibration:{connection.target}:{x}" for x in port.labels)
@@ -231,6 +229,6 @@ def _forecast(scenario: Scenario, site: GridSite, n_steps: int) -> Forecast:
     """Return the day of the scenario as its operator expects it: exact but for single loads."""
     time = scenario.time
     since: FloatArray = time.step_s * np.arange(n_steps, dtype=np.float64)
-    day = site.profiles().sample(time.start_s + since, repeat_daily=scenario.grid.profiles.repeat)
-    load_pu = scenario.grid.load_scale * day["load_pu"]
+    day = site.profiles().sample(time.start_s + since, repeat_daily=site.grid.profiles.repeat)
+    load_pu = site.grid.load_scale * day["load_pu"]
     return Forecast(since, load_pu, day["irradiance_pu"])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from federates.core.context import GridSite
+from federates.core.sites import GridSite
 from federates.reports.blocks import Drawing, Figures, Key, Section
 from federates.reports.chart import limits
 from federates.reports.format import clock

@@ -19,8 +19,8 @@ from controllers.market.agents.options import MarketOptions
 from controllers.market.agents.primary import site_participants
 from controllers.market.model.participants import Participants, aggregate, bid_column
 from federates.attacks.labels import attack_windows
-from federates.core.context import GridSite
 from federates.core.signals import read_signal
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
 from federates.runs.data import live_voltages, stretches
 from federates.runs.manifest import read_manifest
@@ -179,13 +179,13 @@ def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
 
 def _options(scenario: Scenario, market: str) -> MarketOptions:
     spec = scenario.federates.get(market)
-    if spec is None or spec.controller != "market":
+    if getattr(spec, "controller", None) != "market":
         raise ScenarioError(
             f"no market is called '{market}'",
             where=scenario.where("federates"),
             expected="a federate with 'controller: market'",
         )
-    return parse_options(MarketOptions, spec.options, "market")
+    return parse_options(MarketOptions, getattr(spec, "options", {}), "market")
 
 
 @dataclass(frozen=True)

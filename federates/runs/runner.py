@@ -116,7 +116,7 @@ def _run_here(
 ) -> tuple[Outcome, int]:
     scenario = assembly.scenario
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
-    ours = _feeder_first([f for f in federates.values() if isinstance(f, Federate)])
+    ours = _plant_first(assembly, federates)
     progress = Progress(len(ours))
     control = Control(progress, scenario.time.step_timeout_s, tell)
     shells = {
@@ -157,7 +157,7 @@ def _run_processes(
     from federates.hosts.process import run_processes
 
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
-    ours = _feeder_first([f for f in federates.values() if isinstance(f, Federate)])
+    ours = _plant_first(assembly, federates)
     names = [f.name for f in ours]
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
@@ -165,13 +165,13 @@ def _run_processes(
     return run_processes(assembly, names, externals, wirings, hosted_by, store, reach, tell)
 
 
-def _feeder_first(federates: list[Federate]) -> list[Federate]:
-    """Put the federate whose steps are counted first; the order has no other meaning."""
-    kinds = [type(f).__name__ for f in federates]
-    if "FeederFederate" in kinds:
-        i = kinds.index("FeederFederate")
-        return [federates[i], *federates[:i], *federates[i + 1 :]]
-    return federates
+def _plant_first(
+    assembly: Assembly, federates: Mapping[str, Federate | ExternalFederate]
+) -> list[Federate]:
+    """Return the federates that run here, the one whose steps are counted first: a plant."""
+    ours = [f for f in federates.values() if isinstance(f, Federate)]
+    plant = next((f for f in ours if f.name in assembly.plants), None)
+    return ours if plant is None else [plant, *(f for f in ours if f is not plant)]
 
 
 def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:

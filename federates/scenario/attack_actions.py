@@ -7,17 +7,15 @@ line here. A user's own is named ``module:Class`` in the attack file and found b
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from controllers.core.errors import ControllerError
-from controllers.core.named_classes import load_class
 from federates.errors import ScenarioError
+from federates.scenario.named_classes import named_class
 from grid_models.base.errors import nearest_name
 from grid_models.base.schema_errors import problem, section_error
 from grid_models.base.sections import Duration, Section
@@ -113,13 +111,6 @@ class Action(Section):
         yield from ()
 
 
-def make_importable(folders: Iterable[Path]) -> None:
-    """Let ``module:Class`` be found in `folders`."""
-    for folder in map(str, folders):
-        if folder not in sys.path:
-            sys.path.append(folder)
-
-
 def action_class(layer: str, kind: str) -> type[Action]:
     """Return the class of an action by its name in a layer, or as ``module:Class``.
 
@@ -132,10 +123,7 @@ def action_class(layer: str, kind: str) -> type[Action]:
         expected = f"one of {', '.join(names)} for layer {layer}"
         near = nearest_name(kind, names)
         raise ScenarioError(f"found '{kind}'", expected=expected, nearest=near)
-    try:
-        found: Any = load_class(kind, names, "action")
-    except ControllerError as error:
-        raise ScenarioError(error.what, expected=error.expected, nearest=error.nearest) from None
+    found: Any = named_class(kind, names, "action")
     if not (issubclass(found, Action) and found.layer == layer):
         base = f"federates.attacks.{layer}.action.{layer.capitalize()}Action"
         raise ScenarioError(f"'{kind}' is no action", expected=f"a subclass of {base}")

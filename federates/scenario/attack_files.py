@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from federates.errors import ScenarioError
-from federates.scenario.attack_actions import PastWindow, make_importable
+from federates.scenario.attack_actions import PastWindow
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import TARGET_KEYS, AttackSpec, Step
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
+from federates.scenario.named_classes import make_importable
 from federates.scenario.overrides import apply_override
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.yaml_source import YamlSource, load_yaml

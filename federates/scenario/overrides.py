@@ -51,3 +51,13 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
         else:
             node = node[step]
     return tuple(path)
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Return `old` changed by `new`: mappings key by key, lists appended, all else replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = {key: merged(value, new[key]) if key in new else value for key, value in old.items()}
+        return both | {key: value for key, value in new.items() if key not in old}
+    if isinstance(old, list) and isinstance(new, list):
+        return [*old, *new]
+    return new

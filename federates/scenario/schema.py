@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    PrivateAttr,
-    TypeAdapter,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from federates.clock import to_ns
 from federates.errors import ScenarioError
 from federates.scenario.attack_files import adopt, find_attack, load_attack, shipped_attacks
 from federates.scenario.attack_schema import AttackSpec
-from federates.scenario.overrides import apply_override
+from federates.scenario.grid import Grid
+from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
+from federates.scenario.named_classes import make_importable
+from federates.scenario.overrides import apply_override, merged
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import nearest_name
@@ -43,8 +39,6 @@ from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
 MAX_STEPS = 100_000_000
-# The rule's own class checks it and owns its fields; the schema is generated from there.
-DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
 
 
 class RealTime(Section):
@@ -72,106 +66,11 @@ class Time(Section):
     )
 
 
-class Profiles(Section):
-    """The day: irradiance, temperature, load and price over time."""
-
-    path: str | None = Field(None, description="The user's own CSV or Parquet table.")
-    kind: Literal["clear", "cloudy", "overcast"] = Field("clear", description="Generated sky.")
-    seed: int | None = Field(None, description="Seed of the generated day; default: the run's.")
-    repeat: bool = Field(False, description="Repeat the table when the run is longer.")
-
-
-class Grid(Section):
-    """The feeder, its DERs and its day."""
-
-    model: str = Field(
-        "ieee123", description="A shipped feeder's name, or the path of an OpenDSS master file."
-    )
-    regulators: Literal["fixed", "auto"] = Field(
-        "fixed", description="Regulator taps stay where they are, or their controls act."
-    )
-    taps: dict[str, int] = Field(
-        {},
-        description="Tap steps (of 0.00625 pu) by regulator name. They belong to the model: "
-        "``--set grid.model=...`` leaves them out.",
-    )
-    source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
-    load_scale: float = Field(1.0, ge=0, description="Factor on every load.")
-    load_diversity: float = Field(
-        0.0, ge=0, le=1, description="Deviation of each load around the common profile."
-    )
-    ders: list[DerRuleTable] = Field(
-        [], description="Rules that place DERs by what stands there, so they fit any feeder."
-    )
-    der_table: str | None = Field(
-        None,
-        description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der.",
-    )
-    profiles: Profiles = Profiles()
-
-
 class Band(Section):
     """The voltage band against which violations are counted."""
 
     v_min_pu: float = Field(0.95, gt=0)
     v_max_pu: float = Field(1.05, gt=0)
-
-
-class ExternalPort(Section):
-    """A topic of a program that is not ours."""
-
-    topic: str | None = Field(
-        None, description="Outputs: the HELICS publication's full name; default federate/port."
-    )
-    unit: str = Field(description="Unit symbol, as in our ports: kW, kvar, pu.")
-    labels: list[str] = Field(description="One label per element of the vector.")
-    initial: float = 0.0
-
-
-class FederateSpec(Section):
-    """One federate, or one controller split over several."""
-
-    kind: str = Field(description="feeder, controller, external, or module:Class of your own.")
-    grid: Grid | None = Field(None, description="Feeder: its own grid; default: the scenario's.")
-    period_s: Period | None = Field(None, description="Default: the feeder's step.")
-    offset_s: Duration | None = Field(
-        None, description="Default: 0 for the feeder, half a step for every other federate."
-    )
-    controller: str | None = Field(None, description="Controller: name or module:Class.")
-    detector: str | None = Field(None, description="Detector: name or module:Class.")
-    ders: list[str] | None = Field(
-        None,
-        description="Controller: names or globs of the DERs it commands; default: all inverters.",
-    )
-    split: int | Literal["agents", "areas"] = Field(
-        1, description="Controller: number of federates its agents are spread over."
-    )
-    areas: int = Field(
-        4, ge=1, description="Controller: number of areas when split by areas, at most one per bus."
-    )
-    options: dict[str, Any] = Field({}, description="Passed to the controller or federate class.")
-    inputs: dict[str, ExternalPort] = Field({}, description="External: topics it reads from us.")
-    outputs: dict[str, ExternalPort] = Field({}, description="External: topics it publishes.")
-    devices: dict[str, str] = Field(
-        {},
-        description="Device: by name or glob of DERs, 'simulated', 'emulated', or a device file "
-        "(path, or name of a shipped one); later entries win.",
-    )
-    not_good: Literal["hold", "model", "fail"] = Field(
-        "hold",
-        description="Device: what the grid sees of a device whose values are not good: the last "
-        "good ones, those of its model, or the end of the run.",
-    )
-    command: list[str] | None = Field(
-        None, description="External: program to start; {broker}, {core}, {key} are filled in."
-    )
-
-    @field_validator("split")
-    @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1, or 'agents', or 'areas'")
-        return value
 
 
 class LinkRule(Section):
@@ -188,8 +87,14 @@ class LinkRule(Section):
 class Connection(Section):
     """From an output port to an input port, ``federate.port`` each."""
 
-    source: str
-    target: str
+    source: str = Field(description="`federate.port` of an output.")
+    target: str = Field(description="`federate.port` of an input.")
+    map: dict[str, str] = Field(
+        {},
+        description="Source label by target label, where their names differ: only these labels "
+        "are connected. Default: labels of the same name.",
+    )
+    scale: float = Field(1.0, description="Factor on every value; -1 turns a load into injection.")
     noise: Deviation = Field(
         0.0, description="Standard deviation of the measurement error, in the port's unit."
     )
@@ -223,7 +128,9 @@ class Scenario(Section):
     time: Time = Time()
     grid: Grid = Grid()
     band: Band = Band()
-    federates: dict[Name, FederateSpec] = Field(min_length=1)
+    federates: dict[Name, Annotated[SerializeAsAny[FederateSection], ByKind()]] = Field(
+        min_length=1
+    )
     connections: list[Connection | str] = Field([])
     links: list[LinkRule] = Field([], description="Quality of mail between agents.")
     record: Record = Record()
@@ -261,14 +168,43 @@ class Scenario(Section):
     @property
     def plants(self) -> dict[str, Grid]:
         """The grids that are simulated, by the name of the federate that simulates them."""
-        feeders = {name: spec for name, spec in self.federates.items() if spec.kind == "feeder"}
-        return {name: spec.grid or self.grid for name, spec in feeders.items()}
+        own = {name: _own_grid(section) for name, section in self.federates.items()}
+        return {name: grid or self.grid for name, grid in own.items() if grid is not False}
+
+    def plant_of(self, name: str) -> str | None:
+        """Return the plant whose grid a federate uses; None where the scenario has no plant.
+
+        Raises
+        ------
+        ScenarioError
+            There are several, and neither the key ``plant`` nor a connection says which one.
+        """
+        plants = self.plants
+        chosen = getattr(self.federates.get(name), "plant", None)
+        if name in plants or len(plants) < 2 or chosen is not None:
+            return name if name in plants else chosen or next(iter(plants), None)
+        ends = [(_federate(c.source), _federate(c.target)) for c in self.wires]
+        near = {a for a, b in ends if b == name} | {b for a, b in ends if a == name}
+        connected = [plant for plant in plants if plant in near]
+        if len(connected) == 1:
+            return connected[0]
+        found = f"is connected to {' and '.join(connected)}" if connected else "names no plant"
+        raise ScenarioError(
+            f"'{name}' uses the grid of a plant and {found}",
+            where=self.where("federates", name),
+            expected=f"the key 'plant', one of {', '.join(plants)}",
+        )
 
     @property
     def attack_spec(self) -> AttackSpec | None:
         """The attack, read; None for a scenario without one."""
         assert not isinstance(self.attack, str)
         return self.attack
+
+    @property
+    def wires(self) -> tuple[Connection, ...]:
+        """The connections, read."""
+        return tuple(c for c in self.connections if isinstance(c, Connection))
 
     def where(self, *path: str | int) -> str:
         """Return the place of a key in the user's file."""
@@ -277,6 +213,32 @@ class Scenario(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the whole scenario with every default filled in, as plain data."""
         return self.model_dump(mode="json")
+
+
+def _own_grid(section: FederateSection) -> Any:
+    """Return the grid that a plant's section gives: None for the scenario's, False without one."""
+    grid = getattr(section, "grid", False)
+    return Grid.model_validate(grid) if isinstance(grid, dict) else grid
+
+
+def _federate(end: str) -> str:
+    return end.partition(".")[0]
+
+
+def recorded_scenario(manifest: Mapping[str, Any]) -> Scenario:
+    """Return the scenario of a recorded run from its ``manifest.json``.
+
+    Nothing of the user's is imported: the sections of their own federate kinds are not checked.
+
+    Raises
+    ------
+    ValueError, KeyError
+        The manifest does not hold a scenario.
+    """
+    scenario = Scenario.model_validate(manifest["scenario"])
+    scenario._base_dir = Path(manifest.get("base_dir", "."))
+    scenario._name = str(manifest.get("name", "scenario"))
+    return scenario
 
 
 def parse_connection(text: str) -> Connection:
@@ -370,8 +332,11 @@ def scenario_from(
         data["seed"] = seed
     if attack is not None:
         data["attack"] = attack or None
+    path = Path(source.name)
+    base_dir = path.resolve().parent if base_dir is None else base_dir
+    make_importable([base_dir, Path.cwd()])
     try:
-        scenario = Scenario.model_validate(data)
+        scenario = Scenario.model_validate(data, context={RUNNABLE: True})
     except ValidationError as error:
         raise schema_error(source, Scenario, error) from None
     for i, connection in enumerate(scenario.connections):
@@ -380,13 +345,8 @@ def scenario_from(
                 scenario.connections[i] = parse_connection(connection)
             except ValueError as error:
                 raise ScenarioError(str(error), where=source.where(("connections", i))) from None
-    for i, rule in enumerate(scenario.grid.ders):
-        DerRule.from_mapping(rule, where=source.where(("grid", "ders", i)))
-    _check_values(scenario, source)
-    path = Path(source.name)
-    scenario._source = source
-    scenario._base_dir = path.resolve().parent if base_dir is None else base_dir
-    scenario._name = path.stem
+    scenario._source, scenario._base_dir, scenario._name = source, base_dir, path.stem
+    _check_values(scenario)
     _find_attack(scenario, source, attack, of_attack)
     return scenario
 
@@ -422,45 +382,52 @@ def _defended(data: dict[str, Any], name: str, source: YamlSource) -> dict[str, 
         )
     defence = defences[name]
     patch = defence.get("patch") if isinstance(defence, dict) else None
-    merged = _merge(data, patch if isinstance(patch, dict) else {})
-    assert isinstance(merged, dict)
-    return merged
+    changed = merged(data, patch if isinstance(patch, dict) else {})
+    assert isinstance(changed, dict)
+    return changed
 
 
-def _merge(old: Any, new: Any) -> Any:
-    """Return `old` changed by `new`: mappings key by key, lists appended, all else replaced."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        both = {key: _merge(value, new[key]) if key in new else value for key, value in old.items()}
-        return both | {key: value for key, value in new.items() if key not in old}
-    if isinstance(old, list) and isinstance(new, list):
-        return [*old, *new]
-    return new
-
-
-def _check_values(scenario: Scenario, source: YamlSource) -> None:
-    """Refuse what is wrong only together."""
-    time = scenario.time
+def _check_values(scenario: Scenario) -> None:
+    """Refuse values that contradict one another."""
+    where, time = scenario.where, scenario.time
+    for name, grid in {"": scenario.grid, **scenario.plants}.items():
+        path = ("federates", name, "grid") if name and grid is not scenario.grid else ("grid",)
+        for i, rule in enumerate(grid.ders):
+            DerRule.from_mapping(rule, where=where(*path, "ders", i))
     if scenario.band.v_min_pu >= scenario.band.v_max_pu:
-        raise ScenarioError("v_min_pu is not below v_max_pu", where=source.where(("band",)))
+        raise ScenarioError("v_min_pu is not below v_max_pu", where=where("band"))
     if time.duration_s / time.step_s > MAX_STEPS:
         raise ScenarioError(
             f"{time.duration_s / time.step_s:.3g} steps",
-            where=source.where(("time",)),
+            where=where("time"),
             expected=f"at most {MAX_STEPS:.0e}",
         )
-    for name, spec in scenario.federates.items():
-        if spec.offset_s is not None and spec.offset_s >= time.duration_s:
-            raise ScenarioError(
-                f"never steps: offset_s = {spec.offset_s:g} is not before the end of the run",
-                where=source.where(("federates", name, "offset_s")),
-                expected=f"less than duration_s = {time.duration_s:g}",
-            )
-        if spec.offset_s is not None and 0.0 < spec.offset_s < 1e-6:
-            raise ScenarioError(
-                f"offset_s = {spec.offset_s:g} is finer than time is kept",
-                where=source.where(("federates", name, "offset_s")),
-                expected="0, or at least 1e-6",
-            )
-        wrong = not_json(spec.options)
-        if wrong:
-            raise ScenarioError(wrong, where=source.where(("federates", name, "options")))
+    for name, section in scenario.federates.items():
+        _check_federate(scenario, name, section)
+
+
+def _check_federate(scenario: Scenario, name: str, section: FederateSection) -> None:
+    where, offset_s = scenario.where, section.offset_s
+    if offset_s is not None and offset_s >= scenario.time.duration_s:
+        raise ScenarioError(
+            f"never steps: offset_s = {offset_s:g} is not before the end of the run",
+            where=where("federates", name, "offset_s"),
+            expected=f"less than duration_s = {scenario.time.duration_s:g}",
+        )
+    if offset_s is not None and 0.0 < offset_s < 1e-6:
+        raise ScenarioError(
+            f"offset_s = {offset_s:g} is finer than time is kept",
+            where=where("federates", name, "offset_s"),
+            expected="0, or at least 1e-6",
+        )
+    plant, plants = getattr(section, "plant", None), scenario.plants
+    if plant is not None and plant not in plants:
+        raise ScenarioError(
+            f"no plant with a grid is called '{plant}'",
+            where=where("federates", name, "plant"),
+            expected=f"one of {', '.join(plants)}" if plants else "a scenario with a feeder",
+            nearest=nearest_name(plant, plants),
+        )
+    wrong = not_json(section.model_dump(warnings=False))
+    if wrong:
+        raise ScenarioError(wrong, where=where("federates", name, "options"))

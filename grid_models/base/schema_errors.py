@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +32,9 @@ _EXPECTED = {
 }
 
 
+Hint = Callable[[str], str]
+
+
 class SchemaProblem(NamedTuple):
     """One thing that is wrong in a file.
 
@@ -53,38 +57,42 @@ def problem(what: str, expected: str = "", nearest: str = "") -> PydanticCustomE
     return PydanticCustomError(_PROBLEM, "{what}", parts)
 
 
-def section_error(section: type[BaseModel], error: ValidationError) -> ValidationError:
+def section_error(
+    section: type[BaseModel], error: ValidationError, hint: Hint | None = None
+) -> ValidationError:
     """Return the error of a section whose class was looked up by name, for a validator to raise.
 
-    The schema around it does not know that class, so its unknown keys are explained here.
+    The schema around it does not know that class, so its problems are explained here. `hint` is
+    as in `schema_problems`.
     """
-    details: list[InitErrorDetails] = []
-    for item in error.errors():
-        kind: str | PydanticCustomError = item["type"]
-        if kind == "extra_forbidden":
-            kind = problem(*_unknown_key(_Walk(section, item["loc"]))[1:])
-        details.append(
-            {"type": kind, "loc": item["loc"], "input": item["input"], "ctx": item.get("ctx", {})}
-        )
+    details: list[InitErrorDetails] = [
+        {"type": problem(*found[1:]), "loc": found.path, "input": None}
+        for found in schema_problems(section, error, hint)
+    ]
     return ValidationError.from_exception_data(error.title, details)
 
 
-def schema_problems(root: type[BaseModel], error: ValidationError) -> list[SchemaProblem]:
-    """Return one problem for each wrong key; the branches of a union become one."""
+def schema_problems(
+    root: type[BaseModel], error: ValidationError, hint: Hint | None = None
+) -> list[SchemaProblem]:
+    """Return one problem for each wrong key; the branches of a union become one.
+
+    `hint` returns what an unknown key of `root` itself could mean; '' where it does not know.
+    """
     problems: dict[KeyPath, SchemaProblem] = {}
     wrong_values: dict[KeyPath, list[Any]] = {}
     for item in error.errors():
         walk = _Walk(root, item["loc"])
         path = walk.path
         if item["type"] == "extra_forbidden":
-            problems[path] = _unknown_key(walk)
+            problems[path] = _unknown_key(walk, hint if len(path) == 1 else None)
         elif item["type"] == _PROBLEM:
             problems[path] = SchemaProblem(path, **item["ctx"])
         elif item["type"] == "missing":
             problems[path] = SchemaProblem(path, "required key is missing")
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            problem = _wrong_tag(item, walk)
-            problems[problem.path] = problem
+            wrong_tag = _wrong_tag(item, walk)
+            problems[wrong_tag.path] = wrong_tag
         else:
             wrong_values.setdefault(path, []).append(item)
     for path, items in wrong_values.items():
@@ -97,8 +105,9 @@ def schema_problems(root: type[BaseModel], error: ValidationError) -> list[Schem
     return list(problems.values())
 
 
-def _unknown_key(walk: _Walk) -> SchemaProblem:
-    near = nearest_name(str(walk.path[-1]), walk.names) or ""
+def _unknown_key(walk: _Walk, hint: Hint | None) -> SchemaProblem:
+    key = str(walk.path[-1])
+    near = (hint and hint(key)) or nearest_name(key, walk.names) or ""
     return SchemaProblem(walk.path, "unknown key", f"one of {', '.join(walk.names)}", near)
 
 

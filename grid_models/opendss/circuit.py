@@ -26,6 +26,7 @@ from grid_models.opendss.commands import (
 )
 from grid_models.opendss.engine import MAX_CONTROL_ITERATIONS, MAX_ITERATIONS, DssError, Engine
 from grid_models.opendss.powers import PowerBank
+from grid_models.opendss.source import SourceVoltage, source_phases
 
 RegulatorMode = Literal["fixed", "auto"]
 
@@ -52,6 +53,7 @@ class Circuit:
         self._engine = engine
         self.name = feeder.name
         self._regulators: RegulatorMode = regulators
+        self._source: SourceVoltage | None = None
         self._solve_call = (
             engine.lib.ctx_Solution_Solve
             if regulators == "auto"
@@ -188,6 +190,29 @@ class Circuit:
         np.negative(bank.kw, out=bank.kw)
         np.negative(bank.kvar, out=bank.kvar)
         bank.write()
+
+    @property
+    def source_phases(self) -> tuple[int, ...]:
+        """Phases of the source bus, in the order of `set_source`."""
+        return source_phases(self.feeder)
+
+    def set_source(self, v_pu: ArrayLike, deg: ArrayLike) -> None:
+        """Set the voltage behind the source's impedance, from the next `solve` on.
+
+        Parameters
+        ----------
+        v_pu, deg : array, shape (n_source_phases,)
+            Magnitude in per unit, angle in degrees; NaN keeps the circuit's own value.
+
+        Raises
+        ------
+        FeederError
+            The source has fewer phases than its bus.
+        """
+        if self._source is None:
+            self._source = SourceVoltage(self._engine, self.feeder)
+            self._gather = None
+        self._source.set(np.asarray(v_pu, dtype=np.float64), np.asarray(deg, dtype=np.float64))
 
     def solve(self) -> None:
         """Solve the power flow at the present settings.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federates.assembly.federation import Assembly
 from federates.core.signals import read_signal
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
@@ -162,7 +162,7 @@ def test_energy_limits_are_kept_by_the_commands_themselves(tmp_path: Path) -> No
     acted = asked[np.searchsorted(times, np.arange(1, len(p)) * 60.0) - 1][:, order]
     # What was asked is what the plant did: no clamp had to act, hence no limit was met.
     assert np.abs(acted - p[1:, pick]).max() < 1e-9
-    ders = Assembly(load_scenario("dmpc-ieee123")).site.feeder.ders
+    ders = GridSite(load_scenario("dmpc-ieee123")).feeder.ders
     capacity = np.array([der.energy_kwh for der in ders if der.kind == "battery"])
     share = np.minimum(-p[:, pick] * 0.95, -p[:, pick] / 0.95) / 60.0 / capacity
     soc = 0.5 + np.cumsum(share, axis=0)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from federates.core.context import GridSite
+from federates.core.sites import GridSite
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
 from grid_models.feeder.model import Der

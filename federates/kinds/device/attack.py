@@ -32,7 +32,7 @@ def devices_of(context: FederateContext) -> dict[str, str]:
         if spec.kind != "device":
             continue
         for der in context.site.feeder.ders:
-            for glob, what in (spec.devices or {}).items():
+            for glob, what in getattr(spec, "devices", {}).items():
                 if fnmatchcase(der.name, glob):
                     out[der.name] = what
     return out

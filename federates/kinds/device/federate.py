@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from federates.kinds.device.live import (
 )
 from federates.kinds.device.models import DeviceModel, Surroundings, build_model
 from federates.kinds.device.roles import ROLES, PortPoint, Role, role_of
-from federates.scenario.schema import Connection, FederateSpec
+from federates.kinds.device.section import DeviceSection
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, node_label
 
@@ -52,33 +51,27 @@ class DeviceFederate(Federate):
 
     Parameters
     ----------
-    spec : `devices` says what each of them is, `not_good` what the grid sees of one that fails.
-    points : Points of the device files by port, where they are not called as usual; None for what
-        the devices do not measure.
-    power_factor : Of thermostats, which do not measure reactive power; lagging.
-    settle_s : How long simulated and emulated devices live before the run, without set-points, in
-        the weather before its start: houses then no longer switch as they happened to begin.
+    context : FederateContext
+        Its section is a `DeviceSection`.
     """
 
-    def __init__(
-        self,
-        context: FederateContext,
-        spec: FederateSpec,
-        points: Mapping[str, str | None] | None = None,
-        power_factor: float = 0.95,
-        settle_s: float = 0.0,
-    ) -> None:
+    Section = DeviceSection
+
+    def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
-        self._context, self._spec = context, spec
-        self.ders, self.kinds_of = _chosen(context, spec)
+        section = context.section
+        assert isinstance(section, DeviceSection)
+        self._context, self._not_good = context, section.not_good
+        points, power_factor = section.options.points, section.options.power_factor
+        self.ders, self.kinds_of = _chosen(context, section.devices)
         self.names = tuple(der.name for der in self.ders)
         self.role = _role(context, self.ders)
-        _check_options(context, self.role, points, power_factor)
+        _check_points(context, self.role, points)
         self.set_points = _renamed(self.role.inputs, points)
         self.measured = _renamed(self.role.outputs, points)
         self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
         self._build_ports()
-        self._weather_of_steps(settle_s)
+        self._weather_of_steps(section.options.settle_s)
         self._dt_s = context.period_s
         n = len(self.ders)
         self._held = {name: np.full(n, np.nan) for name in self._values}
@@ -122,7 +115,7 @@ class DeviceFederate(Federate):
 
     def _build_model(self) -> None:
         """Build the model of the devices that are one, or may need one."""
-        wanted = self._is_simulated | (self._spec.not_good == "model")
+        wanted = self._is_simulated | (self._not_good == "model")
         self._modelled = np.flatnonzero(wanted).tolist()
         self._model: DeviceModel | None = None
         if self._modelled:
@@ -145,7 +138,7 @@ class DeviceFederate(Federate):
         steps = np.arange(-self._settling, count)
         steps = (timing.offset_ns + steps * timing.period_ns) // step_ns
         times_s = np.maximum(start_s + steps * to_s(step_ns), 0.0)
-        repeat = context.scenario.grid.profiles.repeat
+        repeat = context.site.grid.profiles.repeat
         self._day = context.site.profiles().sample(times_s, repeat_daily=repeat)
 
     def _around(self, v_pu: FloatArray) -> Surroundings:
@@ -163,7 +156,7 @@ class DeviceFederate(Federate):
         """Return the real devices by DER name; each answers to that name, in `--arm` too."""
         scenario = self._context.scenario
         base_dir, out = scenario.base_dir, {}
-        fed = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        fed = {c.target for c in scenario.wires}
         used = [p for p in self.set_points if f"{self.name}.{p.port}" in fed]
         for name, kind in zip(self.names, self.kinds_of, strict=True):
             if kind not in (SIMULATED, EMULATED):
@@ -267,13 +260,13 @@ class DeviceFederate(Federate):
         if not good.all():
             bad = [self.names[i] for i in np.flatnonzero(~good)]
             self._not_good_s += self._dt_s * len(bad)
-            if self._spec.not_good == "fail":
+            if self._not_good == "fail":
                 raise DeviceNotGoodError(
                     f"device '{bad[0]}' is {QUALITY_WORDS[float(quality[~good][0])]} at "
                     f"time_s={time_s:g} ({len(bad)} of {len(good)} devices are not good), and "
                     "not_good is 'fail'"
                 )
-            model = self._spec.not_good == "model"
+            model = self._not_good == "model"
             stand_in = dict(zip(("p_kw", "q_kvar"), modelled, strict=True)) if model else {}
             for port, array in values.items():
                 np.copyto(array, stand_in.get(port, self._held[port]), where=~good)
@@ -304,31 +297,13 @@ class DeviceFederate(Federate):
                 self.wire.stop()  # an attack ends with its run, so that devices can be made safe
 
 
-def _chosen(context: FederateContext, spec: FederateSpec) -> tuple[tuple[Der, ...], list[str]]:
+def _chosen(
+    context: FederateContext, devices: Mapping[str, str]
+) -> tuple[tuple[Der, ...], list[str]]:
     """Return the DERs that are devices and what each of them is; later entries win."""
-    ders = context.site.feeder.ders
-    if not spec.devices:
-        raise context.error(
-            "no device is named", expected="devices: {NAME or glob: simulated | emulated | FILE}"
-        )
-    for glob in spec.devices:
-        if not any(fnmatchcase(der.name, glob) for der in ders):
-            near = nearest_name(glob, [der.name for der in ders])
-            raise context.error(
-                f"no DER is called '{glob}'",
-                "devices",
-                glob,
-                expected=f"a name or glob of DERs, such as '{near or ders[0].name}'"
-                if ders
-                else "DERs under grid.ders",
-            )
-    what = {}
-    for der in ders:
-        for glob, kind in spec.devices.items():
-            if fnmatchcase(der.name, glob):
-                what[der.name] = kind
-    chosen = tuple(der for der in ders if der.name in what)
-    return chosen, [what[der.name] for der in chosen]
+    found = context.ders(tuple(devices), "devices")
+    chosen = tuple(der for der in context.site.feeder.ders if der.name in found)
+    return chosen, [devices[found[der.name]] for der in chosen]
 
 
 def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
@@ -343,34 +318,24 @@ def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
     return ROLES[name]
 
 
-def _check_options(
-    context: FederateContext,
-    role: Role,
-    points: Mapping[str, str | None] | None,
-    power_factor: float,
-) -> None:
+def _check_points(context: FederateContext, role: Role, points: Mapping[str, str | None]) -> None:
     known = [p.port for p in (*role.inputs, *role.outputs)]
-    for port in points or {}:
+    for port in points:
         if port not in known:
             raise context.error(
                 f"{role.name}s have no port '{port}'",
                 "options",
                 "points",
+                port,
                 expected=f"one of {', '.join(known)}",
+                nearest=nearest_name(port, known),
             )
-    if not 0.0 < power_factor <= 1.0:
-        raise context.error(
-            f"power_factor is {power_factor}",
-            "options",
-            "power_factor",
-            expected="a number in (0, 1]",
-        )
 
 
 def _renamed(
     ports: tuple[PortPoint, ...],
-    points: Mapping[str, str | None] | None,
+    points: Mapping[str, str | None],
 ) -> tuple[PortPoint, ...]:
     """Return the ports that have a point, under the names that the device files use."""
-    names = {p.port: p.point for p in ports} | dict(points or {})
+    names = {p.port: p.point for p in ports} | dict(points)
     return tuple(replace(p, point=str(names[p.port])) for p in ports if names[p.port] is not None)

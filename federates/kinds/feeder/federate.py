@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from federates.attacks.physical.resolve import physical_plan
+from federates.clock import to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack
-from federates.scenario.schema import Connection
+from federates.kinds.feeder.section import FeederSection
 from grid_models.base.errors import PowerFlowError
 from grid_models.catalog import open_circuit
 from grid_models.ders.plant import DerFleet
@@ -23,9 +24,11 @@ class FeederFederate(Federate):
     """Solves the feeder once per step with the set-points that were published before it.
 
     Inputs (all optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
-    positive; ``p_meas_kw`` and ``q_meas_kvar``, which where they are not NaN stand for the model of
-    the DER: what a device injects is measured, not computed. Outputs: ``v_pu`` per node; ``p_kw``,
-    ``q_kvar`` per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
+    positive; ``p_meas_kw`` and ``q_meas_kvar``, measured injections, which where they are not NaN
+    replace the model of the DER; ``source_v_pu`` and ``source_deg``, magnitude and angle of the
+    slack voltage, one element per phase of the source bus (labels ``1``, ``2``, ``3``), which
+    where they are not NaN replace the grid's own. Outputs: ``v_pu`` per node; ``p_kw``, ``q_kvar``
+    per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
     ``import_kvar``, ``losses_kw`` of the feeder.
 
     A scenario whose attack has physical steps adds the inputs of `federates.attacks.physical.plan`.
@@ -36,12 +39,14 @@ class FeederFederate(Federate):
         What the scenario's attack does to the grid.
     """
 
+    Section = FeederSection
+
     def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
         scenario, site = context.scenario, context.site
-        grid, time = scenario.grid, scenario.time
+        grid, time = site.grid, scenario.time
         ders = site.feeder.ders
-        self._circuit = open_circuit(
+        self._circuit = circuit = open_circuit(
             site.model,
             ders,
             regulators=grid.regulators,
@@ -51,29 +56,33 @@ class FeederFederate(Federate):
         self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
         self._start_s = time.start_s
-        self._load_kw = self._circuit.load_kw * grid.load_scale
-        self._load_kvar = self._circuit.load_kvar * grid.load_scale
+        self._load_kw = circuit.load_kw * grid.load_scale
+        self._load_kvar = circuit.load_kvar * grid.load_scale
         self._diversity = (
-            LoadDiversity(self._circuit.load_names, scenario.seed, grid.load_diversity)
+            LoadDiversity(circuit.load_names, scenario.seed, grid.load_diversity)
             if grid.load_diversity
             else None
         )
-        times = time.start_s + np.arange(context.n_steps) * time.step_s
+        count = self.timing.steps_before(context.n_steps * scenario.step_ns)
+        times = time.start_s + to_s(self.timing.offset_ns) + np.arange(count) * self._dt_s
         self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
         self._k = 0
-        targets = {c.target for c in scenario.connections if isinstance(c, Connection)}
+        targets = {wire.target for wire in scenario.wires}
         self._measures = not targets.isdisjoint(
             f"{self.name}.{port}" for port in ("p_meas_kw", "q_meas_kvar")
         )
         der_names = tuple(der.name for der in ders)
+        phases = tuple(map(str, circuit.source_phases))
         self.inputs = (
             Port("q_set_kvar", "kvar", der_names, required=False),
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
             Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
             Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
+            Port("source_v_pu", "pu", phases, initial=np.nan, required=False),
+            Port("source_deg", "deg", phases, initial=np.nan, required=False),
         )
         self.outputs = (
-            Port("v_pu", "pu", self._circuit.node_labels, initial=1.0),
+            Port("v_pu", "pu", circuit.node_labels, initial=1.0),
             Port("p_kw", "kW", der_names),
             Port("q_kvar", "kvar", der_names),
             Port("import_kw", "kW", SOURCE),
@@ -84,9 +93,9 @@ class FeederFederate(Federate):
         self.physical = physical_plan(scenario, self.name, site.feeder)
         self._attack: GridAttack | None = None
         if self.physical is not None:
-            self._attack = GridAttack(self.physical, self._circuit)
+            self._attack = GridAttack(self.physical, circuit)
             self.inputs += self.physical.ports()
-        self._metrics = _FeederMetrics(band, len(self._circuit.node_labels), len(ders))
+        self._metrics = _FeederMetrics(band, len(circuit.node_labels), len(ders))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Apply profile and set-points, solve, measure."""
@@ -100,6 +109,9 @@ class FeederFederate(Federate):
         if attack is not None:
             attack.take(inputs, self._dt_s)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
+        source_v_pu, source_deg = inputs["source_v_pu"], inputs["source_deg"]
+        if not (np.isnan(source_v_pu).all() and np.isnan(source_deg).all()):
+            circuit.set_source(source_v_pu, source_deg)
         circuit.set_loads(load_kw, load_kvar)
         p_kw, q_kvar = self._fleet.step(
             self._dt_s,

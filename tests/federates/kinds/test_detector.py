@@ -183,7 +183,7 @@ def test_a_clean_run_that_is_too_short_is_named(tmp_path: Path, detector: str) -
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"options": {}}, "needs the key 'detector'"),
+        ({"options": {}}, "watch.detector: required key is missing"),
         ({"detector": "cusm"}, "did you mean 'cusum'"),
         ({"detector": "cusum", "options": {"shft": 1}}, "did you mean 'shift'"),
         ({"detector": "cusum", "options": {"calibrate_s": 7200}}, "to below duration_s"),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federates.errors import ScenarioError
+from federates.scenario.kinds import KINDS
 from federates.scenario.schema import (
     Connection,
     Scenario,
@@ -68,7 +69,12 @@ def test_every_shipped_scenario_is_valid() -> None:
 def test_the_schema_is_exported_and_describes_rules_and_sections() -> None:
     schema = Scenario.model_json_schema()
     assert schema["additionalProperties"] is False
-    assert {"Time", "Grid", "FederateSpec", "LinkRule"} <= set(schema["$defs"])
+    assert {"Time", "Grid", "FeederSection", "UserSection", "LinkRule"} <= set(schema["$defs"])
+    (shipped, of_users) = next(
+        iter(schema["properties"]["federates"]["patternProperties"].values())
+    )["anyOf"]
+    assert set(shipped["discriminator"]["mapping"]) == set(KINDS)
+    assert of_users == {"$ref": "#/$defs/UserSection"}
     assert "fraction" in json.dumps(schema["$defs"]["Grid"]["properties"]["ders"])
 
 

@@ -1,0 +1,103 @@
+"""The grids of a scenario: feeder, DERs and day of each plant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from federates.errors import ScenarioError
+from federates.scenario.schema import Scenario
+from grid_models.catalog import load_feeder, shipped_feeders
+from grid_models.ders.rich_feeder import ders_from_table
+from grid_models.ders.rules import DerRule, place
+from grid_models.feeder.model import Der, Feeder
+from grid_models.profiles.table import Profiles
+
+
+class GridSite:
+    """A plant's grid, built on first use and shared by the federates of one process.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    plant : str, optional
+        Name of the federate that simulates the grid. Default: the only plant; the scenario's
+        ``grid`` where it has none or several.
+    """
+
+    def __init__(self, scenario: Scenario, plant: str | None = None) -> None:
+        self._scenario = scenario
+        plants = scenario.plants
+        if plant is None and len(plants) == 1:
+            plant = next(iter(plants))
+        self.plant = plant
+        self.grid = scenario.grid if plant is None else plants[plant]
+        own = plant is not None and self.grid is not scenario.grid
+        self._path = ("federates", str(plant), "grid") if own else ("grid",)
+
+    def where(self, *path: str | int) -> str:
+        """Return the place of a key of the grid in the user's file."""
+        return self._scenario.where(*self._path, *path)
+
+    @property
+    def model(self) -> str | Path:
+        """Shipped name, or absolute path of the user's OpenDSS master file."""
+        model = self.grid.model
+        if model.lower() in shipped_feeders():
+            return model.lower()
+        # A relative path means: beside the scenario file; failing that, where the user stands.
+        beside = self._scenario.base_dir / model
+        return beside if beside.exists() else Path(model).absolute()
+
+    @cached_property
+    def feeder(self) -> Feeder:
+        """The feeder with the grid's DERs placed on it."""
+        feeder = load_feeder(self.model)
+        rules = [
+            DerRule.from_mapping(rule, where=self.where("ders", i))
+            for i, rule in enumerate(self.grid.ders)
+        ]
+        placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
+        placed += self._der_table()
+        # DERs of a user's master file are left to OpenDSS, unless there are no others.
+        own = () if placed and isinstance(self.model, Path) else feeder.ders
+        ders = (*own, *placed)
+        self._refuse_duplicates(ders)
+        # `open_circuit` refuses names that are no regulators.
+        taps = self.grid.taps
+        regulators = tuple(
+            replace(unit, tap_step=taps.get(unit.name, unit.tap_step)) for unit in feeder.regulators
+        )
+        return replace(feeder, regulators=regulators, ders=ders)
+
+    def _der_table(self) -> tuple[Der, ...]:
+        name = self.grid.der_table
+        if name is None:
+            return ()
+        beside = self._scenario.base_dir / name
+        return ders_from_table(beside if beside.exists() else Path(name))
+
+    def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
+        for name, n in Counter(der.name for der in ders).items():
+            if n > 1:
+                raise ScenarioError(
+                    f"two DERs are called '{name}'",
+                    where=self.where("ders"),
+                    expected="another prefix for one of the rules",
+                )
+
+    def profiles(self) -> Profiles:
+        """Return the day, at the feeder's resolution."""
+        spec, time = self.grid.profiles, self._scenario.time
+        if spec.path is not None:
+            path = Path(spec.path)
+            beside = self._scenario.base_dir / path
+            return Profiles.read(beside if beside.exists() else path)
+        seed = self._scenario.seed if spec.seed is None else spec.seed
+        step_s = min(900, max(1, round(time.step_s)))
+        return Profiles.generate(
+            spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
+        )

@@ -1,0 +1,21 @@
+"""Keys of a feeder federate."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from federates.scenario.grid import Grid
+from federates.scenario.kinds import FederateSection
+
+
+class FeederSection(FederateSection):
+    """An OpenDSS power flow of a grid; the plant that most others are connected to."""
+
+    is_plant: ClassVar[bool] = True
+
+    kind: Literal["feeder"]
+    grid: Grid | None = Field(
+        None, description="A grid of its own, in place of the scenario's; the same keys as `grid`."
+    )
