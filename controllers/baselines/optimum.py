@@ -1,8 +1,8 @@
-"""The centralised optimum as a running controller: the benchmark the distributed forms approach.
+"""The centralised optimum as a running controller: the benchmark of the distributed forms.
 
-Every step the operator has all measurements, corrects the model's offset with them
-(``v0 = v^2 - X q`` with the q it commanded last), solves the quadratic programme and sends the
-set-points. The offset makes the voltages exact at rest, whatever the error of X.
+Every step it takes all measurements, corrects the model's offset (``v0 = v^2 - X q`` with the last
+commanded q), solves the quadratic programme and sends the set-points. The offset makes the voltages
+exact at rest, whatever the error of X.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
 """Iterative agents: write one agent, let the federation host any number of them anywhere.
 
-An `IterativeAgent` holds only the algorithm: `first` gives its opening mail, `compute` reads the
-newest accepted mail of its peers and answers. `AgentDesk` does the rest for one agent (absorb,
-decide whether it is ready, compute, resend or stay silent) and `AgentGroup` makes a
-`controllers.core.protocol.Controller` of any set of agents.
+An `IterativeAgent` holds the algorithm only: `first` gives its opening mail, `compute` reads the
+newest accepted mail of its peers and answers. `AgentDesk` runs one agent (absorb, check whether it
+is ready, compute, resend or stay silent); `AgentGroup` makes a
+`controllers.core.protocol.Controller` of any set of agents. A coordinator is just another agent.
 
-Messages carry *absolute* state, never increments, so that one that is lost, repeated or late does
-no harm. A coordinator is just another agent.
-
-The messages of a link are numbered 0, 1, 2, ... as they are written (`Mail.round`); where an agent
-writes to a peer every round that number is its round. A waiting agent repeats its last two
-messages: a peer under `Barrier` can lag by one round at most. Proof: writing message s + 2 to a
-peer took s + 2 computations, the last of which used the peer's message s + 1, which the peer wrote
-after s + 1 computations, the last of which used our message s.
+Messages carry *absolute* state, never increments, so a lost, repeated or late one does no harm. The
+messages of a link are numbered 0, 1, 2, ... (`Mail.round`); where an agent writes to a peer every
+round that number is its round. A waiting agent repeats its last two messages, which suffices: a
+peer under `Barrier` lags by one round at most, because writing message s + 2 took s + 2
+computations, the last of which used the peer's message s + 1, which the peer wrote after s + 1
+computations, the last of which used our message s.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from grid_models.base.errors import nearest_name
-from grid_models.circuits.cases import feeder24, feeder_of_clusters
 from grid_models.circuits.dynamics import RlcCircuit
+from grid_models.circuits.feeder24 import feeder24, feeder_of_clusters
 from grid_models.feeder.clusters import Clusters, found_clusters, given_clusters
 
 _SHIPPED = ("feeder24", "chain")

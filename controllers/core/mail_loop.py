@@ -1,8 +1,8 @@
-"""An in-process post office for controllers: no federation, for tests and prototypes.
+"""In-process transport of controllers' mail, for tests and prototypes without a federation.
 
 `MailLoop` carries the mail between the instances of a controller with loss, delay and duplication.
-Every draw is keyed by (seed, link, step), as in the federation, so the partition of the agents
-does not change what a message meets.
+Every random draw is keyed by (seed, link, step), as in the federation, so the partition of the
+agents does not change what happens to a message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ Measure = Callable[[Port, int], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """How mail fares: each message is lost, kept for 0 to `max_delay_steps`, delivered twice."""
+    """Imperfections of the transport: each message may be lost, kept for 0 to `max_delay_steps`, or
+    delivered twice.
+    """
 
     loss: float = 0.0
     max_delay_steps: int = 0

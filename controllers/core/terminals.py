@@ -1,4 +1,4 @@
-"""What every volt/var controller sees and commands: the terminals of its hosted DERs."""
+"""What every volt/var controller measures and commands: the terminals of its hosted DERs."""
 
 from __future__ import annotations
 

@@ -1,18 +1,14 @@
 """When an iterative agent computes: its waiting policy and the mailbox that goes with it.
 
-Two policies fitted every algorithm tried (distributed optimisation of tutorials, optimal power
-flow, feedback control):
+`Barrier`: compute once the next message of every peer is in. One buffer per round, because a
+neighbour may run one round ahead. With the resend it gives the trajectory of a plain loop, bit for
+bit, over links that lose and delay.
 
-`Barrier`
-    Compute once the *next* message of every peer is in. Needs a buffer per round, because a
-    neighbour may run one round ahead and "latest wins" would mix rounds. Together with the resend
-    it gives the trajectory of a plain loop, bit for bit, over links that lose and delay.
-`Asynchronous`
-    Compute once a fraction of the peers has fresh mail and nobody's mail was used too often
-    (partial barrier and bounded delay of R. Zhang and J. Kwok, "Asynchronous Distributed ADMM for
-    Consensus Optimization", ICML 2014). Latest wins.
+`Asynchronous`: compute once a fraction of the peers has fresh mail and no message was used too
+often (partial barrier and bounded delay of R. Zhang and J. Kwok, "Asynchronous Distributed ADMM for
+Consensus Optimization", ICML 2014). The latest message counts.
 
-Freshness belongs to the consumer: a message is fresh until *this* agent has computed with it.
+A message is fresh until the agent that received it has computed with it.
 """
 
 from __future__ import annotations

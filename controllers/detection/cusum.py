@@ -1,13 +1,12 @@
-"""Change detection per signal: a two-sided CUSUM on what a prediction from the past misses.
+"""Change detection per signal: a two-sided CUSUM on the error of a prediction from the past.
 
 For every signal by itself, with z the standardised prediction error,
 
     S+ <- max(0, S+ + z - k),   S- <- max(0, S- - z - k),   alarm at max(S+, S-) >= h
 
-(E. S. Page, Continuous inspection schemes, Biometrika 41, 1954). k is half the shift to be found;
-h follows from the false alarms that are accepted, see `controllers.detection.run_length`. It knows
-no grid: it sees what changes abruptly or keeps drifting, and nothing that moves as slowly as its
-prediction.
+(E. S. Page, Continuous inspection schemes, Biometrika 41, 1954). k is half the shift to be found; h
+follows from the accepted rate of false alarms, see `controllers.detection.run_length`. It uses no
+grid model: it detects abrupt changes and drifts, but nothing as slow as its prediction.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
+from controllers.detection.peak_threshold import BLOCKS, level, usual_peak
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, History
 from controllers.detection.run_length import decision_interval
-from controllers.detection.tail import BLOCKS, level, usual_peak
 
 NAME = "cusum"
 _DAY_S = 86400.0
@@ -105,7 +104,7 @@ class Cusum:
         self._rate = n / run_length
         self._prediction = _Prediction([len(p.labels) for p in self.inputs], site.period_s, o)
         self._plus, self._minus = np.zeros(n), np.zeros(n)
-        self._told = np.zeros(n, dtype=bool)
+        self._reported = np.zeros(n, dtype=bool)
         self._events: list[dict[str, Any]] = []
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray]) -> FloatArray:
@@ -128,15 +127,14 @@ class Cusum:
         return LEAST_HISTORY + self._prediction.first
 
     def calibrate(self, history: History) -> None:
-        """Learn each signal's deviation, autocorrelation and tails from clean data.
+        """Learn each signal's deviation, autocorrelation and tail from clean data.
 
-        The prediction errors are whitened by their lag-one autocorrelation and scaled by the
-        clean deviation. The decision interval of a signal is that of the run length asked for, or
-        its own usual peak on clean data where that is higher; all of them together are widened
-        until the peaks of the largest sum say that alarms are as rare as asked
-        (`controllers.detection.tail`; a CUSUM's sum has an exponential tail).
-
-        A signal of which the history has too few values is not judged, which `take_events` tells.
+        Prediction errors are whitened by their lag-one autocorrelation and scaled by the clean
+        deviation. The decision interval of a signal is that of the requested run length, or its
+        usual peak on clean data where that is higher; all intervals are then widened until the
+        peaks of the largest sum give the requested rate of alarms
+        (`controllers.detection.peak_threshold`). A signal with too few values in the history is not
+        judged, which `take_events` reports.
 
         Raises ControllerError: The history is too short.
         """
@@ -159,7 +157,7 @@ class Cusum:
         accepted = self._rate * len(values) / BLOCKS
         self._h = own * max(1.0, level((peaks / own).max(axis=1), accepted))
         # What the history has little of is told when it is met again.
-        self._told[:] = False
+        self._reported[:] = False
         self._events.clear()
         self._prediction.forget()
         self._plus[:] = self._minus[:] = 0.0
@@ -169,9 +167,9 @@ class Cusum:
         unlearnt = self._prediction.unlearnt
         if not unlearnt.any():
             return values
-        new = np.flatnonzero(unlearnt & ~self._told & np.isfinite(values))
+        new = np.flatnonzero(unlearnt & ~self._reported & np.isfinite(values))
         if new.size:
-            self._told[new] = True
+            self._reported[new] = True
             names = [self.labels[i] for i in new[:5]]
             self._events.append({"event": "not_learnt", "signals": new.size, "lacking": names})
         return np.where(unlearnt, np.nan, values)
@@ -262,11 +260,10 @@ class _Prediction:
 
 
 class _Deviation:
-    """The standard deviation of errors of mean zero: running, and not below that of clean data.
+    """The standard deviation of errors of mean zero: a running one, at least that of clean data.
 
-    The running one is that of the past, so the present cannot excuse itself; a value joins it cut
-    off at three deviations. Without clean data every scaled error is zero until `steps` values are
-    in it, and so is the first move of what stood still.
+    The running deviation uses past values only; a value enters it clipped at three deviations.
+    Without clean data every scaled error is zero until `steps` values are in it.
     """
 
     def __init__(self, n: int, steps: int) -> None:

@@ -1,8 +1,8 @@
 """The protocol of a detector: what a third party implements to watch a co-simulation.
 
-A detector reads what the operator sees, forged or not, and gives one score per label and step.
-A score of 1 is the detector's own threshold: from there on it raises an alarm. Detectors are pure
-and deterministic: no files, no clocks, no random stream, no look at the attack.
+A detector reads what the operator sees, forged or not, and returns one score per label and step; at
+a score of 1 it raises an alarm. Detectors are pure and deterministic: no files, no clocks, no
+random stream, no knowledge of the attack.
 """
 
 from __future__ import annotations
@@ -113,10 +113,9 @@ class History:
 class Detector(Protocol):
     """Constructed as ``cls(site, **options)``; see the module's docstring for the rules.
 
-    A detector that can learn from clean data has a method ``calibrate(history)``, too. It is
-    called at most once, between two steps; ``least_history`` is the number of steps that it needs
-    (`LEAST_HISTORY` if it has no such attribute). One that has something to tell has a method
-    ``take_events()``, asked after each step, which returns a list of mappings with the key
+    Optional methods: ``calibrate(history)`` learns from clean data; it is called at most once,
+    between two steps, and needs ``least_history`` steps (`LEAST_HISTORY` without that attribute).
+    ``take_events()`` is called after each step and returns a list of mappings with the key
     ``event``.
     """
 

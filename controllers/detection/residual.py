@@ -1,11 +1,10 @@
-"""Power-flow residual: do the measurements fit the grid's equations, and which of them does not?
+"""Power-flow residual: whether the measurements fit the grid's equations, and which do not.
 
 A linear state estimation on the three-phase tangent power-flow model
-(`grid_models.linear.lindistflow`) around the forecast's mean. States: every load's active and
-reactive power, every DER's, and the source voltage of each phase. Loads are known by forecast only
-(pseudo-measurements), DERs by telemetry. What is tested: the voltages and the feeder's import.
-The tests are those of `controllers.detection.bad_data`; a load may deviate in proportion to what
-it is forecast to draw at the time.
+(`grid_models.linear.lindistflow`) around the forecast's mean. States: active and reactive power of
+every load and DER, and the source voltage of each phase. Loads are known by forecast only
+(pseudo-measurements), DERs by telemetry. Tested are the voltages and the feeder's import, by
+`controllers.detection.bad_data`; a load's deviation is proportional to its forecast at the time.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.detection.bad_data import BadDataTest, chi_square_threshold, normal_threshold
+from controllers.detection.peak_threshold import BLOCKS, block_maxima, level
 from controllers.detection.protocol import LEAST_HISTORY, DetectionSite, Forecast, History
 from controllers.detection.residual_model import GridResponse
-from controllers.detection.tail import BLOCKS, block_maxima, level
 
 NAME = "power-flow-residual"
 CHI_SQUARE = "chi-square"
@@ -125,7 +124,7 @@ class PowerFlowResidual:
         self._tests: dict[bytes, _Test] = {}
         self._history: History | None = None
         self._events: list[dict[str, Any]] = []
-        self._told: set[bytes] = set()
+        self._reported: set[bytes] = set()
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray]) -> FloatArray:
         """Return the scores of one step."""
@@ -137,17 +136,17 @@ class PowerFlowResidual:
             return scores
         test = self._test_of(known)
         if self._history is not None and not test.learnt:
-            self._tell(test, known)
+            self._report(test, known)
         factor = self._load_variance(np.array([time_s]), self._site.forecast)
         scores[0], scores[test.labels] = test.scores(innovation, factor)
         return scores
 
     def take_events(self) -> list[dict[str, Any]]:
-        """Return what there is to tell since the last call: sets of sensors nothing was learnt for.
+        """Return the sensor sets for which nothing was learnt, since the last call.
 
-        Each has the keys ``event`` (``not_learnt``), ``steps`` of clean data in which all that is
-        measured now was measured, ``expected``, ``lacking``, up to five labels that the clean
-        data lack most often, and ``thresholds``.
+        Keys: ``event`` (``not_learnt``), ``steps`` of clean data with all present measurements,
+        ``expected``, ``lacking`` (up to five labels that the clean data lack most often),
+        ``thresholds``.
         """
         events, self._events = self._events, []
         return events
@@ -155,15 +154,15 @@ class PowerFlowResidual:
     def calibrate(self, history: History) -> None:
         """Learn bias, deviation and tails of the residuals from clean data.
 
-        The model's errors are neither normal nor without bias. So the mean innovation is taken
-        off, each statistic is measured in its own clean deviation (the chi-square by fitting scale
-        and degrees of freedom to mean and variance), and no threshold lies below what the peaks
-        of the history say (`controllers.detection.tail`), nor that of a normalised residual below
-        its own largest clean value, extrapolated, as a normal tail, from the length of the history
-        to the rate asked for. A statistic that stood still keeps its stated threshold.
+        The mean innovation is subtracted, and each statistic is measured in its own clean deviation
+        (the chi-square by fitting scale and degrees of freedom to mean and variance). No threshold
+        lies below what the peaks of the history give (`controllers.detection.peak_threshold`), nor
+        that of a normalised residual below its largest clean value, extrapolated as a normal tail
+        from the length of the history to the requested rate. A statistic that did not move keeps
+        its stated threshold.
 
-        A set of sensors learns from the steps at which the history has all of them, whatever else
-        it has. Where these are too few the stated thresholds hold, which `take_events` tells.
+        A set of sensors learns from the steps at which the history has all of them. With too few
+        such steps the stated thresholds hold, which `take_events` reports.
 
         Raises ControllerError: The history is too short.
         """
@@ -240,11 +239,11 @@ class PowerFlowResidual:
         if test.clean_steps >= LEAST_HISTORY:
             test.learn(np.concatenate(kept), np.concatenate(factors))
 
-    def _tell(self, test: _Test, known: BoolArray) -> None:
+    def _report(self, test: _Test, known: BoolArray) -> None:
         key = known.tobytes()
-        if self._history is None or key in self._told or len(self._told) >= _SETS:
+        if self._history is None or key in self._reported or len(self._reported) >= _SETS:
             return
-        self._told.add(key)
+        self._reported.add(key)
         _, there = self._innovation(
             self._history.time_s, self._history.inputs, self._history.forecast
         )

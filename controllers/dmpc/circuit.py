@@ -1,13 +1,12 @@
 """Distributed MPC of a circuit over mail: one agent per cluster of inverters.
 
-The controller's period is the time of one round of mail, the sample is a whole number of periods:
-mail sent in one controller step is read in the next, never in the same, so iterations take
-simulated time as they would on a network. At the first step of a sample the clusters measure; in
-the first `iterations` steps each does one iteration of `controllers.dmpc.splitting` and sends its
-boundary trajectories; then the first input of the plan goes out. The plan is inside the inverters'
-limits after any number of iterations.
+The controller's period is the time of one round of mail; a sample is a whole number of periods.
+Mail sent in one controller step is read in the next. At the first step of a sample the clusters
+measure; in the first `iterations` steps each does one iteration of `controllers.dmpc.splitting` and
+sends its boundary trajectories; then the first input of the plan goes out. The plan is inside the
+inverters' limits after any number of iterations.
 
-``apply: now`` puts the input out as soon as the iterations are done, inside the sample it was
+``apply: now`` applies the input as soon as the iterations are done, inside the sample it was
 planned for. ``apply: next`` holds it until the next sample, for networks that need the whole
 sample, and plans with the input of the running sample fixed.
 """
@@ -25,6 +24,7 @@ from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.dmpc.boundary_mail import BoundaryMail, Judgement
 from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
 from controllers.dmpc.condensed import (
     RELAXATION,
@@ -38,7 +38,6 @@ from controllers.dmpc.condensed import (
     split_parts,
 )
 from controllers.dmpc.exchange import Exchange, Measured, positions
-from controllers.dmpc.mailbox import BoundaryMail, Judgement
 from controllers.dmpc.splitting import ClusterSplitting
 
 _WHERE = "dmpc-circuit"
@@ -210,9 +209,9 @@ class CircuitDmpc:
             self._begin(sample, inputs)
         sent = Mail.empty()
         if phase < self._iterations:
-            self._exchange.hear(sample)
+            self._exchange.receive(sample)
             self._exchange.iterate(self._g0, self._low, self._high, self._hold)
-            sent = self._exchange.letters(self._k)
+            sent = self._exchange.outgoing_mail(self._k)
             if phase == self._iterations - 1 and self._now:
                 self._u = self._exchange.inside.ravel()[self._first]
         self._k += 1

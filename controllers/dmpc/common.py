@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from controllers.core.errors import ControllerError
 from controllers.core.options import parse_options
+from controllers.dmpc.boundary_mail import BoundaryMail
 from controllers.dmpc.exchange import Measured
-from controllers.dmpc.mailbox import BoundaryMail
 from grid_models.base.errors import nearest_name
 
 W = TypeVar("W")

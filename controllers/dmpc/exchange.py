@@ -1,4 +1,4 @@
-"""The iterating part of a DMPC instance: hear the neighbours, iterate, write to them."""
+"""The iterating part of a DMPC instance: receive the neighbours' rows, iterate, send own rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.ports import Port
-from controllers.dmpc.mailbox import BoundaryMail
+from controllers.dmpc.boundary_mail import BoundaryMail
 from controllers.dmpc.splitting import ClusterSplitting
 
 BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -69,8 +69,8 @@ class Exchange:
         """Return the last plan's value of one column of every incoming message, (links_in,)."""
         return self._coupled(self.v)[self._rows_in[:, column]]
 
-    def hear(self, sample: int) -> None:
-        """Take the neighbours' new rows over; what was lost or is not believed changes nothing."""
+    def receive(self, sample: int) -> None:
+        """Take over the neighbours' new rows; a lost or implausible message changes nothing."""
         links, rows = self._post.fresh(sample)
         if len(links):
             flat, at = self._coupled(self.t), self._rows_in[links]
@@ -108,7 +108,7 @@ class Exchange:
             rows += self._alpha * (2.0 * inside - w - rows)
         self.t[:, :nb] = rows
 
-    def letters(self, step: int, tail: FloatArray | None = None) -> Mail:
+    def outgoing_mail(self, step: int, tail: FloatArray | None = None) -> Mail:
         """Return the mail of this step; `tail` (links_out, columns) is appended to each message."""
         rows = self._coupled(self._w)[self._rows_out]
         if tail is not None:
@@ -117,7 +117,7 @@ class Exchange:
 
 
 class Measured:
-    """One vector of all that an instance knows; a measurement that is no number is held."""
+    """One vector of all known quantities; a measurement that is not finite is held."""
 
     def __init__(self, **parts: FloatArray) -> None:
         self.values: FloatArray = np.concatenate([*parts.values(), [1.0, 0.0]])

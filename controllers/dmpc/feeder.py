@@ -3,10 +3,9 @@
 One agent per cluster. At the first controller step of a sample it measures the voltages of its
 nodes; in the first `iterations` steps it does one iteration of `controllers.dmpc.splitting` each
 and sends its boundary trajectories (voltage, P and Q per phase); then reactive and battery powers
-go out, inside ratings and energy limits whatever was agreed so far. The prediction is the linear
-model's change from what is measured, so its errors do not accumulate. See
-`controllers.dmpc.feeder_problem` for the problem, `controllers.dmpc.mailbox` for lost and lying
-neighbours.
+go out, inside ratings and energy limits whatever the agreement. The prediction is the linear
+model's change from the measured state, so its errors do not accumulate. The problem is in
+`controllers.dmpc.feeder_problem`; `controllers.dmpc.boundary_mail` handles lost and false mail.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.dmpc.boundary_mail import BoundaryMail, Judgement
 from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.feeder_fleet import ClusterFleet
 from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, feeder_network
 from controllers.dmpc.feeder_options import FeederDmpcOptions
 from controllers.dmpc.feeder_problem import BLOCKS, FeederProblem, FeederWeights, feeder_problem
-from controllers.dmpc.mailbox import BoundaryMail, Judgement
 from controllers.dmpc.splitting import ClusterSplitting
 
 _WHERE = "dmpc"
@@ -217,9 +216,9 @@ class FeederDmpc:
         sent = Mail.empty()
         if phase < self._settings.iterations:
             exchange = self._exchange
-            exchange.hear(sample)
+            exchange.receive(sample)
             exchange.iterate(self._g0, self._low, self._high, self._hold)
-            sent = exchange.letters(self._k, self._tails())
+            sent = exchange.outgoing_mail(self._k, self._tails())
             if phase == self._settings.iterations - 1:
                 self._fleet.command(self._planned(), self._share_of_way())
         self._k += 1

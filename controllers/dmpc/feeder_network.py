@@ -1,14 +1,14 @@
 """A feeder cut into clusters for predictive control: who acts where, and what crosses a boundary.
 
-On the lossless linear model (LinDistFlow, three phases) a cluster below bus p of its parent knows
+On the lossless linear model (LinDistFlow, three phases) a cluster below bus p of its parent has
 
     v_i = v_i,now + T_i (v_p - v_p,now) + sum over own injections j of
           (R_ij - T_i R_pj) (p_j - p_j,now) + (X_ij - T_i X_pj) (q_j - q_j,now)
 
 with v squared magnitudes, T_i the tap ratio between p and i on the phase of i, and a cluster
-further down as one injection per phase at the bus it hangs on. All that crosses a boundary is,
-per phase, the voltage of the parent's bus and the P and Q that the child's subtree injects
-there. The clusters so coupled reproduce the whole model.
+further down as one injection per phase at the bus it hangs on. A boundary carries, per phase, the
+voltage of the parent's bus and the P and Q that the child's subtree injects there. The coupled
+clusters reproduce the whole model.
 
 Units inside: 0.01 pu^2 of squared voltage, 100 kW, 100 kvar.
 """

@@ -1,9 +1,9 @@
 """OPTDIST-VC: distributed optimal voltage control by feedback and neighbour messages.
 
-Each agent measures its own voltage, exchanges one number per step with its neighbours, and sets
-its reactive power; together they drive the feeder to the cheapest reactive powers that hold the
-band, without a model of the loads and without a centre. The update rules and their sources are in
-`controllers.optdist.forms`, the step sizes and their bounds in `controllers.optdist.tuning`.
+Each agent measures its own voltage, exchanges one number per step with its neighbours, and sets its
+reactive power. The agents converge to the cheapest reactive powers that hold the band, without a
+model of the loads and without a central unit. Update rules and sources are in
+`controllers.optdist.forms`, step sizes and their bounds in `controllers.optdist.tuning`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class OptdistVc:
             form.advance(v_pu * v_pu, self._band, coupling, wiring.injection(self._q))
             price = wiring.price(form.message, self._inbox.values)
             self._q = np.clip(-price, -q_max, q_max)
-        return ControllerStep({"q_set_kvar": self._q * Q_BASE_KVAR}, self._letters())
+        return ControllerStep({"q_set_kvar": self._q * Q_BASE_KVAR}, self._outgoing_mail())
 
     def _absorb(self, mail: Mail) -> None:
         good = np.isfinite(mail.values)
@@ -114,8 +114,8 @@ class OptdistVc:
             mail = Mail(mail.link[good], mail.round[good], mail.values[good])
         self._inbox.absorb(mail)
 
-    def _letters(self) -> Mail:
-        mail = self._wiring.letters(self._form.message, self._round)
+    def _outgoing_mail(self) -> Mail:
+        mail = self._wiring.outgoing_mail(self._form.message, self._round)
         self._round += 1
         return mail
 

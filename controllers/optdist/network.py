@@ -1,10 +1,10 @@
-"""The agents' electrical network: who influences whom, and who are neighbours.
+"""The agents' electrical network: sensitivities and neighbours.
 
 X (n, n) is the sensitivity of the agents' squared voltages to their reactive powers on the linear
-power-flow model; Y = inv(X)' couples an agent with its Kron neighbours
-(`grid_models.linear.kron`). The transpose matters on untransposed feeders, where X is not
-symmetric: the gradient of a function of v = X q + v0 is X' times its derivative. All of this is
-computed from the site alone, so it is equal in every instance.
+power-flow model; Y = inv(X)' couples an agent with its Kron neighbours (`grid_models.linear.kron`).
+The transpose matters on untransposed feeders, where X is not symmetric: the gradient of a function
+of v = X q + v0 is X' times its derivative. All of this follows from the site alone, so it is equal
+in every instance.
 """
 
 from __future__ import annotations

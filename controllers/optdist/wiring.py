@@ -1,7 +1,7 @@
 """Index arrays of one instance: which of its values and mail enter which sum.
 
-Every sum runs over entries in the network's own order and through `bincount`, which adds one by
-one, so that the bits of an agent's sum do not depend on which other agents the instance hosts.
+Every sum runs over entries in the network's own order through `bincount`, which adds one by one, so
+an agent's sum has the same bits whatever other agents the instance hosts.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Wiring:
         )
         return np.asarray(total, dtype=np.float64)
 
-    def letters(self, message: FloatArray, number: int) -> Mail:
+    def outgoing_mail(self, message: FloatArray, number: int) -> Mail:
         """Return the mail that tells the owned points' messages to those who need them."""
         rounds = np.full(self._link_numbers.size, number, dtype=np.int64)
         return Mail(self._link_numbers, rounds, message[self._sender])

@@ -1,9 +1,8 @@
 """The balanced single-phase equivalent of a radial feeder, for branch-flow (DistFlow) models.
 
-The impedances are those of `lindistflow_single`: an edge of n phases shares its power equally, so
-the total power S drops ``(z_self - z_mutual) S / (n V)`` with the line-to-neutral voltage V. Three
-phases give the balanced equivalent, a single-phase lateral its true drop. In per unit an edge is
-then ``v_j = v_i - 2 (r P + x Q) + (r^2 + x^2) l`` (Baran and Wu, Network reconfiguration in
+The impedances are those of `grid_models.linear.single_phase`: the total power S drops ``(z_self -
+z_mutual) S / (n V)`` on an edge of n phases at the line-to-neutral voltage V. In per unit an edge
+is ``v_j = v_i - 2 (r P + x Q) + (r^2 + x^2) l`` (Baran and Wu, Network reconfiguration in
 distribution systems for loss reduction and load balancing, IEEE Trans. Power Delivery 4, 1989).
 """
 

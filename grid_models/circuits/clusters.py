@@ -1,9 +1,9 @@
-"""A circuit cut into clusters that together reproduce it exactly.
+"""A circuit cut into clusters that reproduce it exactly.
 
-Every cluster keeps its own buses, the lines between them and a duplicate of each boundary line.
-The voltage at the far end of a boundary line is a *copy*, an input of the cluster. Fed with the
-true far-end voltages at the start and at the end of each step, the clusters' trajectories are
-those of the whole circuit, because the trapezoidal rule uses nothing else of the neighbour.
+A cluster keeps its own buses, the lines between them and a duplicate of each boundary line. The
+voltage at the far end of a boundary line is a *copy*, an input of the cluster. With the true
+far-end voltages at the start and the end of each step the clusters' trajectories are those of the
+whole circuit, because the trapezoidal rule uses nothing else of the neighbour.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done to DERs behind the back of their own controls: tripped, switched on, turned up."""
+"""Disturbances of DERs that bypass their own controls: tripped, switched on, demand changed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ Group = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class DerDisturbance:
-    """One step's disturbance of n DERs; the second and third concern loads, the last houses.
+    """Disturbance of n DERs in one step, each array (n,). `extra_kw` and `factor` concern loads.
 
-    Where nothing is done the plant's numbers are the same to the last bit as without one.
+    A DER that is not disturbed has the same output, to the last bit, as without a disturbance.
 
     Attributes
     ----------
-    connected : ndarray of bool, shape (n,)
-        False: off the grid. It neither draws nor injects; temperatures and energy go on from there.
-    extra_kw : (n,). Further demand, kW.
-    factor : (n,). Times the demand, before `extra_kw` is added.
-    thermostat_k : (n,). What is added to both set-points of a house, K.
+    connected : False: off the grid. It neither draws nor injects; its temperature and energy go on.
+    extra_kw : Further demand, kW.
+    factor : Multiple of the demand, before `extra_kw` is added.
+    thermostat_k : Added to both set-points of a house, K.
     """
 
     connected: Flags
@@ -71,18 +70,17 @@ def altered_units_kw(
     group: Group,
     disturbance: DerDisturbance,
 ) -> Array:
-    """Return the power of switchable units (HVAC, heaters) under a disturbance of their groups.
+    """Return the power of switchable units (HVAC, heaters) under a disturbance of their groups,
+    (m,).
 
-    More demand is shared in proportion to what each unit has left to its rating, less in
-    proportion to what it draws. A unit that runs at its rating cannot give more, so a group's
-    demand ends there, whatever was asked for; nor can it go below the consumption of the rest.
+    More demand is shared in proportion to what each unit has left to its rating, less in proportion
+    to what it draws. Demand is limited by the units' ratings, and cannot fall below `other_kw`.
 
     Parameters
     ----------
-    unit_kw, rating_kw, other_kw : ndarray, shape (m,)
-        Power and rating of each unit, and what else is drawn with it, which cannot be switched.
+    unit_kw, rating_kw : (m,). Power and rating of each unit.
+    other_kw : (m,). Consumption beside each unit that cannot be switched.
     group : (m,). Position of each unit's DER in `disturbance`.
-    disturbance : Of n groups.
     """
     n = len(disturbance.factor)
     now = np.bincount(group, unit_kw, n)

@@ -1,18 +1,17 @@
-"""Houses: an RC thermal model with HVAC; power of consumption is positive here.
+"""Houses: an RC thermal model with HVAC; consumption is positive here.
 
-Thesis (Nair, device models of heat pumps), written for consumption P > 0:
+Thesis (Nair, device models of heat pumps), for consumption P > 0:
 
     cooling  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) - rho P(t))
     heating  T_in(t+1) = theta T_in(t) + (1 - theta) (T_out(t) + rho P(t))
     theta = exp(-dt / (R C)),  rho = R eta
 
-which is the exact solution of ``C dT/dt = (T_out - T)/R -/+ eta P`` for inputs held over the step.
-The text prints P as an injection (P <= 0), which is the same equations; the approximation
-``theta = 1 - dt/(R C)`` it also gives is not used.
+the exact solution of ``C dT/dt = (T_out - T)/R -/+ eta P`` for inputs held over the step. (The text
+prints P as an injection, P <= 0, which gives the same equations.)
 
 The thermostat has hysteresis and looks one step ahead: a unit that would cross its switching-off
-temperature inside the step runs for the part of the step that ends there. At 1 s this is a plain
-on/off thermostat; at 15 min the power is the mean over the step and the comfort band still holds.
+temperature inside the step runs only until then. At 1 s this is a plain on/off thermostat; at 15
+min the power is the mean over the step and the comfort band still holds.
 """
 
 from __future__ import annotations

@@ -1,19 +1,17 @@
-"""The plant of a feeder's DERs: one vectorised step from weather and set-points to injections.
+"""All DERs of a feeder as one plant: a vectorised step from weather and set-points to injections.
 
 Injections are positive (kW, kvar): a battery that charges and a house are negative.
 
 | kind | p set-point | never set, or NaN |
 | --- | --- | --- |
 | pv | upper limit (curtailment) | no limit |
-| battery | injection asked for | the last good one, at first 0 |
-| inverter | injection asked for | the last good one, at first 0 |
-| flexible_load | injection asked for (negative) | full demand |
-| flexible_load with energy | smallest injection: demand is capped | no cap |
-| house | smallest injection: demand is capped | no cap |
+| battery, inverter | requested injection | the last good one, at first 0 |
+| flexible_load | requested injection (negative) | full demand |
+| flexible_load with energy, house | smallest injection: demand is capped | no cap |
 
-An infinite set-point, and a NaN where the table does not give it a meaning, is dropped: the last
-good one holds. So is every reactive set-point that is not finite. Loads take no reactive
-set-point; they draw at their power factor.
+An infinite set-point, and a NaN that the table gives no meaning, is dropped: the last good one
+holds. The same holds for a reactive set-point that is not finite. Loads take no reactive set-point;
+they draw at their power factor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What houses and tanks of water have in common: one thermal mass each, and parameters by draw."""
+"""What houses and water heaters share: one thermal mass each, and parameters drawn by label."""
 
 from __future__ import annotations
 

@@ -118,18 +118,18 @@ def _components(n: int, a: Index, b: Index) -> tuple[int, Index]:
 def found_clusters(
     n_buses: int, first: Index, second: Index, distance: Array, k: int, prefix: str = "c"
 ) -> Clusters:
-    """Cut a network into `k` connected clusters by electrical distance.
+    """Cut a network into `k` connected clusters by electrical distance; deterministic.
 
-    Seeds are spread by farthest-point sampling of the distance along the lines; buses then join
-    the cluster whose seed is nearest (a Voronoi partition along lines is connected), and the
-    seeds move to the buses with the least sum of distances, as in k-medoids, until none moves.
-    Clusters that are too large then give boundary buses away while that keeps all connected.
-    Deterministic. Built for feeders of up to some thousand buses.
+    Seeds are spread by farthest-point sampling of the distance along the lines; buses join the
+    cluster of the nearest seed (a Voronoi partition along lines is connected), and seeds move to
+    the buses with the least sum of distances, as in k-medoids, until none moves. Clusters that are
+    too large then pass boundary buses on while all stay connected. For feeders of up to some
+    thousand buses.
 
     Parameters
     ----------
     first, second : (lines,). Ends; lines that touch the slack (-1) do not count.
-    distance : (lines,). Electrical length, the magnitude of the impedance say; positive.
+    distance : (lines,). Electrical length, for example the magnitude of the impedance; positive.
     k : Number of clusters, 1 to `n_buses`.
     prefix : Names are prefix + number, in order of the clusters' first buses.
 

@@ -1,8 +1,7 @@
-"""The law of one tree edge: voltage ratios and series impedance of any element bank.
+"""The law of one tree edge: voltage ratios and series impedance of any bank of elements.
 
-Lines, switches, regulators and any transformer bank fit: stack one row per line phase or
-transformer coil, ``B V_c = A V_p - Zr i`` with the row currents i and ``J_c = B^T i``;
-eliminating i gives ``V_c = T V_p - Z J_c``. Volts, amperes and ohms throughout.
+One row per line phase or transformer coil, ``B V_c = A V_p - Zr i`` with the row currents i and
+``J_c = B^T i``; eliminating i gives ``V_c = T V_p - Z J_c``. In volts, amperes and ohms.
 """
 
 from __future__ import annotations

@@ -1,31 +1,27 @@
 """Kron reduction onto the agents' nodes: dense X, sparse Y = X^-1 and the neighbour graph.
 
-LinDistFlow's X over *all* nodes of a tree is ``A^T diag(X_edge) A`` with the path incidence A, so
-its inverse couples each bus with its parent and children only. Eliminating nodes without an agent
-is a Schur complement of that inverse: two agents stay coupled exactly when a path between them
-meets no other agent (Doerfler and Bullo, "Kron reduction of graphs with applications to
-electrical networks", IEEE Trans. Circuits and Systems I 60(1), 2013, theorem III.4). So
-``Y = inv(X[agents, agents])`` is sparse by topology, and an agent-free junction becomes a clique.
+LinDistFlow's X over all nodes of a tree is ``A^T diag(X_edge) A`` with the path incidence A, so its
+inverse couples a bus with its parent and children only. Eliminating nodes without an agent is a
+Schur complement: two agents stay coupled exactly when a path between them meets no other agent
+(Doerfler and Bullo, "Kron reduction of graphs with applications to electrical networks", IEEE
+Trans. Circuits and Systems I 60(1), 2013, theorem III.4). So ``Y = inv(X[agents, agents])`` is
+sparse, and an agent-free junction becomes a clique.
 
-On the three-phase model the graph has phases as nodes, and an edge couples all phases of its two
-buses: only a bus with an agent on *every* phase separates what lies on its two sides. The
-patterns that `kron_reduce` offers:
+In the three-phase model nodes are phases, and an edge couples all phases of its two buses. Two
+patterns of Y are offered:
 
-``'exact'``
-    The phase-level rule. inv(X) has no other entries in the flat model with plain lines; it may
-    be dense where agents sit on few phases. The default.
+``'exact'`` (default)
+    inv(X) has no other entries in the flat model with plain lines. It may be dense where agents
+    sit on few phases.
 ``'phase'``
-    Cross-phase terms are left out of X before inverting; neighbours share a phase and are found
-    by the single-phase rule, phase by phase. Y is exactly the inverse of that X. The legs of a
-    centre-tapped secondary count as the phase that feeds them.
+    Cross-phase terms of X are set to 0 before inverting, so neighbours share a phase; Y is exactly
+    the inverse of that X. Both legs of a centre-tapped secondary count as their feeding phase.
 
-Feeders with hundreds of agents at the ends of service lines: see `grid_models.linear.kron_tree`.
+Agents on one electrical node would make X singular. Each is connected by a service drop of its own:
+its diagonal entry of X grows by `service_drop` times itself. The node then is an agent-free
+junction: its agents are a clique, with the node's neighbours in common (`groups` names them).
 
-Agents on one electrical node (two DERs at a node, buses merged by a switch) would make X singular.
-Each of them is hung on the node by its own small service drop: its diagonal entry of X grows by
-`service_drop` times itself. The graph rule then applies with the node as an agent-free junction,
-so they are a clique, and all neighbours of whoever the node's neighbours are. `groups` names
-them, should a controller prefer one set-point for the group and split it by rating.
+For feeders with hundreds of agents see `grid_models.linear.kron_tree`.
 """
 
 from __future__ import annotations
@@ -172,10 +168,10 @@ def _groups(nodes: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
 def _meeting_places(
     model: LinDistFlow, nodes: list[tuple[int, ...]], pattern: Pattern
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Return who meets where, by the rule of `pattern`: agents x cliques, agents x vertices.
+    """Return who meets where: agents x cliques, agents x vertices.
 
-    A clique is an agent-free component of the graph with the agents that touch it, or the agents
-    of two adjacent vertices. Agents on one vertex meet as well.
+    A clique is an agent-free component of the graph with the agents that touch it, or the agents of
+    two adjacent vertices.
     """
     to_vertex = _vertices(model)
     graph = sparse.csr_array(
@@ -223,11 +219,10 @@ def _stiffly_joined(model: LinDistFlow) -> NDArray[np.intp]:
 
 
 def _graph(model: LinDistFlow, *, within_phase: bool) -> sparse.csr_array:
-    """Return the graph of electrical nodes that the inverse of the whole network's X has.
+    """Return the graph of electrical nodes on which the inverse of the whole X has entries.
 
-    The child nodes of an edge are coupled with each other and with the parent nodes that their
-    voltages depend on, directly or through mutual impedance. A stiff source is left without
-    edges: what meets only there is not coupled.
+    The nodes of a bus are coupled with each other and with the parent nodes that their voltages
+    depend on. A stiff source has no edges.
     """
     network = model.network
     transfer = (abs(network.transfer) > 0).astype(np.int64)

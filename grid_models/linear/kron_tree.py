@@ -1,13 +1,11 @@
-"""Kron reduction of large feeders, computed on the tree: relays, and X as tree sweeps.
+"""Kron reduction of large feeders on the tree: relays, and X as two sweeps of the tree.
 
-Where agents stand at the ends of service lines only, nothing separates them on the way: the exact
-reduction of `grid_models.linear.kron` couples all with all. So here the reduction stops early. The
-inverse of the whole tree's X is sparse; nodes without an agent are eliminated from it in the
-order of their degree (minimum degree), until all that are left have more than `max_degree`
-neighbours. Those stay as *relays*: points without an injection or a measurement, whose price some
-agent has to keep. Y over agents and relays is exactly the inverse of X over them.
-
-X itself is kept as two sweeps of the tree (`grid_models.linear.kron_tree_law`).
+Where agents sit only at the ends of service lines, the exact reduction of `grid_models.linear.kron`
+couples every agent with every other. Here the reduction stops early: nodes without an agent are
+eliminated from the sparse inverse of the whole tree's X in the order of their degree, until all
+that are left have more than `max_degree` neighbours. Those stay as *relays*, nodes without
+injection or measurement whose price an agent keeps. Y over agents and relays is exactly the inverse
+of X over them.
 """
 
 from __future__ import annotations

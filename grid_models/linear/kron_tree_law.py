@@ -1,15 +1,16 @@
-"""The linear law of a feeder's tree, edge by edge, in real numbers: what X and its inverse are of.
+"""The linear law of a feeder's tree in real numbers, edge by edge; X and its inverse follow from
+it.
 
-The tree's law (volts squared per kvar, see `lindistflow_linear` for the voltages V0)::
+In volts squared per kvar, with the no-load voltages V0 of `grid_models.linear.linearisation`::
 
     v_c = F v_p + E q_c,    q_p = B q_c + injection,    E = 2e3 Im(conj(V0) Z / conj(V0))   (1)
     X = (I - F)^-1 E (I - B)^-1,    Y = (I - B) E^-1 (I - F)
 
 with F = |T|^2, and B = 1 from child to parent: a turns ratio changes the voltage, not the power.
 
-Where a transformer mixes phases (delta - wye), (1) has no such F; it is then chosen so that X is
-right at the bus and between it and its parent, ``F = X_cp X_pp^-1`` and ``B = X_pp^-1 X_pc``;
-between two such transformers' customers X is then approximate.
+A transformer that mixes phases (delta - wye) has no such F. There F and B are chosen so that X is
+exact at its bus and between the bus and its parent, ``F = X_cp X_pp^-1`` and ``B = X_pp^-1 X_pc``;
+between customers of two such transformers X is approximate.
 """
 
 from __future__ import annotations

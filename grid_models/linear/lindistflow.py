@@ -18,7 +18,7 @@ from grid_models.base.errors import FeederError, GridModelError, nearest_name
 from grid_models.base.options import checked_choice
 from grid_models.feeder.model import Der, Feeder
 from grid_models.feeder.topology import RadialTree, radial_tree
-from grid_models.linear.laws import FlatLinearisation, Linearisation, TangentLinearisation
+from grid_models.linear.linearisation import FlatLinearisation, Linearisation, TangentLinearisation
 from grid_models.linear.loads import LoadSet, PhaseModel, load_set
 from grid_models.linear.network import Network, three_phase_network
 from grid_models.linear.single_phase import single_phase_network

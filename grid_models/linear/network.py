@@ -1,13 +1,11 @@
-"""The electrical tree behind LinDistFlow: one linear law per edge, stacked into sparse matrices.
+"""The electrical tree of LinDistFlow: one linear law per edge, stacked into sparse matrices.
 
-Every edge between a parent bus p and a child bus c is reduced (`lindistflow_edges`) to::
+Every edge between a parent bus p and a child bus c is reduced (`grid_models.linear.edges`) to::
 
     V_c = T V_p - Z J_c,        J_p = T^H J_c                                          (1)
 
-with J the current that flows into a bus from above. T holds turns ratios (identity for a line)
-and Z the series impedance seen from the child.
-
-Volts, amperes and ohms throughout: a base voltage is needed only for results in per unit.
+with J the current that flows into a bus from above, T the turns ratios (identity for a line) and Z
+the series impedance seen from the child. In volts, amperes and ohms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A `Feeder` read from any compiled OpenDSS circuit.
 
-Impedances are taken from each element's primitive admittance matrix, so line codes, geometries,
-unit conversions and frequencies are the engine's affair. What a `Feeder` cannot say is brought
-into its words:
+Impedances come from each element's primitive admittance matrix, so line codes, geometries, unit
+conversions and frequencies are left to the engine. What a `Feeder` cannot represent is converted:
 
 - Elements out of service, and those on buses without voltage, are left out.
 - An open line becomes an open `Switch`; a line with some conductors open keeps the closed ones.

@@ -1,8 +1,8 @@
 """Run a user's OpenDSS master file command by command, so that errors name file and row.
 
-Files are walked here instead of by the engine's own ``compile`` for three reasons: an error can
-say where it is; commands that only show, plot or export (or solve a whole year) are passed over;
-and sections of zero length, which the engine cannot invert, are mended before it sees a solution.
+Files are read here instead of by the engine's ``compile`` for three reasons: an error can say where
+it is; commands that only show, plot, export or solve are skipped; and sections of zero length,
+which the engine cannot invert, are changed before it sees a solution.
 """
 
 from __future__ import annotations

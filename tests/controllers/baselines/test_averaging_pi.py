@@ -11,8 +11,8 @@ from controllers.baselines.averaging_pi import AveragingPi, line_neighbours
 from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site
-from grid_models.circuits.cases import feeder24
 from grid_models.circuits.dynamics import steady_state
+from grid_models.circuits.feeder24 import feeder24
 
 
 def test_first_steps_by_hand() -> None:

@@ -13,7 +13,7 @@ from controllers.core.sample_site import sample_site
 from controllers.dmpc.circuit import CircuitDmpc
 from controllers.dmpc.feeder import FeederDmpc
 from grid_models.base.errors import FeederateError, GridModelError
-from grid_models.circuits.cases import feeder24
+from grid_models.circuits.feeder24 import feeder24
 from grid_models.feeder.clusters import found_clusters, given_clusters
 
 BUSES = ("a", "b", "c", "d")

@@ -23,8 +23,8 @@ from controllers.core.mail import Mail
 from controllers.core.sample_site import sample_site
 from controllers.dmpc.circuit import CircuitDmpc
 from controllers.dmpc.condensed import CircuitProblem, CircuitWeights, circuit_problem, condense
-from grid_models.circuits.cases import feeder24
 from grid_models.circuits.dynamics import TrapezoidalModel, steady_state
+from grid_models.circuits.feeder24 import feeder24
 
 SAMPLE_S = 2e-3
 

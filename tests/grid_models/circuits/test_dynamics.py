@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from grid_models.base.errors import FeederError, GridModelError
-from grid_models.circuits.cases import feeder24, feeder_of_clusters
 from grid_models.circuits.clusters import cluster_models
 from grid_models.circuits.dynamics import (
     RlcCircuit,
@@ -19,6 +18,7 @@ from grid_models.circuits.dynamics import (
     descriptor,
     steady_state,
 )
+from grid_models.circuits.feeder24 import feeder24, feeder_of_clusters
 from grid_models.feeder.clusters import found_clusters
 
 

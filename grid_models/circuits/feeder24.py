@@ -1,10 +1,10 @@
-"""Test circuits: a 24-bus feeder in four clusters, and chains of any length for growth tests.
+"""Circuits for the fast MPC: a 24-bus feeder in four clusters, and chains of any length.
 
 The published test (a 0.6 pu load step at an end bus of 24 buses in four clusters of six, chained
-C2-C0-C1-C3, twelve inverters of 0.15 pu, r about 0.008 pu, l about 0.03/377 pu s, c about
-5e-3 pu s) leaves the layout and the loads open. Here the slack feeds cluster c2; each cluster is a
-trunk of four buses with two laterals of one bus; r, l and c vary by 10 % around the published
-values, drawn from a fixed seed; the loads are small conductances.
+C2-C0-C1-C3, twelve inverters of 0.15 pu, r about 0.008 pu, l about 0.03/377 pu s, c about 5e-3 pu
+s) does not give the layout and the loads. Here the slack feeds cluster c2; a cluster is a trunk of
+four buses with two laterals of one bus; r, l and c vary by 10 % around the published values (fixed
+seed); the loads are small conductances.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.detection.tail import BLOCKS, LARGEST, block_maxima, level, usual_peak
+from controllers.detection.peak_threshold import BLOCKS, LARGEST, block_maxima, level, usual_peak
 
 
 @given(st.integers(BLOCKS, 400), st.integers(0, 2**32 - 1))

@@ -1,12 +1,12 @@
-"""What a cluster does with its neighbours' mail: age it, judge it, and go on without it.
+"""How a cluster treats its neighbours' mail: ageing, plausibility checks, and local operation.
 
-Each boundary of a cluster hears one link with the neighbour's rows of the moment. A message of an
-earlier sample is moved on by the samples that passed. A boundary goes *local* (the agreement is
-dropped, the far end is taken as measured) when its neighbour is silent for more than `patience`
-samples, or is not to be believed: it sends numbers that are not finite or absurd, or the far
-voltage that was agreed on for now is contradicted by more than `trust` by the own measurement, in
-`_STRIKES` samples in a row. It comes back after `patience` samples of good mail; a neighbour that
-was not believed needs four times as many, and twice as many again at every further fall.
+A cluster receives on one link per boundary the neighbour's rows of the moment. A message of an
+earlier sample is shifted by the samples that passed. A boundary becomes *local* (no agreement; the
+far end is taken as measured) when its neighbour is silent for more than `patience` samples or is
+not plausible: it sends numbers that are not finite or out of range, or the agreed far voltage
+differs by more than `trust` from the own measurement in `_STRIKES` samples in a row. It leaves
+local mode after `patience` samples of good mail; a neighbour that was not plausible needs four
+times as many, doubled at every further failure.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FIRST, _LONGEST = 4, 100_000
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Settings: `patience` in samples, `trust` in the unit of the rows, the absurd, and the age in
-    samples from which a message is not used.
+    """Limits of plausible mail: `patience` in samples, `trust` in the unit of the rows, lowest and
+    highest plausible value, and the age in samples from which a message is not used.
     """
 
     patience: int

@@ -1,12 +1,11 @@
-"""From the peaks of clean data to a threshold that is exceeded as rarely as asked.
+"""Alarm thresholds from the peaks of clean data.
 
-Scores of a grid are neither independent nor alike all day: loads and clouds last, so the largest of
-17,280 samples of a day says what about a hundred independent ones say. Hence peaks over a threshold
-(A. C. Davison, R. L. Smith, Models for exceedances over high thresholds, J. R. Stat. Soc. B 52,
-1990), on the maxima of blocks: a history is cut into `BLOCKS` equal stretches, and of their maxima
-the `LARGEST` highest make the tail, exponential above the next one. Its mean is known from so few
-excesses only, and is integrated over what they leave open: the shorter the history, the higher the
-threshold.
+Scores of a grid are neither independent nor identically distributed: loads and clouds last, so
+17,280 samples of a day carry the information of about a hundred independent ones. Hence peaks over
+a threshold (A. C. Davison, R. L. Smith, Models for exceedances over high thresholds, J. R. Stat.
+Soc. B 52, 1990) on the maxima of blocks: a history is cut into `BLOCKS` equal stretches, and the
+`LARGEST` highest maxima are the tail, exponential above the next one. Its mean is estimated from
+few excesses; that uncertainty is integrated out, so a shorter history gives a higher threshold.
 """
 
 from __future__ import annotations
@@ -35,11 +34,10 @@ def level(maxima: FloatArray, expected: float) -> float:
     """Return the level that the maximum of a further block exceeds with a given probability.
 
     With u the `usual_peak` and b the mean excess of the k = `LARGEST` maxima above it, a further
-    maximum is above u with probability ``(k + 1) / (BLOCKS + 1)``, by symmetry, and its excess
-    above x with ``(1 + x / (k b))^-k``: the exponential law, its mean integrated out with
-    Jeffreys' prior. Exact for independent maxima with an exponential tail; for a lighter tail,
-    such as the normal one, the level is too high rather than too low. Where so many exceedances
-    are accepted that the tail does not reach down to them it is minus infinity.
+    maximum is above u with probability ``(k + 1) / (BLOCKS + 1)``, and its excess above x with ``(1
+    + x / (k b))^-k``: the exponential law, its mean integrated out with Jeffreys' prior. Exact for
+    independent maxima with an exponential tail, conservative for a lighter tail. Minus infinity
+    where so many exceedances are accepted that the tail does not reach down to them.
 
     Parameters
     ----------
