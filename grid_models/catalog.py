@@ -37,10 +37,8 @@ def shipped_folder(name: str) -> Path:
 def load_feeder(model: str | Path) -> Feeder:
     """Return a feeder by its shipped name, or read from an OpenDSS master file or table folder.
 
-    Parameters
-    ----------
-    model : A name of `shipped_feeders`, the path of an OpenDSS master file, or the path of a folder
-        of tables (see `feeder_from_tables`).
+    `model`: A name of `shipped_feeders`, the path of an OpenDSS master file, or the path of a
+    folder of tables (see `feeder_from_tables`).
 
     Raises FeederError: No such name or file, or the file does not give a usable feeder.
     """

@@ -84,9 +84,7 @@ class NamedClasses(Generic[T]):
 def load_class(name: str, shipped: Mapping[str, str], what: str) -> type:
     """Return a class by its shipped name or as ``module:Class``; imports only that one.
 
-    Parameters
-    ----------
-    what : What it is the class of, for messages: ``'controller'``.
+    `what`: What it is the class of, for messages: ``'controller'``.
 
     Raises ControllerError: The name is unknown, the module cannot be imported, or it has no such
     class.

@@ -28,9 +28,7 @@ from controllers.core.mail import FloatArray, Link
 class Barrier:
     """Wait for the next message of every peer.
 
-    Attributes
-    ----------
-    resend_after : Steps of silence after which a waiting agent sends its last two messages again.
+    `resend_after`: Steps of silence after which a waiting agent sends its last two messages again.
     """
 
     resend_after: int = 1

@@ -183,9 +183,7 @@ class Cusum:
 class _Prediction:
     """Predicts every signal from its past and measures what it misses in deviations.
 
-    Parameters
-    ----------
-    groups : Number of signals of each port.
+    `groups`: Number of signals of each port.
     """
 
     def __init__(self, groups: Sequence[int], period_s: float, options: CusumOptions) -> None:

@@ -65,9 +65,7 @@ class DetectionSite:
 
         Its initial value is NaN: a label that nothing feeds is a value nobody measures.
 
-        Parameters
-        ----------
-        globs : Over the labels wanted.
+        `globs`: Over the labels wanted.
 
         Raises ControllerError: There is no such signal; the nearest is named.
         """

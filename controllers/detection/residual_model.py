@@ -13,9 +13,7 @@ from grid_models.linear.lindistflow import LinDistFlow
 class GridResponse:
     """The tangent power-flow model around the forecast's mean, with loads and DERs apart.
 
-    Parameters
-    ----------
-    feeder : Radial.
+    `feeder`: Radial.
 
     Attributes
     ----------

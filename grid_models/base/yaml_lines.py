@@ -30,9 +30,7 @@ _TAG = "tag:yaml.org,2002:"
 class YamlError(Exception):
     """A file or text is not the YAML that is expected.
 
-    Attributes
-    ----------
-    line : From 1; 0 where there is none.
+    `line`: From 1; 0 where there is none.
     """
 
     def __init__(self, what: str, line: int = 0, expected: str = "") -> None:
@@ -76,10 +74,8 @@ def read_text(path: Path) -> str:
 def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath, int]]:
     """Return the value of a YAML text, and the line (from 1) of every key path in it.
 
-    Parameters
-    ----------
-    text_keys : Whether a key is its text (``off``, ``on`` and ``701`` are names of registers); else
-        keys that YAML does not read as text are refused.
+    `text_keys`: Whether a key is its text (``off``, ``on`` and ``701`` are names of registers);
+    else keys that YAML does not read as text are refused.
 
     Raises YamlError.
     """

@@ -78,9 +78,7 @@ def cluster_models(
 ) -> tuple[ClusterModel, ...]:
     """Cut a circuit into the models of its clusters.
 
-    Parameters
-    ----------
-    clusters : Of the circuit's buses; see `grid_models.feeder.clusters`.
+    `clusters`: Of the circuit's buses; see `grid_models.feeder.clusters`.
     """
     check_step(step_s)
     member = clusters.member

@@ -158,9 +158,7 @@ def descriptor(circuit: RlcCircuit) -> Descriptor:
 class TrapezoidalModel:
     """The circuit in discrete time, by the trapezoidal rule; one sparse factorisation, kept.
 
-    Parameters
-    ----------
-    step_s : Length of a step.
+    `step_s`: Length of a step.
 
     Raises GridModelError: `step_s` is not a positive number.
     """

@@ -47,9 +47,7 @@ class BatteryFleet:
     held inside `limits`. The thesis prints eta for both directions; dividing by it when
     discharging is the reading that creates no energy. Self-discharge is left out.
 
-    Attributes
-    ----------
-    soc_kwh : (n,). Stored energy.
+    `soc_kwh`: (n,). Stored energy.
     """
 
     def __init__(self, ders: Sequence[Der], parameters: BatteryParameters) -> None:

@@ -265,9 +265,7 @@ def _sizes(taken: Sequence[Site], rule: DerRule, quantity: str) -> list[float] |
 def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
     """Place units by one rule or several.
 
-    Parameters
-    ----------
-    feeder : Any; its own DERs are not looked at.
+    `feeder`: Any; its own DERs are not looked at.
 
     Returns
     -------

@@ -54,9 +54,7 @@ class TankFleet:
     parameters : Of n tanks.
     ambient_c : Temperature round the tanks.
 
-    Attributes
-    ----------
-    temp_c : (n,). Water temperature.
+    `temp_c`: (n,). Water temperature.
     """
 
     def __init__(self, parameters: TankParameters, ambient_c: float = 20.0) -> None:

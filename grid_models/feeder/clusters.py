@@ -21,9 +21,7 @@ _WHERE = "clusters"
 class Clusters:
     """A partition of buses.
 
-    Attributes
-    ----------
-    member : (buses,). Cluster of each bus.
+    `member`: (buses,). Cluster of each bus.
     """
 
     names: tuple[str, ...]
@@ -46,9 +44,8 @@ def given_clusters(
 ) -> Clusters:
     """Check a user's list of clusters.
 
-    Parameters
-    ----------
-    first, second : (lines,). Ends of the lines; with them the clusters must hang together as well.
+    `first`, `second`: (lines,). Ends of the lines; with them the clusters must hang together as
+    well.
 
     Raises GridModelError: A bus is unknown, in two clusters or in none; a cluster is empty; or a
     cluster falls in pieces, or the clusters do.

@@ -18,9 +18,7 @@ class EnergisedNodes:
     Phases are followed one by one through lines, switches and regulators; a transformer ties all
     nodes of its windings together.
 
-    Parameters
-    ----------
-    feeder : Elements that it has as open are open until said otherwise.
+    `feeder`: Elements that it has as open are open until said otherwise.
     """
 
     def __init__(self, feeder: Feeder) -> None:
@@ -56,9 +54,7 @@ class EnergisedNodes:
     def reach(self, closed: Mapping[str, bool]) -> NDArray[np.bool_]:
         """Return which nodes have a way to the source, shape (n_nodes,).
 
-        Parameters
-        ----------
-        closed : States of lines and switches that differ from the feeder's.
+        `closed`: States of lines and switches that differ from the feeder's.
         """
         states = self._closed | dict(closed)
         open_ = {name for name, state in states.items() if not state}

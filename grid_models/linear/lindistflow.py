@@ -146,9 +146,7 @@ class LinDistFlow:
 
         A `Der` injects equally on its phases and is measured as the mean of v^2 over them.
 
-        Parameters
-        ----------
-        rows, cols : Node labels (or DERs), r and c of them.
+        `rows`, `cols`: Node labels (or DERs), r and c of them.
 
         Returns
         -------

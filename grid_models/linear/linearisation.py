@@ -20,8 +20,6 @@ the exact first derivative, losses, load models and delta loads included.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
@@ -37,17 +35,6 @@ _TOLERANCE_PU = 1e-10
 # Series impedance floor of the nodal form, in pu on 1 MVA: an ideal regulator has none.
 _FLOOR_PU = 1e-6
 _FLOOR_BASE_VA = 1e6
-
-
-class Linearisation(Protocol):
-    """A linear law |V|^2 = offset_v2 + response_v2(s), in volt squared and VA, on m nodes."""
-
-    offset_v2: Real
-    voltage: Complex
-
-    def response_v2(self, s_va: Complex) -> Real:
-        """Return the change of the squared voltages for injections (m, k)."""
-        ...
 
 
 class FlatLinearisation:
@@ -162,3 +149,7 @@ def _inverse_blocks(network: Network) -> sparse.csr_array:
     floor = _FLOOR_PU * network.base_v**2 / _FLOOR_BASE_VA
     ideal = np.abs(network.impedance.diagonal()) < floor
     return block_inverse(network.impedance, network.bus, np.where(ideal, floor, 0.0))
+
+
+Linearisation = FlatLinearisation | TangentLinearisation
+"""A linear law |V|^2 = offset_v2 + response_v2(s), in volt squared and VA, on m nodes."""

@@ -69,10 +69,8 @@ class Circuit:
     def from_feeder(cls, feeder: Feeder, *, regulators: RegulatorMode = "fixed") -> Circuit:
         """Build the circuit of a feeder, its DERs at rest and its loads nominal, and solve it.
 
-        Parameters
-        ----------
-        regulators : {'fixed', 'auto'}
-            Taps stay where the feeder has them, or regulator controls act within each `solve`.
+        `regulators`: {'fixed', 'auto'} Taps stay where the feeder has them, or regulator controls
+        act within each `solve`.
 
         Raises
         ------
@@ -199,10 +197,8 @@ class Circuit:
     def set_source(self, v_pu: ArrayLike, deg: ArrayLike) -> None:
         """Set the voltage behind the source's impedance, from the next `solve` on.
 
-        Parameters
-        ----------
-        v_pu, deg : array, shape (n_source_phases,)
-            Magnitude in per unit, angle in degrees; NaN keeps the circuit's own value.
+        `v_pu`, `deg`: array, shape (n_source_phases,) Magnitude in per unit, angle in degrees; NaN
+        keeps the circuit's own value.
 
         Raises
         ------

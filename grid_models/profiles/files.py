@@ -34,10 +34,8 @@ _MEANING = {
 def read_table(path: str | Path) -> tuple[dict[str, Array], str]:
     """Read and check a profile table.
 
-    Parameters
-    ----------
-    path : A CSV file (UTF-8, commas, one header row) or a Parquet file. `time_s` is required and
-        grows strictly; other known columns may be left out; further columns are the user's own.
+    `path`: A CSV file (UTF-8, commas, one header row) or a Parquet file. `time_s` is required and
+    grows strictly; other known columns may be left out; further columns are the user's own.
 
     Returns
     -------

@@ -60,9 +60,7 @@ class LoadDiversity:
     def factors(self, time_s: float) -> NDArray[np.float64]:
         """Return the factors at one time.
 
-        Parameters
-        ----------
-        time_s : Any finite time in s.
+        `time_s`: Any finite time in s.
 
         Returns
         -------
