@@ -21,12 +21,10 @@ from typing import Any
 import numpy as np
 
 from controllers.core.circuit_options import circuit_of
-from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, LatestMail, Link, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
-from controllers.core.protocol import ControllerStep, ControlSite
-from grid_models.base.errors import nearest_name
+from controllers.core.protocol import ControllerStep, ControlSite, hosted_positions
 from grid_models.circuits.dynamics import RlcCircuit
 
 _WHERE = "averaging-pi"
@@ -67,15 +65,8 @@ class AveragingPi:
         self._settings = parse_options(AveragingPiOptions, options, _WHERE)
         circuit, _ = circuit_of(self._settings.circuit)
         names = circuit.inverters
-        for name in hosted:
-            if name not in names:
-                raise ControllerError(
-                    f"no inverter is called '{name}'",
-                    where=_WHERE,
-                    expected="an inverter of the circuit",
-                    nearest=nearest_name(name, names),
-                )
-        own: IntArray = np.array([names.index(name) for name in hosted], dtype=np.int64)
+        chosen = hosted_positions(hosted, names, _WHERE, "inverter")
+        own: IntArray = np.array(chosen, dtype=np.int64)
         buses = [circuit.buses[circuit.inverter_bus[i]] for i in own]
         labels = list(dict.fromkeys(buses))
         self._gather = np.array([labels.index(bus) for bus in buses], dtype=np.int64)

@@ -25,7 +25,7 @@ import numpy as np
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
-from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.core.protocol import ControllerStep, ControlSite, hosted_positions
 from controllers.core.waiting import Barrier, Inbox, Waiting, mailbox
 from grid_models.base.errors import nearest_name
 
@@ -217,14 +217,7 @@ class AgentGroup(ABC):
     links_out: tuple[Link, ...]
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
-        known = self.agents(site, **options)
-        for name in hosted:
-            if name not in known:
-                raise ControllerError(
-                    f"there is no agent '{name}'",
-                    where=type(self).__name__,
-                    nearest=nearest_name(name, known),
-                )
+        hosted_positions(hosted, self.agents(site, **options), type(self).__name__)
         self.hosted: tuple[IterativeAgent, ...] = tuple(self.build(site, hosted, **options))
         built = tuple(agent.name for agent in self.hosted)
         if built != tuple(hosted):

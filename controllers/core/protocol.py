@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
+from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, Feeder
 
 
@@ -85,3 +87,22 @@ class Controller(Protocol):
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Advance one step: `inputs` maps port name to values, `mail.link` indexes `links_in`."""
         ...
+
+
+def hosted_positions(
+    hosted: Sequence[str], names: Sequence[str], where: str, what: str = "agent"
+) -> list[int]:
+    """Return the positions of the hosted agents among all agents of a controller.
+
+    Raises ControllerError: A hosted name is no agent; the nearest is named.
+    """
+    place = {name: i for i, name in enumerate(names)}
+    for name in hosted:
+        if name not in place:
+            raise ControllerError(
+                f"no {what} is called '{name}'",
+                where=where,
+                expected=f"one of the controller's {what}s",
+                nearest=nearest_name(name, names),
+            )
+    return [place[name] for name in hosted]

@@ -10,8 +10,7 @@ import numpy as np
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.ports import Port
-from controllers.core.protocol import ControlSite
-from grid_models.base.errors import nearest_name
+from controllers.core.protocol import ControlSite, hosted_positions
 from grid_models.feeder.model import Der
 
 
@@ -58,15 +57,8 @@ class DerTerminals:
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str]) -> None:
-        by_name = dict(zip(agent_names(site), site.ders, strict=True))
-        for name in hosted:
-            if name not in by_name:
-                raise ControllerError(
-                    f"no agent is named '{name}'",
-                    expected="the name of a DER of the site",
-                    nearest=nearest_name(name, by_name),
-                )
-        self.ders: tuple[Der, ...] = tuple(by_name[name] for name in hosted)
+        chosen = hosted_positions(hosted, agent_names(site), "volt/var controller")
+        self.ders: tuple[Der, ...] = tuple(site.ders[i] for i in chosen)
         self.names: tuple[str, ...] = tuple(hosted)
         for der in self.ders:
             if not der.phases or not (np.isfinite(der.kva) and der.kva >= 0):

@@ -23,9 +23,9 @@ from controllers.core.circuit_options import circuit_of
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
-from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.core.protocol import ControllerStep, ControlSite, hosted_positions
 from controllers.dmpc.boundary_mail import BoundaryMail, Judgement
-from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
+from controllers.dmpc.common import controller_steps, mail_summary, parse_weights
 from controllers.dmpc.condensed import (
     RELAXATION,
     RHO_BOUND,
@@ -109,7 +109,7 @@ class CircuitDmpc:
         circuit, clusters = circuit_of(settings.circuit, settings.clusters)
         weights = parse_weights(CircuitWeights, settings.weights, _WHERE)
         problem = circuit_problem(circuit, clusters, sample_s, settings.horizon, weights)
-        own = hosted_positions(hosted, clusters.names, _WHERE)
+        own = hosted_positions(hosted, clusters.names, _WHERE, "cluster")
         whole = ClusterSplitting(split_parts(problem, RHO_BOUND, RHO_EDGE))
         self._split = whole.of(own)
         self._nb = whole.bounded

@@ -1,15 +1,14 @@
-"""Timing, hosted names, weights and summary of both distributed MPC controllers."""
+"""Timing, weights and summary of both distributed MPC controllers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from controllers.core.errors import ControllerError
 from controllers.core.options import parse_options
 from controllers.dmpc.boundary_mail import BoundaryMail
 from controllers.dmpc.exchange import Measured
-from grid_models.base.errors import nearest_name
 
 W = TypeVar("W")
 
@@ -42,19 +41,6 @@ def parse_weights(cls: type[W], given: Mapping[str, Any] | None, where: str) -> 
     if given is not None and not isinstance(given, Mapping):
         raise ControllerError(f"{given!r} is not accepted", where=where, expected="numbers by name")
     return parse_options(cls, given or {}, where)
-
-
-def hosted_positions(hosted: Sequence[str], names: Sequence[str], where: str) -> list[int]:
-    """Return the positions of the hosted clusters among all clusters."""
-    for name in hosted:
-        if name not in names:
-            raise ControllerError(
-                f"no cluster is called '{name}'",
-                where=where,
-                expected="the name of a cluster",
-                nearest=nearest_name(name, names),
-            )
-    return [list(names).index(name) for name in hosted]
 
 
 def mail_summary(mail: BoundaryMail, known: Measured) -> dict[str, float]:

@@ -19,9 +19,9 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
-from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.core.protocol import ControllerStep, ControlSite, hosted_positions
 from controllers.dmpc.boundary_mail import BoundaryMail, Judgement
-from controllers.dmpc.common import controller_steps, hosted_positions, mail_summary, parse_weights
+from controllers.dmpc.common import controller_steps, mail_summary, parse_weights
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.feeder_fleet import ClusterFleet
 from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, feeder_network
@@ -52,7 +52,7 @@ class FeederDmpc:
         self._settings = settings
         sample_s, self._calls = _sample(settings, site.period_s)
         network = feeder_network(site, settings.clusters, settings.taps or {})
-        own = hosted_positions(hosted, network.names, _WHERE)
+        own = hosted_positions(hosted, network.names, _WHERE, "cluster")
         problem = feeder_problem(
             site,
             network,

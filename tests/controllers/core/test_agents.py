@@ -366,5 +366,5 @@ def test_mistakes_are_named() -> None:
             ["a", "b"],
             [0, 0],
         )
-    with pytest.raises(ControllerError, match=r"there is no agent 'aa'.*did you mean 'a'"):
+    with pytest.raises(ControllerError, match=r"no agent is called 'aa'.*did you mean 'a'"):
         type(hosts_of(recorder, ["a", "b"], [0, 0])[0])(SITE, ["aa"])
