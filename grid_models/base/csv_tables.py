@@ -100,18 +100,13 @@ class Row:
 def read_table(
     path: Path, columns: Sequence[str], kind: type[FeederateError] = FeederError
 ) -> list[Row]:
-    """Read a CSV table that must have at least `columns`.
+    """Return the rows of a CSV table in file order; blanks are stripped, empty lines skipped.
 
     Parameters
     ----------
     path : UTF-8 CSV file with one header row.
     columns : Columns that must be there. Others are kept and not looked at.
     kind : Class of the errors.
-
-    Returns
-    -------
-    list of Row
-        Rows in file order, cells stripped of blanks; empty lines are skipped.
 
     Raises FeederError, or: `kind` The file is missing, empty, not text, lacks a column, or a row
     has the wrong cell count.

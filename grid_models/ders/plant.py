@@ -172,7 +172,7 @@ class DerFleet:
         load_pu: float | Array = 1.0,
         disturbance: DerDisturbance | None = None,
     ) -> tuple[Array, Array]:
-        """Advance the plant by one step.
+        """Advance the plant by one step; return p_kw and q_kvar, means over the step, each (n,).
 
         Parameters
         ----------
@@ -183,11 +183,6 @@ class DerFleet:
         p_set_kw, q_set_kvar : (n,). Set-points, see the module's table; None holds the last.
         load_pu : (n,). Demand of houses and flexible loads, multiple of nominal.
         disturbance : What is done to the DERs behind the back of their controls and set-points.
-
-        Returns
-        -------
-        p_kw, q_kvar : ndarray, shape (n,)
-            Injections, mean over the step; new arrays.
 
         Raises DerError: A set-point array has the wrong shape, or dt_s or the weather is not a
         usable number.

@@ -267,10 +267,8 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
 
     `feeder`: Any; its own DERs are not looked at.
 
-    Returns
-    -------
-    tuple of Der
-        Rule by rule, in the feeder's order of buses, named ``pv_65`` or, single-phase, ``pv_65_1``.
+    Units come rule by rule, in the feeder's order of buses, named ``pv_65`` or, single-phase,
+    ``pv_65_1``.
 
     Raises DerError: No site, an unknown bus (with the nearest name), or two units of one name.
     """

@@ -115,7 +115,7 @@ def radial_tree(feeder: Feeder) -> RadialTree:
 
 
 def areas(feeder: Feeder, k: int) -> dict[str, int]:
-    """Cut the tree into `k` connected areas with about equally many buses.
+    """Return the area of each served bus: `k` connected areas with about equally many buses.
 
     From the whole tree, the subtree whose size is nearest to the fair share of what is left is
     cut off, k - 1 times; the last area holds the source and gets index 0. Deterministic.
@@ -124,11 +124,6 @@ def areas(feeder: Feeder, k: int) -> dict[str, int]:
     ----------
     feeder : A radial feeder.
     k : Number of areas, 1 to the number of served buses.
-
-    Returns
-    -------
-    dict of str to int
-        Area index of each served bus.
 
     Raises TopologyError: If the feeder is not radial or `k` is out of range.
     """

@@ -148,12 +148,7 @@ class LinDistFlow:
 
         `rows`, `cols`: Node labels (or DERs), r and c of them.
 
-        Returns
-        -------
-        R : ndarray, (r, c)
-            d(v^2)/dp in pu per kW.
-        X : ndarray, (r, c)
-            d(v^2)/dq in pu per kvar.
+        R is d(v^2)/dp in pu per kW, X is d(v^2)/dq in pu per kvar, each (r, c).
 
         Raises FeederError: If a label is no node of the model.
         """

@@ -21,10 +21,7 @@ DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 def take_over_ders(engine: Engine, buses: Mapping[str, Bus]) -> list[tuple[float, float]]:
     """Put the file's own DERs and their controls out of service; return their injections.
 
-    Returns
-    -------
-    list of (p_kw, q_kvar)
-        Injections of the last solution, in the order of the feeder's `ders`.
+    They are (p_kw, q_kvar) of the last solution, in the order of the feeder's `ders`.
     """
     dss = engine.dss
     injections = []

@@ -58,15 +58,7 @@ class LoadDiversity:
         return self.rel_std * normal
 
     def factors(self, time_s: float) -> NDArray[np.float64]:
-        """Return the factors at one time.
-
-        `time_s`: Any finite time in s.
-
-        Returns
-        -------
-        ndarray of float64, shape (len(labels),)
-            Positive, mean 1 over seeds.
-        """
+        """Return the factors at any finite time in s, (len(labels),); positive, of mean 1."""
         position = time_s / self.tau_s
         index = int(np.floor(position))
         if index != self._index:

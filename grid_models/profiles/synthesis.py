@@ -79,7 +79,7 @@ PRICE_BY_HOUR = (
 
 
 def clear_sky_irradiance_pu(time_s: Array, latitude_deg: float, day_of_year: int) -> Array:
-    """Return the global horizontal irradiance under a clear sky.
+    """Return the global horizontal irradiance under a clear sky, 1000 W/m2, (n,).
 
     ``sin(elevation) = sin(lat) sin(decl) + cos(lat) cos(decl) cos(hour angle)`` with Cooper's
     ``decl = 23.45 deg sin(360 deg (284 + n) / 365)``, and Haurwitz'
@@ -92,10 +92,6 @@ def clear_sky_irradiance_pu(time_s: Array, latitude_deg: float, day_of_year: int
     latitude_deg : North positive, degrees.
     day_of_year : 1 to 366.
 
-    Returns
-    -------
-    ndarray, shape (n,)
-        In units of 1000 W/m2.
     """
     day = day_of_year + np.floor(time_s / DAY_S)
     declination = np.deg2rad(23.45) * np.sin(2.0 * np.pi * (284.0 + day) / 365.0)

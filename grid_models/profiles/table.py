@@ -90,10 +90,6 @@ class Profiles:
         load_peak_pu : float
             Evening peak of `load_pu`, 1.0 = nominal load; the day's mean is 0.63 times this.
 
-        Returns
-        -------
-        Profiles
-
         Raises ProfileError: A parameter is out of range.
         """
         # scipy.signal takes a fifth of a second to import; a user's own file does not need it.
@@ -161,7 +157,7 @@ class Profiles:
         how: Literal["previous", "linear"] = "previous",
         repeat_daily: bool = False,
     ) -> dict[str, Array]:
-        """Read the table at given times.
+        """Return the columns at given times, by name; arrays have the shape of `times_s`.
 
         Parameters
         ----------
@@ -171,10 +167,6 @@ class Profiles:
             between row starts and holds the last row to its end.
         repeat_daily : bool
             Start over when the profile's whole days are used up, forwards and backwards in time.
-
-        Returns
-        -------
-        dict of ndarray, same shape as `times_s`
 
         Raises ProfileError: A time lies outside the profile (with `repeat_daily`: less than a day
         is covered), or `how` or a name is unknown.
