@@ -1,7 +1,7 @@
 """The processes of paired runs.
 
-Every run is a process of its own, so that a crash or hang does not affect the others. As many run at
-the same time as there are cores.
+Every run is a process of its own, so that a crash or hang does not affect the others. At most as
+many run at the same time as there are cores.
 """
 
 from __future__ import annotations
