@@ -217,7 +217,7 @@ def replay(
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     from federates.installation import InstallationError, check_installation
 
     try:
@@ -229,7 +229,7 @@ def main() -> NoReturn:
         try:
             stream.flush()
         except OSError:
-            # The reader has gone (`feederate list | head`); nothing is left to say to it.
+            # The reader has closed the pipe (`feederate list | head`).
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if threading.active_count() > 1:
         # A step that hangs in a thread cannot be ended from outside; leave without waiting for it.
@@ -238,13 +238,13 @@ def main() -> NoReturn:
 
 
 def call(arguments: list[str]) -> int:
-    """Run one command line; print what went wrong in plain words; return the exit code."""
+    """Run one command line, print its errors, and return the exit code."""
     try:
         code = app(arguments, prog_name="feederate", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _say(["interrupted"], 130)
     except (BrokenPipeError, SystemExit) as stop:
-        # Typer turns a broken pipe (`feederate list | head`) into an exit; to us it is no failure.
+        # Typer turns a broken pipe (`feederate list | head`) into an exit; it is no failure.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
             raise
         return 0

@@ -121,6 +121,18 @@ def test_public_names_of_the_architecture_page_exist() -> None:
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_where_to_extend_names_files_and_registries_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## Where to extend")[2].partition("\n## ")[0]
+    registries = re.findall(r"`([A-Z]+)` in `([\w/]+\.py)`", section)
+    assert len(registries) == 7
+    for name, path in registries:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"^{name}\b", text, re.MULTILINE), f"{path} has no {name}"
+    for path in re.findall(r"`((?:federates|controllers)/[\w/.]+)`", section):
+        assert (ROOT / path).exists(), path
+
+
 # --- installation ----------------------------------------------------------------------------
 
 

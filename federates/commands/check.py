@@ -1,4 +1,4 @@
-"""``feederate check``: what a scenario amounts to before it runs, as data and as tables."""
+"""``feederate check``: the federates and the wiring of a scenario, as data and as tables."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WireRow:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A scenario that fits together."""
+    """The federates and connections of a valid scenario."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""What a failure means to the user: exit code and plain words."""
+"""Exit code and message of a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from federates.errors import RunError, RunInterruptedError
 from grid_models.base.errors import FeederateError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 3, 130
-# What is wrong with a path that the user gave, beside what Python has exceptions of its own for.
+# Errors of a path given by the user for which Python has no exception class.
 _PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EROFS)
 _LONGEST_LINE = 200
 
@@ -32,7 +32,7 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, FeederateError):
         lines = _lines(error)
         if error.__cause__ is not None and not isinstance(error.__cause__, FeederateError):
-            # A user's own module failed; its author needs the place.
+            # A user's own module failed; its author needs the traceback.
             lines.append(f"the traceback is in {_log(error)}")
         return WRONG_INPUT, lines
     if isinstance(error, FileExistsError):
@@ -65,7 +65,7 @@ def _lines(error: FeederateError) -> list[str]:
 
 
 def _shortened(line: str) -> str:
-    """Return a line with its middle left out where a path in it is endless."""
+    """Return a line without its middle part if it is too long."""
     half = _LONGEST_LINE // 2
     return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 

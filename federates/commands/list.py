@@ -1,4 +1,4 @@
-"""``feederate list``: everything that ships, one line each."""
+"""``feederate list``: all shipped parts, one line each."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., None]], C
 
 
 def _checked(found: dict[str, Any]) -> RunOptions:
-    """Return what was given as run options.
+    """Return the given values as run options.
 
     Raises
     ------

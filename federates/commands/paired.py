@@ -84,7 +84,7 @@ def paired_command(
 
 
 def _page(runs: PairedRuns) -> Path | None:
-    """Write the page; a page that cannot be written spoils nothing that was run and printed."""
+    """Write the page, or print a warning if it cannot be written."""
     try:
         return write_paired_report(runs)
     except Exception as error:
@@ -95,7 +95,7 @@ def _page(runs: PairedRuns) -> Path | None:
 def _loaded(
     options: RunOptions, defences: Sequence[str] | None
 ) -> tuple[Scenario, AttackSpec, tuple[str, ...]]:
-    """Read and wire the scenario as every state will: what is wrong in one is said first."""
+    """Load and wire the scenario of every state, so that errors are reported before any run."""
     scenario = options.load()
     spec = scenario.attack_spec
     if spec is None:
@@ -121,7 +121,7 @@ def _loaded(
 
 @contextmanager
 def _progress(states: Sequence[State]) -> Iterator[tuple[Any, Any]]:
-    """Give the two callbacks of `run_states`: bars on a terminal, else a line per ended run."""
+    """Return the two callbacks of `run_states`: bars on a terminal, else a line per ended run."""
     console = messages()
     said = {0: "done", 2: "refused", 3: "failed", 130: "interrupted"}
 
@@ -165,11 +165,11 @@ def _raise_failure(states: Sequence[State], ended: dict[str, Ended]) -> None:
             raise error
 
 
-# -- what is printed -------------------------------------------------------------------------------
+# -- printed tables -------------------------------------------------------------------------------
 
 
 def print_paired(runs: PairedRuns, console: Console) -> None:
-    """Print the metrics with their change against the baseline, then the detectors."""
+    """Print the metrics with their change from the baseline, then the detectors."""
     console.print(f"{runs.spec.title or runs.spec.id}, on {runs.scenario}", markup=False)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("Metric", overflow="fold")

@@ -1,7 +1,7 @@
 """The processes of paired runs.
 
-Every run is a process of its own, so that one that crashes or hangs takes none along, and as many
-at a time as there are cores.
+Every run is a process of its own, so that a crash or hang does not affect the others. At most as
+many run at the same time as there are cores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEPT_LINES = 40
 
 @dataclass
 class Ended:
-    """How a run ended: its exit code and what it said."""
+    """How a run ended: its exit code and its messages."""
 
     code: int
     lines: list[str]
@@ -35,10 +35,10 @@ class Ended:
 
 
 def at_a_time(scenario: Scenario) -> int:
-    """Return how many runs of a scenario may go on together.
+    """Return how many runs of a scenario may run at the same time.
 
-    One where something outside would be shared: a real device, a foreign program's topics,
-    or the wall clock.
+    One if they would share something: a real device, the topics of a foreign program, or the wall
+    clock.
     """
     if scenario.time.real_time is not None:
         return 1
@@ -98,7 +98,7 @@ def run_states(
 
 @dataclass
 class _Child:
-    """One run that goes on."""
+    """A run in progress."""
 
     state: State
     words: list[str]
@@ -137,7 +137,7 @@ class _Child:
 
 
 def _stop(running: Sequence[_Child]) -> None:
-    """Let all end as on Ctrl-C; kill what does not."""
+    """End all as on Ctrl-C; kill those that do not end."""
     parent.end((child.process for child in running), _PATIENCE_S)
     for child in running:
         child.end()

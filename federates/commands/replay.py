@@ -1,4 +1,4 @@
-"""``feederate replay``: a run again with the bytes compared, or a trace played into a scenario."""
+"""``feederate replay``: repeat a run and compare the bytes, or play a trace into a scenario."""
 
 from __future__ import annotations
 

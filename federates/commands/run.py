@@ -38,7 +38,7 @@ def run_command(options: RunOptions, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def failure_as_json(as_json: bool) -> Iterator[None]:
-    """Keep standard output for JSON, and print the summary there of a run that fails."""
+    """Reserve standard output for JSON; print the summary of a failed run there."""
     try:
         with clean_stdout(as_json):
             yield
@@ -56,13 +56,13 @@ def carry_out(
     label: str | None = None,
     command: str | None = None,
 ) -> RunResult:
-    """Run with a progress bar; write the report however the run ended.
+    """Run with a progress bar; write the report also if the run fails.
 
     `command` is the command line that the manifest keeps; default: that of the options.
     """
     from federates.runs.runner import run
 
-    # A run that is told to end does what Ctrl-C does: devices go to their safe state.
+    # SIGTERM has the same effect as Ctrl-C: devices go to their safe state.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = command or options.command()
@@ -79,7 +79,7 @@ def carry_out(
 
 
 def _finish_folder(folder: Path, command: str, report: bool) -> None:
-    """Note the command and write the report; neither may spoil a run that is safely stored."""
+    """Record the command and write the report; a failure here must not fail a stored run."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         write_json(folder / "manifest.json", manifest | {"command": command})
@@ -92,20 +92,20 @@ def _finish_folder(folder: Path, command: str, report: bool) -> None:
 
 
 def warn_no_report(error: Exception) -> None:
-    """Say why there is no page; what was run and printed stands all the same."""
+    """Print why the report could not be written; the run itself is not affected."""
     _, lines = explain(error)
     messages().print(f"warning: no report: {lines[0]}", markup=False, soft_wrap=True)
 
 
 def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] | None:
-    """Return the summary of a run that did not finish, or None where there is no folder."""
+    """Return the summary of a run that did not finish, or None if it has no folder."""
     folder = run_folder(error)
     if folder is None:
         return None
     try:
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        # The disk may be what failed.
+        # The disk may have failed.
         status = "failed" if isinstance(error, RunError) else "interrupted"
         summary = {"status": status, "reason": str(error), "metrics": {}}
     return summary

@@ -16,7 +16,7 @@ from rich.text import Text
 
 WIDTH = 80
 _REFRESH_S = 0.1
-# A program that runs us reads our progress as lines "progress DONE TOTAL" on standard error.
+# A parent program reads the progress as lines "progress DONE TOTAL" on standard error.
 PROGRESS, PROGRESS_LINES, PROGRESS_WORD = "FEEDERATE_PROGRESS", "lines", "progress"
 
 
@@ -27,7 +27,7 @@ class _Output(Console):
 
 
 def output() -> Console:
-    """Return the console of standard output; 80 columns where there is no terminal to ask."""
+    """Return the console of standard output; 80 columns wide without a terminal."""
     console = _Output(highlight=False)
     return console if console.is_terminal else _Output(highlight=False, width=WIDTH)
 
@@ -38,7 +38,7 @@ def messages() -> Console:
 
 
 def bars(console: Console) -> Progress:
-    """Return progress bars of steps that vanish at the end."""
+    """Return progress bars of steps; they are removed at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -65,7 +65,7 @@ def print_table(
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback (steps done, in all) that draws a bar, or None without a terminal."""
+    """Yield a callback (steps done, in all) that draws a bar, or None without a terminal."""
     if os.environ.get(PROGRESS) == PROGRESS_LINES:
         yield _rarely(_progress_line)
         return
@@ -79,7 +79,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _progress_line(done: int, total: int) -> None:
-    with contextlib.suppress(OSError):  # who reads it may be gone; the run ends by another way
+    with contextlib.suppress(OSError):  # the reader may have ended; it stops the run by other means
         os.write(2, f"{PROGRESS_WORD} {done} {total}\n".encode())
 
 
@@ -102,7 +102,7 @@ def _rarely(show: Callable[[int, int], object]) -> Callable[[int, int], None]:
 
 @contextlib.contextmanager
 def clean_stdout(wanted: bool = True) -> Iterator[None]:
-    """Send to standard error whatever a library or a user's module prints meanwhile."""
+    """Redirect what libraries and users' modules print to standard error."""
     if not wanted:
         yield
         return

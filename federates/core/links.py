@@ -175,11 +175,13 @@ class Inbox:
             ready = arrival <= now_ns
             if ready.all():
                 due.append(mail)
+            elif not ready.any():
+                waiting.append((arrival, mail))
             else:
                 waiting.append((arrival[~ready], self._select(mail, ~ready)))
                 due.append(self._select(mail, ready))
         self._pending = waiting
-        out = self._ordered(due)
+        out = self._ordered(due) if due else Mail.empty()
         self.delivered += len(out)
         return out
 

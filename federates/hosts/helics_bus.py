@@ -12,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import helics as h
 import numpy as np
@@ -19,10 +20,12 @@ from helics.capi import ffi, lib
 
 from controllers.core.mail import FloatArray
 from federates.clock import to_s
-from federates.core.federate import Federate
 from federates.core.links import Bundle
-from federates.core.wiring import FederateWiring
 from federates.hosts.outcome import BusLostError
+
+if TYPE_CHECKING:  # the broker's process needs neither
+    from federates.core.federate import Federate
+    from federates.core.wiring import FederateWiring
 
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"

@@ -1,4 +1,4 @@
-"""What the user asks of a run, from the command line to the runner. Standard library only."""
+"""The options of a run, from the command line to the runner. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run again, from its folder alone, and the comparison of two runs to the last byte."""
+"""Repeating a run from its folder, and the byte-wise comparison of two runs."""
 
 from __future__ import annotations
 

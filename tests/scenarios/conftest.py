@@ -63,9 +63,22 @@ class Ran:
 Runner = Callable[..., Ran]
 
 
+@pytest.fixture(scope="session")
+def shared_runs() -> dict[tuple[Any, ...], Ran]:
+    """Return the runs that several tests look at, by what was asked for."""
+    return {}
+
+
 @pytest.fixture
-def ran(tmp_path: Path) -> Runner:
-    """Run a scenario (text, path or shipped name) and return what came of it."""
+def ran(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_runs: dict[tuple[Any, ...], Ran],
+) -> Runner:
+    """Run a scenario (text, path or shipped name) and return what came of it.
+
+    With `shared` a run that was asked for before is not repeated; only for reading.
+    """
     count = 0
 
     def go(
@@ -74,16 +87,23 @@ def ran(tmp_path: Path) -> Runner:
         placement: Placement = "single",
         steps: int | None = None,
         seed: int | None = None,
+        shared: bool = False,
     ) -> Ran:
         nonlocal count
         count += 1
+        key = (scenario, overrides, placement, steps, seed)
+        if shared and key in shared_runs:
+            return shared_runs[key]
         if isinstance(scenario, str) and "\n" in scenario:
             path = tmp_path / "study.yaml"
             path.write_text(scenario)
             scenario = path
         loaded = load_scenario(scenario, overrides, seed=seed)
-        out = tmp_path / f"run-{count}"
-        return Ran(run(loaded, out=out, placement=placement, steps=steps))
+        out = tmp_path_factory.mktemp("shared") / "run" if shared else tmp_path / f"run-{count}"
+        result = Ran(run(loaded, out=out, placement=placement, steps=steps))
+        if shared:
+            shared_runs[key] = result
+        return result
 
     return go
 

@@ -39,7 +39,7 @@ PERFECT = LOSSY[: LOSSY.index("links:")].replace(", noise: 0.001", "")
 
 @pytest.mark.parametrize("text", [PERFECT, LOSSY], ids=["perfect", "lossy"])
 def test_three_placements_give_the_same_files(ran, text: str) -> None:
-    single = ran(text, placement="single", steps=STEPS)
+    single = ran(text, steps=STEPS, shared=True)
     digests = single.digests()
     assert len(digests) == 7
     assert ran(text, placement="thread", steps=STEPS).digests() == digests
@@ -62,7 +62,7 @@ def test_a_seed_gives_its_run_again_and_another_seed_another(ran) -> None:
 
 @pytest.mark.parametrize("text", [PERFECT, LOSSY], ids=["perfect", "lossy"])
 def test_agents_in_one_federate_in_four_and_one_each_give_the_same_bits(ran, text: str) -> None:
-    one = ran(text, steps=STEPS)
+    one = ran(text, steps=STEPS, shared=True)
     v_pu, q_set_kvar = one.by_label("v_pu"), one.by_label("q_set_kvar")
     assert len(q_set_kvar) == 96
     for split, placement in (("4", "thread"), ("4", "process"), ("agents", "single")):
@@ -104,14 +104,14 @@ def test_two_runs_at_once_do_not_meet(command_line, tmp_path: Path, ran, placeme
         _, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
     for seed in (3, 4):
-        alone = ran(path, placement="single", steps=STEPS, seed=seed)
+        alone = ran(PERFECT, steps=STEPS, seed=seed, shared=True)
         for name in alone.digests():
             together = tmp_path / f"at-once-{seed}" / "signals" / name
             assert together.read_bytes() == (alone.signals / name).read_bytes()
 
 
 def test_recording_less_changes_nothing_else(ran) -> None:
-    full = ran(PERFECT, steps=STEPS)
+    full = ran(PERFECT, steps=STEPS, shared=True)
     some = ran(PERFECT, "record={ports: ['feeder.v_pu'], labels: ['1*.1'], every: 5}", steps=STEPS)
     assert list(some.digests()) == ["feeder.v_pu.parquet"]
     whole, part = full.by_label("v_pu"), some.by_label("v_pu")
@@ -127,8 +127,8 @@ def test_single_runs_in_any_thread(ran) -> None:
     results = []
     worker = threading.Thread(target=lambda: results.append(ran(PERFECT, steps=3)))
     worker.start()
-    worker.join(60)
-    assert results[0].digests() == ran(PERFECT, steps=3).digests()
+    worker.join(600)
+    assert results[0].digests() == ran(PERFECT, steps=3, shared=True).digests()
 
 
 def test_steps_of_a_tenth_of_a_second(ran) -> None:
