@@ -19,9 +19,9 @@ from hil.mitm.rules import (
     DropRule,
     ExceptionRule,
     Forged,
-    Owed,
     RewriteRule,
     Rule,
+    Unrestored,
     WirePoint,
 )
 from hil.modbus.frames import frame, parts
@@ -73,10 +73,10 @@ class DeviceAttack:
 
         Also where nobody knows whether they arrived: giving back too much does no harm.
         """
-        self.owed: dict[int, Kept] = {}
+        self.unrestored: dict[int, Kept] = {}
         """The same by rule that has ended, until the device has acknowledged to have them back."""
-        self.on_owed: Callable[[], None] = lambda: None
-        """Called when more is owed than was at the end of a rule."""
+        self.on_unrestored: Callable[[], None] = lambda: None
+        """Called when a write arrives after its rule has ended and must be restored as well."""
         self._seed = seed
         self._asked: dict[int, int] = {}
         self._streams = {
@@ -105,27 +105,29 @@ class DeviceAttack:
         self.acted[step] = self.acted.get(step, 0) + n
 
     def switch(self, active: frozenset[int]) -> None:
-        """Let rules begin and end; what one that ends has written is owed from then on."""
+        """Let rules begin and end; what a rule that ends has written is unrestored from then on."""
         for i in sorted(self.active - active):
             if i in self.written:
-                self.owed[i] = self.written.pop(i)
+                self.unrestored[i] = self.written.pop(i)
         for i in sorted(active - self.active):
-            if i in self.owed:
-                self.written[i] = self.owed.pop(i)
+            if i in self.unrestored:
+                self.written[i] = self.unrestored.pop(i)
         self.active = active
 
     def forget(self, i: int, kept: Kept, before: Kept | None = None) -> None:
         """Put what was kept before in the place of what turned out not to have been written."""
-        for book in (self.written, self.owed):
+        for book in (self.written, self.unrestored):
             if book.get(i) is kept:
                 del book[i]
                 book |= {} if before is None else {i: before}
 
-    def all_owed(self) -> list[Owed]:
+    def all_unrestored(self) -> list[Unrestored]:
         """Return what the device has not taken back yet."""
         return [
-            Owed(self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step)
-            for i, (point, words) in dict(self.owed).items()
+            Unrestored(
+                self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step
+            )
+            for i, (point, words) in dict(self.unrestored).items()
             for rule in [self.rules[i]]
         ]
 
@@ -160,7 +162,7 @@ class Conversation:
         tid, unit, pdu = parts(data)
         attack = self._attack
         asked = _Asked(read_span(pdu))
-        if unit != attack.unit or not (attack.active or attack.owed):
+        if unit != attack.unit or not (attack.active or attack.unrestored):
             self._expect(tid, unit, asked)
             return [Delivery(True, data)]
         for i, drop in attack.rules_of(DropRule):
@@ -182,12 +184,12 @@ class Conversation:
     def _rewrite_request(self, pdu: bytes, asked: _Asked) -> tuple[bytes, list[str]]:
         rules = [(i, r) for i, r in self._attack.rules_of(RewriteRule) if r.direction == "write"]
         attack = self._attack
-        payload = write_payload(pdu) if rules or attack.written or attack.owed else None
+        payload = write_payload(pdu) if rules or attack.written or attack.unrestored else None
         if payload is None:
             return pdu, []
         # What is given back at the end is what was wanted last, not what was there first.
         rewriting = {i for i, _ in rules}
-        for book in (attack.written, attack.owed):
+        for book in (attack.written, attack.unrestored):
             for i, (at, _) in list(book.items()):
                 if i not in rewriting and payload.holds(at.place):
                     _keep(asked, book, i, (at, payload.get(at.place)))
@@ -266,12 +268,12 @@ class Conversation:
             if refused:
                 attack.forget(i, kept, asked.before.get(i))
             elif i not in asked.forged:
-                if attack.owed.get(i) is kept:  # the writer has put there what belongs there
-                    del attack.owed[i]
+                if attack.unrestored.get(i) is kept:  # the writer has put there what belongs there
+                    del attack.unrestored[i]
             elif i not in attack.active:
-                # It arrived when its step was over, and what that owed was perhaps given back.
-                attack.owed.setdefault(i, kept)
-                attack.on_owed()
+                # It arrived when its step was over, perhaps after the registers were restored.
+                attack.unrestored.setdefault(i, kept)
+                attack.on_unrestored()
 
     def _rewrite_reply(self, asked: _Asked, pdu: bytes) -> tuple[bytes, list[str]]:
         attack = self._attack

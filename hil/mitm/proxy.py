@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import DeviceError
-from hil.mitm.rules import Forged, Owed, WirePoint
+from hil.mitm.rules import Forged, Unrestored, WirePoint
 from hil.mitm.session import INTERFACES
 from hil.mitm.target import MitmTarget, Target
 from hil.modbus.pcapng import Address, Capture
@@ -113,7 +113,7 @@ class MitmProxy:
     def close(self) -> None:
         """End all steps, hang up on everybody, give back what the steps wrote.
 
-        Takes seconds where a device does not acknowledge it; then `owed` says what remains.
+        Takes seconds where a device does not acknowledge it; then `unrestored` says what remains.
         """
         if self._thread is None or not self._thread.is_alive():
             self._end_captures()
@@ -216,12 +216,13 @@ class MitmProxy:
                 out[step] = out.get(step, 0) + n
         return out
 
-    def owed(self) -> list[Owed]:
+    def unrestored(self) -> list[Unrestored]:
         """Return what steps that have ended wrote and devices have not taken back.
 
         It is tried again until it is, or the proxy has closed.
         """
-        return [owed for target in self._at.values() for owed in target.attack.all_owed()]
+        targets = self._at.values()
+        return [point for target in targets for point in target.attack.all_unrestored()]
 
     def opaque(self) -> list[str]:
         """Return the targets on whose connections something else than Modbus was spoken."""

@@ -127,7 +127,7 @@ class Forged(NamedTuple):
     step: int
 
 
-class Owed(NamedTuple):
+class Unrestored(NamedTuple):
     """A point that a step has written and that its device has not taken back yet.
 
     Parameters
