@@ -32,7 +32,7 @@ from hil.modbus.client import ModbusClient
 
 FloatArray = npt.NDArray[np.float64]
 _BUSY = (5, 6)
-"""Modbus exceptions that say "later", not "never"."""
+"""Modbus exceptions that ask for another try later."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class DeviceReader:
         self._heard_s = -math.inf
         self._ready = False
         self._lay_out(self._plain_places())
-        # What the file names can be asked for from the start, even before a scan.
+        # Points of the file have their places from the start, even before a scan.
         self._ready = not spec.has_sunspec and not self._text_points()
 
     @property
@@ -232,7 +232,7 @@ class DeviceReader:
             except ExchangeError as error:
                 good = False
                 self._note(error, None)
-                break  # the other reads would only wait as long
+                break  # the other reads would time out, too
             self._raw[block.slots] = block.raw(data, self.places)
             received.append(block.slots)
         if received:

@@ -1,4 +1,4 @@
-"""The adapter's side of the watchdog: starts it, beats, hears when it took over."""
+"""The adapter's side of the watchdog: starts it, sends beats, learns when it took over."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class WatchdogClient:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in the terminal is for the run, not for it
+                start_new_session=True,  # Ctrl-C in the terminal must not end the watchdog
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         ours.setblocking(False)
@@ -123,7 +123,7 @@ class WatchdogClient:
             self._writer.write((json.dumps(message) + "\n").encode())
 
     async def close(self) -> None:
-        """Hang up; the watchdog makes safe what was not released, then ends by itself."""
+        """Disconnect; the watchdog makes safe what was not released, then ends by itself."""
         self._closing = True
         if self._writer is not None:
             self._writer.close()
@@ -136,4 +136,4 @@ class WatchdogClient:
                 if self.process.poll() is not None:
                     return
                 await asyncio.sleep(0.02)
-            # Still making a device safe: it goes on without us.
+            # It is still making a device safe, and goes on after this process.

@@ -41,7 +41,7 @@ STRUCT_CODES = {
 }
 SF_NOT_IMPLEMENTED = -32768
 _SF_LIMIT = 10
-"""SunSpec allows scale factors from -10 to 10; anything else is garbage."""
+"""SunSpec allows scale factors from -10 to 10; anything else is invalid."""
 
 
 def raw_range(kind: str) -> tuple[float, float]:
@@ -263,7 +263,7 @@ def plan_requests(
 ) -> list[Request]:
     """Return the fewest reads that fetch all places.
 
-    A place is never torn in two. Greedy from the lowest address is optimal for intervals that may
+    A place is never split. Greedy from the lowest address is optimal for intervals that may
     only grow to the right (each read starts where the first unread place starts).
 
     Parameters

@@ -71,10 +71,10 @@ class DeviceAttack:
         self.written: dict[int, Kept] = {}
         """By active rule: the registers that a writer wrote, where others went to the device.
 
-        Also where nobody knows whether they arrived: giving back too much does no harm.
+        Also where it is not known whether they arrived; restoring once too often does no harm.
         """
         self.unrestored: dict[int, Kept] = {}
-        """The same by rule that has ended, until the device has acknowledged to have them back."""
+        """The same by rule that has ended, until the device has acknowledged the restored registers."""
         self.on_unrestored: Callable[[], None] = lambda: None
         """Called when a write arrives after its rule has ended and must be restored as well."""
         self._seed = seed
@@ -122,7 +122,7 @@ class DeviceAttack:
                 book |= {} if before is None else {i: before}
 
     def all_unrestored(self) -> list[Unrestored]:
-        """Return what the device has not taken back yet."""
+        """Return the points that the device has not acknowledged to be restored."""
         return [
             Unrestored(
                 self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step
@@ -187,7 +187,7 @@ class Conversation:
         payload = write_payload(pdu) if rules or attack.written or attack.unrestored else None
         if payload is None:
             return pdu, []
-        # What is given back at the end is what was wanted last, not what was there first.
+        # What is restored at the end is what was written last, not what was there first.
         rewriting = {i for i, _ in rules}
         for book in (attack.written, attack.unrestored):
             for i, (at, _) in list(book.items()):
@@ -227,7 +227,7 @@ class Conversation:
         return [f"{rule.label}: {rule.point} {true:g} -> {seen:g}"]
 
     def _expect(self, tid: int, unit: int, asked: _Asked) -> None:
-        # What is never answered, such as a broadcast, must not pile up.
+        # Requests that are never answered, such as broadcasts, must not accumulate.
         if self._n_pending >= _MOST_PENDING:
             self._pending.clear()
             self._n_pending = 0
@@ -262,13 +262,13 @@ class Conversation:
         return [Delivery(False, frame(tid, unit, changed), 0.0, "; ".join(notes))]
 
     def _settle(self, asked: _Asked, refused: bool) -> None:
-        """Keep the books of what was written, now that the device has answered."""
+        """Update the record of what was written, now that the device has answered."""
         attack = self._attack
         for i, kept in asked.written.items():
             if refused:
                 attack.forget(i, kept, asked.before.get(i))
             elif i not in asked.forged:
-                if attack.unrestored.get(i) is kept:  # the writer has put there what belongs there
+                if attack.unrestored.get(i) is kept:  # the writer has restored the point itself
                     del attack.unrestored[i]
             elif i not in attack.active:
                 # It arrived when its step was over, perhaps after the registers were restored.
@@ -315,7 +315,7 @@ class Conversation:
 
 
 def _keep(asked: _Asked, book: dict[int, Kept], i: int, kept: Kept) -> None:
-    """Keep what a writer wants from the moment it asks: its answer may never come."""
+    """Keep what a writer asks for at once: the answer may never come."""
     if i in book:
         asked.before[i] = book[i]
     book[i] = asked.written[i] = kept

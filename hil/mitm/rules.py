@@ -1,6 +1,6 @@
 """What a man in the middle does to one device, as plain data, and where its points lie.
 
-A rule belongs to a step of an attack, by its position; which steps are active is said from outside.
+A rule belongs to a step of an attack, by its position; the caller says which steps are active.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -92,7 +92,7 @@ class DelayRule(Rule):
 
 @dataclass(frozen=True)
 class DropRule(Rule):
-    """Swallows requests and replies; a connection that is not Modbus is cut."""
+    """Drops requests and replies; a connection that is not Modbus is closed."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Forged(NamedTuple):
 
 
 class Unrestored(NamedTuple):
-    """A point that a step has written and that its device has not taken back yet.
+    """A point that a step wrote and that is not restored yet.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class WirePoint:
             return None
 
     def _ends(self, sf: float) -> tuple[float, float]:
-        """Return the lowest and highest value that the registers can say."""
+        """Return the lowest and highest value that the registers can hold."""
         place = self.place
         low, high = raw_range(place.kind)
         if place.kind not in ("float32", "float64", "bool"):
@@ -259,8 +259,3 @@ def points_of(rules: Iterable[Rule]) -> list[str]:
     """Return the points that rules name, each once."""
     named = [r.point for r in rules if isinstance(r, RewriteRule | WriteRule)]
     return list(dict.fromkeys(named))
-
-
-def needs_points(rules: Mapping[str, Iterable[Rule]]) -> bool:
-    """Return True where any rule names a point."""
-    return any(points_of(some) for some in rules.values())

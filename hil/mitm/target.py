@@ -1,4 +1,4 @@
-"""One device that a man in the middle stands before: its port, its sessions, what is undone."""
+"""One device behind a man in the middle: its port, its sessions, what is restored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MitmTarget:
     listen: Address = ("127.0.0.1", 0)
 
 
-class Target:
+class TargetProxy:
     """A target at work, inside the loop of its proxy.
 
     What its rules write is restored when they end, again and again beside everything else, until
@@ -58,7 +58,7 @@ class Target:
         self._server: asyncio.Server | None = None
 
     async def listen(self) -> Address:
-        """Take clients from now on; return where.
+        """Accept clients from now on; return the address.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Target:
 
     async def _begin(self, i: int, rule: Rule) -> None:
         if i not in self.attack.active:
-            return  # over already: a device that does not answer takes its time
+            return  # over already: waiting for a device takes time
         if isinstance(rule, FloodRule):
             work = flood((self.spec.host, self.spec.port), self.spec.unit, self.attack, rule)
             self._floods[i] = asyncio.get_running_loop().create_task(work)
@@ -112,7 +112,7 @@ class Target:
             await self._write_self(i, rule)
 
     async def _write_self(self, i: int, rule: WriteRule) -> None:
-        """Read what is there, to give it back at the end; then write."""
+        """Read the registers, to restore them at the end; then write."""
         attack = self.attack
         point = attack.points.get(rule.point)
         if point is None or not attack.acts(i):
@@ -122,7 +122,7 @@ class Target:
         if there is None or found is None or i not in attack.active:
             return
         words, seen = found
-        # What a step before still owes is what belongs there, not what it wrote.
+        # Where an earlier step is not restored yet, its original registers count.
         pending = {j: k for j, k in attack.unrestored.items() if k[0].place == point.place}
         known = [*pending.values(), *([attack.written[i]] if i in attack.written else [])]
         attack.written[i] = kept = point, known[-1][1] if known else there
@@ -138,7 +138,7 @@ class Target:
             attack.record(rule.point, point.value(there, point.sf), seen, rule.step)
 
     async def _read(self, point: WirePoint, note: str) -> list[int] | None:
-        """Return the registers of a point; None where the device does not say."""
+        """Return the registers of a point; None without a usable reply."""
         place = point.place
         span = Span(Table(place.table), place.address, place.words)
         reply = await self.own.exchange(read_request(span.table, span.address, span.count), note)
@@ -148,19 +148,19 @@ class Target:
         return None if payload is None else payload.get(place)
 
     async def _restore(self) -> None:
-        """Give back what rules that have ended have written."""
+        """Restore what rules that have ended have written."""
         unrestored = self.attack.unrestored
         for i, kept in list(unrestored.items()):
             rule = self.attack.rules[i]
             note = f"{rule.label} ends: {getattr(rule, 'point', '')} restored"
             reply = await self.own.exchange(undo(*kept), note)
             if not reply:
-                return  # it will not answer the next request, either
+                return  # the next request would not be answered, either
             if not is_exception(reply) and unrestored.get(i) is kept:
                 del unrestored[i]
 
     def _restore_later(self) -> None:
-        """Try again and again, beside everything else."""
+        """Try again in the background."""
         if self._restoring is None or self._restoring.done():
             self._restoring = asyncio.get_running_loop().create_task(self._restore_until_done())
 
@@ -173,7 +173,7 @@ class Target:
                 await self._restore()
 
     async def close(self) -> None:
-        """Hang up on everybody, stop listening, undo."""
+        """Close all connections, stop listening, restore."""
         if self._server is not None:
             self._server.close()
         for session in list(self.sessions):
