@@ -74,7 +74,7 @@ class DeviceAttack:
         Also where it is not known whether they arrived; restoring once too often does no harm.
         """
         self.unrestored: dict[int, Kept] = {}
-        """The same by rule that has ended, until the device has acknowledged the restored registers."""
+        """The same by rule that has ended, until the device has acknowledged the restore."""
         self.on_unrestored: Callable[[], None] = lambda: None
         """Called when a write arrives after its rule has ended and must be restored as well."""
         self._seed = seed
