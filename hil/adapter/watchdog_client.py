@@ -30,10 +30,7 @@ class WatchdogClient:
     """
 
     def __init__(
-        self,
-        audit: Path,
-        on_fired: Callable[[Sequence[str]], None],
-        on_lost: Callable[[], None],
+        self, audit: Path, on_fired: Callable[[Sequence[str]], None], on_lost: Callable[[], None]
     ) -> None:
         self._audit = audit
         self._on_fired = on_fired
@@ -95,20 +92,9 @@ class WatchdogClient:
         tls = connection.tls.model_dump(mode="json") if connection.tls else None
         if tls:
             tls |= {k: str(Path(tls[k]).resolve()) for k in ("ca", "cert", "key")}
-        self._send(
-            {
-                "plan": {
-                    "name": spec.name,
-                    "host": connection.host,
-                    "port": connection.port,
-                    "unit": connection.unit,
-                    "tls": tls,
-                    "timeout_s": connection.timeout_s,
-                    "heartbeat_s": spec.guard.heartbeat_s,
-                    "writes": writes,
-                }
-            }
-        )
+        plan = connection.model_dump(include={"host", "port", "unit", "timeout_s"})
+        plan |= {"name": spec.name, "tls": tls, "heartbeat_s": spec.guard.heartbeat_s}
+        self._send({"plan": plan | {"writes": writes}})
 
     def beat(self) -> None:
         """Say that the adapter is alive."""

@@ -64,11 +64,7 @@ class EmulatorHost:
         self.by_grid = options.time is Clock.grid
         step_s = self._step_s if self.by_grid else float("inf")
         self.channel = GridChannel(
-            self.plant,
-            self.faults,
-            by_grid=self.by_grid,
-            step_s=step_s,
-            to_present=self._catch_up,
+            self.plant, self.faults, by_grid=self.by_grid, step_s=step_s, to_present=self._catch_up
         )
         self.stopped = asyncio.Event()
         self._last_s = time.monotonic()

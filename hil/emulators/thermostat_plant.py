@@ -29,10 +29,7 @@ class ThermostatPlant:
     kind = "thermostat"
 
     def __init__(
-        self,
-        houses: HouseFleet,
-        response: DemandResponse | None = None,
-        temp_out_c: float = 32.0,
+        self, houses: HouseFleet, response: DemandResponse | None = None, temp_out_c: float = 32.0
     ) -> None:
         self.houses = houses
         self.time_s = 0.0

@@ -9,13 +9,13 @@ import functools
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hil.adapter.sunspec import SunSpecMap
-from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, sf_factor
+from hil.devices.codec import BlockCodec, Place, encode, place_of, raw_range, sf_factor
 from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec
@@ -212,23 +212,14 @@ def wire_points(
             known = found.points.get(point.sunspec) if found is not None else None
             if found is not None and known is not None:
                 out[name] = _sunspec_point(known.place, point, found)
-        elif point.table is not None and point.address is not None and point.type is not None:
-            words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
-            place = Place(
-                point.table, point.address, point.type, words, point.word_order,
-                point.scale, point.offset, point.not_implemented,
-            )  # fmt: skip
-            out[name] = WirePoint(
-                place, function=point.function(bits=place.is_bit, words=place.words)
-            )
+        elif (place := place_of(point)) is not None:
+            function = point.function(bits=place.is_bit, words=place.words)
+            out[name] = WirePoint(place, function=function)
     return out
 
 
 def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoint:
-    placed = Place(
-        place.table, place.address, place.kind, place.words, place.word_order,
-        point.scale, point.offset, place.sentinel, place.sf,
-    )  # fmt: skip
+    placed = replace(place, scale=point.scale, offset=point.offset)
     function = point.function(bits=False, words=place.words)
     if not isinstance(place.sf, str):
         return WirePoint(placed, float(place.sf or 0), None, function)

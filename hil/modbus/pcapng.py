@@ -127,10 +127,7 @@ class TcpStream:
 
     def __init__(self, capture: Capture, interface: int, client: Address, server: Address) -> None:
         self._capture, self._interface = capture, interface
-        self._ends = (
-            (_ipv4(client[0]).packed, client[1]),
-            (_ipv4(server[0]).packed, MODBUS_PORT),
-        )
+        self._ends = ((_ipv4(client[0]).packed, client[1]), (_ipv4(server[0]).packed, MODBUS_PORT))
         self._next = [1000, 2000]  # sequence numbers of client and server
         self._ended = False
         self._send(0, _SYN)

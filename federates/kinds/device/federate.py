@@ -146,10 +146,7 @@ class DeviceFederate(Federate):
         k, day = self._k, self._day
         self._k += 1
         return Surroundings(
-            v_pu,
-            float(day["irradiance_pu"][k]),
-            float(day["temp_c"][k]),
-            float(day["load_pu"][k]),
+            v_pu, float(day["irradiance_pu"][k]), float(day["temp_c"][k]), float(day["load_pu"][k])
         )
 
     def _read_files(self) -> dict[str, DeviceSpec]:
