@@ -24,7 +24,7 @@ from hil.adapter.guard import check_arming
 from hil.adapter.sunspec import SunSpecMap, parse_url, scan
 from hil.devices.file import DeviceSpec, find_device_file, load_device_file, shipped_devices
 from hil.mitm.proxy import MitmProxy, MitmTarget
-from hil.mitm.rules import Owed, Rule, WirePoint, points_of, wire_points
+from hil.mitm.rules import Rule, Unrestored, WirePoint, points_of, wire_points
 from hil.modbus.client import ModbusClient
 
 _TICK_S = 0.02
@@ -77,19 +77,19 @@ def mitm_command(
         device_at = f"{at.host}:{at.port}, unit {at.unit}"
         _say(console, f"listening: {place}, before {spec.name} at {device_at}; Ctrl-C ends it")
         _carry_out(attack, proxy, console, duration_s)
-    _say_undone(console, spec.name, proxy.owed())
+    _say_undone(console, spec.name, proxy.unrestored())
 
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _say_undone(console: Console, device: str, owed: Sequence[Owed]) -> None:
+def _say_undone(console: Console, device: str, unrestored: Sequence[Unrestored]) -> None:
     """Say that what the attack wrote is undone, or fail with what is not."""
-    if not owed:
+    if not unrestored:
         _say(console, "over; what the attack wrote itself is undone")
         return
-    left = "; ".join(f"{o.point} should be {o.value:g} again" for o in owed)
+    left = "; ".join(f"{o.point} should be {o.value:g} again" for o in unrestored)
     what = f"what the attack wrote is not undone, the device did not acknowledge it: {left}"
     error = RunError(what, federate=device)
     error.where = f"device '{device}'"

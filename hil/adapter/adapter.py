@@ -155,7 +155,7 @@ class Adapter:
     # -- reading ----------------------------------------------------------------------------------
 
     def poll(self, *, timeout_s: float = 5.0) -> dict[str, dict[str, Reading]]:
-        """Read every point once, now, and return `latest`; what did not come keeps its age."""
+        """Read every point once, now, and return `latest`; others keep value and age."""
         self.refresh(timeout_s=timeout_s)
         return self.latest()
 
@@ -276,7 +276,7 @@ class Adapter:
             self._soon(self._core.writer(name).go_safe, why)
 
     def reset_fault(self, device: str) -> None:
-        """Forget a latched fault, after a person looked at the device."""
+        """Reset a latched fault, after a person has inspected the device."""
         self._soon(self._core.reset, self._core.writer(device))
 
     def faults(self) -> dict[str, str]:

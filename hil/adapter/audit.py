@@ -78,7 +78,7 @@ class AuditLog:
 
 
 def _plain(value: float | str | None) -> float | str | None:
-    """JSON has no nan; its name is said instead."""
+    """Return a number as it is and nan or inf as text, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

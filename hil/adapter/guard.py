@@ -196,7 +196,7 @@ class Guard:
         basis = next(v for v in known if math.isfinite(v))
         reach = spec.max_step if spec.max_step is not None else math.inf
         if spec.max_rate is not None:
-            # A long pause earns no jump: two heartbeats' worth at most.
+            # After a long pause the rate allows at most the change of two heartbeats.
             most = 2.0 * self.spec.guard.heartbeat_s
             reach = min(reach, spec.max_rate * min(now_s - state.sent_s, most))
         return min(max(value, basis - reach), basis + reach)
@@ -214,8 +214,8 @@ class Guard:
     def failed(self, point: str, why: str, *, lost: bool = False) -> bool:
         """Note that a write was not verified; return True where this latches a fault.
 
-        A lost reply (`lost`) weighs a third of a wrong one: networks lose some, honest devices
-        do not read back something else.
+        A lost reply (`lost`) weighs a third of a wrong one: networks lose replies, but a sound
+        device does not read back another value.
         """
         state = self._states[point]
         state.sent = math.nan  # nobody knows what the device has now
@@ -225,7 +225,7 @@ class Guard:
         return bool(self.fault)
 
     def failed_curve(self, model: int) -> bool:
-        """Note that a curve was not adopted; return True where that is once too often."""
+        """Note that a curve was not adopted; return True where that latches a fault."""
         self._curve_failures[model] = self._curve_failures.get(model, 0) + 1
         return self._curve_failures[model] >= self.spec.guard.readback_failures
 

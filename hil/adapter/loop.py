@@ -100,7 +100,7 @@ class AdapterLoop:
     # -- life -------------------------------------------------------------------------------------
 
     async def run(self, started: concurrent.futures.Future[None]) -> None:
-        """Serve until `stop` is set; then make armed devices safe and hang up."""
+        """Serve until `stop` is set; then make armed devices safe and disconnect."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._loop_error)
         if self._watchdog is not None:
@@ -128,7 +128,7 @@ class AdapterLoop:
 
     @property
     def _settled(self) -> bool:
-        """Return True where no device is waited for: one that never answered may stay away."""
+        """Return True where every armed device is safe or has never answered."""
         return all(w.is_safe or self._never_met(w) for w in self._armed)
 
     @staticmethod
@@ -137,7 +137,7 @@ class AdapterLoop:
 
     async def _end(self) -> None:
         while self._tasks:
-            # Python 3.11's wait_for may swallow a cancellation (gh-86296), so it is said again.
+            # Python 3.11's wait_for may swallow a cancellation (gh-86296), so it is repeated.
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks, timeout=0.1)
@@ -166,7 +166,7 @@ class AdapterLoop:
         self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
             return
-        # A defect of ours: nothing is known to work any more, so everything goes safe.
+        # A defect of this program: all devices go to their safe state.
         error = task.exception()
         self.tell("", "error", f"internal error: {error!r}")
         for writer in self._armed:
@@ -227,7 +227,7 @@ class AdapterLoop:
         return ""
 
     def _plan(self, writer: DeviceWriter) -> bool:
-        """Tell the watchdog how the device is made safe, as soon as that is known."""
+        """Send the watchdog the writes that make the device safe, once they are known."""
         scans, known = self._planned.get(writer.name, (-1, []))
         if scans == writer.reader.scans and not writer.reader.moving_factors:
             return True

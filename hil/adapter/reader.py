@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hil.adapter.snapshot import Snapshot
 from hil.adapter.sunspec import SunSpecMap, scan
-from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, Request, plan_requests
+from hil.devices.codec import BlockCodec, Place, Request, place_of, plan_requests
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
@@ -32,7 +32,7 @@ from hil.modbus.client import ModbusClient
 
 FloatArray = npt.NDArray[np.float64]
 _BUSY = (5, 6)
-"""Modbus exceptions that say "later", not "never"."""
+"""Modbus exceptions that ask for another try later."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class DeviceReader:
         self._heard_s = -math.inf
         self._ready = False
         self._lay_out(self._plain_places())
-        # What the file names can be asked for from the start, even before a scan.
+        # Points of the file have their places from the start, even before a scan.
         self._ready = not spec.has_sunspec and not self._text_points()
 
     @property
@@ -84,7 +84,7 @@ class DeviceReader:
         return sorted(periods | ({self.spec.poll_s} if self.spec.sunspec else set()))
 
     def _plain_places(self) -> list[tuple[str, Place | None, PointSpec | None]]:
-        return [(n, _plain_place(p), p) for n, p in self.spec.points.items() if p.type != "string"]
+        return [(n, place_of(p), p) for n, p in self.spec.points.items() if p.type != "string"]
 
     def _text_points(self) -> list[tuple[str, PointSpec]]:
         return [(n, p) for n, p in self.spec.points.items() if p.type == "string"]
@@ -126,7 +126,7 @@ class DeviceReader:
         for name, point in self.spec.points.items():
             if point.type == "string":
                 continue
-            place = _plain_place(point)
+            place = place_of(point)
             if point.sunspec is not None:
                 if point.sunspec not in found.points:
                     raise ScanError(
@@ -232,7 +232,7 @@ class DeviceReader:
             except ExchangeError as error:
                 good = False
                 self._note(error, None)
-                break  # the other reads would only wait as long
+                break  # the other reads would time out, too
             self._raw[block.slots] = block.raw(data, self.places)
             received.append(block.slots)
         if received:
@@ -323,22 +323,6 @@ class DeviceReader:
             factor = self.map.factors.get(sf, math.nan) if isinstance(sf, str) else float(sf or 0)
             return place, factor
         raise DeviceError("no such point", where=f"{self.spec.name}.{point}")
-
-
-def _plain_place(point: PointSpec) -> Place | None:
-    if point.table is None or point.address is None or point.type is None:
-        return None
-    words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
-    return Place(
-        point.table,
-        point.address,
-        point.type,
-        words,
-        point.word_order,
-        point.scale,
-        point.offset,
-        point.not_implemented,
-    )
 
 
 def _wanted_models(spec: DeviceSpec) -> set[int]:

@@ -19,7 +19,7 @@ Qualities = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a user of the adapter should know.
+    """An event of the adapter.
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ class Watchdog:
         """Return the devices whose heartbeat has passed without a beat."""
         if not self._silent():
             return []
-        # This process may itself have been kept waiting: let it hear what already arrived.
+        # This process may itself have been suspended: read what has already arrived.
         await asyncio.sleep(0.01)
         return self._silent()
 

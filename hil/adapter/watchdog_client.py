@@ -1,4 +1,4 @@
-"""The adapter's side of the watchdog: starts it, beats, hears when it took over."""
+"""The adapter's side of the watchdog: starts it, sends beats, learns when it took over."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ class WatchdogClient:
     """
 
     def __init__(
-        self,
-        audit: Path,
-        on_fired: Callable[[Sequence[str]], None],
-        on_lost: Callable[[], None],
+        self, audit: Path, on_fired: Callable[[Sequence[str]], None], on_lost: Callable[[], None]
     ) -> None:
         self._audit = audit
         self._on_fired = on_fired
@@ -65,7 +62,7 @@ class WatchdogClient:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in the terminal is for the run, not for it
+                start_new_session=True,  # Ctrl-C in the terminal must not end the watchdog
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         ours.setblocking(False)
@@ -95,20 +92,9 @@ class WatchdogClient:
         tls = connection.tls.model_dump(mode="json") if connection.tls else None
         if tls:
             tls |= {k: str(Path(tls[k]).resolve()) for k in ("ca", "cert", "key")}
-        self._send(
-            {
-                "plan": {
-                    "name": spec.name,
-                    "host": connection.host,
-                    "port": connection.port,
-                    "unit": connection.unit,
-                    "tls": tls,
-                    "timeout_s": connection.timeout_s,
-                    "heartbeat_s": spec.guard.heartbeat_s,
-                    "writes": writes,
-                }
-            }
-        )
+        plan = connection.model_dump(include={"host", "port", "unit", "timeout_s"})
+        plan |= {"name": spec.name, "tls": tls, "heartbeat_s": spec.guard.heartbeat_s}
+        self._send({"plan": plan | {"writes": writes}})
 
     def beat(self) -> None:
         """Say that the adapter is alive."""
@@ -123,7 +109,7 @@ class WatchdogClient:
             self._writer.write((json.dumps(message) + "\n").encode())
 
     async def close(self) -> None:
-        """Hang up; the watchdog makes safe what was not released, then ends by itself."""
+        """Disconnect; the watchdog makes safe what was not released, then ends by itself."""
         self._closing = True
         if self._writer is not None:
             self._writer.close()
@@ -136,4 +122,4 @@ class WatchdogClient:
                 if self.process.poll() is not None:
                     return
                 await asyncio.sleep(0.02)
-            # Still making a device safe: it goes on without us.
+            # It is still making a device safe, and goes on after this process.

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hil.adapter.audit import AuditLog
@@ -39,8 +40,8 @@ class DeviceWriter:
     ) -> None:
         self.reader = reader
         self.guard = guard
-        self.audit = audit
         self.name = reader.spec.name
+        self._record = partial(audit.record, self.name)
         self._tell = tell
         self._allowed = allowed
         self._pending: dict[str, float] = {}
@@ -131,7 +132,7 @@ class DeviceWriter:
             await self._attempt(point, asked, decision)
 
     def _refuse(self, point: str, asked: float, why: str) -> None:
-        self.audit.record(self.name, point, verdict="refused", asked=asked, why=why)
+        self._record(point, verdict="refused", asked=asked, why=why)
         self._tell(self.name, "refused", f"{point} = {asked:g}: {why}")
 
     async def _attempt(self, point: str, asked: float, decision: Decision) -> None:
@@ -153,15 +154,8 @@ class DeviceWriter:
                 self.guard.sent(point, decision.value, time.monotonic())
                 self._written(point, asked, sent, back, decision)
                 return
-            self.audit.record(
-                self.name,
-                point,
-                verdict="failed",
-                asked=asked,
-                sent=sent,
-                read_back=back,
-                why=failure,
-            )
+            values = {"asked": asked, "sent": sent, "read_back": back}
+            self._record(point, verdict="failed", why=failure, **values)
             self._tell(self.name, "failed", f"{point} = {asked:g}: {failure}")
             if self.guard.failed(point, failure, lost=lost):
                 self.latch(f"{point}: {failure}")
@@ -171,9 +165,7 @@ class DeviceWriter:
         self, point: str, asked: float, sent: float, back: float, decision: Decision
     ) -> None:
         verdict, why = decision.verdict, decision.why or "command"
-        self.audit.record(
-            self.name, point, verdict=verdict, asked=asked, sent=sent, read_back=back, why=why
-        )
+        self._record(point, verdict=verdict, why=why, asked=asked, sent=sent, read_back=back)
         if decision.verdict != "written":
             text = f"{point} = {asked:g}: {sent:g} was sent, {decision.why}"
             self._tell(self.name, decision.verdict, text)
@@ -181,7 +173,7 @@ class DeviceWriter:
     def latch(self, why: str) -> None:
         """Latch a fault and go to the safe state."""
         self.guard.latch(why)
-        self.audit.record(self.name, "", verdict="fault", why=why)
+        self._record("", verdict="fault", why=why)
         self._tell(self.name, "fault", why)
         self.go_safe(f"fault: {why}")
 
@@ -224,7 +216,7 @@ class DeviceWriter:
         if stop:
             raise GuardError(stop)
         sent = await self._send(point, value)
-        self.audit.record(self.name, point, verdict="written", asked=value, sent=sent, why=why)
+        self._record(point, verdict="written", asked=value, sent=sent, why=why)
 
     async def _send(
         self, point: str, value: float, *, low: float = -math.inf, high: float = math.inf
@@ -264,21 +256,20 @@ class DeviceWriter:
         stop = self._allowed()
         name = f"{job.model}.Crv"
         if stop:
-            self.audit.record(self.name, name, verdict="refused", why=stop)
+            self._record(name, verdict="refused", why=stop)
             self._tell(self.name, "refused", f"{name}: {stop}")
             return
         self.is_safe = False
         try:
             await adopt(self.reader, job, self.write_value, self.read_value)
         except DeviceError as error:
-            self.audit.record(self.name, name, verdict="failed", asked=str(job.xy), why=error.what)
+            self._record(name, verdict="failed", asked=str(job.xy), why=error.what)
             self._tell(self.name, "failed", f"{name}: {error}")
             if self.guard.failed_curve(job.model):
                 self.latch(f"{name}: {error.what}")
             return
-        self.audit.record(
-            self.name, name, verdict="written", asked=str(job.xy), why="curve adopted and verified"
-        )
+        why = "curve adopted and verified"
+        self._record(name, verdict="written", why=why, asked=str(job.xy))
 
     # -- safe state -------------------------------------------------------------------------------
 
@@ -330,15 +321,9 @@ class DeviceWriter:
                 self._own_timers.note(point, wrong=bool(failure), now_s=time.monotonic())
         except DeviceError as error:
             failure = error.what
-        self.audit.record(
-            self.name,
-            point,
-            verdict="failed" if failure else "safe",
-            asked=value,
-            sent=sent,
-            read_back=back,
-            why=f"safe state ({why})" + (f": {failure}" if failure else ""),
-        )
+        verdict = "failed" if failure else "safe"
+        why = f"safe state ({why})" + (f": {failure}" if failure else "")
+        self._record(point, verdict=verdict, why=why, asked=value, sent=sent, read_back=back)
         return failure
 
     async def _make_curve_safe(self, model: int, xy: Sequence[tuple[float, float]]) -> str:
@@ -351,14 +336,8 @@ class DeviceWriter:
 
     async def _write_safe(self, point: str, value: float, why: str) -> None:
         sent = await self._send(point, value)
-        self.audit.record(
-            self.name,
-            point,
-            verdict="safe",
-            asked=value,
-            sent=sent,
-            why=f"safe state ({self.safe_why}): {why}",
-        )
+        why = f"safe state ({self.safe_why}): {why}"
+        self._record(point, verdict="safe", why=why, asked=value, sent=sent)
 
     # -- heartbeat --------------------------------------------------------------------------------
 

@@ -10,12 +10,15 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hil.devices.errors import DeviceError
+
+if TYPE_CHECKING:
+    from hil.devices.points import PointSpec
 
 TYPE_WORDS = {
     "bool": 1,
@@ -41,7 +44,7 @@ STRUCT_CODES = {
 }
 SF_NOT_IMPLEMENTED = -32768
 _SF_LIMIT = 10
-"""SunSpec allows scale factors from -10 to 10; anything else is garbage."""
+"""SunSpec allows scale factors from -10 to 10; anything else is invalid."""
 
 
 def raw_range(kind: str) -> tuple[float, float]:
@@ -88,6 +91,17 @@ class Place:
     def is_bit(self) -> bool:
         """Return True for coils and discrete inputs."""
         return self.table in ("coil", "discrete")
+
+
+def place_of(point: PointSpec) -> Place | None:
+    """Return where a point with table, address and type is; None for a SunSpec point."""
+    if point.table is None or point.address is None or point.type is None:
+        return None
+    words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
+    return Place(
+        point.table, point.address, point.type, words, point.word_order, point.scale,
+        point.offset, point.not_implemented,
+    )  # fmt: skip
 
 
 def sf_factor(sf: float) -> float:
@@ -263,7 +277,7 @@ def plan_requests(
 ) -> list[Request]:
     """Return the fewest reads that fetch all places.
 
-    A place is never torn in two. Greedy from the lowest address is optimal for intervals that may
+    A place is never split. Greedy from the lowest address is optimal for intervals that may
     only grow to the right (each read starts where the first unread place starts).
 
     Parameters

@@ -1,4 +1,4 @@
-"""Device files: what the owner of a device says of it, and the limits that nobody may cross.
+"""Device files: connection, points and limits of a device, written by its owner.
 
 `load_device_file` reads one, `check_device_file` lists every problem with its line,
 `device_schema` is the published JSON Schema, `shipped_devices` are those that come with the
@@ -35,7 +35,7 @@ class TlsSpec(DeviceSection):
 
 
 class ConnectionSpec(DeviceSection):
-    """Where the device is and how it wants to be spoken to."""
+    """Address, unit id, deadlines and limits of a connection."""
 
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(502, ge=1, le=65535)

@@ -16,16 +16,7 @@ from grid_models.base.sections import Section
 
 Table = Literal["coil", "discrete", "input", "holding"]
 RawType = Literal[
-    "bool",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float32",
-    "float64",
-    "string",
+    "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string"
 ]
 Access = Literal["r", "rw", "guard"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

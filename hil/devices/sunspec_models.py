@@ -22,7 +22,7 @@ from hil.devices.codec import Place
 from hil.devices.errors import DeviceError, ScanError
 
 # SunSpec Information Model Specification: raw type and the value that means "not implemented".
-# An accumulator of 0 is a count of nothing yet, not a missing one, so it has none here.
+# An accumulator of 0 may be a true count, so it has no such value.
 _TYPES: dict[str, tuple[str, int | None]] = {
     "int16": ("int16", -0x8000),
     "uint16": ("uint16", 0xFFFF),
@@ -189,7 +189,7 @@ class _Walk:
     def _point(self, point: dict[str, Any], prefix: str, scopes: list[dict[str, str]]) -> None:
         size = int(point["size"])
         if self.registers is not None and self.at + size > len(self.registers):
-            # Devices made to an older edition end earlier; what is not there is not listed.
+            # Devices of an older edition of the model end earlier; missing points are not listed.
             self.at += size
             return
         kind = point["type"]

@@ -1,4 +1,4 @@
-"""The side channel: how the grid tells an emulated plant its terminals, and learns what it does.
+"""The side channel: terminal conditions to an emulated plant, its injections back.
 
 JSON lines over TCP; every line gets one line back. A line is an object with any of
 
@@ -26,7 +26,7 @@ from hil.emulators.plant import Plant
 from hil.servers.faults import Faults
 
 _MAX_LINE = 1 << 20
-#: Longest advance in one line, s; a slip of the unit must not block the process.
+#: Longest advance in one line, s; a wrong unit must not block the process.
 _MAX_ADVANCE_S = 86400.0
 
 

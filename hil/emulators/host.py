@@ -20,7 +20,7 @@ from hil.servers.faults import Faults, FaultyBank
 from hil.servers.pdu import Bank
 from hil.servers.tcp import ModbusTcpServer
 
-#: Longest stretch the wall clock may have jumped; a machine that slept does not simulate the night.
+#: Longest jump of the wall clock that is simulated, s; a longer suspension is skipped.
 _MAX_LAG_S = 60.0
 
 
@@ -64,11 +64,7 @@ class EmulatorHost:
         self.by_grid = options.time is Clock.grid
         step_s = self._step_s if self.by_grid else float("inf")
         self.channel = GridChannel(
-            self.plant,
-            self.faults,
-            by_grid=self.by_grid,
-            step_s=step_s,
-            to_present=self._catch_up,
+            self.plant, self.faults, by_grid=self.by_grid, step_s=step_s, to_present=self._catch_up
         )
         self.stopped = asyncio.Event()
         self._last_s = time.monotonic()
@@ -110,12 +106,12 @@ class EmulatorHost:
     async def run(self) -> None:
         """Serve until `stopped`."""
         await self.start()
-        # What was built so far stays; collecting it again would only delay answers.
+        # What was built so far stays; garbage collection of it would delay answers.
         gc.freeze()
         clock = asyncio.create_task(self._tick())
         end = asyncio.create_task(self.stopped.wait())
         try:
-            # The clock ends by a defect only; then the devices must not go on with frozen physics.
+            # The clock task ends by a defect only; serving must not go on with frozen physics.
             await asyncio.wait((clock, end), return_when=asyncio.FIRST_COMPLETED)
             if clock.done():
                 clock.result()

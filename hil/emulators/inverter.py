@@ -34,8 +34,8 @@ _LN10 = float(np.log(10.0))
 _V_REF_RANGE = (0.95, 1.05)
 
 
-class Source(Protocol):
-    """What stands on the direct-current side."""
+class DcSource(Protocol):
+    """The direct-current side of an inverter."""
 
     def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
         """Return the least and largest injection for the coming step, kW, each of shape (n,)."""
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 @dataclass
 class PvSource:
-    """A PV array: all the sun gives unless it is told less.
+    """A PV array: all available power unless it is limited.
 
     Attributes
     ----------
@@ -62,15 +62,15 @@ class PvSource:
     dc_kw: Array
 
     def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
-        """Return zero and the power of the sun; see `Source`."""
+        """Return zero and the available power; see `DcSource`."""
         return np.zeros_like(self.dc_kw), self.dc_kw * irradiance_pu
 
     def idle_kw(self, highest_kw: Array) -> Array:
-        """Return all the sun gives."""
+        """Return all available power."""
         return highest_kw
 
     def advance(self, dt_s: float, p_kw: Array) -> None:
-        """Do nothing: the sun keeps no account."""
+        """Do nothing: PV has no stored energy."""
 
 
 class BatterySource:
@@ -97,7 +97,7 @@ class BatterySource:
         return self.fleet.soc_kwh
 
     def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
-        """Return what the stored energy allows; see `Source`."""
+        """Return what the stored energy allows; see `DcSource`."""
         return self.fleet.limits(dt_s)
 
     def idle_kw(self, highest_kw: Array) -> Array:
@@ -158,7 +158,7 @@ class InverterFleet:
         self,
         rated_kw: ArrayLike,
         rated_kva: ArrayLike | None = None,
-        source: Source | None = None,
+        source: DcSource | None = None,
         *,
         running: bool = True,
     ) -> None:
@@ -167,7 +167,7 @@ class InverterFleet:
         n = len(rated)
         self.n = n
         self.settings = InverterSettings(n, rated, np.broadcast_to(kva, (n,)).copy())
-        self.source: Source = source or PvSource(rated.copy())
+        self.source: DcSource = source or PvSource(rated.copy())
         self.relay = TripRelay(n)
         self.in_service: Flags = np.full(n, running)
         self._ok_s: Array = np.zeros(n)

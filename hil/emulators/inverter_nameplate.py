@@ -1,4 +1,4 @@
-"""What an emulated inverter's registers hold when it leaves the factory."""
+"""Registers of an emulated inverter as delivered: nameplate, defaults, limits."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _capacity(
     for name in ("WMax", "VAMax", "VarMaxInj", "VarMaxAbs"):
         image.limits[702, name] = (0.0, image.get(702, name + "Rtg"))
     for name in ("VNom", "VMax", "VMin", "AMax", "WChaRteMax", "WDisChaRteMax"):
-        if image.has(702, name):  # settings that the emulator does not act on keep their value
+        if image.has(702, name):  # settings without an effect in the emulator keep their value
             image.limits[702, name] = (image.get(702, name), image.get(702, name))
 
 
@@ -184,7 +184,7 @@ def _curves(
 
 def _storage(image: SunSpecImage, fleet: InverterFleet, row: int) -> None:
     if not isinstance(fleet.source, BatterySource):
-        return  # model 713 is there, and says "not implemented" to everything
+        return  # model 713 is there, with every point not implemented
     watt_hours = 1e3 * float(fleet.source.energy_kwh[row])
     scale = max(0, math.ceil(math.log10(max(watt_hours, 1.0) / 65534.0)))
     _put_all(image, 713, {"WH_SF": scale, "Pct_SF": -1, "Sta": 0, "SoH": 100.0})

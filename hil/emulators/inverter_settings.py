@@ -1,4 +1,4 @@
-"""What an inverter is told: ratings, enter service, limits, curves; arrays of one row per inverter.
+"""Settings of inverters: ratings, enter service, limits, curves; arrays of one row per inverter.
 
 Defaults are those of IEEE 1547-2018, normal category B, abnormal category II: table 4 (enter
 service), table 8 (volt-var), table 10 (volt-watt), tables 12 and 18 (trip). The response times are
@@ -38,7 +38,7 @@ class VarRef(IntEnum):
 
 
 class Priority(IntEnum):
-    """Which power gives way when both do not fit into the rating."""
+    """Which power is reduced when both do not fit into the rating."""
 
     active = 0
     reactive = 1

@@ -12,7 +12,7 @@ from hil.emulators.curve_adoption import CurveModel, curve_models
 from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_nameplate import MODELS, Nameplate, fill
 from hil.emulators.inverter_settings import VarRef
-from hil.emulators.reversion import Reversion, controls_704
+from hil.emulators.reversion import ReversionTimer, controls_704
 from hil.emulators.sunspec_image import SunSpecImage
 
 _ALARM_BITS = {"over_voltage": 10, "under_voltage": 11, "over_frequency": 8, "under_frequency": 9}
@@ -27,7 +27,7 @@ _THROTTLE_MAX_W, _THROTTLE_FIXED_W, _THROTTLE_VOLT_WATT = 1 << 0, 1 << 1, 1 << 1
 class _Controls:
     """The writable part of the map that follows the clock."""
 
-    reversions: list[Reversion]
+    reversions: list[ReversionTimer]
     curves: list[CurveModel]
 
 
@@ -103,7 +103,7 @@ class InverterUnit:
             elif {(m, "Ena"), (m, "RvrtTms")} & touched:
                 curve.start(self.bank, self.time_s)
         beat = self.bank.get(715, "ControllerHb")
-        # A controller that hangs may repeat itself; only a new value is a sign of life.
+        # A controller that hangs may repeat a value; only a new value counts as a heartbeat.
         if (715, "ControllerHb") in touched and (self._beat_s is None or beat != self._beat):
             self._beat, self._beat_s = beat, self.time_s
         if (715, "AlarmReset") in touched:

@@ -56,7 +56,7 @@ def _option(
 
 @dataclass(frozen=True)
 class EmulatorOptions:
-    """Emulated devices of one role; `named` and `OPTIONS` say what each field means.
+    """Emulated devices of one role; the help text of each field says what it means.
 
     With None, `kw`, `phases`, `volts` and `step_s` take the default of the role.
     """

@@ -1,4 +1,4 @@
-"""Reversion timers of SunSpec 704: what a command falls back to when nobody renews it."""
+"""ReversionTimer timers of SunSpec 704: what a command falls back to when nobody renews it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hil.emulators.sunspec_image import SunSpecImage
 
 
 @dataclass
-class Reversion:
+class ReversionTimer:
     """One function of a model with its timer.
 
     Writing the enable point, a value or the time starts the timer anew while the function is
@@ -59,22 +59,22 @@ class Reversion:
         image.put(self.model, self.left, math.ceil(left - 1e-9) if math.isfinite(left) else 0)
 
 
-def controls_704() -> list[Reversion]:
+def controls_704() -> list[ReversionTimer]:
     """Return the functions of model 704 that the emulator has."""
     return [
-        Reversion(
+        ReversionTimer(
             704, "WMaxLimPctEna", "WMaxLimPctEnaRvrt", "WMaxLimPctRvrtTms", "WMaxLimPctRvrtRem",
             [("WMaxLimPct", "WMaxLimPctRvrt")],
         ),
-        Reversion(
+        ReversionTimer(
             704, "WSetEna", "WSetEnaRvrt", "WSetRvrtTms", "WSetRvrtRem",
             [("WSet", "WSetRvrt"), ("WSetPct", "WSetPctRvrt")],
         ),
-        Reversion(
+        ReversionTimer(
             704, "VarSetEna", "VarSetEnaRvrt", "VarSetRvrtTms", "VarSetRvrtRem",
             [("VarSet", "VarSetRvrt"), ("VarSetPct", "VarSetPctRvrt")],
         ),
-        Reversion(
+        ReversionTimer(
             704, "PFWInjEna", "PFWInjEnaRvrt", "PFWInjRvrtTms", "PFWInjRvrtRem",
             [("PFWInj.PF", "PFWInjRvrt.PF"), ("PFWInj.Ext", "PFWInjRvrt.Ext")],
         ),

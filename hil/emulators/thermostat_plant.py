@@ -17,8 +17,8 @@ INPUTS = {"temp_out_c": (-50.0, 60.0), "load_pu": (0.0, 10.0)}
 class ThermostatPlant:
     """n thermostats with their houses; a `hil.emulators.plant.Plant`.
 
-    A register that is written takes effect in the next step; the band round a set-point is the
-    house's own.
+    A register that is written takes effect in the next step; the width of the
+    band round a set-point is a parameter of the house.
 
     Parameters
     ----------
@@ -29,10 +29,7 @@ class ThermostatPlant:
     kind = "thermostat"
 
     def __init__(
-        self,
-        houses: HouseFleet,
-        response: DemandResponse | None = None,
-        temp_out_c: float = 32.0,
+        self, houses: HouseFleet, response: DemandResponse | None = None, temp_out_c: float = 32.0
     ) -> None:
         self.houses = houses
         self.time_s = 0.0

@@ -19,9 +19,9 @@ from hil.mitm.rules import (
     DropRule,
     ExceptionRule,
     Forged,
-    Owed,
     RewriteRule,
     Rule,
+    Unrestored,
     WirePoint,
 )
 from hil.modbus.frames import frame, parts
@@ -71,12 +71,12 @@ class DeviceAttack:
         self.written: dict[int, Kept] = {}
         """By active rule: the registers that a writer wrote, where others went to the device.
 
-        Also where nobody knows whether they arrived: giving back too much does no harm.
+        Also where it is not known whether they arrived; restoring once too often does no harm.
         """
-        self.owed: dict[int, Kept] = {}
-        """The same by rule that has ended, until the device has acknowledged to have them back."""
-        self.on_owed: Callable[[], None] = lambda: None
-        """Called when more is owed than was at the end of a rule."""
+        self.unrestored: dict[int, Kept] = {}
+        """The same by rule that has ended, until the device has acknowledged the restore."""
+        self.on_unrestored: Callable[[], None] = lambda: None
+        """Called when a write arrives after its rule has ended and must be restored as well."""
         self._seed = seed
         self._asked: dict[int, int] = {}
         self._streams = {
@@ -105,27 +105,29 @@ class DeviceAttack:
         self.acted[step] = self.acted.get(step, 0) + n
 
     def switch(self, active: frozenset[int]) -> None:
-        """Let rules begin and end; what one that ends has written is owed from then on."""
+        """Let rules begin and end; what a rule that ends has written is unrestored from then on."""
         for i in sorted(self.active - active):
             if i in self.written:
-                self.owed[i] = self.written.pop(i)
+                self.unrestored[i] = self.written.pop(i)
         for i in sorted(active - self.active):
-            if i in self.owed:
-                self.written[i] = self.owed.pop(i)
+            if i in self.unrestored:
+                self.written[i] = self.unrestored.pop(i)
         self.active = active
 
     def forget(self, i: int, kept: Kept, before: Kept | None = None) -> None:
         """Put what was kept before in the place of what turned out not to have been written."""
-        for book in (self.written, self.owed):
+        for book in (self.written, self.unrestored):
             if book.get(i) is kept:
                 del book[i]
                 book |= {} if before is None else {i: before}
 
-    def all_owed(self) -> list[Owed]:
-        """Return what the device has not taken back yet."""
+    def all_unrestored(self) -> list[Unrestored]:
+        """Return the points that the device has not acknowledged to be restored."""
         return [
-            Owed(self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step)
-            for i, (point, words) in dict(self.owed).items()
+            Unrestored(
+                self.name, getattr(rule, "point", ""), point.value(words, point.sf), rule.step
+            )
+            for i, (point, words) in dict(self.unrestored).items()
             for rule in [self.rules[i]]
         ]
 
@@ -160,7 +162,7 @@ class Conversation:
         tid, unit, pdu = parts(data)
         attack = self._attack
         asked = _Asked(read_span(pdu))
-        if unit != attack.unit or not (attack.active or attack.owed):
+        if unit != attack.unit or not (attack.active or attack.unrestored):
             self._expect(tid, unit, asked)
             return [Delivery(True, data)]
         for i, drop in attack.rules_of(DropRule):
@@ -182,12 +184,12 @@ class Conversation:
     def _rewrite_request(self, pdu: bytes, asked: _Asked) -> tuple[bytes, list[str]]:
         rules = [(i, r) for i, r in self._attack.rules_of(RewriteRule) if r.direction == "write"]
         attack = self._attack
-        payload = write_payload(pdu) if rules or attack.written or attack.owed else None
+        payload = write_payload(pdu) if rules or attack.written or attack.unrestored else None
         if payload is None:
             return pdu, []
-        # What is given back at the end is what was wanted last, not what was there first.
+        # What is restored at the end is what was written last, not what was there first.
         rewriting = {i for i, _ in rules}
-        for book in (attack.written, attack.owed):
+        for book in (attack.written, attack.unrestored):
             for i, (at, _) in list(book.items()):
                 if i not in rewriting and payload.holds(at.place):
                     _keep(asked, book, i, (at, payload.get(at.place)))
@@ -225,7 +227,7 @@ class Conversation:
         return [f"{rule.label}: {rule.point} {true:g} -> {seen:g}"]
 
     def _expect(self, tid: int, unit: int, asked: _Asked) -> None:
-        # What is never answered, such as a broadcast, must not pile up.
+        # Requests that are never answered, such as broadcasts, must not accumulate.
         if self._n_pending >= _MOST_PENDING:
             self._pending.clear()
             self._n_pending = 0
@@ -260,18 +262,18 @@ class Conversation:
         return [Delivery(False, frame(tid, unit, changed), 0.0, "; ".join(notes))]
 
     def _settle(self, asked: _Asked, refused: bool) -> None:
-        """Keep the books of what was written, now that the device has answered."""
+        """Update the record of what was written, now that the device has answered."""
         attack = self._attack
         for i, kept in asked.written.items():
             if refused:
                 attack.forget(i, kept, asked.before.get(i))
             elif i not in asked.forged:
-                if attack.owed.get(i) is kept:  # the writer has put there what belongs there
-                    del attack.owed[i]
+                if attack.unrestored.get(i) is kept:  # the writer has restored the point itself
+                    del attack.unrestored[i]
             elif i not in attack.active:
-                # It arrived when its step was over, and what that owed was perhaps given back.
-                attack.owed.setdefault(i, kept)
-                attack.on_owed()
+                # It arrived when its step was over, perhaps after the registers were restored.
+                attack.unrestored.setdefault(i, kept)
+                attack.on_unrestored()
 
     def _rewrite_reply(self, asked: _Asked, pdu: bytes) -> tuple[bytes, list[str]]:
         attack = self._attack
@@ -313,7 +315,7 @@ class Conversation:
 
 
 def _keep(asked: _Asked, book: dict[int, Kept], i: int, kept: Kept) -> None:
-    """Keep what a writer wants from the moment it asks: its answer may never come."""
+    """Keep what a writer asks for at once: the answer may never come."""
     if i in book:
         asked.before[i] = book[i]
     book[i] = asked.written[i] = kept

@@ -1,4 +1,4 @@
-"""What a man in the middle asks of a device by itself, beside the frames that pass through him."""
+"""Requests that a man in the middle sends to a device itself."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OwnClient:
 
 
 async def flood(target: Address, unit: int, attack: DeviceAttack, rule: FloodRule) -> None:
-    """Send reads of one register at a steady rate until cancelled; nobody waits for the replies."""
+    """Send reads of one register at a steady rate until cancelled; replies are discarded."""
     place = next((p.place for p in attack.points.values() if p.place.table == "holding"), None)
     address = place.address if place is not None else 0
     request = frame(1, unit, read_request(Table.holding, address, 1))

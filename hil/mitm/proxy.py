@@ -31,9 +31,9 @@ import numpy.typing as npt
 
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import DeviceError
-from hil.mitm.rules import Forged, Owed, WirePoint
+from hil.mitm.rules import Forged, Unrestored, WirePoint
 from hil.mitm.session import INTERFACES
-from hil.mitm.target import MitmTarget, Target
+from hil.mitm.target import MitmTarget, TargetProxy
 from hil.modbus.pcapng import Address, Capture
 
 __all__ = ["MitmProxy", "MitmTarget"]
@@ -69,7 +69,7 @@ class MitmProxy:
         self._captures = {
             name: Capture(path, INTERFACES) for name, path in (captures or {}).items()
         }
-        self._at = {t.name: Target(t, seed, self._captures.get(t.name)) for t in targets}
+        self._at = {t.name: TargetProxy(t, seed, self._captures.get(t.name)) for t in targets}
         self._active = np.zeros(n_steps, dtype=bool)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -111,9 +111,9 @@ class MitmProxy:
         await asyncio.sleep(0)  # let closed transports say goodbye
 
     def close(self) -> None:
-        """End all steps, hang up on everybody, give back what the steps wrote.
+        """End all steps, close all connections, restore what the steps wrote.
 
-        Takes seconds where a device does not acknowledge it; then `owed` says what remains.
+        Takes seconds where a device does not acknowledge it; then `unrestored` says what remains.
         """
         if self._thread is None or not self._thread.is_alive():
             self._end_captures()
@@ -189,7 +189,7 @@ class MitmProxy:
             work.close()
             raise DeviceError("the proxy is not running", expected="start() before, not closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        # A device that does not answer: steps are on or off all the same, and the rest goes on.
+        # A device may not answer; the steps are switched all the same.
         with contextlib.suppress(concurrent.futures.TimeoutError):
             future.result(_ANSWER_S)
 
@@ -216,15 +216,16 @@ class MitmProxy:
                 out[step] = out.get(step, 0) + n
         return out
 
-    def owed(self) -> list[Owed]:
-        """Return what steps that have ended wrote and devices have not taken back.
+    def unrestored(self) -> list[Unrestored]:
+        """Return the points that ended steps wrote and that are not restored yet.
 
         It is tried again until it is, or the proxy has closed.
         """
-        return [owed for target in self._at.values() for owed in target.attack.all_owed()]
+        targets = self._at.values()
+        return [point for target in targets for point in target.attack.all_unrestored()]
 
     def opaque(self) -> list[str]:
-        """Return the targets on whose connections something else than Modbus was spoken."""
+        """Return the targets with connections that did not carry Modbus."""
         return [
             name
             for name, t in self._at.items()

@@ -1,6 +1,6 @@
 """What a man in the middle does to one device, as plain data, and where its points lie.
 
-A rule belongs to a step of an attack, by its position; which steps are active is said from outside.
+A rule belongs to a step of an attack, by its position; the caller says which steps are active.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hil.adapter.sunspec import SunSpecMap
-from hil.devices.codec import TYPE_WORDS, BlockCodec, Place, encode, raw_range, sf_factor
+from hil.devices.codec import BlockCodec, Place, encode, place_of, raw_range, sf_factor
 from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec
@@ -92,7 +92,7 @@ class DelayRule(Rule):
 
 @dataclass(frozen=True)
 class DropRule(Rule):
-    """Swallows requests and replies; a connection that is not Modbus is cut."""
+    """Drops requests and replies; a connection that is not Modbus is closed."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class Forged(NamedTuple):
     step: int
 
 
-class Owed(NamedTuple):
-    """A point that a step has written and that its device has not taken back yet.
+class Unrestored(NamedTuple):
+    """A point that a step wrote and that is not restored yet.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class WirePoint:
             return None
 
     def _ends(self, sf: float) -> tuple[float, float]:
-        """Return the lowest and highest value that the registers can say."""
+        """Return the lowest and highest value that the registers can hold."""
         place = self.place
         low, high = raw_range(place.kind)
         if place.kind not in ("float32", "float64", "bool"):
@@ -212,23 +212,14 @@ def wire_points(
             known = found.points.get(point.sunspec) if found is not None else None
             if found is not None and known is not None:
                 out[name] = _sunspec_point(known.place, point, found)
-        elif point.table is not None and point.address is not None and point.type is not None:
-            words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
-            place = Place(
-                point.table, point.address, point.type, words, point.word_order,
-                point.scale, point.offset, point.not_implemented,
-            )  # fmt: skip
-            out[name] = WirePoint(
-                place, function=point.function(bits=place.is_bit, words=place.words)
-            )
+        elif (place := place_of(point)) is not None:
+            function = point.function(bits=place.is_bit, words=place.words)
+            out[name] = WirePoint(place, function=function)
     return out
 
 
 def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoint:
-    placed = Place(
-        place.table, place.address, place.kind, place.words, place.word_order,
-        point.scale, point.offset, place.sentinel, place.sf,
-    )  # fmt: skip
+    placed = replace(place, scale=point.scale, offset=point.offset)
     function = point.function(bits=False, words=place.words)
     if not isinstance(place.sf, str):
         return WirePoint(placed, float(place.sf or 0), None, function)
@@ -259,8 +250,3 @@ def points_of(rules: Iterable[Rule]) -> list[str]:
     """Return the points that rules name, each once."""
     named = [r.point for r in rules if isinstance(r, RewriteRule | WriteRule)]
     return list(dict.fromkeys(named))
-
-
-def needs_points(rules: Mapping[str, Iterable[Rule]]) -> bool:
-    """Return True where any rule names a point."""
-    return any(points_of(some) for some in rules.values())

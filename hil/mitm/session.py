@@ -147,11 +147,11 @@ class Session:
 
     @property
     def all_ended(self) -> bool:
-        """Return True where both ends have said their last."""
+        """Return True where both ends have closed."""
         return len(self._ends) == 2
 
     def met(self, side: _Side) -> None:
-        """Reach for the device as soon as a client is there."""
+        """Connect to the device as soon as a client is there."""
         assert side.transport is not None
         peer, own = (side.transport.get_extra_info(k) for k in ("peername", "sockname"))
         if side.is_client:
@@ -169,7 +169,7 @@ class Session:
                 loop.create_connection(lambda: self.device, *self._target), CONNECT_S
             )
         except (OSError, TimeoutError):
-            self.cut()  # the client sees a device that hangs up, as without us
+            self.cut()  # the client sees a closed connection, as without the proxy
             return
         if self.client.ended:
             self.cut()
@@ -178,7 +178,7 @@ class Session:
     # -- what comes in ----------------------------------------------------------------------------
 
     def receive(self, side: _Side, data: bytes) -> None:
-        """Take bytes of one side, let the attack have them, send on what is left."""
+        """Take bytes of one side, apply the attack, send on the result."""
         if side.stream is not None:
             side.stream.data(side.is_client, data)
         for piece in side.splitter.feed(data):
@@ -190,7 +190,7 @@ class Session:
                 self._deliver(self._conversation.from_device(piece))
 
     def _pass_opaque(self, side: _Side, data: bytes) -> None:
-        """Nothing can be read here: bytes can pass, be late, or end with the connection."""
+        """Treat bytes that are not Modbus: they pass, are late, or the connection is closed."""
         attack = self._attack
         for i, _ in attack.rules_of(DropRule):
             if attack.acts(i):
@@ -208,7 +208,7 @@ class Session:
                 side.send(delivery.data, delivery.delay_s, delivery.note)
 
     def receive_end(self, side: _Side) -> None:
-        """Pass on that one side has said its last."""
+        """Pass on that one side has closed."""
         self._ends.add(side.is_client)
         rest = side.splitter.rest()
         if rest:

@@ -1,4 +1,4 @@
-"""One device that a man in the middle stands before: its port, its sessions, what is undone."""
+"""One device behind a man in the middle: its port, its sessions, what is restored."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class MitmTarget:
     listen: Address = ("127.0.0.1", 0)
 
 
-class Target:
+class TargetProxy:
     """A target at work, inside the loop of its proxy.
 
-    What its rules write is undone when they end: what is owed then is tried again, beside
-    everything else, until the device has acknowledged it.
+    What its rules write is restored when they end, again and again beside everything else, until
+    the device has acknowledged it.
     """
 
     def __init__(self, spec: MitmTarget, seed: int, capture: Capture | None) -> None:
@@ -51,14 +51,14 @@ class Target:
         self.sessions: set[Session] = set()
         self.opaque_count = 0
         self.own = OwnClient((spec.host, spec.port), spec.unit, capture)
-        self.attack.on_owed = self._repay_later
+        self.attack.on_unrestored = self._restore_later
         self._device = asyncio.Lock()  # held by whoever asks the device for something
-        self._repaying: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
         self._floods: dict[int, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
 
     async def listen(self) -> Address:
-        """Take clients from now on; return where.
+        """Accept clients from now on; return the address.
 
         Raises
         ------
@@ -96,15 +96,15 @@ class Target:
                 self._floods.pop(i).cancel()
         self.attack.switch(active)
         async with self._device:
-            await self._repay()
+            await self._restore()
             for i in begin:
                 await self._begin(i, self.attack.rules[i])
-        if self.attack.owed:
-            self._repay_later()
+        if self.attack.unrestored:
+            self._restore_later()
 
     async def _begin(self, i: int, rule: Rule) -> None:
         if i not in self.attack.active:
-            return  # over already: a device that does not answer takes its time
+            return  # over already: waiting for a device takes time
         if isinstance(rule, FloodRule):
             work = flood((self.spec.host, self.spec.port), self.spec.unit, self.attack, rule)
             self._floods[i] = asyncio.get_running_loop().create_task(work)
@@ -112,7 +112,7 @@ class Target:
             await self._write_self(i, rule)
 
     async def _write_self(self, i: int, rule: WriteRule) -> None:
-        """Read what is there, to give it back at the end; then write."""
+        """Read the registers, to restore them at the end; then write."""
         attack = self.attack
         point = attack.points.get(rule.point)
         if point is None or not attack.acts(i):
@@ -122,9 +122,9 @@ class Target:
         if there is None or found is None or i not in attack.active:
             return
         words, seen = found
-        # What a step before still owes is what belongs there, not what it wrote.
-        debts = {j: kept for j, kept in attack.owed.items() if kept[0].place == point.place}
-        known = [*debts.values(), *([attack.written[i]] if i in attack.written else [])]
+        # Where an earlier step is not restored yet, its original registers count.
+        pending = {j: k for j, k in attack.unrestored.items() if k[0].place == point.place}
+        known = [*pending.values(), *([attack.written[i]] if i in attack.written else [])]
         attack.written[i] = kept = point, known[-1][1] if known else there
         note = f"{rule.label}: writes {rule.point} = {seen:g}"
         reply = await self.own.exchange(undo(point, words), note)
@@ -132,13 +132,13 @@ class Target:
             if not known:
                 attack.forget(i, kept)
             return
-        for j, debt in debts.items():
-            attack.forget(j, debt)
+        for j, left in pending.items():
+            attack.forget(j, left)
         if reply or await self._read(point, f"{rule.label}: looks at {rule.point}") == words:
             attack.record(rule.point, point.value(there, point.sf), seen, rule.step)
 
     async def _read(self, point: WirePoint, note: str) -> list[int] | None:
-        """Return the registers of a point; None where the device does not say."""
+        """Return the registers of a point; None without a usable reply."""
         place = point.place
         span = Span(Table(place.table), place.address, place.words)
         reply = await self.own.exchange(read_request(span.table, span.address, span.count), note)
@@ -147,47 +147,47 @@ class Target:
         payload = read_payload(span, reply)
         return None if payload is None else payload.get(place)
 
-    async def _repay(self) -> None:
-        """Give back what rules that have ended have written."""
-        owed = self.attack.owed
-        for i, kept in list(owed.items()):
+    async def _restore(self) -> None:
+        """Restore what rules that have ended have written."""
+        unrestored = self.attack.unrestored
+        for i, kept in list(unrestored.items()):
             rule = self.attack.rules[i]
             note = f"{rule.label} ends: {getattr(rule, 'point', '')} restored"
             reply = await self.own.exchange(undo(*kept), note)
             if not reply:
-                return  # it will not answer the next request, either
-            if not is_exception(reply) and owed.get(i) is kept:
-                del owed[i]
+                return  # the next request would not be answered, either
+            if not is_exception(reply) and unrestored.get(i) is kept:
+                del unrestored[i]
 
-    def _repay_later(self) -> None:
-        """Try again and again, beside everything else."""
-        if self._repaying is None or self._repaying.done():
-            self._repaying = asyncio.get_running_loop().create_task(self._repay_until_done())
+    def _restore_later(self) -> None:
+        """Try again in the background."""
+        if self._restoring is None or self._restoring.done():
+            self._restoring = asyncio.get_running_loop().create_task(self._restore_until_done())
 
-    async def _repay_until_done(self) -> None:
+    async def _restore_until_done(self) -> None:
         wait_s = _RETRY_S
-        while self.attack.owed:
+        while self.attack.unrestored:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _SLOW_RETRY_S)
             async with self._device:
-                await self._repay()
+                await self._restore()
 
     async def close(self) -> None:
-        """Hang up on everybody, stop listening, undo."""
+        """Close all connections, stop listening, restore."""
         if self._server is not None:
             self._server.close()
         for session in list(self.sessions):
             session.close()
         await self.activate(frozenset())
-        if self._repaying is not None:
+        if self._restoring is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._repay_at_once(self._repaying), _LAST_TRIES_S)
+                await asyncio.wait_for(self._restore_at_once(self._restoring), _LAST_TRIES_S)
         if self._server is not None:
             await self._server.wait_closed()
 
-    async def _repay_at_once(self, patient: asyncio.Task[None]) -> None:
+    async def _restore_at_once(self, patient: asyncio.Task[None]) -> None:
         patient.cancel()
-        while self.attack.owed:
+        while self.attack.unrestored:
             await asyncio.sleep(_RETRY_S)
             async with self._device:
-                await self._repay()
+                await self._restore()

@@ -1,4 +1,4 @@
-"""A Modbus/TCP client on asyncio that checks every reply before anybody sees it.
+"""A Modbus/TCP client on asyncio that checks every reply before it is used.
 
 A reply that is not exactly the answer to its request fails the request at once, and the connection
 is dropped, because what follows on it cannot be trusted either. Why it is not pymodbus' client: see
@@ -249,7 +249,7 @@ class ModbusClient:
                 )
             except DeviceError as error:
                 raise LinkError(str(error)) from None
-        # A protocol object per connection: what an old one still receives goes nowhere.
+        # A protocol object per connection: what an old one still receives is ignored.
         async with asyncio.timeout(spec.connect_timeout_s):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self.stats), spec.host, spec.port,

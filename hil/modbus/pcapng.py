@@ -1,4 +1,4 @@
-"""Captures as pcapng files, made from what went over sockets that we hold ourselves.
+"""Captures as pcapng files, made from what went over our own sockets.
 
 Ethernet, IPv4 and TCP headers are made up so that a capture tool sees whole conversations: right
 sequence numbers, lengths and checksums. Addresses are those of the sockets; the server's port is
@@ -88,7 +88,7 @@ class Capture:
 
     def packet(self, interface: int, ip: bytes, note: str) -> None:
         """Write one IPv4 packet with the time now."""
-        # Locally administered, so that nobody takes them for those of real hardware.
+        # Locally administered addresses: not those of real hardware.
         data = bytes.fromhex("020000000002020000000001") + b"\x08\x00" + ip
         stamp = time.time_ns()
         options = _option(_COMMENT, note.encode()) + _option(0, b"") if note else b""
@@ -127,10 +127,7 @@ class TcpStream:
 
     def __init__(self, capture: Capture, interface: int, client: Address, server: Address) -> None:
         self._capture, self._interface = capture, interface
-        self._ends = (
-            (_ipv4(client[0]).packed, client[1]),
-            (_ipv4(server[0]).packed, MODBUS_PORT),
-        )
+        self._ends = ((_ipv4(client[0]).packed, client[1]), (_ipv4(server[0]).packed, MODBUS_PORT))
         self._next = [1000, 2000]  # sequence numbers of client and server
         self._ended = False
         self._send(0, _SYN)

@@ -20,7 +20,7 @@ from typing import Protocol
 from grid_models.base.errors import FeederateError
 from hil.modbus.tls import server_context
 from hil.rpi.relay import Relays
-from hil.rpi.relay_control import RelayControl, Timing, Use
+from hil.rpi.relay_control import RelayControl, RelayTiming, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
 from hil.rpi.service import notify
 from hil.servers.tcp import ModbusTcpServer
@@ -63,7 +63,7 @@ class Agent:
 
     sensor: Sensor
     relays: Actuator
-    timing: Timing = field(default_factory=Timing)
+    timing: RelayTiming = field(default_factory=RelayTiming)
     power_w: float = 0.0
     stale_s: float = 30.0
     now: Callable[[], float] = time.monotonic
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.off:
             relays.close()
             return 0
-        timing = Timing(given.band, given.least_on, given.least_off)
+        timing = RelayTiming(given.band, given.least_on, given.least_off)
         agent = Agent(W1Sensor(given.sensor), relays, timing, given.power, given.stale)
         server = ModbusTcpServer({1: agent.thermostat.bank}, given.host, given.port, tls=tls)
         asyncio.run(_run(agent, server))

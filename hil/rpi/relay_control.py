@@ -17,7 +17,7 @@ class Use(StrEnum):
 
 
 @dataclass(frozen=True)
-class Timing:
+class RelayTiming:
     """Band and least times.
 
     Attributes
@@ -47,7 +47,7 @@ class RelayControl:
     waiting : Whether a least time delays a switch.
     """
 
-    def __init__(self, timing: Timing, now_s: float) -> None:
+    def __init__(self, timing: RelayTiming, now_s: float) -> None:
         self.timing = timing
         self.use = Use.none
         self.waiting = False

@@ -117,7 +117,7 @@ class MapBank:
         at = 0
         while at < len(values):
             point, part = self._at.get((table, start + at), (None, 0))
-            # Half of a 32-bit value is no value.
+            # Half of a 32-bit value cannot be written.
             if point is None or part or at + point.size > len(values):
                 raise Refused(ExceptionCode.illegal_address)
             staged[point.name] = point.decode(values[at : at + point.size])

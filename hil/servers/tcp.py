@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass
 class Counters:
-    """What the server has seen, for tests and for the people who watch it."""
+    """Counters of the server."""
 
     connections: int = 0
     requests: int = 0

@@ -1,4 +1,4 @@
-"""What a thermostat makes of its registers: targets, demand response, heartbeat. No hardware.
+"""The logic of a thermostat: targets, demand response, heartbeat. No hardware.
 
 Both hosts use it: the emulator hands the targets to a house, the Raspberry Pi agent to a relay.
 """
@@ -156,7 +156,7 @@ class Thermostat:
 
     def _written(self, names: Sequence[str]) -> None:
         values = self.bank.values
-        # A controller that hangs may repeat itself; only a new value is a sign of life.
+        # A controller that hangs may repeat a value; only a new value counts as a heartbeat.
         if "heartbeat" in names and (self._beat_s is None or values["heartbeat"] != self._beat):
             self._beat, self._beat_s = values["heartbeat"], self.time_s
             self._reverted = False
@@ -173,7 +173,7 @@ class Thermostat:
         cool = min(max(values["cool_set_c"] + shift, SET_MIN_C), SET_MAX_C)
         heat = min(max(values["heat_set_c"] - shift, SET_MIN_C), SET_MAX_C)
         if cool - heat < self.gap_k:
-            # Load-up brings the two together; they meet in the middle and keep their distance.
+            # Load-up may bring the two too close; they then keep the gap around their mean.
             middle = 0.5 * (cool + heat)
             cool, heat = middle + 0.5 * self.gap_k, middle - 0.5 * self.gap_k
         values["cool_target_c"], values["heat_target_c"] = cool, heat

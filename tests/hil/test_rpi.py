@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import hil.rpi
 from hil.rpi.agent import Agent, _parser
-from hil.rpi.relay_control import RelayControl, Timing, Use
+from hil.rpi.relay_control import RelayControl, RelayTiming, Use
 from hil.rpi.sensor import W1Sensor, parse_w1_slave
 from hil.rpi.service import notify
 from hil.servers.pdu import Table
@@ -74,7 +74,7 @@ COOL_AT_24 = Targets(24.0, 20.0, True)
 
 
 def test_least_times_and_hysteresis() -> None:
-    control = RelayControl(Timing(1.0, least_on_s=60, least_off_s=180), 0.0)
+    control = RelayControl(RelayTiming(1.0, least_on_s=60, least_off_s=180), 0.0)
     history = []
     for now_s, temp_c in (
         (0, 26), (179, 26), (180, 26), (200, 23.0), (239, 23.0), (240, 23.6), (300, 23.4),
@@ -96,7 +96,7 @@ def test_least_times_and_hysteresis() -> None:
 
 def test_overrides_open_at_once() -> None:
     for temp_c, targets in ((None, COOL_AT_24), (26.0, Targets(24.0, 20.0, False))):
-        control = RelayControl(Timing(), -1000.0)
+        control = RelayControl(RelayTiming(), -1000.0)
         assert control.step(0.0, 26.0, COOL_AT_24) is Use.cooling
         assert control.step(1.0, temp_c, targets) is Use.none
 
@@ -105,7 +105,7 @@ def test_overrides_open_at_once() -> None:
 def test_it_never_restarts_early_nor_swaps_without_rest(
     steps: list[tuple[float, float, bool]],
 ) -> None:
-    control = RelayControl(Timing(), 0.0)
+    control = RelayControl(RelayTiming(), 0.0)
     now_s, use, off_since_s = 0.0, Use.none, 0.0
     for dt_s, temp_c, may_run in steps:
         now_s += dt_s

@@ -13,7 +13,7 @@ from controllers.core.mail import FloatArray
 from federates.attacks.modbus.layer import ModbusPlan
 from federates.attacks.plan import BEGINS
 from hil.mitm.proxy import MitmProxy, MitmTarget
-from hil.mitm.rules import Forged, Owed, points_of, wire_points
+from hil.mitm.rules import Forged, Unrestored, points_of, wire_points
 
 if TYPE_CHECKING:
     from federates.attacks.truth import TruthWriter
@@ -47,7 +47,7 @@ class ModbusWire:
         self._proxies: list[tuple[MitmProxy, dict[str, DeviceSpec]]] = []
         self._adapters: dict[str, Adapter] = {}
         self._told_blind: set[str] = set()
-        self._waiting: dict[tuple[str, int, str], Owed] = {}
+        self._waiting: dict[tuple[str, int, str], Unrestored] = {}
         self._truth: TruthWriter | None = None
         if plan is not None:
             from federates.attacks.truth import TruthWriter
@@ -144,24 +144,26 @@ class ModbusWire:
     def _say_waiting(self, time_s: float) -> None:
         """Tell which devices have not taken back what a step wrote, and when they have."""
         before = self._waiting
-        owed = [owed for proxy, _ in self._proxies for owed in proxy.owed()]
-        self._waiting = {(o.device, o.step, o.point): o for o in owed}
+        unrestored = [point for proxy, _ in self._proxies for point in proxy.unrestored()]
+        self._waiting = {(o.device, o.step, o.point): o for o in unrestored}
         for key, o in self._waiting.items():
             if key not in before:
-                self._say_owed("attack_undo_waits", o, time_s)
+                self._report_unrestored("attack_undo_waits", o, time_s)
         for key, o in before.items():
             if key not in self._waiting:
-                self._say_owed("attack_undone", o, time_s)
+                self._report_unrestored("attack_undone", o, time_s)
 
-    def _say_owed(self, event: str, owed: Owed, time_s: float | None = None) -> None:
+    def _report_unrestored(
+        self, event: str, unrestored: Unrestored, time_s: float | None = None
+    ) -> None:
         self._store.event(
             self._federate,
             event,
             time_s,
-            step=self._ids[owed.step],
-            device=owed.device,
-            point=owed.point,
-            value=owed.value,
+            step=self._ids[unrestored.step],
+            device=unrestored.device,
+            point=unrestored.point,
+            value=unrestored.value,
         )
 
     def _write(self, forged: Sequence[Forged]) -> None:
@@ -210,5 +212,5 @@ class ModbusWire:
 
     def _end(self, proxy: MitmProxy) -> None:
         proxy.close()
-        for owed in proxy.owed():
-            self._say_owed("attack_not_undone", owed)
+        for unrestored in proxy.unrestored():
+            self._report_unrestored("attack_not_undone", unrestored)

@@ -42,10 +42,10 @@ _REPEATING = ("refused", "clamped", "limited")
 
 
 class Pulse:
-    """Tells adapters that the federation is alive, for as long as its steps keep coming.
+    """Sends heartbeats to an adapter as long as the federation's steps keep coming.
 
-    A step may be longer than a device's heartbeat, so a thread beats between the steps; it falls
-    silent when the next step is overdue, and then the guard brings the devices to safety.
+    A step may be longer than a device's heartbeat, so a thread sends heartbeats between the
+    steps. It stops when the next step is overdue; the guard then makes the devices safe.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Pulse:
                 self._repeat()
 
     def close(self) -> None:
-        """Fall silent."""
+        """Stop the heartbeats."""
         self._end.set()
         self._thread.join()
 
@@ -140,13 +140,13 @@ class AdapterGroup:
         if self._advance is not None:
             self._adapter.flush(timeout_s=self._timeout_s)
             self._advance(around)
-            # In simulated time a value from before belongs to another step, however young it is.
+            # In simulated time a value from before belongs to another step.
             asked_s = time.monotonic()
             self._adapter.refresh(timeout_s=self._timeout_s)
         return self._gather(self._adapter.snapshot(), asked_s)
 
     def pass_time(self, around: Surroundings) -> None:
-        """Let emulators live one period; see `federates.kinds.device.federate.Live`."""
+        """Advance emulators by one period; see `federates.kinds.device.federate.Live`."""
         self._pulse.step()
         if self._advance is not None:
             self._advance(around)
@@ -176,7 +176,7 @@ class AdapterGroup:
         out = []
         for event in self._adapter.events():
             if event.kind in _REPEATING:
-                # Each step may say the same again; the audit log has them all.
+                # The same event may come with each step; the audit log has all of them.
                 key = (event.device, event.kind, event.text.partition(": ")[2])
                 if key in self._told:
                     continue
@@ -190,7 +190,7 @@ class AdapterGroup:
         return {"commands_refused_count": float(self._refused_count), "polls_lost_count": lost}
 
     def close(self) -> None:
-        """Fall silent, and bring the devices to their safe state."""
+        """Stop the heartbeats and bring the devices to their safe state."""
         with ExitStack() as stack:
             for callback in self._last:
                 stack.callback(callback)

@@ -62,7 +62,7 @@ def modbus_plan(
 def lay_wire(
     context: FederateContext, federate: DeviceFederate, store: RunStore
 ) -> ModbusWire | None:
-    """Return the proxies' side of a federate; None where traffic is nobody's business."""
+    """Return the proxies' side of a federate; None without a modbus attack or a capture."""
     if federate.modbus is None and not context.pcap:
         return None
     from federates.attacks.modbus.wire import ModbusWire
@@ -85,7 +85,7 @@ def attack_ports(
 
 
 class TrueInjections:
-    """What devices truly inject while their readings are forged; for the grid, which feels it.
+    """What devices truly inject while their readings are forged; the grid receives these values.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class TrueInjections:
         if "q_kvar" not in self._points:
             true["q_kvar"] = self._tan_phi * true["p_kw"]
         for port, array in true.items():
-            # Where nothing is heard any more, the last truth goes on and not the last lie.
+            # Without a reply, the last true value is held, not the last forged one.
             held = self._held.get(port)
             if held is not None:
                 np.copyto(array, held, where=~good)

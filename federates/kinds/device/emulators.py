@@ -1,4 +1,4 @@
-"""Emulators that a run starts itself, and the grid that they feel."""
+"""Emulators that a run starts itself, and the terminal conditions that they get."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class DeviceFederate(Federate):
             self._model = build_model(self.role.name, modelled, self._context.scenario.seed)
 
     def _weather_of_steps(self, settle_s: float) -> None:
-        """The feeder's weather of the step each of ours falls into, so that all see one sky."""
+        """Sample the weather of the feeder step that each device step falls into."""
         context, timing = self._context, self.timing
         step_ns, start_s = context.scenario.step_ns, context.scenario.time.start_s
         if not 0.0 <= settle_s <= start_s:
@@ -142,18 +142,15 @@ class DeviceFederate(Federate):
         self._day = context.site.profiles().sample(times_s, repeat_daily=repeat)
 
     def _around(self, v_pu: FloatArray) -> Surroundings:
-        """Return what the devices feel in the next step."""
+        """Return the surroundings of the devices in the next step."""
         k, day = self._k, self._day
         self._k += 1
         return Surroundings(
-            v_pu,
-            float(day["irradiance_pu"][k]),
-            float(day["temp_c"][k]),
-            float(day["load_pu"][k]),
+            v_pu, float(day["irradiance_pu"][k]), float(day["temp_c"][k]), float(day["load_pu"][k])
         )
 
     def _read_files(self) -> dict[str, DeviceSpec]:
-        """Return the real devices by DER name; each answers to that name, in `--arm` too."""
+        """Return the real devices by DER name; `--arm` takes the same name."""
         scenario = self._context.scenario
         base_dir, out = scenario.base_dir, {}
         fed = {c.target for c in scenario.wires}
@@ -193,7 +190,7 @@ class DeviceFederate(Federate):
                 live.pass_time(around.at(index))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
-        """Send the set-points, let the devices act, give what they measure."""
+        """Send the set-points, advance the devices, return what they measure."""
         if self._intruder is not None:
             self._intruder.move(inputs[THERMOSTAT_K])
         around = self._around(self._v_mean @ inputs["v_pu"])

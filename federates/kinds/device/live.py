@@ -41,7 +41,7 @@ class Live(Protocol):
         ----------
         asked : mapping of port to (ndarray, ndarray of bool), shape (m,)
             Set-points, and which of them were ever given. Those go to the guard whatever they are
-            now; a NaN that was a number before is no wish, but a fault.
+            now; a NaN after a number is a fault.
 
         Returns
         -------
@@ -51,7 +51,7 @@ class Live(Protocol):
         ...
 
     def pass_time(self, around: Surroundings) -> None:
-        """Let emulators live one period without set-points; real devices have their own time."""
+        """Advance emulators by one period without set-points; real devices have their own time."""
         ...
 
     def events(self) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class Live(Protocol):
         ...
 
     def close(self) -> None:
-        """Bring the devices to their safe state and let them go."""
+        """Bring the devices to their safe state and disconnect."""
         ...
 
 

@@ -20,7 +20,7 @@ from grid_models.feeder.model import Der
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What devices feel in one step.
+    """Surroundings of the devices in one step.
 
     Attributes
     ----------

@@ -58,10 +58,7 @@ ROLES: Mapping[RoleName, Role] = {
             PortPoint("q_set_kvar", "kvar", "var_set_pct", per="kva"),
             PortPoint("p_set_kw", "kW", "w_limit_pct", per="p_max_kw"),
         ),
-        outputs=(
-            PortPoint("p_kw", "kW", "p_w", 1e-3),
-            PortPoint("q_kvar", "kvar", "q_var", 1e-3),
-        ),
+        outputs=(PortPoint("p_kw", "kW", "p_w", 1e-3), PortPoint("q_kvar", "kvar", "q_var", 1e-3)),
     ),
     "battery": Role(
         "battery",
@@ -74,10 +71,7 @@ ROLES: Mapping[RoleName, Role] = {
     ),
     "thermostat": Role(
         "thermostat",
-        inputs=(
-            PortPoint("verb", "1", "verb"),
-            PortPoint("cool_set_c", "degC", "cool_set_c"),
-        ),
+        inputs=(PortPoint("verb", "1", "verb"), PortPoint("cool_set_c", "degC", "cool_set_c")),
         outputs=(
             PortPoint("p_kw", "kW", "total_w", -1e-3),
             PortPoint("temp_c", "degC", "temp_in_c"),

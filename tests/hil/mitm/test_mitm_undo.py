@@ -28,7 +28,7 @@ from hil.devices.codec import Place
 from hil.devices.file import DeviceSpec
 from hil.mitm.attack import Conversation, DeviceAttack
 from hil.mitm.proxy import MitmProxy, MitmTarget
-from hil.mitm.rules import DelayRule, Owed, RewriteRule, Rule, WirePoint, WriteRule
+from hil.mitm.rules import DelayRule, RewriteRule, Rule, Unrestored, WirePoint, WriteRule
 from hil.modbus.frames import frame
 
 OFF = float("nan")
@@ -88,14 +88,14 @@ def test_it_is_tried_again_until_the_device_has_it_back(
     with standing_before(raw_device.port, [LIMIT]) as proxy:
         on(proxy, 0)
         assert raw_device.holding[AT] == 20
-        assert proxy.owed() == []
+        assert proxy.unrestored() == []
         raw_device.behaviour = trouble
         on(proxy)
         assert raw_device.holding[AT] == 20
-        assert proxy.owed() == [Owed("d", "p", 100.0, 0)]
+        assert proxy.unrestored() == [Unrestored("d", "p", 100.0, 0)]
         raw_device.behaviour = None
         assert until(lambda: raw_device.holding[AT] == 100)
-        assert until(lambda: proxy.owed() == [])
+        assert until(lambda: proxy.unrestored() == [])
 
 
 @pytest.mark.parametrize("trouble", [busy, mute])
@@ -108,7 +108,7 @@ def test_closing_waits_a_while_for_it(raw_device: Any, trouble: Any) -> None:
         on(proxy)
         raw_device.behaviour = None
     assert raw_device.holding[AT] == 100
-    assert proxy.owed() == []
+    assert proxy.unrestored() == []
 
 
 @pytest.mark.parametrize("trouble", [busy, mute])
@@ -120,7 +120,7 @@ def test_what_is_never_given_back_is_known_after_closing(
     with standing_before(raw_device.port, [LIMIT]) as proxy:
         on(proxy, 0)
         raw_device.behaviour = trouble
-    assert proxy.owed() == [Owed("d", "p", 100.0, 0)]
+    assert proxy.unrestored() == [Unrestored("d", "p", 100.0, 0)]
 
 
 def test_a_silent_device_keeps_no_other_step_from_being_undone(
@@ -146,7 +146,7 @@ def test_a_silent_device_keeps_no_other_step_from_being_undone(
         silent.behaviour = mute
         on(proxy)
         assert good.holding[:8] == [0] * 8
-        assert len(proxy.owed()) == 8
+        assert len(proxy.unrestored()) == 8
         silent.behaviour = None
     assert silent.holding[:8] == [0] * 8
 
@@ -168,7 +168,7 @@ def test_a_write_that_nobody_confirmed_is_undone_and_recorded(
         on(proxy)
         assert until(lambda: raw_device.holding[AT] == 100)
         raw_device.behaviour = None
-    assert proxy.owed() == []
+    assert proxy.unrestored() == []
 
 
 def test_a_write_that_the_device_refused_is_not_undone(raw_device: Any) -> None:
@@ -185,12 +185,12 @@ def test_a_write_that_the_device_refused_is_not_undone(raw_device: Any) -> None:
     with standing_before(raw_device.port, [LIMIT]) as proxy:
         on(proxy, 0)
         on(proxy)
-        assert proxy.owed() == []
+        assert proxy.unrestored() == []
         assert proxy.drain() == []
 
 
 def test_a_step_that_follows_gives_back_what_was_there_before_both(raw_device: Any) -> None:
-    """The first is still owed when the second reads what is there."""
+    """The first is still unrestored when the second reads what is there."""
     Unwilling(raw_device)
     raw_device.holding[AT] = 100
     rules = [LIMIT, WriteRule(1, name="more", point="p", value=30.0)]
@@ -209,7 +209,7 @@ def test_a_step_that_follows_gives_back_what_was_there_before_both(raw_device: A
         on(proxy, 1)
         assert refused
         assert raw_device.holding[AT] == 30
-        assert proxy.owed() == []
+        assert proxy.unrestored() == []
         on(proxy)
         assert raw_device.holding[AT] == 100
 
@@ -225,7 +225,7 @@ def test_a_writer_that_comes_first_settles_the_debt(raw_device: Any) -> None:
         on(proxy)
         raw_device.behaviour = None
         assert client.write_single_register(AT, 55)
-        assert proxy.owed() == []
+        assert proxy.unrestored() == []
     assert raw_device.holding[AT] == 55
 
 
@@ -244,7 +244,7 @@ def test_a_forged_write_that_arrives_after_its_step_is_undone(
         on(proxy)
         assert until(lambda: 7 in raw_device.written(AT))
         assert until(lambda: raw_device.holding[AT] == 50)
-        assert until(lambda: proxy.owed() == [])
+        assert until(lambda: proxy.unrestored() == [])
 
 
 # -- the books, without sockets ----------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_a_forged_write_without_an_answer_is_owed() -> None:
     attack.switch(frozenset({0}))
     talk.from_client(write(1, 50))
     attack.switch(frozenset())
-    assert attack.all_owed() == [Owed("d", "p", 50.0, 0)]
+    assert attack.all_unrestored() == [Unrestored("d", "p", 50.0, 0)]
 
 
 def test_a_refused_write_leaves_the_books_as_they_were() -> None:
@@ -280,13 +280,13 @@ def test_a_refused_write_leaves_the_books_as_they_were() -> None:
     talk.from_client(write(2, 60))
     talk.from_device(refusal(2))
     attack.switch(frozenset())
-    assert attack.all_owed() == [Owed("d", "p", 50.0, 0)]
+    assert attack.all_unrestored() == [Unrestored("d", "p", 50.0, 0)]
     talk.from_client(write(3, 70))  # not forged any more
     talk.from_device(refusal(3))
-    assert attack.all_owed() == [Owed("d", "p", 50.0, 0)]
+    assert attack.all_unrestored() == [Unrestored("d", "p", 50.0, 0)]
     talk.from_client(write(4, 80))
     talk.from_device(write(4, 80))
-    assert attack.all_owed() == []
+    assert attack.all_unrestored() == []
 
 
 def test_a_step_that_begins_again_takes_its_debt_with_it() -> None:
@@ -296,9 +296,9 @@ def test_a_step_that_begins_again_takes_its_debt_with_it() -> None:
     talk.from_device(write(1, 7))
     attack.switch(frozenset())
     attack.switch(frozenset({0}))
-    assert attack.all_owed() == []
+    assert attack.all_unrestored() == []
     attack.switch(frozenset())
-    assert attack.all_owed() == [Owed("d", "p", 50.0, 0)]
+    assert attack.all_unrestored() == [Unrestored("d", "p", 50.0, 0)]
 
 
 # -- who is told -------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_run_tells_what_waits_and_what_remains(
     wire.end_step(10.0)
     if comes_back:
         raw_device.behaviour = None
-        assert until(lambda: proxy.owed() == [])
+        assert until(lambda: proxy.unrestored() == [])
     wire.begin_step(20.0, {})
     wire.end_step(20.0)
     wire.stop()
