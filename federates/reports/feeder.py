@@ -93,7 +93,7 @@ def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
     """Rebuild the feeder of a plant with its DERs; None where its files are gone."""
     try:
         return GridSite(scenario_of_run(run.folder)[0], plant.name).feeder
-    except (FeederateError, ValueError, OSError):
+    except (FeederateError, LookupError, ValueError, OSError):
         return None
 
 
