@@ -11,7 +11,7 @@ from federates.core.sites import GridSite
 from federates.reports.blocks import Drawing, Figures, Key, Section
 from federates.reports.chart import limits
 from federates.reports.format import clock
-from federates.runs.data import PHASE_NAMES, PlantData, RunData, Voltages
+from federates.runs.data import PHASE_NAMES, RunData, Voltages
 from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
 from grid_models.feeder.model import Feeder
@@ -79,7 +79,7 @@ def draw_map(
 def place_sections(run: RunData) -> Iterator[Section]:
     """Show for each plant where its voltages are worst."""
     for plant in run.plants:
-        feeder = None if plant.voltages is None else load_run_feeder(run, plant)
+        feeder = None if plant.voltages is None else load_run_feeder(run, plant.name)
         if plant.voltages is None or feeder is None:
             continue
         drawn = (_profile(run, plant.voltages, feeder), _voltage_map(run, plant.voltages, feeder))
@@ -89,11 +89,11 @@ def place_sections(run: RunData) -> Iterator[Section]:
             yield Section(run.label(plant, "Where the voltages are worst"), blocks)
 
 
-def load_run_feeder(run: RunData, plant: PlantData) -> Feeder | None:
+def load_run_feeder(run: RunData, plant: str | None) -> Feeder | None:
     """Rebuild the feeder of a plant with its DERs; None where its files are gone."""
     try:
-        return GridSite(scenario_of_run(run.folder)[0], plant.name).feeder
-    except (FeederateError, ValueError, OSError):
+        return GridSite(scenario_of_run(run.folder)[0], plant).feeder
+    except (FeederateError, LookupError, ValueError, OSError):
         return None
 
 

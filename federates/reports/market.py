@@ -11,6 +11,7 @@ from federates.reports.feeder import draw_map, load_run_feeder
 from federates.reports.market_states import metered_states, node_roles
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE
+from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
 
 PRE = "pre"
@@ -113,8 +114,11 @@ def market_section(runs: Mapping[str, RunData], states: States) -> Section:
 
 def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
     attacked, market = runs[ATTACKED], _market(runs)
-    feeder = load_run_feeder(attacked, attacked.plants[0])
-    if feeder is None or market is None:
+    if market is None:
+        return None
+    plant = scenario_of_run(attacked.folder)[0].plant_of(market)
+    feeder = load_run_feeder(attacked, plant)
+    if feeder is None:
         return None
     roles = node_roles(attacked.folder, runs[defence].folder, market=market)
     role_of = {bus: role for role, buses in roles.items() for bus in buses}

@@ -93,7 +93,7 @@ def metered_states(
         Windows before the attack began and while it lasts; in the second one the mitigation should
         have settled. Default: `metered_windows` of each run.
     market, feeder : str
-        Names of the federates; default of `feeder`: the first plant.
+        Names of the federates; default of `feeder`: the plant of the market.
 
     Returns
     -------
@@ -204,8 +204,8 @@ class _Study:
 
     def __init__(self, run: Path, market: str, feeder: str | None) -> None:
         self._scenario = scenario_of_run(run)[0]
-        self._feeder = feeder or next(iter(self._scenario.plants))
         self._prices = _options(self._scenario, market)
+        self._feeder = feeder or self._scenario.plant_of(market) or "feeder"
         model = GridSite(self._scenario, self._feeder).feeder
         site = ControlSite(model, model.ders, 1.0, seed=self._scenario.seed)
         self.table: Participants = site_participants(site, self._prices)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -41,8 +40,10 @@ def voltage_track(run: RunData) -> VoltageTrack | None:
     tracks = [_track(run, name) for name in names if run.has(name)]
     if not tracks:
         return None
-    time_s = reduce(np.intersect1d, (track.time_s for track in tracks))
-    at = [np.searchsorted(track.time_s, time_s) for track in tracks]
+    # Plants may step at other times; each voltage holds until the next.
+    time_s = tracks[0].time_s
+    last = [np.searchsorted(track.time_s, time_s, side="right") - 1 for track in tracks]
+    at = [np.maximum(i, 0) for i in last]
 
     def merged(how: np.ufunc, field: str) -> FloatArray:
         rows = [getattr(track, field)[i] for track, i in zip(tracks, at, strict=True)]

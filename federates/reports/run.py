@@ -25,6 +25,8 @@ REPORT = "report.html"
 _EVENTS_SHOWN, _SIGNALS_SHOWN = 100, 12
 _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
 
+_PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw")
+
 SectionMaker = Callable[[RunData], Iterator[Section]]
 
 
@@ -61,7 +63,7 @@ def _facts(run: RunData) -> list[str]:
     of_planned = "" if steps == planned else f" of {planned}"
     simulated_s = (steps or 0) * step_s
     lasts = f"{simulated_s / 3600.0:.3g} h" if simulated_s >= 3600.0 else span(simulated_s)
-    models = dict.fromkeys(_model(run, plant.name) for plant in run.plants)
+    models = [m for m in dict.fromkeys(_model(run, plant.name) for plant in run.plants) if m]
     return [
         run.name,
         *([f"feeder{'s' * (len(models) > 1)} {', '.join(models)}"] if models else []),
@@ -71,8 +73,9 @@ def _facts(run: RunData) -> list[str]:
 
 
 def _model(run: RunData, plant: str) -> str:
-    grid = run.scenario["federates"][plant].get("grid") or run.scenario.get("grid") or {}
-    return Path(str(grid.get("model", ""))).name
+    spec = run.scenario["federates"][plant]
+    grid = spec.get("grid") or run.scenario.get("grid") or {}
+    return Path(str(grid.get("model", ""))).name if spec.get("kind") == "feeder" else ""
 
 
 def trouble(run: RunData) -> Iterator[Section]:
@@ -134,13 +137,19 @@ def voltages(run: RunData) -> Iterator[Section]:
             charts = [
                 voltage_chart(
                     run,
-                    "Other nodes" if phase == OTHER else f"Phase {phase}",
+                    _group_title(phase, len(plant.voltages.phases)),
                     spread,
                     f"phase-{phase.lower()}",
                 )
                 for phase, spread in plant.voltages.phases.items()
             ]
             yield Section(run.label(plant, "Voltages"), [side_by_side(charts)])
+
+
+def _group_title(phase: str, groups: int) -> str:
+    if phase == OTHER:
+        return "All nodes" if groups == 1 else "Other nodes"
+    return f"Phase {phase}"
 
 
 def line_chart(run: RunData, title: str, y_title: str, series: Spread, style: str) -> Chart:
@@ -185,9 +194,10 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
 
 
 def other_signals(run: RunData) -> Iterator[Section]:
-    """Show the recorded signals of federates without a section of their own."""
-    shown_elsewhere = {plant.name for plant in run.plants} | set(markets(run))
-    names = [n for n in run.recorded if n.partition(".")[0] not in shown_elsewhere]
+    """Show the recorded signals that no other section shows."""
+    shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
+    own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
+    names = [name for name in run.recorded if name not in own]
     found = [(name, run.spread_of(name)) for name in names[:_SIGNALS_SHOWN]]
     charts = [
         Chart(name, with_unit(name.partition(".")[2], metric_unit(name)),

@@ -180,9 +180,11 @@ class RunData:
 
     @cached_property
     def plants(self) -> tuple[PlantData, ...]:
-        """The feeders of the scenario, in its order."""
+        """The plants of the scenario, in its order: feeders, and what else records voltages."""
         specs = self.scenario.get("federates", {}).items()
-        return tuple(PlantData(self, n) for n, spec in specs if spec.get("kind") == "feeder")
+        names = [n for n, spec in specs if spec.get("kind") == "feeder"]
+        names += [n for n, _ in specs if n not in names and f"{n}.v_pu" in self.recorded]
+        return tuple(PlantData(self, name) for name in names)
 
     def label(self, plant: PlantData, title: str) -> str:
         """Return a title that names the plant where the run has several."""
@@ -250,7 +252,7 @@ class RunData:
 
 
 class PlantData:
-    """What one feeder of a run recorded."""
+    """What one plant of a run recorded."""
 
     def __init__(self, run: RunData, name: str) -> None:
         self._run, self.name = run, name

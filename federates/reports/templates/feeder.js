@@ -78,12 +78,12 @@ function drawProfile(figure) {
   }));
   const columns = phases.map((_, k) => nodes.map(n => (n.phase === k ? n.v_pu : null)));
   plot = new uPlot({
-    width: box.clientWidth, height: box.clientHeight, legend: { show: false }, padding: [10, 14, 0, 0],
+    ...sizeOf(box), legend: { show: false }, padding: [10, 14, 0, 0],
     scales: { x: { time: false, range: (u, low, high) => [low, high > low ? high : low + 1] }, y: { range } },
     axes: [axis({ space: 50, size: 30 }), valueAxis], series: [{}, ...series], cursor: { y: false, points: { show: false } },
     hooks: { drawAxes: [u => { drawLimits(u, limits); lines(u); }], setCursor: [point] },
   }, [nodes.map(n => n.x), ...columns], box);
-  new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: box.clientHeight })).observe(box);
+  followSize(plot, box);
   marks.push({ section: figure.closest("section"), mark: bus => {
     if (bus === marked) return;
     marked = bus;

@@ -1,6 +1,10 @@
 // Charts over time, drawn by uPlot. All charts of a page share one time axis and one cursor.
 // Each figure holds its data as JSON, as federates/reports/chart.py writes them.
-const css = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const colours = new Map();  // of the style sheet, until the theme changes
+function css(name) {
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return colours.get(name);
+}
 const missing = v => v === null || v === undefined;
 
 function decode(text) {  // base64 of float32; NaN becomes null, a gap
@@ -102,10 +106,14 @@ function show(min, max) {  // set the time axis of all charts
   min = Math.max(whole.min, Math.min(min, whole.max - span));
   view = { min, max: Math.min(min + span, whole.max) };
   if (view.max <= view.min) view.max = view.min + 1;  // a single sample
-  timeCharts.forEach(({ plot }) => plot && plot.setScale("x", view));
-  const label = document.querySelector(".time-tools output");
-  const shown = view.max - view.min, unit = shown > 3600 ? 60 : shown > 60 ? 1 : 0.001;
-  if (label) label.textContent = [view.min, view.max].map(t => clock(Math.round(t / unit) * unit)).join(" to ");
+  timeCharts.forEach(({ plot }) => plot.setScale("x", view));
+  tellTime();
+}
+
+function tellTime() {  // what is shown, above the buttons: to the minute, the second or the millisecond
+  const span = view.max - view.min, unit = span > 3600 ? 60 : span > 60 ? 1 : 0.001;
+  document.querySelector(".time-tools output").textContent =
+    [view.min, view.max].map(t => clock(Math.round(t / unit) * unit)).join(" to ");
 }
 const zoom = (factor, at = (view.min + view.max) / 2) =>
   show(at - (at - view.min) * factor, at + (view.max - at) * factor);
@@ -174,10 +182,10 @@ function drag(plot, begin) {  // shift and drag: pan
 const TIME_STEPS_S = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
   3600, 7200, 10800, 14400, 21600, 43200, 86400, 172800, 604800];
 
-function options(chart, box) {
-  const { spec, data } = chart;
+function options(chart) {
+  const { spec, data, size } = chart;
   return {
-    width: box.clientWidth, height: box.clientHeight, legend: { show: false }, padding: [10, 14, 0, 0],
+    ...size, legend: { show: false }, padding: [10, 14, 0, 0],
     scales: { x: { time: false, range: () => [view.min, view.max] }, y: { range: () => valueRange(chart) } },
     axes: [
       axis({ incrs: TIME_STEPS_S, space: 62, size: 30, values: (u, ticks) => ticks.map(clock) }),
@@ -216,9 +224,17 @@ function shownRows(chart) {
   return [head, ...rows];
 }
 
+const sizeOf = box => ({ width: box.clientWidth, height: box.clientHeight });
+function followSize(plot, box) {
+  new ResizeObserver(() => {
+    const { width, height } = sizeOf(box);
+    if (width !== plot.width || height !== plot.height) plot.setSize({ width, height });
+  }).observe(box);
+}
+
 function draw(chart) {
   const { figure, spec } = chart, box = figure.querySelector(".plot");
-  const plot = chart.plot = new uPlot(options(chart, box), chart.data, box);
+  const plot = chart.plot = new uPlot(options(chart), chart.data, box);
   plot.over.addEventListener("wheel", event => {
     const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
     if (!event.ctrlKey && !sideways) return;
@@ -229,7 +245,7 @@ function draw(chart) {
   plot.over.addEventListener("pointermove", event => {  // a finger moves the cursor
     if (event.pointerType === "touch") plot.setCursor({ left: event.offsetX, top: event.offsetY }, true, true);
   });
-  new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: box.clientHeight })).observe(box);
+  followSize(plot, box);
   for (const button of figure.querySelectorAll("[data-band]")) {
     const band = spec.bands[button.dataset.band];
     button.addEventListener("click", () => {
@@ -243,9 +259,10 @@ function draw(chart) {
 }
 
 function tools() {  // the buttons that every chart obeys
+  if (!timeCharts.length) return;
   const bar = document.querySelector(".time-tools");
-  if (!bar || !timeCharts.length) return;
   bar.hidden = false;
+  tellTime();
   const windows = timeCharts.flatMap(({ spec }) => spec.windows);
   const begin = Math.min(...windows.map(w => w[0])), end = Math.max(...windows.map(w => w[1] ?? whole.max));
   const margin = Math.max(0.5 * (end - begin), 60);
@@ -260,8 +277,12 @@ function tools() {  // the buttons that every chart obeys
 const began = performance.now();
 document.querySelectorAll(".time-chart").forEach(load);
 view = { ...whole };
+// All sizes are read before anything is drawn, so that the page is laid out once.
+timeCharts.forEach(chart => { chart.size = sizeOf(chart.figure.querySelector(".plot")); });
 timeCharts.forEach(draw);
 tools();
-if (timeCharts.length) show(whole.min, whole.max);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeCharts.forEach(c => c.plot.redraw()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  colours.clear();
+  timeCharts.forEach(chart => chart.plot.redraw());
+});
 setTimeout(() => { document.documentElement.dataset.drawnMs = (performance.now() - began).toFixed(0); });

@@ -185,6 +185,50 @@ def test_a_run_without_a_feeder_has_a_page(finished: Path, tmp_path: Path) -> No
     _Page(write_report(folder).read_text())
 
 
+TWO_PLANTS = """\
+title: Two feeders
+time: {start_s: 43200, duration_s: 60, step_s: 15}
+grid:
+  model: ieee13
+  ders: [{kind: pv, at: load_phases, total_kw: 3000, kva_per_kw: 1.1}]
+federates:
+  north: {kind: feeder}
+  south: {kind: feeder, grid: {model: ieee123}}
+"""
+
+
+def test_each_plant_has_its_own_voltages_map_and_power(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(TWO_PLANTS)
+    folder = run(load_scenario(tmp_path / "two.yaml"), out=tmp_path / "r").folder
+
+    text = write_report(folder).read_text()
+
+    _Page(text)
+    for plant in ("north", "south"):
+        for title in ("Voltages", "Where the voltages are worst", "Power"):
+            assert f"<h2>{plant}: {title}</h2>" in text
+    assert "feeders ieee13, ieee123" in text
+    maps = re.findall(r'feeder-map">.*?application/json">(.*?)</script>', text, re.DOTALL)
+    north, south = ({bus["name"] for bus in json.loads(m)["buses"]} for m in maps)
+    assert "671" in north
+    assert "610" in south
+
+
+def test_metrics_of_several_plants_name_the_plant(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(TWO_PLANTS)
+    folder = run(load_scenario(tmp_path / "two.yaml"), out=tmp_path / "r", steps=2).folder
+    _, labels, v_pu = read_signal(folder / "signals", "south.v_pu")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["metrics"] = {"north.losses_kwh": 2.0, "south.v_max_pu": v_pu.max()}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+    text = write_report(folder).read_text()
+
+    assert f'south: Highest voltage</div>\n<div class="value">{v_pu.max():.4f} ' in text
+    assert f"node south, {labels[v_pu.max(axis=0).argmax()]} at 12:00" in text
+    assert "north: Losses" in text
+
+
 def test_the_command_names_the_pages_it_wrote(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
