@@ -7,6 +7,7 @@ ships adds its line to `ACTIONS`; this one is named as ``module:Class``.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,16 @@ def test_an_attack_can_be_sent_to_a_process(study: Study) -> None:
     again = pickle.loads(pickle.dumps(spec))
     assert isinstance(again, AttackSpec)
     assert again.model_dump() == spec.model_dump()
+
+
+def test_the_action_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "attacks.md").read_text(encoding="utf-8")
+    module, action = re.findall(r"```(?:python|yaml)\n(# my_actions.*?|action: .*?)```", page, re.S)
+    (tmp_path / "my_actions.py").write_text(module)
+    (tmp_path / "study.yaml").write_text(SCENARIO)
+    (tmp_path / "own.yaml").write_text(ATTACK.split("  - id: negate")[0])
+    text = (tmp_path / "own.yaml").read_text().splitlines()
+    (tmp_path / "own.yaml").write_text("\n".join([*text[:-1], f"    {action}"]))
+    scenario = load_scenario(tmp_path / "study.yaml", attack=str(tmp_path / "own.yaml"))
+    folder = run(scenario, out=tmp_path / "run", placement="single").folder
+    assert read_truth(folder).num_rows >= 4
