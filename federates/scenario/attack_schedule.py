@@ -82,8 +82,8 @@ class StepClock:
         self.schedule = schedule
         self._begin = list(schedule.begin_s)
 
-    def hear(self, begins_s: FloatArray) -> None:
-        """Take the director's word: begin of each directed step, NaN while it has not begun."""
+    def set_begins(self, begins_s: FloatArray) -> None:
+        """Set the begin of each directed step as the director decided, NaN: not begun yet."""
         for i, begin_s in zip(self.schedule.directed, begins_s.tolist(), strict=True):
             self._begin[i] = begin_s
 

@@ -84,8 +84,8 @@ class AttackedInbox(Inbox):
         for feed in self._reads:
             begins_s = latest(feed.source, feed.port)
             if begins_s is not None:
-                self._clock.hear(begins_s)
-                self._transitions.hear(begins_s)
+                self._clock.set_begins(begins_s)
+                self._transitions.set_begins(begins_s)
         self._transitions.report(to_s(now_ns))
 
     def accept(self, bundle: Bundle) -> None:
@@ -190,7 +190,7 @@ class _Transitions:
         self._directed = np.array(schedule.directed, dtype=np.intp)
         self._open = [(i, event) for i in plan.announces for event in (BEGAN, ENDED)]
 
-    def hear(self, begins_s: FloatArray) -> None:
+    def set_begins(self, begins_s: FloatArray) -> None:
         self._begin_s[self._directed] = begins_s
 
     def report(self, now_s: float) -> None:

@@ -151,6 +151,7 @@ def test_the_process_of_a_federate_finds_the_module(study: Study) -> None:
         for folder in results
     )
     assert single == process
+    assert call(["replay", str(results[0]), "--out", str(attack.parent / "again")]) == 0
 
 
 def test_its_words_are_in_the_explanation(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
