@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from federates.errors import ScenarioError
+from federates.scenario.attack_wording import in_unit, span
 from federates.scenario.named_classes import named_class
 from grid_models.base.errors import nearest_name
 from grid_models.base.schema_errors import problem, section_error
@@ -84,15 +85,21 @@ class Action(Section):
     """
 
     layer: ClassVar[str] = ""
+    words: ClassVar[str] = ""
+    """What it does: a format of its options, of `unit` (with a space), and of options in seconds
+    as lengths of time without the suffix, ``{delay}`` for `delay_s`."""
     needs_all_targets: ClassVar[bool] = False
     """Whether it must handle all targets of its step at one moment, in one federate."""
 
     kind: str
 
     def describe(self, unit: str = "") -> str:
-        """Say what it does, for tables and pages: ``adds 0.02 pu``; by default its options."""
-        values = self.model_dump(exclude_none=True, exclude_defaults=True)
-        more = ", ".join(f"{k} {v}" for k, v in values.items() if k != "kind")
+        """Say what it does, for tables and pages: ``adds 0.02 pu``; without `words` its options."""
+        options = {k: v for k, v in self if v is not None}
+        if self.words:
+            spans = {k.removesuffix("_s"): span(v) for k, v in options.items() if k.endswith("_s")}
+            return self.words.format(**options, **spans, unit=in_unit(unit))
+        more = ", ".join(f"{k} {v}" for k, v in options.items() if k != "kind")
         return f"{self.kind} {more}".strip()
 
     def reads(self) -> Sequence[str]:

@@ -12,7 +12,6 @@ from pydantic import Field, PrivateAttr, model_validator
 from controllers.core.mail import FloatArray, IntArray, Link
 from federates.attacks.link.action import Batch, LinkAction, LinkDraws, LinkTable
 from federates.attacks.link.targets import LinkTargets
-from federates.attacks.wording import span
 from federates.clock import to_ns
 from federates.core.links import BoolArray
 from grid_models.base.sections import Period
@@ -46,14 +45,12 @@ class ReplayMail(LinkAction):
     """
 
     listens = True
+    words = "plays what was sent {lag} ago"
     kind: Literal["replay"]
     lag_s: Period = Field(description="How old the numbers are.")
     _attacked: BoolArray = PrivateAttr()
     _recent: deque[tuple[int, IntArray, FloatArray]] = PrivateAttr()
     _old: NewestNumbers = PrivateAttr()
-
-    def describe(self, unit: str = "") -> str:
-        return f"plays what was sent {span(self.lag_s)} ago"
 
     def prepare(self, table: LinkTable, links: Sequence[str], donors: Mapping[str, str]) -> None:
         self._attacked = table.mask(links)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from federates.attacks.modbus.action import NO_LIMITS, Limits, ModbusAction
-from federates.attacks.wording import formula, span
+from federates.scenario.attack_wording import formula
 from grid_models.base.errors import nearest_hint
 from grid_models.base.sections import Period
 
@@ -100,11 +100,9 @@ class Rewrite(PointAction):
 class WritePoint(PointAction):
     """Writes a point itself when the step begins; the adapter's own writes still come after it."""
 
+    words = "writes {point} = {value:g}"
     kind: Literal["write"]
     value: float = Field(description="In engineering units.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"writes {self.point} = {self.value:g}"
 
     def acts_on(self) -> str:
         return f"{self.point} (written by the attack)"
@@ -119,13 +117,11 @@ class WritePoint(PointAction):
 class ForgeException(ModbusAction):
     """Answers requests with a Modbus exception."""
 
+    words = "answers with Modbus exception {code}"
     kind: Literal["exception"]
     code: Annotated[int, Field(ge=1, le=255)] = Field(
         4, description="Modbus exception code; 4 is 'server device failure'."
     )
-
-    def describe(self, unit: str = "") -> str:
-        return f"answers with Modbus exception {self.code}"
 
     def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
         from hil.mitm.rules import ExceptionRule
@@ -136,11 +132,9 @@ class ForgeException(ModbusAction):
 class DelayFrames(ModbusAction):
     """Holds requests back, in wall-clock time; those behind them wait as well."""
 
+    words = "delivers {delay} late"
     kind: Literal["delay"]
     delay_s: Period = Field(description="By how much.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"delivers {span(self.delay_s)} late"
 
     def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
         from hil.mitm.rules import DelayRule
@@ -151,10 +145,8 @@ class DelayFrames(ModbusAction):
 class DropFrames(ModbusAction):
     """Swallows requests and replies; a connection that is not Modbus is cut."""
 
+    words = "drops; nothing new arrives"
     kind: Literal["drop"]
-
-    def describe(self, unit: str = "") -> str:
-        return "drops; nothing new arrives"
 
     def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
         from hil.mitm.rules import DropRule
@@ -165,11 +157,9 @@ class DropFrames(ModbusAction):
 class Flood(ModbusAction):
     """Sends further requests to the device."""
 
+    words = "sends {requests_per_s:g} further requests per second"
     kind: Literal["flood"]
     requests_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(100.0, description="How many.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"sends {self.requests_per_s:g} further requests per second"
 
     def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
         from hil.mitm.rules import FloodRule
