@@ -199,11 +199,7 @@ class SiteBuilder:
         )
 
     def _read(
-        self,
-        instance: str,
-        name: str,
-        inputs: dict[str, Port],
-        feeds: dict[str, tuple[Feed, ...]],
+        self, instance: str, name: str, inputs: dict[str, Port], feeds: dict[str, tuple[Feed, ...]]
     ) -> str:
         """Return the input of an attack federate that brings an output; add it if it is new."""
         port = self._federation.port(instance, name, "outputs")

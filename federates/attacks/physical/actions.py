@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from controllers.core.mail import FloatArray
-from federates.attacks.physical.action import (
-    LOAD_FACTOR,
-    LOAD_KW,
-    THERMOSTAT_K,
-    PhysicalAction,
-)
+from federates.attacks.physical.action import LOAD_FACTOR, LOAD_KW, THERMOSTAT_K, PhysicalAction
 from federates.attacks.physical.elements import PhysicalElements
 from federates.scenario.attack_wording import span
 from grid_models.base.sections import Period, Probability
