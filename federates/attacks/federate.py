@@ -1,4 +1,4 @@
-"""The attack federate: stands between producers and readers, and before inputs of the grid."""
+"""The attack federate: passes values on to readers, forged, and feeds a plant's attack inputs."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class SiteBuilder:
                 self._parts_of[key] = (*self._parts_of.get(key, ()), part)
         self.drafts: dict[str, Draft] = {}
         self.problems: list[str] = []
-        # Names are for the eye: `a-b.c` and `a.b-c` look alike, and what is alike gets a number.
+        # `a-b.c` and `a.b-c` give the same name; the second gets a number.
         self._outs, self._ins = Names(), Names()
         self.out_of: dict[Key, tuple[str, int]] = {}
         self.site_of: dict[str, str] = {}

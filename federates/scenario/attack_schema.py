@@ -94,7 +94,7 @@ class Target(Section):
     port: str | None = Field(
         None,
         description="Signal layer: glob over federate.port. An output: all who read it are "
-        "deceived; an input: only that reader is. An input nobody feeds is fed by the attack.",
+        "deceived; an input: only that reader is. An input without a source is fed by the attack.",
     )
     labels: Labels = Field(["*"], description="Signal layer: globs over the port's labels.")
     links: Labels | None = Field(

@@ -124,7 +124,7 @@ def in_full(number: float) -> str:
 
 
 def _labels(path: Path, names: Iterable[str]) -> list[str]:
-    """Return the labels of a port that are played; a recording holds some that nobody reads."""
+    """Return the labels of a port that are played; a recording may hold some without a reader."""
     return ["*"] if path.parent.name == "signals" else [_exactly(x) for x in names]
 
 
