@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from federates.errors import ScenarioError
@@ -21,6 +21,8 @@ from grid_models.base.errors import nearest_name
 from grid_models.base.schema_errors import problem, section_error
 from grid_models.base.sections import Duration, Section
 
+RECORDED = "recorded"
+"""Key of a validation context: the attack is that of a recorded run."""
 Layer = Literal["signal", "link", "modbus", "physical"]
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
@@ -118,6 +120,12 @@ class Action(Section):
         yield from ()
 
 
+class RecordedAction(Action):
+    """An action of a recorded run whose class cannot be found any more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def action_class(layer: str, kind: str) -> type[Action]:
     """Return the class of an action by its name in a layer, or as ``module:Class``.
 
@@ -143,8 +151,10 @@ def shipped_actions(layer: str) -> Iterator[type[Action]]:
     return (action_class(layer, kind) for kind in ACTIONS[layer])
 
 
-def read_action(layer: str, value: Any) -> Action:
+def read_action(layer: str, value: Any, *, recorded: bool = False) -> Action:
     """Validate an action of a layer; errors name the valid keys of its class.
+
+    `recorded` says that the action is only to be shown: a user's class may be missing.
 
     Raises
     ------
@@ -161,6 +171,8 @@ def read_action(layer: str, value: Any) -> Action:
             raise ScenarioError("required key is missing", expected=expected)
         cls = action_class(layer, str(kind))
     except ScenarioError as error:
+        if recorded and ":" in str(kind):
+            return RecordedAction.model_validate(value)
         wrong = problem(error.what, error.expected or "", error.nearest or "")
         raise ValidationError.from_exception_data(
             "action", [{"type": wrong, "loc": ("kind",), "input": kind}]

@@ -22,6 +22,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from federates.scenario.attack_actions import (
+    RECORDED,
     Action,
     Layer,
     PastWindow,
@@ -187,8 +188,10 @@ class Step(Section):
     @field_validator("action", mode="before")
     @classmethod
     def _of_layer(cls, value: Any, info: ValidationInfo) -> Action:
-        layer = info.data.get("layer")
-        return read_action(layer, value) if layer else Action(kind="")  # the layer is refused
+        layer, recorded = info.data.get("layer"), (info.context or {}).get(RECORDED, False)
+        if layer is None:
+            return Action(kind="")  # the step is refused for its layer
+        return read_action(layer, value, recorded=recorded)
 
     @classmethod
     def __get_pydantic_json_schema__(

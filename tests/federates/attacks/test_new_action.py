@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from federates.attacks.truth import read_truth
 from federates.cli import call
 from federates.errors import FeederateError
 from federates.runs.runner import run
-from federates.scenario.attack_actions import ACTIONS, shipped_actions
+from federates.scenario.attack_actions import ACTIONS, RECORDED, Action, shipped_actions
 from federates.scenario.attack_files import load_attack
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import load_scenario
@@ -193,7 +194,7 @@ def test_every_shipped_action_is_named_as_in_the_table(layer: str) -> None:
     for name, action in zip(ACTIONS[layer], shipped_actions(layer), strict=True):
         kind: Any = action.model_fields["kind"].annotation
         assert (kind.__args__, action.layer) == ((name,), layer)
-        assert "describe" in vars(action) or layer != "signal" or name == "adaptive"
+        assert action.words or action.describe is not Action.describe
 
 
 def test_an_attack_can_be_sent_to_a_process(study: Study) -> None:
@@ -214,3 +215,12 @@ def test_the_action_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     scenario = load_scenario(tmp_path / "study.yaml", attack=str(tmp_path / "own.yaml"))
     folder = run(scenario, out=tmp_path / "run", placement="single").folder
     assert read_truth(folder).num_rows >= 4
+
+
+def test_a_recorded_attack_is_shown_also_where_its_module_is_gone(study: Study) -> None:
+    data = load_attack(study()).model_dump(mode="json")
+    data["steps"][0]["action"]["kind"] = "gone:Wobble"
+    spec = AttackSpec.model_validate(data, context={RECORDED: True})
+    assert spec.steps[0].action.describe() == "gone:Wobble amplitude 0.02, period_s 60.0"
+    with pytest.raises(ValidationError, match="module 'gone' cannot be imported"):
+        AttackSpec.model_validate(data)
