@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from federates.reports.detection_metrics import (
-    Window,
+    StepWindow,
     detector_rows,
     judge,
     step_windows,
@@ -150,7 +150,7 @@ def clean_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(text(r[k]) for k in head) + " |" for r in rows])
 
 
-def compare_with_clean(rows: list[dict[str, Any]], clean: Path, windows: list[Window]) -> None:
+def compare_with_clean(rows: list[dict[str, Any]], clean: Path, windows: list[StepWindow]) -> None:
     """Add the area under the curve of the same window on the clean day: what the hour gives.
 
     And take back that an attack was seen where the clean day has as much alarm in its window.

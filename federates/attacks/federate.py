@@ -1,4 +1,4 @@
-"""The attack federate: stands between producers and readers, and before inputs of the grid."""
+"""The attack federate: passes values on to readers, forged, and feeds a plant's attack inputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AttackFederate(Federate):
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Pass on what came in, changed where a step is active."""
         if BEGINS in inputs:
-            self._clock.hear(inputs[BEGINS])
+            self._clock.set_begins(inputs[BEGINS])
         return Step(self._outputs(time_s + self._shift_s, inputs))
 
     def first_values(self) -> dict[str, FloatArray]:

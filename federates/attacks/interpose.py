@@ -146,11 +146,7 @@ def _published(
 
 
 def _reroute(
-    federation: FederationView,
-    build: SiteBuilder,
-    name: str,
-    port: str,
-    feeds: tuple[Feed, ...],
+    federation: FederationView, build: SiteBuilder, name: str, port: str, feeds: tuple[Feed, ...]
 ) -> list[Feed]:
     """Return the feeds of an input with its attacked elements coming from attack federates."""
     kept: list[Feed] = []

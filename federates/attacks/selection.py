@@ -27,13 +27,13 @@ def drawn(
 ) -> list[str]:
     """Return the share of `names` that the target's fraction or count leaves, in their order.
 
-    A fraction is rounded to the nearest whole number, a half up; a small one of few is one, not
-    nobody. The draw is of the attack's seed, the step's id and the name only, so it does not
-    depend on how the federation is hosted or on what else matches.
+    A fraction is rounded to the nearest whole number, a half up, and is at least one. The draw
+    depends on the attack's seed, the step's id and the name only, not on how the federation is
+    hosted or on what else matches.
 
     Parameters
     ----------
-    names : What matches; of nothing, nothing is drawn.
+    names : What matches; may be empty.
     step : Position of the step in the attack.
     channel : Of the random numbers.
 

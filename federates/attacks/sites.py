@@ -78,7 +78,7 @@ class SiteBuilder:
                 self._parts_of[key] = (*self._parts_of.get(key, ()), part)
         self.drafts: dict[str, Draft] = {}
         self.problems: list[str] = []
-        # Names are for the eye: `a-b.c` and `a.b-c` look alike, and what is alike gets a number.
+        # `a-b.c` and `a.b-c` give the same name; the second gets a number.
         self._outs, self._ins = Names(), Names()
         self.out_of: dict[Key, tuple[str, int]] = {}
         self.site_of: dict[str, str] = {}
@@ -199,11 +199,7 @@ class SiteBuilder:
         )
 
     def _read(
-        self,
-        instance: str,
-        name: str,
-        inputs: dict[str, Port],
-        feeds: dict[str, tuple[Feed, ...]],
+        self, instance: str, name: str, inputs: dict[str, Port], feeds: dict[str, tuple[Feed, ...]]
     ) -> str:
         """Return the input of an attack federate that brings an output; add it if it is new."""
         port = self._federation.port(instance, name, "outputs")

@@ -182,7 +182,7 @@ def _finalise(stream: Path) -> None:
 
 
 def _plain(table: Any) -> Any:
-    """Return the table with one dictionary per word column, so its bytes do not tell of flushes."""
+    """Return the table with one dictionary per column of words: bytes independent of flushes."""
     return table.unify_dictionaries().combine_chunks()
 
 

@@ -120,7 +120,7 @@ class FederationView:
         return self.by_name[self.origin[key].source or key[0]].timing
 
     def gap_ns(self, timing: Timing) -> int:
-        """Return the time between a step of this timing and the next step of anybody."""
+        """Return the time between a step of this timing and the next step of any federate."""
         return self._next(timing)[0]
 
     def gap_problem(self, timing: Timing) -> str:
@@ -137,7 +137,7 @@ class FederationView:
         )
 
     def _next(self, timing: Timing) -> tuple[int, str]:
-        """Return the shortest time from a step of this timing to the next of anybody, and whose."""
+        """Return the shortest time from a step of this timing to the next one, and whose it is."""
         who: dict[Timing, str] = {}
         for name, federate in self.by_name.items():
             who.setdefault(federate.timing, name)

@@ -11,7 +11,7 @@ from federates.attacks.view import every
 from federates.clock import Timing, to_ns, to_s
 from federates.scenario.attack_actions import PastWindow
 from federates.scenario.attack_files import past_windows
-from federates.scenario.attack_schedule import AttackSchedule, elapsed_in
+from federates.scenario.attack_schedule import begins_s, elapsed_in
 from federates.scenario.attack_schema import AttackSpec
 
 Samples = Mapping[int, tuple[Timing, ...]]
@@ -48,7 +48,8 @@ def window_problems(case: AttackCase, chosen: Chosen, samples: Samples) -> list[
     spec, schedule = case.spec, case.schedule
     problems = []
     horizon_ns = case.federation.horizon_ns
-    for i, begin_s in enumerate(earliest_begins(spec, schedule)):
+    # A step that waits for a signal can begin once its condition has held long enough.
+    for i, begin_s in enumerate(begins_s(spec, lambda when: when.for_s)):
         where = spec.where("steps", i, "trigger")
         directed = i in schedule.directed
         timings, span_s = samples.get(i, ()), schedule.span_s(i)
@@ -80,22 +81,6 @@ def window_problems(case: AttackCase, chosen: Chosen, samples: Samples) -> list[
                     )
                     break
     return problems
-
-
-def earliest_begins(spec: AttackSpec, schedule: AttackSchedule) -> tuple[float, ...]:
-    """Return when each step begins, or at the earliest where that is decided during the run."""
-    position = {step.id: i for i, step in enumerate(spec.steps)}
-
-    def begin_s(i: int) -> float:
-        trigger = spec.steps[i].trigger
-        if not math.isnan(schedule.begin_s[i]):
-            return schedule.begin_s[i]
-        if trigger.after is not None:
-            earlier = position[trigger.after]
-            return begin_s(earlier) + schedule.length_s[earlier] + trigger.delay_s
-        return (trigger.when.for_s if trigger.when is not None else 0.0) + trigger.delay_s
-
-    return tuple(begin_s(i) for i in range(len(spec.steps)))
 
 
 def unrecorded(spec: AttackSpec, i: int, begin_s: float) -> PastWindow | None:

@@ -9,14 +9,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from federates.attacks.plan import Touched
 from federates.commands.explain import AttackExplained, StepExplained, explain_attack
-from federates.commands.terminal import output
+from federates.commands.terminal import output, print_table
 from federates.errors import ScenarioError
 from federates.reports import attack_words as words
 from federates.scenario.attack_files import find_attack, load_attack, shipped_attacks
@@ -131,9 +128,6 @@ def _scenario_of(attack: str) -> str:
     return spec.scenario
 
 
-# -- what is printed -------------------------------------------------------------------------------
-
-
 def as_data(found: AttackExplained) -> dict[str, Any]:
     """Return the explanation as plain data."""
     spec = found.spec
@@ -156,29 +150,22 @@ def print_explained(found: AttackExplained, console: Console) -> None:
         console.print(f"  {escape(technique)}", soft_wrap=True)
     if spec.techniques:
         console.print(f"  (MITRE ATT&CK for ICS {spec.attack_version})")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
-    table.add_column("Step", overflow="fold")
-    table.add_column("", style="dim", no_wrap=True)
-    table.add_column("What would happen", overflow="fold")
-    for n, step in enumerate(found.steps):
-        rows = _rows(step)
-        for i, (key, text) in enumerate(rows):
-            last = i == len(rows) - 1 and n < len(found.steps) - 1
-            name = escape(step.id) if i == 0 else ""
-            table.add_row(name, key, escape(text), end_section=last)
-    console.print(table)
+    rows: list[tuple[str, str, str]] = []
+    for step in found.steps:
+        rows += [("", "", "")] if rows else []
+        rows += [(step.id if i == 0 else "", *row) for i, row in enumerate(_rows(step))]
+    print_table(console, ("Step", "", "What would happen"), rows, ())
     console.print("nothing was started")
 
 
 def _rows(step: StepExplained) -> list[tuple[str, str]]:
-    rows = [("layer", step.layer), ("when", f"{step.when}, {step.lasting}")]
-    if step.title:
-        rows.insert(0, ("title", step.title))
-    rows += [("touches", touched.text()) for touched in step.touches]
-    rows.append(("does", step.does))
-    rows += [("shows", _shown(touched, picture)) for touched, picture in step.shows]
-    return rows
-
-
-def _shown(touched: Touched, picture: str) -> str:
-    return f"{touched.text()}; readers see {picture}"
+    """Return what is said of a step, as (key, text)."""
+    shown = [(t.text(), what) for t, what in step.shows]
+    return [
+        *([("title", step.title)] if step.title else []),
+        ("layer", step.layer),
+        ("when", f"{step.when}, {step.lasting}"),
+        *(("touches", touched.text()) for touched in step.touches),
+        ("does", step.does),
+        *(("shows", f"{text}; readers see {what}") for text, what in shown),
+    ]

@@ -76,8 +76,7 @@ def attack_mitm(
         typer.Option(metavar="HOST:PORT[/UNIT]", help="The device, if not as its file says."),
     ] = None,
     name: Annotated[
-        str | None,
-        typer.Option("--as", metavar="NAME", help="What the attack calls the device."),
+        str | None, typer.Option("--as", metavar="NAME", help="What the attack calls the device.")
     ] = None,
     pcap: Annotated[Path | None, typer.Option(help="Capture to write, NAME.pcapng.")] = None,
     arm: Annotated[
@@ -115,8 +114,7 @@ def attack_run(
     scenario: Annotated[
         str,
         typer.Argument(
-            metavar="SCENARIO",
-            help="A scenario; left out where the attack names its scenario.",
+            metavar="SCENARIO", help="A scenario; left out where the attack names its scenario."
         ),
     ],
     options: RunOptions,

@@ -24,7 +24,7 @@ class StepExplained:
     does: str
     touches: tuple[Touched, ...]
     shows: tuple[tuple[Touched, str], ...]
-    """What somebody sees instead of the truth: where, and which picture."""
+    """Where something else than the truth is shown, and what."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def mitm_command(
     Raises
     ------
     ScenarioError, WiringError, DeviceError: The attack cannot be carried out on this device.
-    ArmingError: The device is not on loopback, and nobody armed it.
+    ArmingError: The device is not on loopback, and not armed.
     RunError: The device did not take back what the attack had written.
     """
     attack = load_attack(find_attack(file, shipped_attacks(shipped_dir()), Path()))

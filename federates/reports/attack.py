@@ -16,6 +16,7 @@ from federates.reports.blocks import Block, Section, Table, Text
 from federates.reports.chart import Band, Chart, in_rows
 from federates.reports.format import clock, metric_unit, with_unit
 from federates.runs.data import RunData, Spread
+from federates.scenario.attack_actions import RECORDED
 from federates.scenario.attack_schema import AttackSpec, Step
 
 _CHARTS = 4
@@ -27,7 +28,7 @@ def attack_of(run: RunData) -> AttackSpec | None:
     if not isinstance(data, dict):
         return None
     try:
-        return AttackSpec.model_validate(data)
+        return AttackSpec.model_validate(data, context={RECORDED: True})
     except ValidationError:  # written by another version
         return None
 

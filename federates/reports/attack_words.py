@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from federates.attacks.wording import span
 from federates.reports.format import clock
 from federates.scenario import attack_schema as schema
 from federates.scenario.attack_schema import AttackSpec, Step
 from federates.scenario.attack_techniques import TECHNIQUES
+from federates.scenario.attack_wording import span
 
 
 def techniques(spec: AttackSpec) -> list[str]:

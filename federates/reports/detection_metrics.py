@@ -24,7 +24,7 @@ _DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
-class Window:
+class StepWindow:
     """When a step of the attack was at work: ``begin_s <= t < end_s``."""
 
     step: str
@@ -63,7 +63,7 @@ def area_under_curve(score: FloatArray, positive: BoolArray) -> float | None:
     return wins / (n_positive * n_negative)
 
 
-def step_windows(run: Path) -> list[Window]:
+def step_windows(run: Path) -> list[StepWindow]:
     """Return one window for each step of the attack that began, by its begin.
 
     From the run's events, cut at the end of the run; a step that pauses in between has one window
@@ -71,14 +71,14 @@ def step_windows(run: Path) -> list[Window]:
     """
     data = RunData(run)
     end_of_run = float(data.scenario["time"]["step_s"]) * float(data.manifest["steps"])
-    spans: dict[str, Window] = {}
+    spans: dict[str, StepWindow] = {}
     for step, begin_s, end_s in attack_windows(run):
-        known = spans.get(step, Window(step, begin_s, begin_s))
-        spans[step] = Window(step, known.begin_s, max(known.end_s, min(end_s, end_of_run)))
+        known = spans.get(step, StepWindow(step, begin_s, begin_s))
+        spans[step] = StepWindow(step, known.begin_s, max(known.end_s, min(end_s, end_of_run)))
     return list(spans.values())
 
 
-def judge(verdicts: Verdicts, windows: Sequence[Window]) -> list[dict[str, Any]]:
+def judge(verdicts: Verdicts, windows: Sequence[StepWindow]) -> list[dict[str, Any]]:
     """Return one row of metrics for each window; of a clean run one row, without a step.
 
     Clean is what lies outside every window and not within `AFTERMATH_S` after one: the grid comes
@@ -155,24 +155,11 @@ def _risen(alarm: BoolArray) -> BoolArray:
     return risen
 
 
-def _row(
-    step: str | None,
-    delay_s: float | None,
-    precision: float | None,
-    recall: float | None,
-    false_alarms_per_day: float | None,
-    auc: float | None,
-    seen: bool,
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "delay_s": delay_s,
-        "precision": precision,
-        "recall": recall,
-        "false_alarms_per_day": false_alarms_per_day,
-        "auc": auc,
-        "seen": seen,
-    }
+_METRICS = ("delay_s", "precision", "recall", "false_alarms_per_day", "auc", "seen")
+
+
+def _row(step: str | None, *metrics: float | None) -> dict[str, Any]:
+    return {"step": step, **dict(zip(_METRICS, metrics, strict=True))}
 
 
 def detectors_of(run: Path) -> dict[str, float]:

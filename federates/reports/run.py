@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from federates.attacks.wording import span
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
 from federates.reports.blocks import Block, Page, Section, Table, Text, Tile, Tiles
@@ -19,6 +18,7 @@ from federates.reports.format import clock, metric_name, metric_number, metric_u
 from federates.reports.page import write_page
 from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
+from federates.scenario.attack_wording import span
 from grid_models.base.yaml_lines import yaml_text
 
 REPORT = "report.html"

@@ -15,6 +15,7 @@ from federates.core.run_store import package_versions
 from federates.core.signals import STREAM, TABLE, read_batches
 from federates.errors import ScenarioError
 from federates.runs.data import RunData
+from federates.scenario.named_classes import make_importable
 from federates.scenario.schema import Scenario, scenario_from
 from federates.scenario.yaml_source import YamlSource
 
@@ -71,6 +72,8 @@ def scenario_of_run(folder: Path) -> tuple[Scenario, RunData]:
     """
     run = RunData(folder)
     base_dir = Path(run.manifest.get("base_dir", "."))
+    attack_dir = Path(run.manifest.get("attack_base_dir", base_dir))
+    make_importable([attack_dir])
     source = YamlSource(str(base_dir / f"{run.name}.yaml"), run.scenario)
     try:
         scenario = scenario_from(source, base_dir=base_dir)
@@ -78,8 +81,7 @@ def scenario_of_run(folder: Path) -> tuple[Scenario, RunData]:
         error.where = error.where or str(folder / "manifest.json")
         raise
     if scenario.attack_spec is not None:
-        # User's attackers are looked up where the attack file was.
-        scenario.attack_spec._base_dir = Path(run.manifest.get("attack_base_dir", base_dir))
+        scenario.attack_spec._base_dir = attack_dir
     return scenario, run
 
 

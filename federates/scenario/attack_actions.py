@@ -11,15 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from federates.errors import ScenarioError
+from federates.scenario.attack_wording import in_unit, span
 from federates.scenario.named_classes import named_class
 from grid_models.base.errors import nearest_name
 from grid_models.base.schema_errors import problem, section_error
 from grid_models.base.sections import Duration, Section
 
+RECORDED = "recorded"
+"""Key of a validation context: the attack is that of a recorded run."""
 Layer = Literal["signal", "link", "modbus", "physical"]
 
 ACTIONS: Mapping[str, Mapping[str, str]] = {
@@ -84,15 +87,21 @@ class Action(Section):
     """
 
     layer: ClassVar[str] = ""
+    words: ClassVar[str] = ""
+    """What it does: a format of its options, of `unit` (with a space), and of options in seconds
+    as lengths of time without the suffix, ``{delay}`` for `delay_s`."""
     needs_all_targets: ClassVar[bool] = False
     """Whether it must handle all targets of its step at one moment, in one federate."""
 
     kind: str
 
     def describe(self, unit: str = "") -> str:
-        """Say what it does, for tables and pages: ``adds 0.02 pu``; by default its options."""
-        values = self.model_dump(exclude_none=True, exclude_defaults=True)
-        more = ", ".join(f"{k} {v}" for k, v in values.items() if k != "kind")
+        """Say what it does, for tables and pages: ``adds 0.02 pu``; without `words` its options."""
+        options = {k: v for k, v in self if v is not None}
+        if self.words:
+            spans = {k.removesuffix("_s"): span(v) for k, v in options.items() if k.endswith("_s")}
+            return self.words.format(**options, **spans, unit=in_unit(unit))
+        more = ", ".join(f"{k} {v}" for k, v in options.items() if k != "kind")
         return f"{self.kind} {more}".strip()
 
     def reads(self) -> Sequence[str]:
@@ -109,6 +118,12 @@ class Action(Section):
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong) for what the fields' types cannot say."""
         yield from ()
+
+
+class RecordedAction(Action):
+    """An action of a recorded run whose class cannot be found any more."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 def action_class(layer: str, kind: str) -> type[Action]:
@@ -136,8 +151,10 @@ def shipped_actions(layer: str) -> Iterator[type[Action]]:
     return (action_class(layer, kind) for kind in ACTIONS[layer])
 
 
-def read_action(layer: str, value: Any) -> Action:
+def read_action(layer: str, value: Any, *, recorded: bool = False) -> Action:
     """Validate an action of a layer; errors name the valid keys of its class.
+
+    `recorded` says that the action is only to be shown: a user's class may be missing.
 
     Raises
     ------
@@ -154,6 +171,8 @@ def read_action(layer: str, value: Any) -> Action:
             raise ScenarioError("required key is missing", expected=expected)
         cls = action_class(layer, str(kind))
     except ScenarioError as error:
+        if recorded and ":" in str(kind):
+            return RecordedAction.model_validate(value)
         wrong = problem(error.what, error.expected or "", error.nearest or "")
         raise ValidationError.from_exception_data(
             "action", [{"type": wrong, "loc": ("kind",), "input": kind}]

@@ -7,12 +7,13 @@ signal are decided during the run by one federate, the director, whose decisions
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from federates.scenario.attack_schema import AttackSpec
+from federates.scenario.attack_schema import AttackSpec, Step, When
 
 LATE_S = 1e-9
 """Times are whole nanoseconds; half of one decides what is equal."""
@@ -39,31 +40,13 @@ class AttackSchedule:
     @classmethod
     def of(cls, spec: AttackSpec) -> AttackSchedule:
         """Work out what is known before the run."""
-        position = {step.id: i for i, step in enumerate(spec.steps)}
-        length = [np.inf if s.duration_s is None else s.duration_s for s in spec.steps]
-        begin: list[float | None] = [None] * len(spec.steps)
-
-        def known(i: int) -> float:
-            if begin[i] is None:
-                trigger = spec.steps[i].trigger
-                if trigger.at_s is not None:
-                    begin[i] = trigger.at_s + trigger.delay_s
-                elif trigger.after is not None:
-                    earlier = position[trigger.after]
-                    begin[i] = known(earlier) + length[earlier] + trigger.delay_s
-                else:
-                    begin[i] = np.nan
-            found = begin[i]
-            assert found is not None
-            return found
-
-        begins = tuple(known(i) for i in range(len(spec.steps)))
+        begins = begins_s(spec, lambda when: math.nan)
         return cls(
             tuple(step.id for step in spec.steps),
             begins,
-            tuple(length),
+            tuple(math.inf if s.duration_s is None else s.duration_s for s in spec.steps),
             tuple(step.on_end == "leave" for step in spec.steps),
-            tuple(i for i, at in enumerate(begins) if np.isnan(at)),
+            tuple(i for i, at in enumerate(begins) if math.isnan(at)),
         )
 
     def span_s(self, i: int) -> float:
@@ -75,6 +58,23 @@ class AttackSchedule:
         return StepClock(self)
 
 
+def begins_s(spec: AttackSpec, met_s: Callable[[When], float]) -> tuple[float, ...]:
+    """Return the begin of every step; `met_s` gives the time at which a condition is met."""
+    steps = {step.id: step for step in spec.steps}
+
+    def begin_s(step: Step) -> float:
+        trigger, at_s = step.trigger, step.trigger.at_s
+        if trigger.after is not None:
+            earlier = steps[trigger.after]
+            length_s = math.inf if earlier.duration_s is None else earlier.duration_s
+            at_s = begin_s(earlier) + length_s
+        elif trigger.when is not None:
+            at_s = met_s(trigger.when)
+        return (at_s or 0.0) + trigger.delay_s
+
+    return tuple(map(begin_s, spec.steps))
+
+
 class StepClock:
     """Tells the time since the begin of each active step."""
 
@@ -82,8 +82,8 @@ class StepClock:
         self.schedule = schedule
         self._begin = list(schedule.begin_s)
 
-    def hear(self, begins_s: FloatArray) -> None:
-        """Take the director's word: begin of each directed step, NaN while it has not begun."""
+    def set_begins(self, begins_s: FloatArray) -> None:
+        """Set the begin of each directed step as the director decided, NaN: not begun yet."""
         for i, begin_s in zip(self.schedule.directed, begins_s.tolist(), strict=True):
             self._begin[i] = begin_s
 

@@ -22,6 +22,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from federates.scenario.attack_actions import (
+    RECORDED,
     Action,
     Layer,
     PastWindow,
@@ -94,7 +95,7 @@ class Target(Section):
     port: str | None = Field(
         None,
         description="Signal layer: glob over federate.port. An output: all who read it are "
-        "deceived; an input: only that reader is. An input nobody feeds is fed by the attack.",
+        "deceived; an input: only that reader is. An input without a source is fed by the attack.",
     )
     labels: Labels = Field(["*"], description="Signal layer: globs over the port's labels.")
     links: Labels | None = Field(
@@ -187,8 +188,10 @@ class Step(Section):
     @field_validator("action", mode="before")
     @classmethod
     def _of_layer(cls, value: Any, info: ValidationInfo) -> Action:
-        layer = info.data.get("layer")
-        return read_action(layer, value) if layer else Action(kind="")  # the layer is refused
+        layer, recorded = info.data.get("layer"), (info.context or {}).get(RECORDED, False)
+        if layer is None:
+            return Action(kind="")  # the step is refused for its layer
+        return read_action(layer, value, recorded=recorded)
 
     @classmethod
     def __get_pydantic_json_schema__(

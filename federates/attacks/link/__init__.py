@@ -1,1 +1,1 @@
-"""Attack steps of layer link."""
+"""Link steps: messages between agents lost, delayed or changed."""

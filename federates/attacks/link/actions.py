@@ -10,18 +10,16 @@ from pydantic import Field
 from controllers.core.mail import IntArray, Link
 from federates.attacks.link.action import LATE, LOSS, NOISE, Batch, LinkAction, LinkDraws
 from federates.attacks.link.targets import LinkTargets
-from federates.attacks.wording import formula, span
 from federates.clock import to_ns
+from federates.scenario.attack_wording import formula, span
 from grid_models.base.sections import Deviation, Duration, Period, Probability
 
 
 class DropMail(LinkAction):
     """Never delivered."""
 
+    words = "drops; nothing new arrives"
     kind: Literal["drop"]
-
-    def describe(self, unit: str = "") -> str:
-        return "drops; nothing new arrives"
 
     def act(self, batch: Batch, at: IntArray, draws: LinkDraws) -> IntArray:
         batch.kept[at] = False
@@ -31,10 +29,8 @@ class DropMail(LinkAction):
 class Partition(LinkAction):
     """Cuts the targeted agents off from all others; among themselves they still talk."""
 
+    words = "cuts the agents off from all others"
     kind: Literal["partition"]
-
-    def describe(self, unit: str = "") -> str:
-        return "cuts the agents off from all others"
 
     def links(self, targets: LinkTargets) -> list[Link]:
         return targets.between_agents_and_others()
@@ -47,11 +43,9 @@ class Partition(LinkAction):
 class DelayMail(LinkAction):
     """Delivers late."""
 
+    words = "delivers {delay} late"
     kind: Literal["delay"]
     delay_s: Period = Field(description="By how much.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"delivers {span(self.delay_s)} late"
 
     def act(self, batch: Batch, at: IntArray, draws: LinkDraws) -> IntArray:
         batch.late_ns[at] += to_ns(self.delay_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,31 +20,12 @@ from federates.core.links import Bundle, Inbox, LinkQuality, message_streams
 from federates.core.wiring import LatestValues
 from federates.scenario.attack_schedule import LATE_S
 
+if TYPE_CHECKING:
+    from federates.attacks.truth import TruthWriter
+
 BEGAN, ENDED = "attack_began", "attack_ended"
 Announce = Callable[[str, float, str], None]
 """Reports an event: its word in ``events.jsonl``, the time in s, the step's id."""
-
-
-class TruthSink(Protocol):
-    """Where affected values go: `federates.attacks.truth.TruthWriter`."""
-
-    count: int
-
-    def add(
-        self,
-        time_s: float,
-        channel: int,
-        element: IntArray,
-        true: FloatArray,
-        seen: FloatArray,
-        step: int,
-    ) -> None:
-        """Keep affected values."""
-        ...
-
-    def close(self) -> None:
-        """Finish the table."""
-        ...
 
 
 class AttackedInbox(Inbox):
@@ -67,7 +48,7 @@ class AttackedInbox(Inbox):
         quality: Mapping[str, LinkQuality],
         seed: int,
         plan: MailAttack,
-        truth: TruthSink,
+        truth: TruthWriter,
         announce: Announce,
     ) -> None:
         super().__init__(links_in, quality, seed)
@@ -84,8 +65,8 @@ class AttackedInbox(Inbox):
         for feed in self._reads:
             begins_s = latest(feed.source, feed.port)
             if begins_s is not None:
-                self._clock.hear(begins_s)
-                self._transitions.hear(begins_s)
+                self._clock.set_begins(begins_s)
+                self._transitions.set_begins(begins_s)
         self._transitions.report(to_s(now_ns))
 
     def accept(self, bundle: Bundle) -> None:
@@ -190,7 +171,7 @@ class _Transitions:
         self._directed = np.array(schedule.directed, dtype=np.intp)
         self._open = [(i, event) for i in plan.announces for event in (BEGAN, ENDED)]
 
-    def hear(self, begins_s: FloatArray) -> None:
+    def set_begins(self, begins_s: FloatArray) -> None:
         self._begin_s[self._directed] = begins_s
 
     def report(self, now_s: float) -> None:

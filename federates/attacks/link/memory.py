@@ -12,7 +12,6 @@ from pydantic import Field, PrivateAttr, model_validator
 from controllers.core.mail import FloatArray, IntArray, Link
 from federates.attacks.link.action import Batch, LinkAction, LinkDraws, LinkTable
 from federates.attacks.link.targets import LinkTargets
-from federates.attacks.wording import span
 from federates.clock import to_ns
 from federates.core.links import BoolArray
 from grid_models.base.sections import Period
@@ -46,14 +45,12 @@ class ReplayMail(LinkAction):
     """
 
     listens = True
+    words = "plays what was sent {lag} ago"
     kind: Literal["replay"]
     lag_s: Period = Field(description="How old the numbers are.")
     _attacked: BoolArray = PrivateAttr()
     _recent: deque[tuple[int, IntArray, FloatArray]] = PrivateAttr()
     _old: NewestNumbers = PrivateAttr()
-
-    def describe(self, unit: str = "") -> str:
-        return f"plays what was sent {span(self.lag_s)} ago"
 
     def prepare(self, table: LinkTable, links: Sequence[str], donors: Mapping[str, str]) -> None:
         self._attacked = table.mask(links)
@@ -80,7 +77,7 @@ class Impersonate(LinkAction):
     agent: str | None = Field(None, description="Agent whose numbers are sent in its place.")
     value: float | None = Field(None, description="Sent in place of every number.")
     _donor: IntArray = PrivateAttr()
-    _heard: BoolArray = PrivateAttr()
+    _observed: BoolArray = PrivateAttr()
     _newest: NewestNumbers = PrivateAttr()
 
     @model_validator(mode="after")
@@ -107,14 +104,14 @@ class Impersonate(LinkAction):
         return {} if self.agent is None else targets.mail_of(self.agent, chosen)
 
     def prepare(self, table: LinkTable, links: Sequence[str], donors: Mapping[str, str]) -> None:
-        self._heard = table.mask(list(donors.values()))
+        self._observed = table.mask(list(donors.values()))
         self._donor = np.full(len(table.keys), -1, dtype=np.int64)
         for key, donor in donors.items():
             self._donor[table.position[key]] = table.position[donor]
         self._newest = NewestNumbers(table)
 
     def observe(self, batch: Batch) -> None:
-        at = np.flatnonzero(self._heard[batch.link])
+        at = np.flatnonzero(self._observed[batch.link])
         if at.size:
             self._newest.keep(batch.link[at], batch.values[batch.numbers(at)])
 

@@ -128,5 +128,5 @@ class LinkTargets:
 
 
 def _mail_kind(link: Link) -> tuple[str, str, int]:
-    """Return what two links share whose messages can stand for each other."""
+    """Return what two links have in common whose messages can replace each other."""
     return link.target, link.kind, link.width

@@ -1,1 +1,1 @@
-"""Attack steps of layer modbus."""
+"""Modbus steps: registers and frames changed between adapter and device."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from federates.scenario.attack_actions import Action
 
@@ -19,13 +18,15 @@ NO_LIMITS: Limits = (-math.inf, math.inf)
 class ModbusAction(Action):
     """Base of the actions on Modbus frames.
 
-    A subclass declares its options as fields and returns the rule of `hil.mitm.rules` that the
-    proxy follows while the step is active.
+    A subclass declares its options as fields, and the rule that the proxy follows while the step is
+    active as `rule_class`.
     """
 
     layer: ClassVar[str] = "modbus"
 
-    @abstractmethod
+    rule_class: ClassVar[str]
+    """Name of the rule in `hil.mitm.rules`; its options are the action's fields."""
+
     def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
         """Return what the proxy does.
 
@@ -35,6 +36,16 @@ class ModbusAction(Action):
         name : The step's id.
         limits : What it writes stays within them, in the point's unit.
         """
+        from hil.mitm import rules
+
+        found: Rule = getattr(rules, self.rule_class)(
+            step, probability, name, **self.rule_options(limits)
+        )
+        return found
+
+    def rule_options(self, limits: Limits) -> dict[str, Any]:
+        """Return the options of the rule."""
+        return self.model_dump(exclude={"kind"})
 
     def acts_on(self) -> str:
         """Return what it acts on of a device, in words; two active steps must not share it."""

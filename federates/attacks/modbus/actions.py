@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from federates.attacks.modbus.action import NO_LIMITS, Limits, ModbusAction
-from federates.attacks.wording import formula, span
+from federates.scenario.attack_wording import formula
 from grid_models.base.errors import nearest_hint
 from grid_models.base.sections import Period
 
 if TYPE_CHECKING:
     from hil.devices.file import DeviceSpec
-    from hil.mitm.rules import Rule
 
 
 class PointAction(ModbusAction):
@@ -46,6 +45,7 @@ class PointAction(ModbusAction):
 class Rewrite(PointAction):
     """Rewrites a point's registers on the wire, in what is read or in what is written."""
 
+    rule_class = "RewriteRule"
     kind: Literal["rewrite"]
     direction: Literal["read", "write"] = Field(
         "read", description="What the adapter reads, or what it writes."
@@ -88,90 +88,58 @@ class Rewrite(PointAction):
             )
         return super().point_problem(device, file)
 
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import RewriteRule
-
-        return RewriteRule(
-            step, probability, name, self.point, self.direction, self.value, self.factor,
-            self.bias, self.hide, *limits,
-        )  # fmt: skip
+    def rule_options(self, limits: Limits) -> dict[str, Any]:
+        return super().rule_options(limits) | {"low": limits[0], "high": limits[1]}
 
 
 class WritePoint(PointAction):
     """Writes a point itself when the step begins; the adapter's own writes still come after it."""
 
+    words = "writes {point} = {value:g}"
+    rule_class = "WriteRule"
     kind: Literal["write"]
     value: float = Field(description="In engineering units.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"writes {self.point} = {self.value:g}"
 
     def acts_on(self) -> str:
         return f"{self.point} (written by the attack)"
 
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import WriteRule
-
+    def rule_options(self, limits: Limits) -> dict[str, Any]:
         low, high = limits
-        return WriteRule(step, probability, name, self.point, min(max(self.value, low), high))
+        return {"point": self.point, "value": min(max(self.value, low), high)}
 
 
 class ForgeException(ModbusAction):
     """Answers requests with a Modbus exception."""
 
+    words = "answers with Modbus exception {code}"
+    rule_class = "ExceptionRule"
     kind: Literal["exception"]
     code: Annotated[int, Field(ge=1, le=255)] = Field(
         4, description="Modbus exception code; 4 is 'server device failure'."
     )
 
-    def describe(self, unit: str = "") -> str:
-        return f"answers with Modbus exception {self.code}"
-
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import ExceptionRule
-
-        return ExceptionRule(step, probability, name, self.code)
-
 
 class DelayFrames(ModbusAction):
     """Holds requests back, in wall-clock time; those behind them wait as well."""
 
+    words = "delivers {delay} late"
+    rule_class = "DelayRule"
     kind: Literal["delay"]
     delay_s: Period = Field(description="By how much.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"delivers {span(self.delay_s)} late"
-
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import DelayRule
-
-        return DelayRule(step, probability, name, self.delay_s)
 
 
 class DropFrames(ModbusAction):
     """Swallows requests and replies; a connection that is not Modbus is cut."""
 
+    words = "drops; nothing new arrives"
+    rule_class = "DropRule"
     kind: Literal["drop"]
-
-    def describe(self, unit: str = "") -> str:
-        return "drops; nothing new arrives"
-
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import DropRule
-
-        return DropRule(step, probability, name)
 
 
 class Flood(ModbusAction):
     """Sends further requests to the device."""
 
+    words = "sends {requests_per_s:g} further requests per second"
+    rule_class = "FloodRule"
     kind: Literal["flood"]
     requests_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(100.0, description="How many.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"sends {self.requests_per_s:g} further requests per second"
-
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
-        from hil.mitm.rules import FloodRule
-
-        return FloodRule(step, probability, name, self.requests_per_s)

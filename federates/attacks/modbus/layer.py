@@ -2,7 +2,7 @@
 
 Every touched device gets a man in the middle (`hil.mitm.proxy`) between adapter and device.
 One connection of the federation changes: where readings are forged, the grid reads what the devices
-truly inject (`true_injections`), and all others read what the adapter was told.
+truly inject (`true_injections`), and all others read what the adapter received.
 """
 
 from __future__ import annotations

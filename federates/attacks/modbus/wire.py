@@ -46,7 +46,7 @@ class ModbusWire:
         self._active = np.zeros(len(self._ids), dtype=bool)
         self._proxies: list[tuple[MitmProxy, dict[str, DeviceSpec]]] = []
         self._adapters: dict[str, Adapter] = {}
-        self._told_blind: set[str] = set()
+        self._opaque: set[str] = set()
         self._waiting: dict[tuple[str, int, str], Unrestored] = {}
         self._truth: TruthWriter | None = None
         if plan is not None:
@@ -56,8 +56,8 @@ class ModbusWire:
             self._truth = TruthWriter(store.folder, federate, [channel], self._ids)
             self._place = {label: i for i, label in enumerate(plan.labels)}
 
-    def stand_before(self, specs: Sequence[DeviceSpec]) -> dict[str, tuple[str, int]]:
-        """Start proxies before devices; return where each of them is reached now.
+    def start_proxies(self, specs: Sequence[DeviceSpec]) -> dict[str, tuple[str, int]]:
+        """Start proxies before devices; return the host and port of each.
 
         Raises
         ------
@@ -85,24 +85,24 @@ class ModbusWire:
         folder = self._captures
         return {n: folder / f"{n}.pcapng" for n in names} if folder is not None else {}
 
-    def listen_to(self, adapter: Adapter, specs: Sequence[DeviceSpec]) -> None:
-        """Say which adapter found out where the points of devices lie."""
+    def use_scans_of(self, adapter: Adapter, specs: Sequence[DeviceSpec]) -> None:
+        """Take the places of SunSpec points of some devices from the scans of their adapter."""
         self._adapters |= {s.name: adapter for s in specs}
 
     def begin_step(self, time_s: float, inputs: Mapping[str, FloatArray]) -> None:
-        """Let steps begin and end that do so at `time_s`."""
+        """Begin and end the steps that do so at `time_s`."""
         if self._clock is None:
             return
         self._learn()
         if BEGINS in inputs:
-            self._clock.hear(inputs[BEGINS])
+            self._clock.set_begins(inputs[BEGINS])
         elapsed_s = self._clock.elapsed(time_s)
         for proxy, _ in self._proxies:
             proxy.set_active(elapsed_s, time_s)
         self._announce(elapsed_s, time_s)
 
     def _learn(self) -> None:
-        """Pass on where points lie; SunSpec devices must have been scanned for it."""
+        """Tell the proxies the places of points; SunSpec devices must have been scanned."""
         rules = self._plan.rules if self._plan else {}
         for proxy, specs in self._proxies:
             for name, spec in specs.items():
@@ -117,45 +117,43 @@ class ModbusWire:
             if active[i] and not self._active[i]:
                 self._store.event(self._federate, "attack_began", time_s, step=self._ids[i])
             elif self._active[i] and not active[i]:
-                self._say_ended(i, time_s)
+                self._report_end(i, time_s)
         self._active = active
 
-    def _say_ended(self, i: int, time_s: float) -> None:
+    def _report_end(self, i: int, time_s: float) -> None:
         frames = sum(proxy.acted().get(i, 0) for proxy, _ in self._proxies)
         step = self._ids[i]
         self._store.event(self._federate, "attack_ended", time_s, step=step, frames=frames)
 
     def end_step(self, time_s: float) -> None:
-        """Write down what was forged."""
+        """Write the forged values into the ground truth; report what changed."""
         forged = [record for proxy, _ in self._proxies for record in proxy.drain()]
         if self._truth is not None:
             self._write(forged)
-            self._say_blind(time_s)
-            self._say_waiting(time_s)
+            self._report_opaque(time_s)
+            self._report_pending(time_s)
 
-    def _say_blind(self, time_s: float) -> None:
-        """Tell where an attack sees nothing, once for each device."""
+    def _report_opaque(self, time_s: float) -> None:
+        """Report devices whose traffic is not Modbus, once each."""
         for name in (name for proxy, _ in self._proxies for name in proxy.opaque()):
-            if name not in self._told_blind:
-                self._told_blind.add(name)
+            if name not in self._opaque:
+                self._opaque.add(name)
                 text = "what passes is not Modbus (TLS?): it can only be delayed or cut"
                 self._store.event(self._federate, "attack_blind", time_s, device=name, text=text)
 
-    def _say_waiting(self, time_s: float) -> None:
-        """Tell which devices have not taken back what a step wrote, and when they have."""
+    def _report_pending(self, time_s: float) -> None:
+        """Report writes of ended steps that a device has not undone yet, and when it has."""
         before = self._waiting
         unrestored = [point for proxy, _ in self._proxies for point in proxy.unrestored()]
         self._waiting = {(o.device, o.step, o.point): o for o in unrestored}
         for key, o in self._waiting.items():
             if key not in before:
-                self._report_unrestored("attack_undo_waits", o, time_s)
+                self._report_undo("attack_undo_waits", o, time_s)
         for key, o in before.items():
             if key not in self._waiting:
-                self._report_unrestored("attack_undone", o, time_s)
+                self._report_undo("attack_undone", o, time_s)
 
-    def _report_unrestored(
-        self, event: str, unrestored: Unrestored, time_s: float | None = None
-    ) -> None:
+    def _report_undo(self, event: str, unrestored: Unrestored, time_s: float | None = None) -> None:
         self._store.event(
             self._federate,
             event,
@@ -197,13 +195,13 @@ class ModbusWire:
         }
 
     def stop(self) -> None:
-        """End all steps: the run is over, and devices are about to be made safe."""
+        """End all steps, before the devices are brought to their safe state."""
         nothing = np.full(len(self._ids), np.nan)
         for proxy, _ in self._proxies:
             proxy.set_active(nothing)
 
     def close(self) -> None:
-        """End the proxies and close the ground truth; tell what devices have not taken back."""
+        """End the proxies and close the ground truth; report writes that are not undone."""
         with ExitStack() as stack:
             if self._truth is not None:
                 stack.callback(self._truth.close)
@@ -213,4 +211,4 @@ class ModbusWire:
     def _end(self, proxy: MitmProxy) -> None:
         proxy.close()
         for unrestored in proxy.unrestored():
-            self._report_unrestored("attack_not_undone", unrestored)
+            self._report_undo("attack_not_undone", unrestored)

@@ -1,1 +1,1 @@
-"""Attack steps of layer physical."""
+"""Physical steps: elements of a plant disconnected, switched or loaded."""

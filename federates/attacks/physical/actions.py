@@ -10,24 +10,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from controllers.core.mail import FloatArray
-from federates.attacks.physical.action import (
-    LOAD_FACTOR,
-    LOAD_KW,
-    THERMOSTAT_K,
-    PhysicalAction,
-)
+from federates.attacks.physical.action import LOAD_FACTOR, LOAD_KW, THERMOSTAT_K, PhysicalAction
 from federates.attacks.physical.elements import PhysicalElements
-from federates.attacks.wording import span
+from federates.scenario.attack_wording import span
 from grid_models.base.sections import Period, Probability
 
 
 class Trip(PhysicalAction):
     """Disconnects a DER or a load, or opens a line or a switch."""
 
+    words = "trips: disconnects or opens"
     kind: Literal["trip"]
-
-    def describe(self, unit: str = "") -> str:
-        return "trips: disconnects or opens"
 
     def values(self, labels: Sequence[str], elements: PhysicalElements) -> FloatArray:
         return np.zeros(len(labels))
@@ -38,10 +31,8 @@ class CloseBranch(PhysicalAction):
 
     kinds = ("line", "switch")
     kinds_text = "lines and switches"
+    words = "closes"
     kind: Literal["close"]
-
-    def describe(self, unit: str = "") -> str:
-        return "closes"
 
     def values(self, labels: Sequence[str], elements: PhysicalElements) -> FloatArray:
         return np.ones(len(labels))
@@ -118,11 +109,9 @@ class MoveThermostat(PhysicalAction):
     port_name = THERMOSTAT_K
     kinds = ("house",)
     kinds_text = "DERs of kind house"
+    words = "moves thermostats by {offset_k:+g} K"
     kind: Literal["thermostat"]
     offset_k: float = Field(description="By how much, in kelvin; above 0 is warmer.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"moves thermostats by {self.offset_k:+g} K"
 
     def values(self, labels: Sequence[str], elements: PhysicalElements) -> FloatArray:
         return np.full(len(labels), self.offset_k)

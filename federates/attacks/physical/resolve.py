@@ -36,7 +36,12 @@ def physical_plan(scenario: Scenario, plant: str, feeder: Feeder) -> PhysicalPla
     if spec is None or not spec.of_layer("physical"):
         return None
     plants = list(scenario.plants)
-    globs = [g for s in scenario.federates.values() for g in getattr(s, "devices", None) or ()]
+    globs = [
+        glob
+        for name, section in scenario.federates.items()
+        for glob in getattr(section, "devices", ())
+        if scenario.plant_of(name) == plant
+    ]
     names = [der.name for der in feeder.ders]
     on_devices = {name for name in names for glob in globs if fnmatchcase(name, glob)}
     elements = PhysicalElements.of(feeder, on_devices)

@@ -1,1 +1,1 @@
-"""Attack steps of layer signal."""
+"""Signal steps: values forged between their producer and their readers."""

@@ -11,19 +11,17 @@ from pydantic import Field, PrivateAttr
 from controllers.core.mail import FloatArray
 from federates.attacks.adaptive import AttackSite
 from federates.attacks.signal.action import Sample, SignalAction, StepDraws
-from federates.attacks.wording import in_unit, span
 from federates.scenario.attack_schedule import LATE_S
+from federates.scenario.attack_wording import in_unit
 from grid_models.base.sections import Deviation, Period
 
 
 class Bias(SignalAction):
     """Adds a constant."""
 
+    words = "adds {value:g}{unit}"
     kind: Literal["bias"]
     value: float = Field(description="What is added.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"adds {self.value:g}{in_unit(unit)}"
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return true + self.value if self.value else true  # a bias of 0 keeps the bits of -0.0
@@ -32,11 +30,9 @@ class Bias(SignalAction):
 class Scale(SignalAction):
     """Multiplies."""
 
+    words = "multiplies by {factor:g}"
     kind: Literal["scale"]
     factor: float = Field(description="What is multiplied by.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"multiplies by {self.factor:g}"
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return true * self.factor
@@ -45,11 +41,9 @@ class Scale(SignalAction):
 class SetValue(SignalAction):
     """Replaces by a constant."""
 
+    words = "sets to {value:g}{unit}"
     kind: Literal["set"]
     value: float = Field(description="The value in place of the true one.")
-
-    def describe(self, unit: str = "") -> str:
-        return f"sets to {self.value:g}{in_unit(unit)}"
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return np.full(true.size, self.value)
@@ -79,12 +73,10 @@ class Ramp(SignalAction):
 class Noise(SignalAction):
     """Adds normal noise."""
 
+    words = "adds normal noise of {sigma:g}{unit}"
     kind: Literal["noise"]
     sigma: Deviation = Field(description="Standard deviation.")
     _draws: StepDraws = PrivateAttr()
-
-    def describe(self, unit: str = "") -> str:
-        return f"adds normal noise of {self.sigma:g}{in_unit(unit)}"
 
     def prepare(self, site: AttackSite, draws: StepDraws) -> None:
         self._draws = draws
@@ -96,11 +88,9 @@ class Noise(SignalAction):
 class Freeze(SignalAction):
     """Holds the last value before the step."""
 
+    words = "holds the last value before"
     kind: Literal["freeze"]
     _held: FloatArray | None = PrivateAttr(None)
-
-    def describe(self, unit: str = "") -> str:
-        return "holds the last value before"
 
     def observe(self, sample: Sample, true: FloatArray) -> None:
         if sample.elapsed_s is None or self._held is None:
@@ -113,10 +103,8 @@ class Freeze(SignalAction):
 class DropValues(SignalAction):
     """The reader keeps what it last got."""
 
+    words = "drops; nothing new arrives"
     kind: Literal["drop"]
-
-    def describe(self, unit: str = "") -> str:
-        return "drops; nothing new arrives"
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return sample.last_seen
@@ -125,12 +113,10 @@ class DropValues(SignalAction):
 class DelayValues(SignalAction):
     """Delivers late; until there is a value of that age, the first ever seen."""
 
+    words = "delivers {delay} late"
     kind: Literal["delay"]
     delay_s: Period = Field(description="By how much.")
     _kept: deque[tuple[float, FloatArray]] = PrivateAttr()
-
-    def describe(self, unit: str = "") -> str:
-        return f"delivers {span(self.delay_s)} late"
 
     def prepare(self, site: AttackSite, draws: StepDraws) -> None:
         self._kept = deque()
@@ -149,10 +135,8 @@ class Swap(SignalAction):
     """Exchanges values in pairs: the first target with the last, and so on; sums stay."""
 
     needs_all_targets = True
+    words = "exchanges values in pairs"
     kind: Literal["swap"]
-
-    def describe(self, unit: str = "") -> str:
-        return "exchanges values in pairs"
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return true[::-1]

@@ -45,7 +45,7 @@ def trace_attack(
 
     Parameters
     ----------
-    path : As `histories.read_trace` takes it.
+    path : As `trace_file.read_trace` takes it.
     offset_s : Time of the run at which the trace's time is 0.
     speed : Seconds of the trace per second of the run.
     horizon_s : End of the run.
@@ -56,11 +56,8 @@ def trace_attack(
     ScenarioError: The trace cannot be read, is empty, or plays outside the run.
     """
     if not (np.isfinite(speed) and speed > 0.0 and np.isfinite(offset_s)):
-        raise ScenarioError(
-            f"offset {offset_s:g} and speed {speed:g}",
-            where=str(path),
-            expected="finite numbers, the speed above 0",
-        )
+        what = f"offset {offset_s:g} and speed {speed:g}"
+        raise ScenarioError(what, where=str(path), expected="finite numbers, the speed above 0")
     times, ports, labels, _ = read_trace(path)
     if not len(times):
         raise ScenarioError("holds no value", where=str(path), expected="at least one row")
@@ -68,7 +65,7 @@ def trace_attack(
     if fault := _outside(begin_s, end_s, horizon_s, float(times.min()), speed):
         window = f"would play from {begin_s:.10g} to {end_s:.10g} s"
         raise ScenarioError(window, where=str(path), expected=fault)
-    begin_s = max(begin_s, 0.0)
+    begin_s, file = max(begin_s, 0.0), str(path.resolve())
     of_port: dict[str, dict[str, None]] = {}
     for port, label in zip(ports, labels, strict=True):
         of_port.setdefault(port, {})[label] = None
@@ -80,9 +77,7 @@ def trace_attack(
             trigger=Trigger(at_s=begin_s),
             duration_s=None if end_s > horizon_s else end_s - begin_s,
             target=Target(port=_exactly(port), labels=_labels(path, names)),
-            action=ReplayValues(
-                kind="replay", file=str(path.resolve()), offset_s=offset_s - begin_s, speed=speed
-            ),
+            action=ReplayValues(kind="replay", file=file, offset_s=offset_s - begin_s, speed=speed),
         )
         for n, (port, names) in enumerate(of_port.items())
     ]
@@ -124,7 +119,7 @@ def in_full(number: float) -> str:
 
 
 def _labels(path: Path, names: Iterable[str]) -> list[str]:
-    """Return the labels of a port that are played; a recording holds some that nobody reads."""
+    """Return the labels of a port that are played; a recording may hold some without a reader."""
     return ["*"] if path.parent.name == "signals" else [_exactly(x) for x in names]
 
 

@@ -251,10 +251,10 @@ def _adapter(
         armed=armed,
         audit=store.folder / f"{federate.name}.audit.jsonl",
         watchdog=watchdog,
-        via=wire.stand_before(specs) if wire else None,
+        via=wire.start_proxies(specs) if wire else None,
     )
     if wire:
-        wire.listen_to(adapter, specs)
+        wire.use_scans_of(adapter, specs)
     adapter.start(wait_s=wait_s)
     return adapter
 

@@ -1,4 +1,4 @@
-"""What a modbus attack means to a device federate: its plan, and the proxies before its devices."""
+"""The modbus steps of an attack in a device federate: their plan, and proxies before devices."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from controllers.core.ports import Port
 from federates.attacks.modbus.layer import TRUE_PORTS, ModbusPlan, resolve_modbus
 from federates.attacks.plan import begins_port
 from federates.core.context import FederateContext
+from federates.core.sites import GridSite
 from federates.kinds.device.live import EMULATED, Flags
 from federates.kinds.device.roles import PortPoint
 from federates.scenario.schema import shipped_dir
@@ -26,25 +27,31 @@ if TYPE_CHECKING:
 
 
 def devices_of(context: FederateContext) -> dict[str, str]:
-    """Return all devices of a scenario, in its order, and what each of them is."""
-    out: dict[str, str] = {}
-    for spec in context.scenario.federates.values():
-        if spec.kind != "device":
-            continue
-        for der in context.site.feeder.ders:
-            for glob, what in getattr(spec, "devices", {}).items():
-                if fnmatchcase(der.name, glob):
-                    out[der.name] = what
-    return out
+    """Return all devices of a scenario, in its order, and what each of them is.
+
+    Where devices on several plants have one name, those of this federate count.
+    """
+    scenario, out = context.scenario, dict[str, str]()
+    own: dict[str, str] = {}
+    for name, section in scenario.federates.items():
+        if section.kind == "device":
+            plant = scenario.plant_of(name)
+            site = context.site if plant == context.site.plant else GridSite(scenario, plant)
+            found = {
+                der.name: what
+                for der in site.feeder.ders
+                for glob, what in getattr(section, "devices", {}).items()
+                if fnmatchcase(der.name, glob)
+            }
+            own = found if name == context.group else own
+            out |= found
+    return out | own
 
 
 def modbus_plan(
     context: FederateContext, federate: DeviceFederate
 ) -> tuple[ModbusPlan | None, list[str]]:
-    """Return what the scenario's attack does to a federate's devices, None for nothing.
-
-    Beside it every step that names what is not there or cannot be done.
-    """
+    """Return what the scenario's attack does to a federate's devices, and what is wrong with it."""
     spec = context.scenario.attack_spec
     if spec is None or not spec.of_layer("modbus"):
         return None, []
@@ -59,10 +66,10 @@ def modbus_plan(
     return resolve_modbus(spec, devices_of(context), federate.names, file_of)
 
 
-def lay_wire(
+def open_wire(
     context: FederateContext, federate: DeviceFederate, store: RunStore
 ) -> ModbusWire | None:
-    """Return the proxies' side of a federate; None without a modbus attack or a capture."""
+    """Return the proxies of a federate; None where traffic is neither attacked nor captured."""
     if federate.modbus is None and not context.pcap:
         return None
     from federates.attacks.modbus.wire import ModbusWire
@@ -85,7 +92,7 @@ def attack_ports(
 
 
 class TrueInjections:
-    """What devices truly inject while their readings are forged; the grid receives these values.
+    """What devices truly inject while their readings are forged; the grid reads it.
 
     Parameters
     ----------
@@ -110,10 +117,10 @@ class TrueInjections:
         }
         self._held: dict[str, FloatArray] = {}
 
-    def past(
+    def ports(
         self, wire: ModbusWire, values: Mapping[str, FloatArray], good: Flags
     ) -> dict[str, FloatArray]:
-        """Return the ports that stand beside the forged ones; none where nothing is forged."""
+        """Return the true values beside the forged ports; none where nothing is forged."""
         if not self._needed:
             return {}
         true = {port: values[port].copy() for port in TRUE_PORTS}
@@ -125,7 +132,7 @@ class TrueInjections:
         if "q_kvar" not in self._points:
             true["q_kvar"] = self._tan_phi * true["p_kw"]
         for port, array in true.items():
-            # Without a reply, the last true value is held, not the last forged one.
+            # Where readings are no longer good, the last true value is kept, not the last forged.
             held = self._held.get(port)
             if held is not None:
                 np.copyto(array, held, where=~good)

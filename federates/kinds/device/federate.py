@@ -19,7 +19,7 @@ from federates.clock import to_ns, to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.errors import DeviceNotGoodError
-from federates.kinds.device.attack import TrueInjections, attack_ports, lay_wire, modbus_plan
+from federates.kinds.device.attack import TrueInjections, attack_ports, modbus_plan, open_wire
 from federates.kinds.device.intruder import find_intruder
 from federates.kinds.device.live import (
     BAD,
@@ -178,10 +178,10 @@ class DeviceFederate(Federate):
         if not self._is_simulated.all():
             from federates.kinds.device.adapters import connect
 
-            self.wire = lay_wire(self._context, self, store)
+            self.wire = open_wire(self._context, self, store)
             self._live = connect(self._context, self, store)
         if self._intruder is not None:
-            self._intruder.find_ways(self._model, self._modelled, self._live)
+            self._intruder.connect(self._model, self._modelled, self._live)
         nothing = {p.port: np.full(len(self.names), np.nan) for p in self.set_points}
         for _ in range(self._settling):
             around = self._around(np.ones(len(self.names)))
@@ -211,7 +211,7 @@ class DeviceFederate(Federate):
         true: Mapping[str, FloatArray] = {}
         if self.wire is not None:
             self.wire.end_step(time_s)
-            true = self._injected.past(self.wire, values, quality == GOOD)
+            true = self._injected.ports(self.wire, values, quality == GOOD)
         return Step({**values, "quality": quality, **true})
 
     def _from_model(

@@ -1,7 +1,7 @@
-"""An intruder at thermostats: moves their set-points in their registers, past guard and scenario.
+"""An intruder at thermostats: changes set-points in their registers, past guard and scenario.
 
-A simulated thermostat is written to in its register bank, an emulated one by a Modbus/TCP client
-of the intruder's own, which plain Modbus has nothing against. Real devices are never written to.
+The registers of a simulated thermostat are written directly, those of an emulated one by a separate
+Modbus/TCP client, which plain Modbus accepts. Real devices are never written to.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PER_K = 10
 
 
 class Registers(Protocol):
-    """A way to one thermostat's set-points, in tenths of a degree."""
+    """Access to one thermostat's set-points, in tenths of a degree."""
 
     def read(self) -> Sequence[int]:
         """Return the cooling and the heating set-point."""
         ...
 
     def write(self, words: Sequence[int]) -> None:
-        """Write both at once; a refusal is the intruder's bad luck."""
+        """Write both at once."""
         ...
 
 
@@ -90,12 +90,12 @@ class RemoteRegisters:
 
 
 class ThermostatIntruder:
-    """Keeps the set-points of some thermostats away from where they were.
+    """Moves the set-points of some thermostats.
 
     Parameters
     ----------
     plan : With thermostats to move.
-    ders : Devices of the federate; those that the plan does not name are left alone.
+    ders : Devices of the federate; those that the plan does not name are not touched.
     """
 
     def __init__(self, plan: PhysicalPlan, ders: Sequence[Der]) -> None:
@@ -106,38 +106,38 @@ class ThermostatIntruder:
         self._element = {
             i: place[label] for i, der in enumerate(ders) if (label := f"der.{der.name}") in place
         }
-        self._ways: dict[int, list[Registers]] = {i: [] for i in self._element}
+        self._registers: dict[int, list[Registers]] = {i: [] for i in self._element}
         self._before: dict[int, list[Sequence[int]]] = {}
         self._offset_k = np.zeros(len(labels))
 
     @property
     def devices(self) -> tuple[int, ...]:
-        """Positions of the devices it is after."""
+        """Positions of the devices that it moves."""
         return tuple(self._element)
 
-    def find_ways(
+    def connect(
         self,
         model: DeviceModel | None,
         modelled: Sequence[int],
         live: Sequence[tuple[Sequence[int], Live]],
     ) -> None:
-        """Learn how to get at the devices, and at the models that stand in for some of them."""
+        """Get access to the devices, and to the models that replace some of them."""
         if isinstance(model, ThermostatModel):
             for i, bank in zip(modelled, model.plant.banks, strict=True):
-                self._reach(i, BankRegisters(bank))
+                self._add(i, BankRegisters(bank))
         for index, group in live:
             for i, connection in zip(index, group.connections, strict=True):
-                self._reach(i, RemoteRegisters(connection))
+                self._add(i, RemoteRegisters(connection))
 
-    def _reach(self, i: int, way: Registers) -> None:
-        if i in self._ways:
-            self._ways[i].append(way)
+    def _add(self, i: int, registers: Registers) -> None:
+        if i in self._registers:
+            self._registers[i].append(registers)
 
     def move(self, offset_k: FloatArray) -> None:
-        """Move what is to be elsewhere than it is, `offset_k` per label; 0 restores.
+        """Write the set-points whose offset changed, `offset_k` per label in K; 0 restores.
 
-        Both set-points move by the same, as far as the registers' range lets both; what they were
-        is what the registers showed, in tenths of a degree.
+        Both set-points move by the same amount, within the range of the registers. The original
+        values are those of the registers, in tenths of a degree.
         """
         if np.array_equal(offset_k, self._offset_k):
             return
@@ -147,15 +147,15 @@ class ThermostatIntruder:
                 self._offset_k[element] = offset
 
     def _write(self, i: int, offset_k: float) -> bool:
-        """Return whether it worked; what did not is tried again in the next step."""
+        """Return whether the device took it; what it did not is tried again in the next step."""
         from hil.devices.errors import ExchangeError
         from hil.servers.pdu import Refused
 
         try:
             if i not in self._before:
-                self._before[i] = [way.read() for way in self._ways[i]]
-            for way, before in zip(self._ways[i], self._before[i], strict=True):
-                way.write(moved(before, offset_k))
+                self._before[i] = [registers.read() for registers in self._registers[i]]
+            for registers, before in zip(self._registers[i], self._before[i], strict=True):
+                registers.write(moved(before, offset_k))
         except (ExchangeError, Refused):
             return False
         if not offset_k:
@@ -176,7 +176,7 @@ def moved(words: Sequence[int], offset_k: float) -> list[int]:
 def find_intruder(
     context: FederateContext, ders: Sequence[Der], real: Collection[str]
 ) -> ThermostatIntruder | None:
-    """Return who moves the thermostats of some DERs in the scenario's attack, if anybody does.
+    """Return what moves the thermostats of some DERs in the scenario's attack, None for nothing.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def find_intruder(
             raise context.error(
                 f"the attack moves the thermostat of '{ders[i].name}', a real device",
                 "devices",
-                expected="simulated or emulated: a device on a bench is attacked on its wire only "
-                "(layer modbus)",
+                expected="simulated or emulated: a real device is attacked on its wire only (layer "
+                "modbus)",
             )
     return intruder if intruder.devices else None

@@ -7,18 +7,20 @@ ships adds its line to `ACTIONS`; this one is named as ``module:Class``.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from federates.attacks.truth import read_truth
 from federates.cli import call
 from federates.errors import FeederateError
 from federates.runs.runner import run
-from federates.scenario.attack_actions import ACTIONS, shipped_actions
+from federates.scenario.attack_actions import ACTIONS, RECORDED, Action, shipped_actions
 from federates.scenario.attack_files import load_attack
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import load_scenario
@@ -150,6 +152,7 @@ def test_the_process_of_a_federate_finds_the_module(study: Study) -> None:
         for folder in results
     )
     assert single == process
+    assert call(["replay", str(results[0]), "--out", str(attack.parent / "again")]) == 0
 
 
 def test_its_words_are_in_the_explanation(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +194,7 @@ def test_every_shipped_action_is_named_as_in_the_table(layer: str) -> None:
     for name, action in zip(ACTIONS[layer], shipped_actions(layer), strict=True):
         kind: Any = action.model_fields["kind"].annotation
         assert (kind.__args__, action.layer) == ((name,), layer)
-        assert "describe" in vars(action) or layer != "signal" or name == "adaptive"
+        assert action.words or action.describe is not Action.describe
 
 
 def test_an_attack_can_be_sent_to_a_process(study: Study) -> None:
@@ -199,3 +202,25 @@ def test_an_attack_can_be_sent_to_a_process(study: Study) -> None:
     again = pickle.loads(pickle.dumps(spec))
     assert isinstance(again, AttackSpec)
     assert again.model_dump() == spec.model_dump()
+
+
+def test_the_action_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "attacks.md").read_text(encoding="utf-8")
+    module, action = re.findall(r"```(?:python|yaml)\n(# my_actions.*?|action: .*?)```", page, re.S)
+    (tmp_path / "my_actions.py").write_text(module)
+    (tmp_path / "study.yaml").write_text(SCENARIO)
+    (tmp_path / "own.yaml").write_text(ATTACK.split("  - id: negate")[0])
+    text = (tmp_path / "own.yaml").read_text().splitlines()
+    (tmp_path / "own.yaml").write_text("\n".join([*text[:-1], f"    {action}"]))
+    scenario = load_scenario(tmp_path / "study.yaml", attack=str(tmp_path / "own.yaml"))
+    folder = run(scenario, out=tmp_path / "run", placement="single").folder
+    assert read_truth(folder).num_rows >= 4
+
+
+def test_a_recorded_attack_is_shown_also_where_its_module_is_gone(study: Study) -> None:
+    data = load_attack(study()).model_dump(mode="json")
+    data["steps"][0]["action"]["kind"] = "gone:Wobble"
+    spec = AttackSpec.model_validate(data, context={RECORDED: True})
+    assert spec.steps[0].action.describe() == "gone:Wobble amplitude 0.02, period_s 60.0"
+    with pytest.raises(ValidationError, match="module 'gone' cannot be imported"):
+        AttackSpec.model_validate(data)

@@ -13,7 +13,7 @@ from federates.assembly.federation import Assembly
 from federates.attacks.truth import read_truth
 from federates.cli import call
 from federates.core.signals import read_signal
-from federates.errors import RunError, ScenarioError
+from federates.errors import RunError, ScenarioError, WiringError
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
 
@@ -91,9 +91,9 @@ def test_an_attack_of_no_magnitude_changes_no_bit(study: Study) -> None:
     assert idle.metrics["attacked_values_count"] == 0.0
 
 
-def test_a_scenario_without_an_attack_has_the_ports_it_always_had(study: Study) -> None:
+def test_a_feeder_without_an_attack_has_no_ports_for_one(study: Study) -> None:
     feeder = Assembly(load_scenario("voltvar-ieee123")).build("feeder")
-    assert [p.name for p in feeder.inputs] == ["q_set_kvar", "p_set_kw", "p_meas_kw", "q_meas_kvar"]
+    assert not [p.name for p in feeder.inputs if p.name.startswith("attack")]
     assert feeder._attack is None  # type: ignore[union-attr]
 
 
@@ -293,3 +293,77 @@ def test_a_shipped_attack_does_what_its_paragraph_says(
     assert extra[360] == pytest.approx(first_kw, abs=0.1)
     assert extra[360:540].mean() == pytest.approx(mean_kw, abs=0.1)
     assert attacked.metrics["out_of_band_node_hours"] == 0.0
+
+
+TWO_PLANTS = """\
+time: {start_s: 43200, duration_s: 120, step_s: 10}
+grid: {model: ieee13, ders: [{kind: house, at: [632, 671], total_kw: 200}]}
+federates:
+  town: {kind: feeder}
+  farm: {kind: feeder}
+  town_devices: {kind: device, plant: town, devices: {"house_632*": simulated}}
+  farm_devices: {kind: device, plant: farm, devices: {"house_632*": simulated}}
+connections:
+  - town.v_pu -> town_devices.v_pu
+  - town_devices.p_kw -> town.p_meas_kw
+  - farm.v_pu -> farm_devices.v_pu
+  - farm_devices.p_kw -> farm.p_meas_kw
+"""
+ON_ONE = """\
+id: one
+steps:
+  - id: kettles
+    layer: physical
+    target: {elements: ["load.*"]PLANT}
+    trigger: {at_s: 30}
+    action: {kind: load, kw: 300}
+  - id: heat
+    layer: physical
+    target: {elements: ["der.house*"]PLANT}
+    trigger: {at_s: 30}
+    action: {kind: thermostat, offset_k: 3}
+"""
+
+
+@pytest.mark.parametrize("placement", ["single", "thread"])
+def test_an_attack_on_one_of_two_plants_leaves_the_other_alone(
+    tmp_path: Path, placement: str
+) -> None:
+    (tmp_path / "study.yaml").write_text(TWO_PLANTS)
+    (tmp_path / "one.yaml").write_text(ON_ONE.replace("PLANT", ", plant: farm"))
+    attack = str(tmp_path / "one.yaml")
+    clean, attacked = (
+        run(
+            load_scenario(tmp_path / "study.yaml", attack=a),
+            out=tmp_path / name,
+            placement=placement,
+        ).folder
+        for name, a in (("clean", ""), ("attacked", attack))
+    )
+    for group in ("town", "town_devices"):
+        for path in sorted((clean / "signals").glob(f"{group}.*")):
+            assert (attacked / "signals" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {row["federate"] for row in read_truth(attacked).to_pylist()} == {"farm"}
+    import_kw = [read_signal(f / "signals", "farm.import_kw")[2][:, 0] for f in (clean, attacked)]
+    more_kw = import_kw[1] - import_kw[0]
+    assert np.abs(more_kw[:3]).max() < 1e-9
+    assert more_kw[3:].min() > 250.0  # 300 kW at constant power, less what the houses do
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        ("", "steps[0].target: the scenario has several plants; expected one of town, farm"),
+        (
+            ", plant: frm",
+            "no plant is called 'frm'; expected one of town, farm; did you mean 'farm'",
+        ),
+    ],
+)
+def test_which_of_two_plants_must_be_said(tmp_path: Path, plant: str, words: str) -> None:
+    (tmp_path / "study.yaml").write_text(TWO_PLANTS)
+    (tmp_path / "one.yaml").write_text(ON_ONE.replace("PLANT", plant))
+    scenario = load_scenario(tmp_path / "study.yaml", attack=str(tmp_path / "one.yaml"))
+    with pytest.raises(WiringError) as caught:
+        Assembly(scenario).assemble()
+    assert words in str(caught.value)

@@ -13,7 +13,8 @@ import pytest
 
 from controllers.core.ports import Port
 from federates.attacks.interpose import interpose
-from federates.attacks.plan import AttackPlan
+from federates.attacks.plan import AttackPlan, SitePlan
+from federates.attacks.signal.forge import ForgePlan
 from federates.attacks.view import MIN_GAP_NS, FederationView
 from federates.clock import Timing, to_ns
 from federates.core.wiring import FederateWiring, Feed
@@ -66,13 +67,19 @@ def _port(federate: Stub, name: str) -> Port:
     return next(p for p in federate.outputs if p.name == name)
 
 
+def forge_of(site: SitePlan) -> ForgePlan:
+    """Return the part of an attack federate that forges signals."""
+    (part,) = (p for p in site.parts if isinstance(p, ForgePlan))
+    return part
+
+
 def origin(
     plan: AttackPlan, wirings: dict[str, FederateWiring], reader: str, into: str
 ) -> tuple[str, str]:
     """Return whose output an input gets, through the attack federate it now reads."""
     (feed,) = wirings[reader].feeds[into]
     site = plan.sites[feed.source]
-    (channel,) = (c for c in site.channels if c.out == feed.port)
+    (channel,) = (c for c in forge_of(site).channels if c.out == feed.port)
     if not channel.source:
         return "", ""
     (true,) = site.feeds[channel.source]
@@ -90,7 +97,7 @@ def test_ports_whose_names_run_together_stay_apart() -> None:
     plan, wirings = plan_of(federates, feeds, {"target": {"port": "r.*"}})
     assert origin(plan, wirings, "r", "i") == ("a-b", "c")
     assert origin(plan, wirings, "r", "j") == ("a", "b-c")
-    outs = [c.out for s in plan.sites.values() for c in s.channels]
+    outs = [c.out for s in plan.sites.values() for c in forge_of(s).channels]
     assert len(set(outs)) == len(outs) == 2
 
 
@@ -233,8 +240,8 @@ def test_targets_that_belong_together_must_pass_together(action: dict[str, Any])
     feeds = {"r": {"i": ("a", "p"), "j": ("b", "p")}}
     step = {"target": {"port": "r.*"}, "action": action}
     plan, _ = plan_of(federates(Timing(10 * S)), feeds, step)
-    (part,) = plan.sites["attack"].parts
-    assert np.array_equal(part.elements, [0, 1])
+    (forging,) = forge_of(plan.sites["attack"]).forging
+    assert np.array_equal(forging.elements, [0, 1])
     with pytest.raises(WiringError) as caught:
         plan_of(federates(Timing(10 * S, 2 * S)), feeds, step)
     text = str(caught.value)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federates.reports.detection_metrics import (
+    StepWindow,
     Verdicts,
-    Window,
     area_under_curve,
     detector_rows,
     judge,
@@ -59,7 +59,7 @@ def test_a_row_by_hand() -> None:
     # Window: minutes 100 to 109. Alarms: 3 in it, the first at minute 102; 2 in the quarter hour
     # after it, which count for nothing; and 3 at clean minutes, of which two are one alarm.
     verdicts = _verdicts([102, 103, 105, 110, 112, 500, 504, 900])
-    (row,) = judge(verdicts, [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(verdicts, [StepWindow("a", 6000.0, 6600.0)])
     clean = 1440 - 10 - 15
     assert row["step"] == "a"
     assert row["delay_s"] == 150.0
@@ -73,13 +73,13 @@ def test_a_row_by_hand() -> None:
 
 
 def test_a_detector_that_is_silent_sees_nothing() -> None:
-    (row,) = judge(_verdicts([]), [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(_verdicts([]), [StepWindow("a", 6000.0, 6600.0)])
     assert (row["delay_s"], row["precision"], row["recall"]) == (None, None, 0.0)
     assert (row["false_alarms_per_day"], row["auc"], row["seen"]) == (0.0, 0.5, False)
 
 
 def test_a_detector_that_always_cries_sees_nothing() -> None:
-    (row,) = judge(_verdicts(list(range(1440))), [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(_verdicts(list(range(1440))), [StepWindow("a", 6000.0, 6600.0)])
     assert row["recall"] == 1.0
     assert row["delay_s"] is None  # its alarm did not begin there
     assert row["seen"] is False
@@ -88,22 +88,22 @@ def test_a_detector_that_always_cries_sees_nothing() -> None:
 def test_what_happens_on_clean_days_as_often_is_not_seen() -> None:
     # An alarm of a minute every two hours: 10 of 120 clean stretches of ten minutes hold one.
     verdicts = _verdicts([102, *range(5, 1440, 120)])
-    (row,) = judge(verdicts, [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(verdicts, [StepWindow("a", 6000.0, 6600.0)])
     assert row["delay_s"] == 150.0
     assert row["seen"] is False
-    (row,) = judge(_verdicts([102, 103, *range(5, 1440, 120)]), [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(_verdicts([102, 103, *range(5, 1440, 120)]), [StepWindow("a", 6000.0, 6600.0)])
     assert row["seen"] is True
 
 
 def test_an_alarm_that_was_there_before_is_no_detection() -> None:
-    (row,) = judge(_verdicts([98, 99, 100, 101]), [Window("a", 6000.0, 6600.0)])
+    (row,) = judge(_verdicts([98, 99, 100, 101]), [StepWindow("a", 6000.0, 6600.0)])
     assert row["delay_s"] is None
     assert row["recall"] == 0.2
     assert row["seen"] is False
 
 
 def test_alarms_of_one_step_are_not_held_against_another() -> None:
-    windows = [Window("a", 6000.0, 6600.0), Window("b", 30000.0, 30600.0)]
+    windows = [StepWindow("a", 6000.0, 6600.0), StepWindow("b", 30000.0, 30600.0)]
     a, b = judge(_verdicts([102, 503]), windows)
     assert (a["precision"], b["precision"]) == (1.0, 1.0)
     assert a["false_alarms_per_day"] == b["false_alarms_per_day"] == 0.0
@@ -153,7 +153,7 @@ def test_windows_are_those_that_the_events_tell(tmp_path: Path) -> None:
             event("attack_ended", "a", 1800.0),
         ],
     )
-    assert step_windows(run) == [Window("a", 600.0, 1800.0), Window("b", 1200.0, 6000.0)]
+    assert step_windows(run) == [StepWindow("a", 600.0, 1800.0), StepWindow("b", 1200.0, 6000.0)]
 
 
 def test_a_run_without_detectors_has_no_rows(tmp_path: Path) -> None:

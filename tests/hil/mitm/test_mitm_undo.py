@@ -328,7 +328,7 @@ def test_a_run_tells_what_waits_and_what_remains(
     schedule = AttackSchedule(("limit",), (0.0,), (10.0,), (False,), ())
     store = RunStore(tmp_path, Record())
     wire = ModbusWire("bench", ModbusPlan(schedule, 0, {"d": [LIMIT]}, announces=(0,)), store)
-    wire.stand_before([device_spec(raw_device.port)])
+    wire.start_proxies([device_spec(raw_device.port)])
     (proxy, _) = wire._proxies[0]
     proxy.learn("d", {"p": POINT})
     wire.begin_step(0.0, {})
