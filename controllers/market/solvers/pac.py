@@ -17,7 +17,7 @@ j alone. With theta = 1 a neighbour that knows the start rebuilds y from the mes
 ``y+ = (y^ + y)/2``. Here atom j draws theta_j anew in every iteration, uniform in (0, 1), as
 printed. That hides a part of the last dual step only, so `dual_share` = s below 1 makes that step
 smaller and what is shown beside it larger: ``y+ = y + s sigma r``, ``y^ = y+ + g sigma r`` with g
-uniform in (0, 2 - s). docs/market-distributed.md has what this hides, what it costs and what it cannot hide:
+uniform in (0, 2 - s). What this hides, costs and cannot hide is in docs/market-distributed.md:
 where the duals stand still, ``y^ = y``.
 
 Anchored, the step is reflected and drawn to the state z0 of the last restart (Halpern's iteration
