@@ -7,6 +7,8 @@ from a network and has ``clear(problem)``, like `controllers.market.solvers.cent
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from controllers.core.errors import ControllerError
@@ -17,6 +19,7 @@ from controllers.market.solvers.distributed import iterate
 from controllers.market.solvers.iteration import Iteration
 from controllers.market.solvers.stopping import DistributedClearing, Rule
 from controllers.market.solvers.warm_start import Start
+from grid_models.base.errors import nearest_name
 
 CLEARINGS = {
     "central": "controllers.market.solvers.central:CentralMarket",
@@ -44,6 +47,27 @@ def clearing_class(name: str) -> type[Any]:
             "with clear(problem)",
         )
     return found
+
+
+def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the options of a class when its constructor has them as keywords.
+
+    Raises
+    ------
+    ControllerError
+        It has no such option.
+    """
+    found = inspect.signature(algorithm).parameters.values()
+    known = [p.name for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise ControllerError(
+                f"unknown option '{name}'",
+                where=where,
+                expected=f"some of {', '.join(known)}" if known else "no option",
+                nearest=nearest_name(str(name), known),
+            )
+    return dict(options)
 
 
 def clear(
@@ -84,9 +108,14 @@ def clear(
         There is no such way to clear, the problem is none, or an option is out of range.
     """
     found = clearing_class(clearing)
+    where = f"clearing '{clearing}'"
     if issubclass(found, Iteration):
+        loop: dict[str, Any] = {
+            key: options.pop(key) for key in ("scales", "seed") if key in options
+        }
+        options = {**loop, **checked_options(found, options, where)}
         rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
         return iterate(found, problem, start, rule, **options)
-    market: Any = found(problem.network, **options)
+    market: Any = found(problem.network, **checked_options(found, options, where))
     made: Clearing = market.clear(problem)
     return made

@@ -254,3 +254,21 @@ def test_a_defence_that_ended_early_leaves_the_others_in_the_table(
     paired = PairedRuns.read(pair)
     assert list(paired.market) == ["pre", "attacked"]
     assert "mitigated: not in the market's table: the attack never began" in paired.remarks()
+
+
+@pytest.mark.parametrize(("clearing", "loss"), [("pac", 0.0), ("admm", 0.2)])
+def test_a_distributed_clearing_closes_the_loop_and_restores_the_import(
+    clearing: str, loss: float, tmp_path: Path
+) -> None:
+    overrides = (
+        f"federates.market.options.clearing={clearing}", f"links=[{{loss: {loss}}}]",
+    )  # fmt: skip
+    out = folder(tmp_path, "attack-2b-ieee123", "mitigated", *overrides, steps=185)
+    time_s, kw = import_kw(out)
+    last = float(kw[time_s >= time_s[-1] - PERIOD].mean())
+    assert last == pytest.approx(pre_kw(out), rel=0.01)
+    assert events(out, "import_restored")
+    assert not events(out, "clearing_failed")
+    metrics = json.loads((out / "summary.json").read_text("utf-8"))["metrics"]
+    assert metrics["market_iterations_count"] > 0
+    assert metrics["market_messages_count"] > 100_000

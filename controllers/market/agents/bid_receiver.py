@@ -39,11 +39,13 @@ class BidReceiver:
         self.book = BidBook(names)
         self.silent = np.zeros(len(names), dtype=bool)
         self.events: list[dict[str, Any]] = []
-        self._silent_steps = silent_steps
+        self.silent_steps = silent_steps
         self._heard = np.full(len(names), -1, dtype=np.int64)
 
     def take_bids(self, smo: IntArray, rows: FloatArray, interval: int, step: int) -> None:
         """Take bids in, rows of (interval, numbers of the bid)."""
+        if not smo.size:
+            return
         self._heard[smo] = step
         rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         when = np.rint(np.where(np.isfinite(rows[:, 0]), rows[:, 0], -1.0)).astype(np.int64)
@@ -52,7 +54,7 @@ class BidReceiver:
 
     def note_silence(self, step: int) -> NDArray[np.bool_]:
         """Note who fell silent or came back; return who is silent, (n,)."""
-        silent: NDArray[np.bool_] = self.book.known & (step - self._heard > self._silent_steps)
+        silent: NDArray[np.bool_] = self.book.known & (step - self._heard > self.silent_steps)
         for i in np.flatnonzero(silent != self.silent).tolist():
             event = "smo_silent" if silent[i] else "smo_back"
             self.events.append({"event": event, "smo": self.book.names[i]})

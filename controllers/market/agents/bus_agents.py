@@ -36,70 +36,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from controllers.market.agents.bid_receiver import NUMBER_MAX, BidReceiver, merged_events
+from controllers.market.agents.bid_receiver import BidReceiver, merged_events
+from controllers.market.agents.bus_rules import SAID, Bounds, bus_names, diameter, worth_of_limits
 from controllers.market.agents.distributed_operator import ORDER_FIELDS
 from controllers.market.agents.mail_tables import Latest, Sorter, messages
 from controllers.market.agents.schedule import RESULT_FIELDS, MarketTerms, per_unit
 from controllers.market.agents.smo import AWARD_FIELDS
 from controllers.market.model.participants import BID_FIELDS, Participants, aggregate
-from controllers.market.model.problem import ClearingProblem
-from controllers.market.solvers.atoms import P_GEN, P_LOAD, Q_GEN, Atoms, L, V
-from controllers.market.solvers.iteration import WEIGHT_PER_PRICE, WIDTH, Iteration, Plan
+from controllers.market.solvers.atoms import P_GEN, P_LOAD, Q_GEN, Atoms
+from controllers.market.solvers.iteration import WIDTH, Iteration, Plan
 from controllers.market.solvers.sweeps import Sweeps
-from grid_models.branch_flow.model import BranchNetwork
 
 _SPAN = 1 << 20
 """Rounds of a clearing at most: message n of clearing c has the number ``c * _SPAN + n``."""
 _MOST_COPIES = 4
 """Copies of a message that a bus sends in one step; it sends more the longer it has waited."""
-_SAID = WIDTH + 1
-"""Numbers of a message: the algorithm's, then the count of the stopping rule."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Largest numbers that are believed of a neighbour; shape (4,) each.
-
-    Ten times what planning data say is large. Powers: all devices at the ends of their ranges.
-    Squared voltages: the band's upper limit. Duals: the dearest offer, in the unit in which the
-    algorithm weighs prices and powers alike. Clean runs stay below a tenth of that.
-    """
-
-    up: FloatArray
-    down: FloatArray
-
-    @staticmethod
-    def of(problem: ClearingProblem, algorithm: type[Iteration]) -> Bounds:
-        """Return the bounds of a nominal problem."""
-        bids = problem.bids
-        p_gen, q_gen, p_load = (
-            np.maximum(np.abs(low), np.abs(high))
-            for low, high in (
-                (bids.p_gen_min, bids.p_gen_max),
-                (bids.q_gen_min, bids.q_gen_max),
-                (bids.p_load_min, bids.p_load_max),
-            )
-        )
-        v_sq = max(float(problem.v_sq_max.max()), problem.network.v_root_pu**2)
-        shunts = np.abs(problem.network.b_pu) * v_sq
-        flexible = bids.p_load_max - bids.p_load_min
-        offers = (bids.alpha_p * p_gen, bids.alpha_q * q_gen, 2.0 * bids.beta * flexible)
-        dearest = max(
-            abs(problem.import_price), problem.xi, *(float(o.max(initial=0.0)) for o in offers)
-        )
-        large = {
-            "power": float(np.sum(p_gen + q_gen + p_load + np.abs(bids.q_load0) + shunts)) + 1e-3,
-            "voltage": v_sq,
-            "dual": WEIGHT_PER_PRICE * max(dearest, 1e-3),
-        }
-        up, down = (
-            # The sweeps' messages are those of PAC.
-            [10.0 * max(large[a], large[b]) for a, b in zip(kinds, sweeps, strict=True)]
-            for kinds, sweeps in (
-                (algorithm.up_is, Iteration.up_is), (algorithm.down_is, Iteration.down_is),
-            )
-        )  # fmt: skip
-        return Bounds(np.array([*up, NUMBER_MAX]), np.array([*down, NUMBER_MAX]))
 
 
 @dataclass(frozen=True)
@@ -123,43 +74,6 @@ class Agreement:
     start_rounds: int
 
 
-def bus_names(buses: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the bus agents, in the network's order."""
-    return tuple(f"bus_{bus}" for bus in buses)
-
-
-def diameter(network: BranchNetwork) -> int:
-    """Return the number of lines between the two buses of a tree that are farthest apart."""
-    below = np.zeros(network.size, dtype=np.int64)
-    widest = 0
-    for i in range(network.size - 1, 0, -1):
-        up = network.parent[i]
-        widest = max(widest, int(below[up] + below[i] + 1))
-        below[up] = max(below[up], below[i] + 1)
-    return widest
-
-
-def bus_links(table: Participants, terms: MarketTerms, operator: str) -> dict[str, list[Link]]:
-    """Return all links of bus agents by what they carry.
-
-    ``up`` and ``down`` have one per line, in the order of the child's rows; ``order`` and
-    ``result`` one per bus; ``bid`` and ``award`` one per SMO.
-    """
-    names, parent = bus_names(terms.network.buses), terms.network.parent.tolist()
-    lines = [(names[i], names[parent[i]]) for i in range(1, len(names))]
-    at = [names[row] for row in table.rows.tolist()]
-    smos = list(zip(table.names, at, strict=True))
-    bid, award = 1 + len(BID_FIELDS), len(AWARD_FIELDS)
-    return {
-        "up": [Link(child, above, "up", 2 * _SAID) for child, above in lines],
-        "down": [Link(above, child, "down", 2 * _SAID) for child, above in lines],
-        "order": [Link(operator, name, "order", len(ORDER_FIELDS)) for name in names],
-        "result": [Link(name, operator, "result", len(RESULT_FIELDS)) for name in names],
-        "bid": [Link(smo, bus, "bid", bid) for smo, bus in smos],
-        "award": [Link(bus, smo, "award", award) for smo, bus in smos],
-    }
-
-
 class BusAgents:
     """The hosted bus agents as arrays.
 
@@ -175,7 +89,7 @@ class BusAgents:
     agreed : (kW, relative price)
         Tolerances of the stopping rule.
     start_rounds : int, optional
-        Of the sweeps; default: half as many again as the tree is deep, and two.
+        Of the sweeps; default: twice the depth of the tree, and two.
     silent_steps : int
         Market steps after which an SMO is silent.
     seed : int
@@ -197,7 +111,7 @@ class BusAgents:
         net = terms.network
         nominal = terms.problem(table.rows, aggregate(table))
         depth = int(net.depth.max(initial=0))
-        rounds = 3 * depth // 2 + 2 if start_rounds is None else start_rounds
+        rounds = 2 * depth + 2 if start_rounds is None else start_rounds
         self._agreement = Agreement(*agreed, diameter(net), rounds)
         self._bounds = Bounds.of(nominal, algorithm)
         plan = Plan(Atoms.of(nominal, algorithm.scales).norm(), nominal.import_price, seed)
@@ -221,10 +135,10 @@ class BusAgents:
         self._clearing, self._rounds, self._done, self._in_force = np.zeros((4, m), dtype=np.int64)
         self._count = np.zeros(m)
         self._waited = np.zeros(m, dtype=np.int64)
-        self._up_now, self._up_before = np.zeros((2, _SAID, m))
-        self._down_now, self._down_before = np.zeros((2, _SAID, edges))
+        self._up_now, self._up_before = np.zeros((2, SAID, m))
+        self._down_now, self._down_before = np.zeros((2, SAID, edges))
         self._results = np.zeros((m, len(RESULT_FIELDS)))
-        self._heard_up, self._heard_down = Latest(edges, 2 * _SAID), Latest(m, 2 * _SAID)
+        self._heard_up, self._heard_down = Latest(edges, 2 * SAID), Latest(m, 2 * SAID)
         self._orders = Latest(m, len(ORDER_FIELDS))
         self._doubted: set[str] = set()
         self.events: list[dict[str, Any]] = []
@@ -292,16 +206,23 @@ class BusAgents:
 
     # --- a step ----------------------------------------------------------------------------------
 
-    def step(self, interval: int) -> list[Mail]:
+    def step(self, interval: int, market_step: int) -> list[Mail]:
         """Begin, go on, and say what is to be said."""
         orders = np.rint(self._orders.values[:, :3]).astype(np.int64)
-        self._begin(orders[:, 0] > self._clearing)
+        self._begin((orders[:, 0] > self._clearing) & self._has_bid(market_step))
         self._award(orders[:, 2], interval)
         self._advance()
         asked = (orders[:, 1] > 0) & (orders[:, 0] == self._clearing)
         if not asked.any():
             return []
         return self._messages(asked)
+
+    def _has_bid(self, market_step: int) -> NDArray[np.bool_]:
+        """Return which buses need not wait for their SMO's first bid, (m,)."""
+        ready = np.ones(self._atoms.m, dtype=bool)
+        if market_step <= self.receiver.silent_steps:
+            ready[self._at[~self.receiver.book.known]] = False
+        return ready
 
     def _begin(self, where: NDArray[np.bool_]) -> None:
         """Take the bids at hand and start the sweeps of a new clearing."""
@@ -420,7 +341,7 @@ class BusAgents:
     def _messages(self, asked: NDArray[np.bool_]) -> list[Mail]:
         """Return the mail of buses whose clearing the operator still waits for."""
         number = self._clearing * _SPAN + self._rounds
-        copies = np.clip(self._waited // 2, 1, _MOST_COPIES) * asked
+        copies = np.clip(self._waited, 1, _MOST_COPIES) * asked
         per_line = copies[self._inner]
         at = np.repeat(self._inner, per_line)
         up_link = np.repeat(np.array(self._out["up"], dtype=np.int64), per_line)
@@ -447,29 +368,11 @@ class BusAgents:
 
 
 def _said(heard: FloatArray, ahead: IntArray) -> FloatArray:
-    """Return the message of the wanted round from (links, 2 * _SAID), shape (_SAID, links)."""
-    now, before = heard[:, :_SAID], heard[:, _SAID:]
+    """Return the message of the wanted round from (links, 2 * SAID), shape (SAID, links)."""
+    now, before = heard[:, :SAID], heard[:, SAID:]
     return np.where((ahead == 1)[:, None], before, now).T
 
 
 def numbered(links: IntArray, number: IntArray, rows: FloatArray) -> Mail:
     """Return one message over each link, with its number."""
     return Mail(links, number, np.ascontiguousarray(rows, dtype=np.float64).ravel())
-
-
-def worth_of_limits(
-    atoms: Atoms, x: FloatArray, reduced: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return what voltage limits and ratings are worth at scaled x, money per pu, (m,) each.
-
-    A voltage at its lower limit has a positive worth, one at its upper limit a negative.
-    """
-    limits = atoms.limits
-    low, high = x[V] <= limits.low[V], x[V] >= limits.high[V]
-    v_worth = np.where(low, np.maximum(reduced[V], 0.0), 0.0)
-    v_worth = (v_worth + np.where(high, np.minimum(reduced[V], 0.0), 0.0)) / atoms.scale[V]
-    flow_p, flow_q, current, copy = reduced[P_LOAD + 2 :]
-    rated = np.isfinite(limits.l_max) & (x[L] >= limits.l_max * (1.0 - 1e-6)) & (copy > 0.0)
-    price = (flow_p**2 + flow_q**2) / np.where(rated, 2.0 * copy, 1.0) - current
-    l_worth = np.where(rated, np.maximum(price, 0.0), 0.0) / atoms.scale[L]
-    return v_worth * atoms.inner, l_worth * atoms.inner

@@ -28,7 +28,8 @@ from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
-from controllers.market.agents.bus_agents import BusAgents, bus_links, bus_names
+from controllers.market.agents.bus_agents import BusAgents
+from controllers.market.agents.bus_rules import bus_links, bus_names
 from controllers.market.agents.distributed_operator import DistributedOperator
 from controllers.market.agents.interval_accounts import ACCOUNT, IntervalAccounts
 from controllers.market.agents.mail_tables import Sorter, joined, messages
@@ -46,7 +47,7 @@ from controllers.market.agents.schedule import (
     Schedule,
 )
 from controllers.market.agents.smo import AWARD_FIELDS, REPORT_FIELDS, SmoGroup
-from controllers.market.clearing import clearing_class
+from controllers.market.clearing import checked_options, clearing_class
 from controllers.market.model.participants import BID_FIELDS, Costs, Participants, participants_of
 from controllers.market.solvers.iteration import Iteration
 from grid_models.base.errors import nearest_name
@@ -154,7 +155,9 @@ class PrimaryMarket:
         table, terms, o = self._table, self._terms, self._options
         if self._algorithm is None:
             return CentralOperator(
-                table, CentralScheduler(table.rows, terms, o.clearing), self._silent_steps
+                table,
+                CentralScheduler(table.rows, terms, o.clearing, o.clearing_options),
+                self._silent_steps,
             )
         patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
         reported = ReportedSchedule(table.rows, terms)
@@ -282,7 +285,7 @@ class PrimaryMarket:
         on_market_step = k % self._mail_rounds == 0
         if on_market_step:
             buses.receiver.note_silence(market_step)
-        sent = buses.step(interval)
+        sent = buses.step(interval, market_step)
         return [*sent, buses.award_mail(k)] if on_market_step else sent
 
     def _step_operator(
@@ -345,6 +348,7 @@ class PrimaryMarket:
 def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
     """Return the algorithm of a distributed clearing; None where the operator clears."""
     found = clearing_class(options.clearing)
+    checked_options(found, options.clearing_options, "option clearing_options")
     return found if issubclass(found, Iteration) else None
 
 

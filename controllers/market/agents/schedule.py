@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -107,11 +109,19 @@ class CentralScheduler:
     terms : MarketTerms
     clearing : str
         See `controllers.market.clearing`; a class with ``clear(problem)``.
+    options : mapping, optional
+        Of that class.
     """
 
-    def __init__(self, rows: IntArray, terms: MarketTerms, clearing: str = "central") -> None:
+    def __init__(
+        self,
+        rows: IntArray,
+        terms: MarketTerms,
+        clearing: str = "central",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._rows, self._terms = rows, terms
-        self._market = clearing_class(clearing)(terms.network)
+        self._market = clearing_class(clearing)(terms.network, **(options or {}))
 
     def clear(self, bids: FloatArray, weights: Weights) -> Schedule:
         """Return the schedule of an interval.

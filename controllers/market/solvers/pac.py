@@ -12,10 +12,13 @@ With theta = 1 that is the primal-dual hybrid gradient method (A. Chambolle and 
 Imaging Vis. 40, 2011) in its dual-first order, which converges when ``tau sigma |K|^2 < 1``. The
 primal weight omega, ``tau = 0.99/(|K| omega)``, ``sigma = 0.99 omega/|K|``, is the one knob.
 
-**Private duals.** The review's gamma_hat_j varies from iteration to iteration, in (0, gamma_j), and
-is known to atom j alone. Then a neighbour, who hears ``y^``, cannot rebuild y from messages and a
-known start; with theta = 1 it can: ``y+ = (y^ + y)/2``. Here atom j draws theta_j anew in every
-iteration. See docs/market-distributed.md for what this hides and what it does not.
+**Private duals.** The review's gamma_hat_j changes from iteration to iteration and is known to atom
+j alone. With theta = 1 a neighbour that knows the start rebuilds y from the messages:
+``y+ = (y^ + y)/2``. Here atom j draws theta_j anew in every iteration, uniform in (0, 1), as
+printed. That hides a part of the last dual step only, so `dual_share` = s below 1 makes that step
+smaller and what is shown beside it larger: ``y+ = y + s sigma r``, ``y^ = y+ + g sigma r`` with g
+uniform in (0, 2 - s). What this hides, costs and cannot hide is in docs/market-distributed.md:
+where the duals stand still, ``y^ = y``.
 
 Anchored, the step is reflected and drawn to the state z0 of the last restart (Halpern's iteration
 on PDHG: H. Lu and J. Yang, "Restarted Halpern PDHG for linear programming", 2024)::
@@ -30,6 +33,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.market.solvers.atoms import Atoms
 from controllers.market.solvers.iteration import Iteration, Mask, Plan, checked_positive
@@ -51,12 +55,23 @@ class Pac(Iteration):
         Primal weight omega; default 50 times the import price.
     private : bool
         Whether atoms draw theta; otherwise it is 1.
+    dual_share : float
+        s above, more than 0 to 1; of private duals.
     """
 
     def __init__(
-        self, atoms: Atoms, plan: Plan, *, weight: float | None = None, private: bool = True
+        self,
+        atoms: Atoms,
+        plan: Plan,
+        *,
+        weight: float | None = None,
+        private: bool = True,
+        dual_share: float = 1.0,
     ) -> None:
         super().__init__(atoms, plan)
+        self._share = checked_positive("dual_share", dual_share, "PAC")
+        if dual_share > 1.0:
+            raise ControllerError(f"dual_share is {dual_share:g}", where="PAC", expected="0 to 1")
         given = plan.default_weight if weight is None else weight
         omega = checked_positive("the primal weight", given, "PAC")
         self.tau = 0.99 / (plan.norm * omega)
@@ -81,8 +96,8 @@ class Pac(Iteration):
         if stage == 0:
             rows = atoms.rows_own(self.x) + atoms.rows_off(below[:2], above[0])
             step = self.sigma * rows
-            found = self.y + step
-            shown = found + self._theta() * step
+            found = self.y + self._share * step
+            shown = found + self._shown_step() * step
             self.set_some(where, found_y=found, _shown=shown, _rows=rows)
             return
         along = atoms.pull(self._shown, above[1:], below[2])
@@ -96,12 +111,12 @@ class Pac(Iteration):
         """Go on from the step that was found."""
         self.set_some(where, x=self.found_x, y=self.found_y)
 
-    def _theta(self) -> FloatArray | float:
-        """Return each atom's over-relaxation gamma_hat/gamma of this iteration, (m,)."""
+    def _shown_step(self) -> FloatArray | float:
+        """Return what each atom shows of its dual step beside the dual itself, (m,): g above."""
         if not self._private:
-            return 1.0
+            return 2.0 - self._share
         streams = self._streams + self.count.astype(np.uint64) * _MIX
-        return uniform(self.plan.seed, streams, 0, 0)
+        return (2.0 - self._share) * uniform(self.plan.seed, streams, 0, 0)
 
 
 class AnchoredPac(Pac):
@@ -110,7 +125,7 @@ class AnchoredPac(Pac):
     Parameters
     ----------
     atoms, plan, weight, private
-        As of `Pac`; theta is 1 by default.
+        As of `Pac`; not private by default.
     """
 
     def __init__(
