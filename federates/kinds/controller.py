@@ -14,10 +14,10 @@ from controllers.core.protocol import Controller, ControllerStep, ControlSite
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail
 from federates.scenario.kinds import FederateSection, GridUserSection
+from grid_models.feeder.model import Der, Feeder, Source
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
-    from grid_models.feeder.model import Der
 
 _INVERTERS = ("pv", "battery", "inverter")
 
@@ -123,7 +123,7 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
             cls = registry.resolve(section.controller)
         band = context.scenario.band
         site = ControlSite(
-            feeder=context.site.feeder,
+            feeder=_feeder(context),
             ders=_commanded(context, section.ders),
             period_s=context.period_s,
             v_min_pu=band.v_min_pu,
@@ -135,8 +135,16 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
     return cls, site, section.options
 
 
+def _feeder(context: FederateContext) -> Feeder:
+    """Return the plant's feeder; one without buses where no plant has a grid and none is given."""
+    scenario = context.scenario
+    if scenario.plants or "grid" in scenario.model_fields_set:
+        return context.site.feeder
+    return Feeder("no feeder", Source("", 1.0), {})
+
+
 def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, ...]:
-    ders = context.site.feeder.ders
+    ders = _feeder(context).ders
     if globs is None:
         return tuple(der for der in ders if der.kind in _INVERTERS)
     chosen = context.ders(globs, "ders")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,8 @@ def run(
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
     assembly = Assembly(scenario, n_steps, options.armed, options.pcap)
     federates, wirings = assembly.assemble()
-    if placement == "single" and assembly.external:
-        name = assembly.external[0]
-        raise ScenarioError(
-            f"'{name}' is a HELICS program, and placement 'single' has no HELICS",
-            where=scenario.where("federates", name),
-            expected="placement 'thread' or 'process'",
-        )
+    if placement == "single":
+        _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
     folder = new_run_dir(scenario.name, options.out)
     manifest = Manifest(folder, scenario, placement, n_steps)
@@ -101,9 +96,19 @@ def run(
         raise
     if assembly.attack_plan is not None:
         _close_attack(folder, assembly, store)
-    result = _finish(scenario, folder, manifest, store, outcome, counted, began)
+    metrics = _metrics(outcome.summaries, assembly.plants)
+    result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
     return result
+
+
+def _refuse_programs(assembly: Assembly) -> None:
+    for name in assembly.external:
+        raise ScenarioError(
+            f"'{name}' is a HELICS program, and placement 'single' has no HELICS",
+            where=assembly.scenario.where("federates", name),
+            expected="placement 'thread' or 'process'",
+        )
 
 
 def _run_here(
@@ -194,15 +199,15 @@ def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
 
 def _finish(
     scenario: Scenario,
-    folder: Path,
     manifest: Manifest,
     store: RunStore,
     outcome: Outcome,
+    metrics: Mapping[str, float | None],
     steps: int,
     began: float,
 ) -> RunResult:
     """Write the end of the run, and raise if it was not a good one."""
-    failure = outcome.failure
+    folder, failure = store.folder, outcome.failure
     status = "failed" if failure else "interrupted" if outcome.interrupted else "finished"
     reason = f"{failure.federate}: {failure.reason}" if failure else None
     summary: dict[str, Any] = {
@@ -214,7 +219,7 @@ def _finish(
         "wall_s": round(time.perf_counter() - began, 3),
         "steps_per_s": round(steps / outcome.stepping_s, 1) if outcome.stepping_s > 0 else 0.0,
         "seed": scenario.seed,
-        "metrics": _metrics(outcome.summaries),
+        "metrics": metrics,
     }
     if outcome.pacing is not None:
         summary["real_time"] = outcome.pacing
@@ -232,11 +237,18 @@ def _finish(
     return RunResult(folder, summary)
 
 
-def _metrics(summaries: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
-    """Flatten the federates' metrics; one reported by several federates is summed."""
+def _metrics(
+    summaries: Mapping[str, Mapping[str, float]], plants: Sequence[str]
+) -> dict[str, float | None]:
+    """Flatten the federates' metrics; one reported by several federates is summed.
+
+    Where there are several plants, the keys of each begin with its name: ``upper.losses_kwh``.
+    """
     out: dict[str, float | None] = {}
-    for metrics in summaries.values():
+    for name, metrics in summaries.items():
+        prefix = f"{name}." if name in plants and len(plants) > 1 else ""
         for key, value in metrics.items():
+            key = prefix + key
             known = out.get(key)
             total = value if known is None else known + value
             out[key] = total if math.isfinite(total) else None
