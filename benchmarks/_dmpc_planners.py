@@ -89,7 +89,7 @@ class EdgeWise:
 
         Parameters
         ----------
-        g0 : (C, r, 1). From `ClusterSplitting.offsets`.
+        g0 : (C, r, 1). From `offsets`.
         low, high : (C, bounded, 1)
         iterations : At most this many.
         tolerance : Stop when neighbours disagree by less.
@@ -232,6 +232,23 @@ def central_problem(problem: CircuitProblem, weights: CircuitWeights | None = No
     return condense(model, problem.circuit, problem.horizon, weights or CircuitWeights())
 
 
+def offsets(splitting: ClusterSplitting, thetas: Sequence[FloatArray]) -> FloatArray:
+    """Return g0 (C, r, 1) for the clusters' present parameters."""
+    padded = np.zeros((len(splitting.g), splitting.parameters, 1))
+    for c, theta in enumerate(thetas):
+        padded[c, : len(theta), 0] = theta
+    result: FloatArray = splitting.drive @ padded
+    return result
+
+
+def inputs_of(problem: CircuitProblem, plans: Sequence[FloatArray]) -> FloatArray:
+    """Return the circuit's plan (N, inverters) from the clusters' unknowns."""
+    out = np.empty((problem.horizon, problem.circuit.n_inverters))
+    for model, part, z in zip(problem.models, problem.parts, plans, strict=True):
+        out[:, model.inverters] = z[: part.horizon * part.inputs].reshape(part.horizon, -1)
+    return out
+
+
 class Planner(Protocol):
     """Maps the circuit's state to the next input."""
 
@@ -312,7 +329,7 @@ class EdgeWiseMpc:
             self._started = True
         tolerance, budget_s, clock = self._stop
         self.last = self.solver.solve(
-            self.splitting.offsets(thetas),
+            offsets(self.splitting, thetas),
             -self.high,
             self.high,
             self.iterations,
@@ -320,7 +337,7 @@ class EdgeWiseMpc:
             budget_s=budget_s,
             clock=clock,
         )
-        return self.problem.inputs_of(list(self.last.bounded))
+        return inputs_of(self.problem, list(self.last.bounded))
 
 
 Mixing = Literal["complete", "multi-round", "neighbours"]
@@ -377,9 +394,9 @@ class TrackingMpc:
         solver.s = moved[:, nb:].copy()
         solver.reset()
         self.last = solver.solve(
-            self.splitting.offsets(thetas), -self.high, self.high, self.iterations
+            offsets(self.splitting, thetas), -self.high, self.high, self.iterations
         )
-        return self.problem.inputs_of(list(self.last.bounded))
+        return inputs_of(self.problem, list(self.last.bounded))
 
 
 def _global_rows(problem: CircuitProblem) -> tuple[IntArray, FloatArray, int]:

@@ -23,7 +23,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
-from _dmpc_planners import AveragingPiLaw, CentralMpc, EdgeWiseMpc, TrackingMpc  # noqa: E402
+from _dmpc_planners import AveragingPiLaw, CentralMpc, EdgeWiseMpc, TrackingMpc, inputs_of, offsets  # noqa: E402
 from _load_step import (  # noqa: E402
     Trial,
     load_step,
@@ -135,13 +135,13 @@ def cold_start(problem: CircuitProblem, planner: Any, iterations: int) -> np.nda
     central = CentralMpc(problem)
     theta = central.theta(x, u, w)
     best = central.condensed.cost(central.plan(x, u, w).ravel(), theta)
-    g0 = planner.splitting.offsets(problem.thetas(x, u, w))
+    g0 = offsets(planner.splitting, problem.thetas(x, u, w))
     planner.iterations = 1
     plan, gaps = planner.plan(x, u, w), []
     for _ in range(iterations):
         gaps.append(abs(central.condensed.cost(plan.ravel(), theta) / best - 1.0))
         done = planner.solver.solve(g0, -planner.high, planner.high, 1)
-        plan = problem.inputs_of(list(done.bounded))
+        plan = inputs_of(problem, list(done.bounded))
     return np.array(gaps)
 
 

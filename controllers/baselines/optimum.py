@@ -54,7 +54,7 @@ class Optimum:
         settings = parse_options(OptimumOptions, options, _WHERE)
         if tuple(hosted) != (AGENT,):
             raise ControllerError(
-                f"cannot host {', '.join(hosted) or 'nobody'}",
+                f"cannot host {', '.join(hosted) or 'no agent'}",
                 where=_WHERE,
                 expected=f"its one agent, '{AGENT}'",
             )

@@ -1,4 +1,4 @@
-"""The compliance test of the controller protocol, for anybody's controller.
+"""The compliance test of the controller protocol, for shipped and third-party controllers.
 
 In a script or a test::
 

@@ -91,7 +91,7 @@ class MailLoop:
         return done
 
     def outputs(self, done: Sequence[ControllerStep]) -> dict[tuple[str, str], float]:
-        """Return the outputs of a step by (port, label), whoever hosts the label."""
+        """Return the outputs of a step by (port, label), independent of the hosting."""
         return {
             (port.name, label): float(value)
             for host, result in zip(self.hosts, done, strict=True)
@@ -131,7 +131,7 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
     All agents whose mail is complete compute at the same time, with perfect delivery; waiting
     policies do not matter. Ends when every agent has computed `rounds` times.
 
-    Raises ControllerError: Nobody can compute: a peer is missing or all wait to be asked.
+    Raises ControllerError: No agent can compute: a peer is missing or all wait for a request.
     """
     queues: dict[tuple[str, str, str], list[FloatArray]] = defaultdict(list)
 
@@ -151,7 +151,7 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
         ]
         if not ready:
             raise ControllerError(
-                "nobody can compute", where="plain_loop", expected="somebody who opens"
+                "no agent can compute", where="plain_loop", expected="an agent that opens"
             )
         answers = []
         for agent in ready:

@@ -39,7 +39,7 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class Asynchronous:
-    """Wait for a fraction of fresh peers; use nobody's mail more than `max_age` times.
+    """Wait for a fraction of fresh peers; use no message more than `max_age` times.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ class LatestMailbox(Mailbox):
         self._age[self._peer_of[link]] = 0
 
     def ready(self) -> bool:
-        """Say whether everybody was heard once, enough are fresh and nobody is too old."""
+        """Say whether every peer has sent, enough are fresh and no message is too old."""
         if any(v is None for v in self._values) or any(a >= self._max_age for a in self._age):
             return False
         return sum(any(self._fresh[i] for i in mine) for mine in self._links_of) >= self._needed

@@ -63,7 +63,7 @@ class DetectionSite:
     def port(self, name: str, globs: Sequence[str] = ("*",)) -> Port:
         """Return an input port for a signal of the grid, optional in the wiring.
 
-        Its initial value is NaN: a label that nothing feeds is a value nobody measures.
+        Its initial value is NaN: a label that nothing feeds is not measured.
 
         `globs`: Over the labels wanted.
 

@@ -33,7 +33,7 @@ BoolArray = NDArray[np.bool_]
 _ROWS = 512
 # Sets of known measurements whose tests are kept; and how many of them are spoken of in events.
 _SETS = 8
-# A statistic that on clean data deviates by less than this part of what is stated stood still.
+# Relative to the stated deviation: below it a statistic counts as constant on clean data.
 _STILL = 1e-6
 # Telemetry of 1e300 kW is finite, what follows from it is not.
 _MAX_SCORE = 1e12
@@ -181,7 +181,7 @@ class PowerFlowResidual:
             self._test_of(usual)
 
     def _test_of(self, known: BoolArray) -> _Test:
-        """Return the tests for a set of measurements; which set is known hardly ever changes."""
+        """Return the tests for a set of measurements; the set rarely changes."""
         key = known.tobytes()
         if key not in self._tests:
             if len(self._tests) >= _SETS:
@@ -306,7 +306,7 @@ class _Test:
         with np.errstate(over="ignore", invalid="ignore"):
             j, residuals = self._statistics(innovation[:, self.measured] - self._bias, factor)
             found = np.concatenate([j / self._j_limit, np.abs(residuals[0]) / self._limit])
-        # What overflows is as odd as can be.
+        # An overflow is the largest possible score.
         found = np.minimum(np.nan_to_num(found, nan=_MAX_SCORE), _MAX_SCORE)
         return float(found[0]), found[1:]
 

@@ -17,7 +17,6 @@ same pair the other way round. The whole circuit is one cluster without copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -224,13 +223,6 @@ class CircuitProblem:
             )
             for model in self.models
         ]
-
-    def inputs_of(self, plans: Sequence[FloatArray]) -> FloatArray:
-        """Return the circuit's plan (N, inverters) from the clusters' unknowns."""
-        out = np.empty((self.horizon, self.circuit.n_inverters))
-        for model, part, z in zip(self.models, self.parts, plans, strict=True):
-            out[:, model.inverters] = z[: part.horizon * part.inputs].reshape(part.horizon, -1)
-        return out
 
 
 def circuit_problem(

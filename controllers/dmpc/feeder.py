@@ -230,7 +230,7 @@ class FeederDmpc:
     def _share_of_way(self) -> FloatArray:
         """Return 1 for clusters that agree with all neighbours, less for those in local mode.
 
-        Clusters that do not know of each other all mend the same voltage; each going all the way
+        Uncoordinated clusters all correct the same voltage; each going all the way
         would swing it from limit to limit.
         """
         step = np.ones(len(self._low))

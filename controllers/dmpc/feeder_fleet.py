@@ -61,7 +61,6 @@ class ClusterFleet:
         self.p_set_kw: FloatArray = np.where(is_pv, self._p_max, 0.0)
         self.u_now: FloatArray = np.zeros(self.units)
         self.throughput_kwh = 0.0
-        self._started = False
 
     def _wire_units(self, network: FeederNetwork, own: Sequence[int]) -> None:
         """Find each unit's DER, and in which order the plan holds the forecasts."""

@@ -237,7 +237,7 @@ def _ratio(
         mine = [i for i, x in enumerate(labels) if int(x.rpartition(".")[2]) == phase + 1]
         if top is not None and mine:
             _, x = model.sensitivity([labels[i] for i in mine] + [top], [top])
-            # At a stiff source nothing moves, and any ratio says so.
+            # At a stiff source no voltage changes, so any ratio will do.
             moves = x[-1, 0] > 1e-12
             ratio[mine, phase] = x[:-1, 0] / x[-1, 0] if moves else 1.0
     return ratio

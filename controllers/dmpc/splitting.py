@@ -105,14 +105,6 @@ class ClusterSplitting:
         out._soft = self._soft
         return out
 
-    def offsets(self, thetas: Sequence[FloatArray]) -> FloatArray:
-        """Return g0 (C, r, 1) for the parameters of the moment."""
-        padded = np.zeros((len(self.g), self.parameters, 1))
-        for c, theta in enumerate(thetas):
-            padded[c, : len(theta), 0] = theta
-        result: FloatArray = self.drive @ padded
-        return result
-
     def project(self, w: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Return bounded rows (C, bounded, 1) inside their bounds, soft ones nearly so."""
         inside = np.minimum(np.maximum(w, low), high)

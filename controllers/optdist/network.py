@@ -104,7 +104,7 @@ class AgentNetwork:
         )
 
     def relays(self) -> BoolArray:
-        """Say which points nobody injects at, (m,): they only pass prices on."""
+        """Say which points are relays, (m,): without injection, they only pass prices on."""
         counts = np.bincount(self.member_point, minlength=len(self.points))
         return np.asarray(counts == 0)
 

@@ -35,7 +35,7 @@ def described(what: str, expected: str | None = None, nearest: str | None = None
 
 
 class FeederateError(Exception):
-    """A failure with the parts a user needs to mend it.
+    """A failure with what a user needs to correct it.
 
     Parameters
     ----------

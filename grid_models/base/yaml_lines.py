@@ -258,7 +258,7 @@ class _Values:
         return key
 
     def _count(self, node: Any, entries: int) -> None:
-        """Refuse aliases that stand for more entries than anybody writes."""
+        """Refuse aliases that expand to more than `MAX_ALIASED` entries."""
         if id(node) in self._known:
             self._n_read += 1 + entries
             if self._n_read > MAX_ALIASED:

@@ -67,10 +67,6 @@ class BranchNetwork:
             depth[i] = depth[self.parent[i]] + 1
         return depth
 
-    def true_v_pu(self, v_pu: Real) -> Real:
-        """Return voltages on the feeder's own bases, with the ratios that were folded away."""
-        return v_pu if self.v_scale is None else v_pu * self.v_scale
-
     def position(self, bus: str) -> int:
         """Return the row of `bus`.
 

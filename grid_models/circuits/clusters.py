@@ -83,7 +83,7 @@ def cluster_models(
     check_step(step_s)
     member = clusters.member
     ends = np.stack([circuit.line_from, circuit.line_to])
-    # The slack belongs to nobody: a line from it is an own line of its other end.
+    # The slack is in no cluster: a line from it is an own line of its other end.
     side = np.where(ends == SLACK, -1, member[np.maximum(ends, 0)])
     return tuple(
         _cluster_model(circuit, clusters, c, ends, side, step_s) for c in range(len(clusters.names))

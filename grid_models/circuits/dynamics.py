@@ -195,13 +195,6 @@ class TrapezoidalModel:
         s: Array = self._lu.solve(h * model.s)
         return a, b, d, s
 
-    def simulate(self, x: Array, u_pu: Array, w_pu: Array) -> Array:
-        """Return the states at steps 0..T for inputs (T, inverters) and loads (T, buses)."""
-        rows = [x]
-        for u, w in zip(u_pu, w_pu, strict=True):
-            rows.append(self.step(rows[-1], u, w))
-        return np.array(rows)
-
 
 def steady_state(
     circuit: RlcCircuit, u_pu: Array | None = None, w_pu: Array | None = None

@@ -213,7 +213,7 @@ class HouseFleet:
         p = self.parameters
         cold = temp_out_c < 0.5 * (p.heat_set_c + p.cool_set_c)
         forced = ((by.extra_kw > 0.0) | (by.factor > 1.0))[group]
-        # Whoever switches a unit on decides what it does; its thermostat must not turn it round.
+        # A unit that is forced on heats or cools as forced, whatever its thermostat wants.
         turned = forced & np.where(cold, self._cooling, self._heating)
         self._cooling &= ~turned
         self._heating &= ~turned

@@ -182,7 +182,7 @@ class DerFleet:
         temp_c : Outdoor temperature.
         p_set_kw, q_set_kvar : (n,). Set-points, see the module's table; None holds the last.
         load_pu : (n,). Demand of houses and flexible loads, multiple of nominal.
-        disturbance : What is done to the DERs behind the back of their controls and set-points.
+        disturbance : Changes to the DERs that bypass their controls and set-points.
 
         Raises DerError: A set-point array has the wrong shape, or dt_s or the weather is not a
         usable number.

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 def label_keys(labels: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    """Return one random stream per label, the same whoever else is drawn."""
+    """Return one random stream per label, independent of the other labels."""
     return stream_ids(f"{seed}/{label}" for label in labels)
 
 

@@ -44,8 +44,8 @@ def given_clusters(
 ) -> Clusters:
     """Check a user's list of clusters.
 
-    `first`, `second`: (lines,). Ends of the lines; with them the clusters must hang together as
-    well.
+    `first`, `second`: (lines,). Ends of the lines; with them the clusters must also be
+    connected.
 
     Raises GridModelError: A bus is unknown, in two clusters or in none; a cluster is empty; or a
     cluster falls in pieces, or the clusters do.
@@ -168,10 +168,10 @@ def _medoids(along: Array, k: int) -> Index:
 
 
 def _balanced(member: Index, along: Array, a: Index, b: Index, k: int) -> Index:
-    """Move buses from larger to smaller neighbouring clusters while sizes even out.
+    """Move buses from larger to smaller neighbouring clusters while this balances the sizes.
 
     A boundary bus takes along what only it connects to the rest of its cluster. Of the moves that
-    leave the two sizes nearer to each other, the one that evens out most is made first; among
+    leave the two sizes nearer to each other, the one that balances most is made first; among
     equal ones that of the nearest bus.
     """
     member = member.copy()

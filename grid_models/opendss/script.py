@@ -51,7 +51,7 @@ def compile_master(engine: Engine, path: Path) -> str:
             where=str(path),
             expected="an OpenDSS master file with 'New Circuit.name'",
         )
-    mend_zero_lengths(engine)
+    lengthen_zero_lines(engine)
     return name.lower()
 
 
@@ -93,7 +93,7 @@ def _run_file(engine: Engine, path: Path, depth: int) -> Path:
             wanted = _file_name(text[match.end() :], verb, where)
             text = f'{verb} "{_find(folder, wanted, where)}"'
         if verb.startswith("calcv"):
-            mend_zero_lengths(engine)
+            lengthen_zero_lines(engine)
         try:
             engine.command(text)
         except DssError as error:
@@ -152,7 +152,7 @@ def _find(folder: Path, wanted: str, where: str) -> Path:
     return here.resolve()
 
 
-def mend_zero_lengths(engine: Engine) -> None:
+def lengthen_zero_lines(engine: Engine) -> None:
     """Give lines of no length a very short one: their impedance cannot be inverted."""
     if not engine.circuit_name():
         return

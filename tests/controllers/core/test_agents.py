@@ -343,7 +343,7 @@ def test_mistakes_are_named() -> None:
         recorder("a", ["b", "b"])
     with pytest.raises(ControllerError, match=r"fraction is 1\.5"):
         Asynchronous(fraction=1.5)
-    with pytest.raises(ControllerError, match="nobody can compute"):
+    with pytest.raises(ControllerError, match="no agent can compute"):
         plain_loop([Generator("g1", 1.0, 1.0, 1.0)], 1)
 
     class Wide(Recorder):

@@ -12,7 +12,9 @@ from _dmpc_planners import (
     TrackingMpc,
     check_mixing,
     complete_mixing,
+    inputs_of,
     metropolis_mixing,
+    offsets,
 )
 from _load_step import load_step, load_step_trial
 
@@ -49,11 +51,11 @@ def gaps(problem: CircuitProblem, planner: Any, iterations: int) -> np.ndarray:
     best = central.condensed.cost(central.plan(x, u, w).ravel(), theta)
     planner.iterations = 1
     plan, out = planner.plan(x, u, w), []
-    g0 = planner.splitting.offsets(problem.thetas(x, u, w))
+    g0 = offsets(planner.splitting, problem.thetas(x, u, w))
     for _ in range(iterations):
         out.append(abs(central.condensed.cost(plan.ravel(), theta) / best - 1.0))
-        plan = problem.inputs_of(
-            list(planner.solver.solve(g0, -planner.high, planner.high, 1).bounded)
+        plan = inputs_of(
+            problem, list(planner.solver.solve(g0, -planner.high, planner.high, 1).bounded)
         )
     return np.array(out)
 
