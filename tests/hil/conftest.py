@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from hil.modbus.tls import peer_role
+from hil.modbus.tls import ROLE_OID, peer_role
 
 Action = bytes | float | str
 Behaviour = Callable[[int, int, bytes, bytes], list[Action]]
@@ -168,3 +174,60 @@ def unused_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def make_certificates() -> Callable[..., None]:
+    """Write ``ca.pem``, ``server.pem``, ``server.key``, and NAME.pem, NAME.key of each client.
+
+    Called with a folder and a role by client name; None for a certificate without a role.
+    """
+    return write_certificates
+
+
+def write_certificates(folder: Path, roles: dict[str, str | None]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Feederate test authority")])
+    usages = dict.fromkeys(USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+
+    def write(
+        stem: str, extensions: list[tuple[x509.ExtensionType, bool]], key: Any = None
+    ) -> None:
+        own = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, stem)])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(
+            name, name if key else subject, own.public_key(), x509.random_serial_number(),
+            now - timedelta(minutes=5), now + timedelta(days=365),
+        )  # fmt: skip
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        signed = builder.sign(authority, hashes.SHA256())
+        (folder / f"{stem}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        if key is None:
+            text = own.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            (folder / f"{stem}.key").write_bytes(text)
+
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    write("ca", [(constraints, True), (x509.KeyUsage(**usages), True)], authority)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = x509.SubjectAlternativeName([address, x509.DNSName("localhost")])
+    write("server", [(names, False)])
+    for client, role in roles.items():
+        extensions: list[tuple[x509.ExtensionType, bool]] = []
+        if role is not None:
+            value = b"\x0c" + bytes([len(role)]) + role.encode()  # DER: UTF8String, under 128 bytes
+            oid = x509.ObjectIdentifier(ROLE_OID)
+            extensions = [(x509.UnrecognizedExtension(oid, value), False)]
+        write(client, extensions)
+
+
+USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip

@@ -30,7 +30,6 @@ from hil.mitm.rules import (
     WriteRule,
     wire_points,
 )
-from hil.modbus.tls_certificates import make_certificates
 
 REVERT_S = 2.0
 LIMIT_S = 120.0
@@ -46,7 +45,9 @@ BLIND = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, make_certificates: Callable[..., None]
+) -> Path:
     path = tmp_path_factory.mktemp("certificates")
     make_certificates(path, {"writer": "GridServiceSunSpec"})
     make_certificates(path / "attacker", {"writer": "GridServiceSunSpec"})

@@ -16,13 +16,14 @@ from hil.devices.errors import DeviceError
 from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
 from hil.modbus.tls import client_context, peer_role, role_of, server_context
-from hil.modbus.tls_certificates import make_certificates
 
 WRITER = "GridServiceSunSpec"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, make_certificates: Callable[..., None]
+) -> Path:
     path = tmp_path_factory.mktemp("certificates")
     make_certificates(path, {"writer": WRITER, "reader": "MonitorSunSpec", "plain": None})
     make_certificates(path / "other", {"writer": WRITER})
