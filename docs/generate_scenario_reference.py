@@ -27,13 +27,8 @@ from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.kinds import KINDS, FederateSection, GridUserSection, section_class
-from federates.scenario.schema import (
-    Connection,
-    LinkRule,
-    Scenario,
-    shipped_dir,
-    shipped_scenarios,
-)
+from federates.scenario.schema import Scenario, shipped_dir, shipped_scenarios
+from federates.scenario.sections import Connection, LinkRule
 from grid_models.catalog import shipped_feeders
 from grid_models.ders.rules import DerRule
 from grid_models.profiles.table import Profiles
@@ -123,10 +118,10 @@ def _federate_parts() -> Iterator[str]:
         yield f"### `kind: {name}`\n"
         yield _first_paragraph(section) + "\n"
         yield _table(section, but=GridUserSection)
-        options = section.model_fields.get("options")
-        if options is not None and name != "controller":
+        field = section.model_fields.get("options")
+        if field is not None and name != "controller":
             yield f"#### `options` of a {name}\n"
-            yield _section(options)
+            yield _section(field)
     yield "### Ports of the feeder federate\n"
     yield _paragraph(FeederFederate, 1) + "\n"
     yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"

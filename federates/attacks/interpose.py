@@ -26,7 +26,8 @@ from federates.attacks.sites import SiteBuilder
 from federates.attacks.view import FederationView
 from federates.attacks.windows import window_problems
 from federates.clock import Timing, to_ns
-from federates.core.wiring import FederateWiring, Feed, Wirable
+from federates.core.mail_routes import Wirable
+from federates.core.wiring import FederateWiring, Feed
 from federates.errors import WiringError
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec

@@ -11,7 +11,8 @@ import numpy as np
 
 from controllers.core.ports import Port
 from federates.clock import Timing, to_s
-from federates.core.wiring import FederateWiring, Feed, Wirable
+from federates.core.mail_routes import Wirable
+from federates.core.wiring import FederateWiring, Feed
 
 Key = tuple[str, str, int]
 """An element of an input: instance, port, position."""

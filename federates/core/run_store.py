@@ -22,7 +22,8 @@ import numpy as np
 
 from controllers.core.ports import Port
 from federates.core.signals import SignalWriter, finalise_folder
-from federates.scenario.schema import Record, Scenario
+from federates.scenario.schema import Scenario
+from federates.scenario.sections import Record
 
 _PACKAGES = ("feederate", "helics", "numpy", "scipy", "opendssdirect.py", "dss-python", "pyarrow")
 

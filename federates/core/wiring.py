@@ -11,34 +11,23 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.core.ports import Port
-from federates.clock import Timing
 from federates.core.links import Inbox, LinkQuality
+from federates.core.mail_routes import Wirable, mail_routes, unknown_name
 from federates.errors import WiringError
-from federates.scenario.schema import Connection, LinkRule, Scenario
+from federates.scenario.schema import Scenario
+from federates.scenario.sections import Connection
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
 
 _PORT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # a file's name and a HELICS topic are made of it
-
-
-class Wirable(Protocol):
-    """What the wiring looks at in a federate."""
-
-    name: str
-    timing: Timing
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    links_in: tuple[Link, ...]
-    links_out: tuple[Link, ...]
 
 
 @dataclass(frozen=True)
@@ -143,7 +132,7 @@ def wire(
                 if target.name in external:
                     _check_foreign(connection, ends[0], target, port, where, problems)
     _check_fed(scenario, federates, fed, problems)
-    routes, quality = _mail(scenario, federates, problems)
+    routes, quality = mail_routes(scenario, federates, problems)
     if problems:
         raise WiringError(problems)
     consumed = {
@@ -217,7 +206,7 @@ def _ports(
     """Return the instances and ports that ``federate.port`` stands for."""
     federate, _, port_name = end.partition(".")
     if federate not in groups:
-        problems.append(_unknown(where, "federate", federate, groups))
+        problems.append(unknown_name(where, "federate", federate, groups))
         return []
     found = []
     kind = side.removesuffix("s")
@@ -226,16 +215,10 @@ def _ports(
         match = [p for p in ports if p.name == port_name]
         if not match:
             names = [p.name for p in ports]
-            problems.append(_unknown(where, f"{kind} port of '{federate}'", port_name, names))
+            problems.append(unknown_name(where, f"{kind} port of '{federate}'", port_name, names))
             return []
         found.append((by_name[instance], match[0]))
     return found
-
-
-def _unknown(where: str, what: str, name: str, valid: Sequence[str] | Mapping[str, object]) -> str:
-    near = nearest_name(name, valid)
-    text = f"{where}: no {what} is called '{name}'; expected one of {', '.join(valid) or '(none)'}"
-    return text + (f"; did you mean '{near}'?" if near else "")
 
 
 def _connect(
@@ -373,52 +356,3 @@ def _check_fed(
                     f"({some}); expected a connection 'federate.port -> "
                     f"{federate.name}.{port.name}' in {port.unit}"
                 )
-
-
-def _mail(
-    scenario: Scenario, federates: Sequence[Wirable], problems: list[str]
-) -> tuple[dict[str, tuple[tuple[str, int], ...]], dict[str, dict[str, LinkQuality]]]:
-    receivers: dict[str, tuple[str, int, Link]] = {}
-    for federate in federates:
-        for i, link in enumerate(federate.links_in):
-            if link.key in receivers:
-                problems.append(f"{federate.name}: two receivers of mail over link {link.key}")
-            receivers[link.key] = (federate.name, i, link)
-    routes: dict[str, tuple[tuple[str, int], ...]] = {}
-    for federate in federates:
-        mine = []
-        for link in federate.links_out:
-            receiver = receivers.get(link.key)
-            if receiver is None:
-                near = nearest_name(link.key, receivers)
-                problems.append(
-                    f"{federate.name}: nobody receives mail over link {link.key}"
-                    + (f"; did you mean '{near}'?" if near else "")
-                )
-            elif receiver[2].width != link.width:
-                problems.append(
-                    f"{federate.name}: link {link.key} sends {link.width} numbers, "
-                    f"{receiver[0]} expects {receiver[2].width}"
-                )
-            else:
-                mine.append(receiver[:2])
-        routes[federate.name] = tuple(mine)
-    agents = {end for f in federates for link in f.links_in for end in (link.source, link.target)}
-    for i, rule in enumerate(scenario.links):
-        for end in ("source", "target"):
-            glob = getattr(rule, end)
-            if agents and not any(fnmatchcase(a, glob) for a in agents):
-                where = scenario.where("links", i, end)
-                problems.append(_unknown(where, "agent", glob, sorted(agents)[:12]))
-    quality = {
-        f.name: {link.key: q for link in f.links_in if (q := _quality(link, scenario.links))}
-        for f in federates
-    }
-    return routes, quality
-
-
-def _quality(link: Link, rules: Sequence[LinkRule]) -> LinkQuality | None:
-    for rule in reversed(rules):
-        if fnmatchcase(link.source, rule.source) and fnmatchcase(link.target, rule.target):
-            return LinkQuality(rule.latency_s, rule.jitter_s, rule.loss, rule.noise)
-    return None

@@ -94,8 +94,11 @@ class ControllerFederate(Federate):
     def steps_per_period(cls, section: FederateSection) -> int:
         """Return the controller's own number, for agents that need several rounds of mail."""
         assert isinstance(section, ControllerSection)
-        several = getattr(registry.resolve(section.controller), "steps_per_period", None)
-        return 1 if several is None else int(several(**section.options))
+        try:
+            several = getattr(registry.resolve(section.controller), "steps_per_period", None)
+            return 1 if several is None else int(several(**section.options))
+        except ControllerError:
+            return 1  # `parts` raises it again, with file, line and key
 
     def start(self, store: RunStore) -> None:
         """Keep the run's list of events for a controller that reports some."""

@@ -24,7 +24,8 @@ from federates.core.signals import read_signal, signal_names
 from federates.core.sites import GridSite
 from federates.core.wiring import paired_elements
 from federates.scenario.kinds import GridUserSection
-from federates.scenario.schema import Connection, Scenario, recorded_scenario
+from federates.scenario.schema import Scenario, recorded_scenario
+from federates.scenario.sections import Connection
 from grid_models.base.counter_rng import normal, stream_ids
 from grid_models.base.errors import FeederateError, nearest_name
 from grid_models.base.sections import Section

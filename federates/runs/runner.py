@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,7 @@ def run(
     manifest = Manifest(folder, scenario, placement, n_steps)
     store = RunStore(folder, scenario.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
-
-    def tell(done: int) -> None:
-        if on_progress is not None:
-            on_progress(done, n_steps)
-
+    tell = partial(_tell, on_progress, n_steps)
     try:
         if placement == "process":
             outcome, counted = _run_processes(assembly, federates, wirings, store, reach, tell)
@@ -100,6 +97,11 @@ def run(
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
     return result
+
+
+def _tell(on_progress: Callable[[int, int], None] | None, n_steps: int, done: int) -> None:
+    if on_progress is not None:
+        on_progress(done, n_steps)
 
 
 def _refuse_programs(assembly: Assembly) -> None:

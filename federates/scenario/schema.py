@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
@@ -18,19 +18,24 @@ from federates.clock import to_ns
 from federates.errors import ScenarioError
 from federates.scenario.attack_files import adopt, find_attack, load_attack, shipped_attacks
 from federates.scenario.attack_schema import AttackSpec
-from federates.scenario.grid import Grid
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
 from federates.scenario.overrides import apply_override, merged
 from federates.scenario.schema_errors import schema_error
+from federates.scenario.sections import (
+    Band,
+    Connection,
+    Defence,
+    Grid,
+    LinkRule,
+    Record,
+    Time,
+    parse_connection,
+)
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import nearest_name
 from grid_models.base.sections import (
-    Deviation,
-    Duration,
     Name,
-    Period,
-    Probability,
     Section,
     not_json,
 )
@@ -39,84 +44,6 @@ from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
 MAX_STEPS = 100_000_000
-
-
-class RealTime(Section):
-    """The wall clock's part in a run; without this section a run is as fast as it can be."""
-
-    factor: float = Field(1.0, gt=0, description="Simulated seconds per second of the wall clock.")
-    overrun: Literal["skip", "catch_up", "abort"] = Field(
-        "skip",
-        description="When a step comes after its deadline: give up the periods missed, run without "
-        "waiting until the schedule is met again, or fail.",
-    )
-
-
-class Time(Section):
-    """When the run starts, how long it lasts and how fine it steps."""
-
-    start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
-    duration_s: Period = Field(86400.0, description="Simulated time.")
-    step_s: Period = Field(60.0, description="Period of the feeder federate.")
-    step_timeout_s: float = Field(
-        20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
-    )
-    real_time: RealTime | None = Field(
-        None, description="Pace the run by the wall clock; devices on a bench need it."
-    )
-
-
-class Band(Section):
-    """The voltage band against which violations are counted."""
-
-    v_min_pu: float = Field(0.95, gt=0)
-    v_max_pu: float = Field(1.05, gt=0)
-
-
-class LinkRule(Section):
-    """Quality of the links whose ends match; later rules win over earlier ones."""
-
-    source: str = Field("*", description="Glob over the names of sending agents.")
-    target: str = Field("*", description="Glob over the names of receiving agents.")
-    latency_s: Duration = 0.0
-    jitter_s: Duration = Field(0.0, description="Uniform extra delay of up to this.")
-    loss: Probability = 0.0
-    noise: Deviation = Field(0.0, description="Standard deviation added to every number.")
-
-
-class Connection(Section):
-    """From an output port to an input port, ``federate.port`` each."""
-
-    source: str = Field(description="`federate.port` of an output.")
-    target: str = Field(description="`federate.port` of an input.")
-    map: dict[str, str] = Field(
-        {},
-        description="Source label by target label, where their names differ: only these labels "
-        "are connected. Default: labels of the same name.",
-    )
-    scale: float = Field(1.0, description="Factor on every value; -1 turns a load into injection.")
-    noise: Deviation = Field(
-        0.0, description="Standard deviation of the measurement error, in the port's unit."
-    )
-
-
-class Record(Section):
-    """What goes into ``signals/``."""
-
-    ports: list[str] = Field(["*"], description="Globs over federate.port.")
-    labels: list[str] = Field(["*"], description="Globs over labels.")
-    every: int = Field(1, ge=1, description="Record every n-th step.")
-
-
-class Defence(Section):
-    """A defence: what it adds to the scenario, or changes in it."""
-
-    title: str = ""
-    description: str = ""
-    patch: dict[str, Any] = Field(
-        description="Merged into the scenario: mappings key by key, lists appended, all else "
-        "replaced."
-    )
 
 
 class Scenario(Section):
@@ -239,14 +166,6 @@ def recorded_scenario(manifest: Mapping[str, Any]) -> Scenario:
     scenario._base_dir = Path(manifest.get("base_dir", "."))
     scenario._name = str(manifest.get("name", "scenario"))
     return scenario
-
-
-def parse_connection(text: str) -> Connection:
-    """Read ``"feeder.v_pu -> volt_var.v_pu"``."""
-    source, arrow, target = (part.strip() for part in text.partition("->"))
-    if not arrow or source.count(".") != 1 or target.count(".") != 1:
-        raise ValueError(f"'{text}' is not 'federate.port -> federate.port'")
-    return Connection(source=source, target=target)
 
 
 def shipped_dir() -> Path:

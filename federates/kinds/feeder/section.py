@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from federates.scenario.grid import Grid
 from federates.scenario.kinds import FederateSection
+from federates.scenario.sections import Grid
 
 
 class FeederSection(FederateSection):

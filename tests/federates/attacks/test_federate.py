@@ -20,7 +20,7 @@ from federates.core.context import FederateContext
 from federates.core.run_store import RunStore
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
-from federates.scenario.schema import Record
+from federates.scenario.sections import Record
 
 IN, OUT = "feeder-v_pu", "seen"
 Rows = list[dict[str, Any]]

@@ -10,7 +10,7 @@ from federates.core.recorder import Recorder
 from federates.core.run_store import RunStore
 from federates.core.signals import read_signal
 from federates.errors import OutputError
-from federates.scenario.schema import Record
+from federates.scenario.sections import Record
 
 PORTS = (
     Port("v_pu", "pu", ("1.1", "1.2", "1.3")),

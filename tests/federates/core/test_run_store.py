@@ -12,7 +12,8 @@ import pytest
 from controllers.core.ports import Port
 from federates.core import run_store
 from federates.core.run_store import Manifest, RunStore, new_run_dir, write_json
-from federates.scenario.schema import Record, scenario_from
+from federates.scenario.schema import scenario_from
+from federates.scenario.sections import Record
 from federates.scenario.yaml_source import load_yaml
 
 TEXT = "seed: 4\nfederates: {feeder: {kind: feeder}}\n"

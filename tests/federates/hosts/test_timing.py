@@ -23,7 +23,7 @@ from federates.core.wiring import FederateWiring, Feed
 from federates.hosts.outcome import Control, Outcome
 from federates.hosts.single import run_single
 from federates.hosts.thread import run_threads
-from federates.scenario.schema import Record
+from federates.scenario.sections import Record
 
 Diary = list[tuple[float, str, str]]
 

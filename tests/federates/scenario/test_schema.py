@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 from federates.errors import ScenarioError
 from federates.scenario.kinds import KINDS
-from federates.scenario.schema import (
-    Connection,
-    Scenario,
-    load_scenario,
-    scenario_from,
-    shipped_scenarios,
-)
+from federates.scenario.schema import Scenario, load_scenario, scenario_from, shipped_scenarios
+from federates.scenario.sections import Connection
 from federates.scenario.yaml_source import load_yaml
 from grid_models.base.errors import FeederateError
 

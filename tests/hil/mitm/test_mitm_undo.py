@@ -22,7 +22,7 @@ from federates.commands.mitm import mitm_command
 from federates.core.run_store import RunStore
 from federates.errors import RunError
 from federates.scenario.attack_schedule import AttackSchedule
-from federates.scenario.schema import Record
+from federates.scenario.sections import Record
 from grid_models.base.yaml_lines import yaml_text
 from hil.devices.codec import Place
 from hil.devices.file import DeviceSpec

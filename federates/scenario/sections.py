@@ -1,0 +1,137 @@
+"""The sections of a scenario file but those of its federates, which are in `kinds`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, WithJsonSchema
+
+from grid_models.base.sections import Deviation, Duration, Period, Probability, Section
+from grid_models.ders.rules import DerRule
+
+# `DerRule` checks a rule and owns its fields; its schema is generated from there.
+DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
+
+
+class Profiles(Section):
+    """The day: irradiance, temperature, load and price over time."""
+
+    path: str | None = Field(None, description="The user's own CSV or Parquet table.")
+    kind: Literal["clear", "cloudy", "overcast"] = Field("clear", description="Generated sky.")
+    seed: int | None = Field(None, description="Seed of the generated day; default: the run's.")
+    repeat: bool = Field(False, description="Repeat the table when the run is longer.")
+
+
+class Grid(Section):
+    """The feeder, its DERs and its day."""
+
+    model: str = Field(
+        "ieee123", description="A shipped feeder's name, or the path of an OpenDSS master file."
+    )
+    regulators: Literal["fixed", "auto"] = Field(
+        "fixed", description="Regulator taps stay where they are, or their controls act."
+    )
+    taps: dict[str, int] = Field(
+        {},
+        description="Tap steps (of 0.00625 pu) by regulator name. They belong to the model: "
+        "``--set grid.model=...`` leaves them out.",
+    )
+    source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
+    load_scale: float = Field(1.0, ge=0, description="Factor on every load.")
+    load_diversity: float = Field(
+        0.0, ge=0, le=1, description="Deviation of each load around the common profile."
+    )
+    ders: list[DerRuleTable] = Field(
+        [], description="Rules that place DERs by what stands there, so they fit any feeder."
+    )
+    der_table: str | None = Field(
+        None,
+        description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der.",
+    )
+    profiles: Profiles = Profiles()
+
+
+class RealTime(Section):
+    """The wall clock's part in a run; without this section a run is as fast as it can be."""
+
+    factor: float = Field(1.0, gt=0, description="Simulated seconds per second of the wall clock.")
+    overrun: Literal["skip", "catch_up", "abort"] = Field(
+        "skip",
+        description="When a step comes after its deadline: give up the periods missed, run without "
+        "waiting until the schedule is met again, or fail.",
+    )
+
+
+class Time(Section):
+    """When the run starts, how long it lasts and how fine it steps."""
+
+    start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
+    duration_s: Period = Field(86400.0, description="Simulated time.")
+    step_s: Period = Field(60.0, description="Period of the feeder federate.")
+    step_timeout_s: float = Field(
+        20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
+    )
+    real_time: RealTime | None = Field(
+        None, description="Pace the run by the wall clock; devices on a bench need it."
+    )
+
+
+class Band(Section):
+    """The voltage band against which violations are counted."""
+
+    v_min_pu: float = Field(0.95, gt=0)
+    v_max_pu: float = Field(1.05, gt=0)
+
+
+class LinkRule(Section):
+    """Quality of the links whose ends match; later rules win over earlier ones."""
+
+    source: str = Field("*", description="Glob over the names of sending agents.")
+    target: str = Field("*", description="Glob over the names of receiving agents.")
+    latency_s: Duration = 0.0
+    jitter_s: Duration = Field(0.0, description="Uniform extra delay of up to this.")
+    loss: Probability = 0.0
+    noise: Deviation = Field(0.0, description="Standard deviation added to every number.")
+
+
+class Connection(Section):
+    """From an output port to an input port, ``federate.port`` each."""
+
+    source: str = Field(description="`federate.port` of an output.")
+    target: str = Field(description="`federate.port` of an input.")
+    map: dict[str, str] = Field(
+        {},
+        description="Source label by target label, where their names differ: only these labels "
+        "are connected. Default: labels of the same name.",
+    )
+    scale: float = Field(1.0, description="Factor on every value; -1 turns a load into injection.")
+    noise: Deviation = Field(
+        0.0, description="Standard deviation of the measurement error, in the port's unit."
+    )
+
+
+class Record(Section):
+    """What goes into ``signals/``."""
+
+    ports: list[str] = Field(["*"], description="Globs over federate.port.")
+    labels: list[str] = Field(["*"], description="Globs over labels.")
+    every: int = Field(1, ge=1, description="Record every n-th step.")
+
+
+class Defence(Section):
+    """A defence: what it adds to the scenario, or changes in it."""
+
+    title: str = ""
+    description: str = ""
+    patch: dict[str, Any] = Field(
+        description="Merged into the scenario: mappings key by key, lists appended, all else "
+        "replaced."
+    )
+
+
+def parse_connection(text: str) -> Connection:
+    """Read ``"feeder.v_pu -> volt_var.v_pu"``."""
+    source, arrow, target = (part.strip() for part in text.partition("->"))
+    if not arrow or source.count(".") != 1 or target.count(".") != 1:
+        raise ValueError(f"'{text}' is not 'federate.port -> federate.port'")
+    return Connection(source=source, target=target)
