@@ -174,10 +174,8 @@ SHIPPED: Mapping[str, str] = {
 class CheckedAttacker:
     """An attacker whose errors name the place of its action in the attack file.
 
-    Raises
-    ------
-    ScenarioError
-        It cannot be built or fails, or gives something else than a number for each target.
+    Raises ScenarioError: It cannot be built or fails, or gives something else than a number for
+    each target.
     """
 
     def __init__(self, cls: type[Attacker], site: AttackSite, options: Mapping[str, Any]) -> None:
@@ -241,9 +239,7 @@ class AdaptiveOptions(Action):
     def attacker_of(self, site: AttackSite) -> CheckedAttacker:
         """Return the attacker, built for `site`.
 
-        Raises
-        ------
-        ScenarioError: Naming file, line and key, what was found and the nearest valid name.
+        Raises ScenarioError: Naming file, line and key, what was found and the nearest valid name.
         """
         try:
             cls: Any = load_class(self.attacker, SHIPPED, "attacker")

@@ -56,9 +56,7 @@ def interpose(
     AttackPlan, dict of FederateWiring
         The wirings of all federates, the plan's included.
 
-    Raises
-    ------
-    WiringError: Listing every problem found, each with file, line and key.
+    Raises WiringError: Listing every problem found, each with file, line and key.
     """
     by_name = {f.name: f for f in federates}
     wirings = true_injections(wirings, by_name)

@@ -37,9 +37,7 @@ def drawn(
     step : Position of the step in the attack.
     channel : Of the random numbers.
 
-    Raises
-    ------
-    WiringError: The count is more than there is.
+    Raises WiringError: The count is more than there is.
     """
     n = len(names)
     if not n or (target.fraction is None and target.count is None):

@@ -40,17 +40,11 @@ class Chart:
 
     Parameters
     ----------
-    title, y_title : str
-        `y_title` ends with the unit after a comma, ``Voltage, pu``.
-    bands : sequence of Band
-        Each is drawn at its own times.
-    limits : sequence of Limit
-    include : sequence of float
-        Values that the axis must show; data and limits are always shown.
-    start_s : float
-        Time of day of the run's first step.
-    digits : int or None
-        Decimals of values; None: by the size of the largest one.
+    title, y_title : `y_title` ends with the unit after a comma, ``Voltage, pu``.
+    bands : Each is drawn at its own times.
+    include : Values that the axis must show; data and limits are always shown.
+    start_s : Time of day of the run's first step.
+    digits : Decimals of values; None: by the size of the largest one.
     shade : Shade, optional
         Stretches of time to be shaded.
     """

@@ -24,10 +24,7 @@ _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 def load_runs(folders: Sequence[Path]) -> list[RunData]:
     """Open runs.
 
-    Raises
-    ------
-    ScenarioError
-        A folder holds no run.
+    Raises ScenarioError: A folder holds no run.
     """
     return [RunData(folder) for folder in folders]
 

@@ -193,9 +193,7 @@ def detector_rows(run: Path) -> list[dict[str, Any]]:
     Keys: `detector`, then those of `judge`. A run without detectors gives no row. A disturbance is
     no attack: an alarm about it is a false one.
 
-    Raises
-    ------
-    ScenarioError: The folder holds no run.
+    Raises ScenarioError: The folder holds no run.
     """
     attack = RunData(run).scenario.get("attack") or {}
     windows = [] if attack.get("kind") == "disturbance" else step_windows(run)

@@ -43,21 +43,16 @@ class MeteredState:
 
     Attributes
     ----------
-    cost : float
-        The market's objective under the coefficients as they were bid, money per hour: generation,
-        curtailment, losses and import. Operators without supply cost nothing.
-    nodes_curtailing : int
-        Market operators whose load is below that before the attack by more than 0.5 % of its
-        demand, and who are still supplied.
-    nodes_out : int
-        Market operators with less than 1 % of their demand.
+    cost : The market's objective under the coefficients as they were bid, money per hour:
+        generation, curtailment, losses and import. Operators without supply cost nothing.
+    nodes_curtailing : Market operators whose load is below that before the attack by more than 0.5
+        % of its demand, and who are still supplied.
+    nodes_out : Market operators with less than 1 % of their demand.
     helper_kw, helper : float, str
         Largest rise of one operator's generation above that before the attack, and its bus.
-    v_min_pu, v_max_pu : float
-        Extremes of live nodes from the attack's begin to the end of the window (``pre``: in the
-        window).
-    node_minutes_out_of_band : float
-        Voltages outside the scenario's band in that time.
+    v_min_pu, v_max_pu : Extremes of live nodes from the attack's begin to the end of the window
+        (``pre``: in the window).
+    node_minutes_out_of_band : Voltages outside the scenario's band in that time.
     """
 
     import_kw: float
@@ -87,23 +82,18 @@ def metered_states(
 
     Parameters
     ----------
-    attacked, mitigated : Path
-        Run folders of the same scenario and attack without and with a defence.
-    before, during : (from_s, to_s), optional
-        Windows before the attack began and while it lasts; in the second one the mitigation should
-        have settled. Default: `metered_windows` of each run.
-    market, feeder : str
-        Names of the federates; default of `feeder`: the plant of the market.
+    attacked, mitigated : Run folders of the same scenario and attack without and with a defence.
+    before, during : (from_s, to_s); Windows before the attack began and while it lasts; in the
+        second one the mitigation should have settled. Default: `metered_windows` of each run.
+    market, feeder : Names of the federates; default of `feeder`: the plant of the market.
 
     Returns
     -------
     dict
         ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState`.
 
-    Raises
-    ------
-    ScenarioError
-        A run has no such market, was not attacked, or its signals do not cover a window.
+    Raises ScenarioError: A run has no such market, was not attacked, or its signals do not cover a
+    window.
     """
     study = _Study(attacked, market, feeder)
     # An attack that waits for a signal may begin at another time where there is a defence.
@@ -156,10 +146,7 @@ def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
     first of equals. *Before* ends when it begins; where an earlier one reaches into those two
     periods, when the first one begins.
 
-    Raises
-    ------
-    ScenarioError
-        No step of an attack began in the run, or it has no such market.
+    Raises ScenarioError: No step of an attack began in the run, or it has no such market.
     """
     scenario = scenario_of_run(run)[0]
     period_s = _options(scenario, market).interval_s

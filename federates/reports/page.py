@@ -38,10 +38,7 @@ def render(page: Page) -> str:
 def write_page(path: Path, page: Page) -> Path:
     """Write a page; a reader sees the old file or the new one, never a part.
 
-    Raises
-    ------
-    ScenarioError
-        `path` is a folder, or in none.
+    Raises ScenarioError: `path` is a folder, or in none.
     """
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"there is no folder '{path.parent}'"

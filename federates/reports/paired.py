@@ -30,10 +30,7 @@ _MakeSeries = Callable[[RunData], Spread | None]
 def rewrite_report(folder: Path) -> Path:
     """Write the page of a folder again, be it that of a run or of paired runs.
 
-    Raises
-    ------
-    ScenarioError
-        The folder holds neither.
+    Raises ScenarioError: The folder holds neither.
     """
     if not (folder / "manifest.json").is_file() and paired_states(folder):
         return write_paired_report(PairedRuns.read(folder))

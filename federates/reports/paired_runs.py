@@ -53,11 +53,7 @@ class PairedRuns:
 
     Parameters
     ----------
-    folder : Path
-    scenario : str
-    spec : AttackSpec
-    names : sequence of str
-        Sub-folders that hold a run: 'baseline', 'attacked', and defences.
+    names : Sub-folders that hold a run: 'baseline', 'attacked', and defences.
     """
 
     def __init__(self, folder: Path, scenario: str, spec: AttackSpec, names: Sequence[str]) -> None:
@@ -79,10 +75,7 @@ class PairedRuns:
     def read(cls, folder: Path) -> PairedRuns:
         """Open the folder that a `feederate attack run` has left.
 
-        Raises
-        ------
-        ScenarioError
-            It holds no such runs, or none of them was attacked.
+        Raises ScenarioError: It holds no such runs, or none of them was attacked.
         """
         names = paired_states(folder)
         found = {name: RunData(folder / name) for name in names}

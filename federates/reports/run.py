@@ -33,10 +33,7 @@ SectionMaker = Callable[[RunData], Iterator[Section]]
 def write_report(folder: Path) -> Path:
     """Write the page of a run into its folder, whether the run finished or not.
 
-    Raises
-    ------
-    ScenarioError
-        The folder holds no run.
+    Raises ScenarioError: The folder holds no run.
     """
     return write_page(folder / REPORT, run_page(RunData(folder)))
 

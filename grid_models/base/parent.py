@@ -61,8 +61,7 @@ def end(
 
     Parameters
     ----------
-    patience_s : float
-        Time for all of them to end by themselves.
+    patience_s : Time for all of them to end by themselves.
     by : signal.Signals, optional
         Signal that asks them to end; by default their standard input is closed.
     """

@@ -200,10 +200,7 @@ class Circuit:
         `v_pu`, `deg`: array, shape (n_source_phases,) Magnitude in per unit, angle in degrees; NaN
         keeps the circuit's own value.
 
-        Raises
-        ------
-        FeederError
-            The source has fewer phases than its bus.
+        Raises FeederError: The source has fewer phases than its bus.
         """
         if self._source is None:
             self._source = SourceVoltage(self._engine, self.feeder)

@@ -23,12 +23,8 @@ class SourceVoltage:
     Parameters
     ----------
     engine : Engine
-    feeder : Feeder
 
-    Raises
-    ------
-    FeederError
-        The source has fewer phases than its bus.
+    Raises FeederError: The source has fewer phases than its bus.
     """
 
     def __init__(self, engine: Engine, feeder: Feeder) -> None:

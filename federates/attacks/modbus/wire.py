@@ -59,9 +59,7 @@ class ModbusWire:
     def start_proxies(self, specs: Sequence[DeviceSpec]) -> dict[str, tuple[str, int]]:
         """Start proxies before devices; return the host and port of each.
 
-        Raises
-        ------
-        DeviceError
+        Raises DeviceError.
         """
         rules = self._plan.rules if self._plan else {}
         chosen = {s.name: s for s in specs if self._captures is not None or s.name in rules}

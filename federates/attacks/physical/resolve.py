@@ -28,9 +28,7 @@ _BEFORE_END_S = 1e-6
 def physical_plan(scenario: Scenario, plant: str, feeder: Feeder) -> PhysicalPlan | None:
     """Return what a scenario's attack does to a plant; None where it does nothing to it.
 
-    Raises
-    ------
-    WiringError: Listing every step that names what is not there or cannot be done.
+    Raises WiringError: Listing every step that names what is not there or cannot be done.
     """
     spec = scenario.attack_spec
     if spec is None or not spec.of_layer("physical"):

@@ -51,9 +51,7 @@ def trace_attack(
     horizon_s : End of the run.
     step_s : How long a trace of a single time lasts.
 
-    Raises
-    ------
-    ScenarioError: The trace cannot be read, is empty, or plays outside the run.
+    Raises ScenarioError: The trace cannot be read, is empty, or plays outside the run.
     """
     if not (np.isfinite(speed) and speed > 0.0 and np.isfinite(offset_s)):
         what = f"offset {offset_s:g} and speed {speed:g}"

@@ -91,10 +91,8 @@ def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray
     NaN is no value. The ground truth of an attacked run (its folder, or a table of it) is read as
     what was seen, a recorded signal (``signals/FEDERATE.PORT.parquet``) as a trace of its port.
 
-    Raises
-    ------
-    ScenarioError: The file is missing, is no table, lacks a column or has it twice, or holds a time
-        or a value that is not a number.
+    Raises ScenarioError: The file is missing, is no table, lacks a column or has it twice, or holds
+    a time or a value that is not a number.
     """
     table = _in_long_form(_table(path), path)
     names = table.column_names
