@@ -45,7 +45,7 @@ POINTS: dict[str, Any] = {
 def spec_of(port: int, name: str = "d", **changes: Any) -> DeviceSpec:
     connection = {"port": port, "timeout_s": 0.3, **changes.pop("connection", {})}
     data: dict[str, Any] = {
-        "name": name, "poll_s": 0.1, "points": POINTS, "guard": {"heartbeat_s": 1.0},
+        "name": name, "poll_s": 0.1, "points": POINTS, "guard": {"heartbeat_s": 30.0},
     }  # fmt: skip
     return DeviceSpec.model_validate(data | changes | {"connection": connection})
 
