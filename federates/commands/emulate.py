@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hil.emulators.options import EmulatorOptions, Role, default_of, options_of
+from hil.emulators.options import EmulatorOptions, EmulatorRole, default_of, options_of
 
 emulate_app = typer.Typer(
     help="Emulated devices behind real Modbus/TCP, until SIGTERM or Ctrl-C.",
@@ -18,13 +18,13 @@ emulate_app = typer.Typer(
     rich_markup_mode=None,
 )
 _ABOUT = {
-    Role.inverter: "PV inverters, SunSpec 701-706, 712, 713, 715, after IEEE 1547-2018.",
-    Role.battery: "Batteries, SunSpec models of the inverter with 713 and 704 WSet.",
-    Role.thermostat: "Thermostats with CTA-2045 verbs, each in a house.",
+    EmulatorRole.inverter: "PV inverters, SunSpec 701-706, 712, 713, 715, after IEEE 1547-2018.",
+    EmulatorRole.battery: "Batteries, SunSpec models of the inverter with 713 and 704 WSet.",
+    EmulatorRole.thermostat: "Thermostats with CTA-2045 verbs, each in a house.",
 }
 
 
-def _command(role: Role) -> None:
+def _command(role: EmulatorRole) -> None:
     """Add the command of one role; its parameters are those of the table."""
     types = inspect.get_annotations(EmulatorOptions, eval_str=True)
     parameters = []
@@ -55,5 +55,5 @@ def _command(role: Role) -> None:
     emulate_app.command(role.value, help=_ABOUT[role])(command)
 
 
-for _role in Role:
+for _role in EmulatorRole:
     _command(_role)

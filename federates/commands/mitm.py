@@ -24,7 +24,7 @@ from hil.adapter.guard import check_arming
 from hil.adapter.sunspec import SunSpecMap, parse_url, scan
 from hil.devices.file import DeviceSpec, find_device_file, load_device_file, shipped_devices
 from hil.mitm.proxy import MitmProxy, MitmTarget
-from hil.mitm.rules import Rule, Unrestored, WirePoint, points_of, wire_points
+from hil.mitm.rules import FrameRule, Unrestored, WirePoint, points_of, wire_points
 from hil.modbus.client import ModbusClient
 
 _TICK_S = 0.02
@@ -120,7 +120,7 @@ def _listening(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
+def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[FrameRule]:
     """Return what the attack does to the device; refuse what needs a federation."""
     for i, step in attack.of_layer("modbus"):
         if np.isnan(AttackSchedule.of(attack).begin_s[i]):
@@ -145,7 +145,7 @@ def _rules(attack: AttackSpec, spec: DeviceSpec) -> Sequence[Rule]:
     return mine
 
 
-def _points(spec: DeviceSpec, rules: Sequence[Rule]) -> Mapping[str, WirePoint]:
+def _points(spec: DeviceSpec, rules: Sequence[FrameRule]) -> Mapping[str, WirePoint]:
     wanted = points_of(rules)
     models = {
         int(str(spec.points[p].sunspec).partition(".")[0].partition("#")[0])

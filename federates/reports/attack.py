@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
 from federates.reports import attack_words as words
-from federates.reports.blocks import Block, Section, Table, Text
-from federates.reports.chart import Band, Chart, in_rows
+from federates.reports.blocks import Block, PageSection, TableBlock, Text
+from federates.reports.chart import Chart, ShadedBand, in_rows
 from federates.reports.format import clock, metric_unit, with_unit
 from federates.runs.data import RunData, Spread
 from federates.scenario.attack_actions import RECORDED
@@ -33,7 +33,7 @@ def attack_of(run: RunData) -> AttackSpec | None:
         return None
 
 
-def attack_section(run: RunData) -> Iterator[Section]:
+def attack_section(run: RunData) -> Iterator[PageSection]:
     """Show the attack of a run; nothing for a run without one."""
     spec = attack_of(run)
     if spec is None:
@@ -43,7 +43,7 @@ def attack_section(run: RunData) -> Iterator[Section]:
     if charts := truth_charts(run, truth):
         blocks.append(in_rows(charts, 2))
     kind = "Disturbance" if spec.kind == "disturbance" else "Attack"
-    yield Section(f"{kind}: {spec.title or spec.id}", blocks)
+    yield PageSection(f"{kind}: {spec.title or spec.id}", blocks)
 
 
 def about(spec: AttackSpec) -> list[Block]:
@@ -55,7 +55,7 @@ def about(spec: AttackSpec) -> list[Block]:
     return [Text(text) for text in texts]
 
 
-def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> Table:
+def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> TableBlock:
     """Return the steps with what they did and when they did it."""
     windows = {step: (begin, end) for step, begin, end in attack_windows(run.folder)}
     counts = Counter(truth.column("step").to_pylist())
@@ -75,7 +75,7 @@ def steps_table(run: RunData, spec: AttackSpec, truth: Any) -> Table:
     if not any(row[5] for row in rows):
         for row in (head, *rows):
             del row[5]
-    return Table(head, rows, numbers=(len(head) - 1,), wrap=(3, 4, 5))
+    return TableBlock(head, rows, numbers=(len(head) - 1,), wrap=(3, 4, 5))
 
 
 def _at_work(window: tuple[float, float] | None, start_s: float) -> str:
@@ -126,8 +126,8 @@ def _truth_chart(run: RunData, truth: Any, group: Mapping[str, str]) -> Chart | 
         for name in ("time_s", "true_value", "seen_value")
     )
     bands = [
-        Band("as it was", _spread(time_s, true), "s4"),
-        Band("as it was seen", _spread(time_s, seen), "s2"),
+        ShadedBand("as it was", _spread(time_s, true), "s4"),
+        ShadedBand("as it was seen", _spread(time_s, seen), "s2"),
     ]
     if any(np.count_nonzero(np.isfinite(b.spread.mid)) < 2 for b in bands):
         return None

@@ -1,7 +1,7 @@
 """What pages are made of: a page has sections, a section has blocks.
 
-A new section of a run's page is one generator of `Section` and one line in `run.SECTIONS`. A block
-is written by the macro of its `kind` in ``templates/blocks.html``.
+A new section of a run's page is one generator of `PageSection` and one line in `run.SECTIONS`. A
+block is written by the macro of its `kind` in ``templates/blocks.html``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
 
     head: Sequence[str]
@@ -73,7 +73,7 @@ class Table:
     kind: ClassVar[str] = "table"
 
 
-class Link(NamedTuple):
+class PageLink(NamedTuple):
     """A link to a page beside this one, and a remark."""
 
     href: str
@@ -85,7 +85,7 @@ class Link(NamedTuple):
 class Links:
     """A list of links."""
 
-    links: Sequence[Link]
+    links: Sequence[PageLink]
     kind: ClassVar[str] = "links"
 
 
@@ -99,11 +99,11 @@ class Figures:
     kind: ClassVar[str] = "figures"
 
 
-Block = Text | Tiles | Table | Links | Figures
+Block = Text | Tiles | TableBlock | Links | Figures
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading and what stands under it; an empty title gives no heading."""
 
     title: str
@@ -115,7 +115,7 @@ class Page:
     """A page; `badge` is (word, class of the style sheet), `head` stands above the sections."""
 
     title: str
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     facts: Sequence[str] = ()
     head: Sequence[Block] = ()
     badge: tuple[str, str] | None = None

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from federates.core.signals import read_signal
-from federates.reports.blocks import Block, Section, Table
-from federates.reports.chart import Band, Chart, in_rows
+from federates.reports.blocks import Block, PageSection, TableBlock
+from federates.reports.chart import Chart, ShadedBand, in_rows
 from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
@@ -39,7 +39,7 @@ def markets(run: RunData) -> list[str]:
     return [name for name in names if f"{name}.settled_intervals" in run.recorded]
 
 
-def market_sections(run: RunData) -> Iterator[Section]:
+def market_sections(run: RunData) -> Iterator[PageSection]:
     """Show each market of a run whose account was recorded."""
     names = markets(run)
     for market in names:
@@ -50,15 +50,15 @@ def market_sections(run: RunData) -> Iterator[Section]:
         if intervals:
             head = (f"Settled over {intervals} market intervals, as cleared", "Money")
             rows = [(_WORDS.get(key, key), f"{value:,.2f}") for key, value in account.items()]
-            blocks.append(Table(head, rows, numbers=(1,)))
-        yield Section("Market" if len(names) == 1 else f"Market {market}", blocks)
+            blocks.append(TableBlock(head, rows, numbers=(1,)))
+        yield PageSection("Market" if len(names) == 1 else f"Market {market}", blocks)
 
 
 def _charts(run: RunData, market: str) -> list[Chart]:
     charts = []
     prices = run.spread_of(f"{market}.price_per_mwh")
     if prices is not None:
-        bands = [Band("lowest, median and highest bus", _once_cleared(prices), "s4")]
+        bands = [ShadedBand("lowest, median and highest bus", _once_cleared(prices), "s4")]
         charts.append(
             Chart("Price of active power", "Price, money per MWh", bands, digits=2,
                   start_s=run.start_s, shade=run.shade)
@@ -67,10 +67,10 @@ def _charts(run: RunData, market: str) -> list[Chart]:
     metered = [(p, p.total("import_kw")) for p in run.plants]
     if planned is not None and (own := [(p, total) for p, total in metered if total is not None]):
         bands = [
-            Band(run.label(plant, "metered"), total, f"s{(1, 3, 4)[i % 3]}", fill=False)
+            ShadedBand(run.label(plant, "metered"), total, f"s{(1, 3, 4)[i % 3]}", fill=False)
             for i, (plant, total) in enumerate(own)
         ]
-        bands.append(Band("scheduled", _once_cleared(planned), "s2", fill=False))
+        bands.append(ShadedBand("scheduled", _once_cleared(planned), "s2", fill=False))
         charts.append(
             Chart("Import, scheduled and metered", "Power, kW", bands,
                   start_s=run.start_s, shade=run.shade)

@@ -15,7 +15,7 @@ from federates.runs.data import RunData, Shade, Spread
 
 
 @dataclass(frozen=True)
-class Band:
+class ShadedBand:
     """A curve of a chart: the range of a vector signal, or with `fill` False a single value.
 
     `style` names a colour of the style sheet.
@@ -51,7 +51,7 @@ class Chart:
 
     title: str
     y_title: str
-    bands: Sequence[Band]
+    bands: Sequence[ShadedBand]
     limits: Sequence[Limit] = ()
     include: Sequence[float] = ()
     start_s: float = 0.0
@@ -104,7 +104,7 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _band_data(band: Band, start_s: float) -> dict[str, Any]:
+def _band_data(band: ShadedBand, start_s: float) -> dict[str, Any]:
     """Return a curve with as many points as a screen shows, the extremes of all others kept."""
     spread = band.spread.decimated()
     parts = {"lowest": spread.low, "median": spread.mid, "highest": spread.high}

@@ -11,7 +11,7 @@ from typing import Any
 from rich import box, table, text
 from rich.console import Console
 
-from federates.reports.blocks import Link, Links, Page, Section, Table, Text
+from federates.reports.blocks import Links, Page, PageLink, PageSection, TableBlock, Text
 from federates.reports.chart import Chart, side_by_side
 from federates.reports.format import metric_name, metric_number, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -102,15 +102,15 @@ def write_comparison(
     rows = [[with_unit(name, unit), *values] for name, unit, *values in metric_rows(runs)]
     numbers = range(1, len(runs) + 1)
     links = [
-        Link(
+        PageLink(
             os.path.relpath(run.folder / REPORT, path.parent), label, f"{run.title} ({run.status})"
         )
         for run, label in zip(runs, labels, strict=True)
     ]
     sections = [
-        Section("Metrics", [Table(["Metric", *labels], rows, numbers, style="compare")]),
+        PageSection("Metrics", [TableBlock(["Metric", *labels], rows, numbers, style="compare")]),
         *voltages_of_runs(dict(zip(labels, runs, strict=True))),
-        Section("Each run", [Links(links)]),
+        PageSection("Each run", [Links(links)]),
     ]
     return write_page(path, Page(title, sections, head=[Text(t, style="intro") for t in intro]))
 
@@ -121,7 +121,7 @@ def _relative(target: Path, page: Path) -> str:
 
 def voltages_of_runs(
     runs: Mapping[str, RunData], shade: Callable[[RunData], Shade | None] = lambda run: run.shade
-) -> list[Section]:
+) -> list[PageSection]:
     """Return the voltages of all nodes of each run, one section per plant."""
     charts: dict[str, list[Chart]] = {}
     for i, (label, run) in enumerate(runs.items()):
@@ -130,4 +130,4 @@ def voltages_of_runs(
                 title = run.label(plant, "Voltages of all nodes")
                 chart = voltage_chart(run, label, plant.voltages.total, f"s{i % 4 + 1}")
                 charts.setdefault(title, []).append(replace(chart, shade=shade(run)))
-    return [Section(title, [side_by_side(row)]) for title, row in charts.items()]
+    return [PageSection(title, [side_by_side(row)]) for title, row in charts.items()]

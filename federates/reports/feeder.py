@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from federates.core.sites import GridSite
-from federates.reports.blocks import Drawing, Figures, Key, Section
+from federates.reports.blocks import Drawing, Figures, Key, PageSection
 from federates.reports.chart import limits
 from federates.reports.format import clock
 from federates.runs.data import PHASE_NAMES, RunData, Voltages
@@ -76,7 +76,7 @@ def draw_map(
     return Drawing("feeder-map", title, keys, data, subtitle)
 
 
-def place_sections(run: RunData) -> Iterator[Section]:
+def place_sections(run: RunData) -> Iterator[PageSection]:
     """Show for each plant where its voltages are worst."""
     for plant in run.plants:
         feeder = None if plant.voltages is None else load_run_feeder(run, plant.name)
@@ -86,7 +86,7 @@ def place_sections(run: RunData) -> Iterator[Section]:
         figures = [figure for figure in drawn if figure is not None]
         if figures:
             blocks = [Figures(figures, len(figures))]
-            yield Section(run.label(plant, "Where the voltages are worst"), blocks)
+            yield PageSection(run.label(plant, "Where the voltages are worst"), blocks)
 
 
 def load_run_feeder(run: RunData, plant: str | None) -> Feeder | None:

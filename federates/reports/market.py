@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federates.reports.blocks import Block, Drawing, Figures, Section, Table
+from federates.reports.blocks import Block, Drawing, Figures, PageSection, TableBlock
 from federates.reports.feeder import draw_map, load_run_feeder
 from federates.reports.market_states import metered_states, node_roles
 from federates.runs.data import RunData
@@ -101,15 +101,15 @@ def market_rows(states: States) -> list[list[str]]:
     return rows
 
 
-def market_section(runs: Mapping[str, RunData], states: States) -> Section:
+def market_section(runs: Mapping[str, RunData], states: States) -> PageSection:
     """Return the part of the page: the table, and per defence the map of who was hit and helped."""
     numbers = range(2, 2 + len(states))
     head = ["As metered on the feeder", "", *states]
-    blocks: list[Block] = [Table(head, market_rows(states), numbers, style="compare")]
+    blocks: list[Block] = [TableBlock(head, market_rows(states), numbers, style="compare")]
     maps = [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
     if figures := [figure for figure in maps if figure is not None]:
         blocks.append(Figures(figures, min(2, len(figures))))
-    return Section("Before, under attack, mitigated", blocks)
+    return PageSection("Before, under attack, mitigated", blocks)
 
 
 def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from federates.attacks.truth import read_truth
 from federates.reports.attack import about, attack_of, steps_table, truth_charts
-from federates.reports.blocks import Block, Link, Links, Page, Section, Table, Text
-from federates.reports.chart import Band, Chart, in_rows, side_by_side
+from federates.reports.blocks import Block, Links, Page, PageLink, PageSection, TableBlock, Text
+from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side
 from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -51,7 +51,7 @@ def write_paired_report(runs: PairedRuns) -> Path:
     )
 
 
-def market(runs: PairedRuns) -> Iterator[Section]:
+def market(runs: PairedRuns) -> Iterator[PageSection]:
     """Show what was metered before, under attack and mitigated, where there is a market."""
     if runs.market:
         from federates.reports.market import market_section
@@ -59,7 +59,7 @@ def market(runs: PairedRuns) -> Iterator[Section]:
         yield market_section(runs.runs, runs.market)
 
 
-def metrics(runs: PairedRuns) -> Iterator[Section]:
+def metrics(runs: PairedRuns) -> Iterator[PageSection]:
     """Show every metric of every state, with its change against the baseline."""
     rows = []
     for key in runs.keys:
@@ -69,10 +69,10 @@ def metrics(runs: PairedRuns) -> Iterator[Section]:
             cells.append(runs.number(key, state) + (f" ({change})" if change else ""))
         rows.append([with_unit(metric_name(key), metric_unit(key)), *cells])
     head = ["In brackets: change against the baseline", *runs.names]
-    yield Section("Metrics", [Table(head, rows, range(1, len(head)), style="compare")])
+    yield PageSection("Metrics", [TableBlock(head, rows, range(1, len(head)), style="compare")])
 
 
-def steps(runs: PairedRuns) -> Iterator[Section]:
+def steps(runs: PairedRuns) -> Iterator[PageSection]:
     """Show the steps of the attack in each state, and the values as they were and were seen."""
     first = True
     for name, run in runs.runs.items():
@@ -85,10 +85,10 @@ def steps(runs: PairedRuns) -> Iterator[Section]:
         if first and (charts := truth_charts(run, truth)):
             blocks.append(in_rows(charts, 2))
         first = False
-        yield Section(f"What was done: {name}", blocks)
+        yield PageSection(f"What was done: {name}", blocks)
 
 
-def curves(runs: PairedRuns) -> Iterator[Section]:
+def curves(runs: PairedRuns) -> Iterator[PageSection]:
     """Show the same signals of all states side by side."""
     yield from voltages_of_runs(runs.runs, runs.shade)
     rows: list[tuple[str, str, str, _MakeSeries]] = []
@@ -106,7 +106,7 @@ def curves(runs: PairedRuns) -> Iterator[Section]:
         yield from _row(runs, title, y_title, style, series_of)
 
 
-def scores(runs: PairedRuns) -> Iterator[Section]:
+def scores(runs: PairedRuns) -> Iterator[PageSection]:
     """Show the score of each detector in all states."""
     for name in dict.fromkeys(d for run in runs.runs.values() for d in _detectors(run)):
         y_title = "highest score; an alarm from 1 on"
@@ -120,31 +120,31 @@ def _row(
     style: str,
     series_of: _MakeSeries,
     include: tuple[float, ...] = (),
-) -> Iterator[Section]:
+) -> Iterator[PageSection]:
     """Show one chart per state that has the series."""
     found = {name: series_of(run) for name, run in runs.runs.items()}
     charts = [
-        Chart(name, y_title, [Band(title, series, style, fill=False)], (), include,
+        Chart(name, y_title, [ShadedBand(title, series, style, fill=False)], (), include,
               run.start_s, shade=runs.shade(run))
         for name, run in runs.runs.items()
         if (series := found[name]) is not None
     ]  # fmt: skip
     if charts:
-        yield Section(title, [side_by_side(charts)])
+        yield PageSection(title, [side_by_side(charts)])
 
 
-def detectors(runs: PairedRuns) -> Iterator[Section]:
+def detectors(runs: PairedRuns) -> Iterator[PageSection]:
     """Show how well the detectors did."""
     rows = runs.detector_rows()
     if rows:
         numbers = range(3, len(DETECTOR_HEAD))
-        yield Section("Detectors", [Table(DETECTOR_HEAD, rows, numbers)])
+        yield PageSection("Detectors", [TableBlock(DETECTOR_HEAD, rows, numbers)])
 
 
-def links(runs: PairedRuns) -> Iterator[Section]:
+def links(runs: PairedRuns) -> Iterator[PageSection]:
     """Link to the page of each run."""
-    items = [Link(f"{name}/{REPORT}", name, run.status) for name, run in runs.runs.items()]
-    yield Section("Each run", [Links(items)])
+    items = [PageLink(f"{name}/{REPORT}", name, run.status) for name, run in runs.runs.items()]
+    yield PageSection("Each run", [Links(items)])
 
 
 SECTIONS = (market, metrics, steps, curves, scores, detectors, links)

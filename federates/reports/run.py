@@ -10,9 +10,9 @@ from typing import Any
 
 from federates.core.signals import signal_labels
 from federates.reports.attack import attack_section
-from federates.reports.blocks import Block, Page, Section, Table, Text, Tile, Tiles
+from federates.reports.blocks import Block, Page, PageSection, TableBlock, Text, Tile, Tiles
 from federates.reports.books import market_sections, markets
-from federates.reports.chart import Band, Chart, in_rows, limits, side_by_side
+from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
 from federates.reports.feeder import place_sections
 from federates.reports.format import clock, metric_name, metric_number, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -27,7 +27,7 @@ _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet,
 
 _PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw")
 
-SectionMaker = Callable[[RunData], Iterator[Section]]
+SectionMaker = Callable[[RunData], Iterator[PageSection]]
 
 
 def write_report(folder: Path) -> Path:
@@ -75,7 +75,7 @@ def _model(run: RunData, plant: str) -> str:
     return Path(str(grid.get("model", ""))).name if spec.get("kind") == "feeder" else ""
 
 
-def trouble(run: RunData) -> Iterator[Section]:
+def trouble(run: RunData) -> Iterator[PageSection]:
     """Say why a run did not finish, with the ends of its logs."""
     if run.status == "finished":
         return
@@ -83,10 +83,10 @@ def trouble(run: RunData) -> Iterator[Section]:
     text = f"{reason.rstrip('.')}. What was recorded until then is shown below."
     logs = run.logs().items()
     tails = [Text(text, "details", f"End of logs/{name}.log") for name, text in logs]
-    yield Section("", [Text(text, "alert", f"The run is {run.status}."), *tails])
+    yield PageSection("", [Text(text, "alert", f"The run is {run.status}."), *tails])
 
 
-def key_numbers(run: RunData) -> Iterator[Section]:
+def key_numbers(run: RunData) -> Iterator[PageSection]:
     """Show every metric of the run."""
     metrics = run.metrics
     where: dict[str, str] = {}
@@ -105,7 +105,7 @@ def key_numbers(run: RunData) -> Iterator[Section]:
         hint = f"{run.summary['wall_s']:.1f} s of wall time"
         tiles.append(Tile("Speed", f"{run.summary['steps_per_s']:,.0f}", "steps/s", hint))
     if tiles:
-        yield Section("", [Tiles(tiles)])
+        yield PageSection("", [Tiles(tiles)])
 
 
 def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
@@ -121,13 +121,13 @@ def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:
 
 def voltage_chart(run: RunData, title: str, spread: Spread, style: str) -> Chart:
     """Return a chart of node voltages."""
-    band = Band("lowest, median and highest node", spread, style)
+    band = ShadedBand("lowest, median and highest node", spread, style)
     return Chart(
         title, "Voltage, pu", [band], limits(run), (), run.start_s, digits=4, shade=run.shade
     )
 
 
-def voltages(run: RunData) -> Iterator[Section]:
+def voltages(run: RunData) -> Iterator[PageSection]:
     """Show the voltages of each plant by phase."""
     for plant in run.plants:
         if plant.voltages is not None:
@@ -140,7 +140,7 @@ def voltages(run: RunData) -> Iterator[Section]:
                 )
                 for phase, spread in plant.voltages.phases.items()
             ]
-            yield Section(run.label(plant, "Voltages"), [side_by_side(charts)])
+            yield PageSection(run.label(plant, "Voltages"), [side_by_side(charts)])
 
 
 def _group_title(phase: str, groups: int) -> str:
@@ -151,17 +151,17 @@ def _group_title(phase: str, groups: int) -> str:
 
 def line_chart(run: RunData, title: str, y_title: str, series: Spread, style: str) -> Chart:
     """Return a chart of a single value, zero shown."""
-    band = Band(title, series, style, fill=False)
+    band = ShadedBand(title, series, style, fill=False)
     return Chart(title, y_title, [band], (), (0.0,), run.start_s, shade=run.shade)
 
 
-def power(run: RunData) -> Iterator[Section]:
+def power(run: RunData) -> Iterator[PageSection]:
     """Show the reactive and active power of each plant."""
     for plant in run.plants:
         charts = [_reactive_charts(run, plant), _active_charts(run, plant)]
         blocks = [in_rows(row) for row in charts if row]
         if blocks:
-            yield Section(run.label(plant, "Power"), blocks)
+            yield PageSection(run.label(plant, "Power"), blocks)
 
 
 def _reactive_charts(run: RunData, plant: PlantData) -> list[Chart]:
@@ -169,7 +169,7 @@ def _reactive_charts(run: RunData, plant: PlantData) -> list[Chart]:
     if total is None or each is None:
         return []
     unit = "Reactive power, kvar"
-    band = Band("lowest, median and highest DER", each, "s3")
+    band = ShadedBand("lowest, median and highest DER", each, "s3")
     return [
         line_chart(run, "Reactive power of all DERs", unit, total, "s3"),
         Chart("Reactive power per DER", unit, [band], (), (), run.start_s, 1, run.shade),
@@ -190,7 +190,7 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
     ]
 
 
-def other_signals(run: RunData) -> Iterator[Section]:
+def other_signals(run: RunData) -> Iterator[PageSection]:
     """Show the recorded signals that no other section shows."""
     shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
@@ -198,17 +198,17 @@ def other_signals(run: RunData) -> Iterator[Section]:
     found = [(name, run.spread_of(name)) for name in names[:_SIGNALS_SHOWN]]
     charts = [
         Chart(name, with_unit(name.partition(".")[2], metric_unit(name)),
-              [Band("lowest, median and highest element", spread, "s1")],
+              [ShadedBand("lowest, median and highest element", spread, "s1")],
               start_s=run.start_s, digits=4 if name.endswith("_pu") else None, shade=run.shade)
         for name, spread in found if spread is not None
     ]  # fmt: skip
     if charts:
         left_out = len(names) - len(found)
         note = [Text(f"{left_out} further signals are in the run's folder.")] if left_out else []
-        yield Section("Other signals", [in_rows(charts), *note])
+        yield PageSection("Other signals", [in_rows(charts), *note])
 
 
-def events(run: RunData) -> Iterator[Section]:
+def events(run: RunData) -> Iterator[PageSection]:
     """List the last events, and all earlier ones of an attack."""
     found = run.events()
     if not found:
@@ -223,8 +223,8 @@ def events(run: RunData) -> Iterator[Section]:
         kept = f", and {earlier:,} earlier of the attack" if earlier else ""
         blocks.append(Text(f"The last {_EVENTS_SHOWN}{kept}. All are in the run's events.jsonl."))
     head = ("Wall clock, UTC", "Simulated", "Federate", "Event", "Details")
-    blocks.append(Table(head, [_event_row(run, event) for event in shown], wrap=(4,)))
-    yield Section(title, blocks)
+    blocks.append(TableBlock(head, [_event_row(run, event) for event in shown], wrap=(4,)))
+    yield PageSection(title, blocks)
 
 
 def _event_row(run: RunData, event: Mapping[str, Any]) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def _of_attack(event: Mapping[str, Any]) -> bool:
     return str(event.get("event", "")).startswith("attack_")
 
 
-def recorded(run: RunData) -> Iterator[Section]:
+def recorded(run: RunData) -> Iterator[PageSection]:
     """List the recorded signals."""
     rows = []
     for name in run.recorded:
@@ -250,10 +250,10 @@ def recorded(run: RunData) -> Iterator[Section]:
         rows.append((name, str(len(labels)), some))
     if rows:
         head = ("Signal (signals/)", "Labels", "Which")
-        yield Section("Recorded", [Table(head, rows, numbers=(1,), wrap=(2,))])
+        yield PageSection("Recorded", [TableBlock(head, rows, numbers=(1,), wrap=(2,))])
 
 
-def reproduction(run: RunData) -> Iterator[Section]:
+def reproduction(run: RunData) -> Iterator[PageSection]:
     """Give the command, the scenario and the versions that make the same run again."""
     manifest = run.manifest
     rows = [(k, str(v)) for k, v in (manifest.get("versions") or {}).items() if v]
@@ -261,7 +261,7 @@ def reproduction(run: RunData) -> Iterator[Section]:
     rows += [(k, str(manifest.get(k))) for k in ("placement", "seed")]
     times = [k for k in ("started", "finished") if k in manifest]
     rows += [(k, str(manifest[k])[:19].replace("T", " ")) for k in times]
-    yield Section(
+    yield PageSection(
         "How to get this run again",
         [
             Text(str(manifest.get("command") or _command(run)), "command"),
@@ -270,7 +270,7 @@ def reproduction(run: RunData) -> Iterator[Section]:
                 "whatever the placement."
             ),
             Text(yaml_text(run.scenario), "details", "The scenario, with every default filled in"),
-            Table(("What", "Version or value"), rows),
+            TableBlock(("What", "Version or value"), rows),
         ],
     )
 

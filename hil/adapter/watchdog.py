@@ -35,7 +35,7 @@ _GIVE_UP_S = 300.0
 
 
 @dataclass
-class Plan:
+class SafeWrites:
     """How one device is made safe.
 
     Parameters
@@ -73,7 +73,7 @@ class Watchdog:
         self, sock: socket.socket, audit: AuditLog, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._sock, self._audit, self._now = sock, audit, now
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, SafeWrites] = {}
         self._last_beat_s = now()
         self._over = asyncio.Event()
 
@@ -103,7 +103,7 @@ class Watchdog:
         await asyncio.sleep(0)
         return 1 if failed else 0
 
-    async def _late(self) -> list[Plan]:
+    async def _late(self) -> list[SafeWrites]:
         """Return the devices whose heartbeat has passed without a beat."""
         if not self._silent():
             return []
@@ -111,7 +111,7 @@ class Watchdog:
         await asyncio.sleep(0.01)
         return self._silent()
 
-    def _silent(self) -> list[Plan]:
+    def _silent(self) -> list[SafeWrites]:
         silence_s = self._now() - self._last_beat_s
         return [p for p in self._plans.values() if not p.fired and silence_s > p.heartbeat_s]
 
@@ -124,7 +124,7 @@ class Watchdog:
     def _hear(self, message: dict[str, Any]) -> None:
         self._last_beat_s = self._now()
         if "plan" in message:
-            plan = Plan(**message["plan"])
+            plan = SafeWrites(**message["plan"])
             self._plans[plan.name] = plan
         elif "release" in message:
             self._plans.pop(message["release"], None)
@@ -133,15 +133,15 @@ class Watchdog:
         with suppress(ConnectionError, RuntimeError):
             self._writer.write((json.dumps(message) + "\n").encode())
 
-    def _fire(self, plans: list[Plan], why: str) -> set[asyncio.Task[list[str]]]:
+    def _fire(self, plans: list[SafeWrites], why: str) -> set[asyncio.Task[list[str]]]:
         """Start one task per address; each returns the devices it could not make safe."""
-        groups: dict[tuple[str, int], list[Plan]] = {}
+        groups: dict[tuple[str, int], list[SafeWrites]] = {}
         for plan in plans:
             plan.fired = True
             groups.setdefault(plan.endpoint, []).append(plan)
         return {asyncio.create_task(self._make_safe(group, why)) for group in groups.values()}
 
-    async def _make_safe(self, plans: list[Plan], why: str) -> list[str]:
+    async def _make_safe(self, plans: list[SafeWrites], why: str) -> list[str]:
         left = list(plans)
         give_up_s = time.monotonic() + _GIVE_UP_S
         while left and time.monotonic() < give_up_s:
@@ -167,7 +167,7 @@ class Watchdog:
         return [p.name for p in left]
 
     async def _write_plan(
-        self, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: str
+        self, plan: SafeWrites, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: str
     ) -> str:
         """Write the plan and check every echo; return what went wrong, '' for nothing."""
         for tid, (function, address, registers, point, value) in enumerate(plan.writes, start=1):
@@ -185,11 +185,11 @@ class Watchdog:
             )
         return ""
 
-    def _record(self, plan: Plan, verdict: str, why: str) -> None:
+    def _record(self, plan: SafeWrites, verdict: str, why: str) -> None:
         self._audit.record(plan.name, "", verdict=verdict, why=f"watchdog: {why}")
 
 
-async def _connect(plan: Plan) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(plan: SafeWrites) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     context = name = None
     if plan.tls:
         paths = (Path(plan.tls[k]) for k in ("ca", "cert", "key"))

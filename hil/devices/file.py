@@ -19,11 +19,11 @@ from grid_models.base.errors import described
 from grid_models.base.schema_errors import schema_problems
 from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, nearest_line, read_yaml
 from hil.devices.errors import DeviceFileError
-from hil.devices.points import DeviceSection, Finite, PointSpec, Positive
+from hil.devices.points import DeviceFileSection, Finite, PointSpec, Positive
 from hil.devices.rules import rule_problems
 
 
-class TlsSpec(DeviceSection):
+class TlsSpec(DeviceFileSection):
     """Mutual TLS (Modbus/TCP Security): both sides show a certificate."""
 
     ca: Path = Field(description="certificates that the device's own must be signed by")
@@ -34,7 +34,7 @@ class TlsSpec(DeviceSection):
     )
 
 
-class ConnectionSpec(DeviceSection):
+class ConnectionSpec(DeviceFileSection):
     """Address, unit id, deadlines and limits of a connection."""
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -68,7 +68,7 @@ class ConnectionSpec(DeviceSection):
         return self.model_copy(update={"host": host, "port": port, "tls": tls})
 
 
-class GuardSpec(DeviceSection):
+class GuardSpec(DeviceFileSection):
     """When the device goes to its safe state by itself."""
 
     heartbeat_s: Finite = Field(
@@ -98,7 +98,7 @@ class GuardSpec(DeviceSection):
         return self.max_bad_s or 2.0 * self.heartbeat_s
 
 
-class CurveSpec(DeviceSection):
+class CurveSpec(DeviceFileSection):
     """Limits of a SunSpec curve model that may be adopted (705, 706, 712)."""
 
     curve: int = Field(2, ge=2, le=100, description="stored curve to write; 1 is read-only")
@@ -110,7 +110,7 @@ class CurveSpec(DeviceSection):
     )
 
 
-class DeviceSpec(DeviceSection):
+class DeviceSpec(DeviceFileSection):
     """A device file."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]*$", description="name of the device")

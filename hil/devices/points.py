@@ -53,13 +53,13 @@ class Reading(NamedTuple):
     age_s: float
 
 
-class DeviceSection(Section):
+class DeviceFileSection(Section):
     """A part of a device file: unknown keys are errors, nothing changes after reading."""
 
     model_config = ConfigDict(frozen=True, strict=False)
 
 
-class ReadBack(DeviceSection):
+class ReadBack(DeviceFileSection):
     """How a write is verified."""
 
     point: str | None = Field(None, description="point to read; by default the written one")
@@ -67,14 +67,14 @@ class ReadBack(DeviceSection):
     delay_s: Finite = Field(0.0, ge=0, le=60, description="wait before reading, in seconds")
 
 
-class GuardWrite(DeviceSection):
+class GuardWrite(DeviceFileSection):
     """A fixed value that the guard writes to a point of access 'guard'."""
 
     point: str
     value: Finite
 
 
-class Reversion(DeviceSection):
+class Reversion(DeviceFileSection):
     """A timer in the device that ends a set-point by itself; written before the set-point."""
 
     point: str = Field(description="timer point, access 'guard'")
@@ -87,7 +87,7 @@ class Reversion(DeviceSection):
     )
 
 
-class PointSpec(DeviceSection):
+class PointSpec(DeviceFileSection):
     """One point of a device file.
 
     Either `table`, `address` and `type` say where it is, or `sunspec` names a point of a SunSpec

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hil.emulators.plant import Plant
 
 
-class Role(StrEnum):
+class EmulatorRole(StrEnum):
     """Kinds of emulated devices."""
 
     inverter = "inverter"
@@ -32,7 +32,7 @@ class Clock(StrEnum):
     grid = "grid"
 
 
-_SUNSPEC = (Role.inverter, Role.battery)
+_SUNSPEC = (EmulatorRole.inverter, EmulatorRole.battery)
 
 
 def _option(
@@ -43,8 +43,8 @@ def _option(
     *,
     flag: str = "",
     metavar: str | None = None,
-    roles: tuple[Role, ...] = tuple(Role),
-    by_role: Mapping[Role, Any] | None = None,
+    roles: tuple[EmulatorRole, ...] = tuple(EmulatorRole),
+    by_role: Mapping[EmulatorRole, Any] | None = None,
 ) -> Any:
     """Return a field with what the command line needs to know of it."""
     known = {
@@ -61,7 +61,7 @@ class EmulatorOptions:
     With None, `kw`, `phases`, `volts` and `step_s` take the default of the role.
     """
 
-    role: Role = Role.inverter
+    role: EmulatorRole = EmulatorRole.inverter
     port: int = _option(0, "Port of the first device; 0: any free one.", 0, 65535)
     count: int = _option(1, "Devices in this process.", 1, 1000)
     unit: int = _option(1, "Unit id of the first device.", 0, 247)
@@ -81,7 +81,7 @@ class EmulatorOptions:
     time: Clock = _option(Clock.wall, "Time by the wall clock, or by the grid.")
     speed: float = _option(1.0, "Device seconds per second.", 0.001)
     step_s: float | None = _option(
-        None, "Step of the physics, s.", 0.01, flag="--step", by_role={Role.thermostat: 1.0}
+        None, "Step of the physics, s.", 0.01, flag="--step", by_role={EmulatorRole.thermostat: 1.0}
     )
     names: str | None = _option(
         None, "Names of the devices, instead of --count.", metavar="A,B,..."
@@ -89,19 +89,28 @@ class EmulatorOptions:
     end_with_parent: bool = _option(False, "End when standard input closes.", flag="--leash")
     kw: float | None = _option(
         None, "Active power rating, kW.", 0.001,
-        by_role={Role.inverter: 10.0, Role.battery: 5.0, Role.thermostat: 7.0},
+        by_role={
+            EmulatorRole.inverter: 10.0,
+            EmulatorRole.battery: 5.0,
+            EmulatorRole.thermostat: 7.0,
+        },
     )  # fmt: skip
     kva: float | None = _option(
-        None, "Apparent power rating; default 1.1136 kW.", 0.001, roles=(Role.inverter,)
+        None, "Apparent power rating; default 1.1136 kW.", 0.001, roles=(EmulatorRole.inverter,)
     )
-    kwh: float = _option(13.5, "Energy, kWh.", 0.001, roles=(Role.battery,))
-    soc: float = _option(0.5, "State of charge, pu.", 0.1, 1.0, roles=(Role.battery,))
+    kwh: float = _option(13.5, "Energy, kWh.", 0.001, roles=(EmulatorRole.battery,))
+    soc: float = _option(0.5, "State of charge, pu.", 0.1, 1.0, roles=(EmulatorRole.battery,))
     phases: int | None = _option(
-        None, "1 or 3.", 1, 3, roles=_SUNSPEC, by_role={Role.inverter: 3, Role.battery: 1}
+        None,
+        "1 or 3.",
+        1,
+        3,
+        roles=_SUNSPEC,
+        by_role={EmulatorRole.inverter: 3, EmulatorRole.battery: 1},
     )
     volts: float | None = _option(
         None, "Nominal voltage, line to neutral, V.", 1.0, roles=_SUNSPEC,
-        by_role={Role.inverter: 277.0, Role.battery: 240.0},
+        by_role={EmulatorRole.inverter: 277.0, EmulatorRole.battery: 240.0},
     )  # fmt: skip
     heartbeat_s: float = _option(
         0.0, "Longest time without 715 ControllerHb, s; 0: any.", 0.0, flag="--heartbeat",
@@ -110,10 +119,10 @@ class EmulatorOptions:
     cold: bool = _option(
         False, "Start out of service and wait, as after an outage.", roles=_SUNSPEC
     )
-    seed: int = _option(1, "Seed of the houses.", 0, roles=(Role.thermostat,))
+    seed: int = _option(1, "Seed of the houses.", 0, roles=(EmulatorRole.thermostat,))
     temp_out_c: float = _option(
         32.0, "Outdoor temperature without a grid, deg C.", -50, 60, flag="--temp-out",
-        roles=(Role.thermostat,),
+        roles=(EmulatorRole.thermostat,),
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -139,7 +148,7 @@ class EmulatorOptions:
         """Return the devices and their physics."""
         n, kw = len(self.labels), self.kw
         assert kw is not None
-        if self.role is Role.thermostat:
+        if self.role is EmulatorRole.thermostat:
             from hil.emulators.thermostat_plant import thermostats
 
             return thermostats(self.labels, kw, seed=self.seed, temp_out_c=self.temp_out_c)
@@ -150,7 +159,7 @@ class EmulatorOptions:
             "running": not self.cold, "phases": self.phases, "v_ln": self.volts,
             "heartbeat_s": self.heartbeat_s,
         }  # fmt: skip
-        if self.role is Role.battery:
+        if self.role is EmulatorRole.battery:
             return batteries(n, kw, self.kwh, soc_start=self.soc, **common)
         return inverters(n, kw, self.kva or KVA_PER_KW * kw, **common)
 
@@ -162,16 +171,16 @@ class EmulatorOptions:
     def from_json(cls, text: str) -> EmulatorOptions:
         """Return the options that `to_json` wrote."""
         given = json.loads(text)
-        return cls(**given | {"role": Role(given["role"]), "time": Clock(given["time"])})
+        return cls(**given | {"role": EmulatorRole(given["role"]), "time": Clock(given["time"])})
 
 
-def options_of(role: Role) -> Iterator[dataclasses.Field[Any]]:
+def options_of(role: EmulatorRole) -> Iterator[dataclasses.Field[Any]]:
     """Yield the fields that a role has, with `help`, `min`, `max`, `flag`, `metavar` each."""
     fields = dataclasses.fields(EmulatorOptions)
     return (f for f in fields if role in f.metadata.get("roles", ()))
 
 
-def default_of(name: str, role: Role) -> Any:
+def default_of(name: str, role: EmulatorRole) -> Any:
     """Return the default of an option."""
     known = EmulatorOptions.__dataclass_fields__[name]
     fallback = 0.1 if name == "step_s" else known.default

@@ -19,8 +19,8 @@ from hil.mitm.rules import (
     DropRule,
     ExceptionRule,
     Forged,
+    FrameRule,
     RewriteRule,
-    Rule,
     Unrestored,
     WirePoint,
 )
@@ -29,7 +29,7 @@ from hil.modbus.pdu import Span, exception_reply, is_exception, read_span, write
 
 _CHANNEL = 48
 _MOST_PENDING = 256
-_R = TypeVar("_R", bound=Rule)
+_R = TypeVar("_R", bound=FrameRule)
 Kept = tuple[WirePoint, list[int]]
 """A point and the registers that belong there."""
 
@@ -59,7 +59,7 @@ class DeviceAttack:
     rules : The same kind of rule acts in this order.
     """
 
-    def __init__(self, name: str, unit: int, rules: Sequence[Rule], seed: int = 0) -> None:
+    def __init__(self, name: str, unit: int, rules: Sequence[FrameRule], seed: int = 0) -> None:
         self.name, self.unit, self.rules = name, unit, tuple(rules)
         self.points: dict[str, WirePoint] = {}
         self.active: frozenset[int] = frozenset()

@@ -23,7 +23,7 @@ from hil.mitm.payload import Payload
 
 
 @dataclass(frozen=True)
-class Rule:
+class FrameRule:
     """Base of all rules.
 
     Parameters
@@ -44,7 +44,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class RewriteRule(Rule):
+class RewriteRule(FrameRule):
     """Puts ``value``, or ``factor * true + bias``, in the place of a point's value.
 
     Parameters
@@ -77,33 +77,33 @@ class RewriteRule(Rule):
 
 
 @dataclass(frozen=True)
-class ExceptionRule(Rule):
+class ExceptionRule(FrameRule):
     """Answers requests with a Modbus exception; the device never sees them."""
 
     code: int = 4
 
 
 @dataclass(frozen=True)
-class DelayRule(Rule):
+class DelayRule(FrameRule):
     """Holds requests back, in wall-clock time; those behind them wait as well."""
 
     delay_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class DropRule(Rule):
+class DropRule(FrameRule):
     """Drops requests and replies; a connection that is not Modbus is closed."""
 
 
 @dataclass(frozen=True)
-class FloodRule(Rule):
+class FloodRule(FrameRule):
     """Sends reads to the device, on a connection of its own, in wall-clock time."""
 
     requests_per_s: float = 100.0
 
 
 @dataclass(frozen=True)
-class WriteRule(Rule):
+class WriteRule(FrameRule):
     """Writes a point itself when the step begins, on a connection of its own."""
 
     point: str = ""
@@ -246,7 +246,7 @@ def limits_of(spec: DeviceSpec, point: str) -> tuple[float, float] | None:
     return None if low is None or high is None else (float(low), float(high))
 
 
-def points_of(rules: Iterable[Rule]) -> list[str]:
+def points_of(rules: Iterable[FrameRule]) -> list[str]:
     """Return the points that rules name, each once."""
     named = [r.point for r in rules if isinstance(r, RewriteRule | WriteRule)]
     return list(dict.fromkeys(named))

@@ -11,7 +11,7 @@ from hil.devices.errors import DeviceError
 from hil.mitm.attack import DeviceAttack, undo
 from hil.mitm.client import OwnClient, flood
 from hil.mitm.payload import read_payload
-from hil.mitm.rules import FloodRule, Rule, WirePoint, WriteRule
+from hil.mitm.rules import FloodRule, FrameRule, WirePoint, WriteRule
 from hil.mitm.session import Session
 from hil.modbus.pcapng import Address, Capture
 from hil.modbus.pdu import Span, Table, is_exception, read_request
@@ -33,7 +33,7 @@ class MitmTarget:
     host: str
     port: int
     unit: int
-    rules: Sequence[Rule] = ()
+    rules: Sequence[FrameRule] = ()
     listen: Address = ("127.0.0.1", 0)
 
 
@@ -102,7 +102,7 @@ class TargetProxy:
         if self.attack.unrestored:
             self._restore_later()
 
-    async def _begin(self, i: int, rule: Rule) -> None:
+    async def _begin(self, i: int, rule: FrameRule) -> None:
         if i not in self.attack.active:
             return  # over already: waiting for a device takes time
         if isinstance(rule, FloodRule):

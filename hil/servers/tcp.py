@@ -25,7 +25,7 @@ _MAX_WAITING = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What one client may cost.
 
     Attributes
@@ -70,7 +70,7 @@ class ModbusTcpServer:
     tls: ssl.SSLContext | None = None
     roles: RolePolicy = field(default_factory=RolePolicy)
     faults: Faults = field(default_factory=Faults)
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from federates.scenario.attack_actions import Action
 
 if TYPE_CHECKING:
     from hil.devices.file import DeviceSpec
-    from hil.mitm.rules import Rule
+    from hil.mitm.rules import FrameRule
 
 Limits = tuple[float, float]
 NO_LIMITS: Limits = (-math.inf, math.inf)
@@ -27,7 +27,9 @@ class ModbusAction(Action):
     rule_class: ClassVar[str]
     """Name of the rule in `hil.mitm.rules`; its options are the action's fields."""
 
-    def rule(self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS) -> Rule:
+    def rule(
+        self, step: int, probability: float, name: str, limits: Limits = NO_LIMITS
+    ) -> FrameRule:
         """Return what the proxy does.
 
         Parameters
@@ -38,7 +40,7 @@ class ModbusAction(Action):
         """
         from hil.mitm import rules
 
-        found: Rule = getattr(rules, self.rule_class)(
+        found: FrameRule = getattr(rules, self.rule_class)(
             step, probability, name, **self.rule_options(limits)
         )
         return found

@@ -22,7 +22,7 @@ from federates.scenario.attack_schema import AttackSpec, Step
 
 if TYPE_CHECKING:
     from hil.devices.file import DeviceSpec
-    from hil.mitm.rules import Rule
+    from hil.mitm.rules import FrameRule
 
 SIMULATED, EMULATED = "simulated", "emulated"
 TRUE_PORTS = {"p_kw": "p_true_kw", "q_kvar": "q_true_kvar"}
@@ -44,7 +44,7 @@ class ModbusPlan:
 
     schedule: AttackSchedule
     seed: int
-    rules: Mapping[str, Sequence[Rule]]
+    rules: Mapping[str, Sequence[FrameRule]]
     acts_on: Mapping[int, Sequence[str]] = field(default_factory=dict)
     announces: tuple[int, ...] = ()
 
@@ -126,7 +126,7 @@ def resolve_modbus(
     """
     mine, announces = set(own), list[int]()
     problems: list[str] = []
-    rules: dict[str, list[Rule]] = {}
+    rules: dict[str, list[FrameRule]] = {}
     acts_on: dict[int, list[str]] = {}
     for i, step in spec.of_layer("modbus"):
         action = step.action

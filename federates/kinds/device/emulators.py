@@ -12,7 +12,7 @@ from federates.kinds.device.models import Surroundings
 from federates.kinds.device.roles import RoleName
 from grid_models.feeder.model import Der
 from hil.devices.errors import ServerError
-from hil.emulators.options import Clock, EmulatorOptions, Role
+from hil.emulators.options import Clock, EmulatorOptions, EmulatorRole
 from hil.emulators.process import EmulatorProcess
 
 
@@ -36,7 +36,7 @@ def _options(role: RoleName, ders: Sequence[Der], seed: int, dt_s: float) -> Emu
         ratings = {"kw": -der.p_min_kw, "seed": seed}
     names = ",".join(d.name for d in ders)
     return EmulatorOptions(
-        Role(role), names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings
+        EmulatorRole(role), names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings
     )
 
 

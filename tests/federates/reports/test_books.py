@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from federates.core.signals import read_signal
-from federates.reports.blocks import Figures, Table
+from federates.reports.blocks import Figures, TableBlock
 from federates.reports.books import market_sections, settled_account
 from federates.runs.data import RunData
 from federates.runs.runner import run
@@ -46,7 +46,7 @@ def test_the_page_sums_the_intervals(folder: Path) -> None:
     (section,) = market_sections(data)
     figures, table = section.blocks
     assert isinstance(figures, Figures)
-    assert isinstance(table, Table)
+    assert isinstance(table, TableBlock)
     assert len(figures.figures) == 2
     assert table.head[0] == "Settled over 4 market intervals, as cleared"
     assert ("The import costs", f"{account['import_cost']:,.2f}") in table.rows

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federates.reports.blocks import Page, Section
-from federates.reports.chart import Band, Chart, Limit, float32, side_by_side
+from federates.reports.blocks import Page, PageSection
+from federates.reports.chart import Chart, Limit, ShadedBand, float32, side_by_side
 from federates.reports.format import clock, metric_name, metric_number, metric_unit
 from federates.reports.page import render
 from federates.runs.data import BINS, Shade, Spread
@@ -43,7 +43,7 @@ def test_a_day_at_one_second_is_small_and_keeps_a_spike_of_one_step() -> None:
     high = np.full(86400, 1.01)
     high[54321] = 1.234
     day = spread(np.arange(86400.0), high - 0.02, high - 0.01, high)
-    data = Chart("V", "Voltage, pu", [Band("v", day, "s1")]).drawing().data
+    data = Chart("V", "Voltage, pu", [ShadedBand("v", day, "s1")]).drawing().data
 
     (band,) = data["bands"]
     assert columns(band)["highest"].max() == pytest.approx(1.234)
@@ -54,7 +54,7 @@ def test_a_day_at_one_second_is_small_and_keeps_a_spike_of_one_step() -> None:
 def test_times_are_times_of_day_and_even_ones_are_three_numbers() -> None:
     even, uneven = np.arange(0.0, 50.0, 5.0), np.array([0.0, 5.0, 20.0])
     flat = [spread(t, np.ones(len(t))) for t in (even, uneven)]
-    data = Chart("x", "y", [Band("a", s, "s1") for s in flat], start_s=3600.0).drawing().data
+    data = Chart("x", "y", [ShadedBand("a", s, "s1") for s in flat], start_s=3600.0).drawing().data
     assert data["bands"][0]["time"] == {"start": 3600.0, "step": 5.0, "count": 10}
     assert data["bands"][1]["time"] == {"values": [3600.0, 3605.0, 3620.0]}
     # A sample counts until the next one, at most for the usual time between two.
@@ -64,7 +64,7 @@ def test_times_are_times_of_day_and_even_ones_are_three_numbers() -> None:
 def test_a_single_value_is_one_column_until_points_are_merged() -> None:
     few, many = (spread(np.arange(float(n)), np.arange(float(n))) for n in (100, 2 * BINS))
     one, merged = (
-        Chart("x", "y", [Band("b", s, "s1", fill=False)]).drawing().data for s in (few, many)
+        Chart("x", "y", [ShadedBand("b", s, "s1", fill=False)]).drawing().data for s in (few, many)
     )
     assert list(columns(one["bands"][0])) == ["value"]
     values = columns(merged["bands"][0])
@@ -81,7 +81,7 @@ def test_a_single_value_is_one_column_until_points_are_merged() -> None:
 def test_windows_are_times_of_day_and_may_be_open(
     window: tuple[float, float], expected: list[float | None]
 ) -> None:
-    band = Band("b", spread(np.arange(101.0), np.ones(101)), "s1")
+    band = ShadedBand("b", spread(np.arange(101.0), np.ones(101)), "s1")
     chart = Chart("t", "y", [band], start_s=3600.0, shade=Shade("attack", (window,)))
     assert chart.drawing().data["windows"] == [expected]
     assert [key.name for key in chart.drawing().legend] == ["b", "attack"]
@@ -89,18 +89,18 @@ def test_windows_are_times_of_day_and_may_be_open(
 
 def test_digits_follow_the_largest_value() -> None:
     for value, digits in ((0.5, 2), (7.0, 1), (1200.0, 0)):
-        band = Band("b", spread(np.arange(2.0), np.array([value, np.nan])), "s1", fill=False)
+        band = ShadedBand("b", spread(np.arange(2.0), np.array([value, np.nan])), "s1", fill=False)
         assert Chart("t", "Power, kW", [band]).drawing().data["digits"] == digits
 
 
 def test_charts_side_by_side_share_their_axis_and_every_name_is_escaped() -> None:
     time_s = np.arange(3.0)
     charts = [
-        Chart(f"<b>{i}", "Voltage, pu", [Band("</script>", spread(time_s, np.ones(3)), "s1")],
+        Chart(f"<b>{i}", "Voltage, pu", [ShadedBand("</script>", spread(time_s, np.ones(3)), "s1")],
               [Limit(1.05, "upper <limit>")])
         for i in range(4)
     ]  # fmt: skip
-    page = render(Page("T", [Section("S", [side_by_side(charts)])]))
+    page = render(Page("T", [PageSection("S", [side_by_side(charts)])]))
     assert page.count("data-shared-axis>") == 1
     assert '<div class="grid-2" data-shared-axis>' in page
     assert "<b>" not in page

@@ -28,7 +28,7 @@ from hil.devices.codec import Place
 from hil.devices.file import DeviceSpec
 from hil.mitm.attack import Conversation, DeviceAttack
 from hil.mitm.proxy import MitmProxy, MitmTarget
-from hil.mitm.rules import DelayRule, RewriteRule, Rule, Unrestored, WirePoint, WriteRule
+from hil.mitm.rules import DelayRule, FrameRule, RewriteRule, Unrestored, WirePoint, WriteRule
 from hil.modbus.frames import frame
 
 OFF = float("nan")
@@ -38,7 +38,7 @@ LIMIT = WriteRule(0, name="limit", point="p", value=20.0)
 
 
 @contextmanager
-def standing_before(port: int, rules: Sequence[Rule]) -> Iterator[MitmProxy]:
+def standing_before(port: int, rules: Sequence[FrameRule]) -> Iterator[MitmProxy]:
     n_steps = max(rule.step for rule in rules) + 1
     with MitmProxy([MitmTarget("d", "127.0.0.1", port, 1, rules)], n_steps=n_steps) as proxy:
         proxy.learn("d", {"p": POINT})
@@ -250,7 +250,7 @@ def test_a_forged_write_that_arrives_after_its_step_is_undone(
 # -- the books, without sockets ----------------------------------------------------------------
 
 
-def conversation(*rules: Rule) -> tuple[DeviceAttack, Conversation]:
+def conversation(*rules: FrameRule) -> tuple[DeviceAttack, Conversation]:
     attack = DeviceAttack("d", 1, rules)
     attack.points = {"p": POINT}
     return attack, Conversation(attack)

@@ -31,8 +31,8 @@ from hil.mitm.rules import (
     DropRule,
     ExceptionRule,
     FloodRule,
+    FrameRule,
     RewriteRule,
-    Rule,
     WriteRule,
     wire_points,
 )
@@ -70,7 +70,9 @@ def plain_spec(port: int, **guard: Any) -> DeviceSpec:
 
 
 @contextmanager
-def standing_before(spec: DeviceSpec, rules: Sequence[Rule], **options: Any) -> Iterator[MitmProxy]:
+def standing_before(
+    spec: DeviceSpec, rules: Sequence[FrameRule], **options: Any
+) -> Iterator[MitmProxy]:
     at = spec.connection
     with MitmProxy(
         [MitmTarget(spec.name, at.host, at.port, at.unit, rules)],
@@ -378,7 +380,7 @@ def inverter_spec(devices: Background, **limit: Any) -> DeviceSpec:
 
 @contextmanager
 def inverter(
-    tmp_path: Path, rules: Sequence[Rule], **limit: Any
+    tmp_path: Path, rules: Sequence[FrameRule], **limit: Any
 ) -> Iterator[tuple[Background, DeviceSpec, MitmProxy, Adapter]]:
     with background(inverters(1, 10.0)) as devices:
         spec = inverter_spec(devices, **limit)

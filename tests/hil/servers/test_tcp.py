@@ -14,7 +14,7 @@ import pytest
 from hil.devices.errors import ServerError
 from hil.servers.faults import Faults
 from hil.servers.pdu import Table
-from hil.servers.tcp import Limits, ModbusTcpServer
+from hil.servers.tcp import ModbusTcpServer, ServerLimits
 
 READ = bytes.fromhex("0300000004")
 WRITE = bytes.fromhex("0600010007")
@@ -60,11 +60,11 @@ async def exchange(port: int, data: bytes, size: int = 4096, wait_s: float = 0.3
 def with_server(
     test: Callable[[ModbusTcpServer], Awaitable[None]],
     faults: str = "none",
-    limits: Limits | None = None,
+    limits: ServerLimits | None = None,
 ) -> None:
     async def main() -> None:
         server = ModbusTcpServer(
-            {1: Ramp()}, faults=Faults.parse(faults), limits=limits or Limits()
+            {1: Ramp()}, faults=Faults.parse(faults), limits=limits or ServerLimits()
         )
         await server.start()
         try:
@@ -140,7 +140,7 @@ def test_a_client_that_drips_or_does_not_read_is_ended() -> None:
         assert server.counters.requests < 400_000
         assert await exchange(server.port, frame(2, READ), 17) == frame(2, GOOD)
 
-    with_server(test, limits=Limits(frame_s=0.3, unread_s=0.3))
+    with_server(test, limits=ServerLimits(frame_s=0.3, unread_s=0.3))
 
 
 def test_too_many_connections_end_the_most_silent_one() -> None:
@@ -156,7 +156,7 @@ def test_too_many_connections_end_the_most_silent_one() -> None:
         for _, writer in silent:
             writer.close()
 
-    with_server(test, limits=Limits(connections=3))
+    with_server(test, limits=ServerLimits(connections=3))
 
 
 @pytest.mark.parametrize(
