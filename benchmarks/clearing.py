@@ -15,7 +15,8 @@ within 1 kW for good (null: not within the run); `seconds` is what it takes unti
 the problem into atoms and the start; `iterations_1pct` and `iterations_1e5` are the same at 1 % and
 0.001 %; `certified` is when the method stops by its own rule at 0.1 %.
 
-With --flat: cost and balances over the iterations from the flat start instead. The agents themselves are measured in co-simulation:
+With --flat: cost and balances over the iterations from the flat start instead. The agents
+themselves are measured in co-simulation:
 `feederate attack run attack-2b-ieee123 --set federates.market.options.clearing=pac`.
 """
 
