@@ -1,6 +1,6 @@
 """Distributed clearing beside the central one: iterations, time and messages to an accuracy.
 
-    python benchmarks/clearing.py [--json] [--buses 119 1000 5000] [--mail]
+    python benchmarks/clearing.py [--json] [--buses 119 1000 5000] [--flat]
 
 Cases at 119 buses are IEEE 123 at light load, with binding voltages, and before attack 2b of the
 thesis; other sizes are grown feeders. Every method starts from the same point:
@@ -15,8 +15,9 @@ within 1 kW for good (null: not within the run); `seconds` is what it takes unti
 the problem into atoms and the start; `iterations_1pct` and `iterations_1e5` are the same at 1 % and
 0.001 %; `certified` is when the method stops by its own rule at 0.1 %.
 
-With --mail: the agents of ``market-pac`` over links in process, with a fifth of the mail lost and
-0-3 steps of delay; `iterations` are then steps of the federation.
+With --flat: cost and balances over the iterations from the flat start instead. The agents
+themselves are measured in co-simulation:
+`feederate attack run attack-2b-ieee123 --set federates.market.options.clearing=pac`.
 """
 
 from __future__ import annotations
@@ -39,35 +40,36 @@ from _market_cases import (  # noqa: E402
     light_load,
     voltage_binding,
 )
-from controllers.market.agents.pac_agents import PacOptions, atom_names, pac_atoms  # noqa: E402
 
-from controllers.core.agents import AgentGroup, IterativeAgent  # noqa: E402
-from controllers.core.mail_loop import MailLoop, Post  # noqa: E402
+from controllers.market.clearing import clear  # noqa: E402
 from controllers.market.model.problem import ClearingProblem, Dispatch  # noqa: E402
-from controllers.market.solvers.admm import clear_admm  # noqa: E402
-from controllers.market.solvers.atoms import make_atoms  # noqa: E402
+from controllers.market.solvers.atoms import Atoms  # noqa: E402
 from controllers.market.solvers.central import CentralMarket  # noqa: E402
-from controllers.market.solvers.nst_pac import clear_nst_pac  # noqa: E402
-from controllers.market.solvers.pac import clear_pac  # noqa: E402
-from controllers.market.solvers.stopping import DistributedClearing, Progress  # noqa: E402
+from controllers.market.solvers.stopping import Progress  # noqa: E402
 from controllers.market.solvers.tree_prices import priced_start  # noqa: E402
 from controllers.market.solvers.warm_start import Start, flat_start, warm_start  # noqa: E402
 
 Row = dict[str, Any]
-Method = Callable[..., DistributedClearing]
 
 STARTS: dict[str, Callable[[ClearingProblem], Dispatch | Start]] = {
     "flat": flat_start,
     "warm": warm_start,
     "priced": priced_start,
 }
-METHODS: dict[str, tuple[Method, dict[str, Any], float]] = {
-    "pac-printed": (clear_pac, {"anchor": None}, 1.0),
-    "pac": (clear_pac, {}, 1.0),
-    "admm": (clear_admm, {}, 1.0),
-    # Few iterations, each a dozen times as long.
-    "nst-pac": (clear_nst_pac, {}, 0.25),
+# Name: (clearing, options, share of the iterations: few where each takes a dozen times as long).
+METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
+    "pac-printed": ("pac", {"private": False}, 1.0),
+    "pac-private": ("pac", {}, 1.0),
+    "pac": ("pac-anchored", {}, 1.0),
+    "admm": ("admm", {}, 1.0),
+    "nst-pac": ("nst-pac", {}, 0.25),
 }
+
+
+def distributed(name: str, problem: ClearingProblem, start: Any, **rule: Any) -> Any:
+    """Clear by one of `METHODS`."""
+    clearing, options, _ = METHODS[name]
+    return clear(problem, clearing, start, **rule, **options)
 
 
 def fastest(action: Callable[[], Any], times: int = 5) -> float:
@@ -115,23 +117,23 @@ def distributed_row(
     case: str, problem: ClearingProblem, name: str, start: str, best: Dispatch, iterations: int
 ) -> Row:
     """Run one method from one start for a fixed number of iterations."""
-    method, options, share = METHODS[name]
+    share = METHODS[name][2]
     starting = fastest(lambda: STARTS[start](problem))
     at = STARTS[start](problem)
-    cutting = fastest(lambda: make_atoms(problem))
+    cutting = fastest(lambda: Atoms.of(problem).norm())
     ready = starting + cutting
     few = max(20, int(80 * share))
 
     def run(count: int) -> float:
-        return fastest(lambda: method(problem, at, max_iterations=count, tolerance=0.0, **options))
+        return fastest(lambda: distributed(name, problem, at, max_iterations=count, tolerance=0.0))
 
     # The difference: what comes before and after the iterations is the same in both.
     each = (run(4 * few) - run(few)) / (3 * few)
     count = max(100, int(share * iterations))
-    done = method(problem, at, max_iterations=count, tolerance=0.0, **options)
+    done = distributed(name, problem, at, max_iterations=count, tolerance=0.0)
     found = lasting(done.history, best.cost, 1e-3)
     there = next((p for p in done.history if p.iteration == found), done.history[-1])
-    stopped = method(problem, at, max_iterations=count, tolerance=1e-3, **options)
+    stopped = distributed(name, problem, at, max_iterations=count, tolerance=1e-3)
     n = problem.network.size
     per_iteration = done.messages // done.iterations
     return {
@@ -168,72 +170,25 @@ def sizes(buses: int) -> dict[str, ClearingProblem]:
     return {"grown": grown_problem(buses)}
 
 
-# --- agents over bad links ------------------------------------------------------------------------
-
-
-class _Atoms(AgentGroup):
-    """Hosts atoms that were made elsewhere."""
-
-    made: Sequence[IterativeAgent] = ()
-
-    @classmethod
-    def agents(cls, *_: Any, **__: Any) -> tuple[str, ...]:
-        return tuple(agent.name for agent in cls.made)
-
-    @classmethod
-    def build(cls, *_: Any, **__: Any) -> Sequence[IterativeAgent]:
-        return cls.made
-
-
-def mail_row(
-    case: str, problem: ClearingProblem, label: str, post: Post, steps: int, **o: Any
-) -> Row:
-    """Run the agents over links for a number of steps."""
-    _Atoms.made = atoms_made = pac_atoms(problem, atom_names(problem), PacOptions(**o))
-    group = _Atoms(None, _Atoms.agents())  # type: ignore[arg-type]
-    mail, atoms = MailLoop([group], post), make_atoms(problem)
-    best = CentralMarket(problem.network).clear(problem).dispatch.cost
-    history, sent = [], 0
-    began = time.perf_counter()
-    for k in range(steps):
-        sent += sum(len(done.mail) for done in mail.step())
-        if k % 20 == 19:
-            x = np.hstack([atom.x_next for atom in atoms_made])
-            infeasible = atoms.infeasibility_kw(x)
-            history.append(Progress(k + 1, atoms.cost(x), 0.0, 0.0, infeasible))
-            if not infeasible < 1e9:
-                break
-    found = lasting(history, best, 1e-3)
-    return {
-        "case": case,
-        "buses": problem.network.size,
-        "method": f"market-pac, {label}",
-        "start": "warm",
-        "iterations": found,
-        "seconds": time.perf_counter() - began,
-        "gap": abs(history[-1].cost / best - 1.0),
-        "infeasibility_kw": history[-1].infeasibility_kw,
-        "run": history[-1].iteration,
-        "rounds": min(atom.iterations for atom in atoms_made),
-        "messages": sent,
-    }
-
-
-def mail_rows() -> list[Row]:
-    """Return the agents' runs on IEEE 123 before attack 2b."""
-    problem, bad = attack_2b().problem, Post(loss=0.2, max_delay_steps=3, seed=1)
-
-    def free(label: str, post: Post, steps: int, **o: Any) -> Row:
-        label = f"free-running {label}, bad links"
-        return mail_row("attack-2b", problem, label, post, steps, waiting="asynchronous", **o)
-
-    return [
-        mail_row("attack-2b", problem, "barrier, perfect links", Post(), 700),
-        mail_row("attack-2b", problem, "barrier, bad links", bad, 3000),
-        free("0.2", bad, 3000, damping=0.2),
-        free("0.5", bad, 1000, damping=0.5),
-        free("1.0", bad, 200, damping=1.0),
-    ]
+def flat_rows() -> list[Row]:
+    """Return gap and balances from the flat start, at some iterations."""
+    rows = []
+    for case, problem in sizes(119).items():
+        best = clear(problem).dispatch.cost
+        for name, (_, _, share) in METHODS.items():
+            done = distributed(
+                name, problem, flat_start(problem), max_iterations=round(2000 * share),
+                tolerance=0.0,
+            )  # fmt: skip
+            rows += [
+                {
+                    "case": case, "buses": problem.network.size, "method": name, "start": "flat",
+                    "run": p.iteration, "gap": p.cost / best - 1.0,
+                    "infeasibility_kw": p.infeasibility_kw,
+                }
+                for p in done.history if p.iteration in (50, 100, 250, 500, 1000, 2000)
+            ]  # fmt: skip
+    return rows
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -289,10 +244,12 @@ def main() -> None:
     )
     parser.add_argument("--buses", type=int, nargs="+", default=[119, 1000, 5000])
     parser.add_argument("--iterations", type=int, default=4000, help="of each run")
-    parser.add_argument("--mail", action="store_true", help="the agents over bad links instead")
+    parser.add_argument(
+        "--flat", action="store_true", help="from the flat start, over the iterations"
+    )
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     args = parser.parse_args()
-    rows = mail_rows() if args.mail else measure(args.buses, args.iterations)
+    rows = flat_rows() if args.flat else measure(args.buses, args.iterations)
     if args.json:
         print(json.dumps(rows))
     else:

@@ -22,7 +22,7 @@ BAD_LINKS = Post(loss=0.2, max_delay_steps=2, seed=7)
 REPEATING_LINKS = Post(loss=0.2, max_delay_steps=2, duplication=0.5, seed=7)
 FORBIDDEN_IMPORTS = ("helics", "opendssdirect", "dss", "grid_models.opendss", "federates")
 # Names end with the unit; the symbols differ where a unit has no letters.
-UNIT_SUFFIXES = {"%": "pct", "degc": "c", "": ""}
+UNIT_SUFFIXES = {"%": "pct", "degc": "c", "": "", "1": ""}
 
 Trajectory = list[dict[tuple[str, str], float]]
 

@@ -139,6 +139,13 @@ def test_liars_are_found_out_and_the_import_is_restored_without_them(tmp_path: P
     liars = [labels.index(f"smo_{bus}") for bus in ("47", "48")]
     assert (change[liars] < -0.1).all()
     assert np.median(change) > 0.05
+    # The detector's alarms reach the manager: they alone count while the mail is lost, too.
+    time_s, labels, alarm = read_signal(out / "signals", "meters.alarm")
+    at = [labels.index(f"p_kw:gen_{bus}") for bus in ("39", "46", "55", "68")]
+    assert not alarm[time_s < BEGIN].any()
+    assert alarm[time_s > BEGIN][:, at].any(axis=0).all()
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    assert "resilience.alarm" in json.dumps(manifest["scenario"]["connections"])
 
 
 def test_a_target_out_of_reach_is_said_with_the_floor_and_the_import_rests_there(

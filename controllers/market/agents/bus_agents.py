@@ -89,7 +89,7 @@ class BusAgents:
     agreed : (kW, relative price)
         Tolerances of the stopping rule.
     start_rounds : int, optional
-        Of the sweeps; default: twice the depth of the tree, and two.
+        Of the sweeps; default: two and a half times the depth of the tree, and two.
     silent_steps : int
         Market steps after which an SMO is silent.
     seed : int
@@ -111,7 +111,7 @@ class BusAgents:
         net = terms.network
         nominal = terms.problem(table.rows, aggregate(table))
         depth = int(net.depth.max(initial=0))
-        rounds = 2 * depth + 2 if start_rounds is None else start_rounds
+        rounds = 5 * depth // 2 + 2 if start_rounds is None else start_rounds
         self._agreement = Agreement(*agreed, diameter(net), rounds)
         self._bounds = Bounds.of(nominal, algorithm)
         plan = Plan(Atoms.of(nominal, algorithm.scales).norm(), nominal.import_price, seed)

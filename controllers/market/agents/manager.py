@@ -110,7 +110,7 @@ class ResilienceManager:
     def _declare(self, operator: str) -> None:
         self.inputs = (
             Port("import_kw", "kW", ("source",)),
-            Port("alarm", "", self._names, required=False),
+            Port("alarm", "1", self._names, required=False),
         )
         per_smo = ("commitment", "trustability", "resilience")
         own = (("state", ""), ("delta_kw", "kW"), ("target_kw", "kW"), ("floor_kw", "kW"),

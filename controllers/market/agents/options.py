@@ -62,8 +62,8 @@ class MarketOptions:
         Distributed clearing: the buses stop when none's balances are off by more than this, kW and
         kvar (voltages: per mille), and no reduced cost is more than this part of the import price.
     start_rounds : int, optional
-        Distributed clearing: rounds of sweeps before the first iteration; default twice the depth
-        of the tree, and two. Twice as many in the first clearing of all.
+        Distributed clearing: rounds of sweeps before the first iteration; default two and a half
+        times the depth of the tree, and two. Twice as many in the first clearing of all.
     """
 
     interval_s: float = 60.0

@@ -138,15 +138,7 @@ def participants_of(
         There is no resource to dispatch, one is at no bus of the network, or a glob of `costs`
         matches no generator.
     """
-    mine = tuple(
-        d for d in ders if d.kind == "inverter" or (d.kind == "flexible_load" and not d.energy_kwh)
-    )
-    if not mine:
-        raise ControllerError(
-            "no resource to dispatch",
-            where="market",
-            expected="DERs of the kinds inverter and flexible_load",
-        )
+    mine = _dispatched(ders)
     buses, rows, fixed = _served(feeder, mine, row_of, fixed_load_pu)
     smo = {row: i for i, row in enumerate(rows)}
     is_load = np.array([d.kind == "flexible_load" for d in mine])
@@ -168,6 +160,20 @@ def participants_of(
         capacity_mw=np.where(is_load, 0.0, high),
         cost=np.where(is_load, load_cost[owner], generator_cost),
     )
+
+
+def _dispatched(ders: Sequence[Der]) -> tuple[Der, ...]:
+    """Return the resources that SMOs dispatch; raise where there are none."""
+    mine = tuple(
+        d for d in ders if d.kind == "inverter" or (d.kind == "flexible_load" and not d.energy_kwh)
+    )
+    if not mine:
+        raise ControllerError(
+            "no resource to dispatch",
+            where="market",
+            expected="DERs of the kinds inverter and flexible_load",
+        )
+    return mine
 
 
 def _served(
