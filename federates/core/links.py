@@ -2,7 +2,7 @@
 
 Every message passes here, even between two agents of one federate, and every random number is
 keyed by (seed, link, time of sending). So trajectories do not depend on how agents are hosted.
-The receiver's side applies the model; what is lost is never delivered, what is late waits here.
+The receiver applies the model: lost messages are dropped, late ones wait here.
 """
 
 from __future__ import annotations

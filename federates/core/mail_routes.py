@@ -60,13 +60,13 @@ def mail_routes(
             receivers[link.key] = (federate.name, i, link)
     routes: dict[str, tuple[tuple[str, int], ...]] = {}
     for federate in federates:
-        mine = []
+        joined = []
         for link in federate.links_out:
             receiver = receivers.get(link.key)
             if receiver is None:
                 near = nearest_name(link.key, receivers)
                 problems.append(
-                    f"{federate.name}: nobody receives mail over link {link.key}"
+                    f"{federate.name}: no federate receives mail over link {link.key}"
                     + (f"; did you mean '{near}'?" if near else "")
                 )
             elif receiver[2].width != link.width:
@@ -75,8 +75,8 @@ def mail_routes(
                     f"{receiver[0]} expects {receiver[2].width}"
                 )
             else:
-                mine.append(receiver[:2])
-        routes[federate.name] = tuple(mine)
+                joined.append(receiver[:2])
+        routes[federate.name] = tuple(joined)
     agents = {end for f in federates for link in f.links_in for end in (link.source, link.target)}
     for i, rule in enumerate(scenario.links):
         for end in ("source", "target"):

@@ -1,8 +1,8 @@
-"""Real time, paced in one place: one federate waits for the wall clock, all others follow it.
+"""Real-time pacing: one federate waits for the wall clock, and the others follow it through HELICS.
 
 Deadlines are absolute: step k belongs to ``origin + (t_k - t_0) / factor`` on the monotonic clock,
-so that waiting errors do not add up. HELICS knows nothing of it; its own real-time flag paces every
-federate by itself and lets them drift apart.
+so that waiting errors do not add up. The real-time flag of HELICS is not used: it paces every
+federate separately, and they drift apart.
 
 A step that comes after its deadline is an overrun. What then happens is the scenario's choice:
 
@@ -28,7 +28,7 @@ Overrun = Literal["skip", "catch_up", "abort"]
 
 
 class Pacer:
-    """Holds one federate's steps back until the wall clock is there.
+    """Delays one federate's steps until their wall-clock deadlines.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A heartbeat per federate, readable from other threads and processes without their help.
+"""A heartbeat per federate, readable from other threads and processes.
 
 The watchdog must see a federate that hangs, even one that holds the interpreter, so the heartbeat
 is a small memory-mapped file and not a message.
@@ -57,7 +57,7 @@ class Progress:
         return worst if age_s > limit_s else None
 
     def all_waiting(self) -> bool:
-        """Whether nobody computes: everybody waits for the federation."""
+        """Whether no federate computes: all wait for the federation."""
         return not self._table[:, _BUSY_SINCE].any()
 
     def total_steps(self) -> int:
@@ -66,9 +66,9 @@ class Progress:
 
 
 class StallWatch:
-    """Notices that nobody computes and nobody is granted time: who hangs is not one of ours.
+    """Detects that no federate computes and none is granted time: an external program hangs.
 
-    Before the first step there is nothing to notice; a program may be started by hand.
+    It waits for the first step, since a program may be started by hand.
     """
 
     def __init__(self, progress: Progress, limit_s: float) -> None:

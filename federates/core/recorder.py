@@ -1,7 +1,7 @@
-"""Keeps what a federate gives, checks it, and hands it to the signal files in blocks.
+"""Checks the outputs of a federate and writes them to its signal files in blocks.
 
-Per step one concatenation into one row, whatever the number of ports; splitting, choosing columns
-and writing wait for the block.
+Each step is one concatenated row, whatever the number of ports; it is split into ports and columns
+when the block is written.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what is kept to the operating system; a kill loses only what came since."""
+        """Write the block to the operating system; a kill loses only later steps."""
         n, self._filled = self._filled, 0
         self._next_flush = time.monotonic() + FLUSH_S
         if n:

@@ -1,7 +1,7 @@
 """The run folder: manifest, signals, events, summary.
 
 ``manifest.json`` is written first with status ``running`` and rewritten at the end, each time
-through a temporary file, so it is always whole and always tells the truth.
+through a temporary file, so that it is complete at any moment.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from grid_models.base import counter_rng
 _NOISE_CHANNEL = 16
 
 
-class Bus(Protocol):
+class SignalBus(Protocol):
     """What a shell needs from a host: values by port, bundles by peer."""
 
     def latest(self, source: str, port: str) -> FloatArray | None:
@@ -75,7 +75,7 @@ class Shell:
         self._inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
         for port, feed, values in wiring.first:
             _take(self._inputs[port], feed, values)
-        self._readers: list[Callable[[Bus, int], None]] = [
+        self._readers: list[Callable[[SignalBus, int], None]] = [
             self._reader(self._inputs[port], feed)
             for port, feeds in wiring.feeds.items()
             for feed in feeds
@@ -93,13 +93,13 @@ class Shell:
         self._published = wiring.published
         self._recorder = Recorder(federate.name, federate.outputs, store)
 
-    def _reader(self, into: FloatArray, feed: Feed) -> Callable[[Bus, int], None]:
+    def _reader(self, into: FloatArray, feed: Feed) -> Callable[[SignalBus, int], None]:
         source, port, at, scale = feed.source, feed.port, feed.source_index, feed.scale
         target = slice(None) if feed.target_index is None else feed.target_index
         if feed.noise:
             streams, sigma = counter_rng.stream_ids(feed.noise_streams), feed.noise
 
-            def read_noisy(bus: Bus, now_ns: int) -> None:
+            def read_noisy(bus: SignalBus, now_ns: int) -> None:
                 values = bus.latest(source, port)
                 if values is not None:
                     error = counter_rng.normal(self._seed, streams, now_ns, _NOISE_CHANNEL)
@@ -107,7 +107,7 @@ class Shell:
 
             return read_noisy
 
-        def read(bus: Bus, now_ns: int) -> None:
+        def read(bus: SignalBus, now_ns: int) -> None:
             values = bus.latest(source, port)
             if values is not None:
                 into[target] = values if at is None else values[at]
@@ -120,7 +120,7 @@ class Shell:
         """Let the federate open what it needs; before the first step."""
         self.federate.start(self._store)
 
-    def read(self, bus: Bus, now_ns: int) -> None:
+    def read(self, bus: SignalBus, now_ns: int) -> None:
         """Take in the values and the mail that are visible at `now_ns`."""
         for reader in self._readers:
             reader(bus, now_ns)
@@ -133,7 +133,7 @@ class Shell:
             self.inbox.read(bus.latest, now_ns)
             self._mail = self.inbox.deliver(now_ns)
 
-    def step(self, bus: Bus, now_ns: int) -> None:
+    def step(self, bus: SignalBus, now_ns: int) -> None:
         """Let the federate step, then publish, post and record what it gives."""
         time_s = to_s(now_ns)
         self._progress.begin(self._row)

@@ -1,4 +1,4 @@
-"""Recorded signals: written as an Arrow stream while the run goes, one Parquet file at its end.
+"""Recorded signals: written as an Arrow stream while the run goes, one Parquet file at the end.
 
 A Parquet file is unreadable until it is closed; an Arrow stream is readable up to its last flush.
 So a run that is killed leaves ``NAME.arrows``, which `read_signal` and `finalise` understand.

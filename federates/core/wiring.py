@@ -178,7 +178,7 @@ def _check_foreign(
     where: str,
     problems: list[str],
 ) -> None:
-    """A program that is not ours reads the topic as it is: nothing can be picked or changed."""
+    """An external program reads the whole topic unchanged."""
     problems += [
         f"{where}: the external federate '{target.name}' reads the values as they are; expected a "
         f"connection without {key}"

@@ -79,7 +79,7 @@ def _read_job() -> Job:
 
 
 def main() -> int:
-    """Run one federate, and those that ride with it, as the parent says."""
+    """Run one federate, and those hosted in its process, on the parent's commands."""
     line = _Line()
     job = _read_job()
     progress = Progress(job.rows, job.progress)
@@ -128,7 +128,7 @@ def _shell(job: Job, seat: Seat, progress: Progress) -> Shell:
 def _drive_all(
     shells: Sequence[Shell], endpoint: Endpoint, job: Job, control: Control, pacer: Pacer | None
 ) -> float:
-    """Drive the first federate here and each that rides with it in a thread; return its seconds."""
+    """Drive the first federate here and the others in threads; return the first one's seconds."""
     core = Core(endpoint, len(shells))
     buses = [HelicsBus(core, s.federate, s.wiring, job.topics) for s in shells]
     horizon_ns = job.assembly.horizon_ns
@@ -147,5 +147,5 @@ def _drive_all(
 
 if __name__ == "__main__":
     code = main()
-    # HELICS' own threads may still wait for a broker that is gone; everything of ours is closed.
+    # Threads of HELICS may still wait for a broker that has ended; the federates are closed.
     os._exit(code)

@@ -39,7 +39,7 @@ def drive(
             shell.read(bus, now_ns)
             shell.step(bus, now_ns)
     except BusLostError as error:
-        # Whoever failed first has said why, or is about to; this one is only the messenger.
+        # The federate that failed first reports the cause within the time waited here.
         if not control.stop.wait(2.0):
             control.fail(Failure(name, f"lost the federation: {error}"))
     except BaseException as error:

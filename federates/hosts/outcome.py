@@ -1,4 +1,4 @@
-"""How a host's run ended, and what it shares with the watchdog while it goes."""
+"""How a run ended on a host, and the state that a host shares with its watchdog."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Control:
             return first
 
     def hung(self, names: Sequence[str], strangers: Sequence[str]) -> Failure | None:
-        """Return who has hung, if anybody: one of ours in a step, or else one of the strangers."""
+        """Return the federate that hangs, if any: one in a step here, else an external program."""
         limit = f"step_timeout_s = {self.step_timeout_s:g} s"
         row = self.progress.hung(self.step_timeout_s)
         if row is not None:

@@ -1,4 +1,4 @@
-"""The process host: one process per federate, a broker process, this one watching over all.
+"""The process host: one process per federate and one for the broker, supervised by this one.
 
 A federate that only stands between others (an attack) rides in the process of one of them: with a
 process of its own, every value would pass the broker once more.
@@ -79,7 +79,7 @@ class _Child:
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     def tell(self, **message: Any) -> None:
-        """Send one line; a child that is gone does not matter here."""
+        """Send one line; a child that has ended is ignored here."""
         stdin = self.process.stdin
         assert stdin is not None
         with contextlib.suppress(OSError, ValueError):
@@ -173,7 +173,7 @@ def _processes(here: Sequence[str], hosted_by: Mapping[str, str]) -> list[list[s
 
 
 class _Broker:
-    """The broker of a run: a child of ours, or one that runs elsewhere."""
+    """The broker of a run: a child of this process, or one on another host."""
 
     def __init__(self, store: RunStore, total: int, reach: Reach, open_to_all: bool) -> None:
         self.child: _Child | None = None

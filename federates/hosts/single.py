@@ -127,7 +127,7 @@ def _instants(timings: list[Timing], horizon_ns: int) -> Iterator[tuple[int, lis
 
 
 class _Watchdog:
-    """Interrupts the main thread when a step takes too long; nobody else can, with one thread."""
+    """Interrupts the main thread when a step takes too long."""
 
     def __init__(self, control: Control, names: list[str]) -> None:
         self._control = control

@@ -35,7 +35,7 @@ def run_threads(
     A pacer holds back the first shell.
     """
     core_type = external.NETWORK_CORE if externals else "inproc"
-    # Programs that are not ours may not know how to show a key, so they get a keyless broker.
+    # External programs may not support keys, so their broker has none.
     key = "" if externals else uuid.uuid4().hex
     outcome = Outcome()
     with contextlib.ExitStack() as stack:
@@ -110,4 +110,4 @@ def _watch(
             if control.failure is not None or time.monotonic() - stopped_at > 1.0:
                 broker.global_error("the run was stopped")
             if time.monotonic() - stopped_at > _RELEASE_S:
-                return  # what still lives is the step that hangs
+                return  # only the step that hangs is still running

@@ -1,4 +1,4 @@
-"""Runs a scenario: checks it, builds the federates, hands them to a host, keeps the books."""
+"""Runs a scenario: checks and builds it, lets a host run the federates, writes the summary."""
 
 from __future__ import annotations
 

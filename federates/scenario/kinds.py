@@ -41,10 +41,10 @@ class Kind:
     text: str
 
 
-def _row(module: str, name: str, text: str, section_module: str | None = None) -> Kind:
-    where = f"federates.kinds.{module}"
-    section = f"federates.kinds.{section_module or module}:{name}Section"
-    return Kind(section, f"{where}:{name}Federate", text)
+def _row(module: str, name: str, text: str, section: str | None = None) -> Kind:
+    place = "federates.kinds"
+    section = section or f"{module}:{name}Section"
+    return Kind(f"{place}.{section}", f"{place}.{module}:{name}Federate", text)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -52,7 +52,7 @@ KINDS: Mapping[str, Kind] = {
         "feeder.federate",
         "Feeder",
         "OpenDSS power flow of the grid with its loads, DERs and day",
-        "feeder.section",
+        "feeder.section:FeederSection",
     ),
     "controller": _row(
         "controller",
@@ -63,7 +63,7 @@ KINDS: Mapping[str, Kind] = {
         "device.federate",
         "Device",
         "inverters, batteries or thermostats: simulated, emulated or real, behind Modbus/TCP",
-        "device.section",
+        "device.section:DeviceFederateSection",
     ),
     "signal": _row("signal", "Signal", "values by the clock, such as a price or an order"),
     "detector": _row(

@@ -23,13 +23,13 @@ from federates.scenario.named_classes import make_importable
 from federates.scenario.overrides import apply_override, merged
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.sections import (
-    Band,
     Connection,
     Defence,
     Grid,
     LinkRule,
     Record,
     Time,
+    VoltageBand,
     parse_connection,
 )
 from federates.scenario.yaml_source import YamlSource, load_yaml
@@ -54,7 +54,7 @@ class Scenario(Section):
     seed: int = Field(0, ge=0)
     time: Time = Time()
     grid: Grid = Grid()
-    band: Band = Band()
+    band: VoltageBand = VoltageBand()
     federates: dict[Name, Annotated[SerializeAsAny[FederateSection], ByKind()]] = Field(
         min_length=1
     )

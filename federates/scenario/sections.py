@@ -13,7 +13,7 @@ from grid_models.ders.rules import DerRule
 DerRuleTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(DerRule).json_schema())]
 
 
-class Profiles(Section):
+class ProfileSection(Section):
     """The day: irradiance, temperature, load and price over time."""
 
     path: str | None = Field(None, description="The user's own CSV or Parquet table.")
@@ -48,7 +48,7 @@ class Grid(Section):
         None,
         description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der.",
     )
-    profiles: Profiles = Profiles()
+    profiles: ProfileSection = ProfileSection()
 
 
 class RealTime(Section):
@@ -76,7 +76,7 @@ class Time(Section):
     )
 
 
-class Band(Section):
+class VoltageBand(Section):
     """The voltage band against which violations are counted."""
 
     v_min_pu: float = Field(0.95, gt=0)

@@ -34,7 +34,7 @@ from federates.kinds.device.live import (
 )
 from federates.kinds.device.models import DeviceModel, Surroundings, build_model
 from federates.kinds.device.roles import ROLES, PortPoint, Role, role_of
-from federates.kinds.device.section import DeviceSection
+from federates.kinds.device.section import DeviceFederateSection
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, node_label
 
@@ -52,15 +52,15 @@ class DeviceFederate(Federate):
     Parameters
     ----------
     context : FederateContext
-        Its section is a `DeviceSection`.
+        Its section is a `DeviceFederateSection`.
     """
 
-    Section = DeviceSection
+    Section = DeviceFederateSection
 
     def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
         section = context.section
-        assert isinstance(section, DeviceSection)
+        assert isinstance(section, DeviceFederateSection)
         self._context, self._not_good = context, section.not_good
         points, power_factor = section.options.points, section.options.power_factor
         self.ders, self.kinds_of = _chosen(context, section.devices)

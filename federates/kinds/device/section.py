@@ -28,7 +28,7 @@ class DeviceOptions(Section):
     )
 
 
-class DeviceSection(GridUserSection):
+class DeviceFederateSection(GridUserSection):
     """DERs behind Modbus/TCP, all of one role: inverters, batteries or thermostats."""
 
     kind: Literal["device"]
