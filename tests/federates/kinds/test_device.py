@@ -389,7 +389,9 @@ def test_device_commands(inverter, capsys: pytest.CaptureFixture[str], tmp_path:
     assert all(model in scanned for model in ("701", "704", "712", "40002", "Feederate"))
     assert call(["device", "read", str(inverter.file), "p_w", "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
-    assert read == {"p_w": {"value": 52650.0, "unit": "W", "quality": "good"}}
+    # The file calls a value stale after 0.15 s, which a loaded machine may exceed.
+    assert read["p_w"].pop("quality") in ("good", "stale")
+    assert read == {"p_w": {"value": 52650.0, "unit": "W"}}
     assert call(["device", "watch", url, "701.W", "--count", "2", "--period", "0.1"]) == 0
     assert capsys.readouterr().out.count("52650") == 2
 
