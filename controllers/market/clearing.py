@@ -35,8 +35,7 @@ def clearing_class(name: str) -> type[Any]:
 
     Raises
     ------
-    ControllerError
-        There is none.
+    ControllerError: There is none.
     """
     found = load_class(name, CLEARINGS, "clearing")
     if not issubclass(found, Iteration) and not callable(getattr(found, "clear", None)):
@@ -54,8 +53,7 @@ def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str
 
     Raises
     ------
-    ControllerError
-        It has no such option.
+    ControllerError: It has no such option.
     """
     found = inspect.signature(algorithm).parameters.values()
     known = [p.name for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -86,21 +84,17 @@ def clear(
     Parameters
     ----------
     problem : ClearingProblem
-    clearing : str
-        A name of `CLEARINGS`, or ``module:Class``.
-    start : Dispatch or Start, optional
-        Of a distributed algorithm; default `warm_start`.
+    clearing : str. A name of `CLEARINGS`, or ``module:Class``.
+    start : Dispatch or Start, optional. Of a distributed algorithm; default `warm_start`.
     max_iterations : int
     tolerance : float
         Largest distance of the cost from the optimum and largest duality gap, relative to the
         cost; see `controllers.market.solvers.stopping`.
-    infeasibility_kw : float
-        Largest error of a balance.
+    infeasibility_kw : float. Largest error of a balance.
     limits_pu : float
         Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points carried
         by physics.
-    **options
-        Of the algorithm, and `scales` and `seed`.
+    **options. Of the algorithm, and `scales` and `seed`.
 
     Raises
     ------

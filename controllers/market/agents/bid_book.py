@@ -49,20 +49,16 @@ class BidBook:
 
     Parameters
     ----------
-    names : sequence of str
-        The SMOs, each once.
+    names : sequence of str. The SMOs, each once.
 
     Attributes
     ----------
-    bids : ndarray (n, len(BID_FIELDS))
-        Zero where none came yet.
-    interval : int64 (n,)
-        Interval each good bid was made for; -1 where none came yet.
+    bids : ndarray (n, len(BID_FIELDS)). Zero where none came yet.
+    interval : int64 (n,). Interval each good bid was made for; -1 where none came yet.
 
     Raises
     ------
-    ControllerError
-        Two SMOs have one name: their bids could not be told apart.
+    ControllerError: Two SMOs have one name: their bids could not be told apart.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -93,11 +89,9 @@ class BidBook:
         Parameters
         ----------
         smo : int64 (m,)
-        interval : int64 (m,)
-            The interval each bid was made for.
+        interval : int64 (m,). The interval each bid was made for.
         bids : ndarray (m, len(BID_FIELDS))
-        now : int
-            The present interval. A fault is told once per SMO and interval.
+        now : int. The present interval. A fault is told once per SMO and interval.
         """
         events = []
         for i, (k, when, fault) in enumerate(

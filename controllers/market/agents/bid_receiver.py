@@ -21,18 +21,14 @@ class BidReceiver:
 
     Parameters
     ----------
-    names : sequence of str
-        The SMOs.
-    silent_steps : int
-        Market steps without mail after which an SMO is silent.
+    names : sequence of str. The SMOs.
+    silent_steps : int. Market steps without mail after which an SMO is silent.
 
     Attributes
     ----------
     book : BidBook
-    silent : ndarray of bool, (n,)
-        Known SMOs that were not heard lately.
-    events : list
-        Taken away by whoever reads them.
+    silent : ndarray of bool, (n,). Known SMOs that were not heard lately.
+    events : list. Taken away by whoever reads them.
     """
 
     def __init__(self, names: Sequence[str], silent_steps: int) -> None:
@@ -66,8 +62,7 @@ class BidReceiver:
 
         Parameters
         ----------
-        awards : ndarray, (n, len(AWARD_FIELDS))
-            What each SMO was told last; NaN: nothing.
+        awards : ndarray, (n, len(AWARD_FIELDS)). What each SMO was told last; NaN: nothing.
         """
         held = np.nan_to_num(awards)
         frozen = self.silent | ~self.book.known

@@ -59,12 +59,9 @@ class Agreement:
 
     Attributes
     ----------
-    kw : float
-        Largest error of a bus's balances, kW and kvar; of its voltages, per mille.
-    price : float
-        Largest reduced cost left, relative to the import price.
-    diameter : int
-        Lines between the two buses farthest apart.
+    kw : float. Largest error of a bus's balances, kW and kvar; of its voltages, per mille.
+    price : float. Largest reduced cost left, relative to the import price.
+    diameter : int. Lines between the two buses farthest apart.
     start_rounds : int
     """
 
@@ -81,17 +78,13 @@ class BusAgents:
     ----------
     table : Participants
     terms : MarketTerms
-    hosted : sequence of int
-        Rows of the network, ascending.
+    hosted : sequence of int. Rows of the network, ascending.
     algorithm : type of Iteration
-    options : mapping
-        Of the algorithm.
-    agreed : (kW, relative price)
-        Tolerances of the stopping rule.
+    options : mapping. Of the algorithm.
+    agreed : (kW, relative price). Tolerances of the stopping rule.
     start_rounds : int, optional
         Of the sweeps; default: two and a half times the depth of the tree, and two.
-    silent_steps : int
-        Market steps after which an SMO is silent.
+    silent_steps : int. Market steps after which an SMO is silent.
     seed : int
     """
 

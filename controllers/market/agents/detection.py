@@ -69,14 +69,12 @@ class ImportDetector:
 
     Parameters
     ----------
-    sigma_kw : float
-        Standard deviation of the residual when nothing is wrong.
+    sigma_kw : float. Standard deviation of the residual when nothing is wrong.
     thresholds : Thresholds
 
     Attributes
     ----------
-    level : float
-        The CUSUM, in units of sigma.
+    level : float. The CUSUM, in units of sigma.
     """
 
     def __init__(self, sigma_kw: float, thresholds: Thresholds) -> None:

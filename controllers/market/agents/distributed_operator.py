@@ -43,11 +43,9 @@ class DistributedOperator(Operator):
     ----------
     table : Participants
     reported : ReportedSchedule
-    buses : int
-        Number of bus agents.
+    buses : int. Number of bus agents.
     base_mw : float
-    patience : int
-        Steps of the controller after which a clearing without a result is given up.
+    patience : int. Steps of the controller after which a clearing without a result is given up.
     """
 
     def __init__(

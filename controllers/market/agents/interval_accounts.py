@@ -30,21 +30,16 @@ class IntervalAccounts:
 
     Parameters
     ----------
-    buses : tuple of str
-        Of the n SMOs.
-    import_price : float
-        Money per MWh.
-    step_h : float
-        Time between two steps, hours.
+    buses : tuple of str. Of the n SMOs.
+    import_price : float. Money per MWh.
+    step_h : float. Time between two steps, hours.
 
     Attributes
     ----------
     net_pays : ndarray, (n,)
         Money of the last interval that ended, of each SMO; negative where it received.
-    account : ndarray, (len(ACCOUNT),)
-        Money of the same interval.
-    settled : int
-        Number of intervals that have ended.
+    account : ndarray, (len(ACCOUNT),). Money of the same interval.
+    settled : int. Number of intervals that have ended.
     """
 
     def __init__(self, buses: tuple[str, ...], import_price: float, step_h: float) -> None:

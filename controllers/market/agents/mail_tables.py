@@ -14,10 +14,8 @@ class Sorter:
 
     Parameters
     ----------
-    links : sequence of Link
-        All incoming links of an instance.
-    kind : str
-        Which to take.
+    links : sequence of Link. All incoming links of an instance.
+    kind : str. Which to take.
     """
 
     def __init__(self, links: Sequence[Link], kind: str) -> None:
@@ -42,12 +40,9 @@ class Latest:
 
     Attributes
     ----------
-    values : ndarray (n, width)
-        Zero before the first message.
-    round : int64 (n,)
-        -1 before the first message.
-    heard : int64 (n,)
-        The owner's step at which mail last came; -1 before the first message.
+    values : ndarray (n, width). Zero before the first message.
+    round : int64 (n,). -1 before the first message.
+    heard : int64 (n,). The owner's step at which mail last came; -1 before the first message.
     """
 
     def __init__(self, n: int, width: int) -> None:

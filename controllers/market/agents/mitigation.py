@@ -89,8 +89,7 @@ class Mitigation:
     order : tuple of (number, order, Weights)
         What the operator is to be told; repeated until it answers.
     target_kw, offset_kw, delta_kw : float
-    floor_kw : float or None
-        The least import that can be reached, where it was asked for.
+    floor_kw : float or None. The least import that can be reached, where it was asked for.
     events : list
     """
 

@@ -75,8 +75,7 @@ class Operator(ABC):
 
     Attributes
     ----------
-    schedule : Schedule or None
-        In force.
+    schedule : Schedule or None. In force.
     """
 
     def __init__(self, table: Participants) -> None:
@@ -184,8 +183,7 @@ class CentralOperator(Operator):
     ----------
     table : Participants
     scheduler : CentralScheduler
-    silent_steps : int
-        Steps without mail after which an SMO is silent.
+    silent_steps : int. Steps without mail after which an SMO is silent.
     """
 
     def __init__(self, table: Participants, scheduler: CentralScheduler, silent_steps: int) -> None:

@@ -68,14 +68,10 @@ def reweigh(
 
     Parameters
     ----------
-    weights : Weights
-        Those in force.
-    scores : ndarray (n,)
-        Resilience score of each SMO, 0 to 1.
-    delta : float
-        Import now minus import wanted.
-    mu : float
-        Positive, in delta's unit.
+    weights : Weights. Those in force.
+    scores : ndarray (n,). Resilience score of each SMO, 0 to 1.
+    delta : float. Import now minus import wanted.
+    mu : float. Positive, in delta's unit.
     answering : ndarray of bool (n,), optional
         SMOs that still answer; the others keep their factors. Default: all.
     """
@@ -105,13 +101,10 @@ class Search:
 
     Attributes
     ----------
-    weights : Weights
-        To be cleared next (or in force, when done).
+    weights : Weights. To be cleared next (or in force, when done).
     mu : float
-    delta : float
-        The Delta that led to `weights`.
-    clearings : int
-        How many answers were used.
+    delta : float. The Delta that led to `weights`.
+    clearings : int. How many answers were used.
     """
 
     weights: Weights

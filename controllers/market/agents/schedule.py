@@ -104,13 +104,10 @@ class CentralScheduler:
 
     Parameters
     ----------
-    rows : ndarray of int (n,)
-        Of the SMOs in the network.
+    rows : ndarray of int (n,). Of the SMOs in the network.
     terms : MarketTerms
-    clearing : str
-        See `controllers.market.clearing`; a class with ``clear(problem)``.
-    options : mapping, optional
-        Of that class.
+    clearing : str. See `controllers.market.clearing`; a class with ``clear(problem)``.
+    options : mapping, optional. Of that class.
     """
 
     def __init__(
@@ -129,13 +126,11 @@ class CentralScheduler:
         Parameters
         ----------
         bids : ndarray (n, len(BID_FIELDS))
-        weights : Weights
-            Factors on the coefficients, one per SMO.
+        weights : Weights. Factors on the coefficients, one per SMO.
 
         Raises
         ------
-        MarketError
-            There is no dispatch, or the bids are none.
+        MarketError: There is no dispatch, or the bids are none.
         """
         rows, mw, n = self._rows, self._terms.mw, self._terms.network.size
         factors = Weights(np.ones(n), np.ones(n), weights.xi)
@@ -178,8 +173,7 @@ class ReportedSchedule:
 
         Raises
         ------
-        MarketError
-            The set-points have no power flow with prices.
+        MarketError: The set-points have no power flow with prices.
         """
         table = dict(zip(RESULT_FIELDS, results.T, strict=True))
         rows, mw, net = self._rows, self._terms.mw, self._terms.network

@@ -25,12 +25,9 @@ class BetaScore:
 
     Parameters
     ----------
-    prior : ndarray (n,)
-        Score before any evidence, 0 to 1.
-    prior_weight : float
-        Observations that the prior is worth.
-    memory : float
-        Observations after which evidence has faded to 1/e; more than 1.
+    prior : ndarray (n,). Score before any evidence, 0 to 1.
+    prior_weight : float. Observations that the prior is worth.
+    memory : float. Observations after which evidence has faded to 1/e; more than 1.
     """
 
     def __init__(self, prior: FloatArray, prior_weight: float = 20.0, memory: float = 40.0) -> None:
@@ -60,8 +57,7 @@ def commitment_evidence(
 
     Parameters
     ----------
-    promised_mw, metered_mw : ndarray (n,)
-        Net injections.
+    promised_mw, metered_mw : ndarray (n,). Net injections.
     owed_mw : ndarray (n,)
         How much of the promise is a service: the injection promised less the one without any.
         Less than half a kilowatt is judged as half a kilowatt.
@@ -77,14 +73,11 @@ def trust_evidence(
 
     Parameters
     ----------
-    received : ndarray (n,)
-        Messages that came.
-    expected : float
-        Messages that should have come.
+    received : ndarray (n,). Messages that came.
+    expected : float. Messages that should have come.
     odd : ndarray (n,)
         Messages out of order: not finite, from the future, older than one that came before.
-    alarm : ndarray (n,)
-        Of a detector, 0 to 1; not finite means none.
+    alarm : ndarray (n,). Of a detector, 0 to 1; not finite means none.
     """
     came = np.clip(received / max(expected, 1.0), 0.0, 1.0)
     clean = 1.0 - np.clip(odd / max(expected, 1.0), 0.0, 1.0)

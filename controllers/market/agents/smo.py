@@ -30,16 +30,14 @@ class SmoGroup:
     Parameters
     ----------
     table : Participants
-    hosted : sequence of int
-        Positions of the hosted SMOs in the table.
+    hosted : sequence of int. Positions of the hosted SMOs in the table.
     options : MarketOptions
     period_s : float
     seed : int
 
     Attributes
     ----------
-    ders : ndarray of int
-        Positions of their DERs in the table.
+    ders : ndarray of int. Positions of their DERs in the table.
     """
 
     def __init__(
@@ -168,8 +166,7 @@ def by_bus(
 
     Raises
     ------
-    ControllerError
-        A bus has no SMO.
+    ControllerError: A bus has no SMO.
     """
     values = np.full(len(buses), default)
     for bus, value in table.items():

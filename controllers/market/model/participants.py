@@ -42,10 +42,8 @@ class Costs:
 
     Attributes
     ----------
-    generators : mapping of glob to float
-        By name of the DER; the last match wins.
-    load : (float, float)
-        Drawn once per SMO, uniform in this range.
+    generators : mapping of glob to float. By name of the DER; the last match wins.
+    load : (float, float). Drawn once per SMO, uniform in this range.
     """
 
     generators: Mapping[str, float]
@@ -60,21 +58,17 @@ class Participants:
     ----------
     buses : tuple of str
         Bus of each SMO, in the order in which they first appear in the feeder; shape (n,) below.
-    rows : ndarray of int (n,)
-        Row of each SMO in the market's network.
+    rows : ndarray of int (n,). Row of each SMO in the market's network.
     ders : tuple of Der
         The DERs that SMOs dispatch: 'inverter' and 'flexible_load'; shape (m,) below.
-    owner : ndarray of int (m,)
-        SMO of each DER.
+    owner : ndarray of int (m,). SMO of each DER.
     is_load : ndarray of bool (m,)
     fixed_p_mw, fixed_q_mvar : ndarray (n,)
         The feeder's own (spot) loads at the bus, which cannot be curtailed.
     demand_mw, least_mw : ndarray (m,)
         Of flexible loads: demand without and with full curtailment, positive; 0 for generators.
-    capacity_mw : ndarray (m,)
-        Of generators; 0 for loads.
-    cost : ndarray (m,)
-        Money per MWh at the end of the range.
+    capacity_mw : ndarray (m,). Of generators; 0 for loads.
+    cost : ndarray (m,). Money per MWh at the end of the range.
     """
 
     buses: tuple[str, ...]
@@ -124,8 +118,7 @@ def participants_of(
         Those of the kinds 'inverter' and 'flexible_load' (without storage) are dispatched by the
         SMO of their bus; others are no part of the market.
     costs : Costs
-    seed : int
-        Of the drawn costs.
+    seed : int. Of the drawn costs.
     row_of : mapping of bus to int
         Row of each bus in the market's network; buses that share a row (joined by a switch) are
         one SMO, named after the first of them.
@@ -252,10 +245,8 @@ def aggregate(
     Parameters
     ----------
     table : Participants
-    demand_pu : float or ndarray (m,)
-        Demand of the flexible loads, multiple of nominal.
-    overstated : float or ndarray (n,)
-        Factor on the flexibility that an SMO claims to have.
+    demand_pu : float or ndarray (m,). Demand of the flexible loads, multiple of nominal.
+    overstated : float or ndarray (n,). Factor on the flexibility that an SMO claims to have.
     """
     demand = table.demand_mw * demand_pu
     least = table.least_mw * demand_pu

@@ -129,8 +129,7 @@ class PriceModel:
 
         Raises
         ------
-        MarketError
-            The power flow has no sensitivity here: at its voltage collapse.
+        MarketError: The power flow has no sensitivity here: at its voltage collapse.
         """
         net, m = self.network, self._m
         right = np.zeros((4 * m, 3))

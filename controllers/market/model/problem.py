@@ -44,12 +44,10 @@ class ClearingProblem:
     ----------
     network : BranchNetwork
     bids : Bids
-    xi : float
-        Price of losses, money per pu of loss.
+    xi : float. Price of losses, money per pu of loss.
     import_price : float
         Linear price of the import at the point of common coupling (the root bus), money per pu.
-    v_min_pu, v_max_pu : float
-        Voltage band of every bus but the root, whose voltage is fixed.
+    v_min_pu, v_max_pu : float. Voltage band of every bus but the root, whose voltage is fixed.
     """
 
     network: BranchNetwork

@@ -72,15 +72,12 @@ class Settlement:
     buses : tuple of str
     load_pays, generation_receives : ndarray of int64, (n,)
         Active and reactive power together; negative where a price is.
-    import_cost : int
-        What the import is paid.
-    surplus : int
-        What the operator keeps; negative if it has to add.
+    import_cost : int. What the import is paid.
+    surplus : int. What the operator keeps; negative if it has to add.
     loss_rent, voltage_rent, congestion_rent : float
         Parts of the surplus, in money: the price components times the net load, less the energy
         that the losses took.
-    unit : float
-        Money per unit of account.
+    unit : float. Money per unit of account.
     """
 
     buses: tuple[str, ...]
@@ -116,17 +113,12 @@ def settle(
 
     Parameters
     ----------
-    buses : tuple of str
-        Names of the n buses.
-    prices : Prices
-        Of the clearing.
-    quantities : Quantities
-        What was cleared, or metered.
+    buses : tuple of str. Names of the n buses.
+    prices : Prices. Of the clearing.
+    quantities : Quantities. What was cleared, or metered.
     import_price : float
-    hours : float
-        Length of the interval.
-    unit : float
-        The smallest unit of money.
+    hours : float. Length of the interval.
+    unit : float. The smallest unit of money.
 
     Raises
     ------

@@ -48,10 +48,8 @@ class Admm(Iteration):
     ----------
     atoms : Atoms
     plan : Plan
-    penalty : float, optional
-        rho, in scaled variables; default 50 times the import price.
-    over_relaxation : float
-        1 (none) to below 2.
+    penalty : float, optional. rho, in scaled variables; default 50 times the import price.
+    over_relaxation : float. 1 (none) to below 2.
     """
 
     scales = Scales(w_sq=0.3, l_line=20.0)

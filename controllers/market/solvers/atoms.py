@@ -106,22 +106,17 @@ class Atoms:
     Parameters
     ----------
     network : BranchNetwork
-    hosted : ndarray of int, optional
-        Rows of the network, ascending; all by default.
-    import_price : float
-        Money per pu.
-    v_sq_min, v_sq_max : ndarray, shape (n,)
-        Of all buses.
+    hosted : ndarray of int, optional. Rows of the network, ascending; all by default.
+    import_price : float. Money per pu.
+    v_sq_min, v_sq_max : ndarray, shape (n,). Of all buses.
     scales : Scales, optional
 
     Attributes
     ----------
-    m : int
-        Number of atoms held.
+    m : int. Number of atoms held.
     child, owner : ndarray of int, shape (e,)
         The lines to children of these atoms: row of the child, position of the atom.
-    scale : ndarray, shape (8, m)
-        ``x = scale * scaled x``.
+    scale : ndarray, shape (8, m). ``x = scale * scaled x``.
     row_scale : ndarray, shape (4, m)
         ``scaled row = row_scale * row``, so ``dual = row_scale * scaled dual``.
     limits : Limits
@@ -263,10 +258,8 @@ class Atoms:
 
         Parameters
         ----------
-        p_q_below : ndarray, shape (2, e)
-            P and Q of each line to a child, pu.
-        v_above : ndarray, shape (m,)
-            Squared voltage of each parent, pu.
+        p_q_below : ndarray, shape (2, e). P and Q of each line to a child, pu.
+        v_above : ndarray, shape (m,). Squared voltage of each parent, pu.
         """
         out = -self._rhs
         out[BALANCE_P] -= self.row_scale[BALANCE_P] * self.over_children(p_q_below[0])
@@ -286,12 +279,9 @@ class Atoms:
 
         Parameters
         ----------
-        y : ndarray, shape (4, m)
-            Own duals, scaled.
-        dual_above : ndarray, shape (2, m)
-            Duals of the parent's two balances, money per pu.
-        dual_below : ndarray, shape (e,)
-            Dual of each child's copy of the voltage, money per pu.
+        y : ndarray, shape (4, m). Own duals, scaled.
+        dual_above : ndarray, shape (2, m). Duals of the parent's two balances, money per pu.
+        dual_below : ndarray, shape (e,). Dual of each child's copy of the voltage, money per pu.
         """
         out = self.pull_own(y)
         out[P] -= self.scale[P] * self.inner * dual_above[0]

@@ -36,20 +36,16 @@ class Clearing:
     Attributes
     ----------
     dispatch : Dispatch
-    prices : Prices
-        Their totals are `Dispatch.lmp_p` and `Dispatch.lmp_q`.
-    status : str
-        'solved' to the tolerance, or 'almost solved': only to `REDUCED_TOLERANCE`.
-    exactness : Exactness
-        Of the relaxation at this solution.
+    prices : Prices. Their totals are `Dispatch.lmp_p` and `Dispatch.lmp_q`.
+    status : str. 'solved' to the tolerance, or 'almost solved': only to `REDUCED_TOLERANCE`.
+    exactness : Exactness. Of the relaxation at this solution.
     price_mismatch : float
         Largest difference between the prices and the solver's own duals, relative to the largest
         price.
     v_high, v_low, current : ndarray of float, (n,)
         Multipliers, 0 or more: what one unit of the squared limit is worth per hour.
     iterations : int
-    solve_s : float
-        The solver's own figure; it counts the set-up of its workspace every time.
+    solve_s : float. The solver's own figure; it counts the set-up of its workspace every time.
     rebuilt : bool
         Whether the solver had to be set up: the first time, and when a device has room between its
         limits that had none in any clearing before.
@@ -96,8 +92,7 @@ class CentralMarket:
 
         Raises
         ------
-        BidError, MarketError
-            The problem is none (`checks.check_bids`), or of another network.
+        BidError, MarketError: The problem is none (`checks.check_bids`), or of another network.
         NoDispatchError
             No dispatch satisfies the limits; the message names the limit that stands out.
         """

@@ -89,10 +89,8 @@ class ConeForm:
     Parameters
     ----------
     network : BranchNetwork
-    free : Freedom
-        Devices that get an unknown.
-    flow : ndarray of float, (n - 1,)
-        Size of each line's flow, for scaling only.
+    free : Freedom. Devices that get an unknown.
+    flow : ndarray of float, (n - 1,). Size of each line's flow, for scaling only.
     """
 
     def __init__(self, network: BranchNetwork, free: Freedom, flow: FloatArray) -> None:

@@ -82,12 +82,10 @@ class DualValue:
 
     Attributes
     ----------
-    value : float
-        Money per hour; what sticks out of a line's cone is counted at the iterate.
+    value : float. Money per hour; what sticks out of a line's cone is counted at the iterate.
     error : float
         Worth of what sticks out: zero where the duals are feasible, and `value` a lower bound.
-    voltage : ndarray (n,)
-        Reduced cost of each squared voltage, scaled.
+    voltage : ndarray (n,). Reduced cost of each squared voltage, scaled.
     rating : ndarray (n,)
         Price of each line's rating, scaled; zero but for the lines at their limit.
     """
@@ -157,8 +155,7 @@ class Certifier:
     Parameters
     ----------
     problem : ClearingProblem
-    atoms : Atoms
-        All of them.
+    atoms : Atoms. All of them.
     """
 
     def __init__(self, problem: ClearingProblem, atoms: Atoms) -> None:

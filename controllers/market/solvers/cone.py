@@ -28,8 +28,7 @@ def project_line(
 
     Returns
     -------
-    tuple of ndarray, shape (m,)
-        The nearest points, in the same order.
+    tuple of ndarray, shape (m,). The nearest points, in the same order.
     """
     a = (w + l_sq) * _HALF
     b = (w - l_sq) * _HALF

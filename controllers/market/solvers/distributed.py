@@ -35,20 +35,15 @@ def iterate(
     ----------
     algorithm : type
     problem : ClearingProblem
-    start : Dispatch or Start, optional
-        Default: `warm_start`.
+    start : Dispatch or Start, optional. Default: `warm_start`.
     rule : Rule
-    scales : Scales, optional
-        Sizes of the variables; the algorithm's own by default.
-    seed : int
-        Of what atoms draw for themselves.
-    **options
-        Of the algorithm.
+    scales : Scales, optional. Sizes of the variables; the algorithm's own by default.
+    seed : int. Of what atoms draw for themselves.
+    **options. Of the algorithm.
 
     Raises
     ------
-    ControllerError
-        The problem is none, or an option is out of range.
+    ControllerError: The problem is none, or an option is out of range.
     """
     atoms = Atoms.of(problem, scales or algorithm.scales)
     plan = Plan(atoms.norm(), problem.import_price, seed)

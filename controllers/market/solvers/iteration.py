@@ -45,10 +45,8 @@ class Plan:
     ----------
     norm : float
         Largest singular value of the rows of all atoms, `Atoms.norm`: no atom finds it alone.
-    import_price : float
-        Money per pu.
-    seed : int
-        Of what atoms draw for themselves.
+    import_price : float. Money per pu.
+    seed : int. Of what atoms draw for themselves.
     """
 
     norm: float
@@ -69,12 +67,9 @@ class Iteration(ABC):
 
     Attributes
     ----------
-    x, y : ndarray
-        What the next half starts from.
-    found_x, found_y : ndarray
-        The iterate to report.
-    count : ndarray of int, shape (m,)
-        Iterations of each atom since `begin`.
+    x, y : ndarray. What the next half starts from.
+    found_x, found_y : ndarray. The iterate to report.
+    count : ndarray of int, shape (m,). Iterations of each atom since `begin`.
     error_kw : ndarray, shape (m,)
         Error of each atom's rows in the last iteration, kW (voltages: per mille).
     error_price : ndarray, shape (m,)
@@ -115,10 +110,8 @@ class Iteration(ABC):
         ----------
         stage : int
         where : ndarray of bool, shape (m,)
-        below : ndarray, shape (3, e)
-            What each child said last.
-        above : ndarray, shape (3, m)
-            What each parent said last; zero at the root.
+        below : ndarray, shape (3, e). What each child said last.
+        above : ndarray, shape (3, m). What each parent said last; zero at the root.
         """
 
     def up(self) -> FloatArray:
@@ -169,8 +162,7 @@ def checked_positive(name: str, value: Any, what: str) -> float:
 
     Raises
     ------
-    ControllerError
-        It is not.
+    ControllerError: It is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0.0 < value < np.inf:

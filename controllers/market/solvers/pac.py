@@ -51,12 +51,9 @@ class Pac(Iteration):
     ----------
     atoms : Atoms
     plan : Plan
-    weight : float, optional
-        Primal weight omega; default 50 times the import price.
-    private : bool
-        Whether atoms draw theta; otherwise it is 1.
-    dual_share : float
-        s above, more than 0 to 1; of private duals.
+    weight : float, optional. Primal weight omega; default 50 times the import price.
+    private : bool. Whether atoms draw theta; otherwise it is 1.
+    dual_share : float. s above, more than 0 to 1; of private duals.
     """
 
     def __init__(
@@ -124,8 +121,7 @@ class AnchoredPac(Pac):
 
     Parameters
     ----------
-    atoms, plan, weight, private
-        As of `Pac`; not private by default.
+    atoms, plan, weight, private. As of `Pac`; not private by default.
     """
 
     def __init__(

@@ -40,15 +40,12 @@ class Rule:
     max_iterations : int
     tolerance : float
         Largest duality gap and largest distance from the optimum, relative to the cost; 0: never.
-    infeasibility_kw : float
-        Largest error of a balance.
-    limits_pu : float
-        Largest excess of a limit; see `Certificate.excess_pu`.
+    infeasibility_kw : float. Largest error of a balance.
+    limits_pu : float. Largest excess of a limit; see `Certificate.excess_pu`.
 
     Raises
     ------
-    ControllerError
-        A number is out of range.
+    ControllerError: A number is out of range.
     """
 
     max_iterations: int
@@ -71,8 +68,7 @@ def check_whole(name: str, value: object) -> None:
 
     Raises
     ------
-    ControllerError
-        It is none.
+    ControllerError: It is none.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or int(value) < 1:  # type: ignore[call-overload]
@@ -90,12 +86,9 @@ class Progress:
     Attributes
     ----------
     iteration : int
-    cost : float
-        Objective, money per hour.
-    gap : float
-        ``|objective - dual value|`` over the objective.
-    dual_error : float
-        Worth of what keeps the duals from being feasible, over the objective.
+    cost : float. Objective, money per hour.
+    gap : float. ``|objective - dual value|`` over the objective.
+    dual_error : float. Worth of what keeps the duals from being feasible, over the objective.
     infeasibility_kw : float
         Largest error of a balance, in kW or kvar (of a squared voltage: in per mille).
     """
@@ -119,8 +112,7 @@ class DistributedClearing:
 
     Attributes
     ----------
-    dispatch : Dispatch
-        The last iterate; its prices are the duals of the balances.
+    dispatch : Dispatch. The last iterate; its prices are the duals of the balances.
     iterations : int
     converged : bool
         Whether all of the rule is met: the cost is within the tolerance of the optimum, physics
@@ -129,15 +121,11 @@ class DistributedClearing:
     gap : float
         Certain bound on the distance of the cost from the optimum, relative to the cost; infinite
         where the set-points prove nothing.
-    infeasibility_kw : float
-        As in `Progress`, at the end.
-    excess_pu : float
-        As in `Certificate`, at the end.
-    messages : int
-        Messages that neighbours would have exchanged.
+    infeasibility_kw : float. As in `Progress`, at the end.
+    excess_pu : float. As in `Certificate`, at the end.
+    messages : int. Messages that neighbours would have exchanged.
     history : tuple of Progress
-    dual : ndarray, shape (4, n)
-        All duals in physical units, for the `Start` of a later clearing.
+    dual : ndarray, shape (4, n). All duals in physical units, for the `Start` of a later clearing.
     """
 
     dispatch: Dispatch
@@ -163,11 +151,9 @@ class Watch:
     Parameters
     ----------
     problem : ClearingProblem
-    atoms : Atoms
-        All of them.
+    atoms : Atoms. All of them.
     rule : Rule
-    messages_per_line : int
-        Of one iteration.
+    messages_per_line : int. Of one iteration.
     """
 
     def __init__(

@@ -66,15 +66,12 @@ def marginal_prices(
     Parameters
     ----------
     problem : ClearingProblem
-    flow : Flow
-        The solved power flow.
+    flow : Flow. The solved power flow.
     v_worth, l_worth : ndarray, shape (n,), optional
         Derivative of further costs in v_sq and l_line (penalties, multipliers).
-    start : Prices, optional
-        Where the sweeps begin.
+    start : Prices, optional. Where the sweeps begin.
     tree : Tree, optional
-    tolerance : float
-        Largest change of a price in the last sweep, relative to the import price.
+    tolerance : float. Largest change of a price in the last sweep, relative to the import price.
     """
     net = problem.network
     n, parent, r, x = net.parent.size, net.parent, net.r_pu, net.x_pu

@@ -86,13 +86,10 @@ def power_flow(
     Parameters
     ----------
     network : BranchNetwork
-    p_load, q_load : ndarray, shape (n,)
-        Load minus generation, pu.
+    p_load, q_load : ndarray, shape (n,). Load minus generation, pu.
     start : Flow, optional
-    tree : Tree, optional
-        Reused between calls.
-    sweeps : int
-        Most sweeps; ends earlier when no squared current changes by more than 1e-12.
+    tree : Tree, optional. Reused between calls.
+    sweeps : int. Most sweeps; ends earlier when no squared current changes by more than 1e-12.
     """
     tree = tree or Tree(network.parent)
     r, x, parent = network.r_pu, network.x_pu, network.parent
