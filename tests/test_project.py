@@ -285,12 +285,14 @@ Calcvoltagebases
 
 
 def portable_scenarios() -> list[str]:
-    """Return the scenarios of a feeder that place all by rule, no device by its name."""
+    """Return the scenarios of a feeder that place all by rule, no bus or device by its name."""
     portable = []
     for name in shipped_scenarios():
         scenario = load_scenario(name)
         if not scenario.grid.ders:
             continue  # its DERs are those of its feeder
+        if any(isinstance(rule.get("at"), list) for rule in scenario.grid.ders):
+            continue  # it names buses
         specs = scenario.federates.values()
         devices = [device for spec in specs for device in getattr(spec, "devices", ())]
         if any(spec.kind == "feeder" for spec in specs) and all(

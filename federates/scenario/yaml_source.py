@@ -27,14 +27,15 @@ class YamlSource:
     def where(self, path: Sequence[str | int]) -> str:
         """Return ``file:line: key.path`` for the nearest known ancestor of `path`."""
         path = tuple(path)
-        inside = ""
+        changed = ""
         for key, words in self.overrides.items():
             below = path == key[: len(path)]
             if path[: len(key)] == key or (below and path not in self.lines):
-                return f"--set {words}"
+                rest = dotted(path[len(key) :])
+                return f"--set {words}: {rest}" if rest else f"--set {words}"
             if below and path:
-                inside = f" (with --set {words})"
-        return self._in_file(path) + inside
+                changed = f" (with --set {words})"
+        return self._in_file(path) + changed
 
     def line(self, path: KeyPath) -> int:
         """Return the line of the nearest known ancestor of `path`; 0 where there is none."""

@@ -204,7 +204,7 @@ def test_a_start_outside_the_energy_limits_only_moves_back(tmp_path: Path, soc: 
         ("federates.clusters.options.iterations=201", "do not fit"),
         ("federates.plant.options.circuit=feeder25", "did you mean 'feeder24'"),
         ("federates.plant.options.loads=[{bus: c9_9, time_s: 0, load_pu: 1}]", "c9_9"),
-        ("federates.plant.options.loads=[{bus: c3_5}]", "no load step"),
+        ("federates.plant.options.loads=[{bus: c3_5}]", "loads.*time_s: required key is missing"),
     ],
 )
 def test_wrong_scenarios(tmp_path: Path, override: str, words: str) -> None:

@@ -43,7 +43,7 @@ def test_dotted_path_reads_as_the_user_would_write_it() -> None:
 
 def test_overridden_key_is_placed_on_the_command_line() -> None:
     source = YamlSource("f.yaml", {}, {("a",): 2, ("b",): 3}, {("b", "c"): "b.c=5"})
-    assert source.where(("b", "c", "d")) == "--set b.c=5"
+    assert source.where(("b", "c", "d")) == "--set b.c=5: d"
     assert source.where(("b",)) == "f.yaml:3: b (with --set b.c=5)"
     assert source.where(("b", "e")) == "f.yaml:3: b.e"
 
