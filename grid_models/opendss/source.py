@@ -52,6 +52,8 @@ class SourceVoltage:
                 f"x0={_STIFF_OHM}"
             )
         self._phases = phases
+        # The engine leaves the voltages of a new bus unset; the next solution must not start there.
+        engine.command("init")
 
     def set(self, v_pu: NDArray[np.float64], deg: NDArray[np.float64]) -> None:
         """Set magnitudes and angles, shape (n_phases,); NaN keeps the circuit's own."""

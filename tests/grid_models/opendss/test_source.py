@@ -39,3 +39,19 @@ def test_each_phase_has_its_own_magnitude_and_angle() -> None:
         found = circuit.v_complex_pu()[at]
         np.testing.assert_allclose(np.abs(found), v_pu, atol=ATOL_PU)
         np.testing.assert_allclose(np.degrees(np.angle(found)), deg, atol=1e-3)
+
+
+def test_the_first_solution_does_not_start_from_memory_that_the_engine_left_unset() -> None:
+    # It did: the number of iterations (up to the limit, then a looser tolerance) and the last
+    # digits depended on what the process had in memory before.
+    seen = set()
+    for _ in range(6):
+        circuit = open_circuit("ieee13")
+        filled = [np.full(4096, 1e6 * k) for k in range(200)]  # memory that is not zero
+        del filled
+        tolerance_pu = circuit.tolerance_pu
+        circuit.set_source([1.0156, 1.0029, 1.0097], NONE)
+        circuit.solve()
+        assert circuit.tolerance_pu == tolerance_pu
+        seen.add(circuit.v_pu().tobytes())
+    assert len(seen) == 1
