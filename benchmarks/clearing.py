@@ -45,7 +45,7 @@ from controllers.market.clearing import clear  # noqa: E402
 from controllers.market.model.problem import ClearingProblem, Dispatch  # noqa: E402
 from controllers.market.solvers.atoms import Atoms  # noqa: E402
 from controllers.market.solvers.central import CentralMarket  # noqa: E402
-from controllers.market.solvers.stopping import Progress  # noqa: E402
+from controllers.market.solvers.stopping import ClearingProgress  # noqa: E402
 from controllers.market.solvers.tree_prices import priced_start  # noqa: E402
 from controllers.market.solvers.warm_start import Start, flat_start, warm_start  # noqa: E402
 
@@ -82,7 +82,7 @@ def fastest(action: Callable[[], Any], times: int = 5) -> float:
     return min(found)
 
 
-def lasting(history: Sequence[Progress], best: float, gap: float) -> int | None:
+def lasting(history: Sequence[ClearingProgress], best: float, gap: float) -> int | None:
     """Return the first iteration from which on gap and 1 kW hold to the end of the run."""
     since = None
     for p in history:

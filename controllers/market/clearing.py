@@ -33,9 +33,7 @@ CLEARINGS = {
 def clearing_class(name: str) -> type[Any]:
     """Return the class of a way to clear, by name or as ``module:Class``.
 
-    Raises
-    ------
-    ControllerError: There is none.
+    Raises ControllerError: There is none.
     """
     found = load_class(name, CLEARINGS, "clearing")
     if not issubclass(found, Iteration) and not callable(getattr(found, "clear", None)):
@@ -51,9 +49,7 @@ def clearing_class(name: str) -> type[Any]:
 def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the options of a class when its constructor has them as keywords.
 
-    Raises
-    ------
-    ControllerError: It has no such option.
+    Raises ControllerError: It has no such option.
     """
     found = inspect.signature(algorithm).parameters.values()
     known = [p.name for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -83,23 +79,17 @@ def clear(
 
     Parameters
     ----------
-    problem : ClearingProblem
     clearing : str. A name of `CLEARINGS`, or ``module:Class``.
     start : Dispatch or Start, optional. Of a distributed algorithm; default `warm_start`.
-    max_iterations : int
-    tolerance : float
-        Largest distance of the cost from the optimum and largest duality gap, relative to the
-        cost; see `controllers.market.solvers.stopping`.
+    tolerance : Largest distance of the cost from the optimum and largest duality gap, relative to
+        the cost; see `controllers.market.solvers.stopping`.
     infeasibility_kw : float. Largest error of a balance.
-    limits_pu : float
-        Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points carried
-        by physics.
+    limits_pu : Largest excess of a voltage limit, pu, or of a rating, relative, by the set-points
+        carried by physics.
     **options. Of the algorithm, and `scales` and `seed`.
 
-    Raises
-    ------
-    ControllerError
-        There is no such way to clear, the problem is none, or an option is out of range.
+    Raises ControllerError: There is no such way to clear, the problem is none, or an option is out
+    of range.
     """
     found = clearing_class(clearing)
     where = f"clearing '{clearing}'"

@@ -42,18 +42,13 @@ class Assembly:
 
     Parameters
     ----------
-    scenario : Scenario
-    n_steps : int, optional
-        Number of steps; the scenario's by default.
-    armed : tuple of str
-        Devices that the user armed by name.
-    pcap : bool
-        Whether Modbus traffic is captured.
+    n_steps : Number of steps; the scenario's by default.
+    armed : Devices that the user armed by name.
+    pcap : Whether Modbus traffic is captured.
 
     Attributes
     ----------
-    attack_plan : AttackPlan or None
-        Who carries out the attack; known once the federation is assembled.
+    attack_plan : Who carries out the attack; known once the federation is assembled.
     """
 
     def __init__(

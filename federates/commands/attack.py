@@ -56,9 +56,7 @@ def attacked_scenario(
 ) -> Scenario:
     """Load the scenario with the attack on it; see `pair`.
 
-    Raises
-    ------
-    ScenarioError: What cannot be read, or nothing that attacks.
+    Raises ScenarioError: What cannot be read, or nothing that attacks.
     """
     name, attack = pair(first, second, documented=("attack", "scenario"))
     scenario = load_scenario(name, overrides, attack=attack, defence=defence)

@@ -61,10 +61,7 @@ class CheckResult:
 def check_scenario(scenario: Scenario) -> CheckResult:
     """Build and wire a scenario as `run` does, and describe it.
 
-    Raises
-    ------
-    FeederateError
-        What `run` would refuse; a `WiringError` lists every problem.
+    Raises FeederateError: What `run` would refuse; a `WiringError` lists every problem.
     """
     assembly = Assembly(scenario)
     built, wirings = assembly.assemble()

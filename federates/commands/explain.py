@@ -44,9 +44,7 @@ def explain_attack(scenario: Scenario, steps: int | None = None) -> AttackExplai
     scenario : With an attack.
     steps : Number of feeder steps that the run would have.
 
-    Raises
-    ------
-    FeederateError: What `run` would refuse; a `WiringError` lists every problem.
+    Raises FeederateError: What `run` would refuse; a `WiringError` lists every problem.
     """
     spec = scenario.attack_spec
     assert spec is not None

@@ -28,10 +28,7 @@ _HINTS = {
 def new(what: Literal["scenario", "controller", "attack"], name: str) -> None:
     """Write a commented ``NAME.yaml`` or ``NAME.py`` that runs, and say how.
 
-    Raises
-    ------
-    ScenarioError
-        The name cannot be used, or the file exists.
+    Raises ScenarioError: The name cannot be used, or the file exists.
     """
     if what == "controller":
         _new_controller(name)

@@ -126,10 +126,7 @@ def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., None]], C
 def _checked(found: dict[str, Any]) -> RunOptions:
     """Return the given values as run options.
 
-    Raises
-    ------
-    typer.BadParameter
-        The placement does not suit a run over several hosts.
+    Raises typer.BadParameter: The placement does not suit a run over several hosts.
     """
     for field in ("overrides", "armed"):
         found[field] = tuple(found.get(field) or ())

@@ -49,12 +49,9 @@ def paired_command(
 
     Raises
     ------
-    ScenarioError
-        Wrong input; nothing was started, or all was stopped.
-    RunError
-        One of the runs failed; the others are whole.
-    RunInterruptedError
-        The user stopped it; what was recorded is readable.
+    ScenarioError: Wrong input; nothing was started, or all was stopped.
+    RunError: One of the runs failed; the others are whole.
+    RunInterruptedError: The user stopped it; what was recorded is readable.
     """
     name, attack = pair(first, second, documented=("scenario", "attack"))
     options = replace(options, scenario=name, attack=attack)

@@ -60,19 +60,11 @@ def run_states(
 
     Parameters
     ----------
-    states : sequence of State
-    arguments : callable
-        Gives the words after ``feederate run`` for a state.
-    n_at_a_time : int
-    tell : callable
-        Called with (state, steps done, steps in all), from other threads.
-    on_end : callable
-        Called with (state, how it ended).
+    arguments : Gives the words after ``feederate run`` for a state.
+    tell : Called with (state, steps done, steps in all), from other threads.
+    on_end : Called with (state, how it ended).
 
-    Raises
-    ------
-    KeyboardInterrupt
-        After all runs have been told to end and have ended.
+    Raises KeyboardInterrupt: After all runs have been told to end and have ended.
     """
     waiting = deque(states)
     running: list[_Child] = []

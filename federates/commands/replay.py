@@ -26,10 +26,7 @@ def replay_run(folder: Path, options: RunOptions, *, as_json: bool) -> None:
 
     Of `options` the folder, the placement (default: as it was) and the armed devices are used.
 
-    Raises
-    ------
-    ScenarioError
-        The folder holds no run that can be repeated.
+    Raises ScenarioError: The folder holds no run that can be repeated.
     """
     if folder.is_file():
         raise ScenarioError(
@@ -102,10 +99,7 @@ def replay_into(
 ) -> None:
     """Play a trace into a scenario and print the run's summary.
 
-    Raises
-    ------
-    ScenarioError
-        The trace or the scenario is wrong, or the two do not fit.
+    Raises ScenarioError: The trace or the scenario is wrong, or the two do not fit.
     """
     scenario = dataclasses.replace(options, attack="").load()
     steps = min(options.steps or scenario.n_steps, scenario.n_steps)

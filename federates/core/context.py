@@ -92,10 +92,7 @@ class FederateContext:
     def ders(self, globs: Sequence[str], *path: str | int) -> dict[str, str]:
         """Return the DERs of the grid by name, with the last glob that names each of them.
 
-        Raises
-        ------
-        ScenarioError
-            A glob matches no DER; it names the entry of the key `path`.
+        Raises ScenarioError: A glob matches no DER; it names the entry of the key `path`.
         """
         names = [der.name for der in self.site.feeder.ders]
         out: dict[str, str] = {}

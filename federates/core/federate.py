@@ -33,8 +33,7 @@ class Federate(ABC):
 
     Attributes
     ----------
-    Section : type of FederateSection
-        Checks the federate's keys in the scenario; unknown keys are refused.
+    Section : Checks the federate's keys in the scenario; unknown keys are refused.
     """
 
     Section: ClassVar[type[FederateSection]] = UserSection
@@ -62,8 +61,7 @@ class Federate(ABC):
 
         Parameters
         ----------
-        store : RunStore
-            The run's folder, for logs, and its list of events.
+        store : The run's folder, for logs, and its list of events.
         """
 
     @abstractmethod
@@ -72,12 +70,10 @@ class Federate(ABC):
 
         Parameters
         ----------
-        time_s : float
-            Simulation time of this step.
+        time_s : Simulation time of this step.
         inputs : mapping of port name to float64 (n_labels,)
             What was published before `time_s`. The arrays are reused: copy what you keep.
-        mail : Mail
-            Messages delivered since the last step; ``mail.link`` indexes `links_in`.
+        mail : Messages delivered since the last step; ``mail.link`` indexes `links_in`.
         """
 
     def summary(self) -> dict[str, float]:

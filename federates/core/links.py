@@ -69,8 +69,7 @@ class Outbox:
 
     Parameters
     ----------
-    links_out : sequence of Link
-        The federate's outgoing links.
+    links_out : The federate's outgoing links.
     routes : sequence of (peer name, position in the peer's links_in), one per outgoing link
     """
 
@@ -100,14 +99,12 @@ class Outbox:
         return out
 
 
-class Inbox:
+class LinkInbox:
     """Receives bundles, applies the link model and delivers what is due.
 
     Parameters
     ----------
-    links_in : sequence of Link
     quality : mapping of Link.key to LinkQuality, or one LinkQuality for all
-    seed : int
     """
 
     def __init__(
@@ -135,9 +132,7 @@ class Inbox:
 
         Parameters
         ----------
-        latest : callable
-            Returns what a federate published last on a port, None for nothing.
-        now_ns : int
+        latest : Returns what a federate published last on a port, None for nothing.
         """
 
     def summary(self) -> dict[str, float]:

@@ -42,10 +42,7 @@ def mail_routes(
 
     Parameters
     ----------
-    scenario : Scenario
-    federates : sequence of Wirable
-    problems : list of str
-        What is wrong is appended, with file, line and key where the file is wrong.
+    problems : What is wrong is appended, with file, line and key where the file is wrong.
 
     Returns
     -------

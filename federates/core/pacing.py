@@ -34,9 +34,7 @@ class Pacer:
     ----------
     timing : Timing
         Of the federate that is paced.
-    factor : float
-        Simulated seconds per second of the wall clock.
-    overrun : {'skip', 'catch_up', 'abort'}
+    factor : Simulated seconds per second of the wall clock.
     """
 
     def __init__(self, timing: Timing, factor: float, overrun: Overrun) -> None:
@@ -52,10 +50,7 @@ class Pacer:
     def wait(self, now_ns: int, stop: threading.Event) -> None:
         """Return at the deadline of the step at `now_ns`, or at once when `stop` is set.
 
-        Raises
-        ------
-        ScenarioError
-            The deadline has passed and the policy is ``abort``.
+        Raises ScenarioError: The deadline has passed and the policy is ``abort``.
         """
         if self._first_ns is None:
             self._first_ns = now_ns

@@ -27,10 +27,7 @@ class Recorder:
 
     Parameters
     ----------
-    federate : str
-    ports : tuple of Port
-        All output ports; the store decides which of them are recorded.
-    store : RunStore
+    ports : All output ports; the store decides which of them are recorded.
     """
 
     def __init__(self, federate: str, ports: tuple[Port, ...], store: RunStore) -> None:
@@ -57,10 +54,8 @@ class Recorder:
     def take(self, time_s: float, outputs: Mapping[str, FloatArray]) -> None:
         """Check and keep one step's outputs.
 
-        Raises
-        ------
-        OutputError
-            A port is missing, has another shape, or holds a number that is not finite.
+        Raises OutputError: A port is missing, has another shape, or holds a number that is not
+        finite.
         """
         arrays = [outputs.get(name) for name in self._names]
         for array, shape, name in zip(arrays, self._shapes, self._names, strict=True):

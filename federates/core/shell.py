@@ -14,7 +14,7 @@ import numpy as np
 from controllers.core.mail import FloatArray, Mail
 from federates.clock import to_s
 from federates.core.federate import Federate
-from federates.core.links import Bundle, Inbox, Outbox
+from federates.core.links import Bundle, LinkInbox, Outbox
 from federates.core.progress import Progress
 from federates.core.recorder import Recorder
 from federates.core.run_store import RunStore
@@ -49,11 +49,7 @@ class Shell:
 
     Parameters
     ----------
-    federate : Federate
-    wiring : FederateWiring
-    store : RunStore
-        Where this federate's ports are recorded.
-    seed : int
+    store : Where this federate's ports are recorded.
     progress, row
         The heartbeat table and this federate's row in it.
     """
@@ -84,7 +80,7 @@ class Shell:
         self._store = store
         links, quality = federate.links_in, wiring.link_quality
         self.inbox = (
-            Inbox(links, quality, seed)
+            LinkInbox(links, quality, seed)
             if wiring.inbox is None
             else wiring.inbox.open(federate.name, links, quality, seed, store)
         )

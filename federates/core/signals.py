@@ -26,12 +26,9 @@ class SignalWriter:
 
     Parameters
     ----------
-    stem : Path
-        File path without suffix, ``signals/feeder.v_pu``.
-    labels : sequence of str
-        Labels to record.
-    columns : int array, optional
-        Positions of `labels` in the port's vector; None records all of it.
+    stem : File path without suffix, ``signals/feeder.v_pu``.
+    labels : Labels to record.
+    columns : Positions of `labels` in the port's vector; None records all of it.
     """
 
     def __init__(self, stem: Path, labels: Sequence[str], columns: IntArray | None = None) -> None:

@@ -22,9 +22,7 @@ class GridSite:
 
     Parameters
     ----------
-    scenario : Scenario
-    plant : str, optional
-        Name of the federate that simulates the grid. Default: the only plant; the scenario's
+    plant : Name of the federate that simulates the grid. Default: the only plant; the scenario's
         ``grid`` where it has none or several.
     """
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.core.ports import Port
-from federates.core.links import Inbox, LinkQuality
+from federates.core.links import LinkInbox, LinkQuality
 from federates.core.mail_routes import Wirable, mail_routes, unknown_name
 from federates.errors import WiringError
 from federates.scenario.schema import Scenario
@@ -56,8 +56,7 @@ class InboxFactory(Protocol):
 
     Attributes
     ----------
-    reads : tuple of Feed
-        Outputs of other federates that the inbox reads.
+    reads : Outputs of other federates that the inbox reads.
     """
 
     @property
@@ -72,7 +71,7 @@ class InboxFactory(Protocol):
         quality: Mapping[str, LinkQuality],
         seed: int,
         store: RunStore,
-    ) -> Inbox:
+    ) -> LinkInbox:
         """Return the inbox of a federate; `store` is the run's folder."""
         ...
 
@@ -88,7 +87,7 @@ class FederateWiring:
     first: tuple[tuple[str, Feed, FloatArray], ...] = ()
     """Initial values of inputs other than the port's own: port, feed, the source's values."""
     inbox: InboxFactory | None = None
-    """What makes the federate's inbox; None: an `Inbox`."""
+    """What makes the federate's inbox; None: an `LinkInbox`."""
 
 
 def wire(
@@ -101,17 +100,11 @@ def wire(
 
     Parameters
     ----------
-    scenario : Scenario
-    federates : sequence of Wirable
-        All federates, in the scenario's order.
+    federates : All federates, in the scenario's order.
     groups : mapping of a scenario's federate name to the names of its instances
-    external : sequence of str
-        Federates that are other people's programs; every port they read is published.
+    external : Federates that are other people's programs; every port they read is published.
 
-    Raises
-    ------
-    WiringError
-        Listing every problem found, each with file, line and key.
+    Raises WiringError: Listing every problem found, each with file, line and key.
     """
     by_name = {federate.name: federate for federate in federates}
     problems = [text for federate in federates for text in _bad_ports(federate)]
@@ -276,8 +269,7 @@ def paired_elements(
     ----------
     names : mapping of target label to source label
         Empty: labels of the same name are joined.
-    source, target : sequence of str
-        Labels of the two ports.
+    source, target : Labels of the two ports.
     """
     if not names:
         position = {label: i for i, label in enumerate(target)}

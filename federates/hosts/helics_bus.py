@@ -69,16 +69,11 @@ class Broker:
 
     Parameters
     ----------
-    n_federates : int
-        Number of federates that must join before time starts.
-    core_type : str
-        ``inproc`` for federates of this process; ``tcp_ss`` and the like for several.
-    host : str
-        Interface to listen on.
-    port : int
-        0 picks a free one.
-    key : str
-        Federates must show this key, so that two runs on one machine never meet.
+    n_federates : Number of federates that must join before time starts.
+    core_type : ``inproc`` for federates of this process; ``tcp_ss`` and the like for several.
+    host : Interface to listen on.
+    port : 0 picks a free one.
+    key : Federates must show this key, so that two runs on one machine never meet.
     """
 
     def __init__(
@@ -150,8 +145,6 @@ class HelicsBus:
     Parameters
     ----------
     core : Core
-    federate : Federate
-    wiring : FederateWiring
     topics : mapping of (federate, port) to topic
         Only for ports of programs that are not ours; ours are ``federate/port``.
     """
@@ -229,11 +222,8 @@ class HelicsBus:
     def advance(self, now_ns: int) -> None:
         """Return when HELICS grants `now_ns`.
 
-        Raises
-        ------
-        BusLostError
-            The federation ended, or another time came back (which is how HELICS releases a
-            federate whose peers are gone).
+        Raises BusLostError: The federation ended, or another time came back (which is how HELICS
+        releases a federate whose peers are gone).
         """
         if now_ns == 0:
             return  # entering execution grants time zero

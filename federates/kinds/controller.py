@@ -51,8 +51,7 @@ class ControllerFederate(Federate):
 
     Parameters
     ----------
-    context : FederateContext
-        Its `agents` are those that this federate hosts.
+    context : Its `agents` are those that this federate hosts.
     """
 
     Section = ControllerSection

@@ -122,10 +122,7 @@ class RecordedSection(UserSection):
 def federate_class(kind: str) -> type:
     """Return the class of a federate kind.
 
-    Raises
-    ------
-    ScenarioError
-        No kind has this name, or the user's module or class cannot be found.
+    Raises ScenarioError: No kind has this name, or the user's module or class cannot be found.
     """
     return named_class(kind, {name: row.federate for name, row in KINDS.items()}, _WHAT)
 

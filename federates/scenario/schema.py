@@ -101,10 +101,8 @@ class Scenario(Section):
     def plant_of(self, name: str) -> str | None:
         """Return the plant whose grid a federate uses; None where the scenario has no plant.
 
-        Raises
-        ------
-        ScenarioError
-            There are several, and neither the key ``plant`` nor a connection says which one.
+        Raises ScenarioError: There are several, and neither the key ``plant`` nor a connection says
+        which one.
         """
         plants = self.plants
         chosen = getattr(self.federates.get(name), "plant", None)
@@ -157,10 +155,7 @@ def recorded_scenario(manifest: Mapping[str, Any]) -> Scenario:
 
     Nothing of the user's is imported: the sections of their own federate kinds are not checked.
 
-    Raises
-    ------
-    ValueError, KeyError
-        The manifest does not hold a scenario.
+    Raises ValueError, KeyError: The manifest does not hold a scenario.
     """
     scenario = Scenario.model_validate(manifest["scenario"])
     scenario._base_dir = Path(manifest.get("base_dir", "."))
@@ -208,20 +203,13 @@ def load_scenario(
 
     Parameters
     ----------
-    name_or_path : str or Path
-    overrides : sequence of str
-        ``key.path=value``; they win over everything else.
-    seed : int, optional
-    attack : str, optional
-        Path of an attack file or a shipped attack's name, in place of the scenario's own;
+    overrides : ``key.path=value``; they win over everything else.
+    attack : Path of an attack file or a shipped attack's name, in place of the scenario's own;
         empty for none.
-    defence : str, optional
-        Name of one of the scenario's defences.
+    defence : Name of one of the scenario's defences.
 
-    Raises
-    ------
-    ScenarioError
-        Naming file, line and key, what was found, what was expected and the nearest valid name.
+    Raises ScenarioError: Naming file, line and key, what was found, what was expected and the
+    nearest valid name.
     """
     path = find_scenario(str(name_or_path))
     source = load_yaml(path)

@@ -56,9 +56,7 @@ class BidBook:
     bids : ndarray (n, len(BID_FIELDS)). Zero where none came yet.
     interval : int64 (n,). Interval each good bid was made for; -1 where none came yet.
 
-    Raises
-    ------
-    ControllerError: Two SMOs have one name: their bids could not be told apart.
+    Raises ControllerError: Two SMOs have one name: their bids could not be told apart.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -88,9 +86,9 @@ class BidBook:
 
         Parameters
         ----------
-        smo : int64 (m,)
+        smo : (m,)
         interval : int64 (m,). The interval each bid was made for.
-        bids : ndarray (m, len(BID_FIELDS))
+        bids : (m, len(BID_FIELDS))
         now : int. The present interval. A fault is told once per SMO and interval.
         """
         events = []

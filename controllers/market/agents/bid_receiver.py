@@ -26,7 +26,6 @@ class BidReceiver:
 
     Attributes
     ----------
-    book : BidBook
     silent : ndarray of bool, (n,). Known SMOs that were not heard lately.
     events : list. Taken away by whoever reads them.
     """

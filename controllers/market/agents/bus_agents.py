@@ -62,7 +62,6 @@ class Agreement:
     kw : float. Largest error of a bus's balances, kW and kvar; of its voltages, per mille.
     price : float. Largest reduced cost left, relative to the import price.
     diameter : int. Lines between the two buses farthest apart.
-    start_rounds : int
     """
 
     kw: float
@@ -77,15 +76,11 @@ class BusAgents:
     Parameters
     ----------
     table : Participants
-    terms : MarketTerms
     hosted : sequence of int. Rows of the network, ascending.
-    algorithm : type of Iteration
     options : mapping. Of the algorithm.
     agreed : (kW, relative price). Tolerances of the stopping rule.
-    start_rounds : int, optional
-        Of the sweeps; default: two and a half times the depth of the tree, and two.
+    start_rounds : Of the sweeps; default: two and a half times the depth of the tree, and two.
     silent_steps : int. Market steps after which an SMO is silent.
-    seed : int
     """
 
     def __init__(

@@ -42,9 +42,7 @@ class DistributedOperator(Operator):
     Parameters
     ----------
     table : Participants
-    reported : ReportedSchedule
     buses : int. Number of bus agents.
-    base_mw : float
     patience : int. Steps of the controller after which a clearing without a result is given up.
     """
 

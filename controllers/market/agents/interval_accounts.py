@@ -36,8 +36,7 @@ class IntervalAccounts:
 
     Attributes
     ----------
-    net_pays : ndarray, (n,)
-        Money of the last interval that ended, of each SMO; negative where it received.
+    net_pays : (n,); Money of the last interval that ended, of each SMO; negative where it received.
     account : ndarray, (len(ACCOUNT),). Money of the same interval.
     settled : int. Number of intervals that have ended.
     """

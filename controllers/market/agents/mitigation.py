@@ -86,11 +86,8 @@ class Mitigation:
     Attributes
     ----------
     state : State
-    order : tuple of (number, order, Weights)
-        What the operator is to be told; repeated until it answers.
-    target_kw, offset_kw, delta_kw : float
+    order : (number, order, Weights); What the operator is to be told; repeated until it answers.
     floor_kw : float or None. The least import that can be reached, where it was asked for.
-    events : list
     """
 
     def __init__(self, n: int, settings: MitigationSettings) -> None:

@@ -182,7 +182,6 @@ class CentralOperator(Operator):
     Parameters
     ----------
     table : Participants
-    scheduler : CentralScheduler
     silent_steps : int. Steps without mail after which an SMO is silent.
     """
 

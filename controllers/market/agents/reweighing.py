@@ -72,8 +72,7 @@ def reweigh(
     scores : ndarray (n,). Resilience score of each SMO, 0 to 1.
     delta : float. Import now minus import wanted.
     mu : float. Positive, in delta's unit.
-    answering : ndarray of bool (n,), optional
-        SMOs that still answer; the others keep their factors. Default: all.
+    answering : (n,); SMOs that still answer; the others keep their factors. Default: all.
     """
     there = np.ones(scores.size, dtype=bool) if answering is None else answering
     total = float(scores[there].sum())
@@ -102,7 +101,6 @@ class Search:
     Attributes
     ----------
     weights : Weights. To be cleared next (or in force, when done).
-    mu : float
     delta : float. The Delta that led to `weights`.
     clearings : int. How many answers were used.
     """

@@ -105,7 +105,6 @@ class CentralScheduler:
     Parameters
     ----------
     rows : ndarray of int (n,). Of the SMOs in the network.
-    terms : MarketTerms
     clearing : str. See `controllers.market.clearing`; a class with ``clear(problem)``.
     options : mapping, optional. Of that class.
     """
@@ -125,12 +124,10 @@ class CentralScheduler:
 
         Parameters
         ----------
-        bids : ndarray (n, len(BID_FIELDS))
+        bids : (n, len(BID_FIELDS))
         weights : Weights. Factors on the coefficients, one per SMO.
 
-        Raises
-        ------
-        MarketError: There is no dispatch, or the bids are none.
+        Raises MarketError: There is no dispatch, or the bids are none.
         """
         rows, mw, n = self._rows, self._terms.mw, self._terms.network.size
         factors = Weights(np.ones(n), np.ones(n), weights.xi)
@@ -171,9 +168,7 @@ class ReportedSchedule:
     def of(self, results: FloatArray) -> Schedule:
         """Return the schedule of reports (n buses, len(RESULT_FIELDS)).
 
-        Raises
-        ------
-        MarketError: The set-points have no power flow with prices.
+        Raises MarketError: The set-points have no power flow with prices.
         """
         table = dict(zip(RESULT_FIELDS, results.T, strict=True))
         rows, mw, net = self._rows, self._terms.mw, self._terms.network

@@ -58,9 +58,8 @@ def commitment_evidence(
     Parameters
     ----------
     promised_mw, metered_mw : ndarray (n,). Net injections.
-    owed_mw : ndarray (n,)
-        How much of the promise is a service: the injection promised less the one without any.
-        Less than half a kilowatt is judged as half a kilowatt.
+    owed_mw : (n,); How much of the promise is a service: the injection promised less the one
+        without any. Less than half a kilowatt is judged as half a kilowatt.
     """
     off = np.abs(metered_mw - promised_mw) / np.maximum(np.abs(owed_mw), _LEAST_MW)
     return np.clip(1.0 - off, 0.0, 1.0)
@@ -75,8 +74,7 @@ def trust_evidence(
     ----------
     received : ndarray (n,). Messages that came.
     expected : float. Messages that should have come.
-    odd : ndarray (n,)
-        Messages out of order: not finite, from the future, older than one that came before.
+    odd : (n,); Messages out of order: not finite, from the future, older than one that came before.
     alarm : ndarray (n,). Of a detector, 0 to 1; not finite means none.
     """
     came = np.clip(received / max(expected, 1.0), 0.0, 1.0)

@@ -31,9 +31,6 @@ class SmoGroup:
     ----------
     table : Participants
     hosted : sequence of int. Positions of the hosted SMOs in the table.
-    options : MarketOptions
-    period_s : float
-    seed : int
 
     Attributes
     ----------
@@ -164,9 +161,7 @@ def by_bus(
 ) -> FloatArray:
     """Return one number per SMO from a mapping of bus to number.
 
-    Raises
-    ------
-    ControllerError: A bus has no SMO.
+    Raises ControllerError: A bus has no SMO.
     """
     values = np.full(len(buses), default)
     for bus, value in table.items():

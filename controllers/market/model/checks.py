@@ -34,9 +34,8 @@ def check_bids(problem: ClearingProblem) -> None:
 
     Raises
     ------
-    BidError
-        A field is no array of the right shape, is not finite, has its minimum above its maximum, or
-        is a negative (concave) cost. The message names bus and field.
+    BidError: A field is no array of the right shape, is not finite, has its minimum above its
+        maximum, or is a negative (concave) cost. The message names bus and field.
     MarketError
         A price is not finite, the price of losses is negative, or the voltage band is empty.
     """

@@ -23,8 +23,7 @@ class Exactness:
     gap_pu : float. Largest gap over the lines, per unit squared.
     relative : float. Largest gap over ``v_i l``, of the lines that carry current.
     bus : str. Lower end of the line with the largest gap.
-    fictitious_loss_pu : float
-        Losses in excess of those of the flows: ``sum r (l - (P^2 + Q^2)/v_i)``.
+    fictitious_loss_pu : Losses in excess of those of the flows: ``sum r (l - (P^2 + Q^2)/v_i)``.
     """
 
     gap_pu: float

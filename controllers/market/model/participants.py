@@ -59,10 +59,9 @@ class Participants:
     buses : tuple of str
         Bus of each SMO, in the order in which they first appear in the feeder; shape (n,) below.
     rows : ndarray of int (n,). Row of each SMO in the market's network.
-    ders : tuple of Der
-        The DERs that SMOs dispatch: 'inverter' and 'flexible_load'; shape (m,) below.
+    ders : The DERs that SMOs dispatch: 'inverter' and 'flexible_load'; shape (m,) below.
     owner : ndarray of int (m,). SMO of each DER.
-    is_load : ndarray of bool (m,)
+    is_load : (m,)
     fixed_p_mw, fixed_q_mvar : ndarray (n,)
         The feeder's own (spot) loads at the bus, which cannot be curtailed.
     demand_mw, least_mw : ndarray (m,)
@@ -113,23 +112,17 @@ def participants_of(
 
     Parameters
     ----------
-    feeder : Feeder
-    ders : sequence of Der
-        Those of the kinds 'inverter' and 'flexible_load' (without storage) are dispatched by the
+    ders : Those of the kinds 'inverter' and 'flexible_load' (without storage) are dispatched by the
         SMO of their bus; others are no part of the market.
     costs : Costs
     seed : int. Of the drawn costs.
     row_of : mapping of bus to int
         Row of each bus in the market's network; buses that share a row (joined by a switch) are
         one SMO, named after the first of them.
-    fixed_load_pu : float
-        Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).
+    fixed_load_pu : Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).
 
-    Raises
-    ------
-    ControllerError
-        There is no resource to dispatch, one is at no bus of the network, or a glob of `costs`
-        matches no generator.
+    Raises ControllerError: There is no resource to dispatch, one is at no bus of the network, or a
+    glob of `costs` matches no generator.
     """
     mine = _dispatched(ders)
     buses, rows, fixed = _served(feeder, mine, row_of, fixed_load_pu)

@@ -127,9 +127,7 @@ class PriceModel:
     ) -> Prices:
         """Return the prices at the flows `at` under the multipliers `sigma` and `kappa`, (n,).
 
-        Raises
-        ------
-        MarketError: The power flow has no sensitivity here: at its voltage collapse.
+        Raises MarketError: The power flow has no sensitivity here: at its voltage collapse.
         """
         net, m = self.network, self._m
         right = np.zeros((4 * m, 3))

@@ -42,7 +42,6 @@ class ClearingProblem:
 
     Attributes
     ----------
-    network : BranchNetwork
     bids : Bids
     xi : float. Price of losses, money per pu of loss.
     import_price : float

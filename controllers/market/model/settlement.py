@@ -69,14 +69,12 @@ class Settlement:
 
     Attributes
     ----------
-    buses : tuple of str
     load_pays, generation_receives : ndarray of int64, (n,)
         Active and reactive power together; negative where a price is.
     import_cost : int. What the import is paid.
     surplus : int. What the operator keeps; negative if it has to add.
-    loss_rent, voltage_rent, congestion_rent : float
-        Parts of the surplus, in money: the price components times the net load, less the energy
-        that the losses took.
+    loss_rent, voltage_rent, congestion_rent : Parts of the surplus, in money: the price components
+        times the net load, less the energy that the losses took.
     unit : float. Money per unit of account.
     """
 
@@ -116,15 +114,11 @@ def settle(
     buses : tuple of str. Names of the n buses.
     prices : Prices. Of the clearing.
     quantities : Quantities. What was cleared, or metered.
-    import_price : float
     hours : float. Length of the interval.
     unit : float. The smallest unit of money.
 
-    Raises
-    ------
-    MarketError
-        Hours or unit are not positive, a quantity or price is not finite, or an amount has too
-        many units to be exact.
+    Raises MarketError: Hours or unit are not positive, a quantity or price is not finite, or an
+    amount has too many units to be exact.
     """
     for name, value in (("hours", hours), ("unit", unit)):
         if not 0 < value < np.inf:

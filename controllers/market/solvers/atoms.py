@@ -105,7 +105,6 @@ class Atoms:
 
     Parameters
     ----------
-    network : BranchNetwork
     hosted : ndarray of int, optional. Rows of the network, ascending; all by default.
     import_price : float. Money per pu.
     v_sq_min, v_sq_max : ndarray, shape (n,). Of all buses.
@@ -117,8 +116,7 @@ class Atoms:
     child, owner : ndarray of int, shape (e,)
         The lines to children of these atoms: row of the child, position of the atom.
     scale : ndarray, shape (8, m). ``x = scale * scaled x``.
-    row_scale : ndarray, shape (4, m)
-        ``scaled row = row_scale * row``, so ``dual = row_scale * scaled dual``.
+    row_scale : (4, m); ``scaled row = row_scale * row``, so ``dual = row_scale * scaled dual``.
     limits : Limits
     """
 
@@ -156,10 +154,8 @@ class Atoms:
     def of(problem: ClearingProblem, scales: Scales | None = None) -> Atoms:
         """Return all atoms of a problem.
 
-        Raises
-        ------
-        BidError, MarketError
-            The problem is none; see `controllers.market.model.checks.check_bids`.
+        Raises BidError, MarketError: The problem is none; see
+        `controllers.market.model.checks.check_bids`.
         """
         check_bids(problem)
         made = Atoms(

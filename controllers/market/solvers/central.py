@@ -39,16 +39,13 @@ class Clearing:
     prices : Prices. Their totals are `Dispatch.lmp_p` and `Dispatch.lmp_q`.
     status : str. 'solved' to the tolerance, or 'almost solved': only to `REDUCED_TOLERANCE`.
     exactness : Exactness. Of the relaxation at this solution.
-    price_mismatch : float
-        Largest difference between the prices and the solver's own duals, relative to the largest
-        price.
+    price_mismatch : Largest difference between the prices and the solver's own duals, relative to
+        the largest price.
     v_high, v_low, current : ndarray of float, (n,)
         Multipliers, 0 or more: what one unit of the squared limit is worth per hour.
-    iterations : int
     solve_s : float. The solver's own figure; it counts the set-up of its workspace every time.
-    rebuilt : bool
-        Whether the solver had to be set up: the first time, and when a device has room between its
-        limits that had none in any clearing before.
+    rebuilt : Whether the solver had to be set up: the first time, and when a device has room
+        between its limits that had none in any clearing before.
     """
 
     dispatch: Dispatch
@@ -74,10 +71,8 @@ class CentralMarket:
 
     Parameters
     ----------
-    network : BranchNetwork
-    tolerance : float
-        Of the solver: duality gap and feasibility, absolute and relative. Where it stalls before,
-        a solution to `REDUCED_TOLERANCE` is accepted, and says so in its status.
+    tolerance : Of the solver: duality gap and feasibility, absolute and relative. Where it stalls
+        before, a solution to `REDUCED_TOLERANCE` is accepted, and says so in its status.
     """
 
     def __init__(self, network: BranchNetwork, *, tolerance: float = TOLERANCE) -> None:

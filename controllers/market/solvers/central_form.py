@@ -88,7 +88,6 @@ class ConeForm:
 
     Parameters
     ----------
-    network : BranchNetwork
     free : Freedom. Devices that get an unknown.
     flow : ndarray of float, (n - 1,). Size of each line's flow, for scaling only.
     """

@@ -38,7 +38,7 @@ from controllers.market.solvers.atoms import (
     W,
 )
 from controllers.market.solvers.cone import project_line
-from controllers.market.solvers.tree_prices import Prices, marginal_prices
+from controllers.market.solvers.tree_prices import TreePrices, marginal_prices
 from controllers.market.solvers.warm_start import Flow, Tree, best_response, power_flow
 
 # Shares of the multipliers' worth at which buses are asked again for a dispatch with room to spare.
@@ -55,11 +55,9 @@ class Certificate:
 
     Attributes
     ----------
-    lower, upper : float
-        The optimum lies between them, money per hour; infinite where nothing is known.
-    excess_pu : float
-        By how much the set-points, carried by physics, leave the limits at most: the voltage band
-        in pu, a line's rating as a part of it. Infinite where they have no power flow.
+    lower, upper : The optimum lies between them, money per hour; infinite where nothing is known.
+    excess_pu : By how much the set-points, carried by physics, leave the limits at most: the
+        voltage band in pu, a line's rating as a part of it. Infinite where they have no power flow.
     """
 
     lower: float
@@ -83,11 +81,9 @@ class DualValue:
     Attributes
     ----------
     value : float. Money per hour; what sticks out of a line's cone is counted at the iterate.
-    error : float
-        Worth of what sticks out: zero where the duals are feasible, and `value` a lower bound.
+    error : Worth of what sticks out: zero where the duals are feasible, and `value` a lower bound.
     voltage : ndarray (n,). Reduced cost of each squared voltage, scaled.
-    rating : ndarray (n,)
-        Price of each line's rating, scaled; zero but for the lines at their limit.
+    rating : (n,); Price of each line's rating, scaled; zero but for the lines at their limit.
     """
 
     value: float
@@ -117,9 +113,8 @@ def dual_value(atoms: Atoms, x: FloatArray, y: FloatArray, limited: NDArray[np.b
     ----------
     atoms : Atoms
     x, y : ndarray, shapes (8, n) and (4, n)
-    limited : ndarray of bool (n,)
-        Lines whose rating has a price, see `at_limit`. Others are taken as if they had no rating,
-        which is a bound as well: a loose rating must not be paid for at its full size.
+    limited : (n,); Lines whose rating has a price, see `at_limit`. Others are taken as if they had
+        no rating, which is a bound as well: a loose rating must not be paid for at its full size.
     """
     limits = atoms.limits
     reduced = limits.slope + atoms.all_pull(y)
@@ -154,7 +149,6 @@ class Certifier:
 
     Parameters
     ----------
-    problem : ClearingProblem
     atoms : Atoms. All of them.
     """
 
@@ -203,11 +197,11 @@ class Certifier:
             )
         return Certificate(lower if np.isfinite(lower) else -np.inf, upper, here.excess_pu)
 
-    def _prices(self, here: _Carried, v_worth: FloatArray, l_worth: FloatArray) -> Prices:
+    def _prices(self, here: _Carried, v_worth: FloatArray, l_worth: FloatArray) -> TreePrices:
         # A voltage above its lower limit is worth something, so more of it costs less.
         return marginal_prices(self._problem, here.flow, -v_worth, l_worth, tree=self._tree)
 
-    def _answer(self, prices: Prices) -> _Carried | None:
+    def _answer(self, prices: TreePrices) -> _Carried | None:
         answer = best_response(self._problem.bids, prices.p, prices.q)
         return _Carried.of(self._problem, self._tree, *answer)
 
@@ -226,8 +220,7 @@ class _Carried:
 
     Attributes
     ----------
-    room : ndarray (m,)
-        What is left to each limit (squared voltages and currents), negative beyond it.
+    room : (m,); What is left to each limit (squared voltages and currents), negative beyond it.
     """
 
     devices: FloatArray

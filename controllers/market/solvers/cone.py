@@ -24,7 +24,7 @@ def project_line(
 
     Parameters
     ----------
-    p, q, l_sq, w : ndarray, shape (m,)
+    p, q, l_sq, w : (m,)
 
     Returns
     -------

@@ -33,17 +33,13 @@ def iterate(
 
     Parameters
     ----------
-    algorithm : type
-    problem : ClearingProblem
     start : Dispatch or Start, optional. Default: `warm_start`.
     rule : Rule
     scales : Scales, optional. Sizes of the variables; the algorithm's own by default.
     seed : int. Of what atoms draw for themselves.
     **options. Of the algorithm.
 
-    Raises
-    ------
-    ControllerError: The problem is none, or an option is out of range.
+    Raises ControllerError: The problem is none, or an option is out of range.
     """
     atoms = Atoms.of(problem, scales or algorithm.scales)
     plan = Plan(atoms.norm(), problem.import_price, seed)

@@ -43,8 +43,7 @@ class Plan:
 
     Attributes
     ----------
-    norm : float
-        Largest singular value of the rows of all atoms, `Atoms.norm`: no atom finds it alone.
+    norm : Largest singular value of the rows of all atoms, `Atoms.norm`: no atom finds it alone.
     import_price : float. Money per pu.
     seed : int. Of what atoms draw for themselves.
     """
@@ -70,8 +69,7 @@ class Iteration(ABC):
     x, y : ndarray. What the next half starts from.
     found_x, found_y : ndarray. The iterate to report.
     count : ndarray of int, shape (m,). Iterations of each atom since `begin`.
-    error_kw : ndarray, shape (m,)
-        Error of each atom's rows in the last iteration, kW (voltages: per mille).
+    error_kw : (m,); Error of each atom's rows in the last iteration, kW (voltages: per mille).
     error_price : ndarray, shape (m,)
         Largest reduced cost left in an atom's variables, relative to the import price.
     """
@@ -108,8 +106,7 @@ class Iteration(ABC):
 
         Parameters
         ----------
-        stage : int
-        where : ndarray of bool, shape (m,)
+        where : (m,)
         below : ndarray, shape (3, e). What each child said last.
         above : ndarray, shape (3, m). What each parent said last; zero at the root.
         """
@@ -160,9 +157,7 @@ class Iteration(ABC):
 def checked_positive(name: str, value: Any, what: str) -> float:
     """Return an option that must be finite and above 0.
 
-    Raises
-    ------
-    ControllerError: It is not.
+    Raises ControllerError: It is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0.0 < value < np.inf:

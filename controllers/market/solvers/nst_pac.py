@@ -36,8 +36,7 @@ class NstPac(Iteration):
     atoms : Atoms
     plan : Plan
     weight : float, optional. Primal weight, as of PAC.
-    alpha, phi : float
-        How far the primal sequence and the duals are carried on; phi of 0.9 diverges.
+    alpha, phi : How far the primal sequence and the duals are carried on; phi of 0.9 diverges.
     stretch : float. Factor on both step sizes of PAC; the penalty allows more than 1.
     inner_steps : int. Accelerated steps within an atom, each iteration.
     """

@@ -37,15 +37,12 @@ class Rule:
 
     Attributes
     ----------
-    max_iterations : int
     tolerance : float
         Largest duality gap and largest distance from the optimum, relative to the cost; 0: never.
     infeasibility_kw : float. Largest error of a balance.
     limits_pu : float. Largest excess of a limit; see `Certificate.excess_pu`.
 
-    Raises
-    ------
-    ControllerError: A number is out of range.
+    Raises ControllerError: A number is out of range.
     """
 
     max_iterations: int
@@ -66,9 +63,7 @@ class Rule:
 def check_whole(name: str, value: object) -> None:
     """Raise unless `value` is a whole number from 1.
 
-    Raises
-    ------
-    ControllerError: It is none.
+    Raises ControllerError: It is none.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or int(value) < 1:  # type: ignore[call-overload]
@@ -80,12 +75,11 @@ def check_whole(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ClearingProgress:
     """Where an iteration stands by its own numbers.
 
     Attributes
     ----------
-    iteration : int
     cost : float. Objective, money per hour.
     gap : float. ``|objective - dual value|`` over the objective.
     dual_error : float. Worth of what keeps the duals from being feasible, over the objective.
@@ -113,18 +107,14 @@ class DistributedClearing:
     Attributes
     ----------
     dispatch : Dispatch. The last iterate; its prices are the duals of the balances.
-    iterations : int
-    converged : bool
-        Whether all of the rule is met: the cost is within the tolerance of the optimum, physics
-        carries the set-points within `limits_pu` of the limits, and as duals the prices are worth
-        the cost within the tolerance. Of single prices it promises nothing.
-    gap : float
-        Certain bound on the distance of the cost from the optimum, relative to the cost; infinite
+    converged : Whether all of the rule is met: the cost is within the tolerance of the optimum,
+        physics carries the set-points within `limits_pu` of the limits, and as duals the prices are
+        worth the cost within the tolerance. Of single prices it promises nothing.
+    gap : Certain bound on the distance of the cost from the optimum, relative to the cost; infinite
         where the set-points prove nothing.
-    infeasibility_kw : float. As in `Progress`, at the end.
+    infeasibility_kw : float. As in `ClearingProgress`, at the end.
     excess_pu : float. As in `Certificate`, at the end.
     messages : int. Messages that neighbours would have exchanged.
-    history : tuple of Progress
     dual : ndarray, shape (4, n). All duals in physical units, for the `Start` of a later clearing.
     """
 
@@ -135,11 +125,11 @@ class DistributedClearing:
     infeasibility_kw: float
     excess_pu: float
     messages: int
-    history: tuple[Progress, ...]
+    history: tuple[ClearingProgress, ...]
     dual: FloatArray
 
 
-def diverged(history: list[Progress]) -> bool:
+def diverged(history: list[ClearingProgress]) -> bool:
     """Say whether the last infeasibility is a million times the smallest so far, or no number."""
     now = history[-1].infeasibility_kw
     return not np.isfinite(now) or now > 1e6 * max(min(p.infeasibility_kw for p in history), 1e-3)
@@ -150,7 +140,6 @@ class Watch:
 
     Parameters
     ----------
-    problem : ClearingProblem
     atoms : Atoms. All of them.
     rule : Rule
     messages_per_line : int. Of one iteration.
@@ -164,7 +153,7 @@ class Watch:
         self._certifier = Certifier(problem, atoms)
         self._next_certificate = 0.0
         self._certificate: Certificate | None = None
-        self.history: list[Progress] = []
+        self.history: list[ClearingProgress] = []
 
     def due(self, iteration: int) -> bool:
         """Say whether to look after this iteration, counted from 1."""
@@ -202,12 +191,12 @@ class Watch:
         return certificate.gap(cost) <= rule.tolerance and certificate.excess_pu <= rule.limits_pu
 
 
-def progress(atoms: Atoms, iteration: int, x: FloatArray, y: FloatArray) -> Progress:
+def progress(atoms: Atoms, iteration: int, x: FloatArray, y: FloatArray) -> ClearingProgress:
     """Return where the scaled iterate (x, y) stands."""
     duals = dual_value(atoms, x, y, at_limit(atoms, x))
     cost = atoms.cost(x)
     size = max(abs(cost), 1e-9)
-    return Progress(
+    return ClearingProgress(
         iteration, cost, abs(cost - duals.value) / size, duals.error / size,
         atoms.infeasibility_kw(x),
     )  # fmt: skip

@@ -36,7 +36,7 @@ _SWEEPS = 30
 
 
 @dataclass(frozen=True)
-class Prices:
+class TreePrices:
     """Duals of a power flow, shape (n,): balances, voltage drops, and the lines' cones."""
 
     p: FloatArray
@@ -56,16 +56,15 @@ def marginal_prices(
     flow: Flow,
     v_worth: FloatArray | None = None,
     l_worth: FloatArray | None = None,
-    start: Prices | None = None,
+    start: TreePrices | None = None,
     *,
     tree: Tree | None = None,
     tolerance: float = 1e-10,
-) -> Prices:
+) -> TreePrices:
     """Return what one more unit of load costs at each bus, with the flows given by physics.
 
     Parameters
     ----------
-    problem : ClearingProblem
     flow : Flow. The solved power flow.
     v_worth, l_worth : ndarray, shape (n,), optional
         Derivative of further costs in v_sq and l_line (penalties, multipliers).
@@ -101,7 +100,7 @@ def marginal_prices(
         price = now
         if change < limit:
             break
-    return Prices(price[:, 0], price[:, 1], eta, kappa)
+    return TreePrices(price[:, 0], price[:, 1], eta, kappa)
 
 
 def priced_start(problem: ClearingProblem, rounds: int = 1) -> Start:

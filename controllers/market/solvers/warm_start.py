@@ -85,7 +85,6 @@ def power_flow(
 
     Parameters
     ----------
-    network : BranchNetwork
     p_load, q_load : ndarray, shape (n,). Load minus generation, pu.
     start : Flow, optional
     tree : Tree, optional. Reused between calls.
@@ -160,9 +159,8 @@ class Start:
     Attributes
     ----------
     dispatch : Dispatch
-    dual : ndarray, shape (4, n), optional
-        Duals of the atoms' rows in physical units; None: the dispatch's prices on the balances
-        and nothing on the voltages.
+    dual : (4, n); Duals of the atoms' rows in physical units; None: the dispatch's prices on the
+        balances and nothing on the voltages.
     """
 
     dispatch: Dispatch

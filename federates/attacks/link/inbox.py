@@ -16,7 +16,7 @@ from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.attacks.link.action import CHANCE, Batch, LinkDraws, LinkTable
 from federates.attacks.link.layer import LinkStep, MailAttack
 from federates.clock import to_s
-from federates.core.links import Bundle, Inbox, LinkQuality, message_streams
+from federates.core.links import Bundle, LinkInbox, LinkQuality, message_streams
 from federates.core.wiring import LatestValues
 from federates.scenario.attack_schedule import LATE_S
 
@@ -28,7 +28,7 @@ Announce = Callable[[str, float, str], None]
 """Reports an event: its word in ``events.jsonl``, the time in s, the step's id."""
 
 
-class AttackedInbox(Inbox):
+class AttackedInbox(LinkInbox):
     """An inbox whose mail is attacked before it passes its links.
 
     Parameters
@@ -74,7 +74,7 @@ class AttackedInbox(Inbox):
         self._staged.append(bundle)
 
     def deliver(self, now_ns: int) -> Mail:
-        """Return the mail that arrived by `now_ns`, as an `Inbox` does."""
+        """Return the mail that arrived by `now_ns`, as an `LinkInbox` does."""
         if self._staged:
             staged, self._staged = sorted(self._staged, key=_sent_ns), []
             for sent_ns, bundles in groupby(staged, key=_sent_ns):
@@ -82,7 +82,7 @@ class AttackedInbox(Inbox):
         return super().deliver(now_ns)
 
     def summary(self) -> dict[str, float]:
-        """Return the counts of an `Inbox`, and how many numbers were attacked."""
+        """Return the counts of an `LinkInbox`, and how many numbers were attacked."""
         return super().summary() | {"attacked_values_count": float(self._truth.count)}
 
     def close(self) -> None:

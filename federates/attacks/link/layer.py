@@ -15,7 +15,7 @@ from federates.attacks.layer import AttackLayer
 from federates.attacks.link.action import LinkAction
 from federates.attacks.link.targets import LinkTargets
 from federates.attacks.plan import AttackPlan, Touched
-from federates.core.links import Inbox, LinkQuality
+from federates.core.links import LinkInbox, LinkQuality
 from federates.core.wiring import FederateWiring, Feed
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
@@ -67,7 +67,7 @@ class MailAttack:
         quality: Mapping[str, LinkQuality],
         seed: int,
         store: RunStore,
-    ) -> Inbox:
+    ) -> LinkInbox:
         """Return the attacked inbox; see `federates.core.wiring.InboxFactory`."""
         from federates.attacks.link.inbox import AttackedInbox
         from federates.attacks.truth import TruthWriter

@@ -35,8 +35,7 @@ class FeederFederate(Federate):
 
     Attributes
     ----------
-    physical : PhysicalPlan or None
-        What the scenario's attack does to the grid.
+    physical : What the scenario's attack does to the grid.
     """
 
     Section = FeederSection

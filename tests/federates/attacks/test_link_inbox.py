@@ -16,7 +16,7 @@ from federates.attacks.link.action import Batch, LinkDraws, LinkTable
 from federates.attacks.link.inbox import AttackedInbox
 from federates.attacks.link.layer import resolve_link_steps
 from federates.attacks.link.memory import ReplayMail
-from federates.core.links import Bundle, Inbox, LinkQuality, Outbox
+from federates.core.links import Bundle, LinkInbox, LinkQuality, Outbox
 from federates.core.wiring import Feed
 from federates.scenario.attack_schema import AttackSpec
 
@@ -79,7 +79,7 @@ def _mail(numbers: Mapping[int, Sequence[float]], number: int = 0) -> Mail:
     return Mail(np.array([*numbers]), np.full(len(numbers), number, dtype=np.int64), values)
 
 
-def _seen(inbox: Inbox, sent: Sequence[Mapping[int, Sequence[float]]]) -> list[list[float]]:
+def _seen(inbox: LinkInbox, sent: Sequence[Mapping[int, Sequence[float]]]) -> list[list[float]]:
     """Send messages at 0 s, 1 s, ...; return what was delivered at 1 s, 2 s, ..."""
     out = []
     for k, numbers in enumerate(sent):
@@ -407,11 +407,11 @@ def _run(
     links_in = {h: [x for x in NETWORK if host_of[x.target] == h] for h in hosts}
     plans = resolve_link_steps(spec, links_in)[0] if spec else {}
     rows: list[Row] = []
-    inboxes: dict[str, Inbox] = {}
+    inboxes: dict[str, LinkInbox] = {}
     for h in hosts:
         plan, mine = plans.get(h), links_in[h]
         if plan is None:
-            inboxes[h] = Inbox(mine, quality, seed)
+            inboxes[h] = LinkInbox(mine, quality, seed)
         else:
             truth = Truth(mine, plan.schedule.ids, rows)
             inboxes[h] = AttackedInbox(mine, quality, seed, plan, truth, lambda *_: None)

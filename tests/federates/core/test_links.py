@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.core.mail import Link, Mail
-from federates.core.links import Bundle, Inbox, LinkQuality, Outbox
+from federates.core.links import Bundle, LinkInbox, LinkQuality, Outbox
 from grid_models.base import counter_rng
 
 STEP_NS = 1_000_000_000
@@ -47,7 +47,7 @@ def test_bundle_survives_its_bytes() -> None:
 
 def test_perfect_link_delivers_once_at_the_next_step_unchanged() -> None:
     links = _links(3)
-    inbox = Inbox(links, {}, seed=1)
+    inbox = LinkInbox(links, {}, seed=1)
     mail = _mail(links, 0, np.random.default_rng(0))
     inbox.accept(Bundle(0, mail))
     got = inbox.deliver(STEP_NS)
@@ -58,7 +58,7 @@ def test_perfect_link_delivers_once_at_the_next_step_unchanged() -> None:
 
 def test_latency_holds_mail_back_to_the_nanosecond() -> None:
     links = _links(1)
-    inbox = Inbox(links, _same(LinkQuality(latency_s=2.5), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(latency_s=2.5), links), seed=1)
     inbox.accept(Bundle(STEP_NS, _mail(links, 0, np.random.default_rng(0))))
     assert len(inbox.deliver(STEP_NS + 2_500_000_000 - 1)) == 0
     assert len(inbox.deliver(STEP_NS + 2_500_000_000)) == 1
@@ -66,7 +66,7 @@ def test_latency_holds_mail_back_to_the_nanosecond() -> None:
 
 def test_loss_has_the_rate_asked_for_and_is_counted() -> None:
     links = _links(200)
-    inbox = Inbox(links, _same(LinkQuality(loss=0.2), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(loss=0.2), links), seed=1)
     rng = np.random.default_rng(0)
     for k in range(100):
         inbox.accept(Bundle(k * STEP_NS, _mail(links, k, rng)))
@@ -79,14 +79,14 @@ def test_loss_has_the_rate_asked_for_and_is_counted() -> None:
 @pytest.mark.parametrize(("loss", "kept"), [(0.0, 50), (1.0, 0)])
 def test_loss_of_none_and_of_all(loss: float, kept: int) -> None:
     links = _links(50)
-    inbox = Inbox(links, _same(LinkQuality(loss=loss, latency_s=0.1), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(loss=loss, latency_s=0.1), links), seed=1)
     inbox.accept(Bundle(0, _mail(links, 0, np.random.default_rng(0))))
     assert len(inbox.deliver(STEP_NS)) == kept
 
 
 def test_jitter_is_uniform_up_to_its_bound() -> None:
     links = _links(4000)
-    inbox = Inbox(links, _same(LinkQuality(latency_s=1.0, jitter_s=2.0), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(latency_s=1.0, jitter_s=2.0), links), seed=1)
     inbox.accept(Bundle(0, _mail(links, 0, np.random.default_rng(0))))
     shares = []
     for t_s in (1.0, 1.5, 2.0, 2.5, 3.0):
@@ -100,7 +100,7 @@ def test_jitter_is_uniform_up_to_its_bound() -> None:
 
 def test_noise_has_the_deviation_asked_for_on_every_number_of_a_message() -> None:
     links = _links(2000, width=3)
-    inbox = Inbox(links, _same(LinkQuality(noise=0.01), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(noise=0.01), links), seed=1)
     mail = _mail(links, 0, np.random.default_rng(0))
     inbox.accept(Bundle(0, mail))
     error = (inbox.deliver(STEP_NS).values - mail.values).reshape(-1, 3)
@@ -111,7 +111,7 @@ def test_noise_has_the_deviation_asked_for_on_every_number_of_a_message() -> Non
 def test_a_link_without_noise_keeps_its_bits_beside_noisy_ones() -> None:
     # Adding a noise of zero would turn -0.0 into 0.0 or not, by the sign of the draw.
     links = _links(20)
-    inbox = Inbox(links, {links[0].key: LinkQuality(noise=0.5)}, seed=1)
+    inbox = LinkInbox(links, {links[0].key: LinkQuality(noise=0.5)}, seed=1)
     inbox.accept(Bundle(0, Mail(np.arange(20), np.zeros(20, np.int64), np.full(20, -0.0))))
     values = inbox.deliver(STEP_NS).values
     assert values[0] != 0.0
@@ -121,7 +121,7 @@ def test_a_link_without_noise_keeps_its_bits_beside_noisy_ones() -> None:
 def test_two_messages_of_one_link_and_instant_meet_separate_fates() -> None:
     # An asynchronous agent may send several rounds within one step.
     links = _links(300)
-    inbox = Inbox(links, _same(LinkQuality(loss=0.5, noise=0.1), links), seed=1)
+    inbox = LinkInbox(links, _same(LinkQuality(loss=0.5, noise=0.1), links), seed=1)
     twice = Mail(np.repeat(np.arange(300), 2), np.tile(np.array([0, 1]), 300), np.zeros(600))
     inbox.accept(Bundle(0, twice))
     got = inbox.deliver(STEP_NS)
@@ -136,7 +136,7 @@ def test_other_seeds_lose_other_messages() -> None:
     links = _links(100)
     kept = []
     for seed in (1, 1, 2):
-        inbox = Inbox(links, _same(LinkQuality(loss=0.5), links), seed)
+        inbox = LinkInbox(links, _same(LinkQuality(loss=0.5), links), seed)
         inbox.accept(Bundle(0, _mail(links, 0, np.random.default_rng(0))))
         kept.append(inbox.deliver(STEP_NS).link.tolist())
     assert kept[0] == kept[1]
@@ -208,7 +208,7 @@ def _run(
     links_in = {
         r: [x for x, at in zip(links, receiver_of, strict=True) if at == r] for r in receivers
     }
-    inboxes = {r: Inbox(links_in[r], quality, seed) for r in receivers}
+    inboxes = {r: LinkInbox(links_in[r], quality, seed) for r in receivers}
     out: Delivery = {link.key: [] for link in links}
     outboxes = {}
     for s in senders:
@@ -248,7 +248,7 @@ def test_delivery_is_ordered_by_link_then_round_and_nothing_is_invented(
     network: tuple[list[Link], dict[str, LinkQuality], int],
 ) -> None:
     links, quality, seed = network
-    inbox = Inbox(links, quality, seed)
+    inbox = LinkInbox(links, quality, seed)
     sent = _traffic(links, seed, 6)
     for k, messages in enumerate(sent):
         mail = inbox.deliver(k * STEP_NS)
@@ -263,7 +263,7 @@ def test_delivery_is_ordered_by_link_then_round_and_nothing_is_invented(
 def test_noise_stream_is_documented_by_its_key() -> None:
     # The first number of a message is keyed by the link's name alone: a user can redraw it.
     links = _links(1)
-    inbox = Inbox(links, _same(LinkQuality(noise=2.0), links), seed=9)
+    inbox = LinkInbox(links, _same(LinkQuality(noise=2.0), links), seed=9)
     inbox.accept(Bundle(7 * STEP_NS, Mail(np.array([0]), np.array([0]), np.array([1.0]))))
     draw = counter_rng.normal(9, counter_rng.stream_ids(["a0>b0:state"]), 7 * STEP_NS, 2)
     assert inbox.deliver(8 * STEP_NS).values == pytest.approx(1.0 + 2.0 * draw, rel=1e-15)
