@@ -42,7 +42,6 @@ STRUCT_CODES = {
     "float32": "f",
     "float64": "d",
 }
-SF_NOT_IMPLEMENTED = -32768
 _SF_LIMIT = 10
 """SunSpec allows scale factors from -10 to 10; anything else is invalid."""
 
@@ -242,12 +241,7 @@ class BlockCodec:
         payload : Registers as they came, two bytes each.
         sf : Scale factor of each place; nan where it is needed and not there.
         """
-        return self.scaled(self.raw(payload), sf)
-
-    def scaled(
-        self, raw: npt.NDArray[np.float64], sf: npt.NDArray[np.float64] | None = None
-    ) -> npt.NDArray[np.float64]:
-        """Return values from raw values and scale factors."""
+        raw = self.raw(payload)
         if sf is not None:
             believable = np.abs(sf) <= _SF_LIMIT
             power = 10.0 ** np.where(believable, np.abs(sf), 0.0)

@@ -1,18 +1,4 @@
-"""Errors of the hardware side.
-
-FeederateError (grid_models.base.errors)
-|-- ServerError           a Modbus server or an emulator cannot be set up as asked
-`-- DeviceError           a device cannot be used as asked
-    |-- DeviceFileError   the device file cannot be read or breaks the schema; `problems` lists all
-    |-- ArmingError       a device that must be armed by name was not, or the name is unknown
-    |-- GuardError        the guard refused a write
-    |-- ScanError         no SunSpec map, or a model that the file asks for is not there
-    `-- ExchangeError     one request did not end in a checked reply
-        |-- NoReplyError      the deadline passed
-        |-- LinkError         not connected, or the connection broke
-        |-- WrongReplyError   the reply is not the answer to the request; it is never used
-        `-- RefusedError      the device answered with a Modbus exception; `code` says which
-"""
+"""Errors of the hardware side; all are `grid_models.base.errors.FeederateError`."""
 
 from __future__ import annotations
 

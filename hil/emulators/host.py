@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grid_models.base.parent import watch_parent
@@ -44,9 +44,7 @@ class EmulatorHost:
         self._tls = None if options.tls is None else server_context(options.tls)
         self._step_s = options.step_s or 0.1
         self.faults = [Faults.parse(options.fault) for _ in banks]
-        faulty: list[Bank] = [
-            FaultyBank(bank, faults) for bank, faults in zip(banks, self.faults, strict=True)
-        ]
+        faulty = [FaultyBank(b, faults) for b, faults in zip(banks, self.faults, strict=True)]
         self._check_room(len(banks))
         if options.one_port:
             # The server's own faults (silence, lateness) are those of the first device.
@@ -54,7 +52,7 @@ class EmulatorHost:
             self.servers = [self._server(units, options.port, self.faults[0])]
             self.faults = [self.faults[0]] * len(banks)
             for bank in faulty:
-                bank.faults = self.faults[0]  # type: ignore[attr-defined]
+                bank.faults = self.faults[0]
         else:
             ports = [options.port + i if options.port else 0 for i in range(len(banks))]
             self.servers = [
@@ -80,7 +78,7 @@ class EmulatorHost:
                 expected="unit ids up to 247 and ports up to 65535",
             )
 
-    def _server(self, units: dict[int, Bank], port: int, faults: Faults) -> ModbusTcpServer:
+    def _server(self, units: Mapping[int, Bank], port: int, faults: Faults) -> ModbusTcpServer:
         return ModbusTcpServer(units, self.options.host, port, tls=self._tls, faults=faults)
 
     async def start(self) -> None:

@@ -86,7 +86,11 @@ class BatterySource:
         self, rated_kw: Array, energy_kwh: Array, parameters: BatteryParameters | None = None
     ) -> None:
         pairs = zip(rated_kw.tolist(), energy_kwh.tolist(), strict=True)
-        ders = [_battery_der(i, kw, kwh) for i, (kw, kwh) in enumerate(pairs)]
+        ders = [
+            Der(f"battery_{i}", "battery", bus="", phases=(1,), kva=kw, p_max_kw=kw, p_min_kw=-kw,
+                energy_kwh=kwh)
+            for i, (kw, kwh) in enumerate(pairs)
+        ]  # fmt: skip
         self.energy_kwh: Array = energy_kwh
         self.parameters = parameters or BatteryParameters()
         self.fleet = BatteryFleet(ders, self.parameters)
@@ -338,16 +342,3 @@ class InverterFleet:
 def _row(values: ArrayLike, n: int) -> Array:
     row: Array = np.broadcast_to(np.asarray(values, dtype=np.float64), (n,))
     return row
-
-
-def _battery_der(i: int, rated_kw: float, energy_kwh: float) -> Der:
-    return Der(
-        name=f"battery_{i}",
-        kind="battery",
-        bus="",
-        phases=(1,),
-        kva=rated_kw,
-        p_max_kw=rated_kw,
-        p_min_kw=-rated_kw,
-        energy_kwh=energy_kwh,
-    )

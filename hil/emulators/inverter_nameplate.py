@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hil.emulators.curve_adoption import CurveModel
 from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_settings import CURVE_POINTS, VarRef
+from hil.emulators.reversion import CurveModel
 from hil.emulators.sunspec_image import BASE, SunSpecImage
 
 CURVES = 3

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from hil.emulators.curve_adoption import CurveModel, curve_models
 from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_nameplate import MODELS, Nameplate, fill
 from hil.emulators.inverter_settings import VarRef
-from hil.emulators.reversion import ReversionTimer, controls_704
+from hil.emulators.reversion import CurveModel, ReversionTimer, controls_704, curve_models
 from hil.emulators.sunspec_image import SunSpecImage
 
 _ALARM_BITS = {"over_voltage": 10, "under_voltage": 11, "over_frequency": 8, "under_frequency": 9}
@@ -21,14 +19,6 @@ _OFF, _STARTING, _RUNNING, _THROTTLED, _FAULT, _STANDBY = 0, 2, 3, 4, 6, 7
 _STOP, _START, _ENTER_STANDBY, _EXIT_STANDBY = range(4)
 #: ThrotSrc bits of model 701.
 _THROTTLE_MAX_W, _THROTTLE_FIXED_W, _THROTTLE_VOLT_WATT = 1 << 0, 1 << 1, 1 << 10
-
-
-@dataclass(frozen=True)
-class _Controls:
-    """The writable part of the map that follows the clock."""
-
-    reversions: list[ReversionTimer]
-    curves: list[CurveModel]
 
 
 class InverterUnit:
@@ -58,15 +48,15 @@ class InverterUnit:
         self._beat_s: float | None = None
         self._standby = False
         self.bank = SunSpecImage(MODELS, nameplate.base, self._refresh, self._written)
-        self.controls = _Controls(controls_704(), curve_models())
-        fill(self.bank, nameplate, fleet, row, self.controls.curves)
+        self.reversions, self.curves = controls_704(), curve_models()
+        self.timers: list[ReversionTimer | CurveModel] = [*self.reversions, *self.curves]
+        fill(self.bank, nameplate, fleet, row, self.curves)
         self._adopt_settings()
 
     @property
     def next_event_s(self) -> float:
         """Device time at which a timer ends next; inf if none runs."""
-        ends = [r.end_s for r in self.controls.reversions]
-        ends += [c.end_s for c in self.controls.curves]
+        ends = [timer.end_s for timer in self.timers]
         if self.heartbeat_s > 0 and self._beat_s is not None:
             ends.append(self._beat_s + self.heartbeat_s)
         return min(ends)
@@ -83,20 +73,20 @@ class InverterUnit:
         )
         if lost:
             self._beat_s = None
-        for reversion in self.controls.reversions:
+        for reversion in self.reversions:
             if lost or reversion.end_s <= time_s + 1e-9:
                 reversion.revert(self.bank, time_s)
-        for curve in self.controls.curves:
+        for curve in self.curves:
             if curve.end_s <= time_s + 1e-9 or (lost and math.isfinite(curve.end_s)):
                 curve.revert(self.bank, time_s)
         self._adopt_settings()
 
     def _written(self, names: Sequence[tuple[int, str]]) -> None:
         touched = set(names)
-        for reversion in self.controls.reversions:
+        for reversion in self.reversions:
             if reversion.triggers & touched:
                 reversion.start(self.bank, self.time_s)
-        for curve in self.controls.curves:
+        for curve in self.curves:
             m = curve.model
             if (m, "AdptCrvReq") in touched:
                 curve.adopt(self.bank, int(self.bank.get(m, "AdptCrvReq")), self.time_s)
@@ -162,7 +152,7 @@ class InverterUnit:
     def _adopt_curves(self) -> None:
         s, i, get = self.fleet.settings, self.row, self.bank.get
         shapes = (s.volt_var, s.volt_watt, s.watt_var)
-        for model, curve in zip(self.controls.curves, shapes, strict=True):
+        for model, curve in zip(self.curves, shapes, strict=True):
             x, y = model.points(self.bank, 1)
             of_volts = model.x == "V"
             curve.set_row(i, [v / 100 for v in x] if of_volts else x, y)
@@ -189,10 +179,8 @@ class InverterUnit:
         self._show_state()
         put = self.bank.put
         put(703, "ESDlyRemTms", math.ceil(self.fleet.delay_left_s[self.row] - 1e-9))
-        for reversion in self.controls.reversions:
-            reversion.show(self.bank, self.time_s)
-        for curve in self.controls.curves:
-            curve.show(self.bank, self.time_s)
+        for timer in self.timers:
+            timer.show(self.bank, self.time_s)
         put(715, "DERHb", int(self.time_s) & 0x7FFFFFFF)
         source = self.fleet.source
         if isinstance(source, BatterySource):
@@ -207,29 +195,24 @@ class InverterUnit:
         va, volts = math.hypot(w, var), plate.v_ln * f.v_pu[i] * k
         amps = va / (phases * volts) if volts > 0 else 0.0
         pf = math.copysign(w / va, w) if va > 0 else 1.0
-        put(701, "W", w)
-        put(701, "VA", va)
-        put(701, "Var", var)
-        put(701, "PF", pf)
-        put(701, "A", amps * phases)
-        put(701, "LNV", volts)
-        put(701, "Hz", f.hz[i] * k)
-        put(701, "TotWhInj", 1e3 * f.injected_kwh[i])
-        put(701, "TotWhAbs", 1e3 * f.absorbed_kwh[i])
-        put(701, "TotVarhInj", 1e3 * f.injected_kvarh[i])
-        put(701, "TotVarhAbs", 1e3 * f.absorbed_kvarh[i])
+        root3 = math.sqrt(3.0)
+        values = {
+            "W": w, "VA": va, "Var": var, "PF": pf, "A": amps * phases, "LNV": volts,
+            "Hz": f.hz[i] * k,
+            "TotWhInj": 1e3 * f.injected_kwh[i], "TotWhAbs": 1e3 * f.absorbed_kwh[i],
+            "TotVarhInj": 1e3 * f.injected_kvarh[i], "TotVarhAbs": 1e3 * f.absorbed_kvarh[i],
+        }  # fmt: skip
         if phases == 3:
-            put(701, "LLV", math.sqrt(3.0) * volts)
+            values["LLV"] = root3 * volts
         for n in range(1, phases + 1):
-            line = f"L{n}"
-            put(701, "W" + line, w / phases)
-            put(701, "VA" + line, va / phases)
-            put(701, "Var" + line, var / phases)
-            put(701, "PF" + line, pf)
-            put(701, "A" + line, amps)
-            put(701, "V" + line, volts)
+            values |= {
+                f"WL{n}": w / phases, f"VAL{n}": va / phases, f"VarL{n}": var / phases,
+                f"PFL{n}": pf, f"AL{n}": amps, f"VL{n}": volts,
+            }  # fmt: skip
             if phases == 3:
-                put(701, f"VL{n}L{n % 3 + 1}", math.sqrt(3.0) * volts)
+                values[f"VL{n}L{n % 3 + 1}"] = root3 * volts
+        for name, value in values.items():
+            put(701, name, value)
 
     def _show_state(self) -> None:
         f, i, put = self.fleet, self.row, self.bank.put

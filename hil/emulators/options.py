@@ -44,7 +44,7 @@ def _option(
     flag: str = "",
     metavar: str | None = None,
     roles: tuple[EmulatorRole, ...] = tuple(EmulatorRole),
-    by_role: Mapping[EmulatorRole, Any] | None = None,
+    by_role: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a field with what the command line needs to know of it."""
     known = {
@@ -81,7 +81,7 @@ class EmulatorOptions:
     time: Clock = _option(Clock.wall, "Time by the wall clock, or by the grid.")
     speed: float = _option(1.0, "Device seconds per second.", 0.001)
     step_s: float | None = _option(
-        None, "Step of the physics, s.", 0.01, flag="--step", by_role={EmulatorRole.thermostat: 1.0}
+        None, "Step of the physics, s.", 0.01, flag="--step", by_role={"thermostat": 1.0}
     )
     names: str | None = _option(
         None, "Names of the devices, instead of --count.", metavar="A,B,..."
@@ -89,11 +89,7 @@ class EmulatorOptions:
     end_with_parent: bool = _option(False, "End when standard input closes.", flag="--leash")
     kw: float | None = _option(
         None, "Active power rating, kW.", 0.001,
-        by_role={
-            EmulatorRole.inverter: 10.0,
-            EmulatorRole.battery: 5.0,
-            EmulatorRole.thermostat: 7.0,
-        },
+        by_role={"inverter": 10.0, "battery": 5.0, "thermostat": 7.0},
     )  # fmt: skip
     kva: float | None = _option(
         None, "Apparent power rating; default 1.1136 kW.", 0.001, roles=(EmulatorRole.inverter,)
@@ -101,16 +97,11 @@ class EmulatorOptions:
     kwh: float = _option(13.5, "Energy, kWh.", 0.001, roles=(EmulatorRole.battery,))
     soc: float = _option(0.5, "State of charge, pu.", 0.1, 1.0, roles=(EmulatorRole.battery,))
     phases: int | None = _option(
-        None,
-        "1 or 3.",
-        1,
-        3,
-        roles=_SUNSPEC,
-        by_role={EmulatorRole.inverter: 3, EmulatorRole.battery: 1},
+        None, "1 or 3.", 1, 3, roles=_SUNSPEC, by_role={"inverter": 3, "battery": 1}
     )
     volts: float | None = _option(
         None, "Nominal voltage, line to neutral, V.", 1.0, roles=_SUNSPEC,
-        by_role={EmulatorRole.inverter: 277.0, EmulatorRole.battery: 240.0},
+        by_role={"inverter": 277.0, "battery": 240.0},
     )  # fmt: skip
     heartbeat_s: float = _option(
         0.0, "Longest time without 715 ControllerHb, s; 0: any.", 0.0, flag="--heartbeat",

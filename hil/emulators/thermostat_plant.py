@@ -9,7 +9,7 @@ import numpy as np
 from grid_models.ders.houses import HouseFleet, HouseParameters
 from hil.emulators.plant import Array, checked_inputs
 from hil.servers.pdu import Bank
-from hil.servers.thermostat import DemandResponse, Thermostat
+from hil.servers.thermostat import Thermostat
 
 INPUTS = {"temp_out_c": (-50.0, 60.0), "load_pu": (0.0, 10.0)}
 
@@ -22,15 +22,12 @@ class ThermostatPlant:
 
     Parameters
     ----------
-    response : What the CTA-2045 verbs do.
     temp_out_c : Outdoor temperature until the grid says another.
     """
 
     kind = "thermostat"
 
-    def __init__(
-        self, houses: HouseFleet, response: DemandResponse | None = None, temp_out_c: float = 32.0
-    ) -> None:
+    def __init__(self, houses: HouseFleet, temp_out_c: float = 32.0) -> None:
         self.houses = houses
         self.time_s = 0.0
         self._factors: Array = np.ones(houses.n)
@@ -41,10 +38,9 @@ class ThermostatPlant:
             "load_pu": np.ones(houses.n),
         }
         p = houses.parameters
-        self.thermostats = [Thermostat(response, float(band)) for band in p.band_k]
-        for thermostat, cool, heat in zip(
-            self.thermostats, p.cool_set_c, p.heat_set_c, strict=True
-        ):
+        self.thermostats = [Thermostat(float(band)) for band in p.band_k]
+        homes = zip(self.thermostats, p.cool_set_c, p.heat_set_c, strict=True)
+        for thermostat, cool, heat in homes:
             thermostat.set_home(float(cool), float(heat))
         self._show()
 
@@ -113,8 +109,7 @@ def thermostats(
     *,
     seed: int = 1,
     temp_out_c: float = 32.0,
-    response: DemandResponse | None = None,
 ) -> ThermostatPlant:
     """Return one thermostat per name; each house depends on the seed and its own name only."""
     houses = HouseFleet(HouseParameters.draw(names, seed, rated_kw))
-    return ThermostatPlant(houses, response, temp_out_c)
+    return ThermostatPlant(houses, temp_out_c)

@@ -223,7 +223,7 @@ class Session:
         """End the other side as well, after what still waits for it."""
         self._ends.add(side.is_client)
         if side.other.transport is None or side.other.ended:
-            self._over()
+            self._forget(self)
         else:
             side.other.finish()
 
@@ -232,13 +232,10 @@ class Session:
         for side in (self.client, self.device):
             if side.transport is not None and not side.ended:
                 side.transport.abort()
-        self._over()
+        self._forget(self)
 
     def close(self) -> None:
         """End the session because the proxy does."""
         if self._connecting is not None:
             self._connecting.cancel()
         self.cut()
-
-    def _over(self) -> None:
-        self._forget(self)

@@ -7,40 +7,18 @@ its role as UTF-8 text in the extension 1.3.6.1.4.1.50316.802.1; the server deci
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hil.devices.errors import DeviceError
 
 ROLE_OID = "1.3.6.1.4.1.50316.802.1"
-#: The roles of SunSpec's Modbus security profile that may change a device's settings.
+#: The roles of SunSpec's Modbus security profile that may change a device's settings. Every role
+#: may read; a certificate without a role may do nothing.
 WRITERS = frozenset(
     ("GridServiceSunSpec", "NetworkAdministratorSunSpec", "SuperAdministratorSunSpec")
 )
-
-
-@dataclass(frozen=True)
-class RolePolicy:
-    """Who may read and write.
-
-    Attributes
-    ----------
-    writers : Roles that may write.
-    readers : frozenset of str, optional
-        Roles that may read; None admits every role. A certificate without a role may do nothing.
-    """
-
-    writers: frozenset[str] = WRITERS
-    readers: frozenset[str] | None = None
-
-    def may_write(self, role: str | None) -> bool:
-        """Tell whether the role may write."""
-        return role in self.writers
-
-    def may_read(self, role: str | None) -> bool:
-        """Tell whether the role may read."""
-        return role is not None and (self.readers is None or role in self.readers)
 
 
 def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
@@ -106,30 +84,22 @@ def _extensions(der: bytes) -> list[tuple[bytes, bytes]]:
     """Return (object identifier, value) of the extensions of a certificate (RFC 5280, 4.1)."""
     try:
         _, certificate, _ = _element(der, 0)
-        _, body, _ = _element(certificate, 0)
-        at = 0
-        while at < len(body):
-            tag, part, at = _element(body, at)
+        for tag, part in _elements(_element(certificate, 0)[1]):
             if tag == 0xA3:  # [3] EXPLICIT Extensions
-                return [_extension(e) for e in _children(_element(part, 0)[1])]
+                found = [list(_elements(e)) for _, e in _elements(_element(part, 0)[1])]
+                # Between identifier and value there may be the critical flag.
+                return [(e[0][1], e[-1][1]) for e in found]
     except IndexError:
         pass
     return []
 
 
-def _extension(data: bytes) -> tuple[bytes, bytes]:
-    parts = [_element(data, 0)]
-    while parts[-1][2] < len(data):
-        parts.append(_element(data, parts[-1][2]))
-    return parts[0][1], parts[-1][1]  # the critical flag between them may be there
-
-
-def _children(data: bytes) -> list[bytes]:
-    found, at = [], 0
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and content of the DER elements in `data`."""
+    at = 0
     while at < len(data):
-        _, body, at = _element(data, at)
-        found.append(body)
-    return found
+        tag, body, at = _element(data, at)
+        yield tag, body
 
 
 def _element(data: bytes, at: int) -> tuple[int, bytes, int]:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from grid_models.base.errors import FeederateError
 from hil.modbus.tls import server_context
@@ -30,26 +29,6 @@ from hil.servers.thermostat import Thermostat
 PERIOD_S = 1.0
 
 
-class Sensor(Protocol):
-    """Where the temperature comes from."""
-
-    def read_c(self) -> float | None:
-        """Return the temperature, deg C, or None; may block."""
-        ...
-
-
-class Actuator(Protocol):
-    """What is switched."""
-
-    def apply(self, use: Use) -> Use:
-        """Switch; return what really runs."""
-        ...
-
-    def close(self) -> None:
-        """Switch off and let go."""
-        ...
-
-
 @dataclass
 class Agent:
     """One thermostat on hardware.
@@ -61,8 +40,8 @@ class Agent:
     now : Monotonic clock, s.
     """
 
-    sensor: Sensor
-    relays: Actuator
+    sensor: W1Sensor
+    relays: Relays
     timing: RelayTiming = field(default_factory=RelayTiming)
     power_w: float = 0.0
     stale_s: float = 30.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hil.devices.errors import ServerError
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
-from hil.modbus.tls import RolePolicy, peer_role
+from hil.modbus.tls import WRITERS, peer_role
 from hil.servers.faults import FaultMode, Faults, distort
 from hil.servers.pdu import Bank, answer
 
@@ -60,7 +60,6 @@ class ModbusTcpServer:
     units : By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
     host, port : Address; port 0 takes a free one.
     tls : See `hil.modbus.tls.server_context`.
-    roles : Who may read and write, with TLS only.
     faults : Faults on request.
     """
 
@@ -68,7 +67,6 @@ class ModbusTcpServer:
     host: str = "127.0.0.1"
     port: int = 0
     tls: ssl.SSLContext | None = None
-    roles: RolePolicy = field(default_factory=RolePolicy)
     faults: Faults = field(default_factory=Faults)
     limits: ServerLimits = field(default_factory=ServerLimits)
     counters: Counters = field(default_factory=Counters)
@@ -158,8 +156,7 @@ class _Client(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             role = peer_role(tls)
-            self.may_read = self.server.roles.may_read(role)
-            self.may_write = self.server.roles.may_write(role)
+            self.may_read, self.may_write = role is not None, role in WRITERS
         self.server.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,28 +17,9 @@ from hil.servers.thermostat_map import SET_MAX_C, SET_MIN_C, THERMOSTAT_MAP, Mod
 SENSOR_FAULT_C = -99.9
 #: Least distance of the two set-points, K.
 GAP_K = 0.5
-
-
-@dataclass(frozen=True)
-class DemandResponse:
-    """How far each verb moves the set-points, K; positive saves energy.
-
-    CTA-2045 leaves the figures to the device. These are the usual ones of programmes in the field:
-    two to four degrees for an event and two the other way to prepare for one.
-    """
-
-    shed_k: float = 2.0
-    critical_peak_k: float = 4.0
-    load_up_k: float = -2.0
-
-    def shift_k(self, verb: Verb) -> float:
-        """Return by how much `verb` raises the cooling and lowers the heating set-point."""
-        shifts = {
-            Verb.shed: self.shed_k,
-            Verb.critical_peak: self.critical_peak_k,
-            Verb.load_up: self.load_up_k,
-        }
-        return shifts.get(verb, 0.0)
+#: By how much a verb raises the cooling and lowers the heating set-point, K; positive saves energy.
+#: CTA-2045 leaves the figures to the device; these are the usual ones of programmes in the field.
+SHIFT_K = {Verb.shed: 2.0, Verb.critical_peak: 4.0, Verb.load_up: -2.0}
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,6 @@ class Thermostat:
 
     Parameters
     ----------
-    response : What the verbs do.
     gap_k : Least distance of the two set-points, the width of the comfort band.
 
     Attributes
@@ -69,8 +49,7 @@ class Thermostat:
     time_s : Time of this device.
     """
 
-    def __init__(self, response: DemandResponse | None = None, gap_k: float = GAP_K) -> None:
-        self.response = response or DemandResponse()
+    def __init__(self, gap_k: float = GAP_K) -> None:
         self.gap_k = gap_k
         self.bank = MapBank(THERMOSTAT_MAP, check=self._check, written=self._written)
         self.time_s = 0.0
@@ -115,10 +94,8 @@ class Thermostat:
         if self._beat_s is not None and 0 < limit_s <= self.time_s - self._beat_s:
             self._beat_s = None
             self._reverted = True
-            values["cool_set_c"], values["heat_set_c"] = (
-                values["safe_cool_c"],
-                values["safe_heat_c"],
-            )
+            values["cool_set_c"] = values["safe_cool_c"]
+            values["heat_set_c"] = values["safe_heat_c"]
             self._end_verb()
         self._publish()
 
@@ -147,11 +124,8 @@ class Thermostat:
         self._verb_end_s = math.inf
 
     def _check(self, values: Mapping[str, float]) -> None:
-        for kind in ("set", "safe"):
-            names = (
-                ("cool_set_c", "heat_set_c") if kind == "set" else ("safe_cool_c", "safe_heat_c")
-            )
-            if values[names[0]] - values[names[1]] < self.gap_k - 1e-6:
+        for cool, heat in (("cool_set_c", "heat_set_c"), ("safe_cool_c", "safe_heat_c")):
+            if values[cool] - values[heat] < self.gap_k - 1e-6:
                 raise Refused(ExceptionCode.illegal_value)
 
     def _written(self, names: Sequence[str]) -> None:
@@ -169,7 +143,7 @@ class Thermostat:
     def _publish(self) -> None:
         """Bring the registers that follow from others up to date."""
         values = self.bank.values
-        shift = self.response.shift_k(self.verb)
+        shift = SHIFT_K.get(self.verb, 0.0)
         cool = min(max(values["cool_set_c"] + shift, SET_MIN_C), SET_MAX_C)
         heat = min(max(values["heat_set_c"] - shift, SET_MIN_C), SET_MAX_C)
         if cool - heat < self.gap_k:
