@@ -104,11 +104,7 @@ class ThermostatPlant:
 
 
 def thermostats(
-    names: Sequence[str],
-    rated_kw: float = 7.0,
-    *,
-    seed: int = 1,
-    temp_out_c: float = 32.0,
+    names: Sequence[str], rated_kw: float = 7.0, *, seed: int = 1, temp_out_c: float = 32.0
 ) -> ThermostatPlant:
     """Return one thermostat per name; each house depends on the seed and its own name only."""
     houses = HouseFleet(HouseParameters.draw(names, seed, rated_kw))
