@@ -59,10 +59,8 @@ class Adapter:
     via : (str, int); Proxies that devices are reached through, by name. Arming and certificates go
         by the device's own address, and the watchdog goes straight to it.
 
-    Raises
-    ------
-    ArmingError: A device is not on loopback and not armed, or `armed` has an unknown name.
-    DeviceError: Two devices have the same name.
+    Raises ArmingError: A device is not on loopback and not armed, or `armed` has an unknown name.
+    Raises DeviceError: Two devices have the same name.
     """
 
     def __init__(
@@ -96,9 +94,7 @@ class Adapter:
         In the main thread, SIGTERM then ends the program by `SystemExit` (so that `close` runs),
         unless the program has a handler of its own.
 
-        Raises
-        ------
-        DeviceError: The audit log cannot be written, or the watchdog does not start.
+        Raises DeviceError: The audit log cannot be written, or the watchdog does not start.
         """
         if self._thread is not None:
             return
@@ -199,11 +195,9 @@ class Adapter:
     def command(self, device: str, point: str, value: Value) -> None:
         """Ask for a set-point; returns at once. The guard decides, the audit log says how.
 
-        Raises
-        ------
-        GuardError: Not armed, not in the allow-list, latched fault, unknown name: known at once.
-            (Limits clamp or refuse later, in the background; see `events`.)
-        DeviceError: There is no such device.
+        Raises GuardError: Not armed, not in the allow-list, latched fault, unknown name: known at
+        once. (Limits clamp or refuse later, in the background; see `events`.)
+        Raises DeviceError: There is no such device.
         """
         writer = self._core.writer(device)
         try:
@@ -244,9 +238,8 @@ class Adapter:
         xy : (float, float); In the model's units (percent), first coordinate ascending.
         **fields : Further fields of the curve, e.g. ``RspTms=5``.
 
-        Raises
-        ------
-        GuardError: Not armed, latched fault, or the curve is outside what the device file allows.
+        Raises GuardError: Not armed, latched fault, or the curve is outside what the device file
+        allows.
         """
         writer = self._core.writer(device)
         try:

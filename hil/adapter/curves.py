@@ -50,9 +50,8 @@ def admit_curve(
 ) -> CurveJob:
     """Return the job for a curve inside the limits of the device file.
 
-    Raises
-    ------
-    GuardError: The model is not listed, a point is outside, the order is wrong, a field is unknown.
+    Raises GuardError: The model is not listed, a point is outside, the order is wrong, a field is
+    unknown.
     """
     where = f"{spec.name}.{model}"
     if model not in spec.curves:
@@ -88,9 +87,8 @@ def admit_curve(
 async def adopt(reader: DeviceReader, job: CurveJob, write: Write, read: Read) -> None:
     """Write the curve, adopt it, wait for the result and compare curve 1 with it.
 
-    Raises
-    ------
-    DeviceError: No room for the curve, a read-back that differs, or the device refused to adopt it.
+    Raises DeviceError: No room for the curve, a read-back that differs, or the device refused to
+    adopt it.
     """
     await reader.prepare()
     head = f"{job.model}"

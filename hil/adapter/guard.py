@@ -62,9 +62,7 @@ def check_arming(
 ) -> None:
     """Refuse unknown names in `armed`, and devices elsewhere that nobody armed.
 
-    Raises
-    ------
-    ArmingError
+    Raises ArmingError.
     """
     names = {d.name for d in devices}
     for name in armed:
@@ -105,9 +103,8 @@ class Guard:
     def admit(self, point: str, value: Value) -> float:
         """Return the value as a number; the refusals that are known without the device.
 
-        Raises
-        ------
-        GuardError: Not armed, not in the allow-list, a latched fault, a name that is not in `enum`.
+        Raises GuardError: Not armed, not in the allow-list, a latched fault, a name that is not in
+        `enum`.
         """
         self.require_armed(point)
         if point not in self._states:

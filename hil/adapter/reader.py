@@ -307,9 +307,7 @@ class DeviceReader:
     def place(self, point: str) -> tuple[Place, float]:
         """Return where a point is and its scale factor now.
 
-        Raises
-        ------
-        DeviceError: The device was not scanned yet.
+        Raises DeviceError: The device was not scanned yet.
         """
         if not self._ready:
             raise DeviceError("the device was not scanned yet", where=f"{self.spec.name}.{point}")

@@ -57,9 +57,7 @@ class Snapshot:
     def positions(self, wanted: Iterable[tuple[str, str]]) -> npt.NDArray[np.intp]:
         """Return the positions of (device, point) pairs, for use as an index into the arrays.
 
-        Raises
-        ------
-        DeviceError: There is no such device or point.
+        Raises DeviceError: There is no such device or point.
         """
         return np.array([self._position(*pair) for pair in wanted], dtype=np.intp)
 

@@ -80,11 +80,9 @@ async def scan(
     ----------
     wanted : Models to lay out; by default every model that is defined.
 
-    Raises
-    ------
-    ScanError
-        No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is broken.
-    ExchangeError: The device did not answer.
+    Raises ScanError: No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is
+    broken.
+    Raises ExchangeError: The device did not answer.
     """
     base = await _find_base(link, unit)
     found = SunSpecMap(base, await _chain(link, unit, base))
@@ -164,9 +162,7 @@ async def _lay_out(
 def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
     """Return the connection of ``[modbus://]HOST[:PORT][/UNIT]``; port 502 (TLS 802), unit 1.
 
-    Raises
-    ------
-    DeviceError
+    Raises DeviceError.
     """
     expected = "modbus://HOST:PORT/UNIT"
     parts = urlsplit(url if "://" in url else f"modbus://{url}")
@@ -183,9 +179,7 @@ def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
 def scan_device(connection: ConnectionSpec) -> SunSpecMap:
     """Scan a device for its SunSpec map and read all its models; only reads.
 
-    Raises
-    ------
-    ScanError, ExchangeError
+    Raises ScanError, ExchangeError.
     """
 
     async def work() -> SunSpecMap:

@@ -43,9 +43,7 @@ class WatchdogClient:
     async def start(self) -> None:
         """Start the process and wait until it is ready.
 
-        Raises
-        ------
-        DeviceError: It did not start; nothing may be written then.
+        Raises DeviceError: It did not start; nothing may be written then.
         """
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])

@@ -118,10 +118,8 @@ def encode(
     Rounds to the nearest raw value; where that would be outside `low` to `high`, to the next one
     inside.
 
-    Raises
-    ------
-    DeviceError: The value is not finite, does not fit the type, means "not implemented", or the
-        scale factor is not there.
+    Raises DeviceError: The value is not finite, does not fit the type, means "not implemented", or
+    the scale factor is not there.
     """
     factor = sf_factor(sf) * place.scale
     if not math.isfinite(value) or not math.isfinite(factor):

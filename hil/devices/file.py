@@ -228,9 +228,7 @@ def check_device_file(path: str | Path) -> list[Problem]:
 def load_device_file(path: str | Path) -> DeviceSpec:
     """Read a device file: a path, or the name of a shipped one.
 
-    Raises
-    ------
-    DeviceFileError: The file has problems; the message has a line for each.
+    Raises DeviceFileError: The file has problems; the message has a line for each.
     """
     spec, problems = _read(find_device_file(path))
     if spec is None or problems:

@@ -101,9 +101,7 @@ def model_definition(model: int) -> dict[str, Any]:
 def find_point(name: str) -> dict[str, Any]:
     """Return the definition of a point by its name; indices are not looked at.
 
-    Raises
-    ------
-    UnknownPointError: With the nearest valid name.
+    Raises UnknownPointError: With the nearest valid name.
     """
     head, _, rest = name.partition(".")
     number = head.partition("#")[0]
@@ -140,9 +138,7 @@ def lay_out(
     registers : The whole model, ID and L included; repeating groups take their counts from it.
     label : Name of the model in point names, default its number.
 
-    Raises
-    ------
-    ScanError: The counts in the data do not fit the model's length.
+    Raises ScanError: The counts in the data do not fit the model's length.
     """
     walk = _Walk(label or str(model), address, list(registers), {})
     walk.group(model_definition(model), "", [])

@@ -37,9 +37,7 @@ class Background:
 def background(plant: Plant, options: EmulatorOptions | None = None) -> Iterator[Background]:
     """Serve `plant` until the block ends.
 
-    Raises
-    ------
-    ServerError: An address cannot be used.
+    Raises ServerError: An address cannot be used.
     """
     lines: list[str] = []
     names = [f"device_{i + 1}" for i in range(len(plant.banks))]

@@ -144,9 +144,7 @@ def serve(
 ) -> None:
     """Serve a plant in this process until SIGTERM, SIGINT, or the end of the parent if asked.
 
-    Raises
-    ------
-    ServerError: An address cannot be used, or there is no room for so many devices.
+    Raises ServerError: An address cannot be used, or there is no room for so many devices.
     """
 
     async def main() -> None:

@@ -59,9 +59,8 @@ def checked_inputs(
     ranges : Lowest and highest value by name.
     n : Devices.
 
-    Raises
-    ------
-    ServerError: A name is unknown, a value is not finite or out of range, or their number is wrong.
+    Raises ServerError: A name is unknown, a value is not finite or out of range, or their number is
+    wrong.
     """
     arrays: dict[str, Array] = {}
     for name, given in inputs.items():

@@ -33,9 +33,7 @@ class EmulatorProcess:
     ----------
     places : (str, int, int); Host, port and unit id by the name of the device.
 
-    Raises
-    ------
-    ServerError: It did not start within a minute.
+    Raises ServerError: It did not start within a minute.
     """
 
     def __init__(self, options: EmulatorOptions, log: Path | None = None) -> None:

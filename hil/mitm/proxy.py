@@ -51,9 +51,7 @@ class MitmProxy:
     seed : Of the draws.
     captures : Capture of each target, by name.
 
-    Raises
-    ------
-    DeviceError: A capture cannot be written.
+    Raises DeviceError: A capture cannot be written.
     """
 
     def __init__(
@@ -80,9 +78,7 @@ class MitmProxy:
     def start(self) -> None:
         """Listen; `places` says where afterwards.
 
-        Raises
-        ------
-        DeviceError: An address cannot be used.
+        Raises DeviceError: An address cannot be used.
         """
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(
@@ -140,9 +136,7 @@ class MitmProxy:
     def learn(self, name: str, points: Mapping[str, WirePoint]) -> None:
         """Say where points of a device lie; rules about others do nothing.
 
-        Raises
-        ------
-        DeviceError: There is no such target.
+        Raises DeviceError: There is no such target.
         """
         if name not in self._at:
             raise DeviceError(

@@ -60,9 +60,7 @@ class TargetProxy:
     async def listen(self) -> Address:
         """Accept clients from now on; return the address.
 
-        Raises
-        ------
-        DeviceError: The address cannot be used.
+        Raises DeviceError: The address cannot be used.
         """
         loop = asyncio.get_running_loop()
         at = self.spec.listen

@@ -189,9 +189,7 @@ class ModbusClient:
     async def read(self, unit: int, table: str, address: int, count: int) -> bytes:
         """Return the data bytes of one read (registers: two bytes each; bits: packed).
 
-        Raises
-        ------
-        NoReplyError, LinkError, WrongReplyError, RefusedError
+        Raises NoReplyError, LinkError, WrongReplyError, RefusedError.
         """
         return (await self._exchange(unit, read_request(table, address, count)))[2:]
 

@@ -59,9 +59,7 @@ class Capture:
     ----------
     interfaces : Names of the places where packets were seen.
 
-    Raises
-    ------
-    DeviceError: The file cannot be written.
+    Raises DeviceError: The file cannot be written.
     """
 
     def __init__(self, path: Path, interfaces: Sequence[str]) -> None:

@@ -58,9 +58,7 @@ class Faults:
     def parse(cls, text: str) -> Faults:
         """Return the fault that `text` describes.
 
-        Raises
-        ------
-        ServerError: The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
+        Raises ServerError: The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
         """
         faults = cls()
         faults.set(text)

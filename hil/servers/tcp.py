@@ -84,9 +84,7 @@ class ModbusTcpServer:
     async def start(self) -> None:
         """Listen; `port` is the real one afterwards.
 
-        Raises
-        ------
-        ServerError: The address is in use or not ours.
+        Raises ServerError: The address is in use or not ours.
         """
         loop = asyncio.get_running_loop()
         try:
