@@ -6,7 +6,6 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from hil.devices.sunspec_models import text_of
 from hil.modbus.client import ModbusClient
 
 FloatArray = npt.NDArray[np.float64]
+Listed = tuple[str, Place | None, PointSpec | None]
 _BUSY = (5, 6)
 """Modbus exceptions that ask for another try later."""
 
@@ -83,7 +83,7 @@ class DeviceReader:
         periods = {p.poll_s or self.spec.poll_s for p in self.spec.points.values()}
         return sorted(periods | ({self.spec.poll_s} if self.spec.sunspec else set()))
 
-    def _plain_places(self) -> list[tuple[str, Place | None, PointSpec | None]]:
+    def _plain_places(self) -> list[Listed]:
         return [(n, place_of(p), p) for n, p in self.spec.points.items() if p.type != "string"]
 
     def _text_points(self) -> list[tuple[str, PointSpec]]:
@@ -121,8 +121,8 @@ class DeviceReader:
         self.scans += 1
         self._ready = True
 
-    def _mapped_places(self, found: SunSpecMap) -> list[tuple[str, Place | None, PointSpec | None]]:
-        places: list[tuple[str, Place | None, PointSpec | None]] = []
+    def _mapped_places(self, found: SunSpecMap) -> list[Listed]:
+        places: list[Listed] = []
         for name, point in self.spec.points.items():
             if point.type == "string":
                 continue
@@ -138,7 +138,8 @@ class DeviceReader:
             places.append((name, place, point))
         whole = {str(m) for m in self.spec.sunspec}
         factors = {p.place.sf for p in found.points.values() if isinstance(p.place.sf, str)}
-        moving = {f for f in factors if not found.points[f].static} & self._factors_used(places)
+        used = {p.sf for _, p, _ in places if p is not None and isinstance(p.sf, str)}
+        moving = {f for f in factors & used if not found.points[f].static}
         for name, known in found.points.items():
             model = name.partition(".")[0].partition("#")[0]
             in_whole = model in whole and known.place.kind != "string"
@@ -146,11 +147,7 @@ class DeviceReader:
                 places.append((name, known.place, None))
         return places
 
-    @staticmethod
-    def _factors_used(places: Iterable[tuple[str, Place | None, PointSpec | None]]) -> set[str]:
-        return {str(p.sf) for _, p, _ in places if p is not None and isinstance(p.sf, str)}
-
-    def _lay_out(self, listed: list[tuple[str, Place | None, PointSpec | None]]) -> None:
+    def _lay_out(self, listed: list[Listed]) -> None:
         names = [name for name, _, _ in listed]
         places = [place or Place("holding", 0, "uint16") for _, place, _ in listed]
         n = len(names)

@@ -49,15 +49,9 @@ class WatchdogClient:
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with theirs:
+            arguments = [str(theirs.fileno()), str(self._audit.resolve())]
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "hil.adapter.watchdog",
-                    str(theirs.fileno()),
-                    str(self._audit.resolve()),
-                ],
+                [sys.executable, "-P", "-m", "hil.adapter.watchdog", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the terminal must not end the watchdog

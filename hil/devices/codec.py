@@ -232,13 +232,7 @@ class BlockCodec:
     def decode(
         self, payload: bytes, sf: npt.NDArray[np.float64] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Return the values, one per place; nan where there is none.
-
-        Parameters
-        ----------
-        payload : Registers as they came, two bytes each.
-        sf : Scale factor of each place; nan where it is needed and not there.
-        """
+        """Return the values, one per place; nan where there is none or the scale factor is nan."""
         raw = self.raw(payload)
         if sf is not None:
             believable = np.abs(sf) <= _SF_LIMIT

@@ -32,12 +32,7 @@ class DeviceError(FeederateError):
 
 
 class DeviceFileError(DeviceError):
-    """The device file cannot be read or breaks the schema.
-
-    Parameters
-    ----------
-    problems : Every problem found, in the order of the lines.
-    """
+    """The device file cannot be read or breaks the schema; `problems` in the order of the lines."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -73,12 +68,7 @@ class WrongReplyError(ExchangeError):
 
 
 class RefusedError(ExchangeError):
-    """The device answered with a Modbus exception.
-
-    Parameters
-    ----------
-    code : Modbus exception code.
-    """
+    """The device answered with the Modbus exception `code`."""
 
     def __init__(self, code: int, *, where: str | None = None) -> None:
         self.code = code

@@ -29,9 +29,8 @@ def rule_problems(spec: DeviceSpec) -> list[Found]:
             found.append((("curves", str(model)), "not a curve model", "705, 706 or 712", ""))
     for name, point in spec.points.items():
         at: KeyPath = ("points", name)
-        found += [((*at, *key), *rest) for key, *rest in _place_problems(point)]  # type: ignore[misc]
-        found += [((*at, *key), *rest) for key, *rest in _limit_problems(point)]  # type: ignore[misc]
-        found += [((*at, *key), *rest) for key, *rest in _reference_problems(spec, name, point)]  # type: ignore[misc]
+        of_point = (*_place_problems(point), *_limit_problems(point), *_references(spec, point))
+        found += [((*at, *key), what, expected, near) for key, what, expected, near in of_point]
     found += _overlaps(spec)
     found += _guard_problems(spec)
     return found
@@ -135,7 +134,7 @@ def _limit_problems(point: PointSpec) -> Iterable[Found]:
                 yield (key,), text, "a value that the register can hold", ""
 
 
-def _reference_problems(spec: DeviceSpec, name: str, point: PointSpec) -> Iterable[Found]:
+def _references(spec: DeviceSpec, point: PointSpec) -> Iterable[Found]:
     """Points that this point names: they exist and have the right access."""
     wanted: list[tuple[KeyPath, str, bool]] = []
     if point.readback and point.readback.point:

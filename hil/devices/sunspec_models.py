@@ -133,7 +133,6 @@ def lay_out(
 
     Parameters
     ----------
-    model : Model number.
     address : Address of the model's ID register.
     registers : The whole model, ID and L included; repeating groups take their counts from it.
     label : Name of the model in point names, default its number.

@@ -76,10 +76,7 @@ class PvSource:
 class BatterySource:
     """Batteries of `grid_models.ders.batteries`: idle unless they are told to charge or discharge.
 
-    Parameters
-    ----------
-    rated_kw, energy_kwh : (n,)
-    parameters : Efficiencies and the range of the state of charge.
+    `rated_kw` and `energy_kwh` have shape (n,).
     """
 
     def __init__(

@@ -56,7 +56,9 @@ def fill(
     """Set every register that the device implements, and the limits of what may be written."""
     kw = float(fleet.settings.rated_kw[row])
     kva = float(fleet.settings.rated_kva[row])
-    _common(image, plate)
+    _put_all(image, 1, {
+        "Mn": "Feederate", "Md": plate.model_name, "Vr": "1", "SN": plate.serial,
+    })  # fmt: skip
     _measurements(image, plate, kva)
     _capacity(image, plate, fleet, row, kw, kva)
     _put_all(image, 703, {
@@ -82,11 +84,6 @@ def _put_all(image: SunSpecImage, model: int, values: Mapping[str, float | str])
 
 def _limit_all(image: SunSpecImage, model: int, limits: Mapping[str, tuple[float, float]]) -> None:
     image.limits.update({(model, name): span for name, span in limits.items()})
-
-
-def _common(image: SunSpecImage, plate: Nameplate) -> None:
-    names = {"Mn": "Feederate", "Md": plate.model_name, "Vr": "1", "SN": plate.serial}
-    _put_all(image, 1, names)
 
 
 def _measurements(image: SunSpecImage, plate: Nameplate, kva: float) -> None:

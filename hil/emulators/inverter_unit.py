@@ -26,8 +26,6 @@ class InverterUnit:
 
     Parameters
     ----------
-    row : Which inverter of the fleet.
-    nameplate : Names and nominal values.
     heartbeat_s : Longest time without a change of 715 ControllerHb, once it was written, before
         every command of 704 and every curve with a reversion timer falls back; 0: never.
 

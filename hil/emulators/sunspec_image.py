@@ -69,11 +69,6 @@ class SunSpecImage:
         for name, count in counts.items():
             self.put(model, name, count)
 
-    @property
-    def length(self) -> int:
-        """Registers in the map, with "SunS" and the end."""
-        return len(self.words)
-
     def has(self, model: int, name: str) -> bool:
         """Tell whether the map holds the point and it is implemented."""
         point = self.points.get((model, name))

@@ -36,12 +36,7 @@ Kept = tuple[WirePoint, list[int]]
 
 @dataclass(frozen=True)
 class Delivery:
-    """Bytes that go out.
-
-    Parameters
-    ----------
-    note : What was done to them; '' for nothing.
-    """
+    """Bytes that go out; `note` says what was done to them, '' for nothing."""
 
     to_device: bool
     data: bytes

@@ -128,12 +128,7 @@ class Forged(NamedTuple):
 
 
 class Unrestored(NamedTuple):
-    """A point that a step wrote and that is not restored yet.
-
-    Parameters
-    ----------
-    value : What belongs there, in the point's unit.
-    """
+    """A point that a step wrote and that is not restored to `value` (in its unit) yet."""
 
     device: str
     point: str
@@ -202,7 +197,6 @@ def wire_points(
 
     Parameters
     ----------
-    names : Points of the device file.
     found : What a scan of the device found; without it SunSpec points are left out.
     """
     out = {}

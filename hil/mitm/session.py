@@ -119,10 +119,7 @@ class _Side(asyncio.Protocol):
 class Session:
     """A client's connection, the one to the device that belongs to it, and what lies between.
 
-    Parameters
-    ----------
-    target : (str, int); Where the device is.
-    forget : Called with the session when it is over.
+    `forget` is called with the session when it is over.
     """
 
     def __init__(

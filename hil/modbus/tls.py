@@ -28,11 +28,9 @@ def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def server_context(folder: str | Path) -> ssl.SSLContext:
-    """Return a context that shows ``server.pem`` and refuses clients not signed by ``ca.pem``.
+    """Return a context that refuses clients not signed by ``ca.pem``.
 
-    Parameters
-    ----------
-    folder : With ``ca.pem``, ``server.pem`` and ``server.key``.
+    The folder holds ``ca.pem``, ``server.pem`` (which is shown) and ``server.key``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -57,12 +55,7 @@ def _loaded(context: ssl.SSLContext, ca: Path, cert: Path, key: Path) -> ssl.SSL
 
 
 def peer_role(ssl_object: Any) -> str | None:
-    """Return the role in the peer's certificate; None where it has none.
-
-    Parameters
-    ----------
-    ssl_object : Of a finished handshake, e.g. ``transport.get_extra_info("ssl_object")``.
-    """
+    """Return the role in the peer's certificate after the handshake; None where it has none."""
     der = ssl_object.getpeercert(binary_form=True)
     return role_of(der) if der else None
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,15 +20,26 @@ from dataclasses import dataclass, field
 
 from grid_models.base.errors import FeederateError
 from hil.modbus.tls import server_context
-from hil.rpi.relay import Relays
-from hil.rpi.relay_control import RelayControl, RelayTiming, Use
+from hil.rpi.relay import RelayControl, Relays, RelayTiming, Use
 from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
-from hil.rpi.service import notify
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 
 #: Of control, of the sensor and of the sign of life to systemd.
 PERIOD_S = 1.0
+
+
+def notify(state: str) -> bool:
+    """Send systemd a state such as ``READY=1`` (sd_notify(3)), if it started us."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return False
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(address)
+        sock.sendall(state.encode())
+        return True
+    return False
 
 
 @dataclass

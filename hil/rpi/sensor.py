@@ -36,12 +36,7 @@ def parse_w1_slave(text: str) -> float | None:
 
 
 class W1Sensor:
-    """The first sensor that matches a pattern.
-
-    Parameters
-    ----------
-    pattern : Path of the file; may hold ``*``.
-    """
+    """The first sensor whose file matches `pattern`, which may hold ``*``."""
 
     def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
         self.pattern = pattern
@@ -56,13 +51,7 @@ class W1Sensor:
 
 
 class FreshTemperature:
-    """The last usable temperature, as long as it is fresh.
-
-    Parameters
-    ----------
-    now : Monotonic clock, s.
-    stale_s : Age beyond which there is no temperature.
-    """
+    """The last usable temperature, until it is `stale_s` old; `now` is a monotonic clock, s."""
 
     def __init__(self, now: Callable[[], float], stale_s: float) -> None:
         self._now, self.stale_s = now, stale_s

@@ -60,7 +60,6 @@ class ModbusTcpServer:
     units : By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
     host, port : Address; port 0 takes a free one.
     tls : See `hil.modbus.tls.server_context`.
-    faults : Faults on request.
     """
 
     units: Mapping[int, Bank]
@@ -198,7 +197,11 @@ class _Client(asyncio.Protocol):
         if mode is FaultMode.silent:
             return
         if mode is FaultMode.reset:
-            self._reset()
+            # The connection ends with a RST instead of a FIN.
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
             return
         bank = server.units.get(unit)
         if bank is None:
@@ -216,10 +219,3 @@ class _Client(asyncio.Protocol):
     def _send(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
-
-    def _reset(self) -> None:
-        """End the connection with a RST instead of a FIN."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()

@@ -64,12 +64,10 @@ THERMOSTAT_MAP: tuple[MapPoint, ...] = (
     MapPoint("verb_now", _I, 3, "uint16", "Demand response that holds now", choices=_VERBS),
     _celsius("cool_target_c", _I, 4, "Set-point in force for cooling, demand response in it", 24.0),
     _celsius("heat_target_c", _I, 5, "Set-point in force for heating, demand response in it", 20.0),
-    MapPoint(
-        "remaining_s", _I, 6, "uint16", "Time left of the demand response; 0: no end", unit="s"
-    ),
-    MapPoint(
-        "status", _I, 7, "uint16", "Bits: 1 sensor fault, 2 waiting for the least time, 4 reverted"
-    ),
+    MapPoint("remaining_s", _I, 6, "uint16", "Time left of the demand response; 0: no end",
+             unit="s"),
+    MapPoint("status", _I, 7, "uint16",
+             "Bits: 1 sensor fault, 2 waiting for the least time, 4 reverted"),
     MapPoint("uptime_s", _I, 8, "uint32", "Time since the start", unit="s"),
     _celsius("temp_out_c", _I, 10, "Outdoor temperature, where known", 30.0),
     MapPoint("total_w", _I, 11, "uint16", "Power of the whole house, where known", unit="W"),
@@ -83,19 +81,12 @@ THERMOSTAT_MAP: tuple[MapPoint, ...] = (
     MapPoint("verb", _H, 3, "uint16", "Demand response that is asked for", choices=_VERBS),
     MapPoint("duration_s", _H, 4, "uint16", "How long; write before `verb`; 0: no end", unit="s"),
     MapPoint("heartbeat", _H, 5, "uint16", "A sign of life: any value but the last one"),
-    MapPoint(
-        "heartbeat_s",
-        _H,
-        6,
-        "uint16",
-        "Longest time without a heartbeat; 0: any",
-        unit="s",
-        start=30,
-    ),
+    MapPoint("heartbeat_s", _H, 6, "uint16", "Longest time without a heartbeat; 0: any",
+             unit="s", start=30),
     _celsius("safe_cool_c", _H, 7, "Set-point of cooling after a lost heartbeat", 24.0),
     _celsius("safe_heat_c", _H, 8, "Set-point of heating after a lost heartbeat", 20.0),
     MapPoint("enabled", _C, 0, "bool", "0 switches everything off", start=1),
     MapPoint("cooling", _D, 0, "bool", "Cooling is on"),
     MapPoint("heating", _D, 1, "bool", "Heating is on"),
     MapPoint("sensor_ok", _D, 2, "bool", "The temperature is trusted", start=1),
-)
+)  # fmt: skip

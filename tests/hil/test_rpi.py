@@ -21,10 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hil.rpi
-from hil.rpi.agent import Agent, _parser
-from hil.rpi.relay_control import RelayControl, RelayTiming, Use
+from hil.rpi.agent import Agent, _parser, notify
+from hil.rpi.relay import RelayControl, RelayTiming, Use
 from hil.rpi.sensor import W1Sensor, parse_w1_slave
-from hil.rpi.service import notify
 from hil.servers.pdu import Table
 from hil.servers.thermostat import Targets
 from hil.servers.thermostat_map import Status, Verb
