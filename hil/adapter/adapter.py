@@ -21,10 +21,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +40,6 @@ from hil.devices.points import Reading, Value
 
 __all__ = ["Adapter", "Event", "Snapshot"]
 
-_T = TypeVar("_T")
 _MAX_EVENTS = 10_000
 
 
@@ -157,7 +156,7 @@ class Adapter:
 
     def refresh(self, *, timeout_s: float = 5.0) -> bool:
         """Read every point once, now; return True where every device answered in time."""
-        return bool(self._run(self._core.poll_all(), timeout_s))
+        return self._run(self._core.poll_all, timeout_s)
 
     def latest(self) -> dict[str, dict[str, Reading]]:
         """Return device -> point -> Reading, without any traffic."""
@@ -257,7 +256,7 @@ class Adapter:
 
     def flush(self, *, timeout_s: float = 5.0) -> bool:
         """Wait until every queued command was decided and written; False if time ran out."""
-        return self._run(self._core.wait_idle(), timeout_s)
+        return self._run(self._core.wait_idle, timeout_s)
 
     def heartbeat(self) -> None:
         """Say that the federation is alive; without it every armed device goes to safe state."""
@@ -304,16 +303,17 @@ class Adapter:
 
     # -- the thread -------------------------------------------------------------------------------
 
-    def _soon(self, call: Any, *args: Any) -> None:
+    def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._closed:
             raise DeviceError("the adapter is not running", expected="start() before, not closed")
-        self._loop.call_soon_threadsafe(call, *args)
+        return self._loop
 
-    def _run(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T | Any:
-        if self._loop is None or self._closed:
-            work.close()
-            raise DeviceError("the adapter is not running", expected="start() before, not closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _soon(self, call: Any, *args: Any) -> None:
+        self._running().call_soon_threadsafe(call, *args)
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, bool]], timeout_s: float) -> bool:
+        loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(work(), loop)
         try:
             return future.result(timeout_s)
         except concurrent.futures.TimeoutError:

@@ -102,7 +102,10 @@ async def adopt(reader: DeviceReader, job: CurveJob, write: Write, read: Read) -
             where=head,
             expected=f"at most {stored} curves of {room} points",
         )
-    values = _values(job)
+    values = {"ActPt": float(len(job.xy)), **job.fields}
+    for i, point in enumerate(job.xy, start=1):
+        for axis, value in zip(_AXES[job.model], point, strict=True):
+            values[f"Pt[{i}].{axis}"] = value
     for name, value in values.items():
         await write(f"{head}.Crv[{job.limits.curve}].{name}", value, "curve")
     await _compare(reader, head, job.limits.curve, values, read)
@@ -110,15 +113,6 @@ async def adopt(reader: DeviceReader, job: CurveJob, write: Write, read: Read) -
     await _result(head, job.limits.timeout_s, read)
     await _compare(reader, head, 1, values, read)
     await write(f"{head}.Ena", 1.0, "enable curve")
-
-
-def _values(job: CurveJob) -> dict[str, float]:
-    x_name, y_name = _AXES[job.model]
-    values: dict[str, float] = {"ActPt": float(len(job.xy)), **job.fields}
-    for i, (x, y) in enumerate(job.xy, start=1):
-        values[f"Pt[{i}].{x_name}"] = x
-        values[f"Pt[{i}].{y_name}"] = y
-    return values
 
 
 async def _compare(

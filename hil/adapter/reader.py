@@ -214,7 +214,8 @@ class DeviceReader:
             return False
         good = True
         received: list[npt.NDArray[np.intp]] = []
-        for block in self._wanted_blocks(period_s):
+        periods = self._blocks if period_s is None else (period_s,)
+        for block in [b for p in periods for b in self._blocks.get(p, [])]:
             request = block.request
             try:
                 data = await self.link.read(
@@ -235,11 +236,6 @@ class DeviceReader:
         if received:
             self._take(np.concatenate(received))
         return good
-
-    def _wanted_blocks(self, period_s: float | None) -> list[_Block]:
-        if period_s is not None:
-            return self._blocks.get(period_s, [])
-        return [b for blocks in self._blocks.values() for b in blocks]
 
     def _note(self, error: DeviceError, slots: npt.NDArray[np.intp] | slice | None) -> None:
         """Remember an error; a wrong or refused read makes its values bad at once."""

@@ -20,27 +20,12 @@ from hil.devices.errors import DeviceError
 if TYPE_CHECKING:
     from hil.devices.points import PointSpec
 
-TYPE_WORDS = {
-    "bool": 1,
-    "int16": 1,
-    "uint16": 1,
-    "int32": 2,
-    "uint32": 2,
-    "int64": 4,
-    "uint64": 4,
-    "float32": 2,
-    "float64": 4,
-    "string": 1,
-}
 STRUCT_CODES = {
-    "int16": "h",
-    "uint16": "H",
-    "int32": "i",
-    "uint32": "I",
-    "int64": "q",
-    "uint64": "Q",
-    "float32": "f",
-    "float64": "d",
+    "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
+    "float32": "f", "float64": "d",
+}  # fmt: skip
+TYPE_WORDS = {"bool": 1, "string": 1} | {
+    kind: struct.calcsize(">" + code) // 2 for kind, code in STRUCT_CODES.items()
 }
 _SF_LIMIT = 10
 """SunSpec allows scale factors from -10 to 10; anything else is invalid."""

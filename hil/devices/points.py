@@ -44,7 +44,6 @@ class Reading(NamedTuple):
     Parameters
     ----------
     value : Last good value in the point's unit; nan where there never was one.
-    quality : good, stale or bad at the moment of asking.
     age_s : Seconds since the last good value was received; inf where there never was one.
     """
 

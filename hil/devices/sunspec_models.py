@@ -58,7 +58,6 @@ class ModelPoint:
     Parameters
     ----------
     name : ``MODEL.GROUP[i].POINT``.
-    place : Registers, type and scale factor.
     access : 'R' or 'RW'.
     static : Does not change while the device runs.
     symbols : Name -> raw value, for enumerations.

@@ -1,15 +1,8 @@
 """The side channel: terminal conditions to an emulated plant, its injections back.
 
-JSON lines over TCP; every line gets one line back. A line is an object with any of
-
-- inputs of the plant (``v_pu``, ``irradiance_pu``, ``hz``; ``temp_out_c``, ``load_pu``): a number,
-  or a list with one per device. They hold until they are changed.
-- ``t``: advance to this device time, s, with these inputs. Only with ``--time grid``, where time
-  passes no other way.
-- ``fault``: a fault as on the command line, for all devices or for ``device`` (counted from 0).
-
-The answer holds ``t`` and the plant's outputs, or ``error``; a line with an error changes nothing.
-The channel is not a fieldbus: it is physics, it has no access control, and it belongs on loopback.
+JSON lines over TCP, each with one line back; the keys: "The side channel" in docs/emulators.md. A
+line with an error changes nothing. The channel is physics, not a fieldbus: it has no access
+control and belongs on loopback.
 """
 
 from __future__ import annotations

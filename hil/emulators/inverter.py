@@ -12,7 +12,6 @@ beyond the trip limits; constant power factor and constant var respond at once (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,22 +33,6 @@ _LN10 = float(np.log(10.0))
 _V_REF_RANGE = (0.95, 1.05)
 
 
-class DcSource(Protocol):
-    """The direct-current side of an inverter."""
-
-    def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
-        """Return the least and largest injection for the coming step, kW, each of shape (n,)."""
-        ...
-
-    def idle_kw(self, highest_kw: Array) -> Array:
-        """Return the injection without any set-point, kW."""
-        ...
-
-    def advance(self, dt_s: float, p_kw: Array) -> None:
-        """Let the step pass with the injection that came of it."""
-        ...
-
-
 @dataclass
 class PvSource:
     """A PV array: all available power unless it is limited.
@@ -62,15 +45,15 @@ class PvSource:
     dc_kw: Array
 
     def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
-        """Return zero and the available power; see `DcSource`."""
+        """Return the least (0) and largest injection for the coming step, kW, shape (n,)."""
         return np.zeros_like(self.dc_kw), self.dc_kw * irradiance_pu
 
     def idle_kw(self, highest_kw: Array) -> Array:
-        """Return all available power."""
+        """Return the injection without any set-point, kW: all available power."""
         return highest_kw
 
     def advance(self, dt_s: float, p_kw: Array) -> None:
-        """Do nothing: PV has no stored energy."""
+        """Let the step pass with the injection that came of it: PV has no stored energy."""
 
 
 class BatterySource:
@@ -98,16 +81,20 @@ class BatterySource:
         return self.fleet.soc_kwh
 
     def limits(self, dt_s: float, irradiance_pu: Array) -> tuple[Array, Array]:
-        """Return what the stored energy allows; see `DcSource`."""
+        """Return the least and largest injection that the stored energy allows, kW, shape (n,)."""
         return self.fleet.limits(dt_s)
 
     def idle_kw(self, highest_kw: Array) -> Array:
-        """Return zero."""
+        """Return the injection without any set-point, kW: zero."""
         return np.zeros_like(highest_kw)
 
     def advance(self, dt_s: float, p_kw: Array) -> None:
         """Integrate the stored energy."""
         self.fleet.advance(dt_s, p_kw)
+
+
+#: The direct-current side of an inverter.
+DcSource = PvSource | BatterySource
 
 
 def _alpha(dt_s: float, response_s: Array) -> Array:
@@ -211,17 +198,9 @@ class InverterFleet:
         irradiance_pu: ArrayLike = 1.0,
         hz: ArrayLike = 60.0,
     ) -> tuple[Array, Array]:
-        """Advance by `dt_s` with inputs that hold over it.
+        """Advance by `dt_s` > 0; return the injections p_kw and q_kvar at its end, shape (n,) each.
 
-        Parameters
-        ----------
-        dt_s : Length of the step, s, > 0.
-        v_pu, irradiance_pu, hz : Terminal voltage, sun and frequency; scalars or shape (n,).
-
-        Returns
-        -------
-        p_kw, q_kvar : ndarray, shape (n,)
-            Injection at the end of the step.
+        Terminal voltage, irradiance and frequency hold over the step; scalars or of shape (n,).
         """
         self.v_pu, self.hz = _row(v_pu, self.n), _row(hz, self.n)
         self._serve(dt_s)

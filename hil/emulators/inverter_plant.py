@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,34 +81,19 @@ class InverterPlant:
 
 
 def inverters(
-    n: int,
-    rated_kw: float,
-    rated_kva: float | None = None,
-    *,
-    running: bool = True,
-    phases: int = 3,
-    v_ln: float = 277.0,
-    heartbeat_s: float = 0.0,
+    n: int, rated_kw: float, rated_kva: float | None = None, *, running: bool = True, **plant: Any
 ) -> InverterPlant:
-    """Return n equal PV inverters."""
+    """Return n equal PV inverters; `plant` are keywords of `InverterPlant`."""
     kva = None if rated_kva is None else np.full(n, rated_kva)
-    fleet = InverterFleet(np.full(n, rated_kw), kva, running=running)
-    return InverterPlant(fleet, phases=phases, v_ln=v_ln, heartbeat_s=heartbeat_s)
+    return InverterPlant(InverterFleet(np.full(n, rated_kw), kva, running=running), **plant)
 
 
 def batteries(
-    n: int,
-    rated_kw: float,
-    energy_kwh: float,
-    *,
-    soc_start: float = 0.5,
-    running: bool = True,
-    phases: int = 3,
-    v_ln: float = 277.0,
-    heartbeat_s: float = 0.0,
-) -> InverterPlant:
-    """Return n equal batteries."""
+    n: int, rated_kw: float, energy_kwh: float, *, soc_start: float = 0.5, running: bool = True,
+    **plant: Any,
+) -> InverterPlant:  # fmt: skip
+    """Return n equal batteries; `plant` are keywords of `InverterPlant`."""
     parameters = BatteryParameters(soc_start=soc_start)
     source = BatterySource(np.full(n, rated_kw), np.full(n, energy_kwh), parameters)
     fleet = InverterFleet(np.full(n, rated_kw), source=source, running=running)
-    return InverterPlant(fleet, phases=phases, v_ln=v_ln, heartbeat_s=heartbeat_s)
+    return InverterPlant(fleet, **plant)

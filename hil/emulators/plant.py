@@ -57,7 +57,6 @@ def checked_inputs(
     ----------
     inputs : Number, or list of n numbers, by name.
     ranges : Lowest and highest value by name.
-    n : Devices.
 
     Raises ServerError: A name is unknown, a value is not finite or out of range, or their number is
     wrong.

@@ -10,9 +10,6 @@ of the steps that are active. All proxies live in one thread of their own::
         proxy.set_active(np.array([0.0]), time_s=60.0)  # seconds since the step's begin; nan: off
         ...
         proxy.drain()                                   # what was true, what was seen
-
-It can read and change plain Modbus only. TLS passes through it as bytes that it can hold back or
-cut, and nothing else.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Capture:
                 f"the capture cannot be written: {error.strerror}", where=str(path)
             ) from None
         self._lock = threading.Lock()
-        self._idents = itertools.count(1)
+        self.idents = itertools.count(1)  # of IPv4 packets
         head = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
         self._file.write(_block(_SECTION, head))
         for name in interfaces:
@@ -97,10 +97,6 @@ class Capture:
         with self._lock:
             if not self._file.closed:
                 self._file.write(block)
-
-    def ident(self) -> int:
-        """Return the next IPv4 identification."""
-        return next(self._idents) & 0xFFFF
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -161,7 +157,7 @@ class TcpStream:
         pseudo = source + target + struct.pack(">BBH", 0, 6, len(head) + len(payload))
         total = checksum(pseudo + head + payload)
         segment = head[:16] + struct.pack(">H", total) + head[18:] + payload
-        ident = self._capture.ident()
+        ident = next(self._capture.idents) & 0xFFFF
         ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), ident, 0x4000, 64, 6, 0)
         ip += source + target
         ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
