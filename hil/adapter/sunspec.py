@@ -74,11 +74,7 @@ async def scan(
     wanted: Collection[int] | None = None,
     max_registers: int = 125,
 ) -> SunSpecMap:
-    """Scan a device for its SunSpec map.
-
-    Parameters
-    ----------
-    wanted : Models to lay out; by default every model that is defined.
+    """Scan a device for its SunSpec map; lay out the models `wanted`, by default all defined ones.
 
     Raises ScanError: No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is
     broken.

@@ -24,26 +24,16 @@ from hil.devices.errors import DeviceError, ScanError
 # SunSpec Information Model Specification: raw type and the value that means "not implemented".
 # An accumulator of 0 may be a true count, so it has no such value.
 _TYPES: dict[str, tuple[str, int | None]] = {
-    "int16": ("int16", -0x8000),
-    "uint16": ("uint16", 0xFFFF),
-    "count": ("uint16", 0xFFFF),
-    "acc16": ("uint16", None),
-    "enum16": ("uint16", 0xFFFF),
-    "bitfield16": ("uint16", 0xFFFF),
-    "sunssf": ("int16", -0x8000),
+    "int16": ("int16", -0x8000), "sunssf": ("int16", -0x8000),
+    "uint16": ("uint16", 0xFFFF), "count": ("uint16", 0xFFFF), "acc16": ("uint16", None),
+    "enum16": ("uint16", 0xFFFF), "bitfield16": ("uint16", 0xFFFF),
     "int32": ("int32", -0x80000000),
-    "uint32": ("uint32", 0xFFFFFFFF),
-    "acc32": ("uint32", None),
-    "enum32": ("uint32", 0xFFFFFFFF),
-    "bitfield32": ("uint32", 0xFFFFFFFF),
-    "ipaddr": ("uint32", 0),
+    "uint32": ("uint32", 0xFFFFFFFF), "acc32": ("uint32", None), "ipaddr": ("uint32", 0),
+    "enum32": ("uint32", 0xFFFFFFFF), "bitfield32": ("uint32", 0xFFFFFFFF),
     "int64": ("int64", -0x8000000000000000),
-    "uint64": ("uint64", 0xFFFFFFFFFFFFFFFF),
-    "acc64": ("uint64", None),
-    "float32": ("float32", None),
-    "float64": ("float64", None),
-}
-_TEXT = ("string", "ipv6addr", "eui48")
+    "uint64": ("uint64", 0xFFFFFFFFFFFFFFFF), "acc64": ("uint64", None),
+    "float32": ("float32", None), "float64": ("float64", None),
+}  # fmt: skip
 END_MODEL = 0xFFFF
 
 
@@ -149,9 +139,7 @@ def layout(
 ) -> tuple[tuple[ModelPoint, ...], int]:
     """Return the points of a model without data, and its registers, ID and L included.
 
-    Parameters
-    ----------
-    counts : (str, int); How often the repeating groups are there, by the name of their count.
+    `counts` says how often the repeating groups are there, by the name of their count.
     """
     walk = _Walk(str(model), address, None, dict(counts))
     walk.group(model_definition(model), "", [])

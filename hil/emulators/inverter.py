@@ -37,9 +37,7 @@ _V_REF_RANGE = (0.95, 1.05)
 class PvSource:
     """A PV array: all available power unless it is limited.
 
-    Attributes
-    ----------
-    dc_kw : (n,); Power at an irradiance of 1.0 pu (1000 W/m2), after losses.
+    `dc_kw`, shape (n,), is the power at an irradiance of 1.0 pu (1000 W/m2), after losses.
     """
 
     dc_kw: Array
@@ -108,14 +106,12 @@ class TripRelay:
 
     def __init__(self, n: int) -> None:
         self.names = [(kind, i) for kind, rows in TRIP_LIMITS.items() for i in range(len(rows))]
-        rows = [row for table in TRIP_LIMITS.values() for row in table]
-        self.limit = np.array([r[0] for r in rows])[:, None]
-        self.clear_s = np.array([r[1] for r in rows])[:, None]
-        self._sign = np.array([1.0 if k.startswith("over") else -1.0 for k, _ in self.names])[
-            :, None
-        ]
-        self._of_voltage = np.array([k.endswith("voltage") for k, _ in self.names])[:, None]
-        self.beyond_s: Array = np.zeros((len(rows), n))
+        kinds = [kind for kind, _ in self.names]
+        rows = np.array([row for table in TRIP_LIMITS.values() for row in table])
+        self.limit, self.clear_s = rows[:, :1], rows[:, 1:]
+        self._sign = np.array([[1.0 if k.startswith("over") else -1.0] for k in kinds])
+        self._of_voltage = np.array([[k.endswith("voltage")] for k in kinds])
+        self.beyond_s: Array = np.zeros((len(kinds), n))
 
     def step(self, dt_s: float, v_pu: Array, hz: Array) -> NDArray[np.bool_]:
         """Return which limits have cleared, shape (limits, n)."""

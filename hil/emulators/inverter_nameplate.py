@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_settings import CURVE_POINTS, VarRef
 from hil.emulators.reversion import CurveModel
-from hil.emulators.sunspec_image import BASE, SunSpecImage
+from hil.emulators.sunspec_image import SunSpecImage
 
 CURVES = 3
 _REPEATS: Mapping[str, int] = {"NPt": CURVE_POINTS, "NCrv": CURVES}
@@ -31,13 +31,11 @@ class Nameplate:
     ----------
     phases : 1 or 3.
     v_ln : Nominal voltage, line to neutral, V.
-    base : Zero-based address of the map.
     """
 
     serial: str
     phases: int = 3
     v_ln: float = 277.0
-    base: int = BASE
     model_name: str = "Emulated inverter"
 
 

@@ -16,7 +16,7 @@ from hil.emulators.sunspec_image import SunSpecImage
 _ALARM_BITS = {"over_voltage": 10, "under_voltage": 11, "over_frequency": 8, "under_frequency": 9}
 _MANUAL_SHUTDOWN = 6
 _OFF, _STARTING, _RUNNING, _THROTTLED, _FAULT, _STANDBY = 0, 2, 3, 4, 6, 7
-_STOP, _START, _ENTER_STANDBY, _EXIT_STANDBY = range(4)
+_STOP, _START, _ENTER_STANDBY = range(3)  # 715 OpCtl; 3 ends the standby
 #: ThrotSrc bits of model 701.
 _THROTTLE_MAX_W, _THROTTLE_FIXED_W, _THROTTLE_VOLT_WATT = 1 << 0, 1 << 1, 1 << 10
 
@@ -45,7 +45,7 @@ class InverterUnit:
         self._beat = 0.0
         self._beat_s: float | None = None
         self._standby = False
-        self.bank = SunSpecImage(MODELS, nameplate.base, self._refresh, self._written)
+        self.bank = SunSpecImage(MODELS, refresh=self._refresh, written=self._written)
         self.reversions, self.curves = controls_704(), curve_models()
         self.timers: list[ReversionTimer | CurveModel] = [*self.reversions, *self.curves]
         fill(self.bank, nameplate, fleet, row, self.curves)
@@ -98,17 +98,12 @@ class InverterUnit:
             self.fleet.reset_alarms(self.row)
             self.bank.put(715, "AlarmReset", 0)
         if (715, "OpCtl") in touched:
-            self._operate(int(self.bank.get(715, "OpCtl")))
+            order = int(self.bank.get(715, "OpCtl"))
+            if order not in (_STOP, _START):
+                self._standby = order == _ENTER_STANDBY
+            self.fleet.settings.started[self.row] = order not in (_STOP, _ENTER_STANDBY)
         self._adopt_settings()
         self._shown_s = -1.0
-
-    def _operate(self, order: int) -> None:
-        s = self.fleet.settings
-        if order in (_STOP, _START):
-            s.started[self.row] = order == _START
-        else:
-            self._standby = order == _ENTER_STANDBY
-            s.started[self.row] = not self._standby
 
     def _adopt_settings(self) -> None:
         """Bring the fleet's settings in line with the registers."""

@@ -16,12 +16,7 @@ Array = NDArray[np.float64]
 
 
 class Plant(Protocol):
-    """n devices of one kind, their physics and their registers.
-
-    Attributes
-    ----------
-    time_s : Time of the devices, s since their start.
-    """
+    """n devices of one kind, physics and registers; `time_s` is seconds since their start."""
 
     kind: str
     time_s: float

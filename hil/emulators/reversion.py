@@ -1,10 +1,9 @@
 """Timers and curves of an emulated inverter: reversion of SunSpec 704, adoption of 705, 706, 712.
 
-Of the curves the first is in force and read-only.
-
-A client writes curve 2 or 3, then its number to AdptCrvReq, then reads AdptCrvRslt: completed (1)
-or failed (2). A curve fails when it has fewer than 2 or more than NPt points, when x does not
-ascend, or when y is out of range; what is in force then stays.
+The first curve is in force and read-only. A client writes curve 2 or 3, then its number to
+AdptCrvReq, then reads AdptCrvRslt: completed (1) or failed (2). A curve fails when it has fewer
+than 2 or more than NPt points, when x does not ascend, or when y is not within 100 %; what is in
+force then stays.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ class CurveModel:
     ----------
     x, y : Names of a point's coordinates.
     extra : What a curve has besides its points.
-    low, high : Range of y, %.
     end_s : Device time at which the curve reverts; inf while no timer runs.
     """
 
@@ -40,8 +38,6 @@ class CurveModel:
     x: str
     y: str
     extra: tuple[str, ...]
-    low: float = -100.0
-    high: float = 100.0
     end_s: float = field(default=math.inf, init=False)
 
     def points(self, image: SunSpecImage, curve: int) -> tuple[list[float], list[float]]:
@@ -74,7 +70,7 @@ class CurveModel:
             return False
         x, y = self.points(image, curve)
         ascends = all(a < b for a, b in itertools.pairwise(x))
-        return len(x) >= 2 and ascends and all(self.low <= v <= self.high for v in y)
+        return len(x) >= 2 and ascends and all(-100.0 <= v <= 100.0 for v in y)
 
     def adopt(self, image: SunSpecImage, curve: int, time_s: float) -> bool:
         """Put a curve in force, if it is usable, and say so in AdptCrvRslt."""
@@ -120,70 +116,53 @@ def curve_models() -> list[CurveModel]:
 
 @dataclass
 class ReversionTimer:
-    """One function of a model with its timer.
+    """One function of model 704 with its timer.
 
     Writing the enable point, a value or the time starts the timer anew while the function is
     enabled; at its end the function's enable point and values become those of reversion.
 
     Attributes
     ----------
-    enable, enable_back : Points that switch the function, now and after reversion.
-    seconds, left : Points of the timer: its length and what is left.
-    values : (str, str); Points of the set-point and of its value after reversion.
+    name : Stem of the points that enable the function, set its timer and show the time left.
+    values : Points of the set-point.
     end_s : Device time at which it ends; inf while it does not run.
     """
 
-    model: int
-    enable: str
-    enable_back: str
-    seconds: str
-    left: str
-    values: Sequence[tuple[str, str]]
+    name: str
+    values: Sequence[str]
     end_s: float = field(default=math.inf, init=False)
 
     @property
     def triggers(self) -> set[tuple[int, str]]:
         """Points whose writing starts the timer."""
-        names = {self.enable, self.seconds, *(now for now, _ in self.values)}
-        return {(self.model, name) for name in names}
+        return {(704, n) for n in (self.name + "Ena", self.name + "RvrtTms", *self.values)}
 
     def start(self, image: SunSpecImage, time_s: float) -> None:
         """Start anew, or stop where the function is off or has no time."""
-        seconds = image.get(self.model, self.seconds)
-        runs = image.get(self.model, self.enable) == 1 and seconds > 0
+        seconds = image.get(704, self.name + "RvrtTms")
+        runs = image.get(704, self.name + "Ena") == 1 and seconds > 0
         self.end_s = time_s + seconds if runs else math.inf
         self.show(image, time_s)
 
     def revert(self, image: SunSpecImage, time_s: float) -> None:
         """Fall back now."""
-        for now, back in self.values:
-            image.put(self.model, now, image.get(self.model, back))
-        image.put(self.model, self.enable, image.get(self.model, self.enable_back))
+        for name in self.values:
+            group, dot, rest = name.partition(".")  # PFWInj.PF falls back to PFWInjRvrt.PF
+            image.put(704, name, image.get(704, f"{group}Rvrt{dot}{rest}"))
+        image.put(704, self.name + "Ena", image.get(704, self.name + "EnaRvrt"))
         self.end_s = math.inf
         self.show(image, time_s)
 
     def show(self, image: SunSpecImage, time_s: float) -> None:
         """Put the time left into its register."""
-        image.put(self.model, self.left, _whole_s(self.end_s - time_s))
+        image.put(704, self.name + "RvrtRem", _whole_s(self.end_s - time_s))
 
 
 def controls_704() -> list[ReversionTimer]:
     """Return the functions of model 704 that the emulator has."""
     return [
-        ReversionTimer(
-            704, "WMaxLimPctEna", "WMaxLimPctEnaRvrt", "WMaxLimPctRvrtTms", "WMaxLimPctRvrtRem",
-            [("WMaxLimPct", "WMaxLimPctRvrt")],
-        ),
-        ReversionTimer(
-            704, "WSetEna", "WSetEnaRvrt", "WSetRvrtTms", "WSetRvrtRem",
-            [("WSet", "WSetRvrt"), ("WSetPct", "WSetPctRvrt")],
-        ),
-        ReversionTimer(
-            704, "VarSetEna", "VarSetEnaRvrt", "VarSetRvrtTms", "VarSetRvrtRem",
-            [("VarSet", "VarSetRvrt"), ("VarSetPct", "VarSetPctRvrt")],
-        ),
-        ReversionTimer(
-            704, "PFWInjEna", "PFWInjEnaRvrt", "PFWInjRvrtTms", "PFWInjRvrtRem",
-            [("PFWInj.PF", "PFWInjRvrt.PF"), ("PFWInj.Ext", "PFWInjRvrt.Ext")],
-        ),
-    ]  # fmt: skip
+        ReversionTimer("WMaxLimPct", ("WMaxLimPct",)),
+        ReversionTimer("WSet", ("WSet", "WSetPct")),
+        ReversionTimer("VarSet", ("VarSet", "VarSetPct")),
+        ReversionTimer("PFWInj", ("PFWInj.PF", "PFWInj.Ext")),
+    ]

@@ -193,12 +193,7 @@ def _codec(place: Place) -> BlockCodec:
 def wire_points(
     spec: DeviceSpec, names: Iterable[str], found: SunSpecMap | None = None
 ) -> dict[str, WirePoint]:
-    """Return those of the points whose place is known.
-
-    Parameters
-    ----------
-    found : What a scan of the device found; without it SunSpec points are left out.
-    """
+    """Return the points whose place is known; SunSpec points only with a scan of the device."""
     out = {}
     for name in names:
         point = spec.points[name]

@@ -51,12 +51,7 @@ class RelayControl:
         self._since_s = now_s
 
     def step(self, now_s: float, temp_c: float | None, targets: Targets) -> Use:
-        """Return what runs from now on.
-
-        Parameters
-        ----------
-        temp_c : Room temperature; None: unknown, so nothing runs.
-        """
+        """Return what runs from now on; nothing where the room temperature is not known (None)."""
         if temp_c is None or not targets.may_run:
             self.waiting = False
             self._switch(Use.none, now_s)  # at once: an unknown room is not heated any longer

@@ -78,7 +78,6 @@ class MapBank:
 
     Parameters
     ----------
-    refresh : Called before each read; brings `values` up to date.
     check : Called with all values as a write would leave them; raises `Refused` to prevent it.
     written : Called with the names after a write.
 
@@ -91,13 +90,12 @@ class MapBank:
         self,
         points: Iterable[MapPoint],
         *,
-        refresh: Callable[[], None] = lambda: None,
         check: Callable[[Mapping[str, float]], None] = lambda _values: None,
         written: Callable[[Sequence[str]], None] = lambda _names: None,
     ) -> None:
         self.points = {p.name: p for p in points}
         self.values = {p.name: p.start for p in self.points.values()}
-        self._refresh, self._check, self._written = refresh, check, written
+        self._check, self._written = check, written
         self._at: dict[tuple[Table, int], tuple[MapPoint, int]] = {
             (p.table, p.address + i): (p, i) for p in self.points.values() for i in range(p.size)
         }
@@ -108,7 +106,6 @@ class MapBank:
             found = [self._at[table, start + i] for i in range(count)]
         except KeyError:
             raise Refused(ExceptionCode.illegal_address) from None
-        self._refresh()
         return [point.encode(self.values[point.name])[part] for point, part in found]
 
     def write(self, table: Table, start: int, values: Sequence[int]) -> None:

@@ -26,9 +26,7 @@ SHIFT_K = {Verb.shed: 2.0, Verb.critical_peak: 4.0, Verb.load_up: -2.0}
 class Targets:
     """What holds now; a set-point that does not hold is infinitely far away.
 
-    Attributes
-    ----------
-    may_run : False: nothing runs, whatever the temperature.
+    Without `may_run` nothing runs, whatever the temperature.
     """
 
     cool_c: float
