@@ -74,3 +74,9 @@ class RefusedError(ExchangeError):
         self.code = code
         name = EXCEPTION_NAMES.get(code, "unknown code")
         super().__init__(f"the device refused with exception {code} ({name})", where=where)
+
+
+def cannot_listen(kind: type[FeederateError], error: Exception, where: str) -> FeederateError:
+    """Return the error of a server whose address cannot be used."""
+    expected = "a free port of this machine"
+    return kind(f"cannot listen: {error}", where=where, expected=expected)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grid_models.base.errors import FeederateError
-from hil.devices.errors import ServerError
+from hil.devices.errors import ServerError, cannot_listen
 from hil.emulators.plant import Plant
 from hil.servers.faults import Faults
 
@@ -55,11 +55,8 @@ class GridChannel:
         try:
             self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_LINE)
         except (OSError, OverflowError) as error:
-            raise ServerError(
-                f"cannot listen: {error}",
-                where=f"grid side channel {host}:{port}",
-                expected="a free port of this machine",
-            ) from None
+            where = f"grid side channel {host}:{port}"
+            raise cannot_listen(ServerError, error, where) from None
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

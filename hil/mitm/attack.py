@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from grid_models.base import counter_rng
-from hil.mitm.payload import Payload, read_payload, write_payload
 from hil.mitm.rules import (
     DelayRule,
     DropRule,
     ExceptionRule,
     Forged,
     FrameRule,
+    Payload,
     RewriteRule,
     Unrestored,
     WirePoint,
+    read_payload,
+    write_payload,
 )
 from hil.modbus.frames import frame, parts
 from hil.modbus.pdu import Span, exception_reply, is_exception, read_span, write_request

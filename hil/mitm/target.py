@@ -8,10 +8,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hil.devices.errors import DeviceError
+from hil.devices.errors import DeviceError, cannot_listen
 from hil.mitm.attack import DeviceAttack, undo
-from hil.mitm.payload import read_payload
-from hil.mitm.rules import FloodRule, FrameRule, WirePoint, WriteRule
+from hil.mitm.rules import FloodRule, FrameRule, WirePoint, WriteRule, read_payload
 from hil.mitm.session import DEVICE_SIDE, Session
 from hil.modbus.frames import frame
 from hil.modbus.pcapng import Address, Capture, TcpStream
@@ -142,11 +141,7 @@ class TargetProxy:
         try:
             self._server = await loop.create_server(self._admit, *at)
         except (OSError, OverflowError) as error:
-            raise DeviceError(
-                f"cannot listen: {error}",
-                where=f"{at[0]}:{at[1]}",
-                expected="a free port of this machine",
-            ) from None
+            raise cannot_listen(DeviceError, error, f"{at[0]}:{at[1]}") from None
         host, port = self._server.sockets[0].getsockname()[:2]
         return str(host), int(port)
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hil.devices.errors import ServerError
+from hil.devices.errors import ServerError, cannot_listen
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
 from hil.modbus.tls import WRITERS, peer_role
@@ -91,11 +91,7 @@ class ModbusTcpServer:
                 lambda: _Client(self), self.host, self.port, ssl=self.tls
             )
         except (OSError, OverflowError) as error:
-            raise ServerError(
-                f"cannot listen: {error}",
-                where=f"{self.host}:{self.port}",
-                expected="a free port of this machine",
-            ) from None
+            raise cannot_listen(ServerError, error, f"{self.host}:{self.port}") from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = asyncio.create_task(self._sweep())
 

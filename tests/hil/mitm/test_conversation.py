@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from hil.devices.codec import Place
 from hil.mitm.attack import Conversation, DeviceAttack
-from hil.mitm.payload import Payload, read_payload, write_payload
-from hil.mitm.rules import DropRule, RewriteRule, WirePoint
+from hil.mitm.rules import DropRule, Payload, RewriteRule, WirePoint, read_payload, write_payload
 from hil.modbus.frames import frame
 from hil.modbus.pdu import Span, Table, read_span, write_request
 
