@@ -185,6 +185,8 @@ class EmulatedInverter:
         text = text.replace("poll_s: 1.0", "poll_s: 0.05\nstale_after_s: 0.15\nbad_after_s: 0.6")
         self.file = folder / "inverter.yaml"
         self.file.write_text(text, encoding="utf-8")
+        # The registers hold 0 W until the first step; the side channel brings the plant to now.
+        self.device.ask()
 
     def ask(self, **message: object) -> dict[str, object]:
         with self._lock:
