@@ -26,8 +26,9 @@ import numpy as np
 from pymodbus.client import AsyncModbusTcpClient
 
 from hil.adapter.adapter import Adapter
-from hil.devices.file import ConnectionSpec, DeviceSpec, load_device_file
+from hil.devices.file import load_device_file
 from hil.devices.points import Quality
+from hil.devices.spec import ConnectionSpec, DeviceSpec
 from hil.modbus.client import ModbusClient
 
 READ_COUNT = 60

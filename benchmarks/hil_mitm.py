@@ -18,7 +18,7 @@ import numpy as np
 from hil_adapter import READ_COUNT, SERVER
 
 from hil.devices.codec import Place
-from hil.devices.file import ConnectionSpec
+from hil.devices.spec import ConnectionSpec
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import RewriteRule, WirePoint
 from hil.modbus.client import ModbusClient

@@ -26,7 +26,7 @@ ADAPTER = """
 import sys, time
 from pathlib import Path
 from hil.adapter.adapter import Adapter
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 how, heartbeat_s, audit, *ports = sys.argv[1:]
 point = {"table": "holding", "address": 0, "type": "int16", "scale": 0.1, "access": "rw",
          "min": 10, "max": 30, "safe_value": 20}

@@ -19,14 +19,9 @@ from federates.errors import ScenarioError
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import DeviceFileError
-from hil.devices.file import (
-    DeviceSpec,
-    check_device_file,
-    find_device_file,
-    load_device_file,
-    shipped_devices,
-)
+from hil.devices.file import check_device_file, find_device_file, load_device_file, shipped_devices
 from hil.devices.points import Quality, Reading, Value
+from hil.devices.spec import DeviceSpec
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?[^\s/:]+:\d{1,5}(?:/\d+)?")
 _WRITE_S = 10.0

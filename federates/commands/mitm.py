@@ -22,7 +22,8 @@ from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import shipped_dir
 from hil.adapter.guard import check_arming
 from hil.adapter.sunspec import SunSpecMap, parse_url, scan
-from hil.devices.file import DeviceSpec, find_device_file, load_device_file, shipped_devices
+from hil.devices.file import find_device_file, load_device_file, shipped_devices
+from hil.devices.spec import DeviceSpec
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import FrameRule, Unrestored, WirePoint, points_of, wire_points
 from hil.modbus.client import ModbusClient

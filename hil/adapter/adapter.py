@@ -35,8 +35,8 @@ from hil.adapter.snapshot import Event, Snapshot
 from hil.adapter.sunspec import SunSpecMap
 from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError, GuardError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Reading, Value
+from hil.devices.spec import DeviceSpec
 
 __all__ = ["Adapter", "Event", "Snapshot"]
 

@@ -17,8 +17,8 @@ from grid_models.base.errors import nearest_name
 from hil.adapter.reader import DeviceReader
 from hil.devices.codec import encode
 from hil.devices.errors import DeviceError, GuardError, WrongReplyError
-from hil.devices.file import CurveSpec, DeviceSpec
 from hil.devices.points import Value
+from hil.devices.spec import CurveSpec, DeviceSpec
 
 _AXES = {705: ("V", "Var"), 706: ("V", "W"), 712: ("W", "Var")}
 _FIELDS = ("DeptRef", "Pri", "VRef", "VRefAutoEna", "VRefAutoTms", "RspTms")

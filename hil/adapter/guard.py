@@ -13,8 +13,8 @@ from typing import Literal
 
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import ArmingError, GuardError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec, Value
+from hil.devices.spec import DeviceSpec
 
 Verdict = Literal["written", "clamped", "limited", "unchanged", "refused", "unsafe"]
 

@@ -20,7 +20,7 @@ from hil.adapter.reader import DeviceReader
 from hil.adapter.watchdog_client import WatchdogClient
 from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 from hil.modbus.client import ClientStats, ModbusClient
 
 _SUPERVISE_S = 0.25

@@ -24,8 +24,8 @@ from hil.devices.errors import (
     ScanError,
     WrongReplyError,
 )
-from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec, Quality
+from hil.devices.spec import DeviceSpec
 from hil.devices.sunspec_models import text_of
 from hil.modbus.client import ModbusClient
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from hil.devices.errors import DeviceError, ExchangeError, RefusedError, ScanError, WrongReplyError
-from hil.devices.file import ConnectionSpec, TlsSpec
+from hil.devices.spec import ConnectionSpec, TlsSpec
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
 

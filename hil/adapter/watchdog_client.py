@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.devices.errors import DeviceError
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 
 _START_S = 10.0
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from grid_models.base.errors import FeederateError
-
-if TYPE_CHECKING:
-    from hil.devices.file import Problem
+from grid_models.base.errors import FeederateError, described
 
 EXCEPTION_NAMES = {
     1: "illegal function",
@@ -21,6 +18,30 @@ EXCEPTION_NAMES = {
     10: "gateway path unavailable",
     11: "gateway target did not respond",
 }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend in a device file.
+
+    Parameters
+    ----------
+    file, line, key : Where; line 0 where the whole file is meant, key as ``points.setpoint.min``.
+    what, expected, nearest : str
+        What is wrong, what would have been accepted, the nearest valid name ('' for none).
+    """
+
+    file: str
+    line: int
+    key: str
+    what: str
+    expected: str = ""
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        text = described(self.what, self.expected, self.nearest)
+        return f"{place}: {self.key}: {text}" if self.key else f"{place}: {text}"
 
 
 class ServerError(FeederateError):

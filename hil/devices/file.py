@@ -1,4 +1,4 @@
-"""Device files: connection, points and limits of a device, written by its owner.
+"""Device files: read, and checked against schema and rules.
 
 `load_device_file` reads one, `check_device_file` lists every problem with its line,
 `device_schema` is the published JSON Schema, `shipped_devices` are those that come with the
@@ -7,184 +7,17 @@ package.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from grid_models.base.errors import described
 from grid_models.base.schema_errors import schema_problems
 from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, nearest_line, read_yaml
-from hil.devices.errors import DeviceFileError
-from hil.devices.points import DeviceFileSection, Finite, PointSpec, Positive
+from hil.devices.errors import DeviceFileError, Problem
 from hil.devices.rules import rule_problems
-
-
-class TlsSpec(DeviceFileSection):
-    """Mutual TLS (Modbus/TCP Security): both sides show a certificate."""
-
-    ca: Path = Field(description="certificates that the device's own must be signed by")
-    cert: Path = Field(description="our certificate; its role extension says what we may do")
-    key: Path = Field(description="key of our certificate")
-    server_name: str | None = Field(
-        None, description="name or address in the device's certificate; default the host"
-    )
-
-
-class ConnectionSpec(DeviceFileSection):
-    """Address, unit id, deadlines and limits of a connection."""
-
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(502, ge=1, le=65535)
-    unit: int = Field(1, ge=0, le=255, description="Modbus unit id")
-    timeout_s: Finite = Field(0.5, gt=0, le=60, description="deadline of one request")
-    connect_timeout_s: Finite = Field(1.0, gt=0, le=60, description="deadline of a connection")
-    reconnect_max_s: Finite = Field(5.0, gt=0, le=300, description="longest wait to reconnect")
-    max_registers: int = Field(125, ge=1, le=125, description="most registers of one read")
-    max_gap: int = Field(
-        0, ge=0, le=124, description="unwanted registers that may be read to save a request"
-    )
-    pause_s: Finite = Field(0.0, ge=0, le=5, description="pause between two requests")
-    tls: TlsSpec | None = None
-
-    @property
-    def is_loopback(self) -> bool:
-        """Return True where the host can only be this machine."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def through(self, host: str, port: int) -> ConnectionSpec:
-        """Return the same connection by way of a proxy; the certificate is still the device's."""
-        tls = self.tls
-        if tls is not None:
-            tls = tls.model_copy(update={"server_name": tls.server_name or self.host})
-        return self.model_copy(update={"host": host, "port": port, "tls": tls})
-
-
-class GuardSpec(DeviceFileSection):
-    """When the device goes to its safe state by itself."""
-
-    heartbeat_s: Finite = Field(
-        2.0, ge=0.2, le=3600, description="longest silence of the federation, in seconds"
-    )
-    input_timeout_s: Positive | None = Field(
-        None, description="longest life of a command that is not repeated; default 5 heartbeats"
-    )
-    readback_failures: int = Field(
-        2, ge=1, le=10, description="failed read-backs of one write that latch a fault"
-    )
-    max_bad_s: Positive | None = Field(
-        None, description="a commanded device that is bad this long goes safe; default 2 heartbeats"
-    )
-    heartbeat_point: str | None = Field(
-        None, description="point (access 'guard') to count up once per heartbeat_s / 2"
-    )
-
-    @property
-    def input_limit_s(self) -> float:
-        """Longest life of a command, in seconds."""
-        return self.input_timeout_s or 5.0 * self.heartbeat_s
-
-    @property
-    def bad_limit_s(self) -> float:
-        """Longest time a commanded device may be bad, in seconds."""
-        return self.max_bad_s or 2.0 * self.heartbeat_s
-
-
-class CurveSpec(DeviceFileSection):
-    """Limits of a SunSpec curve model that may be adopted (705, 706, 712)."""
-
-    curve: int = Field(2, ge=2, le=100, description="stored curve to write; 1 is read-only")
-    x: tuple[Finite, Finite] = Field(description="lowest and highest first coordinate")
-    y: tuple[Finite, Finite] = Field(description="lowest and highest second coordinate")
-    timeout_s: Finite = Field(5.0, gt=0, le=60, description="longest wait for the result")
-    safe: list[tuple[Finite, Finite]] | None = Field(
-        None, description="curve adopted in the safe state"
-    )
-
-
-class DeviceSpec(DeviceFileSection):
-    """A device file."""
-
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]*$", description="name of the device")
-    description: str = ""
-    source: str = Field("", description="where the register map comes from")
-    connection: ConnectionSpec = Field(default_factory=ConnectionSpec)
-    poll_s: Finite = Field(1.0, ge=0.02, le=3600, description="poll period")
-    stale_after_s: Positive | None = Field(None, description="default 2.5 poll periods")
-    bad_after_s: Positive | None = Field(None, description="default 5 poll periods")
-    sunspec: list[int] = Field(default_factory=list, description="models to read whole")
-    guard: GuardSpec = Field(default_factory=GuardSpec)
-    points: dict[str, PointSpec] = Field(default_factory=dict)
-    curves: dict[int, CurveSpec] = Field(default_factory=dict)
-
-    @field_validator("curves", mode="before")
-    @classmethod
-    def _curve_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {int(k) if str(k).isdigit() else k: v for k, v in value.items()}
-
-    @property
-    def has_sunspec(self) -> bool:
-        """Return True where the device must be scanned for its SunSpec map."""
-        return bool(self.sunspec or self.curves) or any(p.sunspec for p in self.points.values())
-
-    def stale_limit_s(self, poll_s: float | None = None) -> float:
-        """Age in seconds from which a value read every `poll_s` is stale."""
-        return self.stale_after_s or 2.5 * (poll_s or self.poll_s)
-
-    def bad_limit_s(self, poll_s: float | None = None) -> float:
-        """Age in seconds from which a value read every `poll_s` is bad."""
-        default = max(5.0 * (poll_s or self.poll_s), self.stale_limit_s(poll_s))
-        return self.bad_after_s or default
-
-    def at(
-        self,
-        *,
-        name: str | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        unit: int | None = None,
-    ) -> DeviceSpec:
-        """Return the same device under another name or at another address; limits stay."""
-        changed = {"host": host, "port": port, "unit": unit}
-        connection = self.connection.model_dump() | {
-            k: v for k, v in changed.items() if v is not None
-        }
-        data = self.model_dump() | {"connection": connection, "name": name or self.name}
-        return DeviceSpec.model_validate(data)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to mend in a device file.
-
-    Parameters
-    ----------
-    file, line, key : Where; line 0 where the whole file is meant, key as ``points.setpoint.min``.
-    what, expected, nearest : str
-        What is wrong, what would have been accepted, the nearest valid name ('' for none).
-    """
-
-    file: str
-    line: int
-    key: str
-    what: str
-    expected: str = ""
-    nearest: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        text = described(self.what, self.expected, self.nearest)
-        return f"{place}: {self.key}: {text}" if self.key else f"{place}: {text}"
+from hil.devices.spec import DeviceSpec
 
 
 def _read(path: Path) -> tuple[DeviceSpec | None, list[Problem]]:

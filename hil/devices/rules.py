@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath
 from hil.devices import sunspec_models
 from hil.devices.codec import TYPE_WORDS, raw_range
 from hil.devices.points import PointSpec
-
-if TYPE_CHECKING:
-    from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 
 Found = tuple[KeyPath, str, str, str]
 

@@ -17,8 +17,8 @@ import numpy as np
 from hil.adapter.sunspec import SunSpecMap
 from hil.devices.codec import BlockCodec, Place, encode, place_of, raw_range, sf_factor
 from hil.devices.errors import DeviceError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import PointSpec
+from hil.devices.spec import DeviceSpec
 from hil.modbus.pdu import Span, data_size, write_span
 
 

@@ -21,7 +21,7 @@ from hil.devices.errors import (
     RefusedError,
     WrongReplyError,
 )
-from hil.devices.file import ConnectionSpec
+from hil.devices.spec import ConnectionSpec
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import is_exception, read_request, reply_problem, write_request
 from hil.modbus.tls import client_context

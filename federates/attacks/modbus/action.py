@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from federates.scenario.attack_actions import Action
 
 if TYPE_CHECKING:
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
     from hil.mitm.rules import FrameRule
 
 Limits = tuple[float, float]

@@ -12,7 +12,7 @@ from grid_models.base.errors import nearest_hint
 from grid_models.base.sections import Period
 
 if TYPE_CHECKING:
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
 
 
 class PointAction(ModbusAction):

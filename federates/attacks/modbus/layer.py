@@ -21,7 +21,7 @@ from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec, Step
 
 if TYPE_CHECKING:
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
     from hil.mitm.rules import FrameRule
 
 SIMULATED, EMULATED = "simulated", "emulated"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from federates.attacks.truth import TruthWriter
     from federates.core.run_store import RunStore
     from hil.adapter.adapter import Adapter
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
 
 PORT = "modbus"
 """What ground truth calls the wire; its labels are ``DEVICE.POINT``."""

@@ -27,8 +27,9 @@ from grid_models.feeder.model import Der
 from hil.adapter.adapter import Adapter
 from hil.adapter.guard import check_arming
 from hil.adapter.snapshot import Snapshot
-from hil.devices.file import DeviceSpec, load_device_file
+from hil.devices.file import load_device_file
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 
 if TYPE_CHECKING:
     from federates.core.context import FederateContext

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from federates.attacks.modbus.wire import ModbusWire
     from federates.core.run_store import RunStore
     from federates.kinds.device.federate import DeviceFederate
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
 
 
 def devices_of(context: FederateContext) -> dict[str, str]:

@@ -41,7 +41,7 @@ from grid_models.feeder.model import Der, node_label
 if TYPE_CHECKING:
     from federates.attacks.modbus.wire import ModbusWire
     from federates.core.run_store import RunStore
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
 
 QUALITY_WORDS = {GOOD: "good", STALE: "stale", BAD: "bad"}
 

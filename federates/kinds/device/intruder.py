@@ -22,7 +22,7 @@ from federates.kinds.device.models import DeviceModel, ThermostatModel
 from grid_models.feeder.model import Der
 
 if TYPE_CHECKING:
-    from hil.devices.file import ConnectionSpec
+    from hil.devices.spec import ConnectionSpec
     from hil.servers.pdu import Bank
 
 _COOL, _HEAT = 0, 1  # holding registers of the thermostat's map, side by side

@@ -16,7 +16,7 @@ from federates.kinds.device.roles import PortPoint
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
-    from hil.devices.file import ConnectionSpec, DeviceSpec
+    from hil.devices.spec import ConnectionSpec, DeviceSpec
 
 Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"

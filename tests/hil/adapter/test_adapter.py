@@ -14,8 +14,8 @@ import pytest
 from hil.adapter.adapter import Adapter
 from hil.adapter.audit import read_audit
 from hil.devices.errors import ArmingError, DeviceError, GuardError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 
 POINTS: dict[str, Any] = {
     "temp_c": {"table": "input", "address": 0, "type": "int16", "scale": 0.1},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hil.adapter.guard import Guard, check_arming
 from hil.devices.errors import ArmingError, GuardError
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 
 POINT = {
     "table": "holding", "address": 0, "type": "int16", "scale": 0.1, "access": "rw",

@@ -18,8 +18,8 @@ import pytest
 
 from hil.adapter.adapter import Adapter, Event
 from hil.adapter.audit import read_audit
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 
 TRUE_C, SAFE_C, TIMEOUT_S = 19.8, 20.0, 0.15
 

@@ -25,7 +25,7 @@ from hil.adapter.audit import AuditLog, read_audit
 from hil.adapter.loop import AdapterLoop
 from hil.adapter.watchdog import Watchdog
 from hil.devices.errors import GuardError
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 
 #: Of tests that wait for one, and of tests in which none may pass unnoticed.
 HEARTBEAT_S, LONG_S, LIMIT_S = 1.0, 60.0, 120.0
@@ -36,7 +36,7 @@ PROGRAM = textwrap.dedent(
     import signal, sys, time
     from pathlib import Path
     from hil.adapter.adapter import Adapter
-    from hil.devices.file import DeviceSpec
+    from hil.devices.spec import DeviceSpec
 
     def spec(i, port):
         return DeviceSpec.model_validate({

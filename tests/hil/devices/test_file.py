@@ -10,15 +10,10 @@ import pytest
 
 from grid_models.base.yaml_lines import parse_yaml
 from hil.devices.errors import DeviceFileError
-from hil.devices.file import (
-    DeviceSpec,
-    check_device_file,
-    device_schema,
-    load_device_file,
-    shipped_devices,
-)
+from hil.devices.file import check_device_file, device_schema, load_device_file, shipped_devices
 from hil.devices.points import PointSpec
 from hil.devices.schema import SCHEMA_PATH, schema_text
+from hil.devices.spec import DeviceSpec
 
 HEAD = "name: t\npoints:\n"
 SET = "  set_c: {table: holding, address: 0, type: int16, access: rw, "

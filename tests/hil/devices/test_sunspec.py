@@ -15,8 +15,8 @@ import sunspec2.modbus.client as oracle
 from hil.adapter.adapter import Adapter
 from hil.adapter.sunspec import parse_url, scan, scan_device
 from hil.devices.errors import DeviceError, GuardError, ScanError
-from hil.devices.file import ConnectionSpec, DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import ConnectionSpec, DeviceSpec
 from hil.devices.sunspec_models import UnknownPointError, find_point, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
 

@@ -17,8 +17,8 @@ import pytest
 
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import GuardError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 from hil.emulators.background import background
 from hil.emulators.inverter_plant import inverters
 from hil.emulators.options import EmulatorOptions

@@ -25,7 +25,7 @@ from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.sections import Record
 from grid_models.base.yaml_lines import yaml_text
 from hil.devices.codec import Place
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 from hil.mitm.attack import Conversation, DeviceAttack
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import DelayRule, FrameRule, RewriteRule, Unrestored, WirePoint, WriteRule

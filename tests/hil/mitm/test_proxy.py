@@ -21,8 +21,8 @@ from pyModbusTCP.client import ModbusClient
 from hil.adapter.adapter import Adapter
 from hil.adapter.audit import read_audit
 from hil.devices.errors import ArmingError, DeviceError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 from hil.emulators.background import Background, background
 from hil.emulators.inverter_plant import inverters
 from hil.mitm.proxy import MitmProxy, MitmTarget
@@ -308,7 +308,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from hil.adapter.adapter import Adapter
-from hil.devices.file import DeviceSpec
+from hil.devices.spec import DeviceSpec
 
 spec = DeviceSpec.model_validate_json(sys.argv[1])
 adapter = Adapter([spec], armed=["d"], audit=Path(sys.argv[2]),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hil.devices.errors import LinkError, NoReplyError, RefusedError, WrongReplyError
-from hil.devices.file import ConnectionSpec
+from hil.devices.spec import ConnectionSpec
 from hil.modbus.client import ModbusClient
 
 LIMIT_S = 60.0

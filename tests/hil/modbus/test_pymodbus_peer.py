@@ -16,7 +16,7 @@ from pymodbus.server import ModbusTcpServer as PymodbusServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from hil.devices.errors import RefusedError
-from hil.devices.file import ConnectionSpec
+from hil.devices.spec import ConnectionSpec
 from hil.modbus.client import ModbusClient
 from hil.modbus.pdu import Table, pack, read_reply, read_request, reply_problem, write_request
 from hil.servers.pdu import answer

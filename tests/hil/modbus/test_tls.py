@@ -13,8 +13,8 @@ import pytest
 from hil.adapter.adapter import Adapter
 from hil.adapter.audit import read_audit
 from hil.devices.errors import DeviceError
-from hil.devices.file import DeviceSpec
 from hil.devices.points import Quality
+from hil.devices.spec import DeviceSpec
 from hil.modbus.tls import client_context, peer_role, role_of, server_context
 
 WRITER = "GridServiceSunSpec"
