@@ -292,9 +292,9 @@ class FeederDmpc:
 
     def summary(self) -> dict[str, float]:
         """Return battery throughput and what the mail was worth."""
-        return {
-            "battery_throughput_kwh": self._fleet.throughput_kwh,
-        } | mail_summary(self._post, self._known)
+        return {"battery_throughput_kwh": self._fleet.throughput_kwh} | mail_summary(
+            self._post, self._known
+        )
 
 
 def _sample(settings: FeederDmpcOptions, period_s: float) -> tuple[float, int]:

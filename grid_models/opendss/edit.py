@@ -9,11 +9,7 @@ import numpy as np
 from grid_models.feeder.model import Bus
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import Engine
-from grid_models.opendss.reader import (
-    TAP_STEP_PU,
-    controls_by_transformer,
-    ders_of,
-)
+from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer, ders_of
 
 DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 
