@@ -92,8 +92,7 @@ class PowerFlowResidual:
 
     Parameters
     ----------
-    **options
-        See `ResidualOptions`.
+    **options : See `ResidualOptions`.
     """
 
     def __init__(self, site: DetectionSite, **options: Any) -> None:
