@@ -57,8 +57,7 @@ class AveragingPi:
     ----------
     site : Only its period is used; the circuit is an option.
     hosted : Inverters of this instance.
-    **options
-        See `AveragingPiOptions`.
+    **options : See `AveragingPiOptions`.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

@@ -105,8 +105,7 @@ class VoltVar1547:
     ----------
     site : DERs to command; the standard's curve ignores the site's voltage band.
     hosted : Agents of this instance.
-    **options
-        See `VoltVarOptions`.
+    **options : See `VoltVarOptions`.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:

@@ -27,10 +27,8 @@ def circuit_of(
     clusters : The user's own clusters (name to buses), or how many are to be found by electrical
         distance; default: those the circuit comes with.
 
-    Raises
-    ------
-    ControllerError: There is no such circuit.
-    GridModelError: The clusters are wrong; see `grid_models.feeder.clusters.given_clusters`.
+    Raises ControllerError: There is no such circuit.
+    Raises GridModelError: The clusters are wrong; see `grid_models.feeder.clusters.given_clusters`.
     """
     kind, _, count = str(name).partition(":")
     if kind == "feeder24" and not count:

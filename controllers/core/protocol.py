@@ -44,6 +44,17 @@ class ControlSite:
     v_max_pu: float = 1.05
     seed: int = 0
 
+    def band_pu(self, margin_pu: float, where: str) -> tuple[float, float]:
+        """Return the voltage band with a margin at both ends; an empty band is refused."""
+        low, high = self.v_min_pu + margin_pu, self.v_max_pu - margin_pu
+        if not 0.0 < low < high:
+            raise ControllerError(
+                f"no band is left between {low:g} and {high:g} pu",
+                where=f"{where}: option 'margin_pu'",
+                expected="less than half of the band's width",
+            )
+        return low, high
+
 
 @dataclass(frozen=True, slots=True)
 class ControllerStep:

@@ -80,8 +80,7 @@ class Cusum:
 
     Parameters
     ----------
-    **options
-        See `CusumOptions`.
+    **options : See `CusumOptions`.
     """
 
     def __init__(self, site: DetectionSite, **options: Any) -> None:

@@ -92,8 +92,7 @@ class PowerFlowResidual:
 
     Parameters
     ----------
-    **options
-        See `ResidualOptions`.
+    **options : See `ResidualOptions`.
     """
 
     def __init__(self, site: DetectionSite, **options: Any) -> None:
@@ -137,7 +136,8 @@ class PowerFlowResidual:
         test = self._test_of(known)
         if self._history is not None and not test.learnt:
             self._report(test, known)
-        factor = self._load_variance(np.array([time_s]), self._site.forecast)
+        load_pu = self._site.forecast.load_at(np.array([time_s]))
+        factor = self._grid.load_variance(load_pu)
         scores[0], scores[test.labels] = test.scores(innovation, factor)
         return scores
 
@@ -200,11 +200,7 @@ class PowerFlowResidual:
         h = grid.sensitivity(self._sensor_rows)[measured]
         ratings = np.tile(grid.der_kva, 2)
         state_std = np.concatenate(
-            [
-                np.full(3, 2.0 * o.source_std_pu),
-                o.load_std * grid.load_kva,
-                der_std * ratings,
-            ]
+            [np.full(3, 2.0 * o.source_std_pu), o.load_std * grid.load_kva, der_std * ratings]
         )
         v_var = 4.0 * (o.v_std_pu**2 + o.model_std_pu**2)  # of v^2, at 1 pu
         import_var = (o.import_std * grid.size_kva) ** 2
@@ -234,7 +230,7 @@ class PowerFlowResidual:
             whole = there[:, known].all(axis=1)
             whole &= np.isfinite(innovation[:, test.measured]).all(axis=1)
             kept.append(innovation[np.ix_(whole, test.measured)])
-            factors.append(self._load_variance(time_s[whole], history.forecast))
+            factors.append(self._grid.load_variance(history.forecast.load_at(time_s[whole])))
         test.clean_steps = sum(len(rows) for rows in kept)
         if test.clean_steps >= LEAST_HISTORY:
             test.learn(np.concatenate(kept), np.concatenate(factors))
@@ -258,9 +254,6 @@ class PowerFlowResidual:
                 "thresholds": "as stated, not learnt",
             }
         )
-
-    def _load_variance(self, time_s: FloatArray, forecast: Forecast) -> FloatArray:
-        return self._grid.load_variance(forecast.load_at(time_s))
 
     def _innovation(
         self, time_s: FloatArray, inputs: Mapping[str, FloatArray], forecast: Forecast

@@ -94,8 +94,7 @@ class CircuitDmpc:
     ----------
     site : Its period is used; the circuit is an option.
     hosted : Clusters of this instance.
-    **options
-        See `CircuitDmpcOptions`.
+    **options : See `CircuitDmpcOptions`.
 
     Raises ControllerError, GridModelError: An option, a hosted name or the list of clusters is not
     accepted.
@@ -225,11 +224,8 @@ class CircuitDmpc:
         near, far = known.of("v_pu")[self._near], known.of("v_pu")[self._far]
         agreed = np.full(len(far), np.nan)
         if sample == 0:
-            flat = exchange.t[:, self._nb :, 0].copy()
-            flat.reshape(-1)[self._start_rows] = np.repeat(
-                np.stack([near, far], axis=1), self._n, axis=1
-            )
-            exchange.t[:, self._nb :, 0] = flat
+            both = np.stack([near, far], axis=1)
+            exchange.start(self._start_rows, np.repeat(both, self._n, axis=1))
         else:
             agreed = exchange.agreed(0)
             exchange.t = np.take_along_axis(exchange.t, self._shift, axis=1)

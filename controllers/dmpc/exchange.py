@@ -65,6 +65,12 @@ class Exchange:
         part = self.t[:, self._split.bounded :, 0]
         part[:] = flat.reshape(part.shape)
 
+    def start(self, rows: IntArray, values: FloatArray) -> None:
+        """Set the state of some coupling rows, given by their place in the flattened rows."""
+        flat = self._coupled(self.t)
+        flat[rows] = values
+        self._put_coupled(flat)
+
     def agreed(self, column: int) -> FloatArray:
         """Return the last plan's value of one column of every incoming message, (links_in,)."""
         return self._coupled(self.v)[self._rows_in[:, column]]

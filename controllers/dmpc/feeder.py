@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
@@ -40,8 +39,7 @@ class FeederDmpc:
     Parameters
     ----------
     hosted : Clusters of this instance.
-    **options
-        See `controllers.dmpc.feeder_options.FeederDmpcOptions`.
+    **options : See `controllers.dmpc.feeder_options.FeederDmpcOptions`.
 
     Raises ControllerError, GridModelError: An option, a hosted name, a DER or the list of clusters
     is not accepted.
@@ -172,13 +170,7 @@ class FeederDmpc:
         settings, n, nb = self._settings, self._n, self._split.bounded
         self._low: FloatArray = np.zeros((len(own), nb, 1))
         self._high: FloatArray = np.zeros((len(own), nb, 1))
-        v_lo, v_hi = site.v_min_pu + settings.margin_pu, site.v_max_pu - settings.margin_pu
-        if not 0.0 < v_lo < v_hi:
-            raise ControllerError(
-                f"no band is left between {v_lo:g} and {v_hi:g} pu",
-                where=f"{_WHERE}: option 'margin_pu'",
-                expected="less than half of the band's width",
-            )
+        v_lo, v_hi = site.band_pu(settings.margin_pu, _WHERE)
         inputs: list[IntArray] = []
         sums = []
         unit = 0
@@ -263,9 +255,7 @@ class FeederDmpc:
         agreed = self._contradiction(above) if sample else np.full(len(above), np.nan)
         self._post.begin_sample(sample, agreed, np.zeros(len(above)))
         if sample == 0:
-            flat = self._exchange.t[:, self._split.bounded :, 0].copy()
-            flat.reshape(-1)[self._rows] = self._hold
-            self._exchange.t[:, self._split.bounded :, 0] = flat
+            self._exchange.start(self._rows, self._hold)
         q_max = np.sqrt(np.maximum(fleet.kva**2 - fleet.p_kw**2, 0.0))
         for bound, values in zip((self._low, self._high), fleet.bounds(q_max), strict=True):
             bound.reshape(-1)[self._u_rows] = values
@@ -292,9 +282,9 @@ class FeederDmpc:
 
     def summary(self) -> dict[str, float]:
         """Return battery throughput and what the mail was worth."""
-        return {
-            "battery_throughput_kwh": self._fleet.throughput_kwh,
-        } | mail_summary(self._post, self._known)
+        return {"battery_throughput_kwh": self._fleet.throughput_kwh} | mail_summary(
+            self._post, self._known
+        )
 
 
 def _sample(settings: FeederDmpcOptions, period_s: float) -> tuple[float, int]:

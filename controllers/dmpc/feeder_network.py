@@ -171,11 +171,7 @@ def _boundaries(model: LinDistFlow, cut: Clusters) -> tuple[Boundary, ...]:
 
 
 def _cluster(
-    site: ControlSite,
-    model: LinDistFlow,
-    cut: Clusters,
-    boundaries: tuple[Boundary, ...],
-    c: int,
+    site: ControlSite, model: LinDistFlow, cut: Clusters, boundaries: tuple[Boundary, ...], c: int
 ) -> FeederCluster:
     place = model.tree.index
     ders = [i for i, d in enumerate(site.ders) if cut.member[place[d.bus]] == c]

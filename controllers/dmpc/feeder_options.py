@@ -32,9 +32,7 @@ class FeederDmpcOptions(ControllerOptions):
     step_s: float = option(600.0, "Length of a step of a plan.", above=0.0, high=1e6)
     iterations: int = option(10, "Rounds of mail per sample, one controller period each.", low=1)
     inner: int = option(
-        8,
-        "Passes over a cluster's own constraints in each iteration; they need no mail.",
-        low=1,
+        8, "Passes over a cluster's own constraints in each iteration; they need no mail.", low=1
     )
     relaxation: float = option(0.8, "Of the splitting, in (0, 1).", low=0.05, high=0.99)
     margin_pu: float = option(0.006, "Tightens the voltage band at both ends.", low=0.0, high=0.05)

@@ -166,19 +166,7 @@ def _layout(site: ControlSite, cluster: FeederCluster, n: int) -> Layout:
     v_rows, u_rows, e_rows = rows
     t_v, t_up, t_u, t_down, t_pv, t_load, t_soc, one = thetas
     return Layout(
-        nu,
-        batteries,
-        v_rows,
-        u_rows,
-        e_rows,
-        t_v,
-        t_up,
-        t_u,
-        t_down,
-        t_pv,
-        t_load,
-        t_soc,
-        one.stop,
+        nu, batteries, v_rows, u_rows, e_rows, t_v, t_up, t_u, t_down, t_pv, t_load, t_soc, one.stop
     )
 
 

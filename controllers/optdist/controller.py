@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, LatestMail, Mail
 from controllers.core.options import parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
@@ -40,8 +39,7 @@ class OptdistVc:
     ----------
     site : Feeder, DERs, band.
     hosted : Agents of this instance; the trajectories do not depend on who hosts whom.
-    **options
-        See `controllers.optdist.tuning.OptdistOptions`.
+    **options : See `controllers.optdist.tuning.OptdistOptions`.
 
     Raises ControllerError: An option or a hosted name is not accepted, or the feeder gives no
     usable network.
@@ -52,7 +50,8 @@ class OptdistVc:
         self._terminals = DerTerminals(site, hosted)
         self.inputs = self._terminals.inputs
         self.outputs = self._terminals.outputs
-        self._band = _band(site, settings)
+        v_lo, v_hi = site.band_pu(settings.margin_pu, _WHERE)
+        self._band = SquaredVoltageBand(v_lo**2, v_hi**2)
         published = settings.form == "published"
         network = agent_network(
             site, settings.model, settings.pattern, "ders" if published else "nodes"
@@ -118,14 +117,3 @@ class OptdistVc:
         mail = self._wiring.outgoing_mail(self._form.message, self._round)
         self._round += 1
         return mail
-
-
-def _band(site: ControlSite, settings: OptdistOptions) -> SquaredVoltageBand:
-    v_lo, v_hi = site.v_min_pu + settings.margin_pu, site.v_max_pu - settings.margin_pu
-    if not 0.0 < v_lo < v_hi:
-        raise ControllerError(
-            f"no band is left between {v_lo:g} and {v_hi:g} pu",
-            where=f"{_WHERE}: option 'margin_pu'",
-            expected="less than half of the band's width",
-        )
-    return SquaredVoltageBand(v_lo**2, v_hi**2)

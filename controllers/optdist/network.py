@@ -264,10 +264,7 @@ _CACHE: dict[_Key, tuple[weakref.ref[object], tuple[object, ...], AgentNetwork]]
 
 
 def agent_network(
-    site: ControlSite,
-    model: str = "three_phase",
-    pattern: str = "exact",
-    points: str = "nodes",
+    site: ControlSite, model: str = "three_phase", pattern: str = "exact", points: str = "nodes"
 ) -> AgentNetwork:
     """Return the network of the site's agents; instances of one site share it.
 

@@ -63,11 +63,7 @@ class Options:
                 limits = {k: said[k] for k in ("low", "high", "open_low")}
                 checked_number(f.name, value, **limits, error=self.error)
             elif kind in _PLAIN and not isinstance(value, _PLAIN[kind][0]):
-                raise self.error(
-                    f"{value!r} is not accepted",
-                    where=f"option '{f.name}'",
-                    expected=_PLAIN[kind][1],
-                )
+                raise _refusal(self.error, f.name, value, _PLAIN[kind][1])
             elif kind == "Sequence[str]":
                 object.__setattr__(self, f.name, checked_globs(f.name, value, error=self.error))
         self.check()
@@ -118,6 +114,13 @@ def parse_options(
         ) from None
 
 
+def _refusal(
+    error: type[FeederateError], option: str, value: Any, expected: str, nearest: str | None = None
+) -> FeederateError:
+    where = f"option '{option}'"
+    return error(f"{value!r} is not accepted", where=where, expected=expected, nearest=nearest)
+
+
 def checked_number(
     option: str,
     value: Any,
@@ -134,9 +137,7 @@ def checked_number(
         limits = f"in {bracket}{low:g}, {high:g}]"
         if math.isinf(high):
             limits = f"{'above' if open_low else 'of at least'} {low:g}"
-        raise error(
-            f"{value!r} is not accepted", where=f"option '{option}'", expected=f"a number {limits}"
-        )
+        raise _refusal(error, option, value, f"a number {limits}")
     return float(value)
 
 
@@ -145,11 +146,8 @@ def checked_whole(
 ) -> int:
     """Return `value` when it is a whole number of at least `low` (None: of any size)."""
     if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
-        raise error(
-            f"{value!r} is not accepted",
-            where=f"option '{option}'",
-            expected="a whole number" + ("" if low is None else f" of at least {low}"),
-        )
+        expected = "a whole number" + ("" if low is None else f" of at least {low}")
+        raise _refusal(error, option, value, expected)
     return value
 
 
@@ -158,11 +156,7 @@ def checked_globs(
 ) -> tuple[str, ...]:
     """Return `value` when it is a list of texts that is not empty."""
     if isinstance(value, str) or not value or not all(isinstance(x, str) for x in value):
-        raise error(
-            f"{value!r} is not accepted",
-            where=f"option '{option}'",
-            expected="a list of names or globs, such as ['pv_*']",
-        )
+        raise _refusal(error, option, value, "a list of names or globs, such as ['pv_*']")
     return tuple(dict.fromkeys(value))
 
 
@@ -175,10 +169,6 @@ def checked_choice(
 ) -> str:
     """Return `value` when it is one of `choices`."""
     if value not in choices:
-        raise error(
-            f"{value!r} is not accepted",
-            where=f"option '{option}'",
-            expected="one of " + ", ".join(choices),
-            nearest=nearest_name(str(value), choices),
-        )
+        nearest = nearest_name(str(value), choices)
+        raise _refusal(error, option, value, "one of " + ", ".join(choices), nearest)
     return str(value)

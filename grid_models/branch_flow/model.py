@@ -105,10 +105,8 @@ def branch_network(
     ratings : bool
         Whether the ratings of lines (`Line.norm_amps`) and transformers (kva) become `l_max_pu`.
 
-    Raises
-    ------
-    TopologyError: The feeder is not radial, or something is cut off from the source.
-    GridModelError: `base_kva` is not positive, or `ratios` is neither of the two.
+    Raises TopologyError: The feeder is not radial, or something is cut off from the source.
+    Raises GridModelError: `base_kva` is not positive, or `ratios` is neither of the two.
     """
     checked_number("base_kva", base_kva, low=0.0, open_low=True)
     checked_choice("ratios", ratios, get_args(Ratios))

@@ -64,11 +64,7 @@ def altered_kw(demand_kw: Array, rating_kw: Array, disturbance: DerDisturbance) 
 
 
 def altered_units_kw(
-    unit_kw: Array,
-    rating_kw: Array,
-    other_kw: Array,
-    group: Group,
-    disturbance: DerDisturbance,
+    unit_kw: Array, rating_kw: Array, other_kw: Array, group: Group, disturbance: DerDisturbance
 ) -> Array:
     """Return the power of switchable units (HVAC, heaters) under a disturbance of their groups,
     (m,).

@@ -118,11 +118,7 @@ class HouseFleet:
     hvac_kw, base_kw : (n,). Consumption in the last step by use.
     """
 
-    def __init__(
-        self,
-        parameters: HouseParameters,
-        power_factor: float = 0.95,
-    ) -> None:
+    def __init__(self, parameters: HouseParameters, power_factor: float = 0.95) -> None:
         checked_number("power_factor", power_factor, low=0.0, high=1.0, open_low=True)
         self.parameters = p = parameters
         self.n = len(p.r_k_per_kw)
@@ -175,7 +171,6 @@ class HouseFleet:
             limits too. A unit that is switched on while its thermostat would rest cools where it is
             warmer outside than the middle of its set-points, else it heats. A house off the grid
             draws nothing, and drifts.
-
         """
         p = self.parameters
         if disturbance is not None and group is None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.base.errors import GridModelError
-
-if TYPE_CHECKING:
-    from grid_models.ders.houses import HouseParameters
-    from grid_models.ders.tanks import TankParameters
 
 Array = NDArray[np.float64]
 
@@ -34,7 +30,7 @@ def grouped(group: NDArray[np.intp], values: Array, n: int) -> Array:
     return np.bincount(group, values, n).astype(np.float64, copy=False)
 
 
-def check_arrays(parameters: HouseParameters | TankParameters, may_be_zero: Sequence[str]) -> None:
+def check_arrays(parameters: Any, may_be_zero: Sequence[str]) -> None:
     """Refuse arrays of unequal length, or with what is not finite or not positive."""
     shape = parameters.r_k_per_kw.shape
     for field in fields(parameters):

@@ -151,10 +151,9 @@ def tree_reduce(
         which hang on one phase.
     max_degree : Nodes without an agent and with more neighbours than this become relays.
 
-    Raises
-    ------
-    GridModelError: If two agents share an electrical node, or one sits where the voltage is fixed.
-    FeederError: If a label is no node of the model.
+    Raises GridModelError: If two agents share an electrical node, or one sits where the voltage is
+    fixed.
+    Raises FeederError: If a label is no node of the model.
     """
     at = np.array([model.electrical_nodes(label)[0] for label in agents], dtype=np.intp)
     if len(set(at.tolist())) < len(at):

@@ -83,10 +83,9 @@ class LinDistFlow:
         merge_ohm : Lines below this impedance [ohm at medium voltage] and switches are merged.
         source_impedance : Whether the source's short-circuit impedance is part of the model.
 
-        Raises
-        ------
-        TopologyError: If the feeder is meshed, or something is connected where nothing feeds it.
-        PowerFlowError: If the operating point of `around` has no solution.
+        Raises TopologyError: If the feeder is meshed, or something is connected where nothing feeds
+        it.
+        Raises PowerFlowError: If the operating point of `around` has no solution.
         """
         tree = radial_tree(feeder)
         checked_choice("phases", phases, ("three", "single"))

@@ -179,10 +179,8 @@ def three_phase_network(
 ) -> Network:
     """Build the unbalanced network of `feeder`: one electrical node for each served node.
 
-    Raises
-    ------
-    TopologyError: If a load, capacitor or DER sits on a phase that no closed element feeds.
-    FeederError: If an edge's elements do not fix the voltages of its child bus.
+    Raises TopologyError: If a load, capacitor or DER sits on a phase that no closed element feeds.
+    Raises FeederError: If an edge's elements do not fix the voltages of its child bus.
     """
     build = NetworkBuilder()
     source = feeder.source

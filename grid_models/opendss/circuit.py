@@ -72,10 +72,8 @@ class Circuit:
         `regulators`: {'fixed', 'auto'} Taps stay where the feeder has them, or regulator controls
         act within each `solve`.
 
-        Raises
-        ------
-        FeederError: The engine refuses an element.
-        PowerFlowError: The power flow does not converge.
+        Raises FeederError: The engine refuses an element.
+        Raises PowerFlowError: The power flow does not converge.
         """
         engine = Engine()
         for command in feeder_commands(feeder):
@@ -112,10 +110,8 @@ class Circuit:
         load_limits_pu : Voltage range in which constant-power loads stay so; wider limits of the
             file are kept. None keeps the file's.
 
-        Raises
-        ------
-        FeederError: The file cannot be read or does not give a usable circuit.
-        PowerFlowError: The power flow does not converge.
+        Raises FeederError: The file cannot be read or does not give a usable circuit.
+        Raises PowerFlowError: The power flow does not converge.
         """
         engine = Engine()
         name = dss_script.compile_master(engine, Path(path))

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from grid_models.feeder.model import Bus
-from grid_models.opendss.elements import each
+from grid_models.opendss.elements import as_complex, each
 from grid_models.opendss.engine import Engine
-from grid_models.opendss.reader import (
-    TAP_STEP_PU,
-    controls_by_transformer,
-    ders_of,
-)
+from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer, ders_of
 
 DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 
@@ -30,9 +24,7 @@ def take_over_ders(engine: Engine, buses: Mapping[str, Bus]) -> list[tuple[float
         if der.bus not in buses:
             continue
         dss.Circuit.SetActiveElement(full)
-        power = np.asarray(dss.CktElement.TotalPowers())
-        if not np.iscomplexobj(power):
-            power = power.astype(np.float64).view(np.complex128)
+        power = as_complex(dss.CktElement.TotalPowers())
         injections.append((-float(power[0].real), -float(power[0].imag)))
         taken.append(full)
     if taken:

@@ -39,12 +39,16 @@ def terminals(dss: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 def primitive(dss: Any) -> NDArray[np.complex128]:
     """Return the primitive admittance matrix of the active element, in siemens."""
-    flat = np.asarray(dss.CktElement.YPrim())
-    if not np.iscomplexobj(flat):
-        flat = flat.astype(np.float64).view(np.complex128)
+    flat = as_complex(dss.CktElement.YPrim())
     n = round(np.sqrt(flat.size))
     # The engine stores columns one after the other.
-    return np.asarray(flat, dtype=np.complex128).reshape(n, n).T
+    return flat.reshape(n, n).T
+
+
+def as_complex(values: Any) -> NDArray[np.complex128]:
+    """Return the engine's complex numbers, which some versions give as pairs of real ones."""
+    flat = np.asarray(values)
+    return flat if np.iscomplexobj(flat) else flat.astype(np.float64).view(np.complex128)
 
 
 def energised_buses(engine: Engine) -> dict[str, Bus]:

@@ -24,18 +24,16 @@ class PowerBank:
         self._set = engine.lib.Batch_SetFloat64Array
         if self.n:
             self._handles = engine.handles("Load", elements)
-            self._kw_index = engine.property_index("Load", "kw")
-            self._kvar_index = engine.property_index("Load", "kvar")
-            self._kw_pointer = engine.ffi.cast("double*", self.kw.ctypes.data)
-            self._kvar_pointer = engine.ffi.cast("double*", self.kvar.ctypes.data)
+            self._columns = [
+                (engine.property_index("Load", name), engine.ffi.cast("double*", array.ctypes.data))
+                for name, array in (("kw", self.kw), ("kvar", self.kvar))
+            ]
 
     def write(self) -> None:
         """Give the arrays to the engine."""
         if self.n:
-            self._set(self._handles, self.n, self._kw_index, self._kw_pointer, _AVOID_FULL_RECALC)
-            self._set(
-                self._handles, self.n, self._kvar_index, self._kvar_pointer, _AVOID_FULL_RECALC
-            )
+            for index, pointer in self._columns:
+                self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
 
     def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
         """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""

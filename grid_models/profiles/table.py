@@ -96,13 +96,7 @@ class Profiles:
         from grid_models.profiles.synthesis import Recipe, synthesise
 
         recipe = Recipe(
-            kind,
-            seed,
-            latitude_deg,
-            day_of_year,
-            temp_mean_c,
-            temp_amplitude_k,
-            load_peak_pu,
+            kind, seed, latitude_deg, day_of_year, temp_mean_c, temp_amplitude_k, load_peak_pu
         )
         columns = synthesise(recipe, step_s, duration_s)
         return cls(columns, origin=f"generated {kind} day, seed {seed}")
@@ -190,10 +184,7 @@ class Profiles:
         if period is None:
             return time, values
         inside = time < time[0] + period
-        return (
-            np.append(time[inside], time[0] + period),
-            np.append(values[inside], values[0]),
-        )
+        return (np.append(time[inside], time[0] + period), np.append(values[inside], values[0]))
 
     def _period_s(self) -> float:
         covered = self.end_s - float(self.time_s[0])
