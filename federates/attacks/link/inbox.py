@@ -7,25 +7,87 @@ does without an attack, with the same random numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from federates.attacks.link.action import CHANCE, Batch, LinkDraws, LinkTable
-from federates.attacks.link.layer import LinkStep, MailAttack
+from federates.attacks.link.action import CHANCE, Batch, LinkAction, LinkDraws, LinkTable
 from federates.clock import to_s
 from federates.core.links import Bundle, LinkInbox, LinkQuality, message_streams
-from federates.core.wiring import LatestValues
-from federates.scenario.attack_schedule import LATE_S
+from federates.core.wiring import Feed, LatestValues
+from federates.scenario.attack_schedule import LATE_S, AttackSchedule
 
 if TYPE_CHECKING:
     from federates.attacks.truth import TruthWriter
+    from federates.core.run_store import RunStore
 
 BEGAN, ENDED = "attack_began", "attack_ended"
 Announce = Callable[[str, float, str], None]
 """Reports an event: its word in ``events.jsonl``, the time in s, the step's id."""
+
+
+TRUTH_PORT = "mail"
+"""What the ground truth calls the mail of a federate; one label per number: ``a>b:kind[0]``."""
+
+
+@dataclass(frozen=True)
+class LinkStep:
+    """What one step does to the mail of one federate.
+
+    Attributes
+    ----------
+    step : Position in the attack.
+    links : Keys of the attacked links.
+    donors : By link key, the link whose numbers the action takes.
+    """
+
+    step: int
+    id: str
+    action: LinkAction
+    probability: float
+    links: tuple[str, ...]
+    donors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MailAttack:
+    """What an attack does to the mail of one federate; plain data, and the federate's inbox.
+
+    Attributes
+    ----------
+    steps : In the order of the file, in which they act on a message.
+    announces : Positions of the steps whose begin and end this federate reports for all.
+    reads : The director's output, where steps wait for a signal.
+    """
+
+    seed: int
+    schedule: AttackSchedule
+    steps: tuple[LinkStep, ...]
+    announces: tuple[int, ...]
+    reads: tuple[Feed, ...] = ()
+
+    def open(
+        self,
+        federate: str,
+        links_in: Sequence[Link],
+        quality: Mapping[str, LinkQuality],
+        seed: int,
+        store: RunStore,
+    ) -> LinkInbox:
+        """Return the attacked inbox; see `federates.core.wiring.InboxFactory`."""
+        from federates.attacks.truth import TruthWriter
+
+        labels = tuple(f"{link.key}[{i}]" for link in links_in for i in range(link.width))
+        channel = (federate, TRUTH_PORT, labels)
+        truth = TruthWriter(store.folder, federate, [channel], self.schedule.ids)
+
+        def announce(event: str, time_s: float, step: str) -> None:
+            store.event(federate, event, time_s, step=step)
+
+        return AttackedInbox(links_in, quality, seed, self, truth, announce)
 
 
 class AttackedInbox(LinkInbox):

@@ -7,83 +7,21 @@ of the whole federation, so they do not depend on how agents are hosted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from controllers.core.mail import Link
 from federates.attacks.layer import AttackLayer
 from federates.attacks.link.action import LinkAction
+from federates.attacks.link.inbox import LinkStep, MailAttack
 from federates.attacks.link.targets import LinkTargets
 from federates.attacks.plan import AttackPlan, Touched
-from federates.core.links import LinkInbox, LinkQuality
-from federates.core.wiring import FederateWiring, Feed
+from federates.core.wiring import FederateWiring
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
 
 if TYPE_CHECKING:
-    from federates.core.run_store import RunStore
-
-
-@dataclass(frozen=True)
-class LinkStep:
-    """What one step does to the mail of one federate.
-
-    Attributes
-    ----------
-    step : Position in the attack.
-    links : Keys of the attacked links.
-    donors : By link key, the link whose numbers the action takes.
-    """
-
-    step: int
-    id: str
-    action: LinkAction
-    probability: float
-    links: tuple[str, ...]
-    donors: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class MailAttack:
-    """What an attack does to the mail of one federate; plain data, and the federate's inbox.
-
-    Attributes
-    ----------
-    steps : In the order of the file, in which they act on a message.
-    announces : Positions of the steps whose begin and end this federate reports for all.
-    reads : The director's output, where steps wait for a signal.
-    """
-
-    seed: int
-    schedule: AttackSchedule
-    steps: tuple[LinkStep, ...]
-    announces: tuple[int, ...]
-    reads: tuple[Feed, ...] = ()
-
-    def open(
-        self,
-        federate: str,
-        links_in: Sequence[Link],
-        quality: Mapping[str, LinkQuality],
-        seed: int,
-        store: RunStore,
-    ) -> LinkInbox:
-        """Return the attacked inbox; see `federates.core.wiring.InboxFactory`."""
-        from federates.attacks.link.inbox import AttackedInbox
-        from federates.attacks.truth import TruthWriter
-
-        labels = tuple(f"{link.key}[{i}]" for link in links_in for i in range(link.width))
-        channel = (federate, TRUTH_PORT, labels)
-        truth = TruthWriter(store.folder, federate, [channel], self.schedule.ids)
-
-        def announce(event: str, time_s: float, step: str) -> None:
-            store.event(federate, event, time_s, step=step)
-
-        return AttackedInbox(links_in, quality, seed, self, truth, announce)
-
-
-TRUTH_PORT = "mail"
-"""What the ground truth calls the mail of a federate; one label per number: ``a>b:kind[0]``."""
+    pass
 
 
 class LinkLayer(AttackLayer):

@@ -34,8 +34,7 @@ from hil.devices.spec import DeviceSpec
 if TYPE_CHECKING:
     from federates.core.context import FederateContext
     from federates.core.run_store import RunStore
-    from federates.kinds.device.federate import DeviceFederate
-    from federates.kinds.device.live import Flags, Live
+    from federates.kinds.device.live import DeviceGroup, Flags, Live
 
 _START_S = 10.0
 _UNFINISHED: list[Adapter] = []
@@ -88,7 +87,7 @@ class Pulse:
 
 
 class AdapterGroup:
-    """Devices behind one adapter; a `federates.kinds.device.federate.Live`.
+    """Devices behind one adapter; a `federates.kinds.device.live.Live`.
 
     Parameters
     ----------
@@ -127,7 +126,7 @@ class AdapterGroup:
     def exchange(
         self, around: Surroundings, asked: Mapping[str, tuple[FloatArray, Flags]]
     ) -> tuple[Mapping[str, FloatArray], FloatArray]:
-        """Command and read; see `federates.kinds.device.federate.Live`."""
+        """Command and read; see `federates.kinds.device.live.Live`."""
         commands = {}
         for p, factor in self._inputs:
             array, given = asked[p.port]
@@ -147,7 +146,7 @@ class AdapterGroup:
         return self._gather(self._adapter.snapshot(), asked_s)
 
     def pass_time(self, around: Surroundings) -> None:
-        """Advance emulators by one period; see `federates.kinds.device.federate.Live`."""
+        """Advance emulators by one period; see `federates.kinds.device.live.Live`."""
         self._pulse.step()
         if self._advance is not None:
             self._advance(around)
@@ -205,7 +204,7 @@ class AdapterGroup:
 
 
 def connect(
-    context: FederateContext, federate: DeviceFederate, store: RunStore
+    context: FederateContext, federate: DeviceGroup, store: RunStore
 ) -> list[tuple[list[int], Live]]:
     """Start emulators and adapters of a device federate; return groups by position.
 
@@ -237,7 +236,7 @@ def _patience_s(context: FederateContext) -> float:
 
 
 def _adapter(
-    federate: DeviceFederate,
+    federate: DeviceGroup,
     specs: Sequence[DeviceSpec],
     store: RunStore,
     wait_s: float,
@@ -261,7 +260,7 @@ def _adapter(
 
 
 def _real_group(
-    context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
+    context: FederateContext, federate: DeviceGroup, index: list[int], store: RunStore
 ) -> Live:
     ders = [federate.ders[i] for i in index]
     specs = [federate.specs[der.name] for der in ders]
@@ -274,7 +273,7 @@ def _real_group(
 
 
 def _emulated_group(
-    context: FederateContext, federate: DeviceFederate, index: list[int], store: RunStore
+    context: FederateContext, federate: DeviceGroup, index: list[int], store: RunStore
 ) -> Live:
     """Start emulators for some devices and an adapter that knows them; all are armed."""
     ders, role = [federate.ders[i] for i in index], federate.role.name

@@ -22,7 +22,7 @@ from grid_models.feeder.model import Der
 if TYPE_CHECKING:
     from federates.attacks.modbus.wire import ModbusWire
     from federates.core.run_store import RunStore
-    from federates.kinds.device.federate import DeviceFederate
+    from federates.kinds.device.live import DeviceGroup
     from hil.devices.spec import DeviceSpec
 
 
@@ -49,7 +49,7 @@ def devices_of(context: FederateContext) -> dict[str, str]:
 
 
 def modbus_plan(
-    context: FederateContext, federate: DeviceFederate
+    context: FederateContext, federate: DeviceGroup
 ) -> tuple[ModbusPlan | None, list[str]]:
     """Return what the scenario's attack does to a federate's devices, and what is wrong with it."""
     spec = context.scenario.attack_spec
@@ -67,7 +67,7 @@ def modbus_plan(
 
 
 def open_wire(
-    context: FederateContext, federate: DeviceFederate, store: RunStore
+    context: FederateContext, federate: DeviceGroup, store: RunStore
 ) -> ModbusWire | None:
     """Return the proxies of a federate; None where traffic is neither attacked nor captured."""
     if federate.modbus is None and not context.pcap:

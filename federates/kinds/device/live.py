@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from federates.core.federate import FloatArray
 from federates.errors import ScenarioError
 from federates.kinds.device.models import Surroundings
-from federates.kinds.device.roles import PortPoint
+from federates.kinds.device.roles import PortPoint, Role
 from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
+    from federates.attacks.modbus.layer import ModbusPlan
+    from federates.attacks.modbus.wire import ModbusWire
+    from grid_models.feeder.model import Der
     from hil.devices.spec import ConnectionSpec, DeviceSpec
 
 Flags = NDArray[np.bool_]
@@ -65,6 +68,21 @@ class Live(Protocol):
     def close(self) -> None:
         """Bring the devices to their safe state and disconnect."""
         ...
+
+
+class DeviceGroup(Protocol):
+    """What adapters and attacks read of the device federate that they belong to."""
+
+    name: str
+    names: tuple[str, ...]
+    ders: tuple[Der, ...]
+    kinds_of: list[str]
+    role: Role
+    specs: dict[str, DeviceSpec]
+    set_points: tuple[PortPoint, ...]
+    measured: tuple[PortPoint, ...]
+    modbus: ModbusPlan | None
+    wire: ModbusWire | None
 
 
 def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
