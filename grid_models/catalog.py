@@ -103,11 +103,12 @@ def require_model_path(model: str | Path) -> Path:
     text = str(model)
     siblings: list[str] = []
     if path.parent.is_dir() and path.name:
-        siblings = [str(path.parent / p.name) for p in path.parent.iterdir()]
+        masters = [p.name for p in path.parent.iterdir() if p.suffix.lower() in (".dss", ".txt")]
+        siblings = [str(path.parent / name) for name in masters]
     looks_like_path = path.suffix.lower() in (".dss", ".txt") or path.parent != Path()
     raise FeederError(
         "no such file" if looks_like_path else "no such feeder",
         where=f"grid model '{text}'",
         expected=f"one of {', '.join(_SHIPPED)}, or the path of an OpenDSS master file",
-        nearest=nearest_name(text, [*_SHIPPED, *siblings]),
+        nearest=nearest_name(path.name, _SHIPPED) or nearest_name(text, siblings),
     )

@@ -100,7 +100,7 @@ def load_class(name: str, shipped: Mapping[str, str], what: str) -> type:
         )
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may fail or exit on import
         raise ControllerError(
             f"module '{module_name}' cannot be imported ({type(error).__name__}: {error})",
             where=where,

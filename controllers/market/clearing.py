@@ -8,6 +8,7 @@ from a network and has ``clear(problem)``, like `controllers.market.solvers.cent
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +50,12 @@ def clearing_class(name: str) -> type[Any]:
 def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the options of a class when its constructor has them as keywords.
 
-    Raises ControllerError: It has no such option.
+    Raises ControllerError: It has no such option, or a number or a boolean is expected.
     """
     found = inspect.signature(algorithm).parameters.values()
-    known = [p.name for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for name in options:
+    defaults = {p.name: p.default for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = list(defaults)
+    for name, value in options.items():
         if name not in known:
             raise ControllerError(
                 f"unknown option '{name}'",
@@ -61,7 +63,23 @@ def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str
                 expected=f"some of {', '.join(known)}" if known else "no option",
                 nearest=nearest_name(str(name), known),
             )
+        _check_type(value, defaults[name], f"{where}: option '{name}'")
     return dict(options)
+
+
+def _check_type(value: Any, default: Any, where: str) -> None:
+    """Refuse a value that is of another type than an option's default."""
+    if isinstance(default, bool):
+        ok, expected = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        ok, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+        ok, expected = ok and math.isfinite(value), "a finite number"
+    else:
+        return
+    if not ok:
+        raise ControllerError(f"{value!r} is not accepted", where=where, expected=expected)
 
 
 def clear(

@@ -15,6 +15,7 @@ from federates.attacks.plan import AttackPlan
 from federates.clock import Timing, to_ns
 from federates.core.context import FederateContext
 from federates.core.federate import Federate
+from federates.core.mail_routes import Wirable
 from federates.core.pacing import Pacer
 from federates.core.sites import GridSite
 from federates.core.wiring import FederateWiring, wire
@@ -202,8 +203,8 @@ class Assembly:
             if error.where is None:
                 error.where = context.where()
             raise
-        except Exception as error:
-            # A user's own class may fail in any way.
+        except (Exception, SystemExit) as error:
+            # A user's own class may fail in any way, or exit.
             raise context.error(f"cannot be built ({type(error).__name__}: {error})") from error
 
     def build_all(self) -> dict[str, AnyFederate]:
@@ -246,6 +247,13 @@ def _build(context: FederateContext) -> AnyFederate:
     cls, section = federate_class(context.section.kind), context.section
     if not issubclass(cls, Federate) or cls.Section is not UserSection:
         built: AnyFederate = cls(context)
+        lacks = [name for name in Wirable.__annotations__ if not hasattr(built, name)]
+        if lacks:
+            raise context.error(
+                f"'{section.kind}' makes an object without {', '.join(lacks)}",
+                "kind",
+                expected="a subclass of federates.core.federate.Federate",
+            )
         return built
     assert isinstance(section, UserSection)
     known = inspect.signature(cls).parameters

@@ -182,7 +182,7 @@ class CheckedAttacker:
         self._where, self._name = site.where, cls.__name__
         try:
             self._attacker = cls(site, **options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ScenarioError(
                 f"cannot be built ({type(error).__name__}: {error})", where=self._where
             ) from error

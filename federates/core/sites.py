@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
+from grid_models.base.errors import GridModelError
 from grid_models.catalog import load_feeder, shipped_feeders
 from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
@@ -40,6 +42,16 @@ class GridSite:
         """Return the place of a key of the grid in the user's file."""
         return self._scenario.where(*self._path, *path)
 
+    @contextmanager
+    def located(self, *path: str | int) -> Iterator[None]:
+        """Let errors of the grid's models name a key of the grid in the user's file."""
+        try:
+            yield
+        except GridModelError as error:
+            place = self.where(*path)
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
+
     @property
     def model(self) -> str | Path:
         """Shipped name, or absolute path of the user's OpenDSS master file."""
@@ -53,7 +65,8 @@ class GridSite:
     @cached_property
     def feeder(self) -> Feeder:
         """The feeder with the grid's DERs placed on it."""
-        feeder = load_feeder(self.model)
+        with self.located("model"):
+            feeder = load_feeder(self.model)
         rules = [
             DerRule.from_mapping(rule, where=self.where("ders", i))
             for i, rule in enumerate(self.grid.ders)

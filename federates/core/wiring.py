@@ -296,9 +296,10 @@ def _bad_map(
         for name in dict.fromkeys(names):
             if name not in known:
                 shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+                shown = f"one of {shown}" if known else "no map: the port has no labels"
                 near = nearest_name(name, known)
                 problems.append(
-                    f"{where}.map: {end} has no label '{name}'; expected one of {shown}"
+                    f"{where}.map: {end} has no label '{name}'; expected {shown}"
                     + (f"; did you mean '{near}'?" if near else "")
                 )
     return len(problems) > before

@@ -28,6 +28,7 @@ _EXPECTED = {
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
+    "too_short": "at least one entry",
     "string_pattern_mismatch": "letters, digits, '_' and '-', the first a letter",
 }
 

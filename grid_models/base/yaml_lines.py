@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -18,6 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 
 KeyPath = tuple[str | int, ...]
@@ -25,6 +27,7 @@ KeyPath = tuple[str | int, ...]
 MAX_ALIASED = 100_000
 """Entries that aliases may add to a file."""
 _TAG = "tag:yaml.org,2002:"
+_LONG_ESCAPE = re.compile(r"\\U([0-9a-fA-F]{8})")
 
 
 class YamlError(Exception):
@@ -84,7 +87,7 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ReusedAnchorWarning)
-            tree = yaml.compose(text)
+            tree = _compose(yaml, text)
         if tree is None:
             return None, {}
         values = _Values(text_keys)
@@ -94,7 +97,14 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
         raise YamlError(str(error).strip().partition("\n")[0], line) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise YamlError(error.problem or "not valid YAML", line) from None
+        what = error.problem or "not valid YAML"
+        if what.startswith("but ") and error.context:
+            what = f"{error.context}, {what}"
+        raise YamlError(what, line) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        code = ord(error.character) if isinstance(error.character, str) else error.character
+        raise YamlError(f"not valid YAML: the control character U+{code:04X}", line) from None
     except YAMLError as error:
         raise YamlError(f"not valid YAML: {error}") from None
     except RecursionError:
@@ -125,6 +135,17 @@ def yaml_text(data: Any) -> str:
     stream = io.StringIO()
     yaml.dump(data, stream)
     return stream.getvalue()
+
+
+def _compose(yaml: YAML, text: str) -> Any:
+    try:
+        return yaml.compose(text)
+    except (OverflowError, ValueError):  # of chr, in the scanner
+        found = (m for m in _LONG_ESCAPE.finditer(text) if int(m[1], 16) > sys.maxunicode)
+        escape = next(found, None)
+        line = text.count("\n", 0, escape.start()) + 1 if escape else 0
+        what = f"'{escape[0]}' is no character" if escape else "not valid YAML"
+        raise YamlError(what, line, "at most \\U0010FFFF" if escape else "") from None
 
 
 class _Resolver(VersionedResolver):
@@ -241,7 +262,11 @@ class _Values:
                 for part in reversed(item.value if isinstance(item, SequenceNode) else [item]):
                     if not isinstance(part, MappingNode):
                         raise _marked("expected a mapping or a list of mappings to merge", part)
+                    if id(part) in self._open:
+                        raise _marked("found a recursive alias", part)
+                    self._open.add(id(part))
                     merged |= self._pairs(part)
+                    self._open.remove(id(part))
                 continue
             key = self._key(key_node)
             if key in own:

@@ -120,7 +120,7 @@ class MarketOptions(ControllerOptions):
         if not isinstance(self.clearing_options, Mapping):
             raise ControllerError(
                 f"is {self.clearing_options!r}",
-                where="option clearing_options",
+                where="option 'clearing_options'",
                 expected="a mapping of the algorithm's options",
             )
         _check_range("load_cost", self.load_cost, open_low=True)

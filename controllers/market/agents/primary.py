@@ -347,8 +347,12 @@ class PrimaryMarket:
 
 def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
     """Return the algorithm of a distributed clearing; None where the operator clears."""
-    found = clearing_class(options.clearing)
-    checked_options(found, options.clearing_options, "option clearing_options")
+    try:
+        found = clearing_class(options.clearing)
+    except ControllerError as error:
+        error.where = f"option 'clearing': {error.where}"
+        raise
+    checked_options(found, options.clearing_options, "option 'clearing_options'")
     return found if issubclass(found, Iteration) else None
 
 

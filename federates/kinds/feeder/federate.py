@@ -45,13 +45,15 @@ class FeederFederate(Federate):
         scenario, site = context.scenario, context.site
         grid, time = site.grid, scenario.time
         ders = site.feeder.ders
-        self._circuit = circuit = open_circuit(
-            site.model,
-            ders,
-            regulators=grid.regulators,
-            taps=grid.taps or None,
-            source_v_pu=grid.source_v_pu,
-        )
+        with site.located("taps") if grid.taps else site.located():
+            circuit = open_circuit(
+                site.model,
+                ders,
+                regulators=grid.regulators,
+                taps=grid.taps or None,
+                source_v_pu=grid.source_v_pu,
+            )
+        self._circuit = circuit
         self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
         self._start_s = time.start_s

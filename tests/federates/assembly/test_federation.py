@@ -91,3 +91,46 @@ def test_an_assembly_travels_to_another_process(tmp_path: Path) -> None:
     again = copy.build("ctrl_2")
     assert again.outputs == federates["ctrl_2"].outputs
     assert copy.instances == assembly.instances
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("fresh_leaves:Leaves", "cannot be imported (SystemExit: 0)"),
+        ("fresh_odd:Leaves", "cannot be built (SystemExit: 0)"),
+        ("fresh_odd:Bare", "makes an object without name, timing, inputs"),
+    ],
+)
+def test_a_user_class_that_exits_or_is_no_federate_is_refused(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    (tmp_path / "fresh_leaves.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "fresh_odd.py").write_text(
+        "class Bare:\n"
+        "    def __init__(self, context): pass\n"
+        "    def step(self, *args): pass\n"
+        "    def summary(self): pass\n"
+        "    def close(self): pass\n"
+        "class Leaves(Bare):\n"
+        "    def __init__(self, context): raise SystemExit(0)\n"
+    )
+    with pytest.raises(FeederateError) as caught:
+        Assembly(_scenario(tmp_path, "", f"  mine: {{kind: '{kind}'}}\n")).build_all()
+    assert words in str(caught.value)
+    assert "s.yaml:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("model=ieee133", "grid.model=ieee133: grid model"),
+        ("model=ieee133", "did you mean 'ieee13'?"),
+        ("taps={rgX: 1}", "no such regulator"),
+        ("taps={rgX: 1}", "federates.lower.grid.taps={rgX: 1}: circuit 'ieee13'"),
+    ],
+)
+def test_an_error_of_a_grid_names_the_plant_and_its_key(key: str, words: str) -> None:
+    scenario = load_scenario("two-feeders-ieee13-ieee123", [f"federates.lower.grid.{key}"])
+    with pytest.raises(FeederateError) as caught:
+        Assembly(scenario).build_all()
+    assert words in str(caught.value)

@@ -157,3 +157,19 @@ def test_unreadable_places(tmp_path: Path) -> None:
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(ScenarioError, match="cannot be read"):
         load_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('a: 1\nb: "\\U00110000"\n', r"f\.yaml:2: '\\U00110000' is no character"),
+        ('b: "\\UFFFFFFFF"\n', r"f\.yaml:1: '\\UFFFFFFFF' is no character"),
+        ("a: 1\nb: \x07\n", r"f\.yaml:2: .*U\+0007$"),
+        ("a: 1\n---\nb: 1\n", r"f\.yaml:2: expected a single document .*another document$"),
+        ("a: &a\n  <<: *a\n", r"f\.yaml:1: found a recursive alias"),
+        ("a: &a\n  b: &b {<<: *a}\n", r"f\.yaml:1: found a recursive alias"),
+    ],
+)
+def test_what_yaml_does_not_allow_names_its_line(text: str, said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        load_yaml(Path("f.yaml"), text)

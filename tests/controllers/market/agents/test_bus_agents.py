@@ -251,11 +251,15 @@ def test_it_follows_the_protocol_in_one_two_and_many_instances(clearing: str) ->
 
 def test_a_way_to_clear_that_is_none_is_refused_in_words() -> None:
     for options, match in (
-        ({"clearing": "pack"}, "no such clearing.*'pac'"),
+        ({"clearing": "pack"}, "option 'clearing'.*no such clearing.*'pac'"),
         ({"clearing": "json:JSONDecoder"}, "cannot clear a market"),
         ({"clearing": "pac", "mail_rounds": 0}, "mail_rounds"),
         ({"clearing": "pac", "agreed_kw": 0.0}, "agreed_kw"),
-        ({"clearing": "pac", "clearing_options": 3}, "clearing_options"),
+        ({"clearing": "pac", "clearing_options": 3}, "option 'clearing_options'"),
+        ({"clearing_options": {"tolerance": "x"}}, "'clearing_options'.*'x' is not accepted"),
+        ({"clearing_options": {"tolerance": True}}, "a finite number"),
+        ({"clearing": "pac", "clearing_options": {"private": 1}}, "true or false"),
+        ({"clearing": "nst-pac", "clearing_options": {"inner_steps": 1.5}}, "a whole number"),
     ):
         with pytest.raises(ControllerError, match=match):
             PrimaryMarket.agents(site(), **options)  # type: ignore[arg-type]
