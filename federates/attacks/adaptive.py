@@ -17,6 +17,8 @@ from controllers.core.mail import FloatArray
 from controllers.core.named_classes import load_class
 from federates.errors import ScenarioError
 from federates.scenario.attack_actions import Action
+from grid_models.base.errors import GridModelError
+from grid_models.base.options import checked_number, checked_whole
 from grid_models.base.sections import not_json
 
 
@@ -93,6 +95,11 @@ class WeakestNodes:
         margin_pu: float = 0.001,
         patience_s: float = 3600.0,
     ) -> None:
+        checked_number("kw", kw, low=0.0)
+        checked_whole("count", count, low=1)
+        checked_number("learn_s", learn_s, low=0.0)
+        checked_number("margin_pu", margin_pu, low=0.0)
+        checked_number("patience_s", patience_s, low=0.0)
         if not site.places:
             raise ValueError("it adds demand: expected a step of the physical layer")
         if len(site.sees) != 1:
@@ -140,8 +147,9 @@ class UnderThreshold:
     def __init__(
         self, site: AttackSite, goal: float, threshold: float, margin: float = 0.8
     ) -> None:
-        if not (threshold > 0 and 0 < margin <= 1):
-            raise ValueError("threshold > 0 and 0 < margin <= 1")
+        checked_number("goal", goal)
+        checked_number("threshold", threshold, low=0.0, open_low=True)
+        checked_number("margin", margin, low=0.0, high=1.0, open_low=True)
         self._goal, self._room = goal, margin * threshold
         self._bias = np.zeros(len(site.targets))
         self._before: FloatArray | None = None
@@ -182,6 +190,12 @@ class CheckedAttacker:
         self._where, self._name = site.where, cls.__name__
         try:
             self._attacker = cls(site, **options)
+        except GridModelError as error:
+            raise ScenarioError(
+                f"attacker {self._name}: {error.where}: {error.what}",
+                where=self._where,
+                expected=error.expected,
+            ) from None
         except (Exception, SystemExit) as error:
             raise ScenarioError(
                 f"cannot be built ({type(error).__name__}: {error})", where=self._where

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
+from datetime import date
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -141,6 +142,8 @@ def _wrong_tag(item: Any, walk: _Walk) -> SchemaProblem:
 def _shown(value: object) -> str:
     if value is None:
         return "nothing"
+    if isinstance(value, date):
+        return f"the date {value}"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -8,7 +8,7 @@ from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath
 from hil.devices import sunspec_models
 from hil.devices.codec import TYPE_WORDS, raw_range
-from hil.devices.points import PointSpec
+from hil.devices.points import GuardWrite, PointSpec
 from hil.devices.spec import DeviceSpec
 
 Found = tuple[KeyPath, str, str, str]
@@ -144,6 +144,22 @@ def _references(spec: DeviceSpec, point: PointSpec) -> Iterable[Found]:
         wanted.append((("enable", i, "point"), write.point, True))
     for key, target, guarded in wanted:
         yield from _named(spec, key, target, guarded)
+    fixed: list[tuple[KeyPath, GuardWrite]] = []
+    fixed += [(("enable", i, "value"), write) for i, write in enumerate(point.enable)]
+    before = point.reversion.before if point.reversion else ()
+    fixed += [(("reversion", "before", i, "value"), write) for i, write in enumerate(before)]
+    for key, write in fixed:
+        yield from _within(spec, key, write)
+
+
+def _within(spec: DeviceSpec, key: KeyPath, write: GuardWrite) -> Iterable[Found]:
+    """Return that a fixed value is outside the limits of its point: the guard would refuse it."""
+    other = spec.points.get(write.point)
+    if other is None or other.min is None or other.max is None:
+        return
+    if not other.min <= write.value <= other.max:
+        limits = f"{other.min:g} to {other.max:g}, the limits of '{write.point}'"
+        yield key, f"found {write.value:g}", limits, ""
 
 
 def _named(spec: DeviceSpec, key: KeyPath, target: str, guarded: bool) -> Iterable[Found]:

@@ -98,10 +98,12 @@ def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
     beside = base_dir / name
     path = beside if beside.exists() else find_device_file(name)
     if not path.exists():
+        shipped = ", ".join(shipped_devices())
         raise ScenarioError(
             f"no such device file: '{name}'",
             where=where,
-            expected="simulated, emulated, a path, or one of " + ", ".join(shipped_devices()),
+            expected=f"simulated, emulated, a path, or one of {shipped}",
+            nearest=nearest_name(name, ["simulated", "emulated", *shipped_devices()]),
         )
     return load_device_file(path)
 

@@ -308,8 +308,11 @@ def test_an_attacker_that_fails_is_named_with_its_place(
         study.check(physical)
 
 
-def test_a_shipped_attacker_with_a_bad_option_is_named_with_its_place(study: Study) -> None:
-    options = {"kw": 10, "margin_pu": "0.01"}
+@pytest.mark.parametrize("wrong", [{"margin_pu": "0.01"}, {"kw": "x"}, {"count": 1.5}])
+def test_a_shipped_attacker_with_a_bad_option_is_named_with_its_place(
+    study: Study, wrong: dict[str, Any]
+) -> None:
+    options = {"kw": 10, **wrong}
     action = {
         "kind": "adaptive",
         "attacker": "weakest-nodes",
@@ -318,7 +321,8 @@ def test_a_shipped_attacker_with_a_bad_option_is_named_with_its_place(study: Stu
     }
     step = {"layer": "physical", "target": {"elements": ["load.*"]}, "action": action}
     text = study.refuse(step)
-    assert "attack.yaml:1: steps[0].action: attacker WeakestNodes failed at 0 s" in text
+    said = "attack.yaml:1: steps[0].action: attacker WeakestNodes: option "
+    assert f"{said}'{next(iter(wrong))}': {next(iter(wrong.values()))!r} is not accepted" in text
 
 
 @pytest.mark.parametrize("value", [".nan", "2024-01-01", "{a: [.inf]}"])

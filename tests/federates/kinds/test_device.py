@@ -91,10 +91,10 @@ def test_later_entries_win_and_the_feeder_gives_the_order(scenario) -> None:
     ("overrides", "words"),
     [
         (["federates.bench.devices={pv_65_9: simulated}"], ["pv_65_9", "pv_65_"]),
-        (["federates.bench.devices={}"], ["bench.devices", "at least 1 item"]),
+        (["federates.bench.devices={}"], ["bench.devices", "at least one entry"]),
         (
             ["federates.bench.devices={pv_65_1: simulatd}"],
-            ["no such device file: 'simulatd'", "sunspec-inverter"],
+            ["no such device file: 'simulatd'", "sunspec-inverter", "did you mean 'simulated'?"],
         ),
         (
             ["federates.bench.devices={pv_65_1: sunspec-inverter}"],

@@ -63,6 +63,14 @@ def test_every_key_is_described_by_the_schema() -> None:
         ("name: t\nname: u\n", "FILE:2: key 'name' is given twice"),
         ("name: [\n", "FILE:2"),
         ("- 1\n", "FILE: holds a list"),
+        ("name: 2020-01-01\n", "FILE:1: name: found the date 2020-01-01; expected text"),
+        (
+            HEAD
+            + SET
+            + "min: 0, max: 5, safe_value: 1, enable: [{point: go, value: 7}]}\n"
+            + "  go: {table: holding, address: 1, type: int16, access: guard, min: 0, max: 1}\n",
+            "points.set_c.enable[0].value: found 7; expected 0 to 1, the limits of 'go'",
+        ),
         ("", "FILE: the file is empty; expected a YAML mapping"),
         ("name: 1t\npoints: {}\n", "FILE:1: name: found '1t'"),
         ("name: t\n", "points: nothing to read"),
