@@ -153,7 +153,7 @@ def _references(spec: DeviceSpec, point: PointSpec) -> Iterable[Found]:
 
 
 def _within(spec: DeviceSpec, key: KeyPath, write: GuardWrite) -> Iterable[Found]:
-    """Return that a fixed value is outside the limits of its point: the guard would refuse it."""
+    """Return that a fixed value is outside the limits of its point; it is written as it stands."""
     other = spec.points.get(write.point)
     if other is None or other.min is None or other.max is None:
         return
