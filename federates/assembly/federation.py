@@ -94,7 +94,7 @@ class Assembly:
         out: list[Instance] = []
         for group, section in self.scenario.federates.items():
             cls = federate_class(section.kind)
-            parts = cls.parts(self._context(group)) if issubclass(cls, Federate) else [()]
+            parts = _parts(cls, self._context(group)) if issubclass(cls, Federate) else [()]
             names = [f"{group}_{i + 1}" for i in range(len(parts))] if len(parts) > 1 else [group]
             out += [Instance(n, group, p) for n, p in zip(names, parts, strict=True)]
         _refuse_same_names(out, self.scenario)
@@ -241,6 +241,16 @@ class Assembly:
         federates |= {name: self.build(name) for name in self.attack_plan.names}
         attacked.refuse_idle_steps(self.scenario, self.attack_plan, federates)
         return federates, attacked.with_first_values(self.attack_plan, wirings, self.context)
+
+
+def _parts(cls: type[Federate], context: FederateContext) -> list[tuple[str, ...]]:
+    try:
+        return cls.parts(context)
+    except FeederateError:
+        raise
+    except (Exception, SystemExit) as error:
+        # A user's own class may fail in any way, or exit.
+        raise context.error(f"cannot be built ({type(error).__name__}: {error})") from error
 
 
 def _build(context: FederateContext) -> AnyFederate:

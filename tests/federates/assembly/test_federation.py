@@ -120,6 +120,20 @@ def test_a_user_class_that_exits_or_is_no_federate_is_refused(
     assert "s.yaml:" in str(caught.value)
 
 
+@pytest.mark.parametrize("error", ["SystemExit", "RuntimeError"])
+def test_a_controller_that_fails_to_name_its_agents_is_refused(tmp_path: Path, error: str) -> None:
+    (tmp_path / f"fresh_{error}.py").write_text(
+        "class C:\n"
+        "    def __init__(self, site, agents, **options): pass\n"
+        "    @classmethod\n"
+        f"    def agents(cls, site, **options): raise {error}('boom')\n"
+        "    def step(self, time_s, inputs, mail): pass\n"
+    )
+    more = f"  mine: {{kind: controller, controller: 'fresh_{error}:C'}}\n"
+    with pytest.raises(FeederateError, match=rf"s.yaml:.*cannot be built \({error}: boom\)"):
+        Assembly(_scenario(tmp_path, "", more)).build_all()
+
+
 @pytest.mark.parametrize(
     ("key", "words"),
     [
