@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from federates.errors import ScenarioError
+from federates.scenario.kinds import KINDS, section_class
 
 STATUSES = ("finished", "failed", "interrupted", "not finished")
 UNKNOWN = "unknown"
@@ -34,6 +35,13 @@ _OPTIONAL: tuple[tuple[_Key, type], ...] = (
     (("base_dir",), str),
 )
 _WORDS = {float: "a number", int: "a whole number", dict: "a mapping", str: "text"}
+
+# Runs recorded before each kind had its own section hold the keys of all kinds: where a key was not
+# used it has this value.
+_UNUSED: dict[str, Any] = {
+    "controller": None, "detector": None, "ders": None, "split": 1, "areas": 4, "options": {},
+    "inputs": {}, "outputs": {}, "devices": {}, "not_good": "hold", "command": None,
+}  # fmt: skip
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -59,9 +67,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             _check(folder, key, kind, value)
     for name, spec in manifest["scenario"]["federates"].items():
         _check(folder, ("scenario", "federates", name), dict, spec)
+        _drop_keys_of_other_kinds(spec)
     if not manifest["scenario"]["time"]["step_s"] > 0.0:
         raise _error(folder, ("scenario", "time", "step_s"), "is not above 0", "seconds")
     return manifest
+
+
+def _drop_keys_of_other_kinds(spec: dict[str, Any]) -> None:
+    if (kind := str(spec.get("kind"))) in KINDS:
+        fields = section_class(kind).model_fields
+        for key, value in _UNUSED.items():
+            if key not in fields and spec.get(key, ...) == value:
+                del spec[key]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
