@@ -52,7 +52,7 @@ LatestValues = Callable[[str, str], FloatArray | None]
 
 
 class InboxFactory(Protocol):
-    """Makes the inbox of a federate in place of an `Inbox`; plain data that can be pickled.
+    """Makes the inbox of a federate in place of a `LinkInbox`; plain data that can be pickled.
 
     Attributes
     ----------

@@ -115,10 +115,6 @@ def write_comparison(
     return write_page(path, Page(title, sections, head=[Text(t, style="intro") for t in intro]))
 
 
-def _relative(target: Path, page: Path) -> str:
-    return os.path.relpath(target, page.parent)
-
-
 def voltages_of_runs(
     runs: Mapping[str, RunData], shade: Callable[[RunData], Shade | None] = lambda run: run.shade
 ) -> list[PageSection]:

@@ -96,7 +96,7 @@ class AttackedInbox(LinkInbox):
     Parameters
     ----------
     links_in, quality, seed
-        As of an `Inbox`.
+        As of a `LinkInbox`.
     truth : Gets every number that was changed, delayed or dropped: as it was sent, and as it left
         the attack (NaN: dropped), before the link itself loses or disturbs it. A message that
         several steps act on has a row for each of them. The channel is 0; its elements are the
