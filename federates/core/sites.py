@@ -89,7 +89,8 @@ class GridSite:
         if name is None:
             return ()
         beside = self._scenario.base_dir / name
-        return ders_from_table(beside if beside.exists() else Path(name))
+        with self.located("der_table"):
+            return ders_from_table(beside if beside.exists() else Path(name))
 
     def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
         for name, n in Counter(der.name for der in ders).items():
@@ -106,7 +107,8 @@ class GridSite:
         if spec.path is not None:
             path = Path(spec.path)
             beside = self._scenario.base_dir / path
-            return Profiles.read(beside if beside.exists() else path)
+            with self.located("profiles", "path"):
+                return Profiles.read(beside if beside.exists() else path)
         seed = self._scenario.seed if spec.seed is None else spec.seed
         step_s = min(900, max(1, round(time.step_s)))
         return Profiles.generate(

@@ -59,7 +59,7 @@ def read_table(path: str | Path) -> tuple[dict[str, Array], str]:
             where=where,
             expected="a CSV or Parquet file",
             nearest=_nearest_file(file),
-        ) from error
+        ) from None
     if not raw:
         raise ProfileError("the file is empty", where=where, expected="a header row and data rows")
     if raw[:4] == b"PAR1" or file.suffix.lower() in {".parquet", ".pq"}:
@@ -89,12 +89,12 @@ def _parse_csv(raw: bytes, where: str) -> dict[str, Array]:
     except UnicodeDecodeError as error:
         raise ProfileError(
             f"byte {error.start} is not UTF-8 text", where=where, expected="CSV text in UTF-8"
-        ) from error
+        ) from None
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         numbered = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
-        raise ProfileError(f"is not a CSV table: {error}", where=where) from error
+        raise ProfileError(f"is not a CSV table: {error}", where=where) from None
     if not numbered:
         raise ProfileError("the file is empty", where=where, expected="a header row and data rows")
     header = [name.strip() for name in numbered[0][1]]
@@ -154,7 +154,7 @@ def _parse_parquet(raw: bytes, where: str) -> dict[str, Array]:
         reason = str(error).splitlines()[0]
         raise ProfileError(
             f"is not a Parquet file: {reason}", where=where, expected="a complete Parquet file"
-        ) from error
+        ) from None
     _check_header(table.column_names, where)
     if table.num_rows == 0:
         raise ProfileError("no data rows", where=where, expected="at least one row")
@@ -256,4 +256,4 @@ def write_table(path: str | Path, columns: Mapping[str, Array]) -> None:
     except OSError as error:
         raise ProfileError(
             f"cannot be written: {error.strerror or error}", where=str(path)
-        ) from error
+        ) from None

@@ -86,3 +86,14 @@ def test_a_market_on_another_feeder_names_the_ders_that_have_no_place(
 def test_overrides_are_checked_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["check", "voltvar-ieee123", "--set", "grid.modle=ieee13"]) == 2
     assert "did you mean 'model'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["grid.profiles.path", "grid.der_table"])
+def test_a_missing_table_is_refused_with_its_key_and_without_a_traceback(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.csv"
+    assert call(["check", "voltvar-ieee123-none", "--set", f"{key}={missing}"]) == 2
+    said = capsys.readouterr().err
+    assert f"--set {key}={missing}" in said
+    assert "traceback" not in said
