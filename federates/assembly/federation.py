@@ -291,3 +291,12 @@ def _refuse_same_names(instances: list[Instance], scenario: Scenario) -> None:
                 expected="names that differ from those of a split controller's parts",
             )
         seen.add(instance.name)
+
+
+def warnings_of(federates: Mapping[str, AnyFederate]) -> tuple[str, ...]:
+    """Return each different warning of the federates, with the name of the first that has it."""
+    found: dict[str, str] = {}
+    for name, federate in federates.items():
+        for words in federate.warnings if isinstance(federate, Federate) else ():
+            found.setdefault(words, name)
+    return tuple(f"{name}: {words}" for words, name in found.items())

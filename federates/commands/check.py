@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
-from federates.assembly.federation import Assembly
+from federates.assembly.federation import Assembly, warnings_of
 from federates.clock import to_s
 from federates.commands.terminal import print_table
 from federates.core.federate import Federate
@@ -56,6 +56,7 @@ class CheckResult:
     wires: tuple[WireRow, ...]
     mail_links: int
     imperfect_links: int
+    warnings: tuple[str, ...]
 
 
 def check_scenario(scenario: Scenario) -> CheckResult:
@@ -75,6 +76,7 @@ def check_scenario(scenario: Scenario) -> CheckResult:
             _wires(assembly, built, wirings),
             sum(len(f.links_in) for f in built.values()),
             sum(len(w.link_quality) for w in wirings.values()),
+            warnings_of(built),
         )
     finally:
         for federate in built.values():
@@ -151,6 +153,8 @@ def print_check(result: CheckResult, console: Console) -> None:
     if result.imperfect_links:
         mail += f", {result.imperfect_links} of them with latency, jitter, loss or noise"
     console.print(mail if result.mail_links else "no mail between agents")
+    for words in result.warnings:
+        console.print(f"[yellow]warning[/yellow]: {escape(words)}", soft_wrap=True)
     console.print("[green]the scenario fits together[/green]")
 
 

@@ -68,7 +68,7 @@ def carry_out(
     command = command or options.command()
     try:
         with progress_bar(label or scenario.name) as tell:
-            result = run(scenario, options, on_progress=tell)
+            result = run(scenario, options, on_progress=tell, on_warning=warn)
     except (RunError, RunInterruptedError) as error:
         folder = run_folder(error)
         if folder is not None:
@@ -91,10 +91,15 @@ def _finish_folder(folder: Path, command: str, report: bool) -> None:
         warn_no_report(error)
 
 
+def warn(words: str) -> None:
+    """Print a warning."""
+    messages().print(f"warning: {words}", markup=False, soft_wrap=True)
+
+
 def warn_no_report(error: Exception) -> None:
     """Print why the report could not be written; the run itself is not affected."""
     _, lines = explain(error)
-    messages().print(f"warning: no report: {lines[0]}", markup=False, soft_wrap=True)
+    warn(f"no report: {lines[0]}")
 
 
 def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ class Federate(ABC):
     Attributes
     ----------
     Section : Checks the federate's keys in the scenario; unknown keys are refused.
+    warnings : Sentences about input that is accepted but not used, or not as it stands.
     """
 
     Section: ClassVar[type[FederateSection]] = UserSection
@@ -41,6 +42,7 @@ class Federate(ABC):
     outputs: tuple[Port, ...] = ()
     links_in: tuple[Link, ...] = ()
     links_out: tuple[Link, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, context: FederateContext) -> None:
         self.name: str = context.name

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -120,7 +120,14 @@ class RunStore:
 class Manifest:
     """``manifest.json``: what was run, with what, and how it ended."""
 
-    def __init__(self, folder: Path, scenario: Scenario, placement: str, steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scenario: Scenario,
+        placement: str,
+        steps: int,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self._path = folder / "manifest.json"
         self._started = time.time()
         self.data: dict[str, Any] = {
@@ -140,6 +147,8 @@ class Manifest:
             "base_dir": str(scenario.base_dir),
             "scenario": scenario.resolved(),
         }
+        if warnings:
+            self.data["warnings"] = list(warnings)
         if scenario.attack_spec is not None:
             self.data["attack_base_dir"] = str(scenario.attack_spec.base_dir)
         write_json(self._path, self.data)

@@ -86,6 +86,13 @@ def trouble(run: RunData) -> Iterator[PageSection]:
     yield PageSection("", [Text(text, "alert", f"The run is {run.status}."), *tails])
 
 
+def warnings(run: RunData) -> Iterator[PageSection]:
+    """Show what of the input was accepted but not used as it stands."""
+    found = run.manifest.get("warnings")
+    if isinstance(found, list) and found:
+        yield PageSection("Warnings", [Text(str(words), "alert") for words in found])
+
+
 def key_numbers(run: RunData) -> Iterator[PageSection]:
     """Show every metric of the run."""
     metrics = run.metrics
@@ -285,6 +292,7 @@ def _command(run: RunData) -> str:
 
 SECTIONS: tuple[SectionMaker, ...] = (
     trouble,
+    warnings,
     key_numbers,
     attack_section,
     voltages,

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federates.assembly.federation import Assembly
+from federates.assembly.federation import Assembly, warnings_of
 from federates.core.federate import Federate
 from federates.core.progress import Progress
 from federates.core.run_store import Manifest, RunStore, new_run_dir, write_json
@@ -43,6 +43,7 @@ def run(
     options: RunOptions | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     **changes: Any,
 ) -> RunResult:
     """Run a scenario.
@@ -55,6 +56,8 @@ def run(
         read here: `scenario` is what they gave.
     on_progress : callable, optional
         Called with (steps done, steps in all).
+    on_warning : callable, optional
+        Called before the first step with each sentence about input that is not used as it stands.
     **changes
         Options by name in place of `options`' own, as ``run(scenario, steps=20)``.
 
@@ -77,8 +80,12 @@ def run(
     if placement == "single":
         _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
+    warnings = warnings_of(federates)
+    if on_warning is not None:
+        for words in warnings:
+            on_warning(words)
     folder = new_run_dir(scenario.name, options.out)
-    manifest = Manifest(folder, scenario, placement, n_steps)
+    manifest = Manifest(folder, scenario, placement, n_steps, warnings)
     store = RunStore(folder, scenario.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)

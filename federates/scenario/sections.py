@@ -17,7 +17,11 @@ class ProfileSection(Section):
     """The day: irradiance, temperature, load and price over time."""
 
     path: str | None = Field(None, description="The user's own CSV or Parquet table.")
-    kind: Literal["clear", "cloudy", "overcast"] = Field("clear", description="Generated sky.")
+    kind: Literal["clear", "cloudy", "overcast", "master"] = Field(
+        "clear",
+        description="Generated sky; or ``master``: the load shapes and the solution mode of the "
+        "user's OpenDSS file.",
+    )
     seed: int | None = Field(None, description="Seed of the generated day; default: the run's.")
     repeat: bool = Field(False, description="Repeat the table when the run is longer.")
 
@@ -28,8 +32,18 @@ class Grid(Section):
     model: str = Field(
         "ieee123", description="A shipped feeder's name, or the path of an OpenDSS master file."
     )
-    regulators: Literal["fixed", "auto"] = Field(
-        "fixed", description="Regulator taps stay where they are, or their controls act."
+    file_ders: Literal["engine", "ours", "none"] = Field(
+        "engine",
+        description="Who runs the DERs of the user's OpenDSS file: OpenDSS with the file's "
+        "controls, Feederate (they become DERs of the grid), or nobody.",
+    )
+    regulators: Literal["fixed", "auto"] | None = Field(
+        None,
+        description="Regulator taps stay where they are, or their controls act. Default: `auto` "
+        "for a user's OpenDSS file, `fixed` for a shipped feeder.",
+    )
+    tolerance_pu: float = Field(
+        1e-6, gt=0, le=1e-3, description="Largest change between two iterations of a solution."
     )
     taps: dict[str, int] = Field(
         {},

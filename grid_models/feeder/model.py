@@ -206,6 +206,8 @@ class Feeder:
     loads: tuple[Load, ...] = ()
     ders: tuple[Der, ...] = ()
     origin: str = ""
+    notes: tuple[str, ...] = ()
+    """One sentence for each kind of content of the user's file that is not used or was changed."""
 
     @property
     def node_labels(self) -> tuple[str, ...]:

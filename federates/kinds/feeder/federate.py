@@ -49,11 +49,12 @@ class FeederFederate(Federate):
             circuit = open_circuit(
                 site.model,
                 ders,
-                regulators=grid.regulators,
+                regulators=grid.regulators or "fixed",
                 taps=grid.taps or None,
                 source_v_pu=grid.source_v_pu,
             )
         self._circuit = circuit
+        self.warnings = site.feeder.notes
         self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
         self._start_s = time.start_s
