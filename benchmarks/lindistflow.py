@@ -103,8 +103,9 @@ def main() -> None:
         figures = measure(synthetic_feeder(args.nodes))
     elif Path(args.master).is_file():
         from grid_models.opendss.circuit import Circuit
+        from grid_models.opendss.master import open_master
 
-        circuit = Circuit.from_master(args.master)
+        circuit = open_master(args.master)
         figures = measure(circuit.feeder) | compare(circuit.feeder, circuit)
     else:
         from grid_models.opendss.circuit import Circuit

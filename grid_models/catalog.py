@@ -13,7 +13,9 @@ from grid_models.feeder.model import Der, Feeder
 from grid_models.feeder.tables import feeder_from_tables
 
 if TYPE_CHECKING:
-    from grid_models.opendss.circuit import Circuit, RegulatorMode
+    from grid_models.opendss.circuit import Circuit
+    from grid_models.opendss.file_ders import FileDers
+    from grid_models.opendss.solution import RegulatorMode
 
 _SHIPPED = {
     "ieee13": "IEEE 13-node test feeder, 4.16 kV, 3.5 MW, short and highly loaded",
@@ -53,9 +55,9 @@ def load_feeder(model: str | Path) -> Feeder:
     path = require_model_path(model)
     if path.is_dir():
         return feeder_from_tables(path)
-    from grid_models.opendss.circuit import Circuit
+    from grid_models.opendss.master import open_master
 
-    return Circuit.from_master(path).feeder
+    return open_master(path).feeder
 
 
 def open_circuit(
@@ -65,34 +67,51 @@ def open_circuit(
     regulators: RegulatorMode = "fixed",
     taps: Mapping[str, int] | None = None,
     source_v_pu: float | None = None,
+    file_ders: FileDers = "ours",
+    tolerance_pu: float | None = None,
 ) -> Circuit:
     """Open any feeder as a circuit, with resources added, solved once.
 
     Parameters
     ----------
     model : A shipped name, the path of an OpenDSS master file or table folder, or a feeder.
-    ders : Resources that `Circuit.set_ders` moves, instead of the model's own. None given: the
-        model's own.
-    regulators : See `Circuit.from_feeder` and `Circuit.from_master`.
+    ders : Resources that `Circuit.set_ders` moves: instead of a feeder's own, and beside those
+        that are taken over from a master file.
+    regulators : See `Circuit.from_feeder` and `open_master`.
     taps : Taps to start from (or to hold), in steps of 0.00625 pu, by regulator.
     source_v_pu : Voltage of the source, instead of the model's.
+    file_ders : Who runs the DERs of a master file, see `open_master`.
+    tolerance_pu : Largest change between two iterations of a solution; 1e-6 by default.
 
     Raises FeederError, PowerFlowError: As the constructors do.
     """
-    from grid_models.opendss.circuit import Circuit, adjusted
+    from grid_models.opendss.circuit import TOLERANCE_PU, Circuit
 
-    if source_v_pu is not None and not 0.5 <= source_v_pu <= 1.5:
-        raise FeederError(f"source voltage {source_v_pu} pu", expected="0.5 to 1.5")
-    if not isinstance(model, Feeder):
-        is_master = (
-            str(model).lower() not in shipped_feeders() and require_model_path(model).is_file()
+    tolerance_pu = TOLERANCE_PU if tolerance_pu is None else tolerance_pu
+    if not isinstance(model, Feeder) and is_master(model):
+        from grid_models.opendss.master import open_master
+
+        circuit = open_master(
+            require_model_path(model),
+            regulators=regulators,
+            file_ders=file_ders,
+            tolerance_pu=tolerance_pu,
         )
-        if is_master:
-            circuit = Circuit.from_master(model, regulators=regulators, ders=ders)
-            return adjusted(circuit, taps, source_v_pu)
-        model = load_feeder(model)
-    feeder = model.with_ders(ders) if ders else model
-    return adjusted(Circuit.from_feeder(feeder, regulators=regulators), taps, source_v_pu)
+        if ders:
+            circuit.place_ders(ders)
+    else:
+        feeder = model if isinstance(model, Feeder) else load_feeder(model)
+        feeder = feeder.with_ders(ders) if ders else feeder
+        circuit = Circuit.from_feeder(feeder, regulators=regulators, tolerance_pu=tolerance_pu)
+    return circuit.adjusted(taps, source_v_pu)
+
+
+def is_master(model: str | Path) -> bool:
+    """Whether `model` is an OpenDSS master file.
+
+    Raises FeederError: It is not a shipped name either, and nothing at this path exists.
+    """
+    return str(model).lower() not in _SHIPPED and require_model_path(model).is_file()
 
 
 def require_model_path(model: str | Path) -> Path:

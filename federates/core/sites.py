@@ -8,15 +8,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import GridModelError
-from grid_models.catalog import load_feeder, shipped_feeders
+from grid_models.catalog import is_master, load_feeder, open_circuit, shipped_feeders
 from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
 from grid_models.profiles.table import Profiles
+
+if TYPE_CHECKING:
+    from grid_models.opendss.circuit import Circuit
+    from grid_models.opendss.solution import RegulatorMode
 
 
 class GridSite:
@@ -62,20 +67,59 @@ class GridSite:
         beside = self._scenario.base_dir / model
         return beside if beside.exists() else Path(model).absolute()
 
+    @property
+    def regulators(self) -> RegulatorMode:
+        """Whether regulators act; by default those of a user's OpenDSS file do."""
+        return self.grid.regulators or ("auto" if is_master(self.model) else "fixed")
+
+    @cached_property
+    def _compiled(self) -> Circuit:
+        """The circuit of the user's OpenDSS file, without the DERs that the grid places."""
+        from grid_models.opendss.master import open_master
+
+        return open_master(
+            self.model,
+            regulators=self.regulators,
+            file_ders=self.grid.file_ders,
+            load_shapes=self.grid.profiles.kind == "master",
+            step_s=self._scenario.time.step_s,
+            tolerance_pu=self.grid.tolerance_pu,
+        )
+
+    def take_circuit(self) -> Circuit:
+        """Return the circuit with the grid's DERs and settings, for one owner.
+
+        An OpenDSS file is compiled once for `feeder` and the first circuit.
+        """
+        feeder, grid = self.feeder, self.grid
+        with self.located("taps") if grid.taps else self.located():
+            if not is_master(self.model):
+                return open_circuit(
+                    self.model,
+                    feeder.ders,
+                    regulators=self.regulators,
+                    taps=grid.taps or None,
+                    source_v_pu=grid.source_v_pu,
+                    tolerance_pu=grid.tolerance_pu,
+                )
+            circuit = self._compiled
+            del self.__dict__["_compiled"]
+            circuit.place_ders(feeder.ders[len(circuit.feeder.ders) :])
+            return circuit.adjusted(grid.taps or None, grid.source_v_pu)
+
     @cached_property
     def feeder(self) -> Feeder:
         """The feeder with the grid's DERs placed on it."""
         with self.located("model"):
-            feeder = load_feeder(self.model)
+            master = is_master(self.model)
+            feeder = self._compiled.feeder if master else load_feeder(self.model)
         rules = [
             DerRule.from_mapping(rule, where=self.where("ders", i))
             for i, rule in enumerate(self.grid.ders)
         ]
         placed: tuple[Der, ...] = place(feeder, rules) if rules else ()
         placed += self._der_table()
-        # DERs of a user's master file are left to OpenDSS, unless there are no others.
-        own = () if placed and isinstance(self.model, Path) else feeder.ders
-        ders = (*own, *placed)
+        ders = (*feeder.ders, *placed)
         self._refuse_duplicates(ders)
         # `open_circuit` refuses names that are no regulators.
         taps = self.grid.taps

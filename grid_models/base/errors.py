@@ -12,7 +12,7 @@ FeederateError                  root of every public failure; says what, where, 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
@@ -26,6 +26,13 @@ def nearest_hint(name: str, candidates: Iterable[str]) -> str:
     """Return ``; did you mean 'NAME'?`` with the nearest candidate, '' where none is near."""
     near = nearest_name(name, candidates)
     return f"; did you mean '{near}'?" if near else ""
+
+
+def listed(names: Sequence[str], shown: int = 12) -> str:
+    """Return names separated by commas; of a long list the first ones and how many more."""
+    text = ", ".join(names[:shown])
+    rest = len(names) - shown
+    return f"{text} and {rest} more" if rest > 0 else text
 
 
 def described(what: str, expected: str | None = None, nearest: str | None = None) -> str:

@@ -152,6 +152,21 @@ class Load:
     kw: float
     kvar: float
     kv: float
+    fixed: bool = False
+    """Whether the power stays, whatever the profile says."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoltVarCurve:
+    """Reactive power over voltage, linear between the points and constant beyond them.
+
+    `v_pu` increases; `q_pu` is the injection over the reactive power that the active power leaves
+    (``sqrt(kva**2 - p**2)``), or over the rating where `of_rating`.
+    """
+
+    v_pu: tuple[float, ...]
+    q_pu: tuple[float, ...]
+    of_rating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,8 @@ class Der:
     p_min_kw: float = 0.0
     energy_kwh: float = 0.0
     count: int = 1
+    volt_var: VoltVarCurve | None = None
+    """Curve that the resource follows while nobody commands its reactive power."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from grid_models.base.errors import TopologyError, nearest_name
+from grid_models.base.errors import TopologyError, listed, nearest_name
 from grid_models.feeder.model import Feeder, Line, Regulator, Switch, Transformer
 
 BranchElement = Line | Switch | Transformer | Regulator
-_NAMES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -198,8 +197,8 @@ def _check_no_loop(
     hops = [*itertools.pairwise(loop), (u, v)]
     found = [e.name for a, b in hops if a != b for e in pairs.get((min(a, b), max(a, b)), [])]
     raise TopologyError(
-        f"the feeder is meshed: {len(closing)} loop(s), one through {_listed(found)} "
-        f"(buses {_listed([names[i] for i in dict.fromkeys(loop)])})",
+        f"the feeder is meshed: {len(closing)} loop(s), one through {listed(found)} "
+        f"(buses {listed([names[i] for i in dict.fromkeys(loop)])})",
         where=feeder.name,
         expected="a radial feeder; open one element of each loop",
     )
@@ -229,19 +228,13 @@ def _check_no_island(feeder: Feeder, unserved: tuple[str, ...]) -> None:
     if not attached:
         return
     branches = [e.name for e in _closed_elements(feeder) if dead.intersection(element_buses(e))]
-    through = f", joined by {_listed(branches)}" if branches else ""
+    through = f", joined by {listed(branches)}" if branches else ""
     raise TopologyError(
-        f"{_listed(attached)} at bus(es) {_listed(list(unserved))}{through} "
+        f"{listed(attached)} at bus(es) {listed(list(unserved))}{through} "
         f"are cut off from the source '{feeder.source.bus}'",
         where=feeder.name,
         expected="every load, capacitor and DER on a path of closed elements to the source",
     )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    rest = len(names) - _NAMES_SHOWN
-    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _subtree_sizes(parent: NDArray[np.intp], own: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -6,8 +6,6 @@ Each `Circuit` has an engine context of its own and belongs to one thread at a t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.base.errors import FeederError, PowerFlowError, nearest_name
 from grid_models.feeder.model import Der, Feeder
 from grid_models.opendss import edit as dss_edit
-from grid_models.opendss import reader as dss_reader
-from grid_models.opendss import script as dss_script
 from grid_models.opendss.commands import (
     check_der,
     der_command,
@@ -26,9 +22,8 @@ from grid_models.opendss.commands import (
 )
 from grid_models.opendss.engine import MAX_CONTROL_ITERATIONS, MAX_ITERATIONS, DssError, Engine
 from grid_models.opendss.powers import PowerBank
+from grid_models.opendss.solution import RegulatorMode, SnapshotSolution, Solution
 from grid_models.opendss.source import SourceVoltage, source_phases
-
-RegulatorMode = Literal["fixed", "auto"]
 
 # Change between two iterations, per unit, at which a power flow counts as solved. The engine's own
 # 1e-4 leaves a dependence on the previous step that a feedback controller can see.
@@ -37,7 +32,7 @@ _DER_PREFIX = "feederate_der_"
 
 
 class Circuit:
-    """A feeder in the engine. Build it with `from_feeder`, `from_master` or `open_circuit`.
+    """A feeder in the engine. Build it with `from_feeder`, `open_master` or `open_circuit`.
 
     Attributes
     ----------
@@ -49,24 +44,40 @@ class Circuit:
     load_kw, load_kvar : (n_loads,). Nominal consumption.
     """
 
-    def __init__(self, engine: Engine, feeder: Feeder, regulators: RegulatorMode) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        feeder: Feeder,
+        solution: Solution,
+        tolerance_pu: float = TOLERANCE_PU,
+    ) -> None:
         self._engine = engine
         self.name = feeder.name
-        self._regulators: RegulatorMode = regulators
+        self._solution = solution
         self._source: SourceVoltage | None = None
-        self._solve_call = (
-            engine.lib.ctx_Solution_Solve
-            if regulators == "auto"
-            else engine.lib.ctx_Solution_SolveNoControl
-        )
         self._voltage_pointer = engine.ffi.new("double**")
-        self._attach(feeder)
-        self._configure()
+        self._gather: NDArray[np.intp] | None = None
+        self.feeder = feeder
+        self.der_names: tuple[str, ...] = ()
+        self._bind_loads(feeder)
+        self._bind_ders(feeder.ders)
+        for option, most in (
+            ("maxiterations", MAX_ITERATIONS),
+            ("maxcontroliter", MAX_CONTROL_ITERATIONS),
+        ):
+            engine.command(f"set {option}={most}")
+        self._set_tolerance(tolerance_pu)
 
     # ---------------------------------------------------------------- building
 
     @classmethod
-    def from_feeder(cls, feeder: Feeder, *, regulators: RegulatorMode = "fixed") -> Circuit:
+    def from_feeder(
+        cls,
+        feeder: Feeder,
+        *,
+        regulators: RegulatorMode = "fixed",
+        tolerance_pu: float = TOLERANCE_PU,
+    ) -> Circuit:
         """Build the circuit of a feeder, its DERs at rest and its loads nominal, and solve it.
 
         `regulators`: {'fixed', 'auto'} Taps stay where the feeder has them, or regulator controls
@@ -81,91 +92,45 @@ class Circuit:
                 engine.command(command)
             except DssError as error:
                 raise FeederError(str(error), where=f"feeder '{feeder.name}', {command}") from None
-        circuit = cls(engine, feeder, regulators)
+        circuit = cls(engine, feeder, SnapshotSolution(engine, regulators), tolerance_pu)
         circuit.solve()
         return circuit
 
-    @classmethod
-    def from_master(
-        cls,
-        path: str | Path,
-        *,
-        regulators: RegulatorMode = "auto",
-        ders: Sequence[Der] = (),
-        load_limits_pu: tuple[float, float] | None = (0.7, 1.3),
-    ) -> Circuit:
-        """Compile an OpenDSS master file and solve it once with the file's own controls.
+    def place_ders(self, ders: Sequence[Der]) -> None:
+        """Add DERs to those of the circuit, all at rest, and solve it.
 
-        Commands that only show, plot, export or solve are passed over (a file may end with a
-        year of solutions); everything else is run as it stands.
-
-        Parameters
-        ----------
-        path : The master file.
-        regulators : 'auto' leaves the file's controls acting in each `solve`; 'fixed' lets them
-            settle once at the file's loads and then holds every tap and switched capacitor.
-        ders : Resources to add. They are then the ones that `set_ders` moves, and the file's own
-            (PVSystem, Storage, Generator) stay as they are. Without any, the file's own are taken
-            over as constant-power injections, at the power of the first solution.
-        load_limits_pu : Voltage range in which constant-power loads stay so; wider limits of the
-            file are kept. None keeps the file's.
-
-        Raises FeederError: The file cannot be read or does not give a usable circuit.
+        Raises FeederError: A DER stands on a bus or phase that the feeder does not have.
         Raises PowerFlowError: The power flow does not converge.
         """
-        engine = Engine()
-        name = dss_script.compile_master(engine, Path(path))
-        dss_edit.widen_load_limits(engine, load_limits_pu)
-        try:
-            engine.first_solution(name)
-            feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
-            taken = [] if ders else dss_edit.take_over_ders(engine, feeder.buses)
-        except DssError as error:
-            raise FeederError(str(error), where=str(path)) from None
-        if ders:
-            feeder = feeder.with_ders(ders)
-        circuit = cls(engine, feeder, regulators)
-        circuit.set_loads(circuit.load_kw, circuit.load_kvar)
-        engine.command("set loadmult=1")
-        if taken:
-            circuit.set_ders(np.array([p for p, _ in taken]), np.array([q for _, q in taken]))
-        circuit.solve()
-        return circuit
+        self._bind_ders(ders)
+        self._gather = None
+        self.solve()
 
-    def _attach(self, feeder: Feeder) -> None:
-        """Add the DERs and bind every array to the engine's objects."""
-        engine = self._engine
-        elements = []
-        floating = floating_buses(feeder) if feeder.ders else set()
-        for i, der in enumerate(feeder.ders):
+    def _bind_ders(self, ders: Sequence[Der]) -> None:
+        """Add DERs to the engine's circuit and bind the powers of all."""
+        engine, feeder, n = self._engine, self.feeder, len(self.der_names)
+        floating = floating_buses(feeder) if ders else set()
+        elements = [f"{_DER_PREFIX}{i}" for i in range(n + len(ders))]
+        for element, der in zip(elements[n:], ders, strict=True):
             bus = feeder.buses[check_der(der, feeder)]
-            elements.append(f"{_DER_PREFIX}{i}")
-            engine.command(der_command(elements[-1], der, bus, floating=bus.name in floating))
-        self.feeder = feeder
+            engine.command(der_command(element, der, bus, floating=bus.name in floating))
+        self.feeder = feeder.with_ders((*(feeder.ders if n else ()), *ders))
+        self.der_names = tuple(der.name for der in self.feeder.ders)
+        self._elements = element_names(self.feeder, elements)
+        self._ders = PowerBank(engine, elements)
+
+    def _bind_loads(self, feeder: Feeder) -> None:
+        """Bind nodes and loads to the engine's objects."""
+        engine = self._engine
         self.node_labels: tuple[str, ...] = feeder.node_labels
         self._base_v = np.array(
             [b.base_kv_ln * 1e3 for b in feeder.buses.values() for _ in b.phases]
         )
         self.load_names = tuple(load.name for load in feeder.loads)
-        self.der_names = tuple(der.name for der in feeder.ders)
         self.load_kw = np.array([load.kw for load in feeder.loads], dtype=np.float64)
         self.load_kvar = np.array([load.kvar for load in feeder.loads], dtype=np.float64)
-        self._elements = element_names(feeder, elements)
         self._loads = PowerBank(engine, self.load_names)
-        self._ders = PowerBank(engine, elements)
         self._loads.kw[:], self._loads.kvar[:] = self.load_kw, self.load_kvar
-
-    def _configure(self) -> None:
-        mode = "static" if self._regulators == "auto" else "off"
-        for option in (
-            "mode=snapshot",
-            f"maxiterations={MAX_ITERATIONS}",
-            f"maxcontroliter={MAX_CONTROL_ITERATIONS}",
-            f"controlmode={mode}",
-        ):
-            self._engine.command(f"set {option}")
-        self._set_tolerance(TOLERANCE_PU)
-        self._gather: NDArray[np.intp] | None = None
 
     # ---------------------------------------------------------------- per step
 
@@ -203,6 +168,17 @@ class Circuit:
             self._gather = None
         self._source.set(np.asarray(v_pu, dtype=np.float64), np.asarray(deg, dtype=np.float64))
 
+    def set_time(self, time_s: float) -> None:
+        """Set the time of the next `solve`, in s, where a user's file has shapes and controls.
+
+        In the file's storage and controls the time from the last solution to this one passes.
+        """
+        self._solution.set_time(time_s)
+
+    def set_sun(self, irradiance_pu: float) -> None:
+        """Set the irradiance (of 1000 W/m2) of the file's PVSystems that follow the profile."""
+        self._solution.set_sun(irradiance_pu)
+
     def solve(self) -> None:
         """Solve the power flow at the present settings.
 
@@ -231,7 +207,7 @@ class Circuit:
     def _try_to_solve(self) -> str | None:
         """Return None when solved, else the engine's message ('' when it only ran on too long)."""
         engine = self._engine
-        self._solve_call(engine.ctx)
+        self._solution.solve()
         message = engine.take_error()
         if message is None and engine.lib.ctx_Solution_Get_Converged(engine.ctx):
             return None
@@ -304,6 +280,22 @@ class Circuit:
             steps[known[name.lower()]] = int(step)
         dss_edit.set_taps(self._engine, steps)
 
+    def adjusted(self, taps: Mapping[str, int] | None, source_v_pu: float | None) -> Circuit:
+        """Return the circuit, solved again with other taps and another source voltage.
+
+        Raises FeederError: There is no such regulator, or a value is out of range.
+        """
+        if source_v_pu is not None:
+            if not 0.5 <= source_v_pu <= 1.5:
+                raise FeederError(f"source voltage {source_v_pu} pu", expected="0.5 to 1.5")
+            self._engine.dss.Vsources.First()
+            self._engine.dss.Vsources.PU(source_v_pu)
+        if taps:
+            self.set_taps(taps)
+        if taps or source_v_pu is not None:
+            self.solve()
+        return self
+
     def enable(self, element: str, on: bool) -> None:
         """Put an element in or out of service (a trip), from the next `solve` on.
 
@@ -339,17 +331,3 @@ class Circuit:
             expected="a name of the feeder, or class.name",
             nearest=nearest_name(wanted, [*self._elements, *all_names]),
         )
-
-
-def adjusted(
-    circuit: Circuit, taps: Mapping[str, int] | None, source_v_pu: float | None
-) -> Circuit:
-    """Return the circuit, solved again with other taps and another source voltage."""
-    if source_v_pu is not None:
-        circuit._engine.dss.Vsources.First()
-        circuit._engine.dss.Vsources.PU(source_v_pu)
-    if taps:
-        circuit.set_taps(taps)
-    if taps or source_v_pu is not None:
-        circuit.solve()
-    return circuit

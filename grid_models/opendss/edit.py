@@ -4,35 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grid_models.feeder.model import Bus
-from grid_models.opendss.elements import as_complex, each
+from grid_models.opendss.elements import each
 from grid_models.opendss.engine import Engine
-from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer, ders_of
-
-DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
-
-
-def take_over_ders(engine: Engine, buses: Mapping[str, Bus]) -> list[tuple[float, float]]:
-    """Put the file's own DERs and their controls out of service; return their injections.
-
-    They are (p_kw, q_kvar) of the last solution, in the order of the feeder's `ders`.
-    """
-    dss = engine.dss
-    injections = []
-    taken = []
-    for der, full in ders_of(engine):
-        if der.bus not in buses:
-            continue
-        dss.Circuit.SetActiveElement(full)
-        power = as_complex(dss.CktElement.TotalPowers())
-        injections.append((-float(power[0].real), -float(power[0].imag)))
-        taken.append(full)
-    if taken:
-        names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
-        taken += [n for n in names if n.split(".")[0] in DER_CONTROLS]
-    for full in taken:
-        engine.command(f'edit "{full}" enabled=no')
-    return injections
+from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer
 
 
 def widen_load_limits(engine: Engine, limits_pu: tuple[float, float] | None) -> None:
@@ -63,3 +37,12 @@ def set_taps(engine: Engine, steps: Mapping[str, int]) -> None:
         winding = int(controls[name]["winding"])
         tap = 1.0 + TAP_STEP_PU * step
         engine.command(f'edit "transformer.{name}" wdg={winding} tap={tap!r}')
+
+
+def hold_taps_and_capacitors(engine: Engine) -> None:
+    """Keep taps and switched capacitors where they are while other controls act."""
+    for _ in each(engine.dss.RegControls):
+        engine.dss.RegControls.MaxTapChange(0)
+    names = [str(engine.dss.CapControls.Name()) for _ in each(engine.dss.CapControls)]
+    for name in names:
+        engine.command(f'edit "capcontrol.{name}" enabled=no')

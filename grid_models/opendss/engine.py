@@ -109,15 +109,18 @@ class Engine:
     def property_index(self, kind: str, name: str) -> int:
         """Return the engine's number of a property of a class."""
         self.lib.ctx_DSS_SetActiveClass(self.ctx, kind.encode())
+        self.dss.ActiveClass.First()
         names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
         return names.index(name) + 1
 
     def first_solution(self, name: str) -> None:
-        """Solve a compiled file as it stands, in snapshot mode, with its controls.
+        """Solve a compiled file as it stands, in snapshot mode, until its controls have settled.
 
         Raises PowerFlowError: It did not converge; the message names circuit `name`.
         """
         self.command("set mode=snapshot")
+        # In the other modes a control with a delay would not act within one solution.
+        self.command("set controlmode=static")
         self.command(f"set maxiterations={MAX_ITERATIONS}")
         self.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
         self.lib.ctx_Solution_Solve(self.ctx)

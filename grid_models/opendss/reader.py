@@ -14,7 +14,6 @@ conversions and frequencies are left to the engine. What a `Feeder` cannot repre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from grid_models.base.errors import FeederError
 from grid_models.feeder.model import (
     Capacitor,
     Connection,
-    Der,
-    DerKind,
     Feeder,
     Line,
     Load,
@@ -40,17 +37,13 @@ from grid_models.opendss.engine import Engine
 
 REGULATOR_MAX_X_PCT = 0.1
 TAP_STEP_PU = 0.00625
+STATUS_VARIABLE, STATUS_FIXED = 0, 1  # of a load; the third, exempt, ignores the load multiplier
 _FT_PER_UNIT = (1.0, 5280.0, 1000.0, 3280.839895, 3.280839895, 1.0, 1 / 12, 0.03280839895)
 _MODEL: dict[int, LoadModel] = {2: "Z", 3: "PQ", 4: "I", 5: "I", 6: "PQ", 7: "PQ", 8: "PQ"}
-_DER_CLASSES: tuple[tuple[str, DerKind], ...] = (
-    ("pvsystem", "pv"),
-    ("storage", "battery"),
-    ("generator", "inverter"),
-)
 
 
 def feeder_from_engine(engine: Engine, *, name: str, origin: str = "") -> Feeder:
-    """Read the feeder of a compiled and solved circuit.
+    """Read the feeder of a compiled and solved circuit, without its DERs.
 
     Parameters
     ----------
@@ -73,7 +66,6 @@ def feeder_from_engine(engine: Engine, *, name: str, origin: str = "") -> Feeder
         regulators=tuple(regulators),
         capacitors=tuple(reader.capacitors()),
         loads=tuple(reader.loads()),
-        ders=tuple(der for der, _ in ders_of(engine) if der.bus in reader.buses),
         origin=origin,
     )
 
@@ -241,7 +233,7 @@ class _Reader:
             n = int(self.dss.CktElement.NumPhases())
             # A one-phase wye load whose return is another phase sits between two phases.
             delta = bool(api.IsDelta()) or (n == 1 and len(phases) == 2)
-            factor = multiplier if int(api.Status()) == 0 else 1.0
+            factor = multiplier if int(api.Status()) == STATUS_VARIABLE else 1.0
             loads.append(
                 Load(
                     name=str(api.Name()).lower(),
@@ -252,6 +244,7 @@ class _Reader:
                     kw=float(api.kW()) * factor,
                     kvar=float(api.kvar()) * factor,
                     kv=float(api.kV()),
+                    fixed=int(api.Status()) == STATUS_FIXED,
                 )
             )
         return loads
@@ -306,36 +299,3 @@ def _as_regulator(transformer: Transformer, control: dict[str, float]) -> Regula
     return Regulator(
         transformer.name, a.bus, b.bus, a.nodes[:n], round(step), a.nodes[0], **settings
     )
-
-
-def ders_of(engine: Engine) -> Iterator[tuple[Der, str]]:
-    """Yield each PVSystem, Storage and Generator in service, with its full name."""
-    dss = engine.dss
-    names = [str(n).lower() for n in dss.Circuit.AllElementNames()]
-    for kind_name, kind in _DER_CLASSES:
-        for full in (n for n in names if n.startswith(kind_name + ".")):
-            dss.Circuit.SetActiveElement(full)
-            if not dss.CktElement.Enabled():
-                continue
-            bus, nodes = terminals(dss)[0]
-            phases = tuple(sorted({n for n in nodes if 1 <= n <= 3}))
-            if not phases:
-                continue
-            kva, p_max_kw, p_min_kw, energy_kwh = _rating(engine, full, kind)
-            name = full.replace(".", "_", 1)
-            yield Der(name, kind, bus, phases, kva, p_max_kw, p_min_kw, energy_kwh), full
-
-
-def _rating(engine: Engine, full: str, kind: DerKind) -> tuple[float, float, float, float]:
-    """Return apparent power, largest and smallest injection, and energy."""
-
-    def value(name: str) -> float:
-        return float(engine.command(f"? {full}.{name}"))
-
-    if kind == "pv":
-        return value("kva"), min(value("pmpp"), value("kva")), 0.0, 0.0
-    if kind == "battery":
-        kw = value("kwrated")
-        return max(value("kva"), kw), kw, -kw, value("kwhrated")
-    kva = max(value("kva"), value("kw"))
-    return kva, kva, 0.0, 0.0

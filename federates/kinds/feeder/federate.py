@@ -13,7 +13,6 @@ from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack
 from federates.kinds.feeder.section import FeederSection
 from grid_models.base.errors import PowerFlowError
-from grid_models.catalog import open_circuit
 from grid_models.ders.plant import DerFleet
 from grid_models.profiles.load_diversity import LoadDiversity
 
@@ -45,14 +44,7 @@ class FeederFederate(Federate):
         scenario, site = context.scenario, context.site
         grid, time = site.grid, scenario.time
         ders = site.feeder.ders
-        with site.located("taps") if grid.taps else site.located():
-            circuit = open_circuit(
-                site.model,
-                ders,
-                regulators=grid.regulators or "fixed",
-                taps=grid.taps or None,
-                source_v_pu=grid.source_v_pu,
-            )
+        circuit = site.take_circuit()
         self._circuit = circuit
         self.warnings = site.feeder.notes
         self._fleet = DerFleet(ders, seed=scenario.seed)
@@ -60,6 +52,9 @@ class FeederFederate(Federate):
         self._start_s = time.start_s
         self._load_kw = circuit.load_kw * grid.load_scale
         self._load_kvar = circuit.load_kvar * grid.load_scale
+        self._fixed = np.array([load.fixed for load in site.feeder.loads], dtype=bool)
+        # The load shapes of the file act on the powers that are set once.
+        self._load_shapes = grid.profiles.kind == "master"
         self._diversity = (
             LoadDiversity(circuit.load_names, scenario.seed, grid.load_diversity)
             if grid.load_diversity
@@ -103,11 +98,10 @@ class FeederFederate(Federate):
         """Apply profile and set-points, solve, measure."""
         day, k = self._day, self._k
         self._k += 1
-        factor = day["load_pu"][k]
-        if self._diversity is not None:
-            factor = factor * self._diversity.factors(self._start_s + time_s)
         circuit, attack = self._circuit, self._attack
-        load_kw, load_kvar = self._load_kw * factor, self._load_kvar * factor
+        circuit.set_time(self._start_s + time_s)
+        circuit.set_sun(day["irradiance_pu"][k])
+        load_kw, load_kvar = self._loads(day["load_pu"][k], time_s)
         if attack is not None:
             attack.take(inputs, self._dt_s)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
@@ -156,6 +150,17 @@ class FeederFederate(Federate):
                 "losses_kw": np.array([losses_kw]),
             }
         )
+
+    def _loads(self, load_pu: float, time_s: float) -> tuple[FloatArray, FloatArray]:
+        """Return the power of every load as the profile has it, kW and kvar, each (n_loads,)."""
+        if self._load_shapes:
+            return self._load_kw, self._load_kvar
+        factor: float | FloatArray = load_pu
+        if self._diversity is not None:
+            factor = factor * self._diversity.factors(self._start_s + time_s)
+        if self._fixed.any():
+            factor = np.where(self._fixed, 1.0, factor)
+        return self._load_kw * factor, self._load_kvar * factor
 
     def summary(self) -> dict[str, float]:
         """Return the run's metrics."""

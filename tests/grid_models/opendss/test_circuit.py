@@ -15,6 +15,7 @@ from grid_models.base.errors import FeederError, GridModelError, PowerFlowError
 from grid_models.catalog import load_feeder, open_circuit, shipped_folder
 from grid_models.feeder.model import Der, Feeder
 from grid_models.opendss.circuit import Circuit
+from grid_models.opendss.master import open_master
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -343,19 +344,19 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 )
 def test_bad_master_is_named(write: Callable[[str], Path], text: str, words: str) -> None:
     with pytest.raises(FeederError, match=rf"(?s)master\.dss.*{words}"):
-        Circuit.from_master(write(text))
+        open_master(write(text))
 
 
 def test_binary_or_missing_master(tmp_path: Path) -> None:
     path = tmp_path / "master.dss"
     path.write_bytes(bytes(range(256)) * 20)
     with pytest.raises(FeederError, match="not text"):
-        Circuit.from_master(path)
+        open_master(path)
     path.write_bytes(b"\xff\xd8\xe0 \x10JFIF\n\xfe garbage")
     with pytest.raises(FeederError, match="row 1"):
-        Circuit.from_master(path)
+        open_master(path)
     with pytest.raises(FeederError, match=r"did you mean 'master\.dss'"):
-        Circuit.from_master(tmp_path / "mastr.dss")
+        open_master(tmp_path / "mastr.dss")
     with pytest.raises(FeederError, match=r"lines\.csv"):
         open_circuit(tmp_path)
 
@@ -363,7 +364,7 @@ def test_binary_or_missing_master(tmp_path: Path) -> None:
 def test_folder_of_the_process_stays(write: Callable[[str], Path]) -> None:
     here = Path.cwd()
     path = write("new circuit.a basekv=4.16\nnew load.l bus1=sourcebus kv=4.16 kw=9\nshow voltages")
-    Circuit.from_master(path)
+    open_master(path)
     assert Path.cwd() == here
     assert [p.name for p in path.parent.iterdir()] == ["master.dss"]
 

@@ -15,6 +15,7 @@ from grid_models.base.errors import FeederError
 from grid_models.catalog import load_feeder, open_circuit
 from grid_models.feeder.model import Der, Feeder
 from grid_models.opendss.circuit import Circuit
+from grid_models.opendss.master import open_master
 
 HEAD = "clear\nnew circuit.small basekv=12.47 bus1=src r1=0.001 x1=0.001 r0=0.001 x0=0.001\n"
 LINE = "rmatrix=[0.4|0.1 0.4|0.1 0.1 0.4] xmatrix=[1|0.4 1|0.4 0.4 1] cmatrix=[9|-2 9|-2 -2 9]"
@@ -28,7 +29,7 @@ def read(tmp_path: Path) -> Read:
     def _read(body: str, head: str = HEAD, tail: str = TAIL, **options: object) -> Circuit:
         path = tmp_path / "master.dss"
         path.write_text(head + body + tail)
-        return Circuit.from_master(path, **options)  # type: ignore[arg-type]
+        return open_master(path, **options)  # type: ignore[arg-type]
 
     return _read
 
@@ -219,7 +220,7 @@ def test_ders_of_the_file(read: Read) -> None:
         "new storage.s bus1=b kv=12.47 kwrated=50 kwhrated=200 state=discharging kw=30\n"
         "new generator.g bus1=b kv=12.47 kw=40 kvar=20\n"
     )
-    circuit = read(body)
+    circuit = read(body, file_ders="ours")
     ders = {d.name: d for d in circuit.feeder.ders}
     assert circuit.der_names == ("pvsystem_p", "storage_s", "generator_g")
     assert (ders["pvsystem_p"].kva, ders["pvsystem_p"].p_max_kw) == (120.0, 100.0)
@@ -231,8 +232,9 @@ def test_ders_of_the_file(read: Read) -> None:
     circuit.set_ders([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
     circuit.solve()
     assert circuit.source_kw_kvar()[0] == pytest.approx(300.0 + circuit.losses_kw(), abs=0.1)
-    # With resources of one's own the file's stay as they are.
-    extra = read(body, ders=[Der("mine", "pv", "b", (3,), 20.0, 15.0)])
+    # Run by OpenDSS they stay as they are, beside resources of one's own.
+    extra = read(body)
+    extra.place_ders([Der("mine", "pv", "b", (3,), 20.0, 15.0)])
     assert extra.der_names == ("mine",)
     before = extra.source_kw_kvar()[0]
     assert before == pytest.approx(expected, abs=3.0)

@@ -1,0 +1,100 @@
+"""A user's OpenDSS master file as a `Circuit`: its loads, DERs, controls and time series."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.base.errors import FeederError, listed
+from grid_models.feeder.model import Feeder
+from grid_models.opendss import edit as dss_edit
+from grid_models.opendss import file_ders as dss_ders
+from grid_models.opendss import reader as dss_reader
+from grid_models.opendss import script as dss_script
+from grid_models.opendss.circuit import TOLERANCE_PU, Circuit
+from grid_models.opendss.engine import DssError, Engine
+from grid_models.opendss.file_ders import FileDers
+from grid_models.opendss.solution import FileOptions, RegulatorMode, TimedSolution
+
+LOAD_LIMITS_PU = (0.7, 1.3)
+
+
+def open_master(
+    path: str | Path,
+    *,
+    regulators: RegulatorMode = "auto",
+    file_ders: FileDers = "engine",
+    load_shapes: bool = False,
+    step_s: float = 60.0,
+    load_limits_pu: tuple[float, float] | None = LOAD_LIMITS_PU,
+    tolerance_pu: float = TOLERANCE_PU,
+) -> Circuit:
+    """Compile an OpenDSS master file and solve it once with the file's own controls.
+
+    Commands that only show, plot, export or solve are passed over (a file may end with a
+    year of solutions); everything else is run as it stands. `Circuit.set_time` says at which time
+    of the file's shapes and controls the next solution is.
+
+    Parameters
+    ----------
+    path : The master file.
+    regulators : 'auto' leaves the file's controls acting in each `solve`, in the file's control
+        mode; 'fixed' lets them settle once at the file's loads and then holds every tap and
+        switched capacitor.
+    file_ders : Who runs the file's PVSystem, Storage and Generator elements. 'engine': OpenDSS with
+        the file's controls; PVSystems with a load shape follow `Circuit.set_sun` instead of it.
+        'ours': they become the DERs of the circuit, at the power of the first solution. 'none':
+        they are out of service.
+    load_shapes : Whether the file's load shapes act, in its solution mode. Without, loads have the
+        power of `Circuit.set_loads`.
+    step_s : Time between two solutions, s, for storage and controls.
+    load_limits_pu : Voltage range in which constant-power loads stay so; wider limits of the
+        file are kept. None keeps the file's.
+    tolerance_pu : Largest change between two iterations of a solution.
+
+    Raises FeederError: The file cannot be read or does not give a usable circuit.
+    Raises PowerFlowError: The power flow does not converge.
+    """
+    engine = Engine()
+    name = dss_script.compile_master(engine, Path(path))
+    options = FileOptions.of(engine)
+    dss_edit.widen_load_limits(engine, load_limits_pu)
+    try:
+        engine.first_solution(name)
+        feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
+        feeder, powers = _with_ders(engine, feeder, file_ders)
+        solution = TimedSolution(
+            engine,
+            options,
+            step_s,
+            controls=regulators == "auto",
+            load_shapes=load_shapes,
+            file_ders=file_ders == "engine",
+        )
+        feeder = replace(feeder, notes=(*feeder.notes, *solution.notes))
+        circuit = Circuit(engine, feeder, solution, tolerance_pu)
+    except DssError as error:
+        raise FeederError(str(error), where=str(path)) from None
+    if not load_shapes or float(engine.dss.Solution.LoadMult()) != 1.0:
+        circuit.set_loads(circuit.load_kw, circuit.load_kvar)
+        engine.command("set loadmult=1")
+    if powers.size:
+        circuit.set_ders(*powers)
+    circuit.solve()
+    return circuit
+
+
+def _with_ders(
+    engine: Engine, feeder: Feeder, file_ders: FileDers
+) -> tuple[Feeder, NDArray[np.float64]]:
+    """Return the feeder with the DERs that it takes over, and their p_kw and q_kvar, (2, n)."""
+    if file_ders == "ours":
+        ders, powers, notes = dss_ders.adopt(engine, feeder.buses)
+        return replace(feeder, ders=tuple(ders), notes=(*feeder.notes, *notes)), powers
+    notes = ()
+    if file_ders == "none" and (names := dss_ders.disable(engine)):
+        notes = (f"{len(names)} DERs of the file are out of service ({listed(names, 4)})",)
+    return replace(feeder, notes=(*feeder.notes, *notes)), np.zeros((2, 0))
