@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import GridModelError
@@ -113,6 +115,8 @@ class GridSite:
         with self.located("model"):
             master = is_master(self.model)
             feeder = self._compiled.feeder if master else load_feeder(self.model)
+        if self.grid.profiles.kind == "master":
+            self._take_shapes(master)
         rules = [
             DerRule.from_mapping(rule, where=self.where("ders", i))
             for i, rule in enumerate(self.grid.ders)
@@ -145,16 +149,40 @@ class GridSite:
                     expected="another prefix for one of the rules",
                 )
 
+    def _take_shapes(self, master: bool) -> None:
+        """Keep the means of the file's load shapes, for those who forecast the feeder."""
+        time = self._scenario.time
+        if not master or self.grid.profiles.path is not None:
+            raise ScenarioError(
+                "'master' uses the load shapes of an OpenDSS file",
+                where=self.where("profiles", "kind"),
+                expected="profiles without a path" if master else "the path of one in grid.model",
+            )
+        times_s = time.start_s + time.step_s * np.arange(self._scenario.n_steps + 1)
+        self._shapes = {"time_s": times_s, **self._compiled.mean_shapes(times_s)}
+
     def profiles(self) -> Profiles:
-        """Return the day, at the feeder's resolution."""
+        """Return the day, at the feeder's resolution.
+
+        Of an OpenDSS file's own time series it has the means; temperature and price, and without
+        a PVSystem the irradiance, are those of a clear day.
+        """
         spec, time = self.grid.profiles, self._scenario.time
+        if spec.kind == "master":
+            _ = self.feeder
+            times_s = self._shapes["time_s"]
+            clear = self._generated("clear").sample(times_s, repeat_daily=True)
+            return Profiles(clear | self._shapes, origin="load shapes of the OpenDSS file")
         if spec.path is not None:
             path = Path(spec.path)
             beside = self._scenario.base_dir / path
             with self.located("profiles", "path"):
                 return Profiles.read(beside if beside.exists() else path)
+        return self._generated(spec.kind)
+
+    def _generated(self, kind: str) -> Profiles:
+        """Return a generated day that covers the run."""
+        spec, time = self.grid.profiles, self._scenario.time
         seed = self._scenario.seed if spec.seed is None else spec.seed
         step_s = min(900, max(1, round(time.step_s)))
-        return Profiles.generate(
-            spec.kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1))
-        )
+        return Profiles.generate(kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1)))

@@ -22,6 +22,7 @@ from grid_models.opendss.commands import (
 )
 from grid_models.opendss.engine import MAX_CONTROL_ITERATIONS, MAX_ITERATIONS, DssError, Engine
 from grid_models.opendss.powers import PowerBank
+from grid_models.opendss.shapes import mean_shapes
 from grid_models.opendss.solution import RegulatorMode, SnapshotSolution, Solution
 from grid_models.opendss.source import SourceVoltage, source_phases
 
@@ -102,9 +103,10 @@ class Circuit:
         Raises FeederError: A DER stands on a bus or phase that the feeder does not have.
         Raises PowerFlowError: The power flow does not converge.
         """
-        self._bind_ders(ders)
-        self._gather = None
-        self.solve()
+        if ders:
+            self._bind_ders(ders)
+            self._gather = None
+            self.solve()
 
     def _bind_ders(self, ders: Sequence[Der]) -> None:
         """Add DERs to the engine's circuit and bind the powers of all."""
@@ -178,6 +180,10 @@ class Circuit:
     def set_sun(self, irradiance_pu: float) -> None:
         """Set the irradiance (of 1000 W/m2) of the file's PVSystems that follow the profile."""
         self._solution.set_sun(irradiance_pu)
+
+    def mean_shapes(self, times_s: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Return ``load_pu`` and ``irradiance_pu`` of the file's load shapes; see `mean_shapes`."""
+        return mean_shapes(self._engine, np.asarray(times_s, dtype=np.float64))
 
     def solve(self) -> None:
         """Solve the power flow at the present settings.

@@ -113,14 +113,16 @@ class Engine:
         names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
         return names.index(name) + 1
 
-    def first_solution(self, name: str) -> None:
-        """Solve a compiled file as it stands, in snapshot mode, until its controls have settled.
+    def first_solution(self, name: str, *, controls: bool) -> None:
+        """Solve a compiled file as it stands, in snapshot mode.
+
+        `controls`: Whether the file's controls act until they have settled.
 
         Raises PowerFlowError: It did not converge; the message names circuit `name`.
         """
         self.command("set mode=snapshot")
         # In the other modes a control with a delay would not act within one solution.
-        self.command("set controlmode=static")
+        self.command(f"set controlmode={'static' if controls else 'off'}")
         self.command(f"set maxiterations={MAX_ITERATIONS}")
         self.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
         self.lib.ctx_Solution_Solve(self.ctx)

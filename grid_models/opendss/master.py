@@ -59,12 +59,14 @@ def open_master(
     Raises PowerFlowError: The power flow does not converge.
     """
     engine = Engine()
-    name = dss_script.compile_master(engine, Path(path))
+    master = dss_script.compile_master(engine, Path(path))
     options = FileOptions.of(engine)
     dss_edit.widen_load_limits(engine, load_limits_pu)
     try:
-        engine.first_solution(name)
-        feeder = dss_reader.feeder_from_engine(engine, name=name, origin=str(path))
+        # The file's own time series begins where OpenDSS alone would begin it: controls have acted
+        # before only where the file solves its circuit.
+        engine.first_solution(master.name, controls=master.solved or not load_shapes)
+        feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
         feeder, powers = _with_ders(engine, feeder, file_ders)
         solution = TimedSolution(
             engine,
@@ -83,7 +85,8 @@ def open_master(
         engine.command("set loadmult=1")
     if powers.size:
         circuit.set_ders(*powers)
-    circuit.solve()
+    if not load_shapes:
+        circuit.solve()
     return circuit
 
 

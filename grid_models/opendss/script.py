@@ -8,6 +8,7 @@ which the engine cannot invert, are changed before it sees a solution.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from grid_models.base.errors import FeederError, nearest_name
@@ -27,8 +28,19 @@ _VERB = re.compile(r"\s*([^\s=,]+)")
 _FILE = re.compile(r"\s*(?:file\s*=\s*)?(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[([^\]]*)\]|(\S+))")
 
 
-def compile_master(engine: Engine, path: Path) -> str:
-    """Run a master file and everything it redirects to; return the circuit's name.
+@dataclass
+class MasterFile:
+    """What is known of a compiled file beside the circuit in the engine.
+
+    `solved`: Whether the file solves its circuit, so that its controls have acted.
+    """
+
+    name: str = ""
+    solved: bool = False
+
+
+def compile_master(engine: Engine, path: Path) -> MasterFile:
+    """Run a master file and everything it redirects to, but do not solve.
 
     Raises FeederError: A file is missing, not text or empty, a command is refused, or no circuit
     results.
@@ -43,7 +55,8 @@ def compile_master(engine: Engine, path: Path) -> str:
             nearest=nearest_name(path.name, siblings),
         )
     engine.command("clear")
-    _run_file(engine, path.resolve(), depth=0)
+    master = MasterFile()
+    _run_file(engine, path.resolve(), master, depth=0)
     name = engine.circuit_name()
     if not name:
         raise FeederError(
@@ -52,7 +65,8 @@ def compile_master(engine: Engine, path: Path) -> str:
             expected="an OpenDSS master file with 'New Circuit.name'",
         )
     lengthen_zero_lines(engine)
-    return name.lower()
+    master.name = name.lower()
+    return master
 
 
 def _read_rows(path: Path) -> list[str]:
@@ -69,7 +83,7 @@ def _read_rows(path: Path) -> list[str]:
     return text.splitlines()
 
 
-def _run_file(engine: Engine, path: Path, depth: int) -> Path:
+def _run_file(engine: Engine, path: Path, master: MasterFile, depth: int) -> Path:
     """Run one file and return the folder that later relative paths start from."""
     folder = path.parent
     engine.command(f'set datapath="{folder}"')
@@ -85,9 +99,10 @@ def _run_file(engine: Engine, path: Path, depth: int) -> Path:
         verb = match.group(1).lower()
         where = f"{path}, row {number}"
         if verb in _PASSED_OVER or (len(verb) > 2 and "solve".startswith(verb)):
+            master.solved |= len(verb) > 2 and "solve".startswith(verb)
             continue
         if verb == "compile" or (len(verb) > 3 and "redirect".startswith(verb)):
-            folder = _follow(engine, text[match.end() :], verb, folder, depth, where)
+            folder = _follow(engine, text[match.end() :], verb, folder, master, depth, where)
             continue
         if verb in ("buscoords", "latlongcoords"):
             wanted = _file_name(text[match.end() :], verb, where)
@@ -101,7 +116,15 @@ def _run_file(engine: Engine, path: Path, depth: int) -> Path:
     return folder
 
 
-def _follow(engine: Engine, rest: str, verb: str, folder: Path, depth: int, where: str) -> Path:
+def _follow(
+    engine: Engine,
+    rest: str,
+    verb: str,
+    folder: Path,
+    master: MasterFile,
+    depth: int,
+    where: str,
+) -> Path:
     wanted = _file_name(rest, verb, where)
     if depth >= MAX_DEPTH:
         raise FeederError(
@@ -110,7 +133,7 @@ def _follow(engine: Engine, rest: str, verb: str, folder: Path, depth: int, wher
             expected="no file that redirects to itself",
         )
     target = _find(folder, wanted, where)
-    inner = _run_file(engine, target, depth + 1)
+    inner = _run_file(engine, target, master, depth + 1)
     if verb == "compile":
         return inner
     engine.command(f'set datapath="{folder}"')
