@@ -167,12 +167,12 @@ class GridSite:
         Of an OpenDSS file's own time series it has the means; temperature and price, and without
         a PVSystem the irradiance, are those of a clear day.
         """
-        spec, time = self.grid.profiles, self._scenario.time
+        spec = self.grid.profiles
         if spec.kind == "master":
             _ = self.feeder
             times_s = self._shapes["time_s"]
             clear = self._generated("clear").sample(times_s, repeat_daily=True)
-            return Profiles(clear | self._shapes, origin="load shapes of the OpenDSS file")
+            return Profiles({**clear, **self._shapes}, origin="load shapes of the OpenDSS file")
         if spec.path is not None:
             path = Path(spec.path)
             beside = self._scenario.base_dir / path

@@ -61,11 +61,11 @@ def open_master(
     engine = Engine()
     master = dss_script.compile_master(engine, Path(path))
     options = FileOptions.of(engine)
-    dss_edit.widen_load_limits(engine, load_limits_pu)
     try:
         # The file's own time series begins where OpenDSS alone would begin it: controls have acted
         # before only where the file solves its circuit.
         engine.first_solution(master.name, controls=master.solved or not load_shapes)
+        dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
         feeder, powers = _with_ders(engine, feeder, file_ders)
         solution = TimedSolution(

@@ -10,8 +10,8 @@ from scipy.sparse import csc_array
 
 from grid_models.catalog import open_circuit
 from grid_models.opendss.admittance import node_admittance
-from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.engine import Engine
+from grid_models.opendss.master import open_master
 
 # A delta-wye transformer off its middle tap, a neutral conductor, a capacitor, an open line, an
 # element out of service, loads between phases and between phase and neutral.
@@ -41,7 +41,7 @@ solve
 def engine(tmp_path: Path) -> Engine:
     path = tmp_path / "Master.dss"
     path.write_text(MASTER)
-    return Circuit.from_master(path)._engine
+    return open_master(path)._engine
 
 
 def _voltages(engine: Engine, labels: tuple[str, ...]) -> np.ndarray:
