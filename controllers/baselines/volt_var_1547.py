@@ -19,6 +19,8 @@ from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
+from grid_models.ders.volt_var import VoltVarCurves
+from grid_models.feeder.model import VoltVarCurve
 
 _WHERE = "volt-var-1547"
 
@@ -88,13 +90,11 @@ class VoltVarOptions(ControllerOptions):
         return response_s / math.log(10.0)
 
 
-def droop_q_pu(v_pu: FloatArray, curve_v_pu: FloatArray, curve_q_pu: FloatArray) -> FloatArray:
-    """Return the curve's reactive power at `v_pu`, per unit of the rating, constant beyond it."""
-    return np.interp(v_pu, curve_v_pu, curve_q_pu)
-
-
 class VoltVar1547:
     """Droop agents: each sets q from its own voltage, behind the standard's response time.
+
+    A DER that brings a volt-var curve of its own (`Der.volt_var`) follows that one, unless the
+    option ``curve`` gives another.
 
     The lag is discretised exactly, ``q += share (q_curve - q)`` with
     ``share = 1 - exp(-dt ln(10)/T)``, so no step passes the curve, however long. With L the
@@ -115,7 +115,12 @@ class VoltVar1547:
         self.outputs = self._terminals.outputs
         self.links_in: tuple[Link, ...] = ()
         self.links_out: tuple[Link, ...] = ()
-        self._curve_v_pu, self._curve_q_pu = settings.points()
+        v_pu, q_pu = settings.points()
+        standard = VoltVarCurve(tuple(v_pu.tolist()), tuple(q_pu.tolist()), of_rating=True)
+        own = [der.volt_var for der in self._terminals.ders]
+        self._curves = VoltVarCurves(
+            [curve if curve and settings.curve is None else standard for curve in own]
+        )
         self._tau_s = settings.time_constant_s()
         self._period_s = site.period_s
         self._rating_kva: FloatArray = np.array([der.kva for der in self._terminals.ders])
@@ -135,9 +140,8 @@ class VoltVar1547:
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Move each set-point towards its curve."""
         reading = self._terminals.read(inputs)
-        target_kvar = self._rating_kva * droop_q_pu(
-            reading.v_pu, self._curve_v_pu, self._curve_q_pu
-        )
+        base_kvar = np.where(self._curves.of_rating, self._rating_kva, reading.q_max_kvar)
+        target_kvar = base_kvar * self._curves.q_pu(reading.v_pu)
         target_kvar = np.clip(target_kvar, -reading.q_max_kvar, reading.q_max_kvar)
         self._q_kvar = self._q_kvar + self._share(time_s) * (target_kvar - self._q_kvar)
         # The headroom can shrink faster than the lag.

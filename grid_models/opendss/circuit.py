@@ -181,6 +181,11 @@ class Circuit:
         """Set the irradiance (of 1000 W/m2) of the file's PVSystems that follow the profile."""
         self._solution.set_sun(irradiance_pu)
 
+    @property
+    def controls_settled(self) -> bool:
+        """Whether the controls had nothing left to do at the end of the last solution."""
+        return self._engine.controls_settled
+
     def mean_shapes(self, times_s: ArrayLike) -> dict[str, NDArray[np.float64]]:
         """Return ``load_pu`` and ``irradiance_pu`` of the file's load shapes; see `mean_shapes`."""
         return mean_shapes(self._engine, np.asarray(times_s, dtype=np.float64))
@@ -212,12 +217,8 @@ class Circuit:
 
     def _try_to_solve(self) -> str | None:
         """Return None when solved, else the engine's message ('' when it only ran on too long)."""
-        engine = self._engine
         self._solution.solve()
-        message = engine.take_error()
-        if message is None and engine.lib.ctx_Solution_Get_Converged(engine.ctx):
-            return None
-        return message or ""
+        return self._engine.solution_error()
 
     def _set_tolerance(self, tolerance_pu: float) -> None:
         self.tolerance_pu = tolerance_pu

@@ -16,6 +16,7 @@ from grid_models.opendss.environment import settle_environment
 
 MAX_ITERATIONS = 100
 MAX_CONTROL_ITERATIONS = 100
+_CONTROLS_UNSETTLED = 485  # the engine's number of this error
 
 
 class DssError(Exception):
@@ -71,6 +72,7 @@ class Engine:
         self.ffi: Any = util.ffi
         self.ctx: Any = util.ctx
         self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
+        self.controls_settled = True
         holders = (type(self.dss), type(util))
         weakref.finalize(self, _forget_context, self.ctx, holders).atexit = False
 
@@ -126,9 +128,20 @@ class Engine:
         self.command(f"set maxiterations={MAX_ITERATIONS}")
         self.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
         self.lib.ctx_Solution_Solve(self.ctx)
-        message = self.take_error()
-        if message is not None or not self.lib.ctx_Solution_Get_Converged(self.ctx):
+        message = self.solution_error()
+        if message is not None:
             raise PowerFlowError(
                 f"the power flow did not converge{': ' + message if message else ''}",
                 where=f"circuit '{name}'",
             )
+
+    def solution_error(self) -> str | None:
+        """Return None when the last solution converged, else the message ('' without one).
+
+        Controls that did not settle leave a converged power flow: `controls_settled` is then False.
+        """
+        self.controls_settled = self._error_number[0] != _CONTROLS_UNSETTLED
+        message = self.take_error()
+        if message is not None and self.controls_settled:
+            return message
+        return None if self.lib.ctx_Solution_Get_Converged(self.ctx) else ""

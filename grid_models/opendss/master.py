@@ -15,7 +15,7 @@ from grid_models.opendss import file_ders as dss_ders
 from grid_models.opendss import reader as dss_reader
 from grid_models.opendss import script as dss_script
 from grid_models.opendss.circuit import TOLERANCE_PU, Circuit
-from grid_models.opendss.engine import DssError, Engine
+from grid_models.opendss.engine import MAX_CONTROL_ITERATIONS, DssError, Engine
 from grid_models.opendss.file_ders import FileDers
 from grid_models.opendss.solution import FileOptions, RegulatorMode, TimedSolution
 
@@ -65,6 +65,7 @@ def open_master(
         # The file's own time series begins where OpenDSS alone would begin it: controls have acted
         # before only where the file solves its circuit.
         engine.first_solution(master.name, controls=master.solved or not load_shapes)
+        settled = engine.controls_settled
         dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
         feeder, powers = _with_ders(engine, feeder, file_ders)
@@ -77,6 +78,9 @@ def open_master(
             file_ders=file_ders == "engine",
         )
         feeder = replace(feeder, notes=(*feeder.notes, *solution.notes))
+        if not settled and file_ders != "ours":
+            unsettled = f"the controls do not settle in {MAX_CONTROL_ITERATIONS} iterations"
+            feeder = replace(feeder, notes=(*feeder.notes, f"{unsettled} at the loads of the file"))
         circuit = Circuit(engine, feeder, solution, tolerance_pu)
     except DssError as error:
         raise FeederError(str(error), where=str(path)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from federates.kinds.feeder.attack import GridAttack
 from federates.kinds.feeder.section import FeederSection
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
+from grid_models.ders.volt_var import VoltVarResponse
 from grid_models.profiles.load_diversity import LoadDiversity
 
 SOURCE = ("source",)
@@ -52,6 +54,7 @@ class FeederFederate(Federate):
         self._start_s = time.start_s
         self._load_kw = circuit.load_kw * grid.load_scale
         self._load_kvar = circuit.load_kvar * grid.load_scale
+        self._curves = VoltVarResponse(ders, circuit.node_labels)
         self._fixed = np.array([load.fixed for load in site.feeder.loads], dtype=bool)
         # The load shapes of the file act on the powers that are set once.
         self._load_shapes = grid.profiles.kind == "master"
@@ -71,7 +74,14 @@ class FeederFederate(Federate):
         der_names = tuple(der.name for der in ders)
         phases = tuple(map(str, circuit.source_phases))
         self.inputs = (
-            Port("q_set_kvar", "kvar", der_names, required=False),
+            # DERs with a volt-var curve of their own follow it until they are commanded.
+            Port(
+                "q_set_kvar",
+                "kvar",
+                der_names,
+                initial=np.nan if self._curves else 0.0,
+                required=False,
+            ),
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
             Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
             Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
@@ -124,9 +134,12 @@ class FeederFederate(Federate):
             q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
         if attack is not None:
             p_kw, q_kvar = attack.injections(p_kw, q_kvar)
-        circuit.set_ders(p_kw, q_kvar)
         try:
-            circuit.solve()
+            if self._curves:
+                commanded = np.isfinite(inputs["q_set_kvar"])
+                q_kvar = self._curves.settle(p_kw, q_kvar, commanded, partial(self._solve, p_kw))
+            else:
+                self._solve(p_kw, q_kvar)
         except PowerFlowError as error:
             error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
             if attack is not None:
@@ -150,6 +163,12 @@ class FeederFederate(Federate):
                 "losses_kw": np.array([losses_kw]),
             }
         )
+
+    def _solve(self, p_kw: FloatArray, q_kvar: FloatArray) -> FloatArray:
+        """Solve with these injections; return the voltages, pu."""
+        self._circuit.set_ders(p_kw, q_kvar)
+        self._circuit.solve()
+        return self._circuit.v_pu()
 
     def _loads(self, load_pu: float, time_s: float) -> tuple[FloatArray, FloatArray]:
         """Return the power of every load as the profile has it, kW and kvar, each (n_loads,)."""

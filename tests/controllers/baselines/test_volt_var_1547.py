@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.baselines.volt_var_1547 import VoltVar1547, VoltVarOptions, droop_q_pu
+from controllers.baselines.volt_var_1547 import VoltVar1547, VoltVarOptions
 from controllers.core.compliance import check_controller
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Mail
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_site
+from grid_models.ders.volt_var import VoltVarCurves
+from grid_models.feeder.model import VoltVarCurve
 
 
 def settled_q_pu(v_pu: float, **options: Any) -> float:
@@ -65,10 +67,11 @@ def test_reaches_90_percent_in_the_response_time(
 def test_curve_is_monotone_and_odd_about_the_reference(
     v: float, rise: float, category: str, v_ref: float
 ) -> None:
-    points = VoltVarOptions(category=category, v_ref_pu=v_ref).points()
+    v_pu, q_pu = VoltVarOptions(category=category, v_ref_pu=v_ref).points()
+    curves = VoltVarCurves([VoltVarCurve(tuple(v_pu), tuple(q_pu))])
 
     def q(voltage: float) -> float:
-        return float(droop_q_pu(np.array([voltage]), *points)[0])
+        return float(curves.q_pu(np.array([voltage]))[0])
 
     assert q(v + rise) <= q(v) + 1e-12
     assert q(2 * v_ref - v) == pytest.approx(-q(v), abs=1e-9)
