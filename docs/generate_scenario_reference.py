@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from controllers.core import registry
 from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.federate import FeederFederate
+from federates.kinds.feeder.ports import OUTPUTS
 from federates.scenario import attack_schema as attacks
 from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
@@ -124,6 +125,10 @@ def _federate_parts() -> Iterator[str]:
             yield _section(field)
     yield "### Ports of the feeder federate\n"
     yield _paragraph(FeederFederate, 1) + "\n"
+    yield "Optional outputs exist where a connection reads them or `record.ports` names them:\n"
+    yield "| output | unit | what it is |\n| --- | --- | --- |"
+    yield from (f"| `{n}` | {o.unit} | {_cell(o.text)} |" for n, o in OUTPUTS.items())
+    yield ""
     yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"
     yield _first_paragraph(ExternalPort) + "\n"
     yield _table(ExternalPort)

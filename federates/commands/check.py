@@ -21,7 +21,10 @@ Built = dict[str, Federate | ExternalFederate]
 
 @dataclass(frozen=True)
 class FederateRow:
-    """One federate of the scenario; `count` instances when it is split."""
+    """One federate of the scenario; `count` instances when it is split.
+
+    `optional`: outputs that it has where a connection or ``record.ports`` names them.
+    """
 
     name: str
     kind: str
@@ -31,6 +34,7 @@ class FederateRow:
     offset_s: float
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    optional: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
                 to_s(timing.offset_ns),
                 _ports(built, names, "inputs"),
                 _ports(built, names, "outputs"),
+                tuple(getattr(built[names[0]], "optional", ())),
             )
         )
     return tuple(rows)
@@ -164,6 +169,6 @@ def _federate_cells(row: FederateRow) -> tuple[str, ...]:
         parts.append(f"{row.agents} agent{'s' if row.agents > 1 else ''}")
     if row.count > 1:
         parts.append(f"in {row.count} federates")
-    sides = (("in  ", row.inputs), ("out ", row.outputs))
+    sides = (("in  ", row.inputs), ("out ", row.outputs), ("plus ", row.optional))
     ports = "\n".join(side + " ".join(names) for side, names in sides if names)
     return row.name, "\n".join(parts), f"{row.period_s:g} s", f"{row.offset_s:g} s", ports

@@ -34,6 +34,7 @@ class Federate(ABC):
     Attributes
     ----------
     Section : Checks the federate's keys in the scenario; unknown keys are refused.
+    optional : Names of outputs that exist where a connection or ``record.ports`` names them.
     warnings : Sentences about input that is accepted but not used, or not as it stands.
     """
 
@@ -42,6 +43,7 @@ class Federate(ABC):
     outputs: tuple[Port, ...] = ()
     links_in: tuple[Link, ...] = ()
     links_out: tuple[Link, ...] = ()
+    optional: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __init__(self, context: FederateContext) -> None:

@@ -127,7 +127,11 @@ class Connection(Section):
 class Record(Section):
     """What goes into ``signals/``."""
 
-    ports: list[str] = Field(["*"], description="Globs over federate.port.")
+    ports: list[str] = Field(
+        ["*"],
+        description="Globs over federate.port. Optional outputs of a feeder need one that names "
+        "them (`feeder.i_a`, `*.loading_*`); `*` and `feeder.*` do not.",
+    )
     labels: list[str] = Field(["*"], description="Globs over labels.")
     every: int = Field(1, ge=1, description="Record every n-th step.")
 

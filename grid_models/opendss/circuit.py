@@ -43,6 +43,7 @@ class Circuit:
     load_names, der_names : tuple of str
         Loads and DERs in the order of `set_loads` and `set_ders`; as in `feeder`.
     load_kw, load_kvar : (n_loads,). Nominal consumption.
+    bindings, solutions : Count how often the nodes changed, and the solutions.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Circuit:
         self._source: SourceVoltage | None = None
         self._voltage_pointer = engine.ffi.new("double**")
         self._gather: NDArray[np.intp] | None = None
+        self.bindings = self.solutions = 0
         self.feeder = feeder
         self.der_names: tuple[str, ...] = ()
         self._bind_loads(feeder)
@@ -206,6 +208,7 @@ class Circuit:
                     expected=f"a solution within {MAX_ITERATIONS} iterations",
                 )
             self._set_tolerance(float(f"{10.0 * self.tolerance_pu:.0e}"))
+        self.solutions += 1
         if self._gather is None:
             self._bind_nodes()
         v = self._voltages()
@@ -245,19 +248,39 @@ class Circuit:
         lib.ctx_Circuit_Get_Losses_GR(ctx)
         return float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / 1e3
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, for what reads its elements."""
+        return self._engine
+
+    @property
+    def der_elements(self) -> tuple[str, ...]:
+        """Return the engine's full names of the DERs, in the order of `der_names`."""
+        return tuple(self._elements[name.lower()] for name in self.der_names)
+
+    def engine_nodes(self) -> tuple[str, ...]:
+        """Return the engine's names of all nodes; node i is entry i + 1 of `node_volts`."""
+        if self._gather is None:
+            self._bind_nodes()
+        return self._engine_nodes
+
     def _voltages(self) -> NDArray[np.complex128]:
         """Voltages in volt in the order of `node_labels`; a node that is gone has 0 V."""
+        return self.node_volts()[self._gather]
+
+    def node_volts(self) -> NDArray[np.complex128]:
+        """Return all node voltages in volt, entry 0 for ground; valid until the next solution."""
         engine = self._engine
         engine.lib.ctx_YMatrix_getVpointer(engine.ctx, self._voltage_pointer)
-        buffer = engine.ffi.buffer(self._voltage_pointer[0], 16 * (self._n_engine_nodes + 1))
-        everything = np.frombuffer(buffer, dtype=np.complex128)
-        return everything[self._gather]
+        buffer = engine.ffi.buffer(self._voltage_pointer[0], 16 * (len(self._engine_nodes) + 1))
+        return np.frombuffer(buffer, dtype=np.complex128)
 
     def _bind_nodes(self) -> None:
         """Find each label in the engine's node vector, whose entry 0 is ground (always 0 V)."""
         order = [str(n).lower() for n in self._engine.dss.Circuit.YNodeOrder()]
         place = {label: i for i, label in enumerate(order, start=1)}
-        self._n_engine_nodes = len(order)
+        self._engine_nodes = tuple(order)
+        self.bindings += 1
         self._gather = np.array([place.get(n, 0) for n in self.node_labels], dtype=np.intp)
 
     # ---------------------------------------------------------------- taps and switching

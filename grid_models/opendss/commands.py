@@ -127,6 +127,7 @@ def _line(line: Line) -> str:
         f'new "line.{line.name}" bus1={_at(line.from_bus, line.phases)} '
         f"bus2={_at(line.to_bus, line.phases)} phases={n} length=1 units=none "
         f"rmatrix={_matrix(z.real)} xmatrix={_matrix(z.imag)} cmatrix={_matrix(c_nf)}"
+        + (f" normamps={line.norm_amps!r}" if line.norm_amps else "")
     )
 
 

@@ -12,6 +12,7 @@ from federates.clock import to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack
+from federates.kinds.feeder.ports import OUTPUTS, Measured, OptionalOutputs, used_outputs
 from federates.kinds.feeder.section import FeederSection
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
@@ -96,6 +97,11 @@ class FeederFederate(Federate):
             Port("import_kvar", "kvar", SOURCE),
             Port("losses_kw", "kW", SOURCE),
         )
+        self._measured = Measured(circuit)
+        used = used_outputs(scenario, self.name)
+        self._more = OptionalOutputs(self._measured, used)
+        self.outputs += self._more.ports
+        self.optional = tuple(name for name in OUTPUTS if name not in used)
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
         self.physical = physical_plan(scenario, self.name, site.feeder)
         self._attack: GridAttack | None = None
@@ -162,6 +168,7 @@ class FeederFederate(Federate):
                 "import_kvar": np.array([import_kvar]),
                 "losses_kw": np.array([losses_kw]),
             }
+            | self._more.values()
         )
 
     def _solve(self, p_kw: FloatArray, q_kvar: FloatArray) -> FloatArray:

@@ -1,0 +1,155 @@
+"""Outputs of a feeder federate that exist only where a scenario uses them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import NamedTuple
+
+from federates.core.federate import FloatArray, Port
+from federates.scenario.schema import Scenario
+from grid_models.opendss.circuit import Circuit
+from grid_models.opendss.node_voltages import NodeVoltages
+from grid_models.opendss.readings import Readings
+from grid_models.opendss.states import CapacitorStates, TapPositions
+
+
+class Measured:
+    """What can be read of a circuit, each part bound to the engine when it is first used."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+
+    @cached_property
+    def elements(self) -> Readings:
+        """Currents and powers."""
+        return Readings(self.circuit)
+
+    @cached_property
+    def nodes(self) -> NodeVoltages:
+        """Voltages."""
+        return NodeVoltages(self.circuit)
+
+    @cached_property
+    def taps(self) -> TapPositions:
+        """Taps of regulators."""
+        return TapPositions(self.circuit)
+
+    @cached_property
+    def capacitors(self) -> CapacitorStates:
+        """States of capacitors."""
+        return CapacitorStates(self.circuit)
+
+
+class OptionalOutput(NamedTuple):
+    """An output: its unit, what it is, and how its labels and values are read."""
+
+    unit: str
+    text: str
+    labels: Callable[[Measured], tuple[str, ...]]
+    values: Callable[[Measured], FloatArray]
+
+
+OUTPUTS: Mapping[str, OptionalOutput] = {
+    "v_deg": OptionalOutput(
+        "deg",
+        "Angle of the voltage per node, to ground.",
+        lambda m: m.circuit.node_labels,
+        lambda m: m.nodes.v_deg(),
+    ),
+    "v_ln_pu": OptionalOutput(
+        "pu",
+        "Voltage per node to the neutral of its bus; to ground where it has none.",
+        lambda m: m.circuit.node_labels,
+        lambda m: m.nodes.v_ln_pu(),
+    ),
+    "unbalance_pct": OptionalOutput(
+        "%",
+        "Negative over positive sequence voltage (V2/V1, IEC 61000-4-30) per three-phase bus.",
+        lambda m: m.nodes.three_phase,
+        lambda m: m.nodes.unbalance_pct(),
+    ),
+    "i_a": OptionalOutput(
+        "A",
+        "Current per line and transformer, terminal and node: `line.l115.1.2` is phase 2 at the "
+        "first terminal of line l115.",
+        lambda m: m.elements.current_labels,
+        lambda m: m.elements.current_a(),
+    ),
+    "loading_pct": OptionalOutput(
+        "%",
+        "Loading per line and transformer (`line.l115`) of its normal amps: phase and terminal "
+        "with the highest. A line for which no rating is known has 400 A, as in OpenDSS.",
+        lambda m: m.elements.rated,
+        lambda m: m.elements.loading_pct(),
+    ),
+    "line_p_kw": OptionalOutput(
+        "kW",
+        "Active power into the first terminal of each line.",
+        lambda m: m.elements.lines,
+        lambda m: m.elements.line_kva().real,
+    ),
+    "line_q_kvar": OptionalOutput(
+        "kvar",
+        "Reactive power there.",
+        lambda m: m.elements.lines,
+        lambda m: m.elements.line_kva().imag,
+    ),
+    "load_p_kw": OptionalOutput(
+        "kW",
+        "Active power that each load draws.",
+        lambda m: m.elements.loads,
+        lambda m: m.elements.load_kva().real,
+    ),
+    "load_q_kvar": OptionalOutput(
+        "kvar",
+        "Reactive power that each load draws.",
+        lambda m: m.elements.loads,
+        lambda m: m.elements.load_kva().imag,
+    ),
+    "tap": OptionalOutput(
+        "step",
+        "Tap per regulator, in steps from neutral (0.00625 pu where it has 32).",
+        lambda m: m.taps.names,
+        lambda m: m.taps.steps(),
+    ),
+    "cap_state": OptionalOutput(
+        "step",
+        "Steps in service per capacitor bank: 1 or 0 for a bank of one.",
+        lambda m: m.capacitors.names,
+        lambda m: m.capacitors.steps(),
+    ),
+}
+
+
+def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
+    """Return which of `OUTPUTS` a connection reads or `record.ports` names, in their order.
+
+    A glob that leaves the port open (``*``, ``feeder.*``) names none of them: what is recorded by
+    default does not grow.
+    """
+    read = {wire.source for wire in scenario.wires}
+    globs = [g for g in scenario.record.ports if not re.fullmatch(r"[*?]*", g.rpartition(".")[2])]
+    full = ((name, f"{federate}.{name}") for name in OUTPUTS)
+    return tuple(n for n, f in full if f in read or any(fnmatchcase(f, glob) for glob in globs))
+
+
+class OptionalOutputs:
+    """The optional outputs that a scenario uses.
+
+    Attributes
+    ----------
+    ports : What the federate adds to its outputs.
+    """
+
+    def __init__(self, measured: Measured, names: tuple[str, ...]) -> None:
+        self._measured = measured
+        chosen = {name: OUTPUTS[name] for name in names}
+        self.ports = tuple(Port(n, o.unit, o.labels(measured)) for n, o in chosen.items())
+        self._values = {name: output.values for name, output in chosen.items()}
+
+    def values(self) -> dict[str, FloatArray]:
+        """Return the ports' values of the circuit's last solution."""
+        return {name: values(self._measured) for name, values in self._values.items()}

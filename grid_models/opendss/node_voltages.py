@@ -1,0 +1,68 @@
+"""Node voltages of an OpenDSS circuit: angles, against the neutral, and their unbalance."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.feeder.model import node_label
+from grid_models.opendss.circuit import Circuit
+
+FloatArray = NDArray[np.float64]
+
+_A = np.exp(2j * np.pi / 3.0)
+_POSITIVE = np.array([1.0, _A, _A * _A]) / 3.0
+_NEGATIVE = np.array([1.0, _A * _A, _A]) / 3.0
+_DEAD_PU = 1e-3
+
+
+class NodeVoltages:
+    """Voltages of a circuit's last solution, in the order of its `node_labels`.
+
+    Attributes
+    ----------
+    three_phase : Buses with phases 1, 2 and 3, in the order of `unbalance_pct`.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+        at = {label: i for i, label in enumerate(circuit.node_labels)}
+        buses = circuit.feeder.buses.values()
+        three = [bus for bus in buses if {1, 2, 3} <= set(bus.phases)]
+        self.three_phase = tuple(bus.name for bus in three)
+        rows = [[at[node_label(bus.name, phase)] for phase in (1, 2, 3)] for bus in three]
+        self._three = np.array(rows, dtype=np.intp).reshape(-1, 3)
+        self._base_v = np.array([bus.base_kv_ln * 1e3 for bus in buses for _ in bus.phases])
+        self._neutral_of = [
+            node_label(bus.name, neutral) if (neutral := getattr(bus, "neutral", None)) else ""
+            for bus in buses
+            for _ in bus.phases
+        ]
+        self._bindings = -1
+
+    def v_deg(self) -> FloatArray:
+        """Return the angle of each node's voltage to ground in degrees, 0 where there is none."""
+        return np.angle(self._circuit.v_complex_pu(), deg=True)
+
+    def v_ln_pu(self) -> FloatArray:
+        """Return each node's voltage to the neutral of its bus, to ground where it has none."""
+        circuit = self._circuit
+        if self._bindings != circuit.bindings:
+            self._bindings = circuit.bindings
+            place = {label: i for i, label in enumerate(circuit.engine_nodes(), start=1)}
+            found = [place.get(label, 0) for label in self._neutral_of]
+            self._neutral = np.array(found, dtype=np.intp)
+        neutral_pu = circuit.node_volts()[self._neutral] / self._base_v
+        return np.asarray(np.abs(circuit.v_complex_pu() - neutral_pu))
+
+    def unbalance_pct(self) -> FloatArray:
+        """Return the voltage unbalance of each three-phase bus in percent, 0 without a voltage.
+
+        Negative over positive sequence voltage, V2/V1: the definition of IEC 61000-4-30 (also
+        IEEE 1159), which is what heats motors. It does not depend on the neutral's potential.
+        """
+        v = self._circuit.v_complex_pu()[self._three]
+        positive, negative = np.abs(v @ _POSITIVE), np.abs(v @ _NEGATIVE)
+        live = positive > _DEAD_PU
+        ratio = np.divide(negative, positive, out=np.zeros_like(positive), where=live)
+        return np.asarray(100.0 * ratio)
