@@ -25,15 +25,22 @@ class PowerBank:
         if self.n:
             self._handles = engine.handles("Load", elements)
             self._columns = [
-                (engine.property_index("Load", name), engine.ffi.cast("double*", array.ctypes.data))
+                (
+                    engine.property_index("Load", name),
+                    engine.ffi.cast("double*", array.ctypes.data),
+                    array,
+                    np.full(self.n, np.nan),
+                )
                 for name, array in (("kw", self.kw), ("kvar", self.kvar))
             ]
 
     def write(self) -> None:
-        """Give the arrays to the engine."""
+        """Give the arrays to the engine, but for one that is as it was: writing takes longer."""
         if self.n:
-            for index, pointer in self._columns:
-                self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
+            for index, pointer, array, written in self._columns:
+                if (array != written).any():
+                    self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
+                    np.copyto(written, array)
 
     def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
         """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""

@@ -69,9 +69,13 @@ class FeederFederate(Federate):
         self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
         self._k = 0
         targets = {wire.target for wire in scenario.wires}
-        self._measures = not targets.isdisjoint(
-            f"{self.name}.{port}" for port in ("p_meas_kw", "q_meas_kvar")
-        )
+        fed = {
+            port
+            for federate, _, port in (t.partition(".") for t in targets)
+            if federate == self.name
+        }
+        self._measures = not fed.isdisjoint(("p_meas_kw", "q_meas_kvar"))
+        self._source_fed = not fed.isdisjoint(("source_v_pu", "source_deg"))
         der_names = tuple(der.name for der in ders)
         phases = tuple(map(str, circuit.source_phases))
         self.inputs = (
@@ -121,9 +125,8 @@ class FeederFederate(Federate):
         if attack is not None:
             attack.take(inputs, self._dt_s)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
-        source_v_pu, source_deg = inputs["source_v_pu"], inputs["source_deg"]
-        if not (np.isnan(source_v_pu).all() and np.isnan(source_deg).all()):
-            circuit.set_source(source_v_pu, source_deg)
+        if self._source_fed:
+            self._set_source(inputs["source_v_pu"], inputs["source_deg"])
         circuit.set_loads(load_kw, load_kvar)
         p_kw, q_kvar = self._fleet.step(
             self._dt_s,
@@ -170,6 +173,11 @@ class FeederFederate(Federate):
             }
             | self._more.values()
         )
+
+    def _set_source(self, v_pu: FloatArray, deg: FloatArray) -> None:
+        """Set the source's voltage where it is given."""
+        if not (np.isnan(v_pu).all() and np.isnan(deg).all()):
+            self._circuit.set_source(v_pu, deg)
 
     def _solve(self, p_kw: FloatArray, q_kvar: FloatArray) -> FloatArray:
         """Solve with these injections; return the voltages, pu."""
