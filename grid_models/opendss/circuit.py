@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import FeederError, PowerFlowError, nearest_name
-from grid_models.feeder.model import Der, Feeder
+from grid_models.feeder.model import Der, Feeder, node_label
 from grid_models.opendss import edit as dss_edit
 from grid_models.opendss.commands import (
     check_der,
@@ -38,10 +38,11 @@ class Circuit:
     Attributes
     ----------
     feeder : What the circuit holds, DERs included.
-    node_labels : Labels ``bus.phase`` of the energised nodes 1 to 3, in the order of `v_pu`.
-        Neutral nodes (4 and up) and nodes without voltage at the first solution have no label.
+    node_labels : Labels ``bus.phase`` of the energised phases, in the order of `v_pu`.
+        Neutrals and nodes without voltage at the first solution have no label.
     load_names, der_names : tuple of str
-        Loads and DERs in the order of `set_loads` and `set_ders`; as in `feeder`.
+        Loads and DERs in the order of `set_loads` and `set_ders`; as `all_loads` and `ders` of
+        `feeder`.
     load_kw, load_kvar : (n_loads,). Nominal consumption.
     """
 
@@ -128,9 +129,10 @@ class Circuit:
         self._base_v = np.array(
             [b.base_kv_ln * 1e3 for b in feeder.buses.values() for _ in b.phases]
         )
-        self.load_names = tuple(load.name for load in feeder.loads)
-        self.load_kw = np.array([load.kw for load in feeder.loads], dtype=np.float64)
-        self.load_kvar = np.array([load.kvar for load in feeder.loads], dtype=np.float64)
+        loads = feeder.all_loads
+        self.load_names = tuple(load.name for load in loads)
+        self.load_kw = np.array([load.kw for load in loads], dtype=np.float64)
+        self.load_kvar = np.array([load.kvar for load in loads], dtype=np.float64)
         self._loads = PowerBank(engine, self.load_names)
         self._loads.kw[:], self._loads.kvar[:] = self.load_kw, self.load_kvar
 
@@ -227,6 +229,14 @@ class Circuit:
         """Return the voltage magnitudes of the last solution, shape (n_nodes,), per unit."""
         return np.array(self._v_pu)
 
+    def v_ln_pu(self) -> NDArray[np.float64]:
+        """Return voltages from phase to the bus's neutral (ground where there is none), (n_nodes,).
+
+        As `v_pu` otherwise.
+        """
+        everything, phases = self._engine_voltages(), self._gather
+        return np.asarray(np.abs(everything[phases] - everything[self._neutrals]) / self._base_v)
+
     def v_complex_pu(self) -> NDArray[np.complex128]:
         """Return the complex voltages of the last solution, shape (n_nodes,), per unit."""
         return np.asarray(self._voltages() / self._base_v)
@@ -246,11 +256,14 @@ class Circuit:
 
     def _voltages(self) -> NDArray[np.complex128]:
         """Voltages in volt in the order of `node_labels`; a node that is gone has 0 V."""
+        return self._engine_voltages()[self._gather]
+
+    def _engine_voltages(self) -> NDArray[np.complex128]:
+        """Voltages in volt, ground first; a view that the next solution changes."""
         engine = self._engine
         engine.lib.ctx_YMatrix_getVpointer(engine.ctx, self._voltage_pointer)
         buffer = engine.ffi.buffer(self._voltage_pointer[0], 16 * (self._n_engine_nodes + 1))
-        everything = np.frombuffer(buffer, dtype=np.complex128)
-        return everything[self._gather]
+        return np.frombuffer(buffer, dtype=np.complex128)
 
     def _bind_nodes(self) -> None:
         """Find each label in the engine's node vector, whose entry 0 is ground (always 0 V)."""
@@ -258,6 +271,12 @@ class Circuit:
         place = {label: i for i, label in enumerate(order, start=1)}
         self._n_engine_nodes = len(order)
         self._gather = np.array([place.get(n, 0) for n in self.node_labels], dtype=np.intp)
+        neutrals = (
+            node_label(bus.name, bus.neutral)
+            for bus in self.feeder.buses.values()
+            for _ in bus.phases
+        )
+        self._neutrals = np.array([place.get(n, 0) for n in neutrals], dtype=np.intp)
 
     # ---------------------------------------------------------------- taps and switching
 
