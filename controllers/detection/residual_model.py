@@ -54,7 +54,7 @@ class GridResponse:
             for line in feeder.lines
             if line.closed and line.from_bus in feeder.buses
         )
-        self._phase = np.array([int(x.rpartition(".")[2]) for x in self.nodes])
+        self._phase = flat.node_phase
 
     def load_variance(self, load_pu: FloatArray) -> FloatArray:
         """Return the loads' variance, (k,), as a multiple of that at the mean forecast."""

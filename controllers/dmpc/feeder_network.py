@@ -26,7 +26,7 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.core.protocol import ControlSite
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.clusters import Clusters, found_clusters, given_clusters
-from grid_models.feeder.model import Der, Feeder, Line, node_label
+from grid_models.feeder.model import Der, Feeder, Line
 from grid_models.feeder.topology import RadialTree
 from grid_models.linear.lindistflow import LinDistFlow
 
@@ -159,15 +159,19 @@ def _boundaries(model: LinDistFlow, cut: Clusters) -> tuple[Boundary, ...]:
     for i in range(1, len(tree.buses)):
         up = int(tree.parent[i])
         if cut.member[i] != cut.member[up]:
-            labels = tuple(
-                node_label(tree.buses[up], p)
-                if node_label(tree.buses[i], p) in model.index
-                and node_label(tree.buses[up], p) in model.index
-                else None
-                for p in PHASES
-            )
+            below, above = (_nodes_by_phase(model, tree.buses[k]) for k in (i, up))
+            labels = tuple(above.get(p) if p in below else None for p in PHASES)
             out.append(Boundary(int(cut.member[up]), int(cut.member[i]), labels))
     return tuple(out)
+
+
+def _nodes_by_phase(model: LinDistFlow, bus: str) -> dict[int, str]:
+    """Return the (first) node of a bus that each phase of the source feeds."""
+    labels = (x for x in model.feeder.buses[bus].labels if x in model.index)
+    nodes: dict[int, str] = {}
+    for label in labels:
+        nodes.setdefault(int(model.feeding_phase[model.electrical_nodes(label)[0]]), label)
+    return nodes
 
 
 def _cluster(
@@ -196,13 +200,13 @@ def _cluster(
     r_down[:, has], x_down[:, has] = r[:, between], x[:, between]
     loads_at = slice(between.stop, None)
     load = r[:, loads_at] @ nominal_p[own_at] + x[:, loads_at] @ nominal_q[own_at]
+    phase_of = model.node_phase
     share = np.zeros((3, d))
     for k, i in enumerate(ders):
-        for phase in site.ders[i].phases:
-            share[phase - 1, k] = 1.0 / len(site.ders[i].phases)
-    phase_of = np.array([int(label.rpartition(".")[2]) for label in own], dtype=np.int64)
+        at = [model.index[label] for label in model.labels_of(site.ders[i])]
+        np.add.at(share[:, k], phase_of[at] - 1, 1.0 / len(at))
     load_kva = np.zeros(3, dtype=np.complex128)
-    np.add.at(load_kva, phase_of - 1, nominal_p[own_at] + 1j * nominal_q[own_at])
+    np.add.at(load_kva, phase_of[own_at] - 1, nominal_p[own_at] + 1j * nominal_q[own_at])
     return FeederCluster(
         cut.names[c],
         np.array(ders, dtype=np.int64),
@@ -229,8 +233,9 @@ def _ratio(
 ) -> FloatArray:
     """Return T (n, 3): squared tap ratio to the node above on the same phase."""
     ratio = np.zeros((len(labels), 3))
+    phase_of = model.node_phase[[model.index[x] for x in labels]]
     for phase, top in enumerate(above):
-        mine = [i for i, x in enumerate(labels) if int(x.rpartition(".")[2]) == phase + 1]
+        mine = np.flatnonzero(phase_of == phase + 1).tolist()
         if top is not None and mine:
             _, x = model.sensitivity([labels[i] for i in mine] + [top], [top])
             # At a stiff source no voltage changes, so any ratio will do.

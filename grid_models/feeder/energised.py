@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from grid_models.feeder.model import Feeder, Line, Switch, node_label
+from grid_models.feeder.model import Feeder, Line, Switch, node_label, phases_at
 
 
 class EnergisedNodes:
@@ -38,9 +38,8 @@ class EnergisedNodes:
         branches: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
         for element in branches:
             self._closed[element.name] = element.closed
-            for phase in element.phases:
-                ends_of = (node_label(bus, phase) for bus in (element.from_bus, element.to_bus))
-                tie(next(ends_of), next(ends_of), element.name)
+            for a, b in zip(element.phases, phases_at(element, element.to_bus), strict=True):
+                tie(node_label(element.from_bus, a), node_label(element.to_bus, b), element.name)
         for unit in feeder.regulators:
             for phase in unit.phases:
                 tie(node_label(unit.from_bus, phase), node_label(unit.to_bus, phase))

@@ -1,7 +1,9 @@
 """The `Feeder`: what is known of a distribution feeder, independent of any solver.
 
-Phases are the integers 1, 2, 3 (A, B, C), as in OpenDSS. A *node* is one phase of one bus; its
-label is ``bus.phase`` (``65.1``). Impedances are in ohm, totals over the element (not per length).
+Phases are node numbers of a bus as in OpenDSS: 1, 2, 3 (A, B, C), and higher ones where a user's
+file has them. A number says nothing of the angle: a line may join phase 1 to phase 2. A *node* is
+one phase of one bus; its label is ``bus.phase`` (``65.1``). Impedances are in ohm, totals over the
+element (not per length).
 """
 
 from __future__ import annotations
@@ -25,13 +27,19 @@ def node_label(bus: str, phase: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """A bus. `base_kv_ln` is its line-to-neutral base voltage in kV; `x_ft`, `y_ft` may be None."""
+    """A bus. `base_kv_ln` is its line-to-neutral base voltage in kV; `x_ft`, `y_ft` may be None.
+
+    `neutral` is the node of its neutral conductor, 0 where there is none (ground). `base_fit` is
+    the voltage without DERs over the base where the two do not fit, else 1.
+    """
 
     name: str
     phases: tuple[int, ...]
     base_kv_ln: float
     x_ft: float | None = None
     y_ft: float | None = None
+    neutral: int = 0
+    base_fit: float = 1.0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -43,8 +51,9 @@ class Bus:
 class Line:
     """A line section with its total series impedance and shunt susceptance matrices.
 
-    Row i of the matrices is phase ``phases[i]``, equal at both ends. `z_ohm` is complex (n, n);
-    `b_us` is the total line charging in microsiemens, real (n, n).
+    Row i of the matrices is phase ``phases[i]`` at `from_bus` and ``to_phases[i]`` at `to_bus`
+    (empty: the same). `z_ohm` is complex (n, n); `b_us` is the total line charging in
+    microsiemens, real (n, n).
     """
 
     name: str
@@ -56,17 +65,19 @@ class Line:
     length_ft: float = 0.0
     norm_amps: float | None = None
     closed: bool = True
+    to_phases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A switch of negligible impedance; an open one carries nothing."""
+    """A switch of negligible impedance; an open one carries nothing. `to_phases` as in `Line`."""
 
     name: str
     from_bus: str
     to_bus: str
     phases: tuple[int, ...]
     closed: bool
+    to_phases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,13 @@ class Regulator:
     def tap_pu(self) -> float:
         """Voltage ratio to_bus : from_bus."""
         return 1.0 + 0.00625 * self.tap_step
+
+
+def phases_at(element: Line | Switch | Regulator, bus: str) -> tuple[int, ...]:
+    """Return the phases that an element joins at one of its buses, conductor by conductor."""
+    if isinstance(element, Regulator) or not element.to_phases or bus != element.to_bus:
+        return element.phases
+    return element.to_phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +216,10 @@ class Der:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The slack bus: a voltage of `v_pu` behind a short-circuit impedance (0 means stiff)."""
+    """The slack bus: a voltage of `v_pu` behind a short-circuit impedance (0 means stiff).
+
+    `phases` are its nodes in the order of their angles, 0, -120 and -240 degrees (empty: 1, 2, 3).
+    """
 
     bus: str
     base_kv_ll: float
@@ -206,6 +227,7 @@ class Source:
     angle_deg: float = 0.0
     r_ohm: float = 0.0
     x_ohm: float = 0.0
+    phases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,9 +244,16 @@ class Feeder:
     capacitors: tuple[Capacitor, ...] = ()
     loads: tuple[Load, ...] = ()
     ders: tuple[Der, ...] = ()
+    other_loads: tuple[Load, ...] = ()
+    """Loads that only the circuit has: without voltage, or not as a `Load` can say."""
     origin: str = ""
     notes: tuple[str, ...] = ()
     """One sentence for each kind of content of the user's file that is not used or was changed."""
+
+    @property
+    def all_loads(self) -> tuple[Load, ...]:
+        """The loads of the circuit: `loads`, then `other_loads`."""
+        return (*self.loads, *self.other_loads)
 
     @property
     def node_labels(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.errors import FeederError, TopologyError
-from grid_models.feeder.model import Line, Regulator, Transformer, Winding
+from grid_models.feeder.model import Line, Regulator, Transformer, Winding, phases_at
 from grid_models.feeder.topology import BranchElement
 
 Complex = NDArray[np.complex128]
@@ -49,7 +49,7 @@ def edge_law(
     Raises FeederError: If the elements leave a child voltage open.
     """
     if len(elements) == 1 and isinstance(elements[0], Line):
-        return *_line_law(elements[0], parent_phases, child_phases), None
+        return *_line_law(elements[0], parent, child, parent_phases, child_phases), None
     up = {p: i for i, p in enumerate(parent_phases)}
     down = {p: i for i, p in enumerate(child_phases)}
     parts = [_rows(e, parent, child, up, down, limit_ohm) for e in elements]
@@ -73,11 +73,16 @@ def edge_law(
 
 
 def _line_law(
-    line: Line, parent_phases: tuple[int, ...], child_phases: tuple[int, ...]
+    line: Line,
+    parent: str,
+    child: str,
+    parent_phases: tuple[int, ...],
+    child_phases: tuple[int, ...],
 ) -> tuple[Complex, Complex]:
-    rows = [line.phases.index(p) for p in child_phases]
+    above, below = phases_at(line, parent), phases_at(line, child)
+    rows = [below.index(p) for p in child_phases]
     t = np.zeros((len(child_phases), len(parent_phases)), dtype=np.complex128)
-    t[np.arange(len(rows)), [parent_phases.index(p) for p in child_phases]] = 1.0
+    t[np.arange(len(rows)), [parent_phases.index(above[i]) for i in rows]] = 1.0
     return t, np.asarray(line.z_ohm, dtype=np.complex128)[np.ix_(rows, rows)]
 
 
@@ -120,7 +125,8 @@ def _rows(
     """Return a, b and zr of one element's rows ``b V_c = a V_p - zr i``."""
     if isinstance(e, Transformer):
         return _transformer_rows(e, parent, child, up, down)
-    used = [i for i, p in enumerate(e.phases) if p in up and p in down]
+    above, below = phases_at(e, parent), phases_at(e, child)
+    used = [i for i in range(len(above)) if above[i] in up and below[i] in down]
     a, b = np.zeros((len(used), len(up))), np.zeros((len(used), len(down)))
     z = np.zeros((len(used), len(used)), dtype=np.complex128)
     ratio = 1.0
@@ -129,8 +135,8 @@ def _rows(
     elif isinstance(e, Line) and np.abs(e.z_ohm).max() >= limit_ohm:
         z = np.asarray(e.z_ohm, dtype=np.complex128)[np.ix_(used, used)]
     for row, i in enumerate(used):
-        a[row, up[e.phases[i]]] = ratio
-        b[row, down[e.phases[i]]] = 1.0
+        a[row, up[above[i]]] = ratio
+        b[row, down[below[i]]] = 1.0
     return a, b, z
 
 
@@ -165,13 +171,13 @@ def _put(
     m: Real, row: int, coil: tuple[int, int], columns: Columns, value: float, name: str
 ) -> None:
     for node, sign in zip(coil, (1.0, -1.0), strict=True):
-        if 0 < node <= _PHASES:  # node 4 is a neutral: taken as ground
-            if node not in columns:
-                raise TopologyError(
-                    f"transformer '{name}' connects to phase {node}, which is not fed",
-                    expected=f"phases {tuple(columns)}",
-                )
+        if node in columns:
             m[row, columns[node]] += sign * value
+        elif 0 < node <= _PHASES:  # a higher one is a star point: taken as ground
+            raise TopologyError(
+                f"transformer '{name}' connects to phase {node}, which is not fed",
+                expected=f"phases {tuple(columns)}",
+            )
 
 
 def _coil_v(t: Transformer, w: Winding) -> float:

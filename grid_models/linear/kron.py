@@ -39,7 +39,6 @@ from scipy.sparse import csgraph
 from grid_models.base.errors import GridModelError
 from grid_models.base.options import checked_choice
 from grid_models.feeder.model import Der, Feeder
-from grid_models.linear.kron_tree_law import feeding_phase
 from grid_models.linear.lindistflow import LinDistFlow
 
 Real = NDArray[np.float64]
@@ -228,7 +227,7 @@ def _graph(model: LinDistFlow, *, within_phase: bool) -> sparse.csr_array:
     transfer = (abs(network.transfer) > 0).astype(np.int64)
     if within_phase:
         down = transfer.tocoo()
-        phase = feeding_phase(model)
+        phase = model.feeding_phase
         same = phase[down.row] == phase[down.col]
         down = sparse.coo_array(
             (down.data[same], (down.row[same], down.col[same])), shape=down.shape
@@ -262,7 +261,7 @@ def _shares_phase(model: LinDistFlow, nodes: list[tuple[int, ...]]) -> NDArray[n
     """Say for each pair of agents whether they have a phase in common."""
     if model.phases == "single":
         return np.ones((len(nodes), len(nodes)), dtype=bool)
-    phase = feeding_phase(model)
+    phase = model.feeding_phase
     on = np.zeros((len(nodes), int(phase.max()) + 1), dtype=np.int64)
     for row, own in zip(on, nodes, strict=True):
         row[phase[list(own)]] = 1

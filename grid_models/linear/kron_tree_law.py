@@ -83,7 +83,7 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
     if len(mixing):
         forward, backward, block = _with_mixing(network, v0, mixing, forward, backward, block)
     if within_phase:
-        feeding = feeding_phase(model)
+        feeding = model.feeding_phase
         forward, backward, block = (_same(feeding, part) for part in (forward, backward, block))
     # Reactance to the source; a node without any has a fixed voltage, whatever ratio it is behind.
     loss_free = sparse.csr_array(abs(forward.multiply(backward.T)))
@@ -217,21 +217,6 @@ def _same(label: Index, part: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(
         (entries.data[keep], (entries.row[keep], entries.col[keep])), shape=part.shape
     )
-
-
-def feeding_phase(model: LinDistFlow) -> Index:
-    """Return for each electrical node the phase that feeds it, 0 in the single-phase model.
-
-    Both legs of a centre-tapped secondary are fed by the phase that the transformer hangs on.
-    """
-    network = model.network
-    phase = np.zeros(network.size, dtype=np.intp)
-    if model.phases == "three":
-        phase[network.node] = [int(label.rsplit(".", 1)[1]) for label in model.nodes]
-        start, parent = network.transfer.indptr, network.transfer.indices
-        for i in np.flatnonzero(np.diff(start) == 1):
-            phase[i] = phase[parent[start[i]]]
-    return phase
 
 
 def _substitution(forward: sparse.csr_array, ideal: NDArray[np.bool_]) -> sparse.csr_array:

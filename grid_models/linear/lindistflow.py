@@ -8,6 +8,7 @@ feeder of 10,000 nodes takes two sparse triangular solves per evaluation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from grid_models.linear.linearisation import FlatLinearisation, Linearisation, T
 from grid_models.linear.loads import LoadSet, PhaseModel, load_set
 from grid_models.linear.network import Network, three_phase_network
 from grid_models.linear.single_phase import single_phase_network
+from grid_models.linear.tree_algebra import Index, unit_lu
 
 Real = NDArray[np.float64]
 OperatingPoint = Literal["nominal"] | tuple[ArrayLike, ArrayLike] | None
@@ -161,6 +163,30 @@ class LinDistFlow:
             r[:, part] = measure @ self._law.response_v2(s)
             x[:, part] = measure @ self._law.response_v2(1j * s)
         return r, x
+
+    @cached_property
+    def feeding_phase(self) -> Index:
+        """The phase of the source, 1 to 3, behind each electrical node, (m,).
+
+        It is 0 in the single-phase model. Both legs of a centre-tapped secondary have the phase
+        that the transformer hangs on; below an element that mixes phases it is the nearest in
+        angle.
+        """
+        network = self.network
+        phase = np.zeros(network.size, dtype=np.intp)
+        if self.phases == "three":
+            v0 = unit_lu(network.transfer).solve(network.source_v)
+            lag = -np.angle(v0 * np.exp(-1j * np.deg2rad(self.feeder.source.angle_deg)))
+            phase[:] = np.round(lag / (2.0 * np.pi / 3.0)).astype(np.intp) % 3 + 1
+            start, parent = network.transfer.indptr, network.transfer.indices
+            for i in np.flatnonzero(np.diff(start) == 1):
+                phase[i] = phase[parent[start[i]]]
+        return phase
+
+    @property
+    def node_phase(self) -> Index:
+        """The phase of the source behind each of `nodes`, (n,); see `feeding_phase`."""
+        return np.asarray(self.feeding_phase[self.network.node])
 
     def labels_of(self, agent: str | Der) -> tuple[str, ...]:
         """Return the node labels of a label or DER in this model.

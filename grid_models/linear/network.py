@@ -10,7 +10,7 @@ the series impedance seen from the child. In volts, amperes and ohms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from grid_models.base.errors import FeederError, TopologyError
-from grid_models.feeder.model import Bus, Feeder, Line, Switch, Transformer
+from grid_models.feeder.model import Bus, Feeder, Line, Switch, Transformer, phases_at
 from grid_models.feeder.topology import BranchElement, RadialTree
 from grid_models.linear.edges import Columns, Complex, Real, edge_law
 
@@ -119,9 +119,9 @@ class NetworkBuilder:
         self._transfer.add(cols, list(self.columns[parent].values()), t)
         self._impedance.add(cols, cols, z)
 
-    def merge_bus(self, bus: str, phases: Iterable[int], parent: str) -> None:
-        """Let `bus` share the electrical nodes of `parent`."""
-        self.columns[bus] = {p: self.columns[parent][p] for p in phases}
+    def merge_bus(self, bus: str, phases: Mapping[int, int], parent: str) -> None:
+        """Let `bus` share the electrical nodes of `parent`: its phase -> the parent's."""
+        self.columns[bus] = {own: self.columns[parent][p] for own, p in phases.items()}
 
     def add_shunt(self, cols: Sequence[int], y: Complex) -> None:
         """Add a nodal admittance block in siemens."""
@@ -191,10 +191,11 @@ def three_phase_network(
     for i, name in enumerate(tree.buses[1:], start=1):
         bus, parent = feeder.buses[name], tree.buses[int(tree.parent[i])]
         live = build.columns[parent]
-        phases = _fed_phases(tree.edges[i], bus, live)
+        above = _phases_above(tree.edges[i], name, parent, live)
+        phases = _fed_phases(tree.edges[i], bus, above)
         limit = merge_limit_ohm(bus, merge_ohm)
         if is_negligible(tree.edges[i], limit):
-            build.merge_bus(name, phases, parent)
+            build.merge_bus(name, {p: above[p] for p in phases}, parent)
             continue
         t, z, shunt = edge_law(tree.edges[i], parent, name, tuple(live), phases, limit)
         build.add_bus(name, phases, parent, t, z, _base_v(bus))
@@ -212,18 +213,38 @@ def _source_volts(feeder: Feeder) -> Complex:
     source = feeder.source
     magnitude = source.v_pu * source.base_kv_ll * 1e3 / sqrt(3)
     turn = magnitude * np.exp(1j * np.deg2rad(source.angle_deg)) * _ANGLES
-    phases = [p - 1 for p in feeder.buses[source.bus].phases]
-    return np.asarray(turn[phases], dtype=np.complex128)
+    order = source.phases or (1, 2, 3)
+    phases = feeder.buses[source.bus].phases
+    if not set(phases) <= set(order[: len(_ANGLES)]):
+        raise FeederError(
+            f"bus '{source.bus}' has phases {phases} and its source {order}",
+            where=feeder.name,
+            expected="a source of up to three phases that feeds every phase of its bus",
+        )
+    return np.asarray(turn[[order.index(p) for p in phases]], dtype=np.complex128)
 
 
-def _fed_phases(elements: Sequence[BranchElement], bus: Bus, live: Columns) -> tuple[int, ...]:
+def _phases_above(
+    elements: Sequence[BranchElement], bus: str, parent: str, live: Columns
+) -> dict[int, int]:
+    """Return which live phase of `parent` each phase of `bus` is joined to, transformers apart."""
+    return {
+        own: above
+        for e in elements
+        if not isinstance(e, Transformer)
+        for own, above in zip(phases_at(e, bus), phases_at(e, parent), strict=True)
+        if above in live
+    }
+
+
+def _fed_phases(
+    elements: Sequence[BranchElement], bus: Bus, above: Mapping[int, int]
+) -> tuple[int, ...]:
     """Return the phases of `bus` that the edge feeds, in the bus's order."""
-    fed: set[int] = set()
+    fed = set(above)
     for e in elements:
         if isinstance(e, Transformer):
             fed.update(n for w in e.windings if w.bus == bus.name for n in w.nodes if n > 0)
-        else:
-            fed.update(p for p in e.phases if p in live)
     return tuple(p for p in bus.phases if p in fed)
 
 
@@ -233,9 +254,10 @@ def _add_shunts(feeder: Feeder, build: NetworkBuilder) -> None:
             continue
         for bus in (line.from_bus, line.to_bus):
             live = build.columns.get(bus, {})
-            used = [i for i, p in enumerate(line.phases) if p in live]
+            own = phases_at(line, bus)
+            used = [i for i, p in enumerate(own) if p in live]
             half = 0.5e-6j * np.asarray(line.b_us, dtype=np.complex128)[np.ix_(used, used)]
-            build.add_shunt([live[line.phases[i]] for i in used], half)
+            build.add_shunt([live[own[i]] for i in used], half)
     for cap in feeder.capacitors:
         if cap.closed:
             for pair in terminal_pairs(cap.phases, cap.connection):

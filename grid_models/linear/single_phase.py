@@ -37,7 +37,7 @@ def single_phase_network(
         bus, parent = feeder.buses[name], tree.buses[int(tree.parent[i])]
         limit = merge_limit_ohm(bus, merge_ohm)
         if is_negligible(tree.edges[i], limit):
-            build.merge_bus(name, (0,), parent)
+            build.merge_bus(name, {0: 0}, parent)
             continue
         ratio, z = _edge_law(tree.edges[i], feeder.buses[parent], bus)
         build.add_bus(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import FeederError, PowerFlowError, nearest_name
-from grid_models.feeder.model import Der, Feeder
+from grid_models.feeder.model import Der, Feeder, node_label
 from grid_models.opendss import edit as dss_edit
 from grid_models.opendss.commands import (
     check_der,
@@ -38,10 +38,11 @@ class Circuit:
     Attributes
     ----------
     feeder : What the circuit holds, DERs included.
-    node_labels : Labels ``bus.phase`` of the energised nodes 1 to 3, in the order of `v_pu`.
-        Neutral nodes (4 and up) and nodes without voltage at the first solution have no label.
+    node_labels : Labels ``bus.phase`` of the energised phases, in the order of `v_pu`.
+        Neutrals and nodes without voltage at the first solution have no label.
     load_names, der_names : tuple of str
-        Loads and DERs in the order of `set_loads` and `set_ders`; as in `feeder`.
+        Loads and DERs in the order of `set_loads` and `set_ders`; as `all_loads` and `ders` of
+        `feeder`.
     load_kw, load_kvar : (n_loads,). Nominal consumption.
     bindings, solutions : Count how often the nodes changed, and the solutions.
     """
@@ -130,9 +131,10 @@ class Circuit:
         self._base_v = np.array(
             [b.base_kv_ln * 1e3 for b in feeder.buses.values() for _ in b.phases]
         )
-        self.load_names = tuple(load.name for load in feeder.loads)
-        self.load_kw = np.array([load.kw for load in feeder.loads], dtype=np.float64)
-        self.load_kvar = np.array([load.kvar for load in feeder.loads], dtype=np.float64)
+        loads = feeder.all_loads
+        self.load_names = tuple(load.name for load in loads)
+        self.load_kw = np.array([load.kw for load in loads], dtype=np.float64)
+        self.load_kvar = np.array([load.kvar for load in loads], dtype=np.float64)
         self._loads = PowerBank(engine, self.load_names)
         self._loads.kw[:], self._loads.kvar[:] = self.load_kw, self.load_kvar
 
@@ -231,6 +233,14 @@ class Circuit:
         """Return the voltage magnitudes of the last solution, shape (n_nodes,), per unit."""
         return np.array(self._v_pu)
 
+    def v_ln_pu(self) -> NDArray[np.float64]:
+        """Return voltages from phase to the bus's neutral (ground where there is none), (n_nodes,).
+
+        As `v_pu` otherwise.
+        """
+        everything, phases = self.node_volts(), self._gather
+        return np.asarray(np.abs(everything[phases] - everything[self._neutrals]) / self._base_v)
+
     def v_complex_pu(self) -> NDArray[np.complex128]:
         """Return the complex voltages of the last solution, shape (n_nodes,), per unit."""
         return np.asarray(self._voltages() / self._base_v)
@@ -282,6 +292,12 @@ class Circuit:
         self._engine_nodes = tuple(order)
         self.bindings += 1
         self._gather = np.array([place.get(n, 0) for n in self.node_labels], dtype=np.intp)
+        neutrals = (
+            node_label(bus.name, bus.neutral)
+            for bus in self.feeder.buses.values()
+            for _ in bus.phases
+        )
+        self._neutrals = np.array([place.get(n, 0) for n in neutrals], dtype=np.intp)
 
     # ---------------------------------------------------------------- taps and switching
 

@@ -24,6 +24,9 @@ from grid_models.feeder.model import (
 # Constant-power loads must stay so over the whole range of interest; OpenDSS's own limits of 0.95
 # and 1.05 turn them into impedances inside it.
 LOAD_V_MIN_PU, LOAD_V_MAX_PU = 0.7, 1.3
+# A DER injects what it is told at any voltage that a grid may have. Below, it fades with the
+# voltage, so that an island without a source still has a solution.
+DER_V_MIN_PU, DER_V_MAX_PU = 0.5, 2.0
 # A stiff source and an ideal switch need some impedance for the admittance matrix to exist.
 STIFF_OHM = 1e-6
 SWITCH_OHM = 1e-4
@@ -53,7 +56,13 @@ def feeder_commands(feeder: Feeder) -> list[str]:
         kv_ln = feeder.buses[regulator.from_bus].base_kv_ln
         commands += _regulator(regulator, kv_ln)
     commands += [_capacitor(bank) for bank in feeder.capacitors if bank.closed]
-    commands += [_load(load) for load in feeder.loads]
+    commands += [_load(load) for load in feeder.all_loads]
+    commands += [
+        f'new "reactor.neutral_{bus.name}" bus1={_at(bus.name, (bus.neutral,))} phases=1 '
+        f"r={STIFF_OHM} x=0"
+        for bus in feeder.buses.values()
+        if bus.neutral  # taken as grounded, as in the lines
+    ]
     # With base voltages the engine measures its convergence against them. Without, against the
     # voltage itself, which never settles on a bus that has none.
     commands.append("makebuslist")
@@ -66,28 +75,35 @@ def feeder_commands(feeder: Feeder) -> list[str]:
 def der_command(element: str, der: Der, bus: Bus, *, floating: bool) -> str:
     """Return the command for a constant-power injection: a load of negative power, at rest.
 
-    A load is the engine's cheapest constant-power element and keeps its power from 0.7 to
-    1.3 pu, as the loads do. On a bus without a path to ground (`floating_buses`) phase-to-ground
-    power has no meaning, so there the resource sits between its phases, a single-phase one
-    between its phase and the next.
+    A load is the engine's cheapest constant-power element. It keeps its power from `DER_V_MIN_PU`
+    to `DER_V_MAX_PU` of the bus's voltage. It stands between its phases and the bus's neutral (or
+    ground). On a bus without a path to ground (`floating_buses`) phase-to-ground power has no
+    meaning, so there the resource sits between its phases, a single-phase one between its phase
+    and the next.
     """
     nodes = der.phases
     conn, n = "wye", len(nodes)
-    kv = bus.base_kv_ln * (1.0 if n == 1 else math.sqrt(3.0))
+    # The engine's kv of a wye element: line to line for two and three phases.
+    kv = bus.base_kv_ln * bus.base_fit * (math.sqrt(3.0) if n in (2, 3) else 1.0)
     if floating and len(bus.phases) > 1:
         if n == 1:
             place = bus.phases.index(nodes[0])
             nodes = (nodes[0], bus.phases[(place + 1) % len(bus.phases)])
         conn, n = "delta", (3 if len(nodes) == 3 else 1)
         kv = bus.base_kv_ln * math.sqrt(3.0)
+    elif bus.neutral:
+        nodes = (*nodes, bus.neutral)
     return (
         f'new "load.{element}" bus1={_at(bus.name, nodes)} phases={n} conn={conn} kv={kv!r} '
-        f"model=1 kw=0 kvar=0 vminpu={LOAD_V_MIN_PU} vmaxpu={LOAD_V_MAX_PU}"
+        f"model=1 kw=0 kvar=0 vminpu={DER_V_MIN_PU} vmaxpu={DER_V_MAX_PU}"
     )
 
 
 def floating_buses(feeder: Feeder) -> set[str]:
-    """Return the buses that no conducting path ties to ground (behind delta windings only)."""
+    """Return the buses that no conducting path ties to ground (behind delta windings only).
+
+    A bus with a neutral conductor is not one.
+    """
     group = {bus: bus for bus in feeder.buses}
 
     def root(bus: str) -> str:
@@ -106,7 +122,11 @@ def floating_buses(feeder: Feeder) -> set[str]:
         for w in transformer.windings:
             if w.connection == "wye" and 0 in w.nodes:
                 grounded.add(root(w.bus))
-    return {bus for bus in feeder.buses if root(bus) not in grounded}
+    return {
+        bus.name
+        for bus in feeder.buses.values()
+        if root(bus.name) not in grounded and not bus.neutral
+    }
 
 
 def _at(bus: str, nodes: Iterable[int]) -> str:
@@ -125,7 +145,7 @@ def _line(line: Line) -> str:
     c_nf = line.b_us * 1e3 / (2.0 * math.pi * BASE_HZ)
     return (
         f'new "line.{line.name}" bus1={_at(line.from_bus, line.phases)} '
-        f"bus2={_at(line.to_bus, line.phases)} phases={n} length=1 units=none "
+        f"bus2={_at(line.to_bus, line.to_phases or line.phases)} phases={n} length=1 units=none "
         f"rmatrix={_matrix(z.real)} xmatrix={_matrix(z.imag)} cmatrix={_matrix(c_nf)}"
         + (f" normamps={line.norm_amps!r}" if line.norm_amps else "")
     )
@@ -134,7 +154,8 @@ def _line(line: Line) -> str:
 def _switch(switch: Switch) -> str:
     return (
         f'new "line.{switch.name}" bus1={_at(switch.from_bus, switch.phases)} '
-        f"bus2={_at(switch.to_bus, switch.phases)} phases={len(switch.phases)} length=1 "
+        f"bus2={_at(switch.to_bus, switch.to_phases or switch.phases)} "
+        f"phases={len(switch.phases)} length=1 "
         f"units=none r1={SWITCH_OHM} r0={SWITCH_OHM} x1=0 x0=0 c1=0 c0=0"
     )
 
@@ -222,7 +243,7 @@ def element_names(feeder: Feeder, der_elements: Sequence[str]) -> dict[str, str]
         ("transformer", feeder.transformers),
         ("line", feeder.switches),
         ("line", feeder.lines),
-        ("load", feeder.loads),
+        ("load", feeder.all_loads),
     ):
         names |= {e.name.lower(): f"{kind}.{e.name}" for e in group}
     for der, element in zip(feeder.ders, der_elements, strict=True):

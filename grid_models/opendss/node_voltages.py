@@ -1,4 +1,4 @@
-"""Node voltages of an OpenDSS circuit: angles, against the neutral, and their unbalance."""
+"""Node voltages of an OpenDSS circuit: their angles and their unbalance."""
 
 from __future__ import annotations
 
@@ -32,28 +32,10 @@ class NodeVoltages:
         self.three_phase = tuple(bus.name for bus in three)
         rows = [[at[node_label(bus.name, phase)] for phase in (1, 2, 3)] for bus in three]
         self._three = np.array(rows, dtype=np.intp).reshape(-1, 3)
-        self._base_v = np.array([bus.base_kv_ln * 1e3 for bus in buses for _ in bus.phases])
-        self._neutral_of = [
-            node_label(bus.name, neutral) if (neutral := getattr(bus, "neutral", None)) else ""
-            for bus in buses
-            for _ in bus.phases
-        ]
-        self._bindings = -1
 
     def v_deg(self) -> FloatArray:
         """Return the angle of each node's voltage to ground in degrees, 0 where there is none."""
         return np.angle(self._circuit.v_complex_pu(), deg=True)
-
-    def v_ln_pu(self) -> FloatArray:
-        """Return each node's voltage to the neutral of its bus, to ground where it has none."""
-        circuit = self._circuit
-        if self._bindings != circuit.bindings:
-            self._bindings = circuit.bindings
-            place = {label: i for i, label in enumerate(circuit.engine_nodes(), start=1)}
-            found = [place.get(label, 0) for label in self._neutral_of]
-            self._neutral = np.array(found, dtype=np.intp)
-        neutral_pu = circuit.node_volts()[self._neutral] / self._base_v
-        return np.asarray(np.abs(circuit.v_complex_pu() - neutral_pu))
 
     def unbalance_pct(self) -> FloatArray:
         """Return the voltage unbalance of each three-phase bus in percent, 0 without a voltage.

@@ -35,12 +35,16 @@ class PowerBank:
             ]
 
     def write(self) -> None:
-        """Give the arrays to the engine, but for one that is as it was: writing takes longer."""
-        if self.n:
-            for index, pointer, array, written in self._columns:
-                if (array != written).any():
-                    self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
-                    np.copyto(written, array)
+        """Give the arrays to the engine, if they changed: writing takes longer than comparing."""
+        if not self.n:
+            return
+        changed = False
+        for index, pointer, array, written in self._columns:
+            # kW comes first; the engine then derives kvar from the power factor, so kvar follows.
+            changed = changed or bool((array != written).any())
+            if changed:
+                self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
+                np.copyto(written, array)
 
     def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
         """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""

@@ -120,11 +120,15 @@ class TimedSolution:
         control_mode = options.control_mode
         if not controls:
             hold_taps_and_capacitors(engine)
-            control_mode = "static" if der_controls else "off"
-        for option in ("number=1", f"stepsize={step_s!r}s", f"controlmode={control_mode}"):
+            control_mode = control_mode if der_controls else "off"
+        # The mode comes first: it resets the time, the step and the queue of control actions.
+        for option in (
+            f"mode={mode}",
+            "number=1",
+            f"stepsize={step_s!r}s",
+            f"controlmode={control_mode}",
+        ):
             engine.command(f"set {option}")
-        # Last, for it resets the time and the queue of control actions.
-        engine.command(f"set mode={mode}")
 
     def set_time(self, time_s: float) -> None:
         """End the last step, in which storage and controls have moved on, and begin another."""

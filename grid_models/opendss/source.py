@@ -42,7 +42,7 @@ class SourceVoltage:
         kv = float(sources.BasekV()) / (3.0**0.5 if n_phases > 1 else 1.0)
         angle_deg = float(sources.AngleDeg())
         self._v_pu: NDArray[np.float64] = np.full(len(phases), float(sources.PU()))
-        self._deg = np.array([angle_deg - 120.0 * (phase - 1) for phase in phases])
+        self._deg = np.array([angle_deg - 120.0 * k for k in range(len(phases))])
         nodes = ".".join(str(phase) for phase in phases)
         engine.command(f'edit "vsource.{name}" bus2={_BUS}.{nodes} pu=0')
         for phase in phases:
@@ -67,5 +67,5 @@ class SourceVoltage:
 
 
 def source_phases(feeder: Feeder) -> tuple[int, ...]:
-    """Return the phases of a feeder's source bus."""
-    return tuple(feeder.buses[feeder.source.bus].phases)
+    """Return the phases of a feeder's source, in the order of their angles."""
+    return feeder.source.phases or feeder.buses[feeder.source.bus].phases

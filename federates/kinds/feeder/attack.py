@@ -50,10 +50,10 @@ class GridAttack:
             self._nodes = EnergisedNodes(feeder)
             self._reached = self._nodes.reach({})
         index = {label: i for i, label in enumerate(circuit.node_labels)}
-        self._load_nodes = [_places(index, x.bus, x.phases) for x in feeder.loads]
+        self._load_nodes = [_places(index, x.bus, x.phases) for x in feeder.all_loads]
         self._der_nodes = [_places(index, x.bus, x.phases) for x in feeder.ders]
         self.live = np.ones(len(circuit.node_labels), dtype=bool)
-        self._live_loads = np.ones(len(feeder.loads), dtype=bool)
+        self._live_loads = np.ones(len(self._load_nodes), dtype=bool)
         self._live_ders = np.ones(self._n_ders, dtype=bool)
         self._loads_on = self._live_loads
         self._inputs: Mapping[str, FloatArray] = {}

@@ -56,7 +56,7 @@ class FeederFederate(Federate):
         self._load_kw = circuit.load_kw * grid.load_scale
         self._load_kvar = circuit.load_kvar * grid.load_scale
         self._curves = VoltVarResponse(ders, circuit.node_labels)
-        self._fixed = np.array([load.fixed for load in site.feeder.loads], dtype=bool)
+        self._fixed = np.array([load.fixed for load in site.feeder.all_loads], dtype=bool)
         # The load shapes of the file act on the powers that are set once.
         self._load_shapes = grid.profiles.kind == "master"
         self._diversity = (

@@ -63,7 +63,7 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         "pu",
         "Voltage per node to the neutral of its bus; to ground where it has none.",
         lambda m: m.circuit.node_labels,
-        lambda m: m.nodes.v_ln_pu(),
+        lambda m: m.circuit.v_ln_pu(),
     ),
     "unbalance_pct": OptionalOutput(
         "%",

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grid_models.base.errors import FeederError
 from grid_models.catalog import load_feeder, open_circuit
 from grid_models.feeder.model import Der, Feeder
 from grid_models.opendss.circuit import Circuit
@@ -78,7 +77,8 @@ def test_open_switch_disabled_elements_and_dead_part(read: Read) -> None:
     feeder = circuit.feeder
     assert [(s.name, s.closed) for s in feeder.switches] == [("tie", False)]
     assert [line.name for line in feeder.lines] == ["l1", "l2"]
-    assert circuit.load_names == ("x",)
+    assert [load.name for load in feeder.loads] == ["x"]
+    assert circuit.load_names == ("x", "dead")
     assert set(feeder.buses) == {"src", "b", "c"}
     assert rebuilt(circuit) < 1e-5
     before = volts(circuit)
@@ -263,13 +263,6 @@ def test_load_multiplier_is_part_of_the_nominal_load(read: Read) -> None:
     circuit = read(body + "set loadmult=0.5\n")
     assert circuit.load_kw.tolist() == [150.0]
     assert circuit.source_kw_kvar()[0] == pytest.approx(150.0, abs=1.0)
-
-
-def test_phase_swap_is_refused(read: Read) -> None:
-    with pytest.raises(FeederError, match=r"line 'l' joins phases"):
-        read(
-            f"new line.l bus1=src.1.2.3 bus2=b.2.3.1 {LINE}\nnew load.x bus1=b kv=12.47 kw=3\n",
-        )
 
 
 def test_endless_solve_plots_and_exports_are_passed_over(read: Read, tmp_path: Path) -> None:
