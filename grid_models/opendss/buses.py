@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def energised_buses(engine: Engine) -> dict[str, Bus]:
         phases = tuple(n for n in nodes if v_pu[n] > (LIVE_PU if n <= 3 else PHASE_PU))
         if phases:
             neutral = min((n for n in v_pu if (name, n) in neutrals), default=0)
-            fit = float(np.median([v_pu[n] for n in phases]))
+            fit = median(v_pu[n] for n in phases)
             fit = 1.0 if FITTING_PU[0] <= fit <= FITTING_PU[1] else fit
             buses[name] = replace(bus, phases=phases, neutral=neutral, base_fit=fit)
     return buses

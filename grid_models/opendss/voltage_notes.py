@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from grid_models.base.errors import listed, nearest_name
 from grid_models.feeder.model import Bus, Load, node_label
@@ -25,17 +26,9 @@ def voltage_notes(
     loads, other_loads : The loads that draw power, and those that do not.
     """
     dss = engine.dss
-    joined: set[str] = set()
-    dead_lines = []
-    for _ in each(dss.Lines):
-        ends = [bus for bus, _ in terminals(dss)]
-        joined.update(ends)
-        if not any(bus in buses for bus in ends):
-            dead_lines.append(str(dss.Lines.Name()).lower())
-    for _ in each(dss.Transformers):
-        joined.update(bus for bus, _ in terminals(dss))
-    yield from _about_loads(buses, joined, loads, other_loads)
     dead = [name for b in dss.Circuit.AllBusNames() if (name := str(b).lower()) not in buses]
+    lines, joined = _lines_and_joined(dss) if dead else ([], set())
+    yield from _about_loads(buses, joined, loads, other_loads)
     if dead:
         shown = [_bus(name, buses, joined) for name in dead[:_NAMES_SHOWN]]
         yield (
@@ -48,6 +41,7 @@ def voltage_notes(
             f"{_count(len(phases), 'phase', 'phases')} without voltage at buses that have others: "
             f"{listed(phases, _NAMES_SHOWN)}; no DER is placed there by rule"
         )
+    dead_lines = [name for name, ends in lines if not any(bus in buses for bus in ends)]
     if dead_lines:
         yield (
             f"{_count(len(dead_lines), 'line', 'lines')} without voltage: "
@@ -61,6 +55,17 @@ def voltage_notes(
             f"the first solution: {listed(names, _NAMES_SHOWN)}; 'Set VoltageBases' takes "
             "line-to-line values"
         )
+
+
+def _lines_and_joined(dss: Any) -> tuple[list[tuple[str, list[str]]], set[str]]:
+    """Return name and buses of every line, and the buses that lines and transformers join."""
+    lines = [
+        (str(dss.Lines.Name()).lower(), [bus for bus, _ in terminals(dss)]) for _ in each(dss.Lines)
+    ]
+    joined = {bus for _, ends in lines for bus in ends}
+    for _ in each(dss.Transformers):
+        joined.update(bus for bus, _ in terminals(dss))
+    return lines, joined
 
 
 def _about_loads(
@@ -93,7 +98,7 @@ def _dead_phases(labels: Sequence[str], buses: Mapping[str, Bus]) -> list[str]:
 
 def _bus(name: str, buses: Mapping[str, Bus], joined: set[str]) -> str:
     """Return a bus's name; for one that no line or transformer reaches, with the nearest name."""
-    near = None if name in joined else nearest_name(name, buses)
+    near = None if name in joined or name in buses else nearest_name(name, buses)
     return f"{name} (did you mean '{near}'?)" if near else name
 
 
