@@ -35,14 +35,12 @@ class PowerBank:
             ]
 
     def write(self) -> None:
-        """Give the arrays to the engine, if they changed: writing takes longer than comparing."""
-        if not self.n:
-            return
-        changed = False
-        for index, pointer, array, written in self._columns:
-            # kW comes first; the engine then derives kvar from the power factor, so kvar follows.
-            changed = changed or bool((array != written).any())
-            if changed:
+        """Give the arrays to the engine, but where both are as they were: writing takes longer.
+
+        kW alone would make the engine compute kvar anew, from a power factor.
+        """
+        if self.n and any((array != written).any() for *_, array, written in self._columns):
+            for index, pointer, array, written in self._columns:
                 self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
                 np.copyto(written, array)
 

@@ -106,6 +106,19 @@ def test_consumption_and_injection_have_opposite_signs() -> None:
     assert circuit.v_pu().mean() < before.mean()
 
 
+def test_kvar_that_does_not_change_stays_when_kw_does() -> None:
+    feeder = load_feeder("ieee13")
+    alike, apart = (open_circuit(feeder, some_ders(feeder)) for _ in range(2))
+    n, n_loads = len(alike.der_names), len(alike.load_names)
+    alike.set_ders(np.zeros(n), np.zeros(n))
+    alike.set_loads(np.zeros(n_loads), np.ones(n_loads))
+    for circuit in (alike, apart):
+        circuit.set_ders(np.full(n, 9.0), np.zeros(n))
+        circuit.set_loads(np.full(n_loads, 20.0), np.ones(n_loads))
+        circuit.solve()
+    assert alike.source_kw_kvar() == pytest.approx(apart.source_kw_kvar(), abs=1e-3)
+
+
 def test_multi_phase_der_is_equal_single_phase_ones() -> None:
     three = [Der("a", "pv", "48", (1, 2, 3), 100.0, 90.0)]
     single = [Der(f"a{p}", "pv", "48", (p,), 40.0, 30.0) for p in (1, 2, 3)]
