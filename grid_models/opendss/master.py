@@ -77,7 +77,7 @@ def open_master(
             load_shapes=load_shapes,
             file_ders=file_ders == "engine",
         )
-        feeder = replace(feeder, notes=(*feeder.notes, *solution.notes))
+        feeder = replace(feeder, notes=(*feeder.notes, *master.notes, *solution.notes))
         if not settled and file_ders != "ours":
             unsettled = f"the controls do not settle in {MAX_CONTROL_ITERATIONS} iterations"
             feeder = replace(feeder, notes=(*feeder.notes, f"{unsettled} at the loads of the file"))

@@ -1,31 +1,58 @@
 """Run a user's OpenDSS master file command by command, so that errors name file and row.
 
-Files are read here instead of by the engine's ``compile`` for three reasons: an error can say where
-it is; commands that only show, plot, export or solve are skipped; and sections of zero length,
-which the engine cannot invert, are changed before it sees a solution.
+Files are read here instead of by the engine's ``compile`` for four reasons: an error can say where
+it is; commands that only show, plot, export or solve are skipped; the engine never works in the
+user's folder, so that it cannot write there; and sections of zero length, which it cannot invert,
+are changed before it sees a solution.
 """
 
 from __future__ import annotations
 
-import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from grid_models.base.errors import FeederError, nearest_name
+from grid_models.opendss.data_files import DataFiles, find, locate
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import DssError, Engine
+from grid_models.opendss.rows import Param, abbreviations, params, read_rows
 
 MAX_DEPTH = 30
 ZERO_LENGTH = 1e-7  # of a line's own length unit
+_SOLVES = {"solve", "_solvenocontrol", "_solvedirect", "_solvepflow", "solveall"}
+# Of these a user sees nothing in a co-simulation.
 _PASSED_OVER = {
-    "solve", "show", "plot", "export", "visualize", "dos", "doscmd", "cd", "quit", "help", "save",
-    "panel", "about", "fileedit", "buildy", "init", "_initsnap", "_solvenocontrol",
-    "_solvedirect", "_solvepflow", "_samplecontrols", "_docontrolactions", "_showcontrolqueue",
-    "sample", "sampleenergymeters", "summary", "interpolate", "cvrtloadshapes", "comparecases",
-    "yearlycurves", "cleanup", "clone", "solveall", "newactor", "wait", "?",
+    "//", "?", "_docontrolactions", "_initsnap", "_samplecontrols", "_showcontrolqueue", "abort",
+    "about", "addbusmarker", "allpceatbus", "allpdeatbus", "buildy", "calcincmatrix",
+    "calcincmatrix_o", "calclaplacian", "capacity", "cktlosses", "classes", "cleanup",
+    "clearbusmarkers", "closedi", "comhelp", "comparecases", "connect", "currents", "di_plot",
+    "disconnect", "dump", "export", "exportoverloads", "exportvviolations", "fileedit",
+    "finishtimestep", "formedit", "get", "giscoords", "help", "init", "interpolate", "losses",
+    "nodediff", "nodelist", "panel", "phaselosses", "plot", "powers", "pstcalc", "puvoltages",
+    "quit", "refine_buslevels", "relcalc", "sample", "save", "seqcurrents", "seqpowers",
+    "seqvoltages", "show", "summary", "top", "totalpowers", "totals", "userclasses", "variable",
+    "varnames", "varvalues", "vdiff", "visualize", "voltages", "yearlycurves", "ysc", "zsc",
+    "zsc012", "zsc10", "zscrefresh",
 }  # fmt: skip
-_VERB = re.compile(r"\s*([^\s=,]+)")
-_FILE = re.compile(r"\s*(?:file\s*=\s*)?(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[([^\]]*)\]|(\S+))")
+# These might have changed the circuit, or made a file that is read later.
+_PASSED_OVER_AND_SAID = {
+    "alignfile", "clone", "cvrtloadshapes", "distribute", "doscmd", "newactor", "reconductor",
+    "rephase", "wait",
+}  # fmt: skip
+_OPTIONS_PASSED_OVER = {
+    "activeactor", "actorprogress", "concatenatereports", "cpu", "demandinterval", "diverbose",
+    "dssvisualizationtool", "editor", "numactors", "numcores", "numcpus", "numanodes",
+    "overloadreport", "parallel", "querylog", "recorder", "registryupdate", "showexport",
+    "showreports", "tracecontrol", "voltexceptionreport",
+}  # fmt: skip
+# What the engine says of modes that begin at a solution, which there is none of yet.
+_NEEDS_SOLUTION = "must be solved"
+_ELEMENT = {"new", "edit", "select", "batchedit"}
+_CONTINUES = {"more", "m", "~"}
+_SOLVES_INSIDE = {"calcvoltagebases", "allocateloads", "estimate"}
 
 
 @dataclass
@@ -33,14 +60,19 @@ class MasterFile:
     """What is known of a compiled file beside the circuit in the engine.
 
     `solved`: Whether the file solves its circuit, so that its controls have acted.
+    `notes`: What was passed over though it might have mattered, one sentence per kind.
     """
 
     name: str = ""
     solved: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def compile_master(engine: Engine, path: Path) -> MasterFile:
     """Run a master file and everything it redirects to, but do not solve.
+
+    The options of ``Solve`` are set, so that the engine holds the file's last solution mode,
+    control mode, time, step size and load multiplier.
 
     Raises FeederError: A file is missing, not text or empty, a command is refused, or no circuit
     results.
@@ -54,9 +86,12 @@ def compile_master(engine: Engine, path: Path) -> MasterFile:
             expected="an OpenDSS master file",
             nearest=nearest_name(path.name, siblings),
         )
-    engine.command("clear")
-    master = MasterFile()
-    _run_file(engine, path.resolve(), master, depth=0)
+    # What the engine writes while a file is compiled goes here, and with it.
+    with tempfile.TemporaryDirectory(prefix="feederate-", ignore_cleanup_errors=True) as scratch:
+        engine.command("clear")
+        engine.command(f'set datapath="{scratch}"')
+        script = _Script(engine, DataFiles(Path(scratch).resolve()))
+        script.run_file(path.resolve())
     name = engine.circuit_name()
     if not name:
         raise FeederError(
@@ -65,114 +100,172 @@ def compile_master(engine: Engine, path: Path) -> MasterFile:
             expected="an OpenDSS master file with 'New Circuit.name'",
         )
     lengthen_zero_lines(engine)
-    master.name = name.lower()
-    return master
+    return MasterFile(name.lower(), script.solved, script.notes())
 
 
-def _read_rows(path: Path) -> list[str]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FeederError(f"the file cannot be read ({error.strerror})", where=str(path)) from None
-    if b"\0" in raw:
-        raise FeederError("the file is not text", where=str(path), expected="OpenDSS commands")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.splitlines()
+class _Script:
+    """The state of a compilation that is not in the engine."""
 
+    def __init__(self, engine: Engine, files: DataFiles) -> None:
+        self._engine = engine
+        self._files = files
+        words = engine.dss.Executive
+        self._verbs = abbreviations(words.Command(i + 1) for i in range(words.NumCommands()))
+        self._option_names = [str(words.Option(i + 1)) for i in range(words.NumOptions())]
+        self._options = abbreviations(self._option_names)
+        self._folder = Path()
+        self._depth = 0
+        self._kind = ""
+        self._passed_over: Counter[str] = Counter()
+        self._notes: dict[str, None] = {}
+        self.solved = False
 
-def _run_file(engine: Engine, path: Path, master: MasterFile, depth: int) -> Path:
-    """Run one file and return the folder that later relative paths start from."""
-    folder = path.parent
-    engine.command(f'set datapath="{folder}"')
-    in_comment = False
-    for number, row in enumerate(_read_rows(path), start=1):
-        text = row.strip()
-        if in_comment or text.startswith("/*"):
-            in_comment = "*/" not in text
-            continue
-        match = _VERB.match(text)
-        if match is None or text.startswith(("!", "//")):
-            continue
-        verb = match.group(1).lower()
-        where = f"{path}, row {number}"
-        if verb in _PASSED_OVER or (len(verb) > 2 and "solve".startswith(verb)):
-            master.solved |= len(verb) > 2 and "solve".startswith(verb)
-            continue
-        if verb == "compile" or (len(verb) > 3 and "redirect".startswith(verb)):
-            folder = _follow(engine, text[match.end() :], verb, folder, master, depth, where)
-            continue
-        if verb in ("buscoords", "latlongcoords"):
-            wanted = _file_name(text[match.end() :], verb, where)
-            text = f'{verb} "{_find(folder, wanted, where)}"'
-        if verb.startswith("calcv"):
-            lengthen_zero_lines(engine)
+    def notes(self) -> tuple[str, ...]:
+        """Return what was passed over though it might have mattered."""
+        counted = (
+            f"{n} '{verb}' command{'s' if n > 1 else ''} of the file passed over"
+            for verb, n in self._passed_over.items()
+        )
+        return (*counted, *self._notes)
+
+    def run_file(self, path: Path) -> None:
+        """Run one file; relative paths in it start from its folder."""
+        self._folder = path.parent
+        opened = 0
+        for number, row in enumerate(read_rows(path), start=1):
+            text = row.strip()
+            if opened or text.startswith("/*"):
+                opened = 0 if "*/" in text else opened or number
+            elif text:
+                self._run(text, f"{path}, row {number}")
+        if opened:
+            self._notes[f"{path}: the comment from row {opened} to the end is not closed"] = None
+
+    def _run(self, text: str, where: str) -> None:
+        first = next(params(text), None)
+        if first is None:
+            return
+        if first.name:
+            self._kind = first.name.partition(".")[0].lower() if "." in first.name else self._kind
+            self._command(self._files.rewritten(text, self._kind, self._folder, where), where)
+            return
+        verb = self._verbs.get(first.value.lower())
+        rest = text[first.end :]
+        if verb is None:
+            raise FeederError(
+                f"OpenDSS: Unknown Command '{first.value}'",
+                where=where,
+                expected="an OpenDSS command, or 'property=value' of the last element",
+                nearest=nearest_name(first.value, self._verbs.values()),
+            )
+        if verb in _SOLVES:
+            self.solved = True
+        if verb in ("set", "solve"):
+            self._set(rest, where)
+        elif verb in ("compile", "redirect"):
+            self._follow(rest, verb, where)
+        elif verb == "cd":
+            self._folder = locate(self._folder, _file_name(rest, verb, where), where)
+        elif verb in ("buscoords", "latlongcoords", "uuids"):
+            path = find(self._folder, _file_name(rest, verb, where), where)
+            self._command(f'{verb} "{self._files.usable(path, where)}"', where)
+        elif verb in _PASSED_OVER_AND_SAID:
+            self._passed_over[verb] += 1
+        elif verb not in _PASSED_OVER and verb not in _SOLVES:
+            self._edit(verb, rest, where)
+
+    def _edit(self, verb: str, rest: str, where: str) -> None:
+        """Run a command that changes the circuit."""
+        if verb in _ELEMENT:
+            first = next(params(rest), None)
+            if first is not None and "." in first.value:
+                self._kind = first.value.partition(".")[0].lower()
+        elif verb in ("clear", "clearall"):
+            self.solved = False
+        elif verb in _SOLVES_INSIDE:
+            lengthen_zero_lines(self._engine)
+        if verb in _ELEMENT or verb in _CONTINUES:
+            rest = self._files.rewritten(rest, self._kind, self._folder, where)
+        self._command(f"{verb} {rest}", where)
+
+    def _set(self, rest: str, where: str) -> None:
+        """Set options, also those of ``Solve``, one by one."""
+        for name, param in self._named_options(rest, where):
+            value = rest[param.start : param.end]
+            if name == "datapath":
+                self._set_data_path(param.value, where)
+            elif name not in _OPTIONS_PASSED_OVER:
+                if name in ("class", "element", "object", "type"):
+                    self._kind = param.value.partition(".")[0].lower()
+                text = f"set {name}={value}"
+                try:
+                    self._command(self._files.rewritten(text, "", self._folder, where), where)
+                except FeederError as error:
+                    if name != "mode" or _NEEDS_SOLUTION not in error.what:
+                        raise
+                    note = f"the file's solution mode '{param.value}' is passed over"
+                    self._notes[f"{note}; power flows are solved"] = None
+
+    def _named_options(self, rest: str, where: str) -> Iterator[tuple[str, Param]]:
+        """Yield each option with its full name; one without a name is the next of the engine's."""
+        position = 0
+        for param in params(rest):
+            if param.name:
+                name = self._options.get(param.name.lower())
+                if name is None:
+                    raise FeederError(
+                        f"OpenDSS has no option '{param.name}'",
+                        where=where,
+                        expected="an option of 'Set'",
+                        nearest=nearest_name(param.name, self._option_names),
+                    )
+                position = next(
+                    i for i, word in enumerate(self._option_names, 1) if word.lower() == name
+                )
+            else:
+                position += 1
+                if position > len(self._option_names):
+                    return
+                name = self._option_names[position - 1].lower()
+            yield name, param
+
+    def _set_data_path(self, wanted: str, where: str) -> None:
         try:
-            engine.command(text)
+            folder = locate(self._folder, wanted, where)
+        except FeederError:
+            # The engine would make it, for what it writes.
+            self._notes[f"{where}: there is no folder '{wanted}', and none is made"] = None
+        else:
+            self._folder = folder
+
+    def _follow(self, rest: str, verb: str, where: str) -> None:
+        """Run another file; afterwards paths start where they did, or from a compiled file."""
+        wanted = _file_name(rest, verb, where)
+        if self._depth >= MAX_DEPTH:
+            raise FeederError(
+                f"files redirect to each other more than {MAX_DEPTH} deep",
+                where=where,
+                expected="no file that redirects to itself",
+            )
+        folder = self._folder
+        target = find(folder, wanted, where)
+        self._depth += 1
+        self.run_file(target)
+        self._depth -= 1
+        self._folder = target.parent if verb == "compile" else folder
+
+    def _command(self, text: str, where: str) -> None:
+        try:
+            self._engine.command(text)
         except DssError as error:
             raise FeederError(f"OpenDSS: {error}", where=where) from None
-    return folder
-
-
-def _follow(
-    engine: Engine,
-    rest: str,
-    verb: str,
-    folder: Path,
-    master: MasterFile,
-    depth: int,
-    where: str,
-) -> Path:
-    wanted = _file_name(rest, verb, where)
-    if depth >= MAX_DEPTH:
-        raise FeederError(
-            f"files redirect to each other more than {MAX_DEPTH} deep",
-            where=where,
-            expected="no file that redirects to itself",
-        )
-    target = _find(folder, wanted, where)
-    inner = _run_file(engine, target, master, depth + 1)
-    if verb == "compile":
-        return inner
-    engine.command(f'set datapath="{folder}"')
-    return folder
 
 
 def _file_name(rest: str, verb: str, where: str) -> str:
-    match = _FILE.match(rest)
-    wanted = next((g for g in match.groups() if g is not None), "") if match else ""
-    if not wanted:
+    first = next(params(rest), None)
+    if first is None:
         raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
-    return wanted
-
-
-def _find(folder: Path, wanted: str, where: str) -> Path:
-    """Find a file as Windows would: either slash, any case."""
-    here = folder
-    parts = wanted.replace("\\", "/").split("/")
-    if wanted.startswith("/"):
-        here, parts = Path("/"), parts[1:]
-    for part in parts:
-        if part in ("", "."):
-            continue
-        names = [p.name for p in here.iterdir()] if here.is_dir() else []
-        same = [n for n in names if n.lower() == part.lower()]
-        if part == ".." or (here / part).exists():
-            here = here / part
-        elif same:
-            here = here / same[0]
-        else:
-            raise FeederError(
-                f"the file '{wanted}' does not exist",
-                where=where,
-                expected=f"a file under {folder}",
-                nearest=nearest_name(part, names),
-            )
-    if not here.is_file():
-        raise FeederError(f"'{wanted}' is not a file", where=where, expected="a file")
-    return here.resolve()
+    return first.value
 
 
 def lengthen_zero_lines(engine: Engine) -> None:
