@@ -265,7 +265,7 @@ def ieee13() -> Circuit:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    factors=st.lists(st.floats(0.0, 1.2), min_size=len(LOADED.loads), max_size=len(LOADED.loads)),
+    factors=st.lists(st.floats(0.05, 1.2), min_size=len(LOADED.loads), max_size=len(LOADED.loads)),
     kw=st.lists(st.floats(-300.0, 600.0), min_size=4, max_size=4),
     kvar=st.lists(st.floats(-200.0, 200.0), min_size=4, max_size=4),
 )
