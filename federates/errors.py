@@ -4,6 +4,7 @@ FeederateError (grid_models.base.errors)
 |-- ScenarioError         the scenario file cannot be read or breaks the schema      exit code 2
 |   `-- WiringError       its connections do not fit together                        exit code 2
 |-- OutputError           a step gave what its ports do not allow; becomes a RunError
+|-- MessageError          a message of an external program cannot be read; becomes a RunError
 |-- DeviceNotGoodError    a device is not good where the scenario demands it; becomes a RunError
 |-- RunError              a federate crashed, hung, died or lost its connection      exit code 3
 `-- RunInterruptedError   the user stopped the run; what was recorded is readable    exit code 130
@@ -37,6 +38,10 @@ class OutputError(FeederateError):
             where=f"output port '{port}'",
             expected=expected,
         )
+
+
+class MessageError(FeederateError):
+    """A message of an external program cannot be read, or a port of messages is declared wrong."""
 
 
 class DeviceNotGoodError(FeederateError):

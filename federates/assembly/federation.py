@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from federates.assembly import attacked
+from federates.assembly.messages import with_messages
 from federates.attacks.plan import AttackPlan
 from federates.clock import Timing, to_ns
 from federates.core.context import FederateContext
@@ -226,7 +227,12 @@ class Assembly:
 
     def wire(self, federates: Mapping[str, AnyFederate]) -> dict[str, FederateWiring]:
         """Check and resolve all connections between built federates, without the attack."""
-        return wire(self.scenario, list(federates.values()), self.groups, self.external)
+        externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
+        messages = [(f.name, port) for f in externals for port in f.messages]
+        wirings = wire(
+            self.scenario, list(federates.values()), self.groups, self.external, messages
+        )
+        return with_messages(self.scenario, federates, wirings)
 
     def assemble(self) -> tuple[dict[str, AnyFederate], dict[str, FederateWiring]]:
         """Build and wire the whole federation, with the attack in its place if there is one."""

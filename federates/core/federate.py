@@ -60,6 +60,10 @@ class Federate(ABC):
         """Return how many steps the federate takes in its ``period_s``; one by default."""
         return 1
 
+    def topology(self) -> str:
+        """Return the federate's grid as an OEDI-SI Topology in JSON; plants with a feeder do."""
+        raise NotImplementedError
+
     def start(self, store: RunStore) -> None:  # noqa: B027 - optional hook, most open nothing
         """Open what a run needs and a check does not. Called once, before the first step.
 

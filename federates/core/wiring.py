@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.core.ports import Port
 from federates.core.links import LinkInbox, LinkQuality
 from federates.core.mail_routes import Wirable, mail_routes, unknown_name
+from federates.core.oedisi import Message
 from federates.errors import WiringError
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import Connection
@@ -88,6 +89,10 @@ class FederateWiring:
     """Initial values of inputs other than the port's own: port, feed, the source's values."""
     inbox: InboxFactory | None = None
     """What makes the federate's inbox; None: an `LinkInbox`."""
+    messages: tuple[Message, ...] = ()
+    """Output ports that external programs read as messages."""
+    topology: bool = False
+    """Whether external programs read the topology of the federate's grid."""
 
 
 def wire(
@@ -95,6 +100,7 @@ def wire(
     federates: Sequence[Wirable],
     groups: Mapping[str, Sequence[str]],
     external: Sequence[str] = (),
+    messages: Collection[tuple[str, str]] = (),
 ) -> dict[str, FederateWiring]:
     """Resolve and check all connections.
 
@@ -103,6 +109,7 @@ def wire(
     federates : All federates, in the scenario's order.
     groups : mapping of a scenario's federate name to the names of its instances
     external : Federates that are other people's programs; every port they read is published.
+    messages : Input ports of theirs, (federate, port), that read messages in place of vectors.
 
     Raises WiringError: Listing every problem found, each with file, line and key.
     """
@@ -122,7 +129,7 @@ def wire(
         if all(ends):
             _connect(connection, ends[0], ends[1], where, feeds, fed, problems)
             for target, port in ends[1]:
-                if target.name in external:
+                if target.name in external and (target.name, port.name) not in messages:
                     _check_foreign(connection, ends[0], target, port, where, problems)
     _check_fed(scenario, federates, fed, problems)
     routes, quality = mail_routes(scenario, federates, problems)

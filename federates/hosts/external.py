@@ -11,13 +11,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from federates.core.oedisi import Topic
 from federates.errors import ScenarioError
 from federates.hosts.helics_bus import NETWORK_OPTIONS, Endpoint
 from federates.kinds.external import ExternalFederate
 from grid_models.base import parent
 
 # tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
-NETWORK_CORE = "tcp_ss"
+# Components of OEDI-SI are written for zmq, where a message has any length.
+_CORE, _OEDISI_CORE = "tcp_ss", "zmq"
+
+
+def network_core(externals: Iterable[ExternalFederate]) -> str:
+    """Return the HELICS core type of a run over the network."""
+    return _OEDISI_CORE if any(e.speaks_oedisi for e in externals) else _CORE
+
+
+def topics_of(externals: Iterable[ExternalFederate]) -> dict[tuple[str, str], Topic]:
+    """Return the topics that external programs publish, by federate and port."""
+    return {(e.name, port): topic for e in externals for port, topic in e.topics.items()}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import json
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from helics.capi import ffi, lib
 from controllers.core.mail import FloatArray
 from federates.clock import to_s
 from federates.core.links import Bundle
+from federates.core.oedisi import Codec, Topic
 from federates.hosts.outcome import BusLostError
 
 if TYPE_CHECKING:  # the broker's process needs neither
@@ -33,6 +34,7 @@ _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
 # theirs is 4096 bytes, which the voltages of 500 nodes fill.
 MAX_MESSAGE_BYTES = 1 << 20
 NETWORK_OPTIONS = f"--maxsize={MAX_MESSAGE_BYTES}"
+_ANY_LENGTH = ("inproc", "zmq")
 _ERROR_CODE = 3
 # Above the rounding of seconds within decades, below the shortest period, 1e-6 s.
 _SAME_TIME_S = 4e-7
@@ -57,11 +59,18 @@ class Endpoint:
         return f"{_COMMON} {NETWORK_OPTIONS} --broker_address={self.address}{key}"
 
 
-def free_port() -> int:
-    """Return a TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(core_type: str = "tcp_ss") -> int:
+    """Return a TCP port on loopback that nobody listens on; with ``zmq`` the next is free, too."""
+    for _ in range(100):
+        with socket.socket() as probe, socket.socket() as beside:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if core_type != "zmq":
+                return port
+            with contextlib.suppress(OSError, OverflowError):
+                beside.bind(("127.0.0.1", port + 1))
+                return port
+    raise OSError(None, "no two free ports on loopback")
 
 
 class Broker:
@@ -89,7 +98,7 @@ class Broker:
         if core_type == "inproc":
             self.endpoint = Endpoint(core_type, name)
         else:
-            port = port or free_port()
+            port = port or free_port(core_type)
             scheme = "udp" if core_type == "udp" else "tcp"
             self.endpoint = Endpoint(core_type, f"{scheme}://{host}:{port}", key)
             init += f" {NETWORK_OPTIONS} --local_interface={host} --localport={port}"
@@ -145,7 +154,7 @@ class HelicsBus:
     Parameters
     ----------
     core : Core
-    topics : mapping of (federate, port) to topic
+    topics : mapping of (federate, port) to Topic
         Only for ports of programs that are not ours; ours are ``federate/port``.
     """
 
@@ -154,10 +163,11 @@ class HelicsBus:
         core: Core,
         federate: Federate,
         wiring: FederateWiring,
-        topics: Mapping[tuple[str, str], str],
+        topics: Mapping[tuple[str, str], Topic],
     ) -> None:
         self._name = federate.name
-        self._networked = core.core_type != "inproc"
+        self._limited = core.core_type not in _ANY_LENGTH
+        self._now_ns = 0
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreTypeFromString(info, core.core_type)
         h.helicsFederateInfoSetCoreName(info, core.name)
@@ -176,6 +186,13 @@ class HelicsBus:
         self._err = h.helicsErrorInitialize()
         self._size = ffi.new("int *")
         self._publications = self._register_publications(federate, wiring)
+        self._messages: dict[str, list[tuple[object, Codec]]] = {}
+        for message in wiring.messages:
+            text = self._register_text(message.topic)
+            self._messages.setdefault(message.port, []).append((text, message.codec))
+        self._topology: tuple[object, Callable[[], str]] | None = None
+        if wiring.topology:
+            self._topology = self._register_text(f"{federate.name}/topology"), federate.topology
         self._inputs = self._register_inputs(wiring, topics)
         self._endpoint = None
         if mailing:
@@ -199,16 +216,20 @@ class HelicsBus:
                 out[port.name] = (publication.handle, len(port.labels))
         return out
 
+    def _register_text(self, topic: str) -> object:
+        string = h.HELICS_DATA_TYPE_STRING
+        return h.helicsFederateRegisterGlobalPublication(self._fed, topic, string, "").handle
+
     def _register_inputs(
-        self, wiring: FederateWiring, topics: Mapping[tuple[str, str], str]
+        self, wiring: FederateWiring, topics: Mapping[tuple[str, str], Topic]
     ) -> dict[tuple[str, str], _Subscription]:
         out: dict[tuple[str, str], _Subscription] = {}
         read = [feed for feeds in wiring.feeds.values() for feed in feeds]
         for feed in (*read, *(wiring.inbox.reads if wiring.inbox is not None else ())):
             key = (feed.source, feed.port)
             if key not in out:
-                topic = topics.get(key, f"{feed.source}/{feed.port}")
-                handle = h.helicsFederateRegisterSubscription(self._fed, topic, "").handle
+                topic = topics.get(key, Topic(f"{feed.source}/{feed.port}"))
+                handle = h.helicsFederateRegisterSubscription(self._fed, topic.name, "").handle
                 out[key] = _Subscription(topic, handle, feed.source_size)
         return out
 
@@ -218,6 +239,9 @@ class HelicsBus:
             h.helicsFederateEnterExecutingMode(self._fed)
         except h.HelicsException as error:
             raise BusLostError(f"the federation did not start: {error}") from None
+        if self._topology is not None:
+            publication, text = self._topology
+            self._publish_text(publication, text())
 
     def advance(self, now_ns: int) -> None:
         """Return when HELICS grants `now_ns`.
@@ -225,6 +249,7 @@ class HelicsBus:
         Raises BusLostError: The federation ended, or another time came back (which is how HELICS
         releases a federate whose peers are gone).
         """
+        self._now_ns = now_ns
         if now_ns == 0:
             return  # entering execution grants time zero
         asked = to_s(now_ns)
@@ -239,24 +264,47 @@ class HelicsBus:
         """Return what `source` published last, or None before its first step."""
         subscription = self._inputs[source, port]
         if lib.helicsInputIsUpdated(subscription.handle):
-            size, err = self._size, self._err
-            pointer, room = subscription.pointer, subscription.room
-            lib.helicsInputGetVector(subscription.handle, pointer, room, size, err)
-            if err.error_code != 0:
-                raise BusLostError(self._message())
-            if size[0] != subscription.buffer.size:
-                raise ValueError(
-                    f"topic '{subscription.topic}' gave {size[0]} numbers; "
-                    f"expected {subscription.buffer.size}, one per label"
-                )
+            topic = subscription.topic
+            if topic.codec is not None:
+                text = self._text(subscription.handle)
+                subscription.buffer[:] = topic.codec.decode(text, topic.name)
+            else:
+                self._read_vector(subscription)
             subscription.seen = True
         return subscription.buffer if subscription.seen else None
+
+    def _read_vector(self, subscription: _Subscription) -> None:
+        size, err = self._size, self._err
+        pointer, room = subscription.pointer, subscription.room
+        lib.helicsInputGetVector(subscription.handle, pointer, room, size, err)
+        if err.error_code != 0:
+            raise BusLostError(self._message())
+        if size[0] != subscription.buffer.size:
+            raise ValueError(
+                f"topic '{subscription.topic.name}' gave {size[0]} numbers; "
+                f"expected {subscription.buffer.size}, one per label"
+            )
+
+    def _text(self, handle: object) -> str:
+        room = lib.helicsInputGetStringSize(handle)
+        buffer = ffi.new("char[]", room + 1)
+        lib.helicsInputGetString(handle, buffer, room + 1, self._size, self._err)
+        if self._err.error_code != 0:
+            raise BusLostError(self._message())
+        return bytes(ffi.string(buffer)).decode(errors="replace")
 
     def publish(self, port: str, values: FloatArray) -> None:
         """Publish one output port."""
         handle, n = self._publications[port]
         data = ffi.from_buffer("double[]", np.ascontiguousarray(values, dtype=np.float64))
         lib.helicsPublicationPublishVector(handle, data, n, self._err)
+        if self._err.error_code != 0:
+            raise BusLostError(self._message())
+        for publication, codec in self._messages.get(port, ()):
+            self._publish_text(publication, codec.encode(values, self._now_ns))
+
+    def _publish_text(self, publication: object, text: str) -> None:
+        lib.helicsPublicationPublishString(publication, text.encode(), self._err)
         if self._err.error_code != 0:
             raise BusLostError(self._message())
 
@@ -267,7 +315,7 @@ class HelicsBus:
         h.helicsEndpointSendBytesTo(self._endpoint, data, f"{peer}/mail")
 
     def _refuse_too_long(self, what: str, n_bytes: int) -> None:
-        if self._networked and n_bytes > MAX_MESSAGE_BYTES - 1024:
+        if self._limited and n_bytes > MAX_MESSAGE_BYTES - 1024:
             raise ValueError(
                 f"{what} has {n_bytes} bytes a step; processes can exchange {MAX_MESSAGE_BYTES} "
                 "in one message (threads any number)"
@@ -303,7 +351,7 @@ class HelicsBus:
 class _Subscription:
     """An input and the buffer HELICS writes its vector into."""
 
-    def __init__(self, topic: str, handle: object, n: int) -> None:
+    def __init__(self, topic: Topic, handle: object, n: int) -> None:
         self.topic = topic
         self.handle = handle
         # HELICS truncates silently, so leave room for one more to notice a vector that is too long.

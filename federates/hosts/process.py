@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federates.core.oedisi import Topic
 from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.errors import ScenarioError
@@ -65,7 +66,7 @@ class Job:
     folder: Path
     progress: Path
     rows: int
-    topics: dict[tuple[str, str], str]
+    topics: dict[tuple[str, str], Topic]
 
 
 @dataclass
@@ -130,11 +131,11 @@ def run_processes(
     heartbeat = store.folder / ".progress"
     progress = Progress(len(here), heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
-    topics = {(e.name, port): topic for e in externals for port, topic in e.topics.items()}
+    topics = external.topics_of(externals)
     outcome = Outcome()
     children: list[_Child] = []
     try:
-        broker = _Broker(store, total, reach, bool(externals))
+        broker = _Broker(store, total, reach, externals)
         if broker.child is not None:
             children.append(broker.child)
         members: list[_Child] = []
@@ -175,17 +176,20 @@ def _processes(here: Sequence[str], hosted_by: Mapping[str, str]) -> list[list[s
 class _Broker:
     """The broker of a run: a child of this process, or one on another host."""
 
-    def __init__(self, store: RunStore, total: int, reach: Reach, open_to_all: bool) -> None:
+    def __init__(
+        self, store: RunStore, total: int, reach: Reach, externals: Sequence[ExternalFederate]
+    ) -> None:
         self.child: _Child | None = None
+        core_type = external.network_core(externals)
         if reach.join is not None:
-            self.endpoint = Endpoint(external.NETWORK_CORE, reach.join)
+            self.endpoint = Endpoint(core_type, reach.join)
             return
         # Hosts and programs started by hand cannot know a random key.
-        key = "" if open_to_all or reach.listen else uuid.uuid4().hex
+        key = "" if externals or reach.listen else uuid.uuid4().hex
         self.child = _spawn("broker", "federates.hosts.broker", store)
-        self.child.tell(n=total, core_type=external.NETWORK_CORE, listen=reach.listen, key=key)
+        self.child.tell(n=total, core_type=core_type, listen=reach.listen, key=key)
         address = self._address()
-        self.endpoint = Endpoint(external.NETWORK_CORE, address, key)
+        self.endpoint = Endpoint(core_type, address, key)
 
     def _address(self) -> str:
         assert self.child is not None

@@ -34,7 +34,7 @@ def run_threads(
 
     A pacer holds back the first shell.
     """
-    core_type = external.NETWORK_CORE if externals else "inproc"
+    core_type = external.network_core(externals) if externals else "inproc"
     # External programs may not support keys, so their broker has none.
     key = "" if externals else uuid.uuid4().hex
     outcome = Outcome()
@@ -46,7 +46,7 @@ def run_threads(
         )
         core = Core(broker.endpoint, len(shells))
         stack.callback(core.close)
-        topics = {(e.name, port): topic for e in externals for port, topic in e.topics.items()}
+        topics = external.topics_of(externals)
         workers = [
             _Worker(
                 shell,

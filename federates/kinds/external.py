@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from controllers.core.mail import Link
 from controllers.core.ports import Port
+from federates.clock import to_ns
 from federates.core.context import FederateContext
+from federates.core.oedisi import Topic, TypeName, codec_of
+from federates.errors import MessageError
 from federates.scenario.kinds import FederateSection
 from grid_models.base.sections import Section
 
 
 class ExternalPort(Section):
-    """A topic of a program that is not ours."""
+    """A topic of a program that is not ours: a HELICS vector, or a string with OEDI-SI's JSON."""
 
-    topic: str | None = Field(
-        None, description="Outputs: the HELICS publication's full name; default federate/port."
+    oedisi: TypeName | None = Field(
+        None,
+        description="The topic carries messages of this OEDI-SI type; by default it is a vector.",
     )
-    unit: str = Field(description="Unit symbol, as in our ports: kW, kvar, pu.")
-    labels: list[str] = Field(description="One label per element of the vector.")
+    topic: str | None = Field(
+        None,
+        description="The HELICS publication's full name; default federate/port. A vector that the "
+        "program reads has the name that its producer gives it.",
+    )
+    unit: str | None = Field(
+        None,
+        description="Unit symbol, as in our ports: kW, kvar, pu. Required, but follows from an "
+        "OEDI-SI type other than MeasurementArray.",
+    )
+    labels: list[str] | None = Field(
+        None,
+        description="One label per element of the vector. Required; default for an OEDI-SI type: "
+        "all nodes for voltages, all DERs for powers.",
+    )
     initial: float = Field(0.0, description="What readers see before the first publication.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ExternalPort:
+        if self.oedisi is None or self.oedisi == "MeasurementArray":
+            lacks = [key for key in ("unit", "labels") if getattr(self, key) is None]
+            if lacks:
+                raise ValidationError.from_exception_data(
+                    "port", [{"type": "missing", "loc": (key,), "input": self} for key in lacks]
+                )
+        return self
+
+
+def _iso_date(value: Any) -> str:
+    """Accept a date as YAML reads it, or as text."""
+    return datetime.date.fromisoformat(str(value)).isoformat()
 
 
 class ExternalSection(FederateSection):
@@ -31,13 +65,28 @@ class ExternalSection(FederateSection):
     kind: Literal["external"]
     inputs: dict[str, ExternalPort] = Field({}, description="Topics it reads from us.")
     outputs: dict[str, ExternalPort] = Field({}, description="Topics it publishes.")
+    topology: str | None = Field(
+        None,
+        description="Plant that publishes its OEDI-SI Topology on PLANT/topology, once, at time 0.",
+    )
+    date: Annotated[str, BeforeValidator(_iso_date)] = Field(
+        "2000-01-01",
+        description="Day on which the times in OEDI-SI messages begin; they have no time zone.",
+    )
     command: list[str] | None = Field(
         None, description="Program to start; {broker}, {core}, {key} are filled in."
     )
 
 
 class ExternalFederate:
-    """The ports a foreign program declares in the scenario. It is wired and checked, never run."""
+    """The ports a foreign program declares in the scenario. It is wired and checked, never run.
+
+    Attributes
+    ----------
+    topics : mapping of output port to the topic that the program publishes
+    messages : mapping of input port to the topic of the OEDI-SI messages that it reads
+    topology : The plant whose topology it reads; None where it reads none.
+    """
 
     links_in: tuple[Link, ...] = ()
     links_out: tuple[Link, ...] = ()
@@ -47,15 +96,38 @@ class ExternalFederate:
         assert isinstance(section, ExternalSection)
         self.name, self.timing = context.name, context.timing
         self.command = section.command
-        self.inputs = _ports(section.inputs)
-        self.outputs = _ports(section.outputs)
-        self.topics = {
-            port: declared.topic or f"{self.name}/{port}"
-            for port, declared in section.outputs.items()
-        }
+        self.inputs, reads = _ports(context, section, "inputs")
+        self.outputs, self.topics = _ports(context, section, "outputs")
+        self.messages = {port: topic for port, topic in reads.items() if topic.codec is not None}
+        for port, declared in section.inputs.items():
+            if declared.topic is not None and declared.oedisi is None:
+                expected = "no such key: the producer's own topic is read"
+                raise context.error("used for a vector", "inputs", port, "topic", expected=expected)
+        self.topology = section.topology
+
+    @property
+    def speaks_oedisi(self) -> bool:
+        """Whether any of its topics carries messages of OEDI-SI."""
+        out = any(topic.codec is not None for topic in self.topics.values())
+        return out or bool(self.messages) or self.topology is not None
 
 
-def _ports(declared: Mapping[str, ExternalPort]) -> tuple[Port, ...]:
-    return tuple(
-        Port(name, port.unit, tuple(port.labels), port.initial) for name, port in declared.items()
-    )
+def _ports(
+    context: FederateContext, section: ExternalSection, side: Literal["inputs", "outputs"]
+) -> tuple[tuple[Port, ...], dict[str, Topic]]:
+    declared: Mapping[str, ExternalPort] = getattr(section, side)
+    # Time 0 of the run is `time.start_s` of that day.
+    start = np.datetime64(section.date, "ns") + to_ns(context.scenario.time.start_s)
+    ports, topics = [], {}
+    for name, port in declared.items():
+        if port.oedisi is not None:
+            feeder = None if port.oedisi == "MeasurementArray" else context.site.feeder
+            with context.located(MessageError, side, name):
+                unit, labels, codec = codec_of(port.oedisi, port.unit, port.labels, feeder, start)
+        else:
+            assert port.unit is not None
+            assert port.labels is not None
+            unit, labels, codec = port.unit, tuple(port.labels), None
+        ports.append(Port(name, unit, labels, port.initial))
+        topics[name] = Topic(port.topic or f"{context.name}/{name}", codec)
+    return tuple(ports), topics

@@ -117,7 +117,9 @@ class Scenario(Section):
         raise ScenarioError(
             f"'{name}' uses the grid of a plant and {found}",
             where=self.where("federates", name),
-            expected=f"the key 'plant', one of {', '.join(plants)}",
+            expected=f"the key 'plant', one of {', '.join(plants)}"
+            if hasattr(self.federates.get(name), "plant")
+            else "connections with one plant",
         )
 
     @property

@@ -14,6 +14,7 @@ from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack
 from federates.kinds.feeder.ports import OUTPUTS, Measured, OptionalOutputs, used_outputs
 from federates.kinds.feeder.section import FeederSection
+from federates.kinds.feeder.topology import topology
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.volt_var import VoltVarResponse
@@ -195,6 +196,10 @@ class FeederFederate(Federate):
         if self._fixed.any():
             factor = np.where(self._fixed, 1.0, factor)
         return self._load_kw * factor, self._load_kvar * factor
+
+    def topology(self) -> str:
+        """Return the circuit, as it stands, as an OEDI-SI Topology in JSON."""
+        return topology(self._circuit)
 
     def summary(self) -> dict[str, float]:
         """Return the run's metrics."""
