@@ -19,6 +19,7 @@ from grid_models.catalog import is_master, load_feeder, open_circuit, shipped_fe
 from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
+from grid_models.profiles.files import KNOWN_COLUMNS
 from grid_models.profiles.table import Profiles
 
 if TYPE_CHECKING:
@@ -159,7 +160,10 @@ class GridSite:
                 expected="profiles without a path" if master else "the path of one in grid.model",
             )
         times_s = time.start_s + time.step_s * np.arange(self._scenario.n_steps + 1)
-        self._shapes = {"time_s": times_s, **self._compiled.mean_shapes(times_s)}
+        means = self._compiled.mean_shapes(times_s)
+        # A forecast need not be exact; a shape may be in kW.
+        bounded = {k: np.clip(v, *KNOWN_COLUMNS[k][:2]) for k, v in means.items()}
+        self._shapes = {"time_s": times_s, **bounded}
 
     def profiles(self) -> Profiles:
         """Return the day, at the feeder's resolution.

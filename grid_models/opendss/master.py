@@ -64,7 +64,8 @@ def open_master(
     try:
         # The file's own time series begins where OpenDSS alone would begin it: controls have acted
         # before only where the file solves its circuit.
-        engine.first_solution(master.name, controls=master.solved or not load_shapes)
+        controls = options.control_mode != "off" and (master.solved or not load_shapes)
+        engine.first_solution(master.name, controls=controls)
         settled = engine.controls_settled
         dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
@@ -90,6 +91,9 @@ def open_master(
     if powers.size:
         circuit.set_ders(*powers)
     if not load_shapes:
+        # The matrix still has the loads of the first solution; with those of now the iteration
+        # converges faster.
+        engine.command("buildy")
         circuit.solve()
     return circuit
 

@@ -240,3 +240,23 @@ def test_means_of_the_load_shapes(write: Write) -> None:
     mill = np.array([0.5, 0.7, 1.0])
     assert means["load_pu"] == pytest.approx((800.0 + 500.0 * mill) / 1300.0)
     assert means["irradiance_pu"] == pytest.approx([0.0, 1.0, 0.2])
+
+
+def test_controls_that_the_file_switches_off_leave_its_taps(write: Write) -> None:
+    body = (
+        "new transformer.reg buses=(end far) conns=(wye wye) kvs=(11 11) kvas=(4000 4000) "
+        "xhl=0.01 %loadloss=0.0001\n"
+        "new regcontrol.rc transformer=reg winding=2 vreg=122 band=2 ptratio=52.92\n"
+        "new load.last bus1=far kv=11 kw=400 kvar=150\n"
+        "edit transformer.reg wdg=2 tap=1.0125\n"
+    )
+    circuit = open_master(write(body, TAIL + "set controlmode=off\nsolve\n"))
+    assert circuit.tap_steps() == {"reg": 2}
+    circuit.set_time(60.0)
+    circuit.solve()
+    assert circuit.tap_steps() == {"reg": 2}
+
+
+def test_a_source_without_voltage_is_named(write: Write) -> None:
+    with pytest.raises(FeederError, match="bus 'grid' has no voltage"):
+        open_master(write("edit vsource.source pu=0\n"))
