@@ -28,14 +28,15 @@ _DER_CLASSES: tuple[tuple[str, DerKind], ...] = (
 )
 
 
-def ders_of(engine: Engine) -> Iterator[tuple[Der, str]]:
-    """Yield each PVSystem, Storage and Generator in service, with its full name."""
+def ders_of(engine: Engine, buses: Mapping[str, Bus]) -> Iterator[tuple[Der, str]]:
+    """Yield each PVSystem, Storage and Generator in service on live phases, and its full name."""
     dss = engine.dss
     for kind_name, kind in _DER_CLASSES:
         for full in elements_of(engine, (kind_name,)):
             dss.Circuit.SetActiveElement(full)
             bus, nodes = terminals(dss)[0]
-            phases = tuple(sorted({n for n in nodes if 1 <= n <= 3}))
+            phases = () if bus not in buses else buses[bus].phases
+            phases = tuple(n for n in phases if n in nodes)
             if not phases:
                 continue
             kva, p_max_kw, p_min_kw, energy_kwh = _rating(engine, full, kind)
@@ -88,9 +89,7 @@ def adopt(
     curves, notes = _volt_var_curves(engine)
     ders, powers = [], []
     shaped = 0
-    for der, full in ders_of(engine):
-        if der.bus not in buses:
-            continue
+    for der, full in ders_of(engine, buses):
         dss.Circuit.SetActiveElement(full)
         power = as_complex(dss.CktElement.TotalPowers())
         powers.append((-float(power[0].real), -float(power[0].imag)))
@@ -104,7 +103,13 @@ def adopt(
     others = elements_of(engine, ("storagecontroller", "expcontrol"))
     if others:
         notes.append(f"{listed(others)}: not used, because file_ders is 'ours'")
-    disable(engine)
+    taken = {der.name for der in ders}
+    every = disable(engine)
+    dead = [full for full in every if full.replace(".", "_", 1) not in taken]
+    if dead:
+        notes.append(
+            f"{len(dead)} of {len(every)} DERs of the file, without voltage: {listed(dead, 4)}"
+        )
     return ders, np.array(powers, dtype=np.float64).reshape(-1, 2).T, tuple(notes)
 
 

@@ -96,10 +96,10 @@ Read = Callable[..., Circuit]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    def _read(body: str, bases: str = BASES) -> Circuit:
+    def _read(body: str, bases: str = BASES, **options: object) -> Circuit:
         path = tmp_path / "master.dss"
         path.write_text(HEAD + body + bases)
-        return open_master(path)
+        return open_master(path, **options)  # type: ignore[arg-type]
 
     return _read
 
@@ -390,3 +390,15 @@ def test_a_der_on_a_dead_phase_is_refused(read: Read) -> None:
     circuit = read(body)
     with pytest.raises(GridModelError, match=r"z.*phases \(2,\)"):
         circuit.place_ders([Der("pv", "pv", "z", (2,), 9.0, 9.0)])
+
+
+def test_ders_of_the_file_are_adopted_on_any_node(read: Read) -> None:
+    body = NODES["renamed"] + (
+        "new pvsystem.p bus1=b.4.5 phases=2 kv=12.47 kva=60 pmpp=50 irradiance=.8\n"
+        "new generator.g bus1=nowhere.1 phases=1 kv=7.2 kw=9\n"
+    )
+    circuit = read(body, file_ders="ours")
+    (der,) = circuit.feeder.ders
+    assert (der.name, der.phases) == ("pvsystem_p", (4, 5))
+    assert "1 of 2 DERs of the file, without voltage: generator.g" in circuit.feeder.notes
+    check(circuit, Alone(body))
