@@ -93,6 +93,11 @@ class _Reader:
         for _ in each(self.dss.Vsources):
             v = self.dss.Vsources
             bus, nodes = terminals(self.dss)[0]
+            if bus not in self.buses:
+                raise FeederError(
+                    f"the source's bus '{bus}' has no voltage in the first solution of OpenDSS",
+                    expected="a source with a voltage and an impedance",
+                )
             phases = () if nodes == (1, 2, 3) else nodes
             r, x = (float(self.engine.command(f"? vsource.{v.Name()}.{k}")) for k in ("r1", "x1"))
             kv_ll, v_pu, deg = source_kv_ll(self.dss), float(v.PU()), float(v.AngleDeg())

@@ -42,7 +42,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Circuit:
         Der("roof", "pv", "lv", (1,), 5.0, 4.0),
         Der("bess", "battery", "mid", (1, 3), 9, 9, -9),
     ]
-    built = open_circuit(path, ders)
+    built = open_circuit(path, ders, tolerance_pu=1e-9)
     built.set_ders([4.0, 9.0], [0.0, 0.0])
     built.solve()
     return built
