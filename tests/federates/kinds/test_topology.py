@@ -13,7 +13,7 @@ from grid_models.catalog import open_circuit
 from grid_models.feeder.model import Der
 from grid_models.opendss.circuit import Circuit
 
-# A neutral conductor, a centre-tapped secondary, an open switch with nothing behind it.
+# A neutral conductor, well grounded where a DER returns to it, a centre-tapped secondary, an open switch with nothing behind it.
 MASTER = """\
 clear
 new circuit.t basekv=4.16 pu=1.01 bus1=src
@@ -22,7 +22,7 @@ new line.a phases=4 bus1=src.1.2.3.4 bus2=mid.1.2.3.4 linecode=w length=0.3 unit
 new line.b phases=3 bus1=mid bus2=off switch=yes
 new line.c phases=1 bus1=off.1 bus2=far.1 r1=0.1 x1=0.1 r0=0.1 x0=0.1 length=1
 open line.b 1
-new reactor.g phases=1 bus1=mid.4 bus2=mid.0 r=1 x=0
+new reactor.g phases=1 bus1=mid.4 bus2=mid.0 r=1e-4 x=0
 new transformer.house phases=1 windings=3 xhl=2 xht=2 xlt=1 buses=(mid.2.0 lv.1.0 lv.0.2)
 ~ kvs=(2.4 0.12 0.12) kvas=(50 50 50)
 new load.h1 bus1=lv.1 phases=1 kv=0.12 kw=8 kvar=2
@@ -42,7 +42,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Circuit:
         Der("roof", "pv", "lv", (1,), 5.0, 4.0),
         Der("bess", "battery", "mid", (1, 3), 9, 9, -9),
     ]
-    built = open_circuit(path, ders, tolerance_pu=1e-9)
+    built = open_circuit(path, ders)
     built.set_ders([4.0, 9.0], [0.0, 0.0])
     built.solve()
     return built
