@@ -13,7 +13,8 @@ from grid_models.catalog import open_circuit
 from grid_models.feeder.model import Der
 from grid_models.opendss.circuit import Circuit
 
-# A neutral conductor, well grounded where a DER returns to it, a centre-tapped secondary, an open switch with nothing behind it.
+# A neutral conductor, well grounded where a DER returns to it, a centre-tapped secondary, an open
+# switch with nothing behind it.
 MASTER = """\
 clear
 new circuit.t basekv=4.16 pu=1.01 bus1=src
