@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from controllers.core import registry
 from federates.kinds.external import ExternalPort
+from federates.kinds.feeder.commands import INPUTS
 from federates.kinds.feeder.federate import FeederFederate
 from federates.kinds.feeder.ports import OUTPUTS
 from federates.scenario import attack_schema as attacks
@@ -125,7 +126,10 @@ def _federate_parts() -> Iterator[str]:
             yield _section(field)
     yield "### Ports of the feeder federate\n"
     yield _paragraph(FeederFederate, 1) + "\n"
-    yield "Optional outputs exist where a connection reads them or `record.ports` names them:\n"
+    yield "Optional inputs exist where something is connected to them; NaN is no command:\n"
+    yield "| input | unit | what it is |\n| --- | --- | --- |"
+    yield from (f"| `{n}` | {unit} | {_cell(text)} |" for n, (unit, text) in INPUTS.items())
+    yield "\nOptional outputs exist where a connection reads them or `record.ports` names them:\n"
     yield "| output | unit | what it is |\n| --- | --- | --- |"
     yield from (f"| `{n}` | {o.unit} | {_cell(o.text)} |" for n, o in OUTPUTS.items())
     yield ""

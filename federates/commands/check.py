@@ -23,7 +23,7 @@ Built = dict[str, Federate | ExternalFederate]
 class FederateRow:
     """One federate of the scenario; `count` instances when it is split.
 
-    `optional`: outputs that it has where a connection or ``record.ports`` names them.
+    `optional_inputs`, `optional_outputs`: ports that it would have if the scenario used them.
     """
 
     name: str
@@ -34,7 +34,8 @@ class FederateRow:
     offset_s: float
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    optional: tuple[str, ...]
+    optional_inputs: tuple[str, ...]
+    optional_outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _federates(assembly: Assembly, built: Built) -> tuple[FederateRow, ...]:
                 to_s(timing.offset_ns),
                 _ports(built, names, "inputs"),
                 _ports(built, names, "outputs"),
-                tuple(getattr(built[names[0]], "optional", ())),
+                getattr(built[names[0]], "optional_inputs", ()),
+                getattr(built[names[0]], "optional_outputs", ()),
             )
         )
     return tuple(rows)
@@ -169,6 +171,11 @@ def _federate_cells(row: FederateRow) -> tuple[str, ...]:
         parts.append(f"{row.agents} agent{'s' if row.agents > 1 else ''}")
     if row.count > 1:
         parts.append(f"in {row.count} federates")
-    sides = (("in  ", row.inputs), ("out ", row.outputs), ("plus ", row.optional))
+    sides = (
+        ("in  ", row.inputs),
+        ("out ", row.outputs),
+        ("in if connected  ", row.optional_inputs),
+        ("out if used  ", row.optional_outputs),
+    )
     ports = "\n".join(side + " ".join(names) for side, names in sides if names)
     return row.name, "\n".join(parts), f"{row.period_s:g} s", f"{row.offset_s:g} s", ports

@@ -34,7 +34,7 @@ class Federate(ABC):
     Attributes
     ----------
     Section : Checks the federate's keys in the scenario; unknown keys are refused.
-    optional : Names of outputs that exist where a connection or ``record.ports`` names them.
+    optional_inputs, optional_outputs : Names of ports that it would have if the scenario used them.
     warnings : Sentences about input that is accepted but not used, or not as it stands.
     """
 
@@ -43,7 +43,8 @@ class Federate(ABC):
     outputs: tuple[Port, ...] = ()
     links_in: tuple[Link, ...] = ()
     links_out: tuple[Link, ...] = ()
-    optional: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    optional_outputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __init__(self, context: FederateContext) -> None:

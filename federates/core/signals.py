@@ -43,7 +43,7 @@ class SignalWriter:
         """Hand steps to the operating system: `time_s` (m,), `values` (m, n) of the whole port."""
         chosen = values if self._columns is None else values[:, self._columns]
         # Arrow wants each column contiguous, and this copy is all that it keeps.
-        columns = [_arrow(row) for row in (time_s.copy(), *chosen.T.copy())]
+        columns = [arrow_column(row) for row in (time_s.copy(), *chosen.T.copy())]
         self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         self._file.flush()
 
@@ -58,9 +58,10 @@ class SignalWriter:
         finalise(self._stem)
 
 
-def _arrow(row: FloatArray) -> Any:
-    """Wrap a contiguous row without a copy; `pa.array` would import pandas to look at it."""
-    return pa.Array.from_buffers(pa.float64(), len(row), [None, pa.py_buffer(row)])
+def arrow_column(values: FloatArray | IntArray) -> Any:
+    """Wrap a contiguous array without a copy; `pa.array` would import pandas to look at it."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def _numpy(array: Any) -> FloatArray:

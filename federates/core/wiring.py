@@ -215,8 +215,7 @@ def _ports(
         match = [p for p in ports if p.name == port_name]
         if not match:
             names = [p.name for p in ports]
-            if side == "outputs":
-                names += getattr(by_name[instance], "optional", ())
+            names += getattr(by_name[instance], f"optional_{side}", ())
             problems.append(unknown_name(where, f"{kind} port of '{federate}'", port_name, names))
             return []
         found.append((by_name[instance], match[0]))

@@ -73,8 +73,8 @@ class Sample:
 class Balance(NamedTuple):
     """What comes in minus what goes out, and the apparent power of all that is connected."""
 
-    residual_kw: float
-    total_kva: float
+    residual_kw: FloatArray
+    total_kva: FloatArray
 
 
 class Readings:
@@ -221,7 +221,22 @@ class Readings:
         v = np.abs(injections.voltage[self._of_loads])
         return np.asarray(np.maximum.reduceat(v, injections.start[:n]) < _DEAD_V)
 
-    def balance(self, import_kw: float, losses_kw: float, der_kw: FloatArray) -> Balance:
+    def injections(self) -> tuple[ComplexArray, ComplexArray]:
+        """Return currents into loads, DERs and shunts and their voltages, for `balance`.
+
+        Each (n_conductors,), valid until the next reading.
+        """
+        sample = self._read_injections()
+        return sample.current, sample.voltage
+
+    def balance(
+        self,
+        import_kw: FloatArray | float,
+        losses_kw: FloatArray | float,
+        der_kw: FloatArray,
+        current: ComplexArray,
+        voltage: ComplexArray,
+    ) -> Balance:
         """Return import + DERs - loads - losses, which is 0 for a correct solution.
 
         The file's own DERs and loads are read; what the circuit's DERs inject is taken from
@@ -230,15 +245,15 @@ class Readings:
 
         Parameters
         ----------
-        import_kw, losses_kw : `Circuit.source_kw_kvar`, `Circuit.losses_kw`.
-        der_kw : (n_ders,). What the circuit's DERs were told to inject.
+        import_kw, losses_kw : (...). `Circuit.source_kw_kvar`, `Circuit.losses_kw`.
+        der_kw : (..., n_ders). What the circuit's DERs were told to inject.
+        current, voltage : (..., n_conductors). See `injections`; of one or of many solutions.
         """
-        injections = self._read_injections()
-        power = injections.voltage * injections.current.conj() / 1e3
+        power = voltage * current.conj() / 1e3
         # What is drawn in all, but for what our DERs feed in.
-        drawn = float(power.real.sum() - power.real[self._of_ders].sum())
-        residual = import_kw + float(der_kw.sum()) - drawn - losses_kw
-        return Balance(residual, float(np.abs(power).sum()))
+        drawn = power.real.sum(axis=-1) - power[..., self._of_ders].real.sum(axis=-1)
+        residual = import_kw + der_kw.sum(axis=-1) - drawn - losses_kw
+        return Balance(np.asarray(residual), np.abs(power).sum(axis=-1))
 
 
 def _sums(values: ComplexArray, starts: IntArray) -> ComplexArray:

@@ -7,73 +7,57 @@ from collections.abc import Mapping
 import numpy as np
 
 from federates.attacks.physical.action import CONNECTED, LOAD_FACTOR, LOAD_KW, THERMOSTAT_K
-from federates.attacks.physical.plan import PhysicalPlan
 from federates.core.federate import FloatArray
+from federates.kinds.feeder.switchgear import Switchgear
 from grid_models.ders.disturbances import DerDisturbance
-from grid_models.feeder.energised import EnergisedNodes
-from grid_models.feeder.model import Line, Switch, node_label
 from grid_models.opendss.circuit import Circuit
 
 
 class GridAttack:
-    """Applies the attack's inputs to a circuit.
+    """Applies the attack's inputs, and what the switchgear cut off, to loads and DERs.
 
-    Nodes that an open line or switch cuts off from the source are dead: 0 V, and loads and DERs
-    there neither draw nor inject. A DER is cut off with its first phase (it must not feed one
-    alone), a load with its last.
+    Parameters
+    ----------
+    labels : Elements that the attack can touch, by input port; see `PhysicalPlan.labels`.
+    gear : What opens and closes lines and switches; None where nothing does.
 
     Attributes
     ----------
     ders : What is done to the DERs in this step.
-    live : ndarray of bool, shape (n_nodes,)
-        False for nodes that the attack has cut off; nodes dead by the model itself are not its.
+    loads_on : ndarray of bool, shape (n_loads,)
+        False for loads that are disconnected or cut off.
     """
 
-    def __init__(self, plan: PhysicalPlan, circuit: Circuit) -> None:
-        self._circuit = circuit
+    def __init__(
+        self, labels: Mapping[str, tuple[str, ...]], circuit: Circuit, gear: Switchgear | None
+    ) -> None:
         feeder = circuit.feeder
-        self._at = {f"load.{load.name}": i for i, load in enumerate(feeder.loads)}
-        self._at |= {f"der.{der.name}": i for i, der in enumerate(feeder.ders)}
-        self._rows = {name: _Rows(labels, self._at) for name, labels in plan.labels.items()}
+        at = {f"load.{load.name}": i for i, load in enumerate(feeder.loads)}
+        at |= {f"der.{der.name}": i for i, der in enumerate(feeder.ders)}
+        self._rows = {name: _Rows(port_labels, at) for name, port_labels in labels.items()}
         nominal = np.where(circuit.load_kw != 0.0, circuit.load_kw, np.inf)
         self._tan_phi = circuit.load_kvar / nominal
-        self._n_ders = len(feeder.ders)
-        self._branches = [
-            (i, label.partition(".")[2])
-            for i, label in enumerate(plan.labels.get(CONNECTED, ()))
-            if label.startswith(("line.", "switch."))
-        ]
-        branches: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
-        self._model = {e.name: e.closed for e in branches}
-        self._now = dict(self._model)
-        if self._branches:
-            self._nodes = EnergisedNodes(feeder)
-            self._reached = self._nodes.reach({})
-        index = {label: i for i, label in enumerate(circuit.node_labels)}
-        self._load_nodes = [_places(index, x.bus, x.phases) for x in feeder.all_loads]
-        self._der_nodes = [_places(index, x.bus, x.phases) for x in feeder.ders]
-        self.live = np.ones(len(circuit.node_labels), dtype=bool)
-        self._live_loads = np.ones(len(self._load_nodes), dtype=bool)
-        self._live_ders = np.ones(self._n_ders, dtype=bool)
-        self._loads_on = self._live_loads
+        self._n_ders, self._n_loads = len(feeder.ders), len(feeder.all_loads)
+        self._gear = gear
+        self._branches = branches_of(labels)
+        self.loads_on = np.ones(self._n_loads, dtype=bool)
         self._inputs: Mapping[str, FloatArray] = {}
         self.ders = DerDisturbance.none(self._n_ders)
         self._dead_node_h = 0.0
 
-    @property
-    def opened(self) -> tuple[str, ...]:
-        """Lines and switches that are open although the model has them closed."""
-        return tuple(name for name, on in self._now.items() if self._model[name] and not on)
-
     def take(self, inputs: Mapping[str, FloatArray], dt_s: float) -> None:
         """Read the step's inputs; switch what is to be switched."""
-        self._inputs = inputs
+        self._inputs, gear = inputs, self._gear
         connected = inputs.get(CONNECTED)
-        if connected is not None and self._branches:
-            self._switch(connected)
         ders = DerDisturbance.none(self._n_ders)
-        np.copyto(ders.connected, self._live_ders)
-        self._loads_on = self._live_loads.copy()
+        self.loads_on = np.ones(self._n_loads, dtype=bool)
+        if gear is not None:
+            if connected is not None:
+                states = ((name, connected[i]) for i, name in self._branches)
+                gear.force({name: bool(state) for name, state in states if state == state})
+            np.copyto(ders.connected, gear.live_ders)
+            self.loads_on = gear.live_loads.copy()
+            self._dead_node_h += float(np.count_nonzero(~gear.live)) * dt_s / 3600.0
         for name, array in (
             (LOAD_KW, ders.extra_kw),
             (LOAD_FACTOR, ders.factor),
@@ -85,27 +69,8 @@ class GridAttack:
         if connected is not None:
             rows = self._rows[CONNECTED]
             ders.connected[rows.ders] &= connected[rows.from_ders] != 0.0
-            self._loads_on[rows.loads] &= connected[rows.from_loads] != 0.0
+            self.loads_on[rows.loads] &= connected[rows.from_loads] != 0.0
         self.ders = ders
-        self._dead_node_h += float(np.count_nonzero(~self.live)) * dt_s / 3600.0
-
-    def _switch(self, connected: FloatArray) -> None:
-        """Open and close what changed, and find out who is cut off then."""
-        wanted = dict(self._now)
-        for i, name in self._branches:
-            value = connected[i]
-            wanted[name] = self._model[name] if np.isnan(value) else bool(value)
-        if wanted == self._now:
-            return
-        for name, closed in wanted.items():
-            if closed != self._now[name]:
-                self._circuit.set_switch(f"line.{name}", closed)
-        self._now = wanted
-        self.live = self._nodes.reach(wanted) | ~self._reached
-        self._live_loads = np.array(
-            [self.live[at].any() or not at for at in self._load_nodes], dtype=bool
-        )
-        self._live_ders = np.array([self.live[at].all() for at in self._der_nodes], dtype=bool)
 
     def loads(self, kw: FloatArray, kvar: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the demand of the loads; reactive power follows at their power factor."""
@@ -124,7 +89,7 @@ class GridAttack:
             # Less than nothing is no demand.
             kw[at] = np.maximum(now + extra, np.minimum(now, 0.0))
             kvar[at] += (kw[at] - now) * self._tan_phi[at]
-        kw[~self._loads_on] = kvar[~self._loads_on] = 0.0
+        kw[~self.loads_on] = kvar[~self.loads_on] = 0.0
         return kw, kvar
 
     def injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -132,21 +97,18 @@ class GridAttack:
         on = self.ders.connected
         return np.where(on, p_kw, 0.0), np.where(on, q_kvar, 0.0)
 
-    def voltages(self, v_pu: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return voltages with dead nodes at 0, and for statistics with dead nodes at NaN."""
-        if self.live.all():
-            return v_pu, v_pu
-        return np.where(self.live, v_pu, 0.0), np.where(self.live, v_pu, np.nan)
-
     def summary(self) -> dict[str, float]:
         """Return how long nodes were without voltage, where something could cut them off."""
-        return {"dead_node_hours": self._dead_node_h} if self._branches else {}
+        return {} if self._gear is None else {"dead_node_hours": self._dead_node_h}
 
 
-def _places(index: Mapping[str, int], bus: str, phases: tuple[int, ...]) -> list[int]:
-    """Return where an element's nodes are; a node that never had a voltage is nowhere."""
-    labels = (node_label(bus.lower(), phase) for phase in phases)
-    return [index[label] for label in labels if label in index]
+def branches_of(labels: Mapping[str, tuple[str, ...]]) -> list[tuple[int, str]]:
+    """Return position and name of the lines and switches that an attack can open or close."""
+    return [
+        (i, label.partition(".")[2])
+        for i, label in enumerate(labels.get(CONNECTED, ()))
+        if label.startswith(("line.", "switch."))
+    ]
 
 
 class _Rows:

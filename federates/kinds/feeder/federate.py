@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +12,22 @@ from federates.attacks.physical.resolve import physical_plan
 from federates.clock import to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
-from federates.kinds.feeder.attack import GridAttack
+from federates.kinds.feeder.attack import GridAttack, branches_of
+from federates.kinds.feeder.commands import INPUTS, GridCommands, used_inputs
+from federates.kinds.feeder.grid_files import FOLDER, write_grid
+from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
 from federates.kinds.feeder.ports import OUTPUTS, Measured, OptionalOutputs, used_outputs
 from federates.kinds.feeder.section import FeederSection
+from federates.kinds.feeder.switchgear import Switchgear
 from federates.kinds.feeder.topology import topology
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.volt_var import VoltVarResponse
 from grid_models.profiles.load_diversity import LoadDiversity
+
+if TYPE_CHECKING:
+    from federates.core.run_store import RunStore
+    from federates.scenario.schema import Scenario
 
 SOURCE = ("source",)
 
@@ -102,18 +111,39 @@ class FeederFederate(Federate):
             Port("import_kvar", "kvar", SOURCE),
             Port("losses_kw", "kW", SOURCE),
         )
-        self._measured = Measured(circuit)
-        used = used_outputs(scenario, self.name)
-        self._more = OptionalOutputs(self._measured, used)
-        self.outputs += self._more.ports
-        self.optional = tuple(name for name in OUTPUTS if name not in used)
-        band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
+        self._grid_folder = self.name if len(scenario.plants) > 1 else ""
         self.physical = physical_plan(scenario, self.name, site.feeder)
+        self._add_optional_ports(scenario)
+        band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
+        self._metrics = VoltageMetrics(band, len(circuit.node_labels), len(ders))
+        moved = site.regulators == "auto" or not {"tap_set", "cap_set"}.isdisjoint(self._fed)
+        self._equipment = EquipmentMetrics(self._measured, self._dt_s, switches=moved)
+
+    def _add_optional_ports(self, scenario: Scenario) -> None:
+        """Add what the scenario reads, records, feeds or attacks."""
+        circuit = self._circuit
+        self._measured = Measured(circuit)
+        used, fed = used_outputs(scenario, self.name), used_inputs(scenario, self.name)
+        self._fed = fed
+        self._more = OptionalOutputs(self._measured, used)
+        touched = {} if self.physical is None else self.physical.labels
+        switched = bool(branches_of(touched)) or "switch_set" in fed
+        self._gear = Switchgear(circuit) if switched else None
+        self._commands = GridCommands(self._measured, fed, self._gear)
         self._attack: GridAttack | None = None
+        if self.physical is not None or self._gear is not None:
+            self._attack = GridAttack(touched, circuit, self._gear)
+        self.inputs += self._commands.ports
         if self.physical is not None:
-            self._attack = GridAttack(self.physical, circuit)
             self.inputs += self.physical.ports()
-        self._metrics = _FeederMetrics(band, len(circuit.node_labels), len(ders))
+        self.outputs += self._more.ports
+        self.optional_inputs = tuple(name for name in INPUTS if name not in fed)
+        self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
+
+    def start(self, store: RunStore) -> None:
+        """Write what the grid is, and let its events reach the run's list."""
+        self._equipment.start(partial(store.event, self.name))
+        write_grid(store.folder / FOLDER / self._grid_folder, self._measured)
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Apply profile and set-points, solve, measure."""
@@ -122,7 +152,9 @@ class FeederFederate(Federate):
         circuit, attack = self._circuit, self._attack
         circuit.set_time(self._start_s + time_s)
         circuit.set_sun(day["irradiance_pu"][k])
-        load_kw, load_kvar = self._loads(day["load_pu"][k], time_s)
+        self._commands.take(time_s, inputs, self._equipment.tell)
+        demand_kw, load_kvar = self._loads(day["load_pu"][k], time_s)
+        load_kw = demand_kw
         if attack is not None:
             attack.take(inputs, self._dt_s)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
@@ -152,17 +184,19 @@ class FeederFederate(Federate):
                 self._solve(p_kw, q_kvar)
         except PowerFlowError as error:
             error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
-            if attack is not None:
+            if self.physical is not None:
                 error.where += ", under the scenario's attack"
-                if attack.opened:
-                    error.where += f", with {', '.join(attack.opened)} open"
+            if self._gear is not None and self._gear.opened:
+                error.where += f", with {', '.join(self._gear.opened)} open"
             raise
         v_pu = judged_pu = circuit.v_pu()
-        if attack is not None:
-            v_pu, judged_pu = attack.voltages(v_pu)
+        if self._gear is not None:
+            v_pu, judged_pu = self._gear.voltages(v_pu)
         import_kw, import_kvar = circuit.source_kw_kvar()
         losses_kw = circuit.losses_kw()
         self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
+        cut = None if attack is None else ~attack.loads_on
+        self._equipment.add(time_s, import_kw, losses_kw, p_kw, demand_kw, cut)
         return Step(
             {
                 "v_pu": v_pu,
@@ -188,13 +222,18 @@ class FeederFederate(Federate):
 
     def _loads(self, load_pu: float, time_s: float) -> tuple[FloatArray, FloatArray]:
         """Return the power of every load as the profile has it, kW and kvar, each (n_loads,)."""
+        scale = self._commands.load_scale
         if self._load_shapes:
-            return self._load_kw, self._load_kvar
+            if scale is None:
+                return self._load_kw, self._load_kvar
+            return self._load_kw * scale, self._load_kvar * scale
         factor: float | FloatArray = load_pu
         if self._diversity is not None:
             factor = factor * self._diversity.factors(self._start_s + time_s)
         if self._fixed.any():
             factor = np.where(self._fixed, 1.0, factor)
+        if scale is not None:
+            factor = factor * scale
         return self._load_kw * factor, self._load_kvar * factor
 
     def topology(self) -> str:
@@ -203,66 +242,5 @@ class FeederFederate(Federate):
 
     def summary(self) -> dict[str, float]:
         """Return the run's metrics."""
-        totals = self._metrics.totals()
+        totals = self._metrics.totals() | self._equipment.totals()
         return totals if self._attack is None else totals | self._attack.summary()
-
-
-class _FeederMetrics:
-    """Sums over a run. Steps are kept in a block and added up a block at a time, which costs a
-    tenth of adding up each step; nothing is read back from the recording.
-    """
-
-    _ROWS = 256
-
-    def __init__(self, band: tuple[float, float], n_nodes: int, n_ders: int) -> None:
-        self._band = band
-        self._v_pu = np.empty((self._ROWS, n_nodes))
-        self._q_kvar = np.empty((self._ROWS, n_ders))
-        self._source = np.empty((self._ROWS, 2))
-        self._filled = 0
-        self._dt_h = 0.0
-        self._v_max_pu, self._v_min_pu = -np.inf, np.inf
-        self._out_h = self._losses_kwh = self._import_kwh = self._abs_q_kvarh = 0.0
-
-    def add(
-        self,
-        dt_s: float,
-        v_pu: FloatArray,
-        import_kw: float,
-        losses_kw: float,
-        q_kvar: FloatArray,
-    ) -> None:
-        k = self._filled
-        self._v_pu[k] = v_pu
-        self._q_kvar[k] = q_kvar
-        self._source[k] = import_kw, losses_kw
-        self._dt_h = dt_s / 3600.0
-        self._filled = k + 1
-        if self._filled == self._ROWS:
-            self._add_block()
-
-    def _add_block(self) -> None:
-        n, self._filled = self._filled, 0
-        if not n:
-            return
-        v_pu, dt_h = self._v_pu[:n], self._dt_h
-        # A node without voltage is NaN here: it is neither too high nor too low.
-        self._v_max_pu = max(self._v_max_pu, float(np.fmax.reduce(v_pu, axis=None)))
-        self._v_min_pu = min(self._v_min_pu, float(np.fmin.reduce(v_pu, axis=None)))
-        out = int(np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1])))
-        self._out_h += out * dt_h
-        import_kw, losses_kw = self._source[:n].sum(axis=0)
-        self._import_kwh += float(import_kw) * dt_h
-        self._losses_kwh += float(losses_kw) * dt_h
-        self._abs_q_kvarh += float(np.abs(self._q_kvar[:n]).sum()) * dt_h
-
-    def totals(self) -> dict[str, float]:
-        self._add_block()
-        return {
-            "v_max_pu": self._v_max_pu,
-            "v_min_pu": self._v_min_pu,
-            "out_of_band_node_hours": self._out_h,
-            "losses_kwh": self._losses_kwh,
-            "import_kwh": self._import_kwh,
-            "abs_q_kvarh": self._abs_q_kvarh,
-        }

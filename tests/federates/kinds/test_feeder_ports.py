@@ -51,7 +51,7 @@ def test_a_glob_that_names_the_port_switches_it_on(
     names = sorted(port.name for port in feeder.outputs)
     assert names == sorted([*USUAL, *expected])
     (row,) = check_scenario(scenario).federates
-    assert sorted(row.optional) == sorted(OUTPUTS.keys() - set(expected))
+    assert sorted(row.optional_outputs) == sorted(OUTPUTS.keys() - set(expected))
 
 
 def test_a_connection_switches_a_port_on_and_reads_its_values(tmp_path: Path) -> None:

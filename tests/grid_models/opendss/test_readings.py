@@ -260,12 +260,14 @@ UNITS = tuple(
 
 @pytest.fixture(scope="module")
 def ieee13() -> Circuit:
-    return open_circuit("ieee13", UNITS)
+    # What is drawn belongs to the last voltages, what is fed in to those before: the balance is
+    # met to about the tolerance of the solution.
+    return open_circuit("ieee13", UNITS, tolerance_pu=1e-7)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    factors=st.lists(st.floats(0.05, 1.2), min_size=len(LOADED.loads), max_size=len(LOADED.loads)),
+    factors=st.lists(st.floats(0.0, 1.2), min_size=len(LOADED.loads), max_size=len(LOADED.loads)),
     kw=st.lists(st.floats(-300.0, 600.0), min_size=4, max_size=4),
     kvar=st.lists(st.floats(-200.0, 200.0), min_size=4, max_size=4),
 )
@@ -277,7 +279,7 @@ def test_what_comes_in_goes_out(
     ieee13.set_ders(kw, kvar)
     ieee13.solve()
     residual, total_kva = readings.balance(
-        ieee13.source_kw_kvar()[0], ieee13.losses_kw(), np.array(kw)
+        ieee13.source_kw_kvar()[0], ieee13.losses_kw(), np.array(kw), *readings.injections()
     )
     assert total_kva > 0.0
     assert abs(residual) <= 1e-6 * total_kva
@@ -289,5 +291,6 @@ def test_a_der_that_injects_something_else_shows_in_the_balance() -> None:
     circuit.solve()
     said = np.array([60.0, 0.0, 0.0, 0.0])
     source_kw, losses_kw = circuit.source_kw_kvar()[0], circuit.losses_kw()
-    residual, _ = Readings(circuit).balance(source_kw, losses_kw, said)
+    readings = Readings(circuit)
+    residual, _ = readings.balance(source_kw, losses_kw, said, *readings.injections())
     assert residual == pytest.approx(-40.0, abs=0.01)
