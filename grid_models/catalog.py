@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grid_models.base.errors import FeederError, nearest_name
+from grid_models.base.errors import FeederError, listed, nearest_name
 from grid_models.feeder.model import Der, Feeder
 from grid_models.feeder.tables import feeder_from_tables
 
@@ -54,10 +54,26 @@ def load_feeder(model: str | Path) -> Feeder:
         return feeder_from_tables(shipped_folder(name), name=name)
     path = require_model_path(model)
     if path.is_dir():
+        _refuse_folder_of_dss(path)
         return feeder_from_tables(path)
     from grid_models.opendss.master import open_master
 
     return open_master(path).feeder
+
+
+def _refuse_folder_of_dss(path: Path) -> None:
+    """Raise naming the master file where a folder holds OpenDSS files and no tables."""
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".dss")
+    if not files or (path / "lines.csv").exists():
+        return
+    masters = [p for p in files if "master" in p.stem.lower()] or files
+    raise FeederError(
+        "this is a folder of OpenDSS files",
+        where=f"grid model '{path}'",
+        expected=f"the path of its master file, one of {listed([p.name for p in files], 6)} "
+        "(a folder is a model where it has tables: lines.csv, line_configs.csv, ...)",
+        nearest=str(masters[0]) if len(masters) == 1 else None,
+    )
 
 
 def open_circuit(

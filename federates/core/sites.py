@@ -66,9 +66,13 @@ class GridSite:
         model = self.grid.model
         if model.lower() in shipped_feeders():
             return model.lower()
-        # A relative path means: beside the scenario file; failing that, where the user stands.
-        beside = self._scenario.base_dir / model
-        return beside if beside.exists() else Path(model).absolute()
+        return self._user_path(model).absolute()
+
+    def _user_path(self, name: str) -> Path:
+        """Return a path of the user's: beside the scenario file, or else where the user stands."""
+        path = Path(name).expanduser()
+        beside = self._scenario.base_dir / path
+        return beside if beside.exists() else path
 
     @property
     def regulators(self) -> RegulatorMode:
@@ -137,9 +141,8 @@ class GridSite:
         name = self.grid.der_table
         if name is None:
             return ()
-        beside = self._scenario.base_dir / name
         with self.located("der_table"):
-            return ders_from_table(beside if beside.exists() else Path(name))
+            return ders_from_table(self._user_path(name))
 
     def _refuse_duplicates(self, ders: Sequence[Der]) -> None:
         for name, n in Counter(der.name for der in ders).items():
@@ -178,10 +181,8 @@ class GridSite:
             clear = self._generated("clear").sample(times_s, repeat_daily=True)
             return Profiles({**clear, **self._shapes}, origin="load shapes of the OpenDSS file")
         if spec.path is not None:
-            path = Path(spec.path)
-            beside = self._scenario.base_dir / path
             with self.located("profiles", "path"):
-                return Profiles.read(beside if beside.exists() else path)
+                return Profiles.read(self._user_path(spec.path))
         return self._generated(spec.kind)
 
     def _generated(self, kind: str) -> Profiles:

@@ -147,18 +147,37 @@ class DerRule(Options):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place for one unit: `load_kw` is the nominal load on its phases."""
+    """A place for one unit: `load_kw` is the nominal load on its phases.
+
+    `label`: The bus, fit for an OpenDSS element name.
+    """
 
     bus: str
+    label: str
     phases: tuple[int, ...]
     load_kw: float
     single_phase: bool
 
     @property
     def suffix(self) -> str:
-        """Bus, and phase for a single-phase site, fit for an OpenDSS element name (no dots)."""
-        bus = re.sub(r"[^0-9A-Za-z_-]", "_", self.bus)
-        return f"{bus}_{self.phases[0]}" if self.single_phase else bus
+        """The label, with the phase for a single-phase site."""
+        return f"{self.label}_{self.phases[0]}" if self.single_phase else self.label
+
+
+def _bus_labels(feeder: Feeder) -> dict[str, str]:
+    """Return each bus with other characters as underscores: x/1 is x_1, or x_1-2 beside an x_1."""
+    plain = {bus: re.sub(r"[^0-9A-Za-z_-]", "_", bus) for bus in feeder.buses}
+    labels: dict[str, str] = {}
+    taken: set[str] = set()
+    # Buses that keep their name come first, whatever the order of the feeder.
+    for bus in sorted(plain, key=lambda bus: plain[bus] != bus):
+        label, n = plain[bus], 1
+        while label.lower() in taken:
+            n += 1
+            label = f"{plain[bus]}-{n}"
+        taken.add(label.lower())
+        labels[bus] = label
+    return labels
 
 
 def load_kw_by_node(feeder: Feeder) -> dict[str, dict[int, float]]:
@@ -189,12 +208,13 @@ def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
     else:
         places = _matching(feeder, rule.at)
     found: list[Site] = []
+    labels = _bus_labels(feeder)
     for bus, phases in places:
         kw = load.get(bus, {})
         groups = [(p,) for p in phases] if rule.splits_phases else [phases]
         for group in groups:
             served = sum(kw.get(p, 0.0) for p in group)
-            found.append(Site(bus, tuple(group), served, rule.splits_phases))
+            found.append(Site(bus, labels[bus], tuple(group), served, rule.splits_phases))
     if not found:
         raise DerError(
             f"feeder '{feeder.name}' has no site for at: {rule.at}",

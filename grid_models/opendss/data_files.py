@@ -6,6 +6,7 @@ the name in the case of the disk; so every name is replaced by a path that it ca
 
 from __future__ import annotations
 
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -52,6 +53,8 @@ class DataFiles:
         name = param.name.rpartition(".")[2].lower()
         # An abbreviation means the first property that fits: d, s and p are others.
         shortest = 3 if kind == "regcontrol" else 2
+        if kind == "loadshape" and len(name) > 2 and "memorymapping".startswith(name):
+            return "no"  # the engine does not tell the values of a mapped file
         if kind in _TRACED and len(name) >= shortest and "debugtrace".startswith(name):
             return "no"
         if kind in _CURVES and name not in ("", "s", "p"):
@@ -113,7 +116,7 @@ def _is_array_file(inner: Param) -> bool:
 
 def _column(options: str) -> int:
     """Return the number of the column that an array takes from a file, 1 by default."""
-    for option in params(options):
+    for option in params(options.lstrip(" ,\t")):
         if option.name and "column".startswith(option.name.lower()) and option.value.isdigit():
             return int(option.value)
     return 1
@@ -155,22 +158,24 @@ def _write_csv(path: Path, target: Path, column: int | None, where: str) -> None
     csv.write_csv(table, target, csv.WriteOptions(include_header=False))
 
 
-def find(folder: Path, wanted: str, where: str) -> Path:
+def find(folder: Path, wanted: str, where: str, suffix: str = "") -> Path:
     """Return an existing file as Windows would find it: either slash, any case.
+
+    `suffix`: What the name may lack.
 
     Raises FeederError: It does not exist; the message names the nearest file.
     """
-    here = locate(folder, wanted, where)
+    here = locate(folder, wanted, where, suffix)
     if not here.is_file():
         raise FeederError(f"'{wanted}' is not a file", where=where, expected="a file")
     return here
 
 
-def locate(folder: Path, wanted: str, where: str) -> Path:
+def locate(folder: Path, wanted: str, where: str, suffix: str = "") -> Path:
     """Return an existing file or folder, as `find` does."""
     direct = folder / wanted.replace("\\", "/")
     if direct.exists():
-        return direct.resolve()
+        return Path(os.path.abspath(direct))
     parts = wanted.replace("\\", "/").split("/")
     here = folder
     if wanted.startswith("/"):
@@ -182,7 +187,7 @@ def locate(folder: Path, wanted: str, where: str) -> Path:
             here = here.parent
             continue
         names = sorted(p.name for p in here.iterdir()) if here.is_dir() else []
-        same = [n for n in names if _same(n) == _same(part)]
+        same = [n for end in ("", suffix) for n in names if _same(n) == _same(part + end)]
         if not same:
             beside = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
             raise FeederError(
@@ -192,7 +197,7 @@ def locate(folder: Path, wanted: str, where: str) -> Path:
                 nearest=nearest_name(part, names) or nearest_name(parts[-1], beside),
             )
         here = here / (part if part in same else same[0])
-    return here.resolve()
+    return Path(os.path.abspath(here))
 
 
 def _same(name: str) -> str:

@@ -39,7 +39,7 @@ def decoded(raw: bytes) -> str:
 def read_rows(path: Path) -> list[str]:
     """Return the rows of a file without NUL bytes, which may stand in comments and at row ends.
 
-    Raises FeederError: The file cannot be read, or a NUL byte stands within a command.
+    Raises FeederError: The file cannot be read, is XML, or has a NUL byte within a command.
     """
     try:
         raw = path.read_bytes()
@@ -47,6 +47,10 @@ def read_rows(path: Path) -> list[str]:
         raise FeederError(f"the file cannot be read ({error.strerror})", where=str(path)) from None
     # Not str.splitlines: it splits at characters that are text to OpenDSS.
     rows = re.split(r"\r\n|\r|\n", decoded(raw))
+    if rows[0].lstrip().startswith("<"):
+        raise FeederError(
+            "the file is XML; a CIM model is not read", where=str(path), expected="OpenDSS commands"
+        )
     for i, row in enumerate(rows):
         if "\0" not in row:
             continue

@@ -8,6 +8,7 @@ are changed before it sees a solution.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -30,16 +31,18 @@ _PASSED_OVER = {
     "calcincmatrix_o", "calclaplacian", "capacity", "cktlosses", "classes", "cleanup",
     "clearbusmarkers", "closedi", "comhelp", "comparecases", "connect", "currents", "di_plot",
     "disconnect", "dump", "export", "exportoverloads", "exportvviolations", "fileedit",
-    "finishtimestep", "formedit", "get", "giscoords", "help", "init", "interpolate", "losses",
+    "finishtimestep", "formedit", "get", "giscoords", "help", "init", "losses",
     "nodediff", "nodelist", "panel", "phaselosses", "plot", "powers", "pstcalc", "puvoltages",
     "quit", "refine_buslevels", "relcalc", "sample", "save", "seqcurrents", "seqpowers",
     "seqvoltages", "show", "summary", "top", "totalpowers", "totals", "userclasses", "variable",
     "varnames", "varvalues", "vdiff", "visualize", "voltages", "yearlycurves", "ysc", "zsc",
     "zsc012", "zsc10", "zscrefresh",
 }  # fmt: skip
-# These might have changed the circuit, or made a file that is read later.
+# These might have changed the circuit, or made a file that is read later. The engine does not
+# survive Interpolate where an energy meter is out of service.
 _PASSED_OVER_AND_SAID = {
-    "alignfile", "clone", "cvrtloadshapes", "distribute", "doscmd", "newactor", "reconductor",
+    "alignfile", "clone", "cvrtloadshapes", "distribute", "doscmd", "interpolate", "newactor",
+    "reconductor",
     "rephase", "wait",
 }  # fmt: skip
 _OPTIONS_PASSED_OVER = {
@@ -48,8 +51,8 @@ _OPTIONS_PASSED_OVER = {
     "overloadreport", "parallel", "querylog", "recorder", "registryupdate", "showexport",
     "showreports", "tracecontrol", "voltexceptionreport",
 }  # fmt: skip
-# What the engine says of modes that begin at a solution, which there is none of yet.
-_NEEDS_SOLUTION = "must be solved"
+# Direct, dynamic, harmonic, fault, Monte Carlo, load-duration and auto-add solutions.
+_MODES_PASSED_OVER = ("di", "dy", "h", "f", "m", "l", "a")
 _ELEMENT = {"new", "edit", "select", "batchedit"}
 _CONTINUES = {"more", "m", "~"}
 _SOLVES_INSIDE = {"calcvoltagebases", "allocateloads", "estimate"}
@@ -91,7 +94,7 @@ def compile_master(engine: Engine, path: Path) -> MasterFile:
         engine.command("clear")
         engine.command(f'set datapath="{scratch}"')
         script = _Script(engine, DataFiles(Path(scratch).resolve()))
-        script.run_file(path.resolve())
+        script.run_file(Path(os.path.abspath(path)))
     name = engine.circuit_name()
     if not name:
         raise FeederError(
@@ -165,9 +168,9 @@ class _Script:
         elif verb in ("compile", "redirect"):
             self._follow(rest, verb, where)
         elif verb == "cd":
-            self._folder = locate(self._folder, _file_name(rest, verb, where), where)
+            self._folder = locate(self._folder, self._file_name(rest, verb, where), where)
         elif verb in ("buscoords", "latlongcoords", "uuids"):
-            path = find(self._folder, _file_name(rest, verb, where), where)
+            path = find(self._folder, self._file_name(rest, verb, where), where)
             self._command(f'{verb} "{self._files.usable(path, where)}"', where)
         elif verb in _PASSED_OVER_AND_SAID:
             self._passed_over[verb] += 1
@@ -194,17 +197,14 @@ class _Script:
             value = rest[param.start : param.end]
             if name == "datapath":
                 self._set_data_path(param.value, where)
+            elif name == "mode" and param.value.lower().startswith(_MODES_PASSED_OVER):
+                note = f"the file's solution mode '{param.value}' is passed over"
+                self._notes[f"{note}; power flows are solved"] = None
             elif name not in _OPTIONS_PASSED_OVER:
                 if name in ("class", "element", "object", "type"):
                     self._kind = param.value.partition(".")[0].lower()
-                text = f"set {name}={value}"
-                try:
-                    self._command(self._files.rewritten(text, "", self._folder, where), where)
-                except FeederError as error:
-                    if name != "mode" or _NEEDS_SOLUTION not in error.what:
-                        raise
-                    note = f"the file's solution mode '{param.value}' is passed over"
-                    self._notes[f"{note}; power flows are solved"] = None
+                text = self._files.rewritten(f"set {name}={value}", "", self._folder, where)
+                self._command(text, where)
 
     def _named_options(self, rest: str, where: str) -> Iterator[tuple[str, Param]]:
         """Yield each option with its full name; one without a name is the next of the engine's."""
@@ -240,7 +240,7 @@ class _Script:
 
     def _follow(self, rest: str, verb: str, where: str) -> None:
         """Run another file; afterwards paths start where they did, or from a compiled file."""
-        wanted = _file_name(rest, verb, where)
+        wanted = self._file_name(rest, verb, where)
         if self._depth >= MAX_DEPTH:
             raise FeederError(
                 f"files redirect to each other more than {MAX_DEPTH} deep",
@@ -248,24 +248,25 @@ class _Script:
                 expected="no file that redirects to itself",
             )
         folder = self._folder
-        target = find(folder, wanted, where)
+        target = find(folder, wanted, where, suffix=".dss")
         self._depth += 1
         self.run_file(target)
         self._depth -= 1
         self._folder = target.parent if verb == "compile" else folder
+
+    def _file_name(self, rest: str, verb: str, where: str) -> str:
+        first = next(params(rest), None)
+        if first is None:
+            raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
+        if first.value.startswith("@"):
+            return self._engine.command(f"var {first.value}").strip() or first.value
+        return first.value
 
     def _command(self, text: str, where: str) -> None:
         try:
             self._engine.command(text)
         except DssError as error:
             raise FeederError(f"OpenDSS: {error}", where=where) from None
-
-
-def _file_name(rest: str, verb: str, where: str) -> str:
-    first = next(params(rest), None)
-    if first is None:
-        raise FeederError(f"'{verb}' names no file", where=where, expected="a file name")
-    return first.value
 
 
 def lengthen_zero_lines(engine: Engine) -> None:

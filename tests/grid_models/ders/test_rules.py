@@ -182,3 +182,24 @@ def test_what_a_feeder_cannot_give_is_refused(ieee123):
         sites(replace(tiny(), loads=()), DerRule("pv", kw=1.0))
     with pytest.raises(DerError, match="more than its"):
         place(tiny(), DerRule("pv", kw=2.0, kva=1.0))
+
+
+@pytest.mark.parametrize("order", [("x/1", "x_1", "x#1"), ("x_1", "x#1", "x/1")])
+def test_buses_that_differ_in_other_characters_keep_apart(order):
+    buses = {name: Bus(name, (1, 2, 3), 2.4) for name in ("src", *order, "x")}
+    loads = tuple(Load(f"l{i}", b, (1,), "wye", "PQ", 9.0, 1.0, 2.4) for i, b in enumerate(order))
+    feeder = Feeder("odd", Source("src", 4.16), buses, loads=loads)
+    units = place(feeder, DerRule("pv", "load_phases", kw=5.0))
+    names = {unit.bus: unit.name for unit in units}
+    assert names["x_1"] == "pv_x_1_1"
+    assert set(names.values()) == {"pv_x_1_1", "pv_x_1-2_1", "pv_x_1-3_1"}
+    for fraction in (0.3, 0.7):
+        some = place(feeder, DerRule("pv", "load_phases", kw=5.0, fraction=fraction))
+        assert {(unit.bus, unit.name) for unit in some} < set(names.items())
+
+
+def test_a_bus_keeps_its_name_where_another_would_be_called_the_same():
+    buses = {name: Bus(name, (1, 2, 3), 2.4) for name in ("src", "a.b", "a_b", "a_b-2")}
+    feeder = Feeder("odd", Source("src", 4.16), buses)
+    units = place(feeder, DerRule("pv", "every_bus", kw=5.0))
+    assert [u.name for u in units] == ["pv_a_b-3", "pv_a_b", "pv_a_b-2"]
