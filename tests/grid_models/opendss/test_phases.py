@@ -151,34 +151,57 @@ def test_the_tables_give_the_same_circuit(read: Read, name: str) -> None:
     np.testing.assert_allclose(again.v_pu(), circuit.v_pu(), atol=2e-4)
 
 
-@pytest.mark.parametrize("name", NODES)
-def test_linear_model_has_the_engines_sensitivities(read: Read, name: str) -> None:
-    """Central differences of the power flow against the tangent model, every node on every node."""
-    circuit = read(NODES[name])
-    nodes = [x for x in circuit.node_labels if not x.startswith("src.")]
+def measured(
+    circuit: Circuit, nodes: list[str], volts: Callable[[], np.ndarray]
+) -> tuple[list[Der], list[np.ndarray]]:
+    """Central differences: squared voltage at nodes per kW, then per kvar, of a DER at each."""
     ders = [
         Der(f"d{i}", "inverter", x.rpartition(".")[0], (int(x.rpartition(".")[2]),), 99.0, 99.0)
         for i, x in enumerate(nodes)
     ]
-    circuit.place_ders(ders)
-    model = LinDistFlow.from_feeder(circuit.feeder, around="nominal")
+    if not circuit.der_names:
+        circuit.place_ders(ders)
     seen = [circuit.node_labels.index(x) for x in nodes]
-    flat = LinDistFlow.from_feeder(circuit.feeder)
-    for k, unit in enumerate(model.sensitivity(nodes, ders)):
-        measured = np.zeros_like(unit)
+    found = []
+    for k in range(2):
+        change = np.zeros((len(nodes), len(nodes)))
         for j in range(len(ders)):
-            v2 = []
-            for sign in (5.0, -5.0):
+            for sign in (1.0, -1.0):
                 power = np.zeros((2, len(ders)))
-                power[k, j] = sign
+                power[k, j] = 5.0 * sign
                 circuit.set_ders(*power)
                 circuit.solve()
-                v2.append(circuit.v_pu()[seen] ** 2)
-            measured[:, j] = (v2[0] - v2[1]) / 10.0
-        scale = np.abs(measured).max()
-        np.testing.assert_allclose(unit, measured, atol=0.002 * scale)
+                change[:, j] += sign * volts()[seen] ** 2 / 10.0
+        found.append(change)
+    return ders, found
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_linear_model_has_the_engines_sensitivities(read: Read, name: str) -> None:
+    """Every node on every node."""
+    circuit = read(NODES[name])
+    nodes = [x for x in circuit.node_labels if not x.startswith("src.")]
+    ders, changes = measured(circuit, nodes, circuit.v_pu)
+    tangent = LinDistFlow.from_feeder(circuit.feeder, around="nominal").sensitivity(nodes, ders)
+    flat = LinDistFlow.from_feeder(circuit.feeder).sensitivity(nodes, ders)
+    for k, change in enumerate(changes):
+        scale = np.abs(change).max()
+        np.testing.assert_allclose(tangent[k], change, atol=0.002 * scale)
         # The flat law forgets losses and loads, not where phases go.
-        np.testing.assert_allclose(flat.sensitivity(nodes, ders)[k], measured, atol=0.25 * scale)
+        np.testing.assert_allclose(flat[k], change, atol=0.25 * scale)
+
+
+@pytest.mark.parametrize("name", NEUTRALS)
+def test_linear_model_of_a_neutral_is_as_far_off_as_documented(read: Read, name: str) -> None:
+    circuit = read(NEUTRALS[name][0])
+    nodes = [x for x in circuit.node_labels if x.startswith("h.")]
+    ders, to_ground = measured(circuit, nodes, circuit.v_pu)
+    _, to_neutral = measured(circuit, nodes, circuit.v_ln_pu)
+    r, x = (np.diag(m) for m in LinDistFlow.from_feeder(circuit.feeder).sensitivity(nodes, ders))
+    for model, change in ((r, to_ground[0]), (x, to_ground[1])):
+        assert (np.abs(model / np.diag(change) - 1.0) < 0.37).all()
+    np.testing.assert_allclose(r / np.diag(to_neutral[0]), 0.5, atol=0.06)
+    np.testing.assert_allclose(x / np.diag(to_neutral[1]), 0.68, atol=0.06)
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -402,3 +425,29 @@ def test_ders_of_the_file_are_adopted_on_any_node(read: Read) -> None:
     assert (der.name, der.phases) == ("pvsystem_p", (4, 5))
     assert "1 of 2 DERs of the file, without voltage: generator.g" in circuit.feeder.notes
     check(circuit, Alone(body))
+
+
+def test_a_turned_source_is_set_by_the_phase_that_it_feeds(read: Read) -> None:
+    circuit = read(NODES["source turned"])
+    before = circuit.v_pu()
+    assert circuit.source_phases == (3, 1, 2)
+    circuit.set_source([1.0, 1.0, 1.0], [0.0, -120.0, -240.0])
+    circuit.solve()
+    np.testing.assert_allclose(circuit.v_pu(), before, atol=1e-6)
+    circuit.set_source([1.02, np.nan, np.nan], [np.nan] * 3)
+    circuit.solve()
+    change = dict(zip(circuit.node_labels, circuit.v_pu() - before, strict=True))
+    assert change["src.3"] == pytest.approx(0.02, abs=1e-4)
+    assert abs(change["src.1"]) < 1e-4
+
+
+def test_a_der_on_six_phases_injects_a_sixth_on_each(read: Read) -> None:
+    body = NODES["six phases"]
+    circuit = read(body)
+    circuit.place_ders([Der("x", "pv", "b", (1, 2, 3, 4, 5, 6), 99.0, 99.0)])
+    circuit.set_ders([60.0], [6.0])
+    circuit.solve()
+    rows = "".join(
+        f"new load.d{n} bus1=b.{n} phases=1 kv=7.2 kw=-10 kvar=-1\n" for n in range(1, 7)
+    )
+    check(circuit, Alone(body + rows))
