@@ -21,17 +21,14 @@ from grid_models.opendss.engine import Engine
 FileDers = Literal["engine", "ours", "none"]
 DER_CONTROLS = ("invcontrol", "expcontrol", "storagecontroller")
 SHAPES = ("daily", "yearly", "duty")
-_DER_CLASSES: tuple[tuple[str, DerKind], ...] = (
-    ("pvsystem", "pv"),
-    ("storage", "battery"),
-    ("generator", "inverter"),
-)
+_DER_KINDS: dict[str, DerKind] = {"pvsystem": "pv", "storage": "battery", "generator": "inverter"}
+FILE_DER_CLASSES = tuple(_DER_KINDS)
 
 
 def ders_of(engine: Engine, buses: Mapping[str, Bus]) -> Iterator[tuple[Der, str]]:
     """Yield each PVSystem, Storage and Generator in service on live phases, and its full name."""
     dss = engine.dss
-    for kind_name, kind in _DER_CLASSES:
+    for kind_name, kind in _DER_KINDS.items():
         for full in elements_of(engine, (kind_name,)):
             dss.Circuit.SetActiveElement(full)
             bus, nodes = terminals(dss)[0]
@@ -115,7 +112,7 @@ def adopt(
 
 def disable(engine: Engine) -> list[str]:
     """Put the file's DERs and their controls out of service; return the names of the DERs."""
-    ders = elements_of(engine, [name for name, _ in _DER_CLASSES])
+    ders = elements_of(engine, FILE_DER_CLASSES)
     for full in (*elements_of(engine, DER_CONTROLS), *ders):
         engine.command(f'edit "{full}" enabled=no')
     return ders

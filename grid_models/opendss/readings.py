@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from grid_models.opendss.batch import ElementBatch
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.engine import Engine
+from grid_models.opendss.file_ders import FILE_DER_CLASSES
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -83,6 +84,7 @@ class Readings:
     Attributes
     ----------
     lines, transformers, loads : Names, in the order of the arrays that the methods return.
+    file_ders : Full names of the DERs of the file that OpenDSS runs, ``pvsystem.roof``.
     current_labels : ``line.l115.1.2``: class, name, terminal, node; see `current_a`.
     rated : Lines and transformers with a rating, ``line.l115``; see `loading_pct`.
     normal_a : (n_rated,). Their normal amps at terminal 1.
@@ -107,7 +109,8 @@ class Readings:
         self._branches_at = self._injections_at = -1
         groups = _groups(self._engine, self.loads, circuit.der_elements)
         self._branches = Sample(self._engine, groups["line"] + groups["transformer"])
-        outside = ("load", "der", "rest", "shunt")
+        outside = ("load", "der", "file_der", "rest", "shunt")
+        self.file_ders = tuple(groups["file_der"])
         self._injections = Sample(self._engine, [n for kind in outside for n in groups[kind]])
         self._of_loads, self._of_ders = self._conductors(len(self.loads), len(groups["der"]))
         if self._branches.names != self._known:
@@ -213,6 +216,11 @@ class Readings:
         """Return what each load draws, P + jQ in kVA, shape (n_loads,)."""
         return self._read_injections().kva()[: len(self.loads)]
 
+    def file_der_kva(self) -> ComplexArray:
+        """Return what each DER of the file injects, P + jQ in kVA, shape (n_file_ders,)."""
+        n = len(self.loads) + len(self._circuit.der_names)
+        return -self._read_injections().kva()[n : n + len(self.file_ders)]
+
     def dead_loads(self) -> NDArray[np.bool_]:
         """Return which loads have no voltage at any conductor, shape (n_loads,)."""
         injections, n = self._read_injections(), len(self.loads)
@@ -272,7 +280,8 @@ def _groups(engine: Engine, loads: Sequence[str], ders: Sequence[str]) -> dict[s
     `loads` are names, `ders` full names of the circuit's own DERs.
     """
     dss = engine.dss
-    groups: dict[str, list[str]] = {"line": [], "transformer": [], "rest": [], "shunt": []}
+    kinds = ("line", "transformer", "file_der", "rest", "shunt")
+    groups: dict[str, list[str]] = {kind: [] for kind in kinds}
     groups["load"] = [f"load.{name}" for name in loads]
     groups["der"] = list(ders)
     taken = {*groups["load"], *groups["der"]}
@@ -282,16 +291,26 @@ def _groups(engine: Engine, loads: Sequence[str], ders: Sequence[str]) -> dict[s
         if kind not in parents:
             dss.Circuit.SetActiveClass(kind)
             parents[kind] = str(dss.ActiveClass.ActiveClassParent())
+        if not _ever_in_service(engine, full):
+            continue
         if kind in ("line", "transformer", "autotrans"):
             groups["line" if kind == "line" else "transformer"].append(full)
         elif parents[kind] == "TPCClass" and kind not in _SOURCES and full not in taken:
-            groups["rest"].append(full)
-        elif parents[kind] == "TPDClass":
-            dss.Circuit.SetActiveElement(full)
-            # The engine counts the losses of series elements, but not those of shunts.
-            if dss.PDElements.IsShunt():
-                groups["shunt"].append(full)
+            groups["file_der" if kind in FILE_DER_CLASSES else "rest"].append(full)
+        # The engine counts the losses of series elements, but not those of shunts.
+        elif parents[kind] == "TPDClass" and dss.PDElements.IsShunt():
+            groups["shunt"].append(full)
     return groups
+
+
+def _ever_in_service(engine: Engine, full: str) -> bool:
+    """Make an element the active one; whether it has nodes, which it gets with its first service."""
+    dss = engine.dss
+    dss.Circuit.SetActiveElement(full)
+    if dss.CktElement.Enabled():
+        return True
+    dss.CktElement.NodeRef()
+    return engine.take_error() is None
 
 
 def _enabled(engine: Engine, names: Sequence[str]) -> list[bool]:

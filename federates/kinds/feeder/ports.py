@@ -109,6 +109,19 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         lambda m: m.elements.loads,
         lambda m: m.elements.load_kva().imag,
     ),
+    "file_der_p_kw": OptionalOutput(
+        "kW",
+        "Active power that each DER of the user's file injects which OpenDSS runs "
+        "(`pvsystem.roof`; `grid.file_ders: engine`).",
+        lambda m: m.elements.file_ders,
+        lambda m: m.elements.file_der_kva().real,
+    ),
+    "file_der_q_kvar": OptionalOutput(
+        "kvar",
+        "Reactive power that each of them injects.",
+        lambda m: m.elements.file_ders,
+        lambda m: m.elements.file_der_kva().imag,
+    ),
     "tap": OptionalOutput(
         "step",
         "Tap per regulator, in steps from neutral (0.00625 pu where it has 32).",
