@@ -144,4 +144,10 @@ class Engine:
         message = self.take_error()
         if message is not None and self.controls_settled:
             return message
-        return None if self.lib.ctx_Solution_Get_Converged(self.ctx) else ""
+        converged = self.lib.ctx_Solution_Get_Converged(self.ctx)
+        if not self.controls_settled:
+            # The engine gives up every later solution, until a run of solutions begins: here of 0.
+            self.command("set number=0")
+            self.lib.ctx_Solution_Solve(self.ctx)
+            self.command("set number=1")
+        return None if converged else ""

@@ -184,6 +184,23 @@ def test_taps_settle_before_they_are_held_whatever_the_control_mode(write: Write
     assert taps == [taps[0]] * 3
 
 
+def test_controls_that_hunt_do_not_end_the_later_steps(write: Write) -> None:
+    # A bank that lifts the voltage by more than the range in which it stays on.
+    body = (
+        "new capacitor.bank bus1=end kv=11 kvar=1500 phases=3\n"
+        "new capcontrol.cc capacitor=bank element=line.tail terminal=2 type=voltage ptratio=52.92 "
+        "onsetting=119.5 offsetting=120 delay=0 delayoff=0 deadtime=0\n"
+    )
+    circuit = open_master(write(body))
+    settled = []
+    for k, factor in enumerate((0.0, 1.0, 1.0, 2.0)):
+        circuit.set_time(60.0 * k)
+        circuit.set_loads(factor * circuit.load_kw, factor * circuit.load_kvar)
+        circuit.solve()
+        settled.append(circuit.controls_settled)
+    assert not all(settled)
+
+
 def alone(path: Path, step_s: float, steps: int) -> np.ndarray:
     """Node voltages of the engine by itself: compile, widen the loads, solve step by step."""
     engine = Engine()
