@@ -304,7 +304,7 @@ def _groups(engine: Engine, loads: Sequence[str], ders: Sequence[str]) -> dict[s
 
 
 def _ever_in_service(engine: Engine, full: str) -> bool:
-    """Make an element the active one; whether it has nodes, which it gets with its first service."""
+    """Make an element the active one; whether it has nodes, which its first service gives it."""
     dss = engine.dss
     dss.Circuit.SetActiveElement(full)
     if dss.CktElement.Enabled():
