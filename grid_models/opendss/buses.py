@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -28,8 +27,8 @@ Node = tuple[str, int]
 def energised_buses(engine: Engine) -> dict[str, Bus]:
     """Return the buses with voltage, in the engine's order.
 
-    Their phases are the live nodes 1 to 3, and higher ones with a phase's voltage; a node of low
-    voltage that wye elements return to is the neutral.
+    Their phases are the live nodes 1 to 3, and higher ones with a phase's voltage. A node of low
+    voltage is the neutral where wye elements return to it, and dead where nothing feeds it.
     """
     dss = engine.dss
     _ensure_voltage_bases(engine)
@@ -41,11 +40,16 @@ def energised_buses(engine: Engine) -> dict[str, Bus]:
         bus, v_pu = found[name]
         v_pu[int(node)] = float(v) / (bus.base_kv_ln * 1e3)
     low = {(name, n) for name, (_, v_pu) in found.items() for n in v_pu if v_pu[n] < PHASE_PU}
-    neutrals = _neutral_nodes(dss, low) if low else set()
+    pairs = _closed_pairs(dss, low) if low else []
+    neutrals = _neutral_nodes(dss, low, pairs) if low else set()
+    fed = _fed_nodes(dss, low, pairs) - neutrals if low else set()
     buses = {}
     for name, (bus, v_pu) in found.items():
-        nodes = sorted(n for n in v_pu if n > 0 and (name, n) not in neutrals)
-        phases = tuple(n for n in nodes if v_pu[n] > (LIVE_PU if n <= 3 else PHASE_PU))
+        phases = tuple(
+            n
+            for n in sorted(v_pu)
+            if v_pu[n] >= PHASE_PU or (1 <= n <= 3 and v_pu[n] > LIVE_PU and (name, n) in fed)
+        )
         if phases:
             neutral = min((n for n in v_pu if (name, n) in neutrals), default=0)
             fit = median(v_pu[n] for n in phases)
@@ -91,7 +95,7 @@ def _buses_without_base(dss: Any) -> list[str]:
     return missing
 
 
-def _neutral_nodes(dss: Any, low: set[Node]) -> set[Node]:
+def _neutral_nodes(dss: Any, low: set[Node], pairs: list[tuple[Node, Node]]) -> set[Node]:
     """Return which of the nodes of low voltage are neutral conductors.
 
     A neutral is what a wye load returns to, what a reactor ties to ground, or the star point of a
@@ -116,17 +120,38 @@ def _neutral_nodes(dss: Any, low: set[Node]) -> set[Node]:
     for _ in each(dss.Reactors):
         (bus, nodes), (_, far) = terminals(dss)[:2]
         seeds.update((bus, n) for n, m in zip(nodes, far, strict=True) if not m)
-    joined = [
-        pair for _ in each(dss.Lines) for pair in _joined(terminals(dss)) if low.issuperset(pair)
-    ]
+    joined = [pair for pair in pairs if low.issuperset(pair)]
     ends = {node for pair in joined for node in pair}
     seeds = (seeds | (stars & ends)) & (low - phases)
     return _reached(seeds, [pair for pair in joined if phases.isdisjoint(pair)])
 
 
-def _joined(ends: list[tuple[str, tuple[int, ...]]]) -> Iterable[tuple[Node, Node]]:
-    (a, nodes_a), (b, nodes_b) = ends[:2]
-    return (((a, n), (b, m)) for n, m in zip(nodes_a, nodes_b, strict=True))
+def _closed_pairs(dss: Any, low: set[Node]) -> list[tuple[Node, Node]]:
+    """Return what closed conductors of lines join, where one of the two has a low voltage."""
+    pairs = []
+    for _ in each(dss.Lines):
+        (a, nodes_a), (b, nodes_b) = terminals(dss)[:2]
+        for i, (n, m) in enumerate(zip(nodes_a, nodes_b, strict=True), start=1):
+            is_low = (a, n) in low or (b, m) in low
+            if n and m and is_low and not any(dss.CktElement.IsOpen(k, i) for k in (1, 2)):
+                pairs.append(((a, n), (b, m)))
+    return pairs
+
+
+def _fed_nodes(dss: Any, low: set[Node], pairs: list[tuple[Node, Node]]) -> set[Node]:
+    """Return the nodes of low voltage that a conductor or winding joins to a source.
+
+    The others have the voltage that their neighbours induce.
+    """
+    ties = list(pairs)
+    for elements in (dss.Transformers, dss.Reactors, dss.Capacitors):
+        for _ in each(elements):
+            nodes = [(bus, n) for bus, own in terminals(dss) for n in own if n]
+            ties += [(nodes[0], node) for node in nodes[1:]]
+    seeds = {node for pair in ties for node in pair} - low
+    for _ in each(dss.Vsources):
+        seeds.update((bus, n) for bus, own in terminals(dss) for n in own if n)
+    return _reached(seeds, ties)
 
 
 def _reached(seeds: set[Node], pairs: list[tuple[Node, Node]]) -> set[Node]:

@@ -312,6 +312,20 @@ def test_ders_by_rule_stand_on_live_phases_only(read: Read, name: str) -> None:
     LinDistFlow.from_feeder(circuit.feeder)
 
 
+def test_an_induced_voltage_is_no_voltage(read: Read) -> None:
+    circuit = read(
+        f"new line.l bus1=src bus2=a {Z3}\nnew line.s bus1=a bus2=y {Z3}\n"
+        f"new line.r bus1=y bus2=z {Z3}\nopen line.s 1 2\n"
+        "new load.on bus1=z.1 phases=1 kv=7.2 kw=80\n"
+    )
+    dss = circuit._engine.dss
+    labels, v_pu = dss.Circuit.AllNodeNames(), dss.Circuit.AllBusMagPu()
+    assert dict(zip(labels, v_pu, strict=True))["z.2"] == pytest.approx(0.22, abs=0.01)
+    assert circuit.feeder.buses["z"].phases == (1, 3)
+    (note,) = circuit.feeder.notes
+    assert note.startswith("2 phases without voltage at buses that have others: y.2, z.2")
+
+
 def test_a_load_across_a_dead_phase_is_in_the_circuit_only(read: Read) -> None:
     body = f"new line.l bus1=src bus2=a {Z3}\nnew line.f bus1=a.1 bus2=z.1 phases=1 {Z1}\n"
     body += "new load.x bus1=z.1.2 phases=1 kv=12.47 kw=90 model=2\n"
