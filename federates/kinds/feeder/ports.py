@@ -123,6 +123,9 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
 }
 
+CURRENT_OUTPUTS = frozenset({"i_a", "loading_pct", "line_p_kw", "line_q_kvar"})
+"""Outputs that need the currents of lines and transformers."""
+
 
 def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
     """Return which of `OUTPUTS` a connection reads or `record.ports` names, in their order.

@@ -239,6 +239,24 @@ def test_the_highest_loading_is_said_with_its_place(tmp_path: Path) -> None:
     assert min(losses) > 0.0
 
 
+def test_without_ports_of_currents_they_are_read_every_five_minutes(tmp_path: Path) -> None:
+    peak = [[0, 1], [60, 1.4], [120, 1]]
+    seen = ran(tmp_path, load_scale=peak)
+    scenario = town(tmp_path, load_scale=peak)
+    scenario.record.ports = ["*"]
+    plain = run(scenario, out=tmp_path / "plain", placement="single")
+    # The peak is over before the reading at 300 s.
+    assert seen.metrics["loading_max_pct"] > 100.0 > plain.metrics["loading_max_pct"] > 60.0
+    assert plain.metrics["losses_kwh"] == seen.metrics["losses_kwh"]
+    parts = [plain.metrics[k] for k in ("line_losses_kwh", "transformer_losses_kwh")]
+    assert sum(parts) == pytest.approx(plain.metrics["losses_kwh"], rel=1e-6)
+    # What is switched is read at once.
+    out = run(
+        town(tmp_path, switch_set=[[0, None], [60, 0]]), out=tmp_path / "out", placement="single"
+    )
+    assert out.metrics["energy_not_served_kwh"] == pytest.approx(600.0 * 8 / 60.0)
+
+
 def test_metrics_are_there_for_any_feeder(tmp_path: Path) -> None:
     result = ran(tmp_path)
     assert result.metrics["tap_changes"] == result.metrics["cap_switchings"] == 0.0
