@@ -21,6 +21,7 @@ from federates.kinds.feeder.ports import (
     OUTPUTS,
     Measured,
     OptionalOutputs,
+    unknown_recorded,
     used_outputs,
 )
 from federates.kinds.feeder.section import FeederSection
@@ -133,12 +134,12 @@ class FeederFederate(Federate):
     def _add_optional_ports(self, scenario: Scenario) -> None:
         """Add what the scenario reads, records, feeds or attacks."""
         circuit = self._circuit
-        self._measured = Measured(circuit)
         used, fed = used_outputs(scenario, self.name), used_inputs(scenario, self.name)
-        self._more = OptionalOutputs(self._measured, used)
         touched = {} if self.physical is None else self.physical.labels
         switched = bool(branches_of(touched)) or "switch_set" in fed
         self._gear = Switchgear(circuit) if switched else None
+        self._measured = Measured(circuit, self._gear)
+        self._more = OptionalOutputs(self._measured, used)
         self._commands = GridCommands(self._measured, fed, self._gear)
         self._attack: GridAttack | None = None
         if self.physical is not None or self._gear is not None:
@@ -149,6 +150,8 @@ class FeederFederate(Federate):
         self.outputs += self._more.ports
         self.optional_inputs = tuple(name for name in INPUTS if name not in fed)
         self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
+        names = [port.name for port in self.outputs] + list(OUTPUTS)
+        self.warnings += unknown_recorded(scenario, self.name, names)
 
     def start(self, store: RunStore) -> None:
         """Write what the grid is, and let its events reach the run's list."""

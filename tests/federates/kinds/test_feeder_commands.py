@@ -74,7 +74,7 @@ def town(
         options = {"port": name, "unit": unit, "values": steps, "labels": labels}
         federates[name] = {"kind": "town_operator:Operator", "options": options, "offset_s": 0}
         connections.append(f"{name}.{name} -> feeder.{name}")
-    wanted = ("tap", "cap_state", "loading_pct", "load_p_kw", "i_a")
+    wanted = ("tap", "cap_state", "loading_pct", "load_p_kw", "i_a", "v_deg")
     data = {
         "time": {"duration_s": 600, "step_s": 60},
         "grid": {"model": "town.dss", "regulators": regulators, "profiles": {"path": "flat.csv"}}
@@ -169,7 +169,9 @@ def test_a_switched_off_load_is_energy_not_served_until_the_tie_closes(tmp_path:
     assert load[2:] == pytest.approx([0.0] * 8, abs=1e-6)
     assert result.metrics["energy_not_served_kwh"] == pytest.approx(600.0 * 8 / 60.0)
     assert result.metrics["dead_node_hours"] == pytest.approx(3 * 8 / 60.0)
-    assert (signal(result, "v_pu")["b.1"][2:] == 0.0).all()
+    for port in ("v_pu", "v_deg"):
+        assert (signal(result, port)["b.2"][:2] != 0.0).all()
+        assert (signal(result, port)["b.2"][2:] == 0.0).all()
     assert result.metrics["v_min_pu"] > 0.9
     assert [(e["element"], e["closed"]) for e in events(result, "switched")] == [
         ("l2", False),
