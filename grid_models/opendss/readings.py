@@ -7,6 +7,7 @@ node voltages: taps, switches, elements out of service and the voltage limits of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -64,11 +65,12 @@ class Sample:
         """Return the power into each element, P + jQ in kVA."""
         return _sums(self.voltage * self.current.conj(), self.start) / 1e3
 
-    def total_kw(self, part: slice = slice(None)) -> float:
-        """Return the active power into all conductors of `part`, in kW."""
-        v, i = self.voltage[part], self.current[part]
-        # Not np.vdot: its threads cost more than the sum, and may change the last bit.
-        return float(np.einsum("i,i", v.real, i.real) + np.einsum("i,i", v.imag, i.imag)) / 1e3
+    def parts_kw(self, ends: Sequence[int]) -> FloatArray:
+        """Return the active power into the elements between `ends`, the first of each part."""
+        v, i = self.voltage, self.current
+        power = v.real * i.real + v.imag * i.imag
+        stops = np.append(self.start, len(power))[list(ends)]
+        return np.array([power[a:b].sum() for a, b in itertools.pairwise(stops)]) / 1e3
 
 
 class Balance(NamedTuple):
@@ -209,8 +211,8 @@ class Readings:
     def losses_kw(self) -> tuple[float, float]:
         """Return the losses of all lines and those of all transformers, in kW."""
         branches, n = self._read_branches(), len(self.lines)
-        ends = [*branches.start.tolist(), len(branches.current)]
-        return branches.total_kw(slice(0, ends[n])), branches.total_kw(slice(ends[n], None))
+        lines_kw, transformers_kw = branches.parts_kw((0, n, len(branches.names)))
+        return float(lines_kw), float(transformers_kw)
 
     def load_kva(self) -> ComplexArray:
         """Return what each load draws, P + jQ in kVA, shape (n_loads,)."""

@@ -119,7 +119,7 @@ class GridCommands:
         if np.isnan(value):
             group.release(i)
             return
-        applied = int(np.clip(round(value), group.lowest[i], group.highest[i]))
+        applied = round(float(np.clip(value, group.lowest[i], group.highest[i])))
         if applied != value:
             tell(
                 "command_limited",

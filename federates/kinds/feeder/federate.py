@@ -16,7 +16,14 @@ from federates.kinds.feeder.attack import GridAttack, branches_of
 from federates.kinds.feeder.commands import INPUTS, GridCommands, used_inputs
 from federates.kinds.feeder.grid_files import FOLDER, write_grid
 from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
-from federates.kinds.feeder.ports import OUTPUTS, Measured, OptionalOutputs, used_outputs
+from federates.kinds.feeder.ports import (
+    CURRENT_OUTPUTS,
+    OUTPUTS,
+    Measured,
+    OptionalOutputs,
+    unknown_recorded,
+    used_outputs,
+)
 from federates.kinds.feeder.section import FeederSection
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.kinds.feeder.topology import topology
@@ -116,19 +123,23 @@ class FeederFederate(Federate):
         self._add_optional_ports(scenario)
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
         self._metrics = VoltageMetrics(band, len(circuit.node_labels), len(ders))
-        moved = site.regulators == "auto" or not {"tap_set", "cap_set"}.isdisjoint(self._fed)
-        self._equipment = EquipmentMetrics(self._measured, self._dt_s, switches=moved)
+        ports = {port.name for port in (*self.inputs, *self.outputs)}
+        self._equipment = EquipmentMetrics(
+            self._measured,
+            self._dt_s,
+            switches=site.regulators == "auto" or bool(ports & {"tap_set", "cap_set"}),
+            every_step=bool(ports & CURRENT_OUTPUTS),
+        )
 
     def _add_optional_ports(self, scenario: Scenario) -> None:
         """Add what the scenario reads, records, feeds or attacks."""
         circuit = self._circuit
-        self._measured = Measured(circuit)
         used, fed = used_outputs(scenario, self.name), used_inputs(scenario, self.name)
-        self._fed = fed
-        self._more = OptionalOutputs(self._measured, used)
         touched = {} if self.physical is None else self.physical.labels
         switched = bool(branches_of(touched)) or "switch_set" in fed
         self._gear = Switchgear(circuit) if switched else None
+        self._measured = Measured(circuit, self._gear)
+        self._more = OptionalOutputs(self._measured, used)
         self._commands = GridCommands(self._measured, fed, self._gear)
         self._attack: GridAttack | None = None
         if self.physical is not None or self._gear is not None:
@@ -139,6 +150,8 @@ class FeederFederate(Federate):
         self.outputs += self._more.ports
         self.optional_inputs = tuple(name for name in INPUTS if name not in fed)
         self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
+        names = [port.name for port in self.outputs] + list(OUTPUTS)
+        self.warnings += unknown_recorded(scenario, self.name, names)
 
     def start(self, store: RunStore) -> None:
         """Write what the grid is, and let its events reach the run's list."""

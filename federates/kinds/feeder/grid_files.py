@@ -45,8 +45,8 @@ _BRANCH_COLUMNS = (
 
 
 def write_grid(folder: Path, measured: Measured) -> None:
-    """Write the tables of a circuit into a new folder, with its taps as they are now."""
-    folder.mkdir(parents=True)
+    """Write the tables of a circuit into a folder, with its taps as they are now."""
+    folder.mkdir(parents=True, exist_ok=True)
     circuit, readings = measured.circuit, measured.elements
     feeder = circuit.feeder
     buses = feeder.buses.values()

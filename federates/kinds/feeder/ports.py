@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from federates.core.federate import FloatArray, Port
+from federates.kinds.feeder.switchgear import Switchgear
 from federates.scenario.schema import Scenario
+from grid_models.base.errors import nearest_name
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.node_voltages import NodeVoltages
 from grid_models.opendss.readings import Readings
@@ -17,10 +21,17 @@ from grid_models.opendss.states import CapacitorStates, TapPositions
 
 
 class Measured:
-    """What can be read of a circuit, each part bound to the engine when it is first used."""
+    """What can be read of a circuit, each part bound to the engine when it is first used.
 
-    def __init__(self, circuit: Circuit) -> None:
-        self.circuit = circuit
+    `gear`: What opens and closes lines and switches; None where nothing does.
+    """
+
+    def __init__(self, circuit: Circuit, gear: Switchgear | None = None) -> None:
+        self.circuit, self._gear = circuit, gear
+
+    def alive(self, values: FloatArray) -> FloatArray:
+        """Return values of nodes with 0 for those that were cut off from the source."""
+        return values if self._gear is None else np.where(self._gear.live, values, 0.0)
 
     @cached_property
     def elements(self) -> Readings:
@@ -57,13 +68,13 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         "deg",
         "Angle of the voltage per node, to ground.",
         lambda m: m.circuit.node_labels,
-        lambda m: m.nodes.v_deg(),
+        lambda m: m.alive(m.nodes.v_deg()),
     ),
     "v_ln_pu": OptionalOutput(
         "pu",
         "Voltage per node to the neutral of its bus; to ground where it has none.",
         lambda m: m.circuit.node_labels,
-        lambda m: m.circuit.v_ln_pu(),
+        lambda m: m.alive(m.circuit.v_ln_pu()),
     ),
     "unbalance_pct": OptionalOutput(
         "%",
@@ -136,17 +147,38 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
 }
 
+CURRENT_OUTPUTS = frozenset({"i_a", "loading_pct", "line_p_kw", "line_q_kvar"})
+"""Outputs that need the currents of lines and transformers."""
+
 
 def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
-    """Return which of `OUTPUTS` a connection reads or `record.ports` names, in their order.
+    """Return which of `OUTPUTS` the scenario uses, in their order.
 
-    A glob that leaves the port open (``*``, ``feeder.*``) names none of them: what is recorded by
-    default does not grow.
+    A connection reads it, the attack names it, or a glob of ``record.ports`` does. A glob that
+    leaves the port open (``*``, ``feeder.*``) names none: what is recorded does not grow.
     """
     read = {wire.source for wire in scenario.wires}
+    spec = scenario.attack_spec
+    attack = "" if spec is None else spec.model_dump_json()
     globs = [g for g in scenario.record.ports if not re.fullmatch(r"[*?]*", g.rpartition(".")[2])]
-    full = ((name, f"{federate}.{name}") for name in OUTPUTS)
-    return tuple(n for n, f in full if f in read or any(fnmatchcase(f, glob) for glob in globs))
+
+    def used(port: str) -> bool:
+        named = any(fnmatchcase(port, glob) for glob in globs)
+        return named or port in read or f'"{port}"' in attack
+
+    return tuple(name for name in OUTPUTS if used(f"{federate}.{name}"))
+
+
+def unknown_recorded(scenario: Scenario, federate: str, outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence for each entry of ``record.ports`` that names no output of a federate."""
+    found = []
+    for glob in scenario.record.ports:
+        owner, _, port = glob.rpartition(".")
+        if owner == federate and not any(fnmatchcase(name, port) for name in outputs):
+            near = nearest_name(port, outputs)
+            hint = f"; did you mean '{near}'?" if near else ""
+            found.append(f"record.ports names '{glob}', and it has no such output{hint}")
+    return tuple(found)
 
 
 class OptionalOutputs:

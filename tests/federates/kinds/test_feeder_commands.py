@@ -74,7 +74,7 @@ def town(
         options = {"port": name, "unit": unit, "values": steps, "labels": labels}
         federates[name] = {"kind": "town_operator:Operator", "options": options, "offset_s": 0}
         connections.append(f"{name}.{name} -> feeder.{name}")
-    wanted = ("tap", "cap_state", "loading_pct", "load_p_kw", "i_a")
+    wanted = ("tap", "cap_state", "loading_pct", "load_p_kw", "i_a", "v_deg")
     data = {
         "time": {"duration_s": 600, "step_s": 60},
         "grid": {"model": "town.dss", "regulators": regulators, "profiles": {"path": "flat.csv"}}
@@ -169,7 +169,9 @@ def test_a_switched_off_load_is_energy_not_served_until_the_tie_closes(tmp_path:
     assert load[2:] == pytest.approx([0.0] * 8, abs=1e-6)
     assert result.metrics["energy_not_served_kwh"] == pytest.approx(600.0 * 8 / 60.0)
     assert result.metrics["dead_node_hours"] == pytest.approx(3 * 8 / 60.0)
-    assert (signal(result, "v_pu")["b.1"][2:] == 0.0).all()
+    for port in ("v_pu", "v_deg"):
+        assert (signal(result, port)["b.2"][:2] != 0.0).all()
+        assert (signal(result, port)["b.2"][2:] == 0.0).all()
     assert result.metrics["v_min_pu"] > 0.9
     assert [(e["element"], e["closed"]) for e in events(result, "switched")] == [
         ("l2", False),
@@ -237,6 +239,24 @@ def test_the_highest_loading_is_said_with_its_place(tmp_path: Path) -> None:
     losses = [result.metrics[k] for k in ("line_losses_kwh", "transformer_losses_kwh")]
     assert sum(losses) == pytest.approx(result.metrics["losses_kwh"], rel=1e-6)
     assert min(losses) > 0.0
+
+
+def test_without_ports_of_currents_they_are_read_every_five_minutes(tmp_path: Path) -> None:
+    peak = [[0, 1], [60, 1.4], [120, 1]]
+    seen = ran(tmp_path, load_scale=peak)
+    scenario = town(tmp_path, load_scale=peak)
+    scenario.record.ports = ["*"]
+    plain = run(scenario, out=tmp_path / "plain", placement="single")
+    # The peak is over before the reading at 300 s.
+    assert seen.metrics["loading_max_pct"] > 100.0 > plain.metrics["loading_max_pct"] > 60.0
+    assert plain.metrics["losses_kwh"] == seen.metrics["losses_kwh"]
+    parts = [plain.metrics[k] for k in ("line_losses_kwh", "transformer_losses_kwh")]
+    assert sum(parts) == pytest.approx(plain.metrics["losses_kwh"], rel=1e-6)
+    # What is switched is read at once.
+    out = run(
+        town(tmp_path, switch_set=[[0, None], [60, 0]]), out=tmp_path / "out", placement="single"
+    )
+    assert out.metrics["energy_not_served_kwh"] == pytest.approx(600.0 * 8 / 60.0)
 
 
 def test_metrics_are_there_for_any_feeder(tmp_path: Path) -> None:

@@ -54,6 +54,31 @@ def test_a_glob_that_names_the_port_switches_it_on(
     assert sorted(row.optional_outputs) == sorted(OUTPUTS.keys() - set(expected))
 
 
+def test_a_recorded_name_that_no_output_has_is_a_warning(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, record={"ports": ["*", "feeder.loading", "other.x"]})
+    assert check_scenario(scenario).warnings == (
+        "feeder: record.ports names 'feeder.loading', and it has no such output; "
+        "did you mean 'loading_pct'?",
+    )
+
+
+def test_an_attack_switches_on_what_it_names(tmp_path: Path) -> None:
+    attack = {
+        "id": "hidden-overload",
+        "steps": [
+            {
+                "id": "bias",
+                "layer": "signal",
+                "trigger": {"at_s": 0},
+                "target": {"port": "feeder.loading_pct", "labels": ["line.*"]},
+                "action": {"kind": "scale", "factor": 0.5},
+            }
+        ],
+    }
+    scenario = scenario_of(tmp_path, attack=attack)
+    assert "loading_pct" in {port.name for port in Assembly(scenario).build("feeder").outputs}
+
+
 def test_a_connection_switches_a_port_on_and_reads_its_values(tmp_path: Path) -> None:
     (tmp_path / "alarm.py").write_text(
         "import numpy as np\n"
