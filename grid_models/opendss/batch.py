@@ -91,11 +91,13 @@ class ElementBatch:
     def nodes(self, i: int) -> NDArray[np.intp]:
         """Return where the conductors of element `i` are in the node vector, 0 for ground.
 
-        Shape (n_terminals, n_conductors).
+        Shape (n_terminals, n_conductors). An element that never was in service is nowhere: 0.
         """
         handle, lib = self.handles[i], self._engine.lib
         lib.Alt_CE_Get_NodeRef(self._integers.pointer, self._integers.dims, handle)
         shape = (lib.Alt_CE_Get_NumTerminals(handle), lib.Alt_CE_Get_NumConductors(handle))
+        if self._engine.take_error() is not None:
+            return np.zeros(shape, dtype=np.intp)
         return np.array(self._integers.view(), dtype=np.intp).reshape(shape)
 
     def phases(self, i: int) -> int:

@@ -221,6 +221,23 @@ def test_an_open_or_absent_line_carries_nothing() -> None:
     assert not readings.dead_loads().any()
 
 
+def test_elements_that_never_were_in_service_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "off.dss"
+    path.write_text(
+        STREET + "new line.off phases=4 bus1=p2.1.2.3.4 bus2=p3.1.2.3.4 linecode=four enabled=no\n"
+        "new load.off bus1=p3.1.4 phases=1 kv=0.23 kw=5 enabled=no\nsolve\n"
+    )
+    circuit = open_circuit(path)
+    readings = Readings(circuit)
+    assert not [label for label in readings.current_labels if label.startswith("line.off.")]
+    usual = Readings(open_circuit(street(tmp_path)))
+    np.testing.assert_allclose(readings.current_a(), usual.current_a(), rtol=1e-5)
+    assert sum(readings.losses_kw()) == pytest.approx(circuit.losses_kw(), rel=1e-9)
+    source_kw, losses_kw = circuit.source_kw_kvar()[0], circuit.losses_kw()
+    balance = readings.balance(source_kw, losses_kw, np.zeros(0), *readings.injections())
+    assert abs(balance.residual_kw) < 1e-5 * balance.total_kva
+
+
 def test_a_moved_tap_is_in_the_next_reading() -> None:
     circuit = open_circuit("ieee13")
     readings, taps = Readings(circuit), TapPositions(circuit)
