@@ -285,3 +285,19 @@ def test_a_der_that_injects_something_else_is_an_event(tmp_path: Path) -> None:
     ((time_s, fields),) = failed
     assert time_s == 60.0
     assert abs(fields["residual_kw"]) > 1.0
+
+
+def test_the_same_bytes_whatever_hosts_the_run(tmp_path: Path) -> None:
+    scenario = town(tmp_path, regulators="auto", tap_set=[[0, None], [120, 3]], switch_set=[[0, 1]])
+    seen = []
+    for placement in ("single", "process"):
+        result = run(scenario, out=tmp_path / placement, placement=placement)
+        files = sorted(p for f in ("signals", "grid") for p in (result.folder / f).iterdir())
+        events_of_feeder = [
+            {k: v for k, v in json.loads(line).items() if k != "wall"}
+            for line in (result.folder / "events.jsonl").read_text().splitlines()
+            if '"federate": "feeder"' in line
+        ]
+        seen.append(({p.name: p.read_bytes() for p in files}, events_of_feeder, result.metrics))
+    assert seen[0] == seen[1]
+    assert len(seen[0][1]) > 3
