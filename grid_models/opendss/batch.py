@@ -73,20 +73,16 @@ class ElementBatch:
         self._engine.lib.Alt_CEBatch_Get_Currents(out.pointer, out.dims, self.handles, len(self))
         return out.view().view(np.complex128)
 
-    def floats(self, name: str) -> NDArray[np.float64]:
-        """Return a number of each element; all are of one class. `name`: the property's."""
-        return np.array(self._get("Batch_GetFloat64S", self._doubles, name), dtype=np.float64)
-
     def integers(self, name: str) -> NDArray[np.int32]:
-        """Return a whole number or a switch of each element; all are of one class."""
-        return np.array(self._get("Batch_GetInt32S", self._integers, name), dtype=np.int32)
+        """Return a whole number of each element, (n,); all are of one class.
 
-    def _get(self, function: str, out: EngineArray, name: str) -> NDArray[Any]:
+        `name`: The engine's name of the property.
+        """
         if not self.names:
-            return np.empty(0)
-        call = getattr(self._engine.lib, function)
-        call(out.pointer, out.dims, self.handles, len(self), name.encode())
-        return out.view()
+            return np.empty(0, dtype=np.int32)
+        out, lib = self._integers, self._engine.lib
+        lib.Batch_GetInt32S(out.pointer, out.dims, self.handles, len(self), name.encode())
+        return np.array(out.view(), dtype=np.int32)
 
     def nodes(self, i: int) -> NDArray[np.intp]:
         """Return where the conductors of element `i` are in the node vector, 0 for ground.

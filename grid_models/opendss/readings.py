@@ -44,10 +44,14 @@ class Sample:
     """
 
     def __init__(self, engine: Engine, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+        self._engine, self.names = engine, tuple(names)
         self.batch = ElementBatch(engine, names)
-        on = _enabled(engine, names)
-        self.nodes = [self.batch.nodes(i) * on[i] for i in range(len(names))]
+        self.find_nodes()
+
+    def find_nodes(self) -> None:
+        """Find the elements' conductors in the node vector; again when its order changed."""
+        on = _enabled(self._engine, self.names)
+        self.nodes = [self.batch.nodes(i) * on[i] for i in range(len(self.names))]
         self.start: IntArray = np.cumsum([0, *(n.size for n in self.nodes)], dtype=np.intp)[:-1]
         self._node: IntArray = np.concatenate(
             [np.empty(0, dtype=np.intp), *(n.ravel() for n in self.nodes)]
@@ -90,34 +94,41 @@ class Readings:
     current_labels : ``line.l115.1.2``: class, name, terminal, node; see `current_a`.
     rated : Lines and transformers with a rating, ``line.l115``; see `loading_pct`.
     normal_a : (n_rated,). Their normal amps at terminal 1.
-    layout : Counts how often lines or transformers were added, so that labels changed.
     """
 
     def __init__(self, circuit: Circuit) -> None:
         self._circuit, self._engine = circuit, circuit.engine
         self.loads = circuit.load_names
-        self.layout = 0
-        self._bindings = -1
+        self._bindings = self._n_elements = -1
         self._known: tuple[str, ...] | None = None
         self._bind()
 
     # ---------------------------------------------------------------- binding
 
     def _bind(self) -> None:
-        """Find all elements and their conductors; again when the circuit's nodes changed."""
+        """Find the conductors of all elements; again when the circuit's nodes changed."""
         circuit = self._circuit
         order = [label.rpartition(".")[2] for label in circuit.engine_nodes()]
         self._bindings = circuit.bindings
         self._branches_at = self._injections_at = -1
-        groups = _groups(self._engine, self.loads, circuit.der_elements)
+        n_elements = int(self._engine.dss.Circuit.NumCktElements())
+        if n_elements != self._n_elements:
+            self._n_elements = n_elements
+            self._find_elements(order)
+        else:
+            self._branches.find_nodes()
+            self._injections.find_nodes()
+
+    def _find_elements(self, order: Sequence[str]) -> None:
+        groups = _groups(self._engine, self.loads, self._circuit.der_elements)
         self._branches = Sample(self._engine, groups["line"] + groups["transformer"])
         outside = ("load", "der", "file_der", "rest", "shunt")
         self.file_ders = tuple(groups["file_der"])
         self._injections = Sample(self._engine, [n for kind in outside for n in groups[kind]])
         self._of_loads, self._of_ders = self._conductors(len(self.loads), len(groups["der"]))
+        # Lines and transformers do not come or go; their labels stay when one is switched off.
         if self._branches.names != self._known:
             self._known = self._branches.names
-            self.layout += 1
             self.lines, self.transformers = _bare(groups["line"]), _bare(groups["transformer"])
             self._label_currents(order)
             self._rate()
