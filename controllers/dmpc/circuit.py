@@ -236,7 +236,7 @@ class CircuitDmpc:
             self._low, self._high = -self._limit, self._limit.copy()
             for bound in (self._low, self._high):
                 bound.reshape(-1)[self._first] = self._u
-        self._g0 = self._split.drive @ known.values[self._gather][..., None]
+        self._g0 = self._split.offset(known.values[self._gather])
         self._hold = np.repeat(far[:, None], 2 * self._n, axis=1)
         self._post.begin_sample(sample, agreed, far)
 

@@ -9,13 +9,13 @@ import numpy as np
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.ports import Port
 from controllers.dmpc.boundary_mail import BoundaryMail
-from controllers.dmpc.splitting import ClusterSplitting
+from controllers.dmpc.splitting import RowSplitting
 
 BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 class Exchange:
-    """Iterations of the hosted clusters on a `ClusterSplitting`; coupling rows travel by mail.
+    """Iterations of the hosted clusters; coupling rows travel by mail.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Exchange:
 
     def __init__(
         self,
-        splitting: ClusterSplitting,
+        splitting: RowSplitting,
         links_out: Sequence[Link],
         rows_in: IntArray,
         rows_out: IntArray,
@@ -45,13 +45,11 @@ class Exchange:
         relaxation: float,
         inner: int = 1,
     ) -> None:
-        nb = splitting.bounded
         self._inner = inner
-        self._g_bounded: FloatArray = np.ascontiguousarray(splitting.g[:, :nb, :nb])
         self._split, self._post, self._alpha = splitting, post, relaxation
         self._rows_in, self._rows_out, self._own = rows_in, rows_out, own
         self._links = np.arange(len(links_out))
-        shape = (len(splitting.g), splitting.g.shape[1], 1)
+        shape = (len(splitting.give), splitting.bounded + splitting.coupled, 1)
         self.t: FloatArray = np.zeros(shape)
         self.v: FloatArray = np.zeros(shape)
         self._w = np.zeros(shape)
@@ -87,8 +85,8 @@ class Exchange:
         """Do one iteration; `hold` (links_in, width) is what local boundaries are held at."""
         t, w, nb = self.t, self._w, self._split.bounded
         if self._inner > 1:
-            self._settle(g0[:, :nb], low, high)
-        np.matmul(self._split.g, t, out=self.v)
+            self._settle(g0, low, high)
+        self.v = self._split.times(t)
         self.v += g0
         np.subtract(2.0 * self.v, t, out=w)
         self.inside = self._split.project(w[:, :nb], low, high)
@@ -106,10 +104,9 @@ class Exchange:
         """Do the passes before the last, in which only the bounded rows move."""
         nb = self._split.bounded
         rows = np.ascontiguousarray(self.t[:, :nb])
-        fixed = self._split.g[:, :nb, nb:] @ self.t[:, nb:] + g0
-        own = self._g_bounded
+        settled = self._split.bounded_map(self.t, g0)
         for _ in range(self._inner - 1):
-            w = 2.0 * (own @ rows + fixed) - rows
+            w = 2.0 * settled(rows) - rows
             inside = self._split.project(w, low, high)
             rows += self._alpha * (2.0 * inside - w - rows)
         self.t[:, :nb] = rows

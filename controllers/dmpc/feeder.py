@@ -23,10 +23,10 @@ from controllers.dmpc.boundary_mail import BoundaryMail, Judgement
 from controllers.dmpc.common import controller_steps, mail_summary, parse_weights
 from controllers.dmpc.exchange import Exchange, Measured, positions
 from controllers.dmpc.feeder_fleet import ClusterFleet
-from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, feeder_network
+from controllers.dmpc.feeder_network import V_UNIT, FeederNetwork, cluster_names, feeder_network
 from controllers.dmpc.feeder_options import FeederDmpcOptions
 from controllers.dmpc.feeder_problem import BLOCKS, FeederProblem, FeederWeights, feeder_problem
-from controllers.dmpc.splitting import ClusterSplitting
+from controllers.dmpc.feeder_splitting import feeder_splitting
 
 _WHERE = "dmpc"
 _ABSURD = 1e3
@@ -57,10 +57,10 @@ class FeederDmpc:
             settings.horizon,
             settings.step_s / 3600.0,
             parse_weights(FeederWeights, settings.weights, _WHERE),
-            soc_target=settings.soc_target,
+            settings.soc_target,
         )
-        whole = ClusterSplitting(problem.parts)
-        self._split, self._n = whole.of(own), settings.horizon
+        self._split, self._powers_above = feeder_splitting(problem, own)
+        self._n = settings.horizon
         self._fleet = ClusterFleet(site, network, own, settings, sample_s)
         self._wire_ports(problem, own)
         self._wire_links(problem, own)
@@ -73,7 +73,7 @@ class FeederDmpc:
         """Return one agent per cluster."""
         settings = parse_options(FeederDmpcOptions, options, _WHERE)
         _sample(settings, site.period_s)
-        return feeder_network(site, settings.clusters, settings.taps or {}).names
+        return cluster_names(site, settings.clusters, settings.taps or {})
 
     def _wire_ports(self, problem: FeederProblem, own: list[int]) -> None:
         """Make the ports, the vector of all that is known, and each cluster's gather from it."""
@@ -175,16 +175,12 @@ class FeederDmpc:
         sums = []
         unit = 0
         for k, c in enumerate(own):
-            lay, cluster = problem.layouts[c], problem.network.clusters[c]
+            lay = problem.layouts[c]
             self._low[k, lay.v_rows], self._high[k, lay.v_rows] = v_lo**2 / V_UNIT, v_hi**2 / V_UNIT
             self._low[k, lay.e_rows], self._high[k, lay.e_rows] = settings.soc_min, settings.soc_max
             inputs.append(k * nb + lay.u_rows.start + np.arange(n * lay.units).reshape(n, -1))
-            share = np.zeros((_TAIL, lay.units))
-            d = len(cluster.ders)
-            share[3:, :d] = cluster.share
-            share[:3, d:] = cluster.share[:, lay.batteries]
             # The sum runs over this cluster alone: the same bits whatever else is hosted here.
-            sums.append((slice(unit, unit + lay.units), share))
+            sums.append((slice(unit, unit + lay.units), self._powers_above[k]))
             unit += lay.units
         self._u_rows: IntArray = np.concatenate(
             [np.zeros((n, 0), np.int64), *inputs], axis=1
@@ -245,7 +241,7 @@ class FeederDmpc:
         down = rows[self._down_links, -_TAIL:] if len(self._down_links) else rows[:0, :0]
         known.of("down")[:] = down.reshape(-1)
         known.of("pv")[:], known.of("load")[:] = fleet.forecast(time_s)
-        self._g0 = self._split.drive @ known.values[self._gather][..., None]
+        self._g0 = self._split.offset(known.values[self._gather])
         above = known.values[self._tops]
         n = self._n
         # A local boundary takes the far end as it is now, for the whole horizon.

@@ -22,17 +22,16 @@ from typing import Any
 import numpy as np
 
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, IntArray
+from controllers.core.mail import IntArray
 from controllers.core.protocol import ControlSite
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.clusters import Clusters, found_clusters, given_clusters
-from grid_models.feeder.model import Der, Feeder, Line
-from grid_models.feeder.topology import RadialTree
+from grid_models.feeder.model import Feeder, Line
+from grid_models.feeder.topology import RadialTree, radial_tree
 from grid_models.linear.lindistflow import LinDistFlow
 
 V_UNIT, S_UNIT = 0.01, 100.0
 PHASES = (1, 2, 3)
-_SCALE = S_UNIT / V_UNIT
 _KINDS = ("pv", "battery", "inverter")
 # Switches and regulators have no length; they must not attract a cut.
 _SHORT_OHM = 1e-3
@@ -57,30 +56,18 @@ class FeederCluster:
     Attributes
     ----------
     ders : (d,). Positions in the site of its DERs.
+    nodes : Positions in the model of all nodes of its buses.
     labels : (n,). Nodes whose voltage it measures and predicts.
     up : Position in the boundaries of the one above; -1 at the source.
     downs : Boundaries below.
-    ratio : (n, 3). T: response to the voltage of the three nodes above.
-    r, x : (n, d). Response to own injections, per 100 kW and 100 kvar.
-    r_down, x_down : (n, 3 * len(downs)). The same for each phase of each boundary below.
-    share : (3, d). Share of a DER's power on each phase.
-    load : (n,). Response to all own nominal loads.
-    load_kva : (3,). Own nominal loads by phase, as injection (negative), in 100 kVA.
     """
 
     name: str
     ders: IntArray
+    nodes: IntArray
     labels: tuple[str, ...]
     up: int
     downs: tuple[int, ...]
-    ratio: FloatArray
-    r: FloatArray
-    x: FloatArray
-    r_down: FloatArray
-    x_down: FloatArray
-    share: FloatArray
-    load: FloatArray
-    load_kva: np.ndarray[tuple[int, ...], np.dtype[np.complex128]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +93,20 @@ def feeder_network(
     Raises ControllerError, GridModelError: A DER is of a kind that cannot be commanded, a regulator
     is unknown, or the clusters are wrong (a bus twice or missing, a cluster in pieces).
     """
+    model = LinDistFlow.from_feeder(_checked_feeder(site, taps))
+    cut = _cut(model.tree, clusters)
+    boundaries = _boundaries(model, cut)
+    return FeederNetwork(cut.names, _clusters(site, model, cut, boundaries), boundaries, model)
+
+
+def cluster_names(
+    site: ControlSite, clusters: int | Mapping[str, Any], taps: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Return the names of the clusters that `feeder_network` cuts; it raises the same errors."""
+    return _cut(radial_tree(_checked_feeder(site, taps)), clusters).names
+
+
+def _checked_feeder(site: ControlSite, taps: Mapping[str, int]) -> Feeder:
     for der in site.ders:
         if der.kind not in _KINDS:
             raise ControllerError(
@@ -113,12 +114,7 @@ def feeder_network(
                 where="dmpc",
                 expected=f"DERs of kind {', '.join(_KINDS)}",
             )
-    feeder = _with_taps(site.feeder, taps).with_ders(site.ders)
-    model = LinDistFlow.from_feeder(feeder)
-    cut = _cut(model.tree, clusters)
-    boundaries = _boundaries(model, cut)
-    parts = tuple(_cluster(site, model, cut, boundaries, c) for c in range(len(cut.names)))
-    return FeederNetwork(cut.names, parts, boundaries, model)
+    return _with_taps(site.feeder, taps).with_ders(site.ders)
 
 
 def _with_taps(feeder: Feeder, taps: Mapping[str, int]) -> Feeder:
@@ -174,91 +170,32 @@ def _nodes_by_phase(model: LinDistFlow, bus: str) -> dict[int, str]:
     return nodes
 
 
-def _cluster(
-    site: ControlSite, model: LinDistFlow, cut: Clusters, boundaries: tuple[Boundary, ...], c: int
-) -> FeederCluster:
+def _clusters(
+    site: ControlSite, model: LinDistFlow, cut: Clusters, boundaries: tuple[Boundary, ...]
+) -> tuple[FeederCluster, ...]:
     place = model.tree.index
-    ders = [i for i, d in enumerate(site.ders) if cut.member[place[d.bus]] == c]
-    up = next((i for i, b in enumerate(boundaries) if b.child == c), -1)
-    downs = tuple(i for i, b in enumerate(boundaries) if b.parent == c)
-    watched = [label for i in ders for label in site.ders[i].labels]
-    watched += [x for i in downs for x in boundaries[i].labels if x is not None]
-    labels = tuple(dict.fromkeys(watched))
-    own = [label for label in model.nodes if cut.member[place[_bus(label)]] == c]
-    own_at = np.array([model.index[x] for x in own], dtype=np.int64)
-    nominal_p, nominal_q = model.nominal_injection()
-    injections: list[str | Der] = [site.ders[i] for i in ders]
-    below = [x for i in downs for x in boundaries[i].labels]
-    columns: list[str | Der] = [*injections, *(x for x in below if x is not None), *own]
-    above = () if up < 0 else boundaries[up].labels
-    ratio = _ratio(model, labels, above)
-    r, x = _local(model, labels, columns, above, ratio)
-    d = len(ders)
-    has = np.array([label is not None for label in below], dtype=bool)
-    r_down, x_down = np.zeros((len(labels), len(below))), np.zeros((len(labels), len(below)))
-    between = slice(d, d + int(has.sum()))
-    r_down[:, has], x_down[:, has] = r[:, between], x[:, between]
-    loads_at = slice(between.stop, None)
-    load = r[:, loads_at] @ nominal_p[own_at] + x[:, loads_at] @ nominal_q[own_at]
-    phase_of = model.node_phase
-    share = np.zeros((3, d))
-    for k, i in enumerate(ders):
-        at = [model.index[label] for label in model.labels_of(site.ders[i])]
-        np.add.at(share[:, k], phase_of[at] - 1, 1.0 / len(at))
-    load_kva = np.zeros(3, dtype=np.complex128)
-    np.add.at(load_kva, phase_of[own_at] - 1, nominal_p[own_at] + 1j * nominal_q[own_at])
-    return FeederCluster(
-        cut.names[c],
-        np.array(ders, dtype=np.int64),
-        labels,
-        up,
-        downs,
-        ratio,
-        r[:, :d],
-        x[:, :d],
-        r_down,
-        x_down,
-        share,
-        load / S_UNIT,
-        load_kva / S_UNIT,
-    )
+    of_der = np.array([cut.member[place[d.bus]] for d in site.ders], dtype=np.int64)
+    of_node = np.array([cut.member[place[bus_of(x)]] for x in model.nodes], dtype=np.int64)
+    ups = {b.child: i for i, b in enumerate(boundaries)}
+    downs: list[list[int]] = [[] for _ in cut.names]
+    for i, b in enumerate(boundaries):
+        downs[b.parent].append(i)
+    ders, nodes = _groups(of_der, len(cut.names)), _groups(of_node, len(cut.names))
+    out = []
+    for c, name in enumerate(cut.names):
+        watched = [label for i in ders[c] for label in site.ders[i].labels]
+        watched += [x for i in downs[c] for x in boundaries[i].labels if x is not None]
+        labels = tuple(dict.fromkeys(watched))
+        out.append(FeederCluster(name, ders[c], nodes[c], labels, ups.get(c, -1), tuple(downs[c])))
+    return tuple(out)
 
 
-def _bus(label: str) -> str:
+def _groups(member: IntArray, count: int) -> list[IntArray]:
+    """Return the positions of each cluster's members, in order."""
+    order = np.argsort(member, kind="stable")
+    return np.split(order, np.searchsorted(member[order], np.arange(1, count)))
+
+
+def bus_of(label: str) -> str:
+    """Return the bus of a node label."""
     return label.rpartition(".")[0]
-
-
-def _ratio(
-    model: LinDistFlow, labels: tuple[str, ...], above: tuple[str | None, ...]
-) -> FloatArray:
-    """Return T (n, 3): squared tap ratio to the node above on the same phase."""
-    ratio = np.zeros((len(labels), 3))
-    phase_of = model.node_phase[[model.index[x] for x in labels]]
-    for phase, top in enumerate(above):
-        mine = np.flatnonzero(phase_of == phase + 1).tolist()
-        if top is not None and mine:
-            _, x = model.sensitivity([labels[i] for i in mine] + [top], [top])
-            # At a stiff source no voltage changes, so any ratio will do.
-            moves = x[-1, 0] > 1e-12
-            ratio[mine, phase] = x[:-1, 0] / x[-1, 0] if moves else 1.0
-    return ratio
-
-
-def _local(
-    model: LinDistFlow,
-    labels: tuple[str, ...],
-    columns: list[str | Der],
-    above: tuple[str | None, ...],
-    ratio: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Return (R, X) of the cluster alone: what the path above it adds is taken off."""
-    if not labels or not columns:
-        empty = np.zeros((len(labels), len(columns)))
-        return empty, empty
-    r, x = model.sensitivity(labels, columns)
-    for phase, top in enumerate(above):
-        if top is not None:
-            r_top, x_top = model.sensitivity([top], columns)
-            r = r - ratio[:, [phase]] * r_top
-            x = x - ratio[:, [phase]] * x_top
-    return _SCALE * r, _SCALE * x

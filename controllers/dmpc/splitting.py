@@ -23,8 +23,10 @@ batched product, a clip and a gather, and bounded rows need no inner loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,29 +53,72 @@ class SplitPart:
     rho_couple: FloatArray
 
 
-class ClusterSplitting:
-    """The operators of all clusters, padded to one shape, or of some of them.
+class RowSplitting(ABC):
+    """The operators of some clusters; their rows are padded to the longest.
 
     Attributes
     ----------
     bounded, coupled, parameters : int
         Rows of B and of S, and parameters, each the largest of all clusters.
-    g : (C, r, r). ``v = g t + g0``, r = bounded + coupled.
-    drive : (C, r, parameters). ``g0 = drive theta``.
     give : (C, bounded). Share of an excess that a soft row keeps; 0 for hard rows.
     """
 
+    def __init__(self, clusters: int, bounded: int, coupled: int, parameters: int) -> None:
+        self.bounded, self.coupled, self.parameters = bounded, max(1, coupled), parameters
+        self.give: FloatArray = np.zeros((clusters, bounded))
+
+    def place_give(self, c: int, soft: FloatArray, rho_bound: FloatArray) -> None:
+        """Set cluster c's row of `give` from the weights of `SplitPart`."""
+        hard = ~np.isfinite(soft)
+        weight = np.where(hard, 1.0, soft)
+        self.give[c, : len(soft)] = np.where(hard, 0.0, rho_bound / (rho_bound + weight))
+
+    @cached_property
+    def _soft(self) -> bool:
+        return bool(self.give.any())
+
+    @abstractmethod
+    def offset(self, theta: FloatArray) -> FloatArray:
+        """Return g0 (C, r, 1) for parameters (C, parameters)."""
+
+    @abstractmethod
+    def times(self, t: FloatArray) -> FloatArray:
+        """Return G t, (C, r, 1)."""
+
+    @abstractmethod
+    def bounded_map(self, t: FloatArray, g0: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Return the map from bounded rows of t to those of v, the coupling rows as in `t`."""
+
+    def project(self, w: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Return bounded rows (C, bounded, 1) inside their bounds, soft ones nearly so."""
+        inside = np.minimum(np.maximum(w, low), high)
+        if self._soft:
+            inside += self.give[..., None] * (w - inside)
+        return inside
+
+
+class ClusterSplitting(RowSplitting):
+    """The operators of all clusters as dense matrices, or of some of them.
+
+    Attributes
+    ----------
+    g : (C, r, r). ``v = g t + g0``, r = bounded + coupled.
+    drive : (C, r, parameters). ``g0 = drive theta``.
+    """
+
     def __init__(self, parts: Sequence[SplitPart]) -> None:
-        self.bounded = max(len(p.b) for p in parts)
-        self.coupled = max(1, *(len(p.s) for p in parts))
-        self.parameters = max(p.m.shape[1] for p in parts)
+        super().__init__(
+            len(parts),
+            max(len(p.b) for p in parts),
+            max(len(p.s) for p in parts),
+            max(p.m.shape[1] for p in parts),
+        )
         rows = self.bounded + self.coupled
         self.g: FloatArray = np.zeros((len(parts), rows, rows))
         self.drive: FloatArray = np.zeros((len(parts), rows, self.parameters))
-        self.give: FloatArray = np.zeros((len(parts), self.bounded))
         for c, part in enumerate(parts):
             self._place(c, part)
-        self._soft = bool(self.give.any())
+        self._between_bounded = np.ascontiguousarray(self.g[:, : self.bounded, : self.bounded])
 
     def _place(self, c: int, part: SplitPart) -> None:
         nb, ns, nt = len(part.b), len(part.s), part.m.shape[1]
@@ -92,22 +137,27 @@ class ClusterSplitting:
         at = np.concatenate([np.arange(nb), self.bounded + np.arange(ns)])
         self.g[c][np.ix_(at, at)] = g
         self.drive[c, at, :nt] = drive
-        hard = ~np.isfinite(part.soft)
-        weight = np.where(hard, 1.0, part.soft)
-        self.give[c, :nb] = np.where(hard, 0.0, part.rho_bound / (part.rho_bound + weight))
+        self.place_give(c, part.soft, part.rho_bound)
 
     def of(self, chosen: Sequence[int]) -> ClusterSplitting:
         """Return the operators of some clusters; padding stays, so their bits do too."""
         out = object.__new__(ClusterSplitting)
-        out.bounded, out.coupled, out.parameters = self.bounded, self.coupled, self.parameters
+        RowSplitting.__init__(out, len(chosen), self.bounded, self.coupled, self.parameters)
         at = np.array(chosen, dtype=np.int64)
         out.g, out.drive, out.give = self.g[at], self.drive[at], self.give[at]
-        out._soft = self._soft
+        out._between_bounded = self._between_bounded[at]
         return out
 
-    def project(self, w: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-        """Return bounded rows (C, bounded, 1) inside their bounds, soft ones nearly so."""
-        inside = np.minimum(np.maximum(w, low), high)
-        if self._soft:
-            inside += self.give[..., None] * (w - inside)
-        return inside
+    def offset(self, theta: FloatArray) -> FloatArray:
+        """Return g0; see `RowSplitting`."""
+        return np.asarray(self.drive @ theta[..., None])
+
+    def times(self, t: FloatArray) -> FloatArray:
+        """Return G t; see `RowSplitting`."""
+        return np.asarray(np.matmul(self.g, t))
+
+    def bounded_map(self, t: FloatArray, g0: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Return the map of bounded rows; see `RowSplitting`."""
+        nb = self.bounded
+        fixed = self.g[:, :nb, nb:] @ t[:, nb:] + g0[:, :nb]
+        return lambda rows: self._between_bounded @ rows + fixed

@@ -153,8 +153,10 @@ def found_clusters(
 
 def _medoids(along: Array, k: int) -> Index:
     seeds = [int(np.argmax(along.max(axis=1)))]
+    nearest = along[seeds[0]].copy()
     while len(seeds) < k:
-        seeds.append(int(np.argmax(along[seeds].min(axis=0))))
+        seeds.append(int(np.argmax(nearest)))
+        np.minimum(nearest, along[seeds[-1]], out=nearest)
     for _ in range(50):
         member = np.argmin(along[seeds], axis=0)
         moved = []

@@ -76,7 +76,7 @@ def tree_law(model: LinDistFlow, at: Index, *, within_phase: bool) -> TreeLaw:
     With `within_phase`, terms between nodes that different phases feed are left out.
     """
     network = model.network
-    v0: Complex = np.asarray(unit_lu(network.transfer).solve(network.source_v))
+    v0 = network.no_load_v
     needed = _above(network.transfer, at)
     forward, backward, block = _law_of_simple_edges(network, v0)
     mixing = _mixing_buses(network, needed)

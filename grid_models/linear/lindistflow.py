@@ -23,7 +23,7 @@ from grid_models.linear.linearisation import FlatLinearisation, Linearisation, T
 from grid_models.linear.loads import LoadSet, PhaseModel, load_set
 from grid_models.linear.network import Network, three_phase_network
 from grid_models.linear.single_phase import single_phase_network
-from grid_models.linear.tree_algebra import Index, unit_lu
+from grid_models.linear.tree_algebra import Index
 
 Real = NDArray[np.float64]
 OperatingPoint = Literal["nominal"] | tuple[ArrayLike, ArrayLike] | None
@@ -175,8 +175,9 @@ class LinDistFlow:
         network = self.network
         phase = np.zeros(network.size, dtype=np.intp)
         if self.phases == "three":
-            v0 = unit_lu(network.transfer).solve(network.source_v)
-            lag = -np.angle(v0 * np.exp(-1j * np.deg2rad(self.feeder.source.angle_deg)))
+            lag = -np.angle(
+                network.no_load_v * np.exp(-1j * np.deg2rad(self.feeder.source.angle_deg))
+            )
             phase[:] = np.round(lag / (2.0 * np.pi / 3.0)).astype(np.intp) % 3 + 1
             start, parent = network.transfer.indptr, network.transfer.indices
             for i in np.flatnonzero(np.diff(start) == 1):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import numpy as np
@@ -22,6 +23,7 @@ from grid_models.base.errors import FeederError, TopologyError
 from grid_models.feeder.model import Bus, Feeder, Line, Switch, Transformer, phases_at
 from grid_models.feeder.topology import BranchElement, RadialTree
 from grid_models.linear.edges import Columns, Complex, Real, edge_law
+from grid_models.linear.tree_algebra import unit_lu
 
 _MV_KV_LN = 2.4
 _ANGLES = np.exp(-2j * np.pi / 3 * np.arange(3))
@@ -56,6 +58,11 @@ class Network:
     def size(self) -> int:
         """Number of electrical nodes."""
         return len(self.base_v)
+
+    @cached_property
+    def no_load_v(self) -> Complex:
+        """Voltages in volt with taps in, and without loads and shunts, (m,)."""
+        return np.asarray(unit_lu(self.transfer).solve(self.source_v))
 
     @property
     def stiff(self) -> NDArray[np.bool_]:
