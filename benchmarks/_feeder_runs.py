@@ -71,6 +71,8 @@ def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str
     own_mult, control_mode = dss.Solution.LoadMult(), say("get controlmode")
     say("set maxiterations=100 maxcontroliter=100")
     if solved or what != "day":
+        # Settled, whatever the control mode: as `open_master` does.
+        say(f"set controlmode={'off' if control_mode.lower() == 'off' else 'static'}")
         say("solve mode=snapshot")
     for _ in dss.Loads:
         dss.Loads.Vminpu(min(dss.Loads.Vminpu(), 0.7))
@@ -136,7 +138,7 @@ def tap_steps(dss: Any) -> list[float]:
         name, winding = dss.RegControls.Transformer(), dss.RegControls.TapWinding()
         dss.Transformers.Name(name)
         dss.Transformers.Wdg(winding)
-        taps.append(dss.Transformers.Tap())
+        taps.append(round(dss.Transformers.Tap(), 9))
     return taps
 
 
@@ -148,7 +150,7 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
 
     seconds: list[float] = []
     rows: list[Any] = []
-    residuals: list[float] = []
+    residuals: list[tuple[float, float]] = []
     out: dict[str, Any] = {"taps": []}
     own_step = FeederFederate.step
 
@@ -188,12 +190,13 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
         FeederFederate.step = step  # type: ignore[method-assign]
         began = time.perf_counter()
         run(scenario, out=folder / "run", placement="single", steps=steps)
-    out |= {"v": np.array(rows), "balance": max(residuals)}
+    errors_kw, sizes_kw = np.array(residuals).T
+    out |= {"v": np.array(rows), "balance": float(errors_kw.max() / max(sizes_kw.max(), 1e-9))}
     return out | {"step_ms": undisturbed_ms(seconds)}
 
 
-def residual(circuit: Any, ports: Any) -> float:
-    """Return |import + DERs - loads - losses| over the sum of their sizes."""
+def residual(circuit: Any, ports: Any) -> tuple[float, float]:
+    """Return |import + DERs - loads - losses| and the sum of their sizes, kW."""
     dss = circuit._engine.dss
 
     def kw(interface: Any) -> float:
@@ -202,7 +205,7 @@ def residual(circuit: Any, ports: Any) -> float:
     file_ders_kw = -sum(kw(getattr(dss, name)) for name in _DERS)
     supply = [float(ports["import_kw"][0]), float(ports["p_kw"].sum()), file_ders_kw]
     demand = [kw(dss.Loads), float(ports["losses_kw"][0])]
-    return abs(sum(supply) - sum(demand)) / max(sum(map(abs, supply + demand)), 1e-3)
+    return abs(sum(supply) - sum(demand)), sum(map(abs, supply + demand))
 
 
 def _power_kw(dss: Any) -> float:
