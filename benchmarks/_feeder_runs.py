@@ -30,20 +30,17 @@ _WRITES = re.compile(
 _SOLVES = re.compile(rb"(?im)^[ \t]*(?:sol|solve)\b([^\r\n!]*)")
 
 
-def copy_without_solving(folder: Path, target: Path) -> None:
-    """Copy a folder of masters; `solve options` becomes `set options`, what writes is dropped."""
+def copy_without_series(folder: Path, target: Path) -> None:
+    """Copy a folder of masters whose time series have no steps and that show and write nothing."""
     shutil.copytree(folder, target, symlinks=True)
     for path in target.rglob("*"):
         if path.suffix.lower() in (".dss", ".txt") and path.is_file():
             text = path.read_bytes()
-            changed = _WRITES.sub(b"! ", _SOLVES.sub(_as_options, text))
+            # A snapshot takes no notice of the number.
+            once = rb"solve \1 number=0 maxcontroliter=100 maxiterations=100 "
+            changed = _WRITES.sub(b"! ", _SOLVES.sub(once, text))
             if changed != text:
                 path.write_bytes(changed)
-
-
-def _as_options(match: re.Match[bytes]) -> bytes:
-    options = match.group(1).strip()
-    return b"var @feederate_solved=1" + (b"\nset " + options if options else b"")
 
 
 def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str, Any]:
@@ -67,10 +64,10 @@ def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str
     say(f'compile "{master}"')
     out["compile_s"] = time.perf_counter() - began
     out |= {"loads": dss.Loads.Count(), "ders": sum(getattr(dss, x).Count() for x in _DERS)}
-    solved, mode = say("var @feederate_solved") == "1", str(dss.Solution.ModeID()).lower()
-    own_mult, control_mode = dss.Solution.LoadMult(), say("get controlmode")
+    mode, control_mode = str(dss.Solution.ModeID()).lower(), say("get controlmode")
+    own_mult = dss.Solution.LoadMult()
     say("set maxiterations=100 maxcontroliter=100")
-    if solved or what != "day":
+    if what != "day":
         # Settled, whatever the control mode: as `open_master` does.
         say(f"set controlmode={'off' if control_mode.lower() == 'off' else 'static'}")
         say("solve mode=snapshot")
