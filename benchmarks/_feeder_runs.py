@@ -30,20 +30,17 @@ _WRITES = re.compile(
 _SOLVES = re.compile(rb"(?im)^[ \t]*(?:sol|solve)\b([^\r\n!]*)")
 
 
-def copy_without_solving(folder: Path, target: Path) -> None:
-    """Copy a folder of masters; `solve options` becomes `set options`, what writes is dropped."""
+def copy_without_series(folder: Path, target: Path) -> None:
+    """Copy a folder of masters whose time series have no steps and that show and write nothing."""
     shutil.copytree(folder, target, symlinks=True)
     for path in target.rglob("*"):
         if path.suffix.lower() in (".dss", ".txt") and path.is_file():
             text = path.read_bytes()
-            changed = _WRITES.sub(b"! ", _SOLVES.sub(_as_options, text))
+            # A snapshot takes no notice of the number.
+            once = rb"solve \1 number=0 maxcontroliter=100 maxiterations=100 "
+            changed = _WRITES.sub(b"! ", _SOLVES.sub(once, text))
             if changed != text:
                 path.write_bytes(changed)
-
-
-def _as_options(match: re.Match[bytes]) -> bytes:
-    options = match.group(1).strip()
-    return b"var @feederate_solved=1" + (b"\nset " + options if options else b"")
 
 
 def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str, Any]:
@@ -67,10 +64,12 @@ def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str
     say(f'compile "{master}"')
     out["compile_s"] = time.perf_counter() - began
     out |= {"loads": dss.Loads.Count(), "ders": sum(getattr(dss, x).Count() for x in _DERS)}
-    solved, mode = say("var @feederate_solved") == "1", str(dss.Solution.ModeID()).lower()
-    own_mult, control_mode = dss.Solution.LoadMult(), say("get controlmode")
+    mode, control_mode = str(dss.Solution.ModeID()).lower(), say("get controlmode")
+    own_mult = dss.Solution.LoadMult()
     say("set maxiterations=100 maxcontroliter=100")
-    if solved or what != "day":
+    if what != "day":
+        # Settled, whatever the control mode: as `open_master` does.
+        say(f"set controlmode={'off' if control_mode.lower() == 'off' else 'static'}")
         say("solve mode=snapshot")
     for _ in dss.Loads:
         dss.Loads.Vminpu(min(dss.Loads.Vminpu(), 0.7))
@@ -136,7 +135,7 @@ def tap_steps(dss: Any) -> list[float]:
         name, winding = dss.RegControls.Transformer(), dss.RegControls.TapWinding()
         dss.Transformers.Name(name)
         dss.Transformers.Wdg(winding)
-        taps.append(dss.Transformers.Tap())
+        taps.append(round(dss.Transformers.Tap(), 9))
     return taps
 
 
@@ -148,7 +147,7 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
 
     seconds: list[float] = []
     rows: list[Any] = []
-    residuals: list[float] = []
+    residuals: list[tuple[float, float]] = []
     out: dict[str, Any] = {"taps": []}
     own_step = FeederFederate.step
 
@@ -188,12 +187,13 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
         FeederFederate.step = step  # type: ignore[method-assign]
         began = time.perf_counter()
         run(scenario, out=folder / "run", placement="single", steps=steps)
-    out |= {"v": np.array(rows), "balance": max(residuals)}
+    errors_kw, sizes_kw = np.array(residuals).T
+    out |= {"v": np.array(rows), "balance": float(errors_kw.max() / max(sizes_kw.max(), 1e-9))}
     return out | {"step_ms": undisturbed_ms(seconds)}
 
 
-def residual(circuit: Any, ports: Any) -> float:
-    """Return |import + DERs - loads - losses| over the sum of their sizes."""
+def residual(circuit: Any, ports: Any) -> tuple[float, float]:
+    """Return |import + DERs - loads - losses| and the sum of their sizes, kW."""
     dss = circuit._engine.dss
 
     def kw(interface: Any) -> float:
@@ -202,7 +202,7 @@ def residual(circuit: Any, ports: Any) -> float:
     file_ders_kw = -sum(kw(getattr(dss, name)) for name in _DERS)
     supply = [float(ports["import_kw"][0]), float(ports["p_kw"].sum()), file_ders_kw]
     demand = [kw(dss.Loads), float(ports["losses_kw"][0])]
-    return abs(sum(supply) - sum(demand)) / max(sum(map(abs, supply + demand)), 1e-3)
+    return abs(sum(supply) - sum(demand)), sum(map(abs, supply + demand))
 
 
 def _power_kw(dss: Any) -> float:

@@ -4,13 +4,14 @@
 
 Every master file under FOLDER, or those that the text file LIST names (one a line, relative to
 FOLDER), is run by itself in processes of its own: by OpenDSS alone, which compiles a copy of the
-folder in which the commands that solve, show and write are taken out, and by Feederate at the same
-loads, sun and tolerance. Then three steps of each scenario of `SCENARIOS`. The table gives
+folder in which time series have no steps and nothing is shown or written, and by Feederate at the
+same loads, sun and tolerance. Then three steps of each scenario of `SCENARIOS`. The table gives
 
 * midnight, noon: the largest deviation of a node's voltage, per unit, with the taps held;
 * acting: the same over midnight, noon and evening with the file's controls;
 * day, tap changes: the same over a day of the file's own load shapes, and the tap changes in it;
-* balance: the largest residual of import + DERs = loads + losses of a step, over their sum;
+* balance: the largest residual of import + DERs = loads + losses of a step, over the largest sum
+  of their sizes;
 * the median time of a step, over the engine's own solve; seconds until the first step; memory.
 """
 
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _feeder_runs import copy_without_solving
+from _feeder_runs import copy_without_series
 
 SCENARIOS = ("voltvar-ieee123-none", "voltvar-ieee123-droop", "voltvar-ieee123", "dmpc-ieee123")
 MEMORY_LIMIT_GB = 8
@@ -188,7 +189,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy"
-        copy_without_solving(folder, copy)
+        copy_without_series(folder, copy)
         for name in names:
             before = set((folder / name).parent.rglob("*"))
             rows[name] = survey(folder / name, copy / name, options)

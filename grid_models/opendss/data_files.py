@@ -68,6 +68,8 @@ class DataFiles:
             return None
         path = find(folder, inner.value, where)
         rest = param.value[inner.end :]
+        if rest.lstrip().startswith(","):
+            rest = rest.lstrip()  # after a quote the engine takes a blank and a comma for two
         column = _column(rest) if _is_parquet(path) else None
         usable = self.usable(path, where, how=inner.name, column=column)
         mark = "'" if quote == '"' else '"'

@@ -115,16 +115,16 @@ class Engine:
         names = [str(n).lower() for n in self.dss.Element.AllPropertyNames()]
         return names.index(name) + 1
 
-    def first_solution(self, name: str, *, controls: bool) -> None:
+    def first_solution(self, name: str, *, control_mode: str) -> None:
         """Solve a compiled file as it stands, in snapshot mode.
 
-        `controls`: Whether the file's controls act until they have settled.
+        `control_mode`: 'static' lets the file's controls act until they have settled, 'off' not at
+        all, the others as far as their delays let them.
 
         Raises PowerFlowError: It did not converge; the message names circuit `name`.
         """
         self.command("set mode=snapshot")
-        # In the other modes a control with a delay would not act within one solution.
-        self.command(f"set controlmode={'static' if controls else 'off'}")
+        self.command(f"set controlmode={control_mode}")
         self.command(f"set maxiterations={MAX_ITERATIONS}")
         self.command(f"set maxcontroliter={MAX_CONTROL_ITERATIONS}")
         self.lib.ctx_Solution_Solve(self.ctx)

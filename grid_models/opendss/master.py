@@ -63,9 +63,11 @@ def open_master(
     options = FileOptions.of(engine)
     try:
         # The file's own time series begins where OpenDSS alone would begin it: controls have acted
-        # before only where the file solves its circuit.
-        controls = options.control_mode != "off" and (master.solved or not load_shapes)
-        engine.first_solution(master.name, controls=controls)
+        # before only where the file solves a snapshot. Else they settle, whatever their delays.
+        settling = "off" if options.control_mode == "off" else "static"
+        if load_shapes and regulators == "auto":
+            settling = master.solved_in or "off"
+        engine.first_solution(master.name, control_mode=settling)
         settled = engine.controls_settled
         dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))

@@ -62,12 +62,13 @@ _SOLVES_INSIDE = {"calcvoltagebases", "allocateloads", "estimate"}
 class MasterFile:
     """What is known of a compiled file beside the circuit in the engine.
 
-    `solved`: Whether the file solves its circuit, so that its controls have acted.
+    `solved_in`: The control mode in which the file solves a snapshot, so that its controls have
+    acted; None where it does not. A time series that it solves is run by the scenario instead.
     `notes`: What was passed over though it might have mattered, one sentence per kind.
     """
 
     name: str = ""
-    solved: bool = False
+    solved_in: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +104,7 @@ def compile_master(engine: Engine, path: Path) -> MasterFile:
             expected="an OpenDSS master file with 'New Circuit.name'",
         )
     lengthen_zero_lines(engine)
-    return MasterFile(name.lower(), script.solved, script.notes())
+    return MasterFile(name.lower(), script.solved_in, script.notes())
 
 
 class _Script:
@@ -121,7 +122,7 @@ class _Script:
         self._kind = ""
         self._passed_over: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
-        self.solved = False
+        self.solved_in: str | None = None
 
     def notes(self) -> tuple[str, ...]:
         """Return what was passed over though it might have mattered."""
@@ -161,8 +162,6 @@ class _Script:
                 expected="an OpenDSS command, or 'property=value' of the last element",
                 nearest=nearest_name(first.value, self._verbs.values()),
             )
-        if verb in _SOLVES:
-            self.solved = True
         if verb in ("set", "solve"):
             self._set(rest, where)
         elif verb in ("compile", "redirect"):
@@ -176,6 +175,12 @@ class _Script:
             self._passed_over[verb] += 1
         elif verb not in _PASSED_OVER and verb not in _SOLVES:
             self._edit(verb, rest, where)
+        if verb in _SOLVES and self._engine.circuit_name():
+            self._note_solution()
+
+    def _note_solution(self) -> None:
+        if self._engine.command("get mode").lower().startswith("snap"):
+            self.solved_in = self._engine.command("get controlmode").lower()
 
     def _edit(self, verb: str, rest: str, where: str) -> None:
         """Run a command that changes the circuit."""
@@ -184,7 +189,7 @@ class _Script:
             if first is not None and "." in first.value:
                 self._kind = first.value.partition(".")[0].lower()
         elif verb in ("clear", "clearall"):
-            self.solved = False
+            self.solved_in = None
         elif verb in _SOLVES_INSIDE:
             lengthen_zero_lines(self._engine)
         if verb in _ELEMENT or verb in _CONTINUES:

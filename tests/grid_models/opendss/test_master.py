@@ -219,7 +219,18 @@ def alone(path: Path, step_s: float, steps: int) -> np.ndarray:
     return np.array(voltages)
 
 
-@pytest.mark.parametrize("tail", ["", "set maxcontroliter=100\nsolve\n", "set controlmode=time\n"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "",
+        "set maxcontroliter=100\nsolve\n",
+        "set controlmode=time\n",
+        "set controlmode=time\nsolve\n",
+        # The file's own series, of no steps here: no snapshot.
+        "set mode=daily number=0\nsolve\n",
+        "set maxcontroliter=100\nsolve\nset controlmode=time\nset mode=daily number=0\nsolve\n",
+    ],
+)
 def test_a_day_of_the_file_is_that_of_the_engine_alone(write: Write, tail: str) -> None:
     body = (
         SHAPES

@@ -173,7 +173,7 @@ def test_modes_times_and_steps_reach_the_engine(write):
     rows = "solve mode=yearly stepsize=15m hour=30 controlmode=time number=96"
     master = compile_master(engine, write(METERED + rows))
     solution = engine.dss.Solution
-    assert (master.solved, master.notes) == (True, ())
+    assert (master.solved_in, master.notes) == (None, ())
     assert (str(solution.ModeID()).lower(), int(solution.ControlMode())) == ("yearly", 2)
     assert (float(solution.StepSize()), int(solution.Hour())) == (900.0, 30)
 
@@ -330,6 +330,7 @@ NEW = "new loadshape.s npts=3 interval=1"
         (f"{NEW}\nedit loadshape.s c=s.csv", {"S.csv": CSV}),
         (f'{NEW} mult="file=s.csv"', {"S.csv": CSV}),
         (f"{NEW} mult=[file='s.csv', col=2, header=yes]", {"S.csv": "P,Q\n1,0.5\n1,0.625\n1,1\n"}),
+        (f"{NEW} mult=(file=s.csv ,col=2, header=yes)", {"s.csv": "P,Q\n1,0.5\n1,0.625\n1,1\n"}),
         (f"{NEW} pqcsvfile=s.csv", {"S.csv": TWO}),
         (f"{NEW} sng=s.sng", {"S.SNG": struct.pack("<3f", *VALUES)}),
         (f"{NEW} dblfile=s.dbl", {"S.DBL": struct.pack("<3d", *VALUES)}),
