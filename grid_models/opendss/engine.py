@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from grid_models.base.errors import PowerFlowError
-from grid_models.opendss.environment import settle_environment
+from grid_models.opendss.environment import existing, settle_environment
 
 MAX_ITERATIONS = 100
 MAX_CONTROL_ITERATIONS = 100
@@ -61,12 +62,14 @@ class Engine:
 
     def __init__(self) -> None:
         settle_environment()
-        self.dss: Any = _opendssdirect().dss.NewContext()
-        # Process-wide in the engine: a master file must neither move the process to another
-        # folder nor open an editor.
-        self.dss.Basic.AllowChangeDir(False)
-        self.dss.Basic.AllowEditor(False)
-        self.dss.Basic.AllowForms(False)
+        engine = _opendssdirect().dss
+        # Process-wide in the engine: neither a new context nor a master file may move the process
+        # to another folder, and no file may open an editor.
+        engine.Basic.AllowChangeDir(False)
+        engine.Basic.AllowEditor(False)
+        engine.Basic.AllowForms(False)
+        with existing(Path(engine.Basic.DataPath())):
+            self.dss: Any = engine.NewContext()
         util = self.dss._api_util
         self.lib: Any = util.lib_unpatched
         self.ffi: Any = util.ffi

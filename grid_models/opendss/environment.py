@@ -5,12 +5,18 @@ loaded and reads that table again in every new thread that calls it. The C libra
 its table when variables are added, so a thread started after an ``os.environ[...] = ...`` would
 read freed memory. Giving the process a table that is never freed before the engine loads avoids
 this: later changes are made in a new table, and the engine keeps the old one.
+
+It remembers the folder in which it was loaded too, and makes it anew for each new context, or ends
+the process with a segmentation fault where it cannot.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _KEPT: list[ctypes.Array[ctypes.c_void_p]] = []
 
@@ -36,3 +42,19 @@ def settle_environment() -> None:
     copy = (ctypes.c_void_p * (n + 1))(*entries[:n])
     _KEPT.append(copy)
     table.value = ctypes.addressof(copy)
+
+
+@contextmanager
+def existing(folder: Path) -> Iterator[None]:
+    """Let a folder exist for a moment; what of it was not there before is removed again.
+
+    Raises OSError: It cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()

@@ -51,6 +51,8 @@ _OPTIONS_PASSED_OVER = {
     "overloadreport", "parallel", "querylog", "recorder", "registryupdate", "showexport",
     "showreports", "tracecontrol", "voltexceptionreport",
 }  # fmt: skip
+# Of versions of OpenDSS that divide a circuit among processors.
+_OPTIONS_OF_OTHERS = {"adiakoptics", "coverage", "linkbranches", "num_subcircuits"}
 # Direct, dynamic, harmonic, fault, Monte Carlo, load-duration and auto-add solutions.
 _MODES_PASSED_OVER = ("di", "dy", "h", "f", "m", "l", "a")
 _ELEMENT = {"new", "edit", "select", "batchedit"}
@@ -120,6 +122,7 @@ class _Script:
         self._folder = Path()
         self._depth = 0
         self._kind = ""
+        self._mode = ""
         self._passed_over: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
         self.solved_in: str | None = None
@@ -130,7 +133,11 @@ class _Script:
             f"{n} '{verb}' command{'s' if n > 1 else ''} of the file passed over"
             for verb, n in self._passed_over.items()
         )
-        return (*counted, *self._notes)
+        notes = (*counted, *self._notes)
+        if self._no_power_flow():
+            mode = f"the file's solution mode '{self._mode}' is passed over; power flows are solved"
+            return (*notes, mode)
+        return notes
 
     def run_file(self, path: Path) -> None:
         """Run one file; relative paths in it start from its folder."""
@@ -189,7 +196,7 @@ class _Script:
             if first is not None and "." in first.value:
                 self._kind = first.value.partition(".")[0].lower()
         elif verb in ("clear", "clearall"):
-            self.solved_in = None
+            self.solved_in, self._mode = None, ""
         elif verb in _SOLVES_INSIDE:
             lengthen_zero_lines(self._engine)
         if verb in _ELEMENT or verb in _CONTINUES:
@@ -199,22 +206,27 @@ class _Script:
     def _set(self, rest: str, where: str) -> None:
         """Set options, also those of ``Solve``, one by one."""
         for name, param in self._named_options(rest, where):
-            value = rest[param.start : param.end]
+            if name == "mode":
+                self._mode = param.value.lower()
             if name == "datapath":
                 self._set_data_path(param.value, where)
-            elif name == "mode" and param.value.lower().startswith(_MODES_PASSED_OVER):
-                note = f"the file's solution mode '{param.value}' is passed over"
-                self._notes[f"{note}; power flows are solved"] = None
-            elif name not in _OPTIONS_PASSED_OVER:
+            elif name in _OPTIONS_PASSED_OVER or (name == "mode" and self._no_power_flow()):
+                continue
+            else:
                 if name in ("class", "element", "object", "type"):
                     self._kind = param.value.partition(".")[0].lower()
-                text = self._files.rewritten(f"set {name}={value}", "", self._folder, where)
-                self._command(text, where)
+                text = f"set {name}={rest[param.start : param.end]}"
+                self._command(self._files.rewritten(text, "", self._folder, where), where)
+
+    def _no_power_flow(self) -> bool:
+        return self._mode.startswith(_MODES_PASSED_OVER)
 
     def _named_options(self, rest: str, where: str) -> Iterator[tuple[str, Param]]:
         """Yield each option with its full name; one without a name is the next of the engine's."""
         position = 0
         for param in params(rest):
+            if param.name.lower() in _OPTIONS_OF_OTHERS:
+                continue
             if param.name:
                 name = self._options.get(param.name.lower())
                 if name is None:

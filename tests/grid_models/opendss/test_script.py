@@ -151,6 +151,7 @@ def test_what_cannot_be_followed_names_file_and_row(write, rows, message):
         ("solve mode=snap loadmult=0.5", 0.5),
         ("sol loadmu=0.25", 0.25),
         ("solve\nset loadmult=0.7\nsolve", 0.7),
+        ("set loadmult=0.7 LinkBranches=[line.two] num_subcircuits=3\nsolve", 0.7),
         ("solve loadmult=2\nsolve mode=daily number=3 loadmult=1", 1.0),
         ("solve mode=snap, loadmult = (0.5 0.1 +) ! half", 0.6),
     ],
@@ -178,13 +179,15 @@ def test_modes_times_and_steps_reach_the_engine(write):
     assert (float(solution.StepSize()), int(solution.Hour())) == (900.0, 30)
 
 
-def test_modes_that_begin_at_a_solution_are_passed_over_and_said(write):
-    path = write(METERED + "solve\nset mode=harmonics\nsolve\nsolve mode=dynamics number=9\n")
-    circuit = open_master(path)
-    assert [n for n in circuit.feeder.notes if "passed over" in n] == [
-        "the file's solution mode 'harmonics' is passed over; power flows are solved",
-        "the file's solution mode 'dynamics' is passed over; power flows are solved",
-    ]
+@pytest.mark.parametrize("mode", ["harmonics", "dyn", "faultstudy", "M1", "direct"])
+def test_a_mode_that_is_no_power_flow_in_time_is_said(write, mode):
+    path = write(METERED + f"solve\nset mode={mode}\nsolve number=9\n")
+    note = f"the file's solution mode '{mode.lower()}' is passed over; power flows are solved"
+    assert note in open_master(path).feeder.notes
+    path = write(METERED + f"solve mode={mode}\nsolve mode=daily")
+    engine = Engine()
+    assert compile_master(engine, path).notes == ()
+    assert engine.dss.Solution.ModeID() == "Daily"
 
 
 def test_commands_that_might_have_mattered_are_counted(write):
