@@ -65,6 +65,11 @@ NODES = {
     "new transformer.t phases=3 windings=2 buses=(a.2.3.1 lv.4.5.6.0) conns=(delta wye) "
     "kvs=(12.47 .48) kvas=(500 500) xhl=4 %rs=(1 1)\n"
     "new load.x bus1=lv.5 phases=1 kv=.277 kw=90 pf=.9\nnew load.y bus1=lv.4.5.6 kv=.48 kw=90\n",
+    "source on other nodes": f"edit vsource.source bus1=src.6.4.5\nnew line.l bus1=src.4.5.6 "
+    f"bus2=a.1.2.3 {Z3}\nnew load.x bus1=a.1 phases=1 kv=7.2 kw=400\n"
+    "new load.y bus1=a.1.3 phases=1 conn=delta kv=12.47 kw=300 pf=.9\n",
+    "source of one phase": "edit vsource.source phases=1 bus1=src.2 basekv=7.2\n"
+    f"new line.l bus1=src.2 bus2=a.1 phases=1 {Z1}\nnew load.x bus1=a.1 phases=1 kv=7.2 kw=400\n",
     "source turned": f"edit vsource.source bus1=src.3.1.2\nnew line.l bus1=src bus2=a {Z3}\n"
     "new load.x bus1=a.1 phases=1 kv=7.2 kw=400\n",
 }
