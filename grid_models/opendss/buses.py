@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -21,6 +22,8 @@ PHASE_PU = 0.5
 # Outside this range of the first solution a voltage base does not fit its bus.
 FITTING_PU = (0.75, 1.25)
 
+# Elements whose nodes are joined by windings on one core.
+_WINDINGS = ("transformer.", "autotrans.", "gictransformer.")
 Node = tuple[str, int]
 
 
@@ -40,16 +43,13 @@ def energised_buses(engine: Engine) -> dict[str, Bus]:
         bus, v_pu = found[name]
         v_pu[int(node)] = float(v) / (bus.base_kv_ln * 1e3)
     low = {(name, n) for name, (_, v_pu) in found.items() for n in v_pu if v_pu[n] < PHASE_PU}
-    pairs = _closed_pairs(dss, low) if low else []
+    pairs = _conducting_pairs(dss)
     neutrals = _neutral_nodes(dss, low, pairs) if low else set()
-    fed = _fed_nodes(dss, low, pairs) - neutrals if low else set()
+    fed = _reached(_source_nodes(dss), pairs) - neutrals
     buses = {}
     for name, (bus, v_pu) in found.items():
-        phases = tuple(
-            n
-            for n in sorted(v_pu)
-            if v_pu[n] >= PHASE_PU or (1 <= n <= 3 and v_pu[n] > LIVE_PU and (name, n) in fed)
-        )
+        live = [n for n in sorted(v_pu) if (name, n) in fed]
+        phases = tuple(n for n in live if v_pu[n] > (LIVE_PU if n <= 3 else PHASE_PU))
         if phases:
             neutral = min((n for n in v_pu if (name, n) in neutrals), default=0)
             fit = median(v_pu[n] for n in phases)
@@ -118,40 +118,43 @@ def _neutral_nodes(dss: Any, low: set[Node], pairs: list[tuple[Node, Node]]) -> 
                 phases.update((bus, node) for node in nodes[:n])
                 stars.add((bus, nodes[n]))
     for _ in each(dss.Reactors):
-        (bus, nodes), (_, far) = terminals(dss)[:2]
-        seeds.update((bus, n) for n, m in zip(nodes, far, strict=True) if not m)
+        ends = terminals(dss)
+        grounded = ends[1][1] if len(ends) > 1 else ()
+        seeds.update((ends[0][0], n) for n, m in zip(ends[0][1], grounded, strict=False) if not m)
     joined = [pair for pair in pairs if low.issuperset(pair)]
-    ends = {node for pair in joined for node in pair}
-    seeds = (seeds | (stars & ends)) & (low - phases)
+    seeds = (seeds | (stars & {node for pair in joined for node in pair})) & (low - phases)
     return _reached(seeds, [pair for pair in joined if phases.isdisjoint(pair)])
 
 
-def _closed_pairs(dss: Any, low: set[Node]) -> list[tuple[Node, Node]]:
-    """Return what closed conductors of lines join, where one of the two has a low voltage."""
-    pairs = []
-    for _ in each(dss.Lines):
-        (a, nodes_a), (b, nodes_b) = terminals(dss)[:2]
-        for i, (n, m) in enumerate(zip(nodes_a, nodes_b, strict=True), start=1):
-            is_low = (a, n) in low or (b, m) in low
-            if n and m and is_low and not any(dss.CktElement.IsOpen(k, i) for k in (1, 2)):
-                pairs.append(((a, n), (b, m)))
+def _conducting_pairs(dss: Any) -> list[tuple[Node, Node]]:
+    """Return what closed conductors of elements in series join, and the nodes of each transformer.
+
+    Loads and shunts join nothing: a phase that is fed through them only is dead.
+    """
+    pairs: list[tuple[Node, Node]] = []
+    for _ in each(dss.PDElements):
+        element = dss.CktElement
+        ends = terminals(dss)
+        some_open = any(element.IsOpen(k, 0) for k in range(1, len(ends) + 1))
+        nodes = [
+            [(bus, n) if n and not (some_open and element.IsOpen(k, i)) else None for i, n in own]
+            for k, (bus, own) in enumerate(((b, enumerate(x, start=1)) for b, x in ends), start=1)
+        ]
+        if str(element.Name()).lower().startswith(_WINDINGS):
+            joined = [node for terminal in nodes for node in terminal if node]
+            pairs += pairwise(joined)
+        elif len(nodes) > 1:
+            pairs += [(a, b) for a, b in zip(nodes[0], nodes[1], strict=True) if a and b]
     return pairs
 
 
-def _fed_nodes(dss: Any, low: set[Node], pairs: list[tuple[Node, Node]]) -> set[Node]:
-    """Return the nodes of low voltage that a conductor or winding joins to a source.
-
-    The others have the voltage that their neighbours induce.
-    """
-    ties = list(pairs)
-    for elements in (dss.Transformers, dss.Reactors, dss.Capacitors):
+def _source_nodes(dss: Any) -> set[Node]:
+    """Return the nodes of everything that can give a voltage."""
+    nodes: set[Node] = set()
+    for elements in (dss.Vsources, dss.Isource, dss.Generators, dss.Storages, dss.PVsystems):
         for _ in each(elements):
-            nodes = [(bus, n) for bus, own in terminals(dss) for n in own if n]
-            ties += [(nodes[0], node) for node in nodes[1:]]
-    seeds = {node for pair in ties for node in pair} - low
-    for _ in each(dss.Vsources):
-        seeds.update((bus, n) for bus, own in terminals(dss) for n in own if n)
-    return _reached(seeds, ties)
+            nodes.update((bus, n) for bus, own in terminals(dss) for n in own if n)
+    return nodes
 
 
 def _reached(seeds: set[Node], pairs: list[tuple[Node, Node]]) -> set[Node]:

@@ -43,9 +43,12 @@ def feeder_commands(feeder: Feeder) -> list[str]:
     """
     s = feeder.source
     r, x = max(s.r_ohm, STIFF_OHM), max(s.x_ohm, STIFF_OHM)
+    # The engine's kv of a source: line to line, but for one of a single phase.
+    kv = s.base_kv_ll / (math.sqrt(3.0) if len(s.phases) == 1 else 1.0)
     commands = [
         "clear",
-        f"new circuit.feeder bus1={s.bus} basekv={s.base_kv_ll!r} pu={s.v_pu!r} "
+        f"new circuit.feeder bus1={_at(s.bus, s.phases)} phases={len(s.phases) or 3} "
+        f"basekv={kv!r} pu={s.v_pu!r} "
         f"angle={s.angle_deg!r} r1={r!r} x1={x!r} r0={r!r} x0={x!r}",
     ]
     commands += [_line(line) for line in feeder.lines if line.closed]

@@ -65,6 +65,11 @@ NODES = {
     "new transformer.t phases=3 windings=2 buses=(a.2.3.1 lv.4.5.6.0) conns=(delta wye) "
     "kvs=(12.47 .48) kvas=(500 500) xhl=4 %rs=(1 1)\n"
     "new load.x bus1=lv.5 phases=1 kv=.277 kw=90 pf=.9\nnew load.y bus1=lv.4.5.6 kv=.48 kw=90\n",
+    "source on other nodes": f"edit vsource.source bus1=src.6.4.5\nnew line.l bus1=src.4.5.6 "
+    f"bus2=a.1.2.3 {Z3}\nnew load.x bus1=a.1 phases=1 kv=7.2 kw=400\n"
+    "new load.y bus1=a.1.3 phases=1 conn=delta kv=12.47 kw=300 pf=.9\n",
+    "source of one phase": "edit vsource.source phases=1 bus1=src.2 basekv=7.2\n"
+    f"new line.l bus1=src.2 bus2=a.1 phases=1 {Z1}\nnew load.x bus1=a.1 phases=1 kv=7.2 kw=400\n",
     "source turned": f"edit vsource.source bus1=src.3.1.2\nnew line.l bus1=src bus2=a {Z3}\n"
     "new load.x bus1=a.1 phases=1 kv=7.2 kw=400\n",
 }
@@ -324,6 +329,40 @@ def test_an_induced_voltage_is_no_voltage(read: Read) -> None:
     assert circuit.feeder.buses["z"].phases == (1, 3)
     (note,) = circuit.feeder.notes
     assert note.startswith("2 phases without voltage at buses that have others: y.2, z.2")
+
+
+@pytest.mark.parametrize(
+    "load", ["bus1=z.1.2 phases=1 conn=delta kv=12.47", "bus1=z phases=3 conn=delta kv=12.47"]
+)
+def test_a_phase_that_only_a_load_feeds_is_dead(read: Read, load: str) -> None:
+    body = f"new line.l bus1=src bus2=a {Z3}\nnew line.s bus1=a bus2=z {Z3}\nopen line.s 1 2\n"
+    circuit = read(f"{body}new load.on bus1=z.3 phases=1 kv=7.2 kw=80\nnew load.x {load} kw=90\n")
+    dss = circuit._engine.dss
+    volts = dict(zip(dss.Circuit.AllNodeNames(), dss.Circuit.AllBusMagPu(), strict=True))
+    assert volts["z.2"] > 0.3
+    assert circuit.feeder.buses["z"].phases == (1, 3)
+    ders = place(circuit.feeder, DerRule(kind="pv", at="load_phases", total_kw=30.0))
+    assert all(der.phases in ((1,), (3,)) for der in ders)
+
+
+def test_an_open_transformer_terminal_leaves_its_secondary_dead(read: Read) -> None:
+    circuit = read(
+        f"new line.l bus1=src bus2=a {Z3}\nnew transformer.t phases=3 windings=2 buses=(a lv) "
+        "conns=(wye wye) kvs=(12.47 .4) kvas=(250 250) xhl=4\nopen transformer.t 1 1\n"
+        "open transformer.t 1 2\nopen transformer.t 1 3\nnew load.x bus1=lv kv=.4 kw=90\n"
+    )
+    assert "lv" not in circuit.feeder.buses
+    assert circuit.feeder.notes[0].startswith("1 of 1 load, 90 of 90 kW, without voltage: x at")
+
+
+def test_shunts_of_one_terminal_are_no_conductors(read: Read) -> None:
+    circuit = read(
+        f"new line.l bus1=src bus2=a {Z3}\nnew line.s bus1=a bus2=z {Z3}\nopen line.s 1 2\n"
+        "new reactor.r bus1=z conn=delta kv=12.47 kvar=30\n"
+        "new capacitor.c bus1=z conn=delta kv=12.47 kvar=60\n"
+        "new load.on bus1=z.3 phases=1 kv=7.2 kw=80\n"
+    )
+    assert circuit.feeder.buses["z"].phases == (1, 3)
 
 
 def test_a_load_across_a_dead_phase_is_in_the_circuit_only(read: Read) -> None:
