@@ -226,7 +226,7 @@ new load.r bus1=reg kv=11 kw=50 kvar=10
         "new capacitor.c bus1=end kv=11 kvar=90\n"
         "new capcontrol.cc element=line.two capacitor=c type=kvar eventlog=yes\nsolve",
         "set datapath=results\nsolve\nexport voltages",
-        'set datapath="C:\\Users\\me\\out"\nsolve\nexport voltages',
+        'set datapath="D:\\study\\out"\nsolve\nexport voltages',
         "set eventlogdefault=yes log=yes\nsolve\nCalcIncMatrix\nget mode",
         "distribute kw=100\nrephase startline=line.two phasedesignation='.2'\nuuids Master.dss",
         "energymeter.em.action=save\nreset\nsolve mode=snap",
