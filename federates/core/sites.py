@@ -84,13 +84,14 @@ class GridSite:
         """The circuit of the user's OpenDSS file, without the DERs that the grid places."""
         from grid_models.opendss.master import open_master
 
+        own_series = self.grid.profiles.kind == "master"
         return open_master(
             self.model,
             regulators=self.regulators,
             file_ders=self.grid.file_ders,
-            load_shapes=self.grid.profiles.kind == "master",
+            load_shapes=own_series,
             step_s=self._scenario.time.step_s,
-            tolerance_pu=self.grid.tolerance_pu,
+            tolerance_pu=self.grid.tolerance_pu or (1e-6 if own_series else 1e-7),
         )
 
     def take_circuit(self) -> Circuit:

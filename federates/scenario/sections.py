@@ -42,8 +42,13 @@ class Grid(Section):
         description="Regulator taps stay where they are, or their controls act. Default: `auto` "
         "for a user's OpenDSS file, `fixed` for a shipped feeder.",
     )
-    tolerance_pu: float = Field(
-        1e-6, gt=0, le=1e-3, description="Largest change between two iterations of a solution."
+    tolerance_pu: float | None = Field(
+        None,
+        gt=0,
+        le=1e-3,
+        description="Largest change between two iterations of a solution. Default: 1e-7 for a "
+        "user's OpenDSS file, so that import, DERs, loads and losses agree to 1e-6; 1e-6 for a "
+        "shipped feeder and for a file that runs its own load shapes.",
     )
     taps: dict[str, int] = Field(
         {},

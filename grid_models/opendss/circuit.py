@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.base.errors import FeederError, PowerFlowError, nearest_name
 from grid_models.feeder.model import Der, Feeder, node_label
 from grid_models.opendss import edit as dss_edit
+from grid_models.opendss.admittance import shunt_conductance
 from grid_models.opendss.commands import (
     check_der,
     der_command,
@@ -253,10 +254,16 @@ class Circuit:
         return -float(power[0]), -float(power[1])
 
     def losses_kw(self) -> float:
-        """Return the losses of lines, transformers and other series elements, in kW."""
+        """Return the losses of lines, transformers, reactors and capacitors, in kW."""
         lib, ctx = self._engine.lib, self._engine.ctx
         lib.ctx_Circuit_Get_Losses_GR(ctx)
-        return float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / 1e3
+        series_kw = float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / 1e3
+        if self._shunts is None:
+            return series_kw
+        # The engine leaves out what shunt elements dissipate.
+        v = self.node_volts()
+        lost_w = np.vdot(v, np.asarray(self._shunts @ v)).real
+        return series_kw + float(lost_w) / 1e3
 
     @property
     def engine(self) -> Engine:
@@ -290,6 +297,7 @@ class Circuit:
         order = [str(n).lower() for n in self._engine.dss.Circuit.YNodeOrder()]
         place = {label: i for i, label in enumerate(order, start=1)}
         self._engine_nodes = tuple(order)
+        self._shunts = shunt_conductance(self._engine)
         self.bindings += 1
         self._gather = np.array([place.get(n, 0) for n in self.node_labels], dtype=np.intp)
         neutrals = (

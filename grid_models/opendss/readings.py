@@ -126,6 +126,8 @@ class Readings:
         self.file_ders = tuple(groups["file_der"])
         self._injections = Sample(self._engine, [n for kind in outside for n in groups[kind]])
         self._of_loads, self._of_ders = self._conductors(len(self.loads), len(groups["der"]))
+        ends = [*self._injections.start.tolist(), len(self._injections.current)]
+        self._shunts_from = ends[len(self._injections.names) - len(groups["shunt"])]
         # Lines and transformers do not come or go; their labels stay when one is switched off.
         if self._branches.names != self._known:
             self._known = self._branches.names
@@ -272,7 +274,8 @@ class Readings:
         """
         power = voltage * current.conj() / 1e3
         # What is drawn in all, but for what our DERs feed in.
-        drawn = power.real.sum(axis=-1) - power[..., self._of_ders].real.sum(axis=-1)
+        p_kw = power.real
+        drawn = p_kw[..., : self._shunts_from].sum(axis=-1) - p_kw[..., self._of_ders].sum(axis=-1)
         residual = import_kw + der_kw.sum(axis=-1) - drawn - losses_kw
         return Balance(np.asarray(residual), np.abs(power).sum(axis=-1))
 
@@ -310,7 +313,6 @@ def _groups(engine: Engine, loads: Sequence[str], ders: Sequence[str]) -> dict[s
             groups["line" if kind == "line" else "transformer"].append(full)
         elif parents[kind] == "TPCClass" and kind not in _SOURCES and full not in taken:
             groups["file_der" if kind in FILE_DER_CLASSES else "rest"].append(full)
-        # The engine counts the losses of series elements, but not those of shunts.
         elif parents[kind] == "TPDClass" and dss.PDElements.IsShunt():
             groups["shunt"].append(full)
     return groups

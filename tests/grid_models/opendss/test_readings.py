@@ -16,6 +16,7 @@ from grid_models.feeder.model import Der
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.commands import feeder_commands
 from grid_models.opendss.engine import Engine
+from grid_models.opendss.master import open_master
 from grid_models.opendss.node_voltages import NodeVoltages
 from grid_models.opendss.readings import Readings
 from grid_models.opendss.states import CapacitorStates, TapPositions
@@ -311,3 +312,19 @@ def test_a_der_that_injects_something_else_shows_in_the_balance() -> None:
     readings = Readings(circuit)
     residual, _ = readings.balance(source_kw, losses_kw, said, *readings.injections())
     assert residual == pytest.approx(-40.0, abs=0.01)
+
+
+def test_losses_count_a_grounding_reactor(tmp_path: Path) -> None:
+    path = tmp_path / "master.dss"
+    path.write_text(
+        "clear\nnew circuit.g basekv=11 bus1=mv mvasc3=100 mvasc1=80\n"
+        "new transformer.t windings=2 buses=(mv lv.1.2.3.4) conns=(delta wye) kvs=(11 0.4) "
+        "kvas=(250 250) xhl=4 %rs=(1 1)\n"
+        "new reactor.earth bus1=lv.4 bus2=lv.0 phases=1 r=0.5 x=0\n"
+        "new load.house bus1=lv.1.0 phases=1 kv=0.23 kw=20\n"
+        "set voltagebases=[11 0.4]\ncalcvoltagebases\n"
+    )
+    circuit = open_master(path, tolerance_pu=1e-9)
+    drawn_kw = Readings(circuit).load_kva().real.sum()
+    assert circuit.losses_kw() > 3.0  # 87 A and more through 0.5 ohm
+    assert circuit.source_kw_kvar()[0] == pytest.approx(drawn_kw + circuit.losses_kw(), abs=1e-5)
