@@ -265,7 +265,10 @@ def _chosen(known: Mapping[str, T], labels: Labels, what: str) -> dict[str, T]:
                 expected=f"a {what} of the grid, such as '{next(iter(known), '')}'",
                 nearest=nearest_name(label, known),
             )
-    return {label: known[label] for label in labels}
+    chosen = {label: known[label] for label in labels}
+    if len(chosen) < len(labels):
+        raise MessageError("a label is given twice", expected="each label once")
+    return chosen
 
 
 def _pair(equipment: str, node: str) -> str:
