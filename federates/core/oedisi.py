@@ -17,9 +17,12 @@ import numpy as np
 from controllers.core.mail import FloatArray, IntArray
 from federates.errors import MessageError
 from grid_models.base.errors import nearest_name
-from grid_models.feeder.model import Der, DerKind, Feeder
+from grid_models.feeder.model import Der, DerKind, Feeder, Load, node_label
 
 T = TypeVar("T")
+LOADS = "loads"
+Labels = Sequence[str] | Literal["loads"] | None
+"""Labels that a port declares: a list, all loads, or the default of its type."""
 TypeName = Literal[
     "VoltagesMagnitude", "VoltagesAngle", "PowersReal", "PowersImaginary", "MeasurementArray"
 ]
@@ -50,18 +53,20 @@ _CLASSES: Mapping[DerKind, str] = {
 }
 
 
-def equipment_id(der: Der) -> str:
-    """Return a DER's identifier, ``PVSystem.pv_65``; one of the file's own keeps its name there."""
-    kind = _CLASSES[der.kind]
-    return f"{kind}.{der.name.removeprefix(f'{kind.lower()}_')}"
+def equipment_id(of: Der | Load) -> str:
+    """Return an identifier: ``PVSystem.pv_65``, ``Load.s65a``; the file's own DERs as it says."""
+    if isinstance(of, Load):
+        return f"Load.{of.name}"
+    kind = _CLASSES[of.kind]
+    return f"{kind}.{of.name.removeprefix(f'{kind.lower()}_')}"
 
 
 @dataclass(frozen=True)
 class Codec:
     """Writes and reads the messages of one topic.
 
-    A message has one entry per node of a voltage, one per DER and phase of a power (in equal
-    shares), and one per label of a plain MeasurementArray.
+    A message has one entry per node of a voltage, one per DER or load and phase of a power (in
+    equal shares), and one per label of a plain MeasurementArray.
 
     Parameters
     ----------
@@ -70,7 +75,7 @@ class Codec:
     owner : (n_entries,) Element of our vector that each entry belongs to.
     gain : (n_entries,) ``values = gain * vector[owner]``.
     ids : (n_entries,) Identifier of each entry: its node, or its label.
-    equipment_ids : (n_entries,) The DER of each entry of a power; empty for other types.
+    equipment_ids : (n_entries,) The DER or load of each entry of a power; empty for other types.
     start : Date and time at the run's time 0.
     """
 
@@ -194,7 +199,7 @@ class Message:
 def codec_of(
     kind: TypeName,
     unit: str | None,
-    labels: Sequence[str] | None,
+    labels: Labels,
     feeder: Feeder | None,
     start: np.datetime64,
 ) -> tuple[str, tuple[str, ...], Codec]:
@@ -225,7 +230,7 @@ def codec_of(
 _Entries = tuple[tuple[str, ...], IntArray, FloatArray, tuple[str, ...], tuple[str, ...]]
 
 
-def _voltages(type_: MessageType, labels: Sequence[str] | None, feeder: Feeder) -> _Entries:
+def _voltages(type_: MessageType, labels: Labels, feeder: Feeder) -> _Entries:
     base_v = {x: 1e3 * bus.base_kv_ln for bus in feeder.buses.values() for x in bus.labels}
     chosen = _chosen(base_v, labels, "node")
     gain = np.full(len(chosen), type_.scale)
@@ -234,18 +239,25 @@ def _voltages(type_: MessageType, labels: Sequence[str] | None, feeder: Feeder) 
     return tuple(chosen), np.arange(len(chosen)), gain, tuple(map(str.upper, chosen)), ()
 
 
-def _powers(type_: MessageType, labels: Sequence[str] | None, feeder: Feeder) -> _Entries:
-    ders = _chosen({der.name: der for der in feeder.ders}, labels, "DER").values()
-    phases = np.array([len(der.phases) for der in ders], dtype=np.int64)
+def _powers(type_: MessageType, labels: Labels, feeder: Feeder) -> _Entries:
+    loads: dict[str, Der | Load] = {load.name: load for load in feeder.loads}
+    ders: dict[str, Der | Load] = {der.name: der for der in feeder.ders}
+    if labels == LOADS:
+        chosen = loads
+    else:
+        chosen = ders if labels is None else _chosen(loads | ders, labels, "DER or load")
+    phases = np.array([len(x.phases) for x in chosen.values()], dtype=np.int64)
     owner = np.repeat(np.arange(len(phases)), phases)
-    ids = tuple(node.upper() for der in ders for node in der.labels)
-    equipment = tuple(equipment_id(der) for der in ders for _ in der.phases)
-    return tuple(der.name for der in ders), owner, type_.scale / phases[owner], ids, equipment
+    at = [(equipment_id(x), node_label(x.bus, i)) for x in chosen.values() for i in x.phases]
+    ids, equipment = tuple(node.upper() for _, node in at), tuple(name for name, _ in at)
+    return tuple(chosen), owner, type_.scale / phases[owner], ids, equipment
 
 
-def _chosen(known: Mapping[str, T], labels: Sequence[str] | None, what: str) -> dict[str, T]:
+def _chosen(known: Mapping[str, T], labels: Labels, what: str) -> dict[str, T]:
     if labels is None:
         return dict(known)
+    if isinstance(labels, str):
+        raise MessageError(f"labels '{labels}'", expected=f"a list, or no labels: every {what}")
     for label in labels:
         if label not in known:
             raise MessageError(
@@ -253,7 +265,10 @@ def _chosen(known: Mapping[str, T], labels: Sequence[str] | None, what: str) -> 
                 expected=f"a {what} of the grid, such as '{next(iter(known), '')}'",
                 nearest=nearest_name(label, known),
             )
-    return {label: known[label] for label in labels}
+    chosen = {label: known[label] for label in labels}
+    if len(chosen) < len(labels):
+        raise MessageError("a label is given twice", expected="each label once")
+    return chosen
 
 
 def _pair(equipment: str, node: str) -> str:

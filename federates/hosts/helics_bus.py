@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ _ERROR_CODE = 3
 # Above the rounding of seconds within decades, below the shortest period, 1e-6 s.
 _SAME_TIME_S = 4e-7
 _EARLY_NS = 400
+_FIRST_PORT, _END_PORT = 10240, 32768
 _SILENT = int(h.HELICS_LOG_LEVEL_NO_PRINT)
 
 
@@ -59,18 +61,25 @@ class Endpoint:
         return f"{_COMMON} {NETWORK_OPTIONS} --broker_address={self.address}{key}"
 
 
-def free_port(core_type: str = "tcp_ss") -> int:
-    """Return a TCP port on loopback that nobody listens on; with ``zmq`` the next is free, too."""
+def free_port() -> int:
+    """Return a TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_block(n: int) -> int:
+    """Return the first of `n` TCP ports in a row on loopback that nobody uses.
+
+    They lie below those that systems give to outgoing connections, which come and go.
+    """
     for _ in range(100):
-        with socket.socket() as probe, socket.socket() as beside:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if core_type != "zmq":
-                return port
-            with contextlib.suppress(OSError, OverflowError):
-                beside.bind(("127.0.0.1", port + 1))
-                return port
-    raise OSError(None, "no two free ports on loopback")
+        first = _FIRST_PORT + secrets.randbelow(_END_PORT - _FIRST_PORT - n)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + n):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise OSError(None, f"no {n} free TCP ports in a row on loopback")
 
 
 class Broker:
@@ -98,7 +107,9 @@ class Broker:
         if core_type == "inproc":
             self.endpoint = Endpoint(core_type, name)
         else:
-            port = port or free_port(core_type)
+            if not port:
+                # With zmq the broker has two ports, and gives each core one from the sixth on.
+                port = free_block(6 + 2 * n_federates) if core_type == "zmq" else free_port()
             scheme = "udp" if core_type == "udp" else "tcp"
             self.endpoint = Endpoint(core_type, f"{scheme}://{host}:{port}", key)
             init += f" {NETWORK_OPTIONS} --local_interface={host} --localport={port}"

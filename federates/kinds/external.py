@@ -13,9 +13,10 @@ from controllers.core.mail import Link
 from controllers.core.ports import Port
 from federates.clock import to_ns
 from federates.core.context import FederateContext
-from federates.core.oedisi import Topic, TypeName, codec_of
+from federates.core.oedisi import LOADS, Topic, TypeName, codec_of
 from federates.errors import MessageError
 from federates.scenario.kinds import FederateSection
+from grid_models.base.schema_errors import problem
 from grid_models.base.sections import Section
 
 
@@ -36,10 +37,10 @@ class ExternalPort(Section):
         description="Unit symbol, as in our ports: kW, kvar, pu. Required, but follows from an "
         "OEDI-SI type other than MeasurementArray.",
     )
-    labels: list[str] | None = Field(
+    labels: list[str] | Literal["loads"] | None = Field(
         None,
         description="One label per element of the vector. Required; default for an OEDI-SI type: "
-        "all nodes for voltages, all DERs for powers.",
+        "all nodes for voltages, all DERs for powers; `loads` for the powers of all loads.",
     )
     initial: float = Field(0.0, description="What readers see before the first publication.")
 
@@ -50,6 +51,11 @@ class ExternalPort(Section):
             if lacks:
                 raise ValidationError.from_exception_data(
                     "port", [{"type": "missing", "loc": (key,), "input": self} for key in lacks]
+                )
+            if self.labels == LOADS:
+                wrong = problem(f"found '{LOADS}'", "a list; only a power has this word")
+                raise ValidationError.from_exception_data(
+                    "port", [{"type": wrong, "loc": ("labels",), "input": self}]
                 )
         return self
 
@@ -126,7 +132,7 @@ def _ports(
                 unit, labels, codec = codec_of(port.oedisi, port.unit, port.labels, feeder, start)
         else:
             assert port.unit is not None
-            assert port.labels is not None
+            assert isinstance(port.labels, list)
             unit, labels, codec = port.unit, tuple(port.labels), None
         ports.append(Port(name, unit, labels, port.initial))
         topics[name] = Topic(port.topic or f"{context.name}/{name}", codec)

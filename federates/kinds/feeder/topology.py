@@ -63,7 +63,7 @@ def _injections(feeder: Feeder) -> Iterator[_Entry]:
         n = len(load.phases)
         for phase in load.phases:
             node = node_label(load.bus, phase).upper()
-            yield node, f"Load.{load.name}", -load.kw / n, -load.kvar / n
+            yield node, equipment_id(load), -load.kw / n, -load.kvar / n
     for der in feeder.ders:
         for node in der.labels:
             yield node.upper(), equipment_id(der), der.p_max_kw / len(der.phases), 0.0

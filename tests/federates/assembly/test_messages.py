@@ -74,6 +74,18 @@ def test_two_programs_may_read_one_topic_but_not_with_other_contents() -> None:
         _wirings(HEAD + fewer + LAB + wires)
 
 
+def test_the_powers_of_all_loads_as_injections() -> None:
+    text = HEAD + LAB.replace("VoltagesMagnitude", "PowersReal, labels: loads")
+    wires = "- {source: feeder.load_p_kw, target: lab.v, scale: -1}\n"
+    (message,) = _wirings(text + wires)["feeder"].messages
+    read = json.loads(message.codec.encode(np.full(message.codec.n, 30.0), 0))
+    powers = dict(
+        zip(zip(read["equipment_ids"], read["ids"], strict=True), read["values"], strict=True)
+    )
+    assert powers["Load.load_634a", "634.1"] == -30.0
+    assert powers["Load.load_671c", "671.3"] == powers["Load.load_671c", "671.1"] == -15.0
+
+
 ONE = "- feeder.v_pu -> lab.v\n"
 VECTOR = "{unit: pu, labels: [a]}"
 WRONG = {
@@ -111,6 +123,21 @@ WRONG = {
         ("{oedisi: VoltagesMagnitude", '{labels: ["671.4"], oedisi: VoltagesMagnitude'),
         ONE,
         r"s\.yaml:11: federates\.lab\.inputs\.v: label '671\.4'.*did you mean '671\.",
+    ),
+    "all loads as voltages": (
+        ("{oedisi: VoltagesMagnitude", "{labels: loads, oedisi: VoltagesMagnitude"),
+        ONE,
+        r"s\.yaml:11: federates\.lab\.inputs\.v: labels 'loads'; .*every node",
+    ),
+    "all loads as a vector": (
+        ("{oedisi: VoltagesMagnitude, topic: feeder/volts}", "{labels: loads, unit: pu}"),
+        ONE,
+        r"s\.yaml:11: federates\.lab\.inputs\.v\.labels: found 'loads'; expected a list",
+    ),
+    "labels that are a number": (
+        ("{oedisi: VoltagesMagnitude", "{labels: 5, oedisi: VoltagesMagnitude"),
+        ONE,
+        r"s\.yaml:11: federates\.lab\.inputs\.v\.labels: found 5",
     ),
     "power for voltage": (
         ("", ""),

@@ -152,6 +152,7 @@ def test_a_wrong_message_after_a_good_one_is_refused_too() -> None:
     ("kind", "labels", "unit", "words"),
     [
         ("VoltagesMagnitude", ["head.4"], None, "label 'head.4'; expected a node of the grid"),
+        ("PowersReal", ["gas", "gas"], None, "a label is given twice"),
         ("PowersReal", ["pv_ent"], None, "label 'pv_ent'; .*did you mean 'pv_end'"),
         ("PowersReal", None, "kvar", "unit 'kvar' for PowersReal; expected 'kW'"),
     ],
