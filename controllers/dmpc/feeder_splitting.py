@@ -17,7 +17,9 @@ from controllers.dmpc.tree_plan import TreeSplitting
 DENSE_VALUES = 4_000_000
 """Up to this many values of all clusters' matrices they are dense; above it, sparse factors."""
 # Per node, and per cluster, and step of the plan; and the row vectors that each cluster keeps.
-_BYTES_PER_NODE, _BYTES_PER_CLUSTER, _ROW_VECTORS = 14_000, 150_000, 16
+_BYTES_PER_NODE, _BYTES_PER_CLUSTER, _ROW_VECTORS = 12_000, 150_000, 16
+# Batteries join the steps of a plan: factors per step double when this many are added.
+_DOUBLING_STEPS = 48
 _DERS_PER_GB = 1500
 
 
@@ -64,8 +66,8 @@ def _dense_form_holds(network: FeederNetwork) -> bool:
 
 def estimated_gb(problem: FeederProblem, hosted: int, rows: int) -> float:
     """Return an estimate of the memory that `hosted` clusters with sparse factors take."""
-    nodes = len(problem.network.model.nodes)
-    a_step = _BYTES_PER_NODE * nodes + _BYTES_PER_CLUSTER * hosted
+    per_node = _BYTES_PER_NODE * (1.0 + problem.horizon / _DOUBLING_STEPS)
+    a_step = per_node * len(problem.network.model.nodes) + _BYTES_PER_CLUSTER * hosted
     return (problem.horizon * a_step + 8 * _ROW_VECTORS * hosted * rows) / 1e9
 
 

@@ -211,3 +211,40 @@ def test_wrong_scenarios(tmp_path: Path, override: str, words: str) -> None:
     with pytest.raises((FeederateError, ScenarioError), match=words):
         circuit(tmp_path, override)
     assert not (tmp_path / "run").exists()
+
+
+MASTER = """
+clear
+new circuit.village basekv=4.16 pu=1.02 bus1=head
+new linecode.main nphases=3 r1=0.2 x1=0.4 r0=0.5 x0=1.0 units=km
+new linecode.spur nphases=1 r1=0.3 x1=0.4 units=km
+new line.l1 bus1=head bus2=mill linecode=main length=0.5 units=km
+new line.l2 bus1=mill bus2=green linecode=main length=0.7 units=km
+new line.l3 bus1=green.2 bus2=farm.2 linecode=spur length=0.3 units=km
+new transformer.shop phases=3 windings=2 buses=(green shop) conns=(delta wye) kvs=(4.16 0.48)
+~ kvas=(150 150) xhl=4
+new transformer.house phases=1 windings=3 buses=(farm.2 house.1.0 house.0.2) kvs=(2.4 0.12 0.12)
+~ kvas=(25 25 25) xhl=2 xht=2 xlt=1.4
+new load.mill bus1=mill kv=4.16 kw=300 kvar=100
+new load.shop bus1=shop kv=0.48 kw=60 kvar=20
+new load.house1 bus1=house.1 phases=1 kv=0.12 kw=5 kvar=1
+new load.house2 bus1=house.2 phases=1 kv=0.12 kw=3 kvar=1
+set voltagebases=[4.16 0.48 0.208]
+calcvoltagebases
+"""
+
+
+@pytest.mark.parametrize("name", ["dmpc-ieee123", "dmpc-ieee123-loss", "dmpc-ieee123-silent"])
+def test_the_scenarios_run_on_a_users_feeder(name: str, tmp_path: Path) -> None:
+    # Among others a delta-wye and a split-phase transformer between clusters.
+    master = tmp_path / "Master.dss"
+    master.write_text(MASTER)
+    size = "grid.ders=[{kind: pv, at: load_phases, kw_per_load_kw: 0.8}, {kind: battery, "
+    size += "at: load_buses, fraction: 0.5, kw_per_load_kw: 0.2, hours: 2}]"
+    scenario = load_scenario(name, [f"grid.model={master}", size])
+    result = run(scenario, out=tmp_path / "run", placement="single", steps=4)
+    assert result.summary["status"] == "finished"
+    _, labels, q = read_signal(tmp_path / "run" / "signals", "clusters.q_set_kvar")
+    assert len(labels) == 8 + 2
+    assert np.isfinite(q).all()
+    assert np.abs(q[-1]).max() > 0.0

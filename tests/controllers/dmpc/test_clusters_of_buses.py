@@ -45,6 +45,12 @@ def test_a_disconnected_cluster_graph_is_refused() -> None:
         found_clusters(4, first, second, np.ones(4), 2)
 
 
+def test_too_many_buses_are_refused_with_an_estimate() -> None:
+    n = 30_000
+    with pytest.raises(GridModelError, match=r"30000 buses needs about 7\.2 GB.*lists of buses"):
+        found_clusters(n, np.arange(n - 1), np.arange(1, n), np.ones(n - 1), 4)
+
+
 @pytest.mark.parametrize("cls", [CircuitDmpc, FeederDmpc])
 def test_controllers_say_so_before_they_start(cls: type) -> None:
     with pytest.raises(FeederateError, match="in no cluster"):
