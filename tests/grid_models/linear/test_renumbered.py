@@ -1,12 +1,15 @@
 """Numbers of phases say nothing: every model gives the same feeder under other numbers."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from controllers.core.protocol import ControlSite
+from controllers.dmpc.dense_plan import dense_response
 from controllers.dmpc.feeder_network import feeder_network
+from controllers.dmpc.tree_law import cluster_tree_law
 from grid_models.branch_flow.model import branch_network
 from grid_models.catalog import load_feeder
 from grid_models.ders.rules import DerRule, place
@@ -114,18 +117,24 @@ def test_linear_models_and_reductions_stay(feeder: Feeder, seed: int) -> None:
 
 def test_clusters_of_predictive_control_stay(feeder: Feeder) -> None:
     maps = new_numbers(feeder, 4)
-    nets = [
-        feeder_network(ControlSite(f, f.ders, 60.0), 5, {})
-        for f in (feeder, renumbered(feeder, maps))
-    ]
-    for old, new in zip(nets[0].boundaries, nets[1].boundaries, strict=True):
+    sites = [ControlSite(f, f.ders, 60.0) for f in (feeder, renumbered(feeder, maps))]
+    one, two = (SimpleNamespace(site=site, network=feeder_network(site, 5, {})) for site in sites)
+    for old, new in zip(one.network.boundaries, two.network.boundaries, strict=True):
         assert new.labels == tuple(x and label(maps, x) for x in old.labels)
-    for a, b in zip(nets[0].clusters, nets[1].clusters, strict=True):
-        assert b.labels == tuple(label(maps, x) for x in a.labels)
+    for c, (old, new) in enumerate(zip(one.network.clusters, two.network.clusters, strict=True)):
+        assert new.labels == tuple(label(maps, x) for x in old.labels)
+        dense = [dense_response(problem, c) for problem in (one, two)]  # type: ignore[arg-type]
         for what in ("ratio", "r", "x", "r_down", "x_down", "share", "load", "load_kva"):
-            np.testing.assert_allclose(
-                getattr(b, what), getattr(a, what), rtol=1e-6, atol=1e-9, err_msg=what
-            )
+            a, b = (getattr(response, what) for response in dense)
+            np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9, err_msg=what)
+        swept = []
+        for problem in (one, two):
+            law = cluster_tree_law(problem.site, problem.network, c)
+            given = np.asarray(law.inject_p.toarray())
+            state = law.sweeps().solve(np.vstack([given, np.zeros_like(given)]))
+            swept.append((law.ratio, law.watch @ state[len(given) :]))
+        for a, b in zip(*swept, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9)
 
 
 def test_the_engine_agrees(feeder: Feeder) -> None:
