@@ -128,8 +128,7 @@ function seriesOf(band, data, stepped) {
   return band.columns.map(({ name, at }) => {
     const alone = lone(data[at]), middle = name !== "lowest" && name !== "highest";
     return {
-      ...(stepped ? { paths: uPlot.paths.stepped({ align: 1 }) } : {}),
-      label: name, stroke: () => css(band.style), width: middle ? 1.8 : 0.6, alpha: middle ? 1 : 0.7,
+      label: name, paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined, stroke: () => css(band.style), width: middle ? 1.8 : 0.6, alpha: middle ? 1 : 0.7,
       points: alone.length ? { show: true, filter: () => alone, size: 5, fill: () => css(band.style) } : { show: false },
     };
   });
