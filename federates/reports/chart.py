@@ -47,6 +47,7 @@ class Chart:
     digits : Decimals of values; None: by the size of the largest one.
     shade : Shade, optional
         Stretches of time to be shaded.
+    stepped : Whether a value holds until the next point, as of a switch.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Chart:
     start_s: float = 0.0
     digits: int | None = None
     shade: Shade | None = None
+    stepped: bool = False
 
     def drawing(self) -> Drawing:
         """Return the chart for ``time_charts.js``; times are times of day, s."""
@@ -73,6 +75,7 @@ class Chart:
             "digits": self._digits() if self.digits is None else self.digits,
             "limits": [limit._asdict() for limit in self.limits],
             "include": list(self.include),
+            "stepped": self.stepped,
             "windows": windows or [],
             "bands": [_band_data(band, self.start_s) for band in self.bands],
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from federates.reports.format import clock
 from federates.runs.data import PHASE_NAMES, RunData, Voltages
 from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
-from grid_models.feeder.model import Feeder
+from grid_models.feeder.model import Feeder, Line, Switch
 from grid_models.feeder.topology import radial_tree
 
 _KM_PER_FT = 0.3048e-3
@@ -39,6 +40,7 @@ def draw_map(
     states: Mapping[str, tuple[str, str]],
     classes: Sequence[tuple[str, str]],
     subtitle: str = "",
+    wires: tuple[Mapping[tuple[str, str], str], Sequence[tuple[str, str]]] = ({}, ()),
 ) -> Drawing | None:
     """Return a map of the feeder; None where fewer than two of the buses have coordinates.
 
@@ -47,6 +49,7 @@ def draw_map(
     states : mapping of bus to (class of the style sheet, words)
     classes : sequence of (class, words of the legend)
         In the legend's order; those that no bus has are left out.
+    wires : (mapping of (from_bus, to_bus) to class, sequence of (class, words of the legend))
     """
     place = _places(feeder)
     if sum(bus in states for bus in place) < 2:
@@ -54,6 +57,9 @@ def draw_map(
     ders, source = {der.bus for der in feeder.ders}, feeder.source.bus
     counts = Counter(style for bus, (style, _) in states.items() if bus in place)
     keys = [Key(f"{words}: {counts[c]}", f"bus-key {c}") for c, words in classes if counts[c]]
+    styles, of_wires = wires
+    counts = Counter(styles.values())
+    keys += [Key(f"{words}: {counts[c]}", f"wire-key {c}") for c, words in of_wires if counts[c]]
     keys += [Key("source", "source-key")] if source in place else []
     keys += [Key("ring: a bus with DERs", "der-key")] if ders & set(place) else []
     number = {bus: i for i, bus in enumerate(place)}
@@ -68,8 +74,8 @@ def draw_map(
         "size": [max(p[k] for p in place.values()) for k in (0, 1)],
         "buses": buses,
         "wires": [
-            (number[a], number[b])
-            for a, b in dict.fromkeys(_branches(feeder))
+            (number[a], number[b], *([styles[a, b]] if (a, b) in styles else []))
+            for a, b in dict.fromkeys((a, b) for a, b, _ in branches(feeder))
             if a in number and b in number
         ],
     }
@@ -89,6 +95,7 @@ def place_sections(run: RunData) -> Iterator[PageSection]:
             yield PageSection(run.label(plant, "Where the voltages are worst"), blocks)
 
 
+@lru_cache(maxsize=4)  # several sections draw the same feeder
 def load_run_feeder(run: RunData, plant: str | None) -> Feeder | None:
     """Rebuild the feeder of a plant with its DERs; None where its files are gone."""
     try:
@@ -178,12 +185,17 @@ def _places(feeder: Feeder) -> dict[str, tuple[float, float]]:
     return {b: ((x - left) * scale, (y - top) * scale) for b, (x, y) in at.items()}
 
 
-def _branches(feeder: Feeder) -> Iterable[tuple[str, str]]:
-    yield from ((line.from_bus, line.to_bus) for line in feeder.lines if line.closed)
-    yield from ((switch.from_bus, switch.to_bus) for switch in feeder.switches if switch.closed)
-    yield from ((unit.from_bus, unit.to_bus) for unit in feeder.regulators)
-    for unit in feeder.transformers:
-        yield from ((unit.windings[0].bus, winding.bus) for winding in unit.windings[1:])
+def branches(feeder: Feeder) -> Iterator[tuple[str, str, str]]:
+    """Yield both buses of each closed line and switch, regulator and transformer, and its name."""
+    lines: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
+    for line in lines:
+        if line.closed:
+            yield line.from_bus, line.to_bus, f"line.{line.name}"
+    for unit in feeder.regulators:
+        yield unit.from_bus, unit.to_bus, f"transformer.{unit.name}"
+    for transformer in feeder.transformers:
+        for winding in transformer.windings[1:]:
+            yield transformer.windings[0].bus, winding.bus, f"transformer.{transformer.name}"
 
 
 def _excess(v_pu: float, band: tuple[float, float]) -> float:

@@ -13,6 +13,7 @@ from federates.reports.attack import attack_section
 from federates.reports.blocks import Block, Page, PageSection, TableBlock, Text, Tile, Tiles
 from federates.reports.books import market_sections, markets
 from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
+from federates.reports.equipment import EQUIPMENT_PORTS, equipment_sections
 from federates.reports.feeder import place_sections
 from federates.reports.format import clock, metric_name, metric_number, metric_unit, with_unit
 from federates.reports.page import write_page
@@ -25,7 +26,7 @@ REPORT = "report.html"
 _EVENTS_SHOWN, _SIGNALS_SHOWN = 100, 12
 _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
 
-_PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw")
+_PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw", *EQUIPMENT_PORTS)
 
 SectionMaker = Callable[[RunData], Iterator[PageSection]]
 
@@ -90,7 +91,8 @@ def warnings(run: RunData) -> Iterator[PageSection]:
     """Show what of the input was accepted but not used as it stands."""
     found = run.manifest.get("warnings")
     if isinstance(found, list) and found:
-        yield PageSection("Warnings", [Text(str(words), "alert") for words in found])
+        head = ("Input not used, or that looks wrong",)
+        yield PageSection("Warnings", [TableBlock(head, [(str(w),) for w in found], wrap=(0,))])
 
 
 def key_numbers(run: RunData) -> Iterator[PageSection]:
@@ -107,6 +109,11 @@ def key_numbers(run: RunData) -> Iterator[PageSection]:
             if metrics.setdefault(key, v_pu) == v_pu:
                 node = f"{plant.name}, {node}" if len(run.plants) > 1 else node
                 where[key] = f"node {node} at {clock(at_s + run.start_s)}"
+    for event in run.events():
+        if event.get("event") == "highest_loading":
+            prefix = f"{event['federate']}." if "loading_max_pct" not in metrics else ""
+            at_s = event["time_s"] + run.start_s
+            where[f"{prefix}loading_max_pct"] = f"{event['element']} at {clock(at_s)}"
     tiles = [_metric(run, key, value, where.get(key, "")) for key, value in metrics.items()]
     if "wall_s" in run.summary and "steps_per_s" in run.summary:
         hint = f"{run.summary['wall_s']:.1f} s of wall time"
@@ -298,6 +305,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     voltages,
     place_sections,
     power,
+    equipment_sections,
     market_sections,
     other_signals,
     events,

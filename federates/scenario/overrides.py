@@ -7,6 +7,7 @@ from typing import Any
 
 from federates.errors import ScenarioError
 from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, parse_yaml
+from grid_models.ders.rules import SIZES
 
 # No list has a position of ten digits, and Python does not read one of five thousand.
 _KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[([0-9]{1,9})\]")
@@ -47,10 +48,18 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
         if last:
             if path == ["grid", "model"] and node.get(step) != value:
                 node.pop("taps", None)  # they name regulators of the model that was there
+            if path[-4:-2] == ["grid", "ders"]:
+                _drop_other_size(node, str(step))
             node[step] = value
         else:
             node = node[step]
     return tuple(path)
+
+
+def _drop_other_size(rule: dict[str, Any], key: str) -> None:
+    """Take out the size that another one replaces: a rule has one in kW and one in kVA."""
+    for other in next((keys for keys in SIZES if key in keys), ()):
+        rule.pop(other, None)
 
 
 def merged(old: Any, new: Any) -> Any:

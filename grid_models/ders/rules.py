@@ -27,6 +27,8 @@ SiteRule = Literal["load_buses", "load_phases", "every_bus"]
 KVA_PER_KW = 1.0 / math.sqrt(1.0 - 0.44**2)
 _KVA_KEYS = ("kva", "kva_per_load_kw", "total_kva")
 _KW_KEYS = ("kw", "kw_per_load_kw", "total_kw")
+SIZES = (_KVA_KEYS, _KW_KEYS)
+"""Keys for apparent and for active power; of each group a rule has one at most."""
 
 
 class DerError(GridModelError):
@@ -115,9 +117,7 @@ class DerRule(Options):
                 where="option 'at'",
                 expected=f"{' | '.join(get_args(SiteRule))} or a list of buses",
             )
-        given = [
-            [k for k in keys if getattr(self, k) is not None] for keys in (_KVA_KEYS, _KW_KEYS)
-        ]
+        given = [[k for k in keys if getattr(self, k) is not None] for keys in SIZES]
         for keys in given:
             if len(keys) > 1:
                 raise DerError(f"{' and '.join(keys)} are given", expected="one of them")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from federates.core.federate import FloatArray, Port
-from federates.kinds.feeder.metrics import Tell
+from federates.kinds.feeder.events import Tell
 from federates.kinds.feeder.ports import Measured
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.scenario.schema import Scenario

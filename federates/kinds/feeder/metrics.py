@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from federates.core.federate import FloatArray
+from federates.kinds.feeder.events import BoundedEvents, Tell
 from federates.kinds.feeder.ports import Measured
-
-Tell = Callable[..., None]
-"""Appends an event: its kind, the time in s, and further values by name."""
 
 
 class VoltageMetrics:
@@ -108,7 +103,7 @@ class EquipmentMetrics:
         self._measured = measured
         self._dt_h = dt_s / 3600.0
         self._switches = switches
-        self.tell: Tell = _nowhere
+        self.tell = BoundedEvents(lambda *_, **__: None)
         self._every_s = 0.0 if every_step else self._EVERY_S
         self._next_s = -np.inf
         self._bindings = -1
@@ -124,7 +119,7 @@ class EquipmentMetrics:
 
     def start(self, tell: Tell) -> None:
         """Bind to the engine before the first step, and send events to `tell`."""
-        self.tell = tell
+        self.tell = BoundedEvents(tell)
         _ = self._measured.elements
 
     def add(
@@ -145,6 +140,8 @@ class EquipmentMetrics:
         cut : (n_loads,). Loads that are disconnected.
         """
         circuit = self._measured.circuit
+        if not circuit.controls_settled:
+            self.tell("controls_unsettled", time_s)
         if time_s >= self._next_s or self._bindings != circuit.bindings:
             self._bindings = circuit.bindings
             self._next_s = self._every_s and self._every_s * (time_s // self._every_s + 1.0)
@@ -207,6 +204,8 @@ class EquipmentMetrics:
             element, time_s = self._loading_max_at
             percent = round(self._loading_max_pct, 3)
             self.tell("highest_loading", time_s, element=element, loading_pct=percent)
+        balance_ppm = self._balance.total(self.tell)
+        self.tell.end()
         return {
             "loading_max_pct": self._loading_max_pct,
             "overload_h": self._overload_h,
@@ -215,7 +214,7 @@ class EquipmentMetrics:
             "tap_changes": self._tap_changes,
             "cap_switchings": self._cap_switchings,
             "energy_not_served_kwh": self._unserved_kwh,
-            "balance_error_max_ppm": self._balance.total(self.tell),
+            "balance_error_max_ppm": balance_ppm,
         }
 
 
@@ -282,7 +281,3 @@ class BalanceCheck:
         """Return the largest residual so far, in millionths of the total."""
         self._add_block(tell)
         return 1e6 * self._worst
-
-
-def _nowhere(*_: Any, **__: Any) -> None:
-    """Drop an event."""

@@ -16,11 +16,14 @@ function nearest(items, distance, reach) {
 function drawMap(figure) {
   const { buses, wires, size, title } = specOf(figure), svg = figure.querySelector("svg");
   const at = new Map(buses.map(bus => [bus.name, bus])), drawn = buses.filter(bus => bus.style);
-  const path = wires.map(([a, b]) => `M${buses[a].x} ${buses[a].y}L${buses[b].x} ${buses[b].y}`).join("");
+  const paths = new Map();  // of each class of wires
+  for (const [a, b, style = ""] of wires)
+    paths.set(style, `${paths.get(style) ?? ""}M${buses[a].x} ${buses[a].y}L${buses[b].x} ${buses[b].y}`);
+  const lines = [...paths].map(([style, path]) => `<path class="wire${style && ` rated ${style}`}" d="${path}"/>`);
   const circles = drawn.map(b => `<circle class="bus ${b.style}${b.ders ? " der" : ""}" cx="${b.x}" cy="${b.y}"/>`);
   const source = buses.filter(b => b.source).map(b => `<rect class="source" x="${b.x - 11}" y="${b.y - 11}" width="22" height="22"/>`);
   svg.setAttribute("viewBox", `-25 -25 ${size[0] + 50} ${size[1] + 50}`);
-  svg.innerHTML = `<path class="wire" d="${path}"/>${circles.join("")}${source.join("")}<circle class="marked" visibility="hidden"/>`;
+  svg.innerHTML = `${lines.join("")}${circles.join("")}${source.join("")}<circle class="marked" visibility="hidden"/>`;
   const marked = svg.querySelector(".marked"), readout = figure.querySelector(".readout");
   const scale = () => svg.getScreenCTM().a;
   const fit = () => svg.style.setProperty("--r", `${(drawn.length < 300 ? 4.5 : 2.2) / scale()}px`);

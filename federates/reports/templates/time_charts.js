@@ -124,11 +124,11 @@ function lone(column) {  // points without a neighbour, which no line would show
   return seen.filter((at, k) => column[at] !== null && missing(column[seen[k - 1]]) && missing(column[seen[k + 1]]));
 }
 
-function seriesOf(band, data) {
+function seriesOf(band, data, stepped) {
   return band.columns.map(({ name, at }) => {
     const alone = lone(data[at]), middle = name !== "lowest" && name !== "highest";
     return {
-      label: name, stroke: () => css(band.style), width: middle ? 1.8 : 0.6, alpha: middle ? 1 : 0.7,
+      label: name, paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined, stroke: () => css(band.style), width: middle ? 1.8 : 0.6, alpha: middle ? 1 : 0.7,
       points: alone.length ? { show: true, filter: () => alone, size: 5, fill: () => css(band.style) } : { show: false },
     };
   });
@@ -191,7 +191,7 @@ function options(chart) {
       axis({ incrs: TIME_STEPS_S, space: 62, size: 30, values: (u, ticks) => ticks.map(clock) }),
       valueAxis,
     ],
-    series: [{}, ...spec.bands.flatMap(band => seriesOf(band, data))],
+    series: [{}, ...spec.bands.flatMap(band => seriesOf(band, data, spec.stepped))],
     bands: spec.bands.flatMap(fillsOf),
     cursor: {
       y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false },

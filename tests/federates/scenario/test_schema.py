@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
 from federates.scenario.kinds import KINDS
 from federates.scenario.schema import Scenario, load_scenario, scenario_from, shipped_scenarios
@@ -222,6 +223,28 @@ def test_missing_file_names_the_nearest_shipped_scenario(tmp_path: Path) -> None
         load_scenario("voltvar-ieee132-drop")
     with pytest.raises(ScenarioError, match="is a folder"):
         load_scenario(tmp_path)
+
+
+def test_set_of_a_size_replaces_the_other_size_of_a_rule() -> None:
+    rule = load_scenario("voltvar-ieee123", ["grid.ders.0.total_kw=3000"]).grid.ders[0]
+    assert rule["total_kw"] == 3000
+    assert "kw_per_load_kw" not in rule
+    both = ["grid.ders.0.total_kw=3000", "grid.ders.0.total_kva=3300"]
+    rule = load_scenario("voltvar-ieee123", both).grid.ders[0]
+    assert (rule["total_kw"], rule["total_kva"]) == (3000, 3300)
+
+
+def test_shipped_scenarios_size_their_ders_by_the_feeder(tmp_path: Path) -> None:
+    small = tmp_path / "small.dss"
+    small.write_text(
+        "new circuit.small basekv=11 bus1=s\nnew line.l bus1=s bus2=b length=1 r1=0.1 x1=0.1\n"
+        "new load.b bus1=b kv=11 kw=55 kvar=10\nset voltagebases=[11]\ncalcvoltagebases\n"
+    )
+    names = [n for n in shipped_scenarios() if n.startswith(("voltvar-", "dmpc-ieee"))]
+    assert len(names) > 10
+    for name in names:
+        site = GridSite(load_scenario(name, [f"grid.model={small}"]), None)
+        assert 0.0 < sum(der.p_max_kw for der in site.feeder.ders) < 3 * 55.0, name
 
 
 def test_set_changes_keys_lists_and_new_sections() -> None:
