@@ -22,6 +22,8 @@ KNOWN_COLUMNS: dict[str, tuple[float, float, float]] = {
     "load_pu": (0.0, 20.0, 1.0),
     "price_per_kwh": (-100.0, 100.0, 0.15),
 }
+#: Columns of one load or node begin so; `grid_models.profiles.load_columns` reads them.
+LOAD_PREFIXES = ("load_pu.", "load_kw.", "load_kvar.")
 _MEANING = {
     "time_s": "seconds since the start of the profile's first day",
     "irradiance_pu": "irradiance in units of 1000 W/m2",
@@ -215,7 +217,7 @@ def _check_names(columns: Mapping[str, Array], where: str) -> None:
     """Refuse a column that looks like a known one in another unit or spelling."""
     known = ("time_s", *KNOWN_COLUMNS)
     for name in columns:
-        if name in known:
+        if name in known or name.startswith(LOAD_PREFIXES):
             continue
         close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
         stem = name.lower().split("_")[0]

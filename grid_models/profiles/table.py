@@ -30,7 +30,9 @@ class Profiles:
     columns : mapping of str to array_like, each (rows,)
         `time_s` (s, strictly growing) and any of `irradiance_pu` (1000 W/m2; default 0), `temp_c`
         (outdoor, degrees C; default 20), `load_pu` (multiple of nominal load; default 1),
-        `price_per_kwh` (default 0.15), and any further numeric columns of the user's.
+        `price_per_kwh` (default 0.15), columns of single loads (`load_pu.NAME`,
+        `load_pu.BUS.PHASE`, `load_kw.NAME`, `load_kvar.NAME`, which replace the common profile of
+        the load), and any further numeric columns of the user's.
     origin : File or recipe, named in messages.
 
     Raises ProfileError: A column is missing, misspelt, of another length, or holds an impossible

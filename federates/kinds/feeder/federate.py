@@ -30,6 +30,7 @@ from federates.kinds.feeder.topology import topology
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.volt_var import VoltVarResponse
+from grid_models.profiles.load_columns import LoadColumns
 from grid_models.profiles.load_diversity import LoadDiversity
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class FeederFederate(Federate):
         )
         count = self.timing.steps_before(context.n_steps * scenario.step_ns)
         times = time.start_s + to_s(self.timing.offset_ns) + np.arange(count) * self._dt_s
-        self._day = site.profiles().sample(times, repeat_daily=grid.profiles.repeat)
+        profiles = site.profiles()
+        self._day = profiles.sample(times, repeat_daily=grid.profiles.repeat)
+        with site.located("profiles", "path"):
+            self._own_columns = LoadColumns(site.feeder.all_loads, self._day, profiles.origin)
         self._k = 0
         targets = {wire.target for wire in scenario.wires}
         fed = {
@@ -166,7 +170,7 @@ class FeederFederate(Federate):
         circuit.set_time(self._start_s + time_s)
         circuit.set_sun(day["irradiance_pu"][k])
         self._commands.take(time_s, inputs, self._equipment.tell)
-        demand_kw, load_kvar = self._loads(day["load_pu"][k], time_s)
+        demand_kw, load_kvar = self._loads(k, time_s)
         load_kw = demand_kw
         if attack is not None:
             attack.take(inputs, self._dt_s)
@@ -233,21 +237,25 @@ class FeederFederate(Federate):
         self._circuit.solve()
         return self._circuit.v_pu()
 
-    def _loads(self, load_pu: float, time_s: float) -> tuple[FloatArray, FloatArray]:
+    def _loads(self, k: int, time_s: float) -> tuple[FloatArray, FloatArray]:
         """Return the power of every load as the profile has it, kW and kvar, each (n_loads,)."""
         scale = self._commands.load_scale
         if self._load_shapes:
             if scale is None:
                 return self._load_kw, self._load_kvar
             return self._load_kw * scale, self._load_kvar * scale
-        factor: float | FloatArray = load_pu
+        factor: float | FloatArray = self._day["load_pu"][k]
         if self._diversity is not None:
             factor = factor * self._diversity.factors(self._start_s + time_s)
         if self._fixed.any():
             factor = np.where(self._fixed, 1.0, factor)
-        if scale is not None:
-            factor = factor * scale
-        return self._load_kw * factor, self._load_kvar * factor
+        own = self._own_columns
+        if own:
+            factor = own.factors(k, factor)
+        kw, kvar = self._load_kw * factor, self._load_kvar * factor
+        if own:
+            kw, kvar = own.powers(k, kw, kvar)
+        return (kw, kvar) if scale is None else (kw * scale, kvar * scale)
 
     def topology(self) -> str:
         """Return the circuit, as it stands, as an OEDI-SI Topology in JSON."""
