@@ -193,20 +193,24 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
 
 
 def residual(circuit: Any, ports: Any) -> tuple[float, float]:
-    """Return |import + DERs - loads - losses| and the sum of their sizes, kW."""
+    """Return |import + DERs - loads - shunts - losses| and the sum of their sizes, kW."""
     dss = circuit._engine.dss
 
-    def kw(interface: Any) -> float:
-        return sum(_power_kw(dss) for _ in interface if "feederate_der" not in interface.Name())
+    def kw(interface: Any, shunts_only: bool = False) -> float:
+        total = 0.0
+        for _ in interface:
+            buses = {bus.partition(".")[0] for bus in dss.CktElement.BusNames()}
+            series = len(buses) > 1
+            if not (interface.Name().startswith("feederate_der") or (shunts_only and series)):
+                total += float(np.asarray(dss.CktElement.TotalPowers())[::2].sum())
+        return total
 
     file_ders_kw = -sum(kw(getattr(dss, name)) for name in _DERS)
     supply = [float(ports["import_kw"][0]), float(ports["p_kw"].sum()), file_ders_kw]
-    demand = [kw(dss.Loads), float(ports["losses_kw"][0])]
+    # The losses of OpenDSS are those of series elements.
+    shunts_kw = kw(dss.Reactors, shunts_only=True) + kw(dss.Capacitors, shunts_only=True)
+    demand = [kw(dss.Loads), shunts_kw, float(ports["losses_kw"][0])]
     return abs(sum(supply) - sum(demand)), sum(map(abs, supply + demand))
-
-
-def _power_kw(dss: Any) -> float:
-    return float(np.real(np.asarray(dss.CktElement.TotalPowers()).ravel()[0]))
 
 
 def main(who: str, what: str, steps: str, step_s: str, master: str, file: str) -> None:

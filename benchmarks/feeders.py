@@ -10,8 +10,8 @@ same loads, sun and tolerance. Then three steps of each scenario of `SCENARIOS`.
 * midnight, noon: the largest deviation of a node's voltage, per unit, with the taps held;
 * acting: the same over midnight, noon and evening with the file's controls;
 * day, tap changes: the same over a day of the file's own load shapes, and the tap changes in it;
-* balance: the largest residual of import + DERs = loads + losses of a step, over the largest sum
-  of their sizes;
+* balance: the largest residual of import + DERs = loads + shunts + losses of a step, over the
+  largest sum of their sizes;
 * the median time of a step, over the engine's own solve; seconds until the first step; memory.
 """
 
