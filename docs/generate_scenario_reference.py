@@ -47,7 +47,9 @@ says what it amounts to, or everything that is wrong with it; `feederate new sce
 commented one to start from.
 
 Any key can be changed for one run: `feederate run FILE --set time.duration_s=3600 --set
-grid.ders.0.total_kw=3000`. Positions in lists are numbers. Relative paths are looked up beside the
+grid.ders.0.total_kw=3000`. Positions in lists are numbers; a size that is set replaces the other
+size of a rule. What `--set grid.model=Master.dss` takes of a user's own feeder:
+[feeders.md](feeders.md). Relative paths are looked up beside the
 scenario file, then in the current folder; that of an attack beside the scenario file only, unless
 `--set` gives it. Injections are positive (generation minus load); units are in the names. A time is
 a number of seconds: `12:00` is text, and refused where a number is wanted.
