@@ -71,6 +71,7 @@ class Peaks(NamedTuple):
                 f"{self.above_h[i]:.2f}",
             )
             for i in order
+            if np.isfinite(self.highest[i])  # a bus without voltage has no unbalance
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from federates.core.signals import read_signal
-from federates.reports.equipment import peaks
+from federates.reports.equipment import Peaks, peaks
 from federates.reports.run import write_report
 from federates.runs.data import RunData
 from federates.runs.runner import run
@@ -133,6 +133,11 @@ def test_peaks_are_those_of_the_whole_signal(recorded: Path) -> None:
     np.testing.assert_array_equal(found.highest, values.max(axis=0))
     np.testing.assert_array_equal(found.at_s, time_s[values.argmax(axis=0)])
     np.testing.assert_allclose(found.above_h, (values > 30.0).sum(axis=0) * 10.0 / 3600.0)
+
+
+def test_an_element_without_any_number_is_left_out(recorded: Path) -> None:
+    found = Peaks(("dead", "live"), np.array([-np.inf, 1.5]), np.zeros(2), np.zeros(2))
+    assert [row[0] for row in found.rows(RunData(recorded))] == ["live"]
 
 
 def test_a_run_without_these_signals_says_how_to_record_them(tmp_path: Path) -> None:
