@@ -22,6 +22,7 @@ import numpy as np
 
 #: Load and sun of the steps with a profile: midnight, noon, evening; then from the start again.
 LEVELS = ((0.35, 0.0), (0.7, 0.9), (1.0, 0.0))
+TOLERANCE_PU = 1e-7
 SHAPES = {"daily": "daily", "yearly": "yearly", "duty": "dutycycle"}
 _DERS = ("PVsystems", "Storages", "Generators")
 _WRITES = re.compile(
@@ -90,7 +91,7 @@ def engine_alone(master: Path, what: str, steps: int, step_s: float) -> dict[str
                 say(f'edit "{name}" daily=constant yearly=constant duty=constant')
                 sunny += [name.partition(".")[2]] if name.startswith("pv") else []
     say(f"set mode={mode}")
-    say(f"set number=1 stepsize={step_s}s controlmode={control_mode} tolerance=1e-6")
+    say(f"set number=1 stepsize={step_s}s controlmode={control_mode} tolerance={TOLERANCE_PU}")
     if what != "day":
         dss.Solution.SolveSnap()  # as `open_master` does
     seconds, rows, taps = [], [], []
@@ -160,7 +161,7 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
         out["labels"], out["tolerance_pu"] = circuit.node_labels, circuit.tolerance_pu
         out["warnings"] = list(self.warnings)
         if len(rows) < len(LEVELS) or what == "day":
-            out["taps"].append(tap_steps(circuit._engine.dss))
+            out["taps"].append(tap_steps(circuit.engine.dss))
             rows.append(circuit.v_pu() * circuit._base_v)
             residuals.append(residual(circuit, result.outputs))
         return result
@@ -171,6 +172,7 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
         changes = {
             "grid.model": master,
             "grid.ders": "[]",
+            "grid.tolerance_pu": TOLERANCE_PU,
             "grid.regulators": "fixed" if what == "fixed" else "auto",
             "time": f"{{start_s: {step_s}, step_s: {step_s}, duration_s: {steps * step_s}}}",
         }
@@ -193,23 +195,21 @@ def feederate(master: Path, what: str, steps: int, step_s: float) -> dict[str, A
 
 
 def residual(circuit: Any, ports: Any) -> tuple[float, float]:
-    """Return |import + DERs - loads - shunts - losses| and the sum of their sizes, kW."""
-    dss = circuit._engine.dss
+    """Return |import + DERs - loads - losses| and the sum of their sizes, kW."""
+    dss = circuit.engine.dss
 
-    def kw(interface: Any, shunts_only: bool = False) -> float:
-        total = 0.0
-        for _ in interface:
-            buses = {bus.partition(".")[0] for bus in dss.CktElement.BusNames()}
-            series = len(buses) > 1
-            if not (interface.Name().startswith("feederate_der") or (shunts_only and series)):
-                total += float(np.asarray(dss.CktElement.TotalPowers())[::2].sum())
-        return total
+    def kw(interface: Any) -> float:
+        """Return what the elements of a class draw; DERs of the scenario are loads to OpenDSS."""
+        powers = (
+            float(np.asarray(dss.CktElement.TotalPowers())[::2].sum())
+            for _ in interface
+            if not interface.Name().startswith("feederate_der")
+        )
+        return sum(powers)
 
     file_ders_kw = -sum(kw(getattr(dss, name)) for name in _DERS)
     supply = [float(ports["import_kw"][0]), float(ports["p_kw"].sum()), file_ders_kw]
-    # The losses of OpenDSS are those of series elements.
-    shunts_kw = kw(dss.Reactors, shunts_only=True) + kw(dss.Capacitors, shunts_only=True)
-    demand = [kw(dss.Loads), shunts_kw, float(ports["losses_kw"][0])]
+    demand = [kw(dss.Loads), float(ports["losses_kw"][0])]
     return abs(sum(supply) - sum(demand)), sum(map(abs, supply + demand))
 
 
