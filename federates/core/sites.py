@@ -123,6 +123,9 @@ class GridSite:
             feeder = self._compiled.feeder if master else load_feeder(self.model)
         if self.grid.profiles.kind == "master":
             self._take_shapes(master)
+        if not master and self.grid.file_ders != "engine":
+            unused = "grid.file_ders is not used: grid.model is no OpenDSS file"
+            feeder = replace(feeder, notes=(*feeder.notes, unused))
         rules = [
             DerRule.from_mapping(rule, where=self.where("ders", i))
             for i, rule in enumerate(self.grid.ders)
@@ -162,6 +165,12 @@ class GridSite:
                 "'master' uses the load shapes of an OpenDSS file",
                 where=self.where("profiles", "kind"),
                 expected="profiles without a path" if master else "the path of one in grid.model",
+            )
+        if self.grid.load_diversity:
+            raise ScenarioError(
+                "not used with profiles.kind 'master': the loads follow their own shapes",
+                where=self.where("load_diversity"),
+                expected="0",
             )
         times_s = time.start_s + time.step_s * np.arange(self._scenario.n_steps + 1)
         means = self._compiled.mean_shapes(times_s)

@@ -43,3 +43,62 @@ def test_a_folder_of_opendss_files_is_explained(folder: Path) -> None:
         _ = _site("grid.model=~/study").feeder
     assert "grid.model=~/study: grid model" in str(caught.value)
     assert f"did you mean '{folder}/study/Master.dss'?" in str(caught.value)
+
+
+SHAPED = FEEDER.replace(
+    "set voltagebases",
+    "new loadshape.day npts=2 interval=12 mult=(0.4 0.8)\nedit load.m daily=day\nset voltagebases",
+)
+
+
+def test_a_file_is_compiled_once_for_feeder_and_circuit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grid_models.opendss import script
+
+    compiled = []
+    original = script.compile_master
+    monkeypatch.setattr(
+        script, "compile_master", lambda *given: compiled.append(given) or original(*given)
+    )
+    site = _site("grid.model=~/study/Master.dss")
+    feeder = site.feeder
+    circuit = site.take_circuit()
+    assert len(compiled) == 1
+    assert circuit.der_names == tuple(der.name for der in feeder.ders)
+    assert site.regulators == "auto"
+    assert circuit.tolerance_pu == 1e-7
+
+
+def test_load_shapes_of_the_file_are_the_day_of_all(folder: Path) -> None:
+    (folder / "study" / "Master.dss").write_text(SHAPED)
+    site = _site("grid.model=~/study/Master.dss", "grid.profiles.kind=master", "time.step_s=3600")
+    circuit = site.take_circuit()
+    day = site.profiles().sample([0.0, 43_200.0])
+    assert day["load_pu"] == pytest.approx([0.8, 0.4])
+    for time_s, power_kw in ((0.0, 560.0), (43_200.0, 280.0)):
+        circuit.set_time(time_s)
+        circuit.solve()
+        assert circuit.source_kw_kvar()[0] - circuit.losses_kw() == pytest.approx(power_kw, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["grid.model=ieee13"], r"grid\.profiles\.kind=master.*load shapes of an OpenDSS file"),
+        (["grid.profiles.path=day.csv"], "profiles without a path"),
+        (["grid.load_diversity=0.2"], r"grid\.load_diversity=0\.2.*their own shapes"),
+    ],
+)
+def test_what_the_files_own_series_does_not_go_with_is_refused(
+    folder: Path, overrides: list[str], words: str
+) -> None:
+    (folder / "study" / "Master.dss").write_text(SHAPED)
+    with pytest.raises(FeederateError, match=words):
+        _ = _site("grid.model=~/study/Master.dss", "grid.profiles.kind=master", *overrides).feeder
+
+
+def test_who_runs_the_ders_of_a_shipped_feeder_is_not_asked() -> None:
+    notes = _site("grid.model=ieee13", "grid.file_ders=none").feeder.notes
+    assert notes == ("grid.file_ders is not used: grid.model is no OpenDSS file",)
+    assert _site("grid.model=ieee13").feeder.notes == ()
