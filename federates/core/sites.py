@@ -172,7 +172,7 @@ class GridSite:
                 where=self.where("load_diversity"),
                 expected="0",
             )
-        times_s = time.start_s + time.step_s * np.arange(self._scenario.n_steps + 1)
+        times_s = time.start_s + time.step_s * np.arange(self._scenario.n_steps)
         means = self._compiled.mean_shapes(times_s)
         # A forecast need not be exact; a shape may be in kW.
         bounded = {k: np.clip(v, *KNOWN_COLUMNS[k][:2]) for k, v in means.items()}
@@ -188,7 +188,7 @@ class GridSite:
         if spec.kind == "master":
             _ = self.feeder
             times_s = self._shapes["time_s"]
-            clear = self._generated("clear").sample(times_s, repeat_daily=True)
+            clear = self._generated("clear").sample(times_s)
             return Profiles({**clear, **self._shapes}, origin="load shapes of the OpenDSS file")
         if spec.path is not None:
             with self.located("profiles", "path"):

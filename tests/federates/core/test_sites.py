@@ -76,6 +76,8 @@ def test_load_shapes_of_the_file_are_the_day_of_all(folder: Path) -> None:
     circuit = site.take_circuit()
     day = site.profiles().sample([0.0, 43_200.0])
     assert day["load_pu"] == pytest.approx([0.8, 0.4])
+    short = ("grid.profiles.kind=master", "time.duration_s=600", "time.step_s=60")
+    assert len(_site("grid.model=~/study/Master.dss", *short).profiles()) == 10
     for time_s, power_kw in ((0.0, 560.0), (43_200.0, 280.0)):
         circuit.set_time(time_s)
         circuit.solve()
