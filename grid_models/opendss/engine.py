@@ -98,6 +98,12 @@ class Engine:
             return ""
         return str(self.ffi.string(result).decode(errors="replace"))
 
+    def value(self, element: str, name: str) -> str:
+        """Return a property of an element, ``load.l1``, as text; it becomes the active one."""
+        # Not '? load.l1.kw': names may hold blanks and dots.
+        self.command(f'select "{element}"')
+        return self.command(f"? {name}")
+
     def circuit_name(self) -> str:
         """Return the name of the circuit, or '' where there is none."""
         return str(self.dss.Circuit.Name()) if self.dss.Basic.NumCircuits() else ""

@@ -45,7 +45,7 @@ def _rating(engine: Engine, full: str, kind: DerKind) -> tuple[float, float, flo
     """Return apparent power, largest and smallest injection, and energy."""
 
     def value(name: str) -> float:
-        return float(engine.command(f"? {full}.{name}"))
+        return float(engine.value(full, name))
 
     if kind == "pv":
         return value("kva"), min(value("pmpp"), value("kva")), 0.0, 0.0
@@ -125,7 +125,7 @@ def _volt_var_curves(engine: Engine) -> tuple[dict[str, VoltVarCurve], list[str]
     for control in elements_of(engine, ("invcontrol",)):
 
         def value(name: str, control: str = control) -> str:
-            return engine.command(f"? {control}.{name}").strip().lower()
+            return engine.value(control, name).strip().lower()
 
         mode, reference = value("mode"), value("voltage_curvex_ref")
         curve = value("vvc_curve1")
@@ -145,7 +145,7 @@ def _volt_var_curves(engine: Engine) -> tuple[dict[str, VoltVarCurve], list[str]
 
 def has_shape(engine: Engine, full: str) -> bool:
     """Whether an element has a load shape."""
-    return any(engine.command(f"? {full}.{shape}").strip("[] ") for shape in SHAPES)
+    return any(engine.value(full, shape).strip("[] ") for shape in SHAPES)
 
 
 class SunDrivenPv:

@@ -99,7 +99,7 @@ class _Reader:
                     expected="a source with a voltage and an impedance",
                 )
             phases = () if nodes == (1, 2, 3) else nodes
-            r, x = (float(self.engine.command(f"? vsource.{v.Name()}.{k}")) for k in ("r1", "x1"))
+            r, x = (float(self.engine.value(f"vsource.{v.Name()}", k)) for k in ("r1", "x1"))
             kv_ll, v_pu, deg = source_kv_ll(self.dss), float(v.PU()), float(v.AngleDeg())
             return Source(bus, kv_ll, v_pu, deg, r, x, phases)
         raise FeederError("the circuit has no source", expected="a Vsource in service")

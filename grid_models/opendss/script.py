@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from grid_models.base.errors import FeederError, nearest_name
+from grid_models.base.errors import FeederError, listed, nearest_name
 from grid_models.opendss.data_files import DataFiles, find, locate
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import DssError, Engine
@@ -58,6 +58,8 @@ _MODES_PASSED_OVER = ("di", "dy", "h", "f", "m", "l", "a")
 _ELEMENT = {"new", "edit", "select", "batchedit"}
 _CONTINUES = {"more", "m", "~"}
 _SOLVES_INSIDE = {"calcvoltagebases", "allocateloads", "estimate"}
+# These act on buses, which the engine knows only from a solution; that may have been passed over.
+_OF_BUSES = {"buscoords", "latlongcoords", "setbusxy", "setkvbase"}
 
 
 @dataclass
@@ -123,6 +125,9 @@ class _Script:
         self._depth = 0
         self._kind = ""
         self._mode = ""
+        self._duplicates = False
+        self._renamed: list[str] = []
+        self._without_bus: list[str] = []
         self._passed_over: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
         self.solved_in: str | None = None
@@ -134,6 +139,12 @@ class _Script:
             for verb, n in self._passed_over.items()
         )
         notes = (*counted, *self._notes)
+        if self._renamed:
+            names = listed(self._renamed, 4)
+            notes += (f"{len(self._renamed)} elements had the name of another; they are {names}",)
+        if self._without_bus:
+            rows = listed(self._without_bus, 4)
+            notes += (f"{len(self._without_bus)} 'setkvbase' commands name no bus: {rows}",)
         if self._no_power_flow():
             mode = f"the file's solution mode '{self._mode}' is passed over; power flows are solved"
             return (*notes, mode)
@@ -162,6 +173,8 @@ class _Script:
             return
         verb = self._verbs.get(first.value.lower())
         rest = text[first.end :]
+        if verb in _OF_BUSES and self._engine.circuit_name():
+            self._command("makebuslist", where)
         if verb is None:
             raise FeederError(
                 f"OpenDSS: Unknown Command '{first.value}'",
@@ -201,7 +214,21 @@ class _Script:
             lengthen_zero_lines(self._engine)
         if verb in _ELEMENT or verb in _CONTINUES:
             rest = self._files.rewritten(rest, self._kind, self._folder, where)
+        if verb == "new" and self._duplicates:
+            rest = self._with_own_name(rest, where)
         self._command(f"{verb} {rest}", where)
+
+    def _with_own_name(self, rest: str, where: str) -> str:
+        """Rename a new element that has the name of another: only the first would be found."""
+        first = next(params(rest), None)
+        exists = self._engine.dss.Circuit.SetActiveElement
+        if first is None or "." not in first.value or exists(first.value) < 0:
+            return rest
+        number = 2
+        while exists(name := f"{first.value}_{number}") >= 0:
+            number += 1
+        self._renamed.append(name)
+        return f'{rest[: first.start]}"{name}"{rest[first.end :]}'
 
     def _set(self, rest: str, where: str) -> None:
         """Set options, also those of ``Solve``, one by one."""
@@ -217,6 +244,8 @@ class _Script:
                     self._kind = param.value.partition(".")[0].lower()
                 text = f"set {name}={rest[param.start : param.end]}"
                 self._command(self._files.rewritten(text, "", self._folder, where), where)
+                if name == "allowduplicates":
+                    self._duplicates = self._engine.command(f"get {name}").lower() == "yes"
 
     def _no_power_flow(self) -> bool:
         return self._mode.startswith(_MODES_PASSED_OVER)
@@ -281,9 +310,13 @@ class _Script:
 
     def _command(self, text: str, where: str) -> None:
         try:
-            self._engine.command(text)
+            answer = self._engine.command(text)
         except DssError as error:
-            raise FeederError(f"OpenDSS: {error}", where=where) from None
+            twice = "Duplicate new element" in str(error)
+            expected = "'edit', or 'set allowduplicates=yes' before" if twice else ""
+            raise FeederError(f"OpenDSS: {error}", where=where, expected=expected) from None
+        if text.startswith("setkvbase") and "not found" in answer:
+            self._without_bus.append(where)
 
 
 def lengthen_zero_lines(engine: Engine) -> None:

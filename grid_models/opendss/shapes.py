@@ -24,8 +24,8 @@ def mean_shapes(engine: Engine, times_s: NDArray[np.float64]) -> dict[str, NDArr
     for column, kind, size in (("load_pu", "load", "kw"), ("irradiance_pu", "pvsystem", "pmpp")):
         weights: dict[str, float] = {}
         for full in elements_of(engine, (kind,)):
-            shape = engine.command(f"? {full}.{wanted}").strip("[] ").lower()
-            weights[shape] = weights.get(shape, 0.0) + float(engine.command(f"? {full}.{size}"))
+            shape = engine.value(full, wanted).strip("[] ").lower()
+            weights[shape] = weights.get(shape, 0.0) + float(engine.value(full, size))
         total = sum(weights.values())
         if total > 0.0:
             parts = (w * _multiplier(engine, name, times_s) for name, w in weights.items())

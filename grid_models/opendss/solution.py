@@ -154,7 +154,7 @@ def _mode_of_shapes(engine: Engine) -> str:
     """Return the solution mode whose shapes most of the file's elements have."""
     elements = elements_of(engine, _SHAPED)
     counts = {
-        mode: sum(bool(engine.command(f"? {full}.{shape}").strip("[] ")) for full in elements)
+        mode: sum(bool(engine.value(full, shape).strip("[] ")) for full in elements)
         for shape, mode in _MODE_OF_SHAPE.items()
     }
     mode = max(counts, key=lambda one: counts[one])

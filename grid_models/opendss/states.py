@@ -53,7 +53,7 @@ class TapPositions:
         """Move tap `i` from the next solution on, and keep its control from moving it."""
         control, winding = self._controls[i]
         if i not in self._held:
-            self._held[i] = int(self._engine.command(f"? regcontrol.{control}.maxtapchange"))
+            self._held[i] = int(self._engine.value(f"regcontrol.{control}", "maxtapchange"))
         self._engine.command(f'edit "regcontrol.{control}" maxtapchange=0')
         tap = float(self._neutral_pu[i] + step * self._step_pu[i])
         self._engine.command(f'edit "transformer.{self.names[i]}" wdg={winding} tap={tap!r}')

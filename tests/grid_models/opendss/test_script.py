@@ -443,3 +443,35 @@ def test_home_is_expanded(write, monkeypatch):
     path = write(METERED)
     monkeypatch.setenv("HOME", str(path.parent))
     assert load_feeder(os.path.join("~", path.name)).name == "yard"
+
+
+@pytest.mark.parametrize("name", ["l.e.2", "l e", "l/e-2", "l e.2"])
+def test_names_with_blanks_and_dots(write, name):
+    text = HEAD + LOADS.replace("new load.e", f'new "load.{name}"') + TAIL
+    text += f'new "pvsystem.{name}" bus1=end kv=11 kva=90 pmpp=80 irradiance=1 daily=default\n'
+    path = write(text)
+    circuit = open_master(path, file_ders="ours")
+    assert circuit.load_names == ("m", name)
+    assert circuit.der_names == (f"pvsystem_{name}",)
+    assert open_master(path, load_shapes=True).load_names == ("m", name)
+
+
+def test_a_name_given_twice_where_the_file_allows_it(write):
+    twice = "new load.e bus1=mid kv=11 kw=90 kvar=10\n~ kvar=30\nnew load.E bus1=mid kv=11 kw=10\n"
+    rest = LOADS + twice + "edit load.e kw=350\n" + TAIL
+    circuit = open_master(write(HEAD + "set allowdup=y\n" + rest))
+    assert circuit.load_names == ("m", "e", "e_2", "e_3")
+    np.testing.assert_allclose(circuit.load_kw, [700, 350, 90, 10])
+    assert any(n.startswith("2 elements had the name of another") for n in circuit.feeder.notes)
+    with pytest.raises(FeederError, match=r"row 9.*expected .*edit"):
+        open_master(write(HEAD + rest))
+
+
+def test_bases_and_coordinates_of_buses_after_a_solution(write):
+    bases = "".join(f"setkvbase bus={b} kvln=6.5\n" for b in ("src", "mid", "end", "ende"))
+    text = HEAD + LOADS + "solve\nbuscoords xy.csv\nsetbusxy bus=end x=5 y=6\n" + bases
+    feeder = open_master(write(text, **{"xy.csv": "mid 1 2\n"})).feeder
+    assert {bus.base_kv_ln for bus in feeder.buses.values()} == {6.5}
+    mid, end = feeder.buses["mid"], feeder.buses["end"]
+    assert (mid.x_ft, mid.y_ft, end.x_ft, end.y_ft) == (1, 2, 5, 6)
+    assert any("'setkvbase'" in note and "row 15" in note for note in feeder.notes)
