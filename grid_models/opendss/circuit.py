@@ -59,6 +59,7 @@ class Circuit:
         self.name = feeder.name
         self._solution = solution
         self._source: SourceVoltage | None = None
+        self._times_counted = engine.times_counted()
         self._voltage_pointer = engine.ffi.new("double**")
         self._gather: NDArray[np.intp] | None = None
         self.bindings = self.solutions = 0
@@ -251,13 +252,13 @@ class Circuit:
         lib, ctx = self._engine.lib, self._engine.ctx
         lib.ctx_Circuit_Get_TotalPower_GR(ctx)
         power = lib.ctx_DSS_GR_DataPtr_PDouble(ctx)
-        return -float(power[0]), -float(power[1])
+        return -float(power[0]) / self._times_counted, -float(power[1]) / self._times_counted
 
     def losses_kw(self) -> float:
         """Return the losses of lines, transformers, reactors and capacitors, in kW."""
         lib, ctx = self._engine.lib, self._engine.ctx
         lib.ctx_Circuit_Get_Losses_GR(ctx)
-        series_kw = float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / 1e3
+        series_kw = float(lib.ctx_DSS_GR_DataPtr_PDouble(ctx)[0]) / (1e3 * self._times_counted)
         if self._shunts is None:
             return series_kw
         # The engine leaves out what shunt elements dissipate.

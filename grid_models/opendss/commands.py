@@ -97,7 +97,7 @@ def der_command(element: str, der: Der, bus: Bus, *, floating: bool) -> str:
     elif bus.neutral:
         nodes = (*nodes, bus.neutral)
     return (
-        f'new "load.{element}" bus1={_at(bus.name, nodes)} phases={n} conn={conn} kv={kv!r} '
+        f'new "load.{element}" bus1="{_at(bus.name, nodes)}" phases={n} conn={conn} kv={kv!r} '
         f"model=1 kw=0 kvar=0 vminpu={DER_V_MIN_PU} vmaxpu={DER_V_MAX_PU}"
     )
 

@@ -104,6 +104,10 @@ class Engine:
         self.command(f'select "{element}"')
         return self.command(f"? {name}")
 
+    def times_counted(self) -> float:
+        """Return how often the engine counts each power: in a positive-sequence circuit 3 times."""
+        return 3.0 if int(self.dss.Settings.CktModel()) == 1 else 1.0
+
     def circuit_name(self) -> str:
         """Return the name of the circuit, or '' where there is none."""
         return str(self.dss.Circuit.Name()) if self.dss.Basic.NumCircuits() else ""

@@ -88,7 +88,7 @@ def adopt(
     shaped = 0
     for der, full in ders_of(engine, buses):
         dss.Circuit.SetActiveElement(full)
-        power = as_complex(dss.CktElement.TotalPowers())
+        power = as_complex(dss.CktElement.TotalPowers()) / engine.times_counted()
         powers.append((-float(power[0].real), -float(power[0].imag)))
         ders.append(replace(der, volt_var=curves.get(full)))
         shaped += der.kind != "pv" and has_shape(engine, full)

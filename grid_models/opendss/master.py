@@ -84,6 +84,12 @@ def open_master(
         if not settled and file_ders != "ours":
             unsettled = f"the controls do not settle in {MAX_CONTROL_ITERATIONS} iterations"
             feeder = replace(feeder, notes=(*feeder.notes, f"{unsettled} at the loads of the file"))
+        if engine.times_counted() > 1.0:
+            once = (
+                "OpenDSS counts the powers of a positive-sequence circuit three times; here they "
+                "count once, as those of its loads"
+            )
+            feeder = replace(feeder, notes=(*feeder.notes, once))
         circuit = Circuit(engine, feeder, solution, tolerance_pu)
     except DssError as error:
         raise FeederError(str(error), where=str(path)) from None

@@ -141,10 +141,12 @@ class _Script:
         notes = (*counted, *self._notes)
         if self._renamed:
             names = listed(self._renamed, 4)
-            notes += (f"{len(self._renamed)} elements had the name of another; they are {names}",)
+            notes += (f"renamed since the file gives a name twice ({len(self._renamed)}): {names}",)
         if self._without_bus:
             rows = listed(self._without_bus, 4)
-            notes += (f"{len(self._without_bus)} 'setkvbase' commands name no bus: {rows}",)
+            notes += (
+                f"'setkvbase' for a bus that is not there ({len(self._without_bus)}): {rows}",
+            )
         if self._no_power_flow():
             mode = f"the file's solution mode '{self._mode}' is passed over; power flows are solved"
             return (*notes, mode)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from grid_models.base.errors import FeederError
+from grid_models.feeder.model import Der
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.engine import Engine
 from grid_models.opendss.master import open_master
@@ -288,3 +289,33 @@ def test_controls_that_the_file_switches_off_leave_its_taps(write: Write) -> Non
 def test_a_source_without_voltage_is_named(write: Write) -> None:
     with pytest.raises(FeederError, match="bus 'grid' has no voltage"):
         open_master(write("edit vsource.source pu=0\n"))
+
+
+@pytest.mark.parametrize(("rows", "n_phases"), [("makeposseq\n", 1), ("set cktmodel=pos\n", 3)])
+def test_powers_of_a_positive_sequence_circuit_count_once(
+    write: Write, rows: str, n_phases: int
+) -> None:
+    text = (
+        "clear\nnew circuit.one basekv=11 bus1=s\nnew line.l bus1=s bus2=e r1=0.4 x1=0.6\n"
+        "new load.e bus1=e kv=11 kw=600 kvar=90\nnew generator.g bus1=e kv=11 kw=60 kvar=9\n"
+        "set voltagebases=[11]\ncalcvoltagebases\n"
+    )
+    circuit = open_master(write(text + rows), file_ders="ours")
+    part = n_phases / 3
+    assert circuit.load_kw == pytest.approx([600 * part])
+    (p_kw, _), losses_kw = circuit.source_kw_kvar(), circuit.losses_kw()
+    assert p_kw == pytest.approx(540 * part + losses_kw, abs=1e-3)
+    assert losses_kw > 0
+    assert sum("count once" in note for note in circuit.feeder.notes) == 1
+
+
+def test_a_der_stands_at_a_bus_with_a_blank_in_its_name(write: Write) -> None:
+    text = (
+        'clear\nnew circuit.one basekv=11 bus1=s\nnew line.l bus1=s bus2="e 7" r1=0.4 x1=0.6\n'
+        'new load.e bus1="e 7" kv=11 kw=600 kvar=90\nset voltagebases=[11]\ncalcvoltagebases\n'
+    )
+    circuit = open_master(write(text))
+    circuit.place_ders([Der("pv", "pv", "e 7", (2,), 300.0, 200.0)])
+    circuit.set_ders([200.0], [0.0])
+    circuit.solve()
+    assert circuit.source_kw_kvar()[0] == pytest.approx(400 + circuit.losses_kw(), abs=1e-3)
