@@ -57,18 +57,12 @@ def run(
     on_progress : callable, optional
         Called with (steps done, steps in all).
     on_warning : callable, optional
-        Called before the first step with each sentence about input that is not used as it stands.
+        Called before the first step with a sentence about input that is not used as it stands.
     **changes
         Options by name in place of `options`' own, as ``run(scenario, steps=20)``.
-
-    Raises
-    ------
-    ScenarioError, GridModelError, ControllerError
-        The input is wrong; nothing was started.
-    RunError
-        A federate failed; what was recorded is in the folder.
-    RunInterruptedError
-        The user stopped the run; what was recorded is in the folder.
+    Raises ScenarioError, GridModelError, ControllerError: The input is wrong; nothing was started.
+    Raises RunError: A federate failed; what was recorded is in the folder.
+    Raises RunInterruptedError: The user stopped the run; what was recorded is in the folder.
     """
     options = replace(options or RunOptions(), **changes)
     placement: Placement = options.placement or "thread"
@@ -81,19 +75,19 @@ def run(
         _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
     warnings = warnings_of(federates)
-    if on_warning is not None:
-        for words in warnings:
-            on_warning(words)
+    for words in warnings:
+        (on_warning or _nobody)(words)
     folder = new_run_dir(scenario.name, options.out)
     manifest = Manifest(folder, scenario, placement, n_steps, warnings)
     store = RunStore(folder, scenario.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)
+    parts = assembly, federates, wirings, store
     try:
         if placement == "process":
-            outcome, counted = _run_processes(assembly, federates, wirings, store, reach, tell)
+            outcome, counted = _run_processes(*parts, reach, tell)
         else:
-            outcome, counted = _run_here(assembly, federates, wirings, store, placement, tell)
+            outcome, counted = _run_here(*parts, placement, tell)
     except BaseException as error:
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
@@ -104,6 +98,10 @@ def run(
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
     return result
+
+
+def _nobody(_: str) -> None:
+    """Hear a warning that nobody asked for."""
 
 
 def _tell(on_progress: Callable[[int, int], None] | None, n_steps: int, done: int) -> None:

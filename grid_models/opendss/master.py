@@ -34,9 +34,8 @@ def open_master(
 ) -> Circuit:
     """Compile an OpenDSS master file and solve it once with the file's own controls.
 
-    Commands that only show, plot, export or solve are passed over (a file may end with a
-    year of solutions); everything else is run as it stands. `Circuit.set_time` says at which time
-    of the file's shapes and controls the next solution is.
+    Commands that only show, plot, export or solve are passed over; all else is run as it stands.
+    `Circuit.set_time` says at which time of the file's shapes and controls the next solution is.
 
     Parameters
     ----------
@@ -56,19 +55,16 @@ def open_master(
     tolerance_pu : Largest change between two iterations of a solution.
 
     Raises FeederError: The file cannot be read or does not give a usable circuit.
-    Raises PowerFlowError: The power flow does not converge.
+    Raises PowerFlowError: It does not converge.
     """
     engine = Engine()
     master = dss_script.compile_master(engine, Path(path))
     options = FileOptions.of(engine)
     try:
-        # The file's own time series begins where OpenDSS alone would begin it: controls have acted
-        # before only where the file solves a snapshot. Else they settle, whatever their delays.
-        settling = "off" if options.control_mode == "off" else "static"
-        if load_shapes and regulators == "auto":
-            settling = master.solved_in or "off"
-        engine.first_solution(master.name, control_mode=settling)
-        settled = engine.controls_settled
+        as_alone = load_shapes and regulators == "auto"
+        first_mode = _first_control_mode(master, options, as_alone)
+        engine.first_solution(master.name, control_mode=first_mode)
+        notes = _notes(engine, file_ders)
         dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
         feeder, powers = _with_ders(engine, feeder, file_ders)
@@ -80,30 +76,55 @@ def open_master(
             load_shapes=load_shapes,
             file_ders=file_ders == "engine",
         )
-        feeder = replace(feeder, notes=(*feeder.notes, *master.notes, *solution.notes))
-        if not settled and file_ders != "ours":
-            unsettled = f"the controls do not settle in {MAX_CONTROL_ITERATIONS} iterations"
-            feeder = replace(feeder, notes=(*feeder.notes, f"{unsettled} at the loads of the file"))
-        if engine.times_counted() > 1.0:
-            once = (
-                "OpenDSS counts the powers of a positive-sequence circuit three times; here they "
-                "count once, as those of its loads"
-            )
-            feeder = replace(feeder, notes=(*feeder.notes, once))
-        circuit = Circuit(engine, feeder, solution, tolerance_pu)
+        notes = (*feeder.notes, *master.notes, *solution.notes, *notes)
+        circuit = Circuit(engine, replace(feeder, notes=notes), solution, tolerance_pu)
     except DssError as error:
         raise FeederError(str(error), where=str(path)) from None
+    _begin(circuit, powers, load_shapes)
+    return circuit
+
+
+def _first_control_mode(master: dss_script.MasterFile, options: FileOptions, as_alone: bool) -> str:
+    """Return in which mode controls act in the first solution.
+
+    `as_alone`: The file's own time series begins where OpenDSS alone would begin it: controls have
+    acted before only where the file solves a snapshot. Else they settle, whatever their delays.
+    """
+    if as_alone:
+        return master.solved_in or "off"
+    return "off" if options.control_mode == "off" else "static"
+
+
+def _notes(engine: Engine, file_ders: FileDers) -> tuple[str, ...]:
+    """Return what the first solution tells of the file."""
+    notes: tuple[str, ...] = ()
+    if not engine.controls_settled and file_ders != "ours":
+        unsettled = f"the controls do not settle in {MAX_CONTROL_ITERATIONS} iterations"
+        notes += (f"{unsettled} at the loads of the file",)
+    if engine.times_counted() > 1.0:
+        notes += (
+            "OpenDSS counts the powers of a positive-sequence circuit three times; here they "
+            "count once, as those of its loads",
+        )
+    return notes
+
+
+def _begin(circuit: Circuit, der_powers: NDArray[np.float64], load_shapes: bool) -> None:
+    """Let the load multiplier be part of the loads, and solve if no time series begins here.
+
+    `der_powers`: p_kw and q_kvar of adopted DERs, (2, n).
+    """
+    engine = circuit.engine
+    if der_powers.size:
+        circuit.set_ders(*der_powers)
     if not load_shapes or float(engine.dss.Solution.LoadMult()) != 1.0:
         circuit.set_loads(circuit.load_kw, circuit.load_kvar)
         engine.command("set loadmult=1")
-    if powers.size:
-        circuit.set_ders(*powers)
     if not load_shapes:
         # The matrix still has the loads of the first solution; with those of now the iteration
         # converges faster.
         engine.command("buildy")
         circuit.solve()
-    return circuit
 
 
 def _with_ders(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack, branches_of
 from federates.kinds.feeder.commands import INPUTS, GridCommands, used_inputs
+from federates.kinds.feeder.demand import Demand
 from federates.kinds.feeder.grid_files import FOLDER, write_grid
 from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
 from federates.kinds.feeder.ports import (
@@ -30,8 +32,6 @@ from federates.kinds.feeder.topology import topology
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.volt_var import VoltVarResponse
-from grid_models.profiles.load_columns import LoadColumns
-from grid_models.profiles.load_diversity import LoadDiversity
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
@@ -71,43 +71,25 @@ class FeederFederate(Federate):
         self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
         self._start_s = time.start_s
-        self._load_kw = circuit.load_kw * grid.load_scale
-        self._load_kvar = circuit.load_kvar * grid.load_scale
         self._curves = VoltVarResponse(ders, circuit.node_labels)
-        self._fixed = np.array([load.fixed for load in site.feeder.all_loads], dtype=bool)
-        # The load shapes of the file act on the powers that are set once.
-        self._load_shapes = grid.profiles.kind == "master"
-        self._diversity = (
-            LoadDiversity(circuit.load_names, scenario.seed, grid.load_diversity)
-            if grid.load_diversity
-            else None
-        )
         count = self.timing.steps_before(context.n_steps * scenario.step_ns)
         times = time.start_s + to_s(self.timing.offset_ns) + np.arange(count) * self._dt_s
         profiles = site.profiles()
         self._day = profiles.sample(times, repeat_daily=grid.profiles.repeat)
-        with site.located("profiles", "path"):
-            self._own_columns = LoadColumns(site.feeder.all_loads, self._day, profiles.origin)
+        self._demand = Demand(
+            site, circuit, self._day, profiles.origin, time.start_s, scenario.seed
+        )
         self._k = 0
-        targets = {wire.target for wire in scenario.wires}
-        fed = {
-            port
-            for federate, _, port in (t.partition(".") for t in targets)
-            if federate == self.name
-        }
+        ends = (wire.target.partition(".") for wire in scenario.wires)
+        fed = {port for federate, _, port in ends if federate == self.name}
         self._measures = not fed.isdisjoint(("p_meas_kw", "q_meas_kvar"))
         self._source_fed = not fed.isdisjoint(("source_v_pu", "source_deg"))
         der_names = tuple(der.name for der in ders)
         phases = tuple(map(str, circuit.source_phases))
+        # DERs with a volt-var curve of their own follow it until they are commanded.
+        no_command = np.nan if self._curves else 0.0
         self.inputs = (
-            # DERs with a volt-var curve of their own follow it until they are commanded.
-            Port(
-                "q_set_kvar",
-                "kvar",
-                der_names,
-                initial=np.nan if self._curves else 0.0,
-                required=False,
-            ),
+            Port("q_set_kvar", "kvar", der_names, initial=no_command, required=False),
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
             Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
             Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
@@ -170,7 +152,7 @@ class FeederFederate(Federate):
         circuit.set_time(self._start_s + time_s)
         circuit.set_sun(day["irradiance_pu"][k])
         self._commands.take(time_s, inputs, self._equipment.tell)
-        demand_kw, load_kvar = self._loads(k, time_s)
+        demand_kw, load_kvar = self._demand.powers(k, time_s, self._commands.load_scale)
         load_kw = demand_kw
         if attack is not None:
             attack.take(inputs, self._dt_s)
@@ -193,19 +175,12 @@ class FeederFederate(Federate):
             q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
         if attack is not None:
             p_kw, q_kvar = attack.injections(p_kw, q_kvar)
-        try:
+        with self._located(time_s):
             if self._curves:
                 commanded = np.isfinite(inputs["q_set_kvar"])
                 q_kvar = self._curves.settle(p_kw, q_kvar, commanded, partial(self._solve, p_kw))
             else:
                 self._solve(p_kw, q_kvar)
-        except PowerFlowError as error:
-            error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
-            if self.physical is not None:
-                error.where += ", under the scenario's attack"
-            if self._gear is not None and self._gear.opened:
-                error.where += f", with {', '.join(self._gear.opened)} open"
-            raise
         v_pu = judged_pu = circuit.v_pu()
         if self._gear is not None:
             v_pu, judged_pu = self._gear.voltages(v_pu)
@@ -226,6 +201,19 @@ class FeederFederate(Federate):
             | self._more.values()
         )
 
+    @contextmanager
+    def _located(self, time_s: float) -> Iterator[None]:
+        """Let a power flow that fails say when, and what was done to the grid."""
+        try:
+            yield
+        except PowerFlowError as error:
+            error.where = f"{error.where or self._circuit.feeder.name} at time_s={time_s:g}"
+            if self.physical is not None:
+                error.where += ", under the scenario's attack"
+            if self._gear is not None and self._gear.opened:
+                error.where += f", with {', '.join(self._gear.opened)} open"
+            raise
+
     def _set_source(self, v_pu: FloatArray, deg: FloatArray) -> None:
         """Set the source's voltage where it is given."""
         if not (np.isnan(v_pu).all() and np.isnan(deg).all()):
@@ -236,26 +224,6 @@ class FeederFederate(Federate):
         self._circuit.set_ders(p_kw, q_kvar)
         self._circuit.solve()
         return self._circuit.v_pu()
-
-    def _loads(self, k: int, time_s: float) -> tuple[FloatArray, FloatArray]:
-        """Return the power of every load as the profile has it, kW and kvar, each (n_loads,)."""
-        scale = self._commands.load_scale
-        if self._load_shapes:
-            if scale is None:
-                return self._load_kw, self._load_kvar
-            return self._load_kw * scale, self._load_kvar * scale
-        factor: float | FloatArray = self._day["load_pu"][k]
-        if self._diversity is not None:
-            factor = factor * self._diversity.factors(self._start_s + time_s)
-        if self._fixed.any():
-            factor = np.where(self._fixed, 1.0, factor)
-        own = self._own_columns
-        if own:
-            factor = own.factors(k, factor)
-        kw, kvar = self._load_kw * factor, self._load_kvar * factor
-        if own:
-            kw, kvar = own.powers(k, kw, kvar)
-        return (kw, kvar) if scale is None else (kw * scale, kvar * scale)
 
     def topology(self) -> str:
         """Return the circuit, as it stands, as an OEDI-SI Topology in JSON."""
