@@ -19,6 +19,7 @@ from grid_models.base.errors import FeederError, listed, nearest_name
 from grid_models.opendss.data_files import DataFiles, find, locate
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import DssError, Engine
+from grid_models.opendss.refusals import is_missing, nearest_element, refused
 from grid_models.opendss.rows import Param, abbreviations, params, read_rows
 
 MAX_DEPTH = 30
@@ -39,11 +40,10 @@ _PASSED_OVER = {
     "zsc012", "zsc10", "zscrefresh",
 }  # fmt: skip
 # These might have changed the circuit, or made a file that is read later. The engine does not
-# survive Interpolate where an energy meter is out of service.
+# survive Interpolate where an energy meter is out of service, and Next without a word after it.
 _PASSED_OVER_AND_SAID = {
     "alignfile", "clone", "cvrtloadshapes", "distribute", "doscmd", "interpolate", "newactor",
-    "reconductor",
-    "rephase", "wait",
+    "next", "reconductor", "rephase", "wait",
 }  # fmt: skip
 _OPTIONS_PASSED_OVER = {
     "activeactor", "actorprogress", "concatenatereports", "cpu", "demandinterval", "diverbose",
@@ -57,6 +57,7 @@ _OPTIONS_OF_OTHERS = {"adiakoptics", "coverage", "linkbranches", "num_subcircuit
 _MODES_PASSED_OVER = ("di", "dy", "h", "f", "m", "l", "a")
 _ELEMENT = {"new", "edit", "select", "batchedit"}
 _CONTINUES = {"more", "m", "~"}
+_SILENT = {"edit", "disable", "enable"}  # about an element that does not exist
 _SOLVES_INSIDE = {"calcvoltagebases", "allocateloads", "estimate"}
 # These act on buses, which the engine knows only from a solution; that may have been passed over.
 _OF_BUSES = {"buscoords", "latlongcoords", "setbusxy", "setkvbase"}
@@ -128,6 +129,7 @@ class _Script:
         self._duplicates = False
         self._renamed: list[str] = []
         self._without_bus: list[str] = []
+        self._missing: list[str] = []
         self._passed_over: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
         self.solved_in: str | None = None
@@ -142,6 +144,9 @@ class _Script:
         if self._renamed:
             names = listed(self._renamed, 4)
             notes += (f"renamed since the file gives a name twice ({len(self._renamed)}): {names}",)
+        if self._missing:
+            rows = listed(self._missing, 4)
+            notes += (f"commands for elements that are not there ({len(self._missing)}): {rows}",)
         if self._without_bus:
             rows = listed(self._without_bus, 4)
             notes += (
@@ -217,10 +222,21 @@ class _Script:
         if verb in _ELEMENT or verb in _CONTINUES:
             rest = self._files.rewritten(rest, self._kind, self._folder, where)
         if verb == "new" and self._duplicates:
-            rest = self._with_own_name(rest, where)
+            rest = self._with_own_name(rest)
+        elif verb in _SILENT:
+            self._note_missing(rest, where)
         self._command(f"{verb} {rest}", where)
 
-    def _with_own_name(self, rest: str, where: str) -> str:
+    def _note_missing(self, rest: str, where: str) -> None:
+        first = next(params(rest), None)
+        if first is None or "." not in first.value or "*" in first.value:
+            return
+        if is_missing(self._engine, first.value):
+            near = nearest_element(self._engine, first.value)
+            hint = f" (did you mean '{near}'?)" if near else ""
+            self._missing.append(f"{where}: '{first.value}'{hint}")
+
+    def _with_own_name(self, rest: str) -> str:
         """Rename a new element that has the name of another: only the first would be found."""
         first = next(params(rest), None)
         exists = self._engine.dss.Circuit.SetActiveElement
@@ -314,9 +330,7 @@ class _Script:
         try:
             answer = self._engine.command(text)
         except DssError as error:
-            twice = "Duplicate new element" in str(error)
-            expected = "'edit', or 'set allowduplicates=yes' before" if twice else ""
-            raise FeederError(f"OpenDSS: {error}", where=where, expected=expected) from None
+            raise refused(self._engine, text, error, where) from None
         if text.startswith("setkvbase") and "not found" in answer:
             self._without_bus.append(where)
 

@@ -475,3 +475,30 @@ def test_bases_and_coordinates_of_buses_after_a_solution(write):
     mid, end = feeder.buses["mid"], feeder.buses["end"]
     assert (mid.x_ft, mid.y_ft, end.x_ft, end.y_ft) == (1, 2, 5, 6)
     assert any("'setkvbase'" in note and "row 15" in note for note in feeder.notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("new load.x bus1=end kw=1 kww=3", r"\"kww\".*did you mean 'kW'"),
+        ("new lod.x bus1=end", r"\"lod\".*did you mean 'Load'"),
+        ("new line.x bus1=end bus2=q linecode=kk", r"\"kk\" not found.*did you mean 'k'"),
+        ("new monitor.x element=line.tow", r"not set; did you mean 'two'"),
+        ("open line.tow 1", r"not found.*did you mean 'two'"),
+        ("load.em.kw=3", r"\"em\" not found.*did you mean 'm'"),
+        ("new load.x bus1=end kw=6OO", r"OpenDSS: Invalid inline math entry: \"6OO\"$"),
+    ],
+)
+def test_what_the_engine_refuses_comes_with_the_nearest_name(write, row, message):
+    rows = HEAD + LOADS + f"{row}\n"
+    with pytest.raises(FeederError, match=rf"row {rows.count(chr(10))}: .*{message}"):
+        open_master(write(rows))
+
+
+def test_commands_for_elements_that_are_not_there_are_said(write):
+    rows = HEAD + LOADS + "edit load.em kw=3\ndisable line.tow\nedit load.e kw=4\nnext\n"
+    notes = open_master(write(rows + TAIL)).feeder.notes
+    note = next(n for n in notes if "not there (2)" in n)
+    assert "row 9: 'load.em' (did you mean 'm'?)" in note
+    assert "row 10: 'line.tow' (did you mean 'two'?)" in note
+    assert "1 'next' command of the file passed over" in notes
