@@ -190,6 +190,8 @@ class DerFleet:
         checked_number("dt_s", dt_s, low=0.0, open_low=True, error=DerError)
         checked_number("temp_c", temp_c, error=DerError)
         self._take_set_points(p_set_kw, q_set_kvar)
+        if not self.n:
+            return np.zeros(0), np.zeros(0)
         low, high = self._bounds(dt_s, irradiance_pu, temp_c, load_pu)
         if self._var_first:
             q = np.minimum(np.maximum(self._q_set, -self._q_limit), self._q_limit)
