@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from grid_models.base.errors import listed
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import Engine
 from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer
@@ -17,6 +18,31 @@ def widen_load_limits(engine: Engine, limits_pu: tuple[float, float] | None) -> 
         api = engine.dss.Loads
         api.Vminpu(min(api.Vminpu(), limits_pu[0]))
         api.Vmaxpu(max(api.Vmaxpu(), limits_pu[1]))
+
+
+def take_out_open_loads(engine: Engine) -> tuple[str, ...]:
+    """Put loads with all conductors open out of service; say how many loads have open ones.
+
+    The engine leaves their injection out, but counts their power as if they were closed.
+    """
+    out: list[str] = []
+    partly: list[str] = []
+    is_open = engine.dss.CktElement.IsOpen
+    for _ in each(engine.dss.Loads):
+        n = int(engine.dss.CktElement.NumPhases())
+        conductors = [bool(is_open(1, i)) for i in range(1, n + 1)]
+        if any(conductors):
+            (out if all(conductors) else partly).append(str(engine.dss.Loads.Name()))
+    for name in out:
+        engine.command(f'edit "load.{name}" enabled=no')
+    return tuple(
+        f"loads with {what} ({len(names)}): {listed(names, 4)}"
+        for names, what in (
+            (out, "all conductors open are out of service"),
+            (partly, "some conductors open, whose power OpenDSS counts as if they were closed"),
+        )
+        if names
+    )
 
 
 def tap_steps(engine: Engine) -> dict[str, int]:

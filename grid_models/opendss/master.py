@@ -64,7 +64,7 @@ def open_master(
         as_alone = load_shapes and regulators == "auto"
         first_mode = _first_control_mode(master, options, as_alone)
         engine.first_solution(master.name, control_mode=first_mode)
-        notes = _notes(engine, file_ders)
+        notes = (*_notes(engine, file_ders), *dss_edit.take_out_open_loads(engine))
         dss_edit.widen_load_limits(engine, load_limits_pu)
         feeder = dss_reader.feeder_from_engine(engine, name=master.name, origin=str(path))
         feeder, powers = _with_ders(engine, feeder, file_ders)

@@ -216,7 +216,7 @@ class _Script:
             if first is not None and "." in first.value:
                 self._kind = first.value.partition(".")[0].lower()
         elif verb in ("clear", "clearall"):
-            self.solved_in, self._mode = None, ""
+            self.solved_in, self._mode, self._duplicates = None, "", False
         elif verb in _SOLVES_INSIDE:
             lengthen_zero_lines(self._engine)
         if verb in _ELEMENT or verb in _CONTINUES:

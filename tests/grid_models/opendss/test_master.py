@@ -319,3 +319,28 @@ def test_a_der_stands_at_a_bus_with_a_blank_in_its_name(write: Write) -> None:
     circuit.set_ders([200.0], [0.0])
     circuit.solve()
     assert circuit.source_kw_kvar()[0] == pytest.approx(400 + circuit.losses_kw(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("row", "loads", "said"),
+    [
+        ("open load.e 1", ("f",), "loads with all conductors open are out of service (1): e"),
+        ("open load.e 1 2", ("e", "f"), "counts as if they were closed (1): e"),
+    ],
+)
+def test_loads_with_open_conductors_are_said(
+    write: Write, row: str, loads: tuple[str, ...], said: str
+) -> None:
+    text = (
+        "clear\nnew circuit.one basekv=11 bus1=s\nnew line.l bus1=s bus2=e r1=0.4 x1=0.6\n"
+        "new load.e bus1=e kv=11 kw=600 kvar=90\nnew load.f bus1=e kv=11 kw=60 kvar=9\n"
+        "set voltagebases=[11]\ncalcvoltagebases\nsolve\n"
+    )
+    circuit = open_master(write(text + row + "\n"))
+    assert circuit.load_names == loads
+    assert any(said in note for note in circuit.feeder.notes)
+    p_kw = circuit.source_kw_kvar()[0] - circuit.losses_kw()
+    if loads == ("f",):
+        assert p_kw == pytest.approx(60.0, abs=1e-3)
+    else:
+        assert p_kw < 600.0

@@ -463,6 +463,8 @@ def test_a_name_given_twice_where_the_file_allows_it(write):
     assert circuit.load_names == ("m", "e", "e_2", "e_3")
     np.testing.assert_allclose(circuit.load_kw, [700, 350, 90, 10])
     assert any("a name twice (2): load.e_2, load.E_3" in n for n in circuit.feeder.notes)
+    cleared = open_master(write(HEAD + "set allowdup=y\n" + HEAD + LOADS + TAIL))
+    assert cleared.load_names == ("m", "e")
     with pytest.raises(FeederError, match=r"row 9.*expected .*edit"):
         open_master(write(HEAD + rest))
 
