@@ -44,6 +44,8 @@ def nearest_element(engine: Engine, element: str) -> str | None:
 
 
 def _nearest(engine: Engine, text: str, said: str) -> str | None:
+    if not engine.circuit_name():
+        return None
     if found := _PROPERTY.search(said):
         engine.lib.ctx_DSS_SetActiveClass(engine.ctx, found[2].encode())
         engine.dss.ActiveClass.First()

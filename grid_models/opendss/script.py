@@ -223,7 +223,7 @@ class _Script:
             rest = self._files.rewritten(rest, self._kind, self._folder, where)
         if verb == "new" and self._duplicates:
             rest = self._with_own_name(rest)
-        elif verb in _SILENT:
+        elif verb in _SILENT and self._engine.circuit_name():
             self._note_missing(rest, where)
         self._command(f"{verb} {rest}", where)
 

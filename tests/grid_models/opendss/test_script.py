@@ -497,6 +497,12 @@ def test_what_the_engine_refuses_comes_with_the_nearest_name(write, row, message
         open_master(write(rows))
 
 
+@pytest.mark.parametrize("row", ["edit load.m kw=3", "disable load.m", "new lod.x kw=3"])
+def test_nothing_can_be_changed_before_there_is_a_circuit(write, row):
+    with pytest.raises(FeederError, match="row 1: OpenDSS: "):
+        open_master(write(f"{row}\n{HEAD}"))
+
+
 def test_commands_for_elements_that_are_not_there_are_said(write):
     rows = HEAD + LOADS + "edit load.em kw=3\ndisable line.tow\nedit load.e kw=4\nnext\n"
     notes = open_master(write(rows + TAIL)).feeder.notes
