@@ -21,6 +21,7 @@ class PowerBank:
         self.n = len(elements)
         self.kw = np.zeros(self.n)
         self.kvar = np.zeros(self.n)
+        self._written = b""
         self._set = engine.lib.Batch_SetFloat64Array
         if self.n:
             self._handles = engine.handles("Load", elements)
@@ -28,8 +29,6 @@ class PowerBank:
                 (
                     engine.property_index("Load", name),
                     engine.ffi.cast("double*", array.ctypes.data),
-                    array,
-                    np.full(self.n, np.nan),
                 )
                 for name, array in (("kw", self.kw), ("kvar", self.kvar))
             ]
@@ -39,10 +38,11 @@ class PowerBank:
 
         kW alone would make the engine compute kvar anew, from a power factor.
         """
-        if self.n and any((array != written).any() for *_, array, written in self._columns):
-            for index, pointer, array, written in self._columns:
+        now = self.kw.tobytes() + self.kvar.tobytes()
+        if now != self._written:
+            for index, pointer in self._columns:
                 self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
-                np.copyto(written, array)
+            self._written = now
 
     def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
         """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""
