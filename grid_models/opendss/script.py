@@ -219,6 +219,8 @@ class _Script:
             self.solved_in, self._mode, self._duplicates = None, "", False
         elif verb in _SOLVES_INSIDE:
             lengthen_zero_lines(self._engine)
+        elif verb == "open":
+            self._solve_before_opening(rest)
         if verb in _ELEMENT or verb in _CONTINUES:
             rest = self._files.rewritten(rest, self._kind, self._folder, where)
         if verb == "new" and self._duplicates:
@@ -226,6 +228,18 @@ class _Script:
         elif verb in _SILENT and self._engine.circuit_name():
             self._note_missing(rest, where)
         self._command(f"{verb} {rest}", where)
+
+    def _solve_before_opening(self, rest: str) -> None:
+        """Solve once: a load that is opened before any solution has currents that were never set.
+
+        Its later solutions would begin from whatever stood in the engine's memory.
+        """
+        first = next(params(rest), None)
+        of_line = first is not None and first.value.lower().startswith("line.")
+        if self._engine.circuit_name() and not of_line:
+            lengthen_zero_lines(self._engine)
+            self._engine.lib.ctx_Solution_SolveNoControl(self._engine.ctx)
+            self._engine.take_error()
 
     def _note_missing(self, rest: str, where: str) -> None:
         first = next(params(rest), None)
