@@ -11,7 +11,7 @@ from grid_models.base.errors import PowerFlowError
 from grid_models.feeder.model import Der, VoltVarCurve
 
 Array = NDArray[np.float64]
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 200
 SETTLED_PU = 1e-5  # largest distance from the curve, over the rating
 _SMALLEST_GAIN = 1e-3
 
@@ -38,8 +38,8 @@ class VoltVarResponse:
     """Inverters whose reactive power settles on their curve within one solution of the feeder.
 
     The inverters answer within seconds, so in the steps of a feeder they are where power flow and
-    curves agree. The agreement is found by damped iteration; the damping is halved when the
-    distance grows, and kept for the next step.
+    curves agree. The agreement is found by damped iteration, whose gain falls where the power swings
+    about it and rises where it creeps, and is kept for the next step.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class VoltVarResponse:
         rows = self._rows[mine]
         room = np.sqrt(np.maximum(self._kva**2 - p_kw[self._rows] ** 2, 0.0))
         q_kvar[rows] = np.clip(self._q_kvar, -room, room)[mine]
-        last = np.inf
+        last, last_gap = np.inf, np.zeros(len(rows))
         for _ in range(MAX_ITERATIONS):
             target = self._target_kvar(solve(q_kvar), room)
             gap = (target - q_kvar[self._rows])[mine]
@@ -95,9 +95,11 @@ class VoltVarResponse:
             if distance <= SETTLED_PU:
                 self._q_kvar[mine] = q_kvar[rows]
                 return q_kvar
-            if distance > 0.9 * last:
-                self._gain = max(0.5 * self._gain, _SMALLEST_GAIN)
-            last = distance
+            if distance > 0.5 * last:
+                # Slow: because it swings about the agreement, or because it creeps towards it.
+                swings = float(gap @ last_gap) < 0.0
+                self._gain = min(max((0.5 if swings else 1.2) * self._gain, _SMALLEST_GAIN), 1.0)
+            last, last_gap = distance, gap
             q_kvar[rows] += self._gain * gap
         raise PowerFlowError(
             "the volt-var curves of the DERs do not settle",
