@@ -38,8 +38,8 @@ class VoltVarResponse:
     """Inverters whose reactive power settles on their curve within one solution of the feeder.
 
     The inverters answer within seconds, so in the steps of a feeder they are where power flow and
-    curves agree. The agreement is found by damped iteration, whose gain falls where the power swings
-    about it and rises where it creeps, and is kept for the next step.
+    curves agree. The agreement is found by damped iteration. The gain falls where the power swings
+    about it, rises where it creeps, and is kept for the next step.
 
     Parameters
     ----------
