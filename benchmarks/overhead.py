@@ -40,7 +40,7 @@ from grid_models.catalog import open_circuit
 from grid_models.ders.plant import DerFleet
 from grid_models.opendss.circuit import Circuit
 
-PLACEMENTS: tuple[Placement, ...] = ("single", "thread", "process")
+PLACEMENTS: tuple[Placement, ...] = ("single", "shared", "thread", "process")
 
 
 def scenario() -> Scenario:

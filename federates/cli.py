@@ -160,7 +160,7 @@ def schema(
 @run_options(
     *("out", "placement", "overrides", "steps", "seed", "armed"),
     out="Folder of the new run. Default: RUN_DIR-replay-TIME, runs/NAME-TIME.",
-    placement="As for run. Default: as it was; with --into: thread.",
+    placement="As for run. Default: as it was; with --into: shared.",
     steps="With --into: stop after this many feeder steps.",
     seed="With --into: seed of the run.",
 )

@@ -108,7 +108,7 @@ def attack_mitm(
     out="Folder of the runs. Default: runs/attack-NAME-TIME.",
     steps="Stop each run after this many feeder steps.",
     seed="Seed of the runs.",
-    placement="As for run. Default: thread.",
+    placement="As for run. Default: shared.",
 )
 def attack_run(
     scenario: Annotated[

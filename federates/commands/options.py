@@ -60,8 +60,8 @@ def _option(kind: Any, text: str, *names: str, default: Any = None, **more: Any)
 
 
 _PLACEMENT = (
-    "Federates as threads on HELICS, as processes on HELICS, or in a single thread without "
-    "HELICS. Default: thread."
+    "Federates in one loop behind one HELICS federate, as threads or processes with a HELICS "
+    "federate each, or in a single thread without HELICS. Default: shared."
 )
 _URL: dict[str, Any] = {"metavar": "URL", "callback": _check_url}
 _ONLY = "Run only these federates here (comma-separated)."
@@ -134,13 +134,12 @@ def _checked(found: dict[str, Any]) -> RunOptions:
         names = (name.strip() for item in found["only"] for name in item.split(","))
         found["only"] = tuple(name for name in names if name)
     options = RunOptions(**found)
-    if options.spans_hosts and options.placement != "process":
-        if options.placement is not None:
-            raise typer.BadParameter(
-                f"--join, --listen and --only need --placement process, found {options.placement}"
-            )
-        found["placement"] = "process"
-    return RunOptions(**found)
+    if options.spans_hosts and options.placement in ("thread", "single"):
+        raise typer.BadParameter(
+            "--join, --listen and --only need --placement shared or process, "
+            f"found {options.placement}"
+        )
+    return options
 
 
 def print_json(data: Any) -> None:

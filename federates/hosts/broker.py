@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from federates.hosts.helics_bus import Broker
+from federates.hosts.helics_broker import Broker
 
 
 def main() -> int:

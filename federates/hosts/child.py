@@ -12,7 +12,6 @@ import os
 import pickle
 import struct
 import threading
-from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,7 +21,8 @@ from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.core.shell import Shell
 from federates.hosts.drive import drive
-from federates.hosts.helics_bus import Core, Endpoint, HelicsBus
+from federates.hosts.helics_broker import Core, Endpoint
+from federates.hosts.helics_bus import HelicsMember
 from federates.hosts.outcome import Control, Failure
 from federates.hosts.process import Job, Seat
 from grid_models.base.parent import unbuffered_stdin, watch_parent
@@ -86,33 +86,36 @@ def main() -> int:
     control = Control(progress, job.assembly.scenario.time.step_timeout_s)
     starts: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     _listen(starts, control)
-    shells: list[Shell] = []
+    shells: dict[str, Shell] = {}
     stepping_s = 0.0
     pacer: Pacer | None = None
     building = job.seats[0].name
     try:
         for seat in job.seats:
             building = seat.name
-            shells.append(_shell(job, seat, progress))
+            shells[seat.name] = _shell(job, seat, progress)
         line.tell(ready=True)
         start = starts.get()
         if start is not None:
-            pacer = job.assembly.pacer(shells[0].federate.timing) if job.seats[0].paced else None
-            endpoint = Endpoint(start["core_type"], start["address"], start["key"])
-            stepping_s = _drive_all(shells, endpoint, job, control, pacer)
+            first = shells[job.seats[0].name]
+            pacer = job.assembly.pacer(first.federate.timing) if job.seats[0].paced else None
+            core = Core(Endpoint(start["core_type"], start["address"], start["key"]), job.counts)
+            member = HelicsMember(core, shells, job.topics, count_each=job.counts > 1)
+            stepping_s = drive(shells, member, job.assembly.horizon_ns, control, pacer)
+            core.close()
     except BaseException as error:
         control.fail(Failure.of(building, error))
-    for shell in shells:
+    for name, shell in shells.items():
         try:
             shell.close()
         except Exception as error:
-            control.fail(Failure.of(shell.federate.name, error))
+            control.fail(Failure.of(name, error))
     if control.failure is not None:
         failure = control.failure
         line.tell(failed=failure.reason, federate=failure.federate, traceback=failure.traceback)
         return 3
     pacing = pacer.summary() if pacer is not None else None
-    summaries = {shell.federate.name: shell.summary() for shell in shells}
+    summaries = {name: shell.summary() for name, shell in shells.items()}
     line.tell(done=summaries, stepping_s=stepping_s, pacing=pacing)
     return 0
 
@@ -123,26 +126,6 @@ def _shell(job: Job, seat: Seat, progress: Progress) -> Shell:
     scenario = job.assembly.scenario
     store = RunStore(job.folder, scenario.record)
     return Shell(federate, seat.wiring, store, scenario.seed, progress, seat.row)
-
-
-def _drive_all(
-    shells: Sequence[Shell], endpoint: Endpoint, job: Job, control: Control, pacer: Pacer | None
-) -> float:
-    """Drive the first federate here and the others in threads; return the first one's seconds."""
-    core = Core(endpoint, len(shells))
-    buses = [HelicsBus(core, s.federate, s.wiring, job.topics) for s in shells]
-    horizon_ns = job.assembly.horizon_ns
-    riders = [
-        threading.Thread(target=drive, args=(shell, bus, horizon_ns, control), daemon=True)
-        for shell, bus in zip(shells[1:], buses[1:], strict=True)
-    ]
-    for rider in riders:
-        rider.start()
-    stepping_s = drive(shells[0], buses[0], horizon_ns, control, pacer)
-    for rider in riders:
-        rider.join()
-    core.close()
-    return stepping_s
 
 
 if __name__ == "__main__":

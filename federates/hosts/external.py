@@ -13,7 +13,7 @@ from pathlib import Path
 
 from federates.core.oedisi import Topic
 from federates.errors import ScenarioError
-from federates.hosts.helics_bus import NETWORK_OPTIONS, Endpoint
+from federates.hosts.helics_broker import NETWORK_OPTIONS, Endpoint
 from federates.kinds.external import ExternalFederate
 from grid_models.base import parent
 

@@ -1,7 +1,8 @@
 """The process host: one process per federate and one for the broker, supervised by this one.
 
 A federate that only stands between others (an attack) rides in the process of one of them: with a
-process of its own, every value would pass the broker once more.
+process of its own, every value would pass the broker once more. In a run on several hosts with
+placement `shared`, one process holds all federates of this host.
 
 Everything that can be killed is a child in a process group of its own. Children are told what to
 do over standard input and end when it closes, so that nothing outlives a run, not even one whose
@@ -30,7 +31,7 @@ from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.errors import ScenarioError
 from federates.hosts import external
-from federates.hosts.helics_bus import Endpoint
+from federates.hosts.helics_broker import Endpoint
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
@@ -67,6 +68,8 @@ class Job:
     progress: Path
     rows: int
     topics: dict[tuple[str, str], Topic]
+    counts: int
+    """How many HELICS federates the broker expects of it."""
 
 
 @dataclass
@@ -119,15 +122,20 @@ def run_processes(
     store: RunStore,
     reach: Reach,
     tell: Callable[[int], None],
+    *,
+    shared: bool = False,
 ) -> tuple[Outcome, int]:
     """Run federates as processes; return how it ended and how many steps the first one did.
 
     `hosted_by` names, for federates without a process of their own, the one in whose process they
-    run. With `reach`, only some of them run here and the broker may be elsewhere.
+    run; `shared` puts all into one. With `reach`, only some of them run here and the broker may be
+    elsewhere.
     """
-    total = len(names) + len(externals)
     wanted = assembly.select(reach.only)
     here = [name for name in names if name in wanted]
+    processes = [here] if shared and here else _processes(here, hosted_by)
+    # How other hosts share theirs out is not known here, so there the broker counts every one.
+    total = len(externals) + (len(processes) if reach.here_only else len(names))
     heartbeat = store.folder / ".progress"
     progress = Progress(len(here), heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
@@ -139,15 +147,16 @@ def run_processes(
         if broker.child is not None:
             children.append(broker.child)
         members: list[_Child] = []
-        for name, *guests in _processes(here, hosted_by):
-            child = _spawn(name, "federates.hosts.child", store)
-            child.federates = (name, *guests)
+        for process in processes:
+            child = _spawn(process[0], "federates.hosts.child", store)
+            child.federates = tuple(process)
             children.append(child)
             members.append(child)
             seats = tuple(
                 Seat(n, wirings[n], here.index(n), paced=n == names[0]) for n in child.federates
             )
-            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics)
+            counts = 1 if reach.here_only else len(seats)
+            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics, counts)
             _send_job(child, job)
         programs = [e for e in externals if not reach.only or e.name in reach.only]
         with external.running(

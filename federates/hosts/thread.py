@@ -1,4 +1,7 @@
-"""The thread host: one process, one HELICS core, one thread per federate (the default)."""
+"""The hosts in this process: one HELICS core, and HELICS federates in threads.
+
+With placement `shared` one HELICS federate carries all federates; with `thread` each has its own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from federates.core.pacing import Pacer
 from federates.core.shell import Shell
 from federates.hosts import external
 from federates.hosts.drive import drive
-from federates.hosts.helics_bus import Broker, Core, HelicsBus
+from federates.hosts.helics_broker import Broker, Core
+from federates.hosts.helics_bus import HelicsMember
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.kinds.external import ExternalFederate
 
@@ -22,7 +26,7 @@ _RELEASE_S = 3.0
 
 
 def run_threads(
-    shells: Mapping[str, Shell],
+    groups: Sequence[Mapping[str, Shell]],
     externals: Sequence[ExternalFederate],
     horizon_ns: int,
     control: Control,
@@ -30,36 +34,45 @@ def run_threads(
     log_dir: Path,
     pacer: Pacer | None = None,
 ) -> Outcome:
-    """Run all shells on HELICS, each in a thread; models are loaded before this is called.
+    """Run shells on HELICS; models are loaded before this is called.
 
-    A pacer holds back the first shell.
+    Each group of shells has a thread and a HELICS federate of its own. A pacer holds back the first
+    shell.
     """
     core_type = external.network_core(externals) if externals else "inproc"
     # External programs may not support keys, so their broker has none.
     key = "" if externals else uuid.uuid4().hex
     outcome = Outcome()
     with contextlib.ExitStack() as stack:
-        broker = Broker(len(shells) + len(externals), core_type, key=key)
+        broker = Broker(len(groups) + len(externals), core_type, key=key)
         stack.callback(broker.close)
         programs = stack.enter_context(
             external.running(externals, broker.endpoint, base_dir, log_dir)
         )
-        core = Core(broker.endpoint, len(shells))
+        core = Core(broker.endpoint, len(groups))
         stack.callback(core.close)
         topics = external.topics_of(externals)
+        alone = len(groups) == 1 and not externals
         workers = [
             _Worker(
-                shell,
-                HelicsBus(core, shell.federate, shell.wiring, topics),
+                group,
+                HelicsMember(core, group, topics, alone=alone),
                 horizon_ns,
                 control,
                 pacer if i == 0 else None,
             )
-            for i, shell in enumerate(shells.values())
+            for i, group in enumerate(groups)
         ]
         for worker in workers:
             worker.start()
-        _watch(workers, control, broker, outcome, programs)
+        _watch(
+            workers,
+            [name for group in groups for name in group],
+            control,
+            broker,
+            outcome,
+            programs,
+        )
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
     outcome.pacing = pacer.summary() if pacer is not None else None
@@ -68,12 +81,17 @@ def run_threads(
 
 class _Worker(threading.Thread):
     def __init__(
-        self, shell: Shell, bus: HelicsBus, horizon_ns: int, control: Control, pacer: Pacer | None
+        self,
+        shells: Mapping[str, Shell],
+        member: HelicsMember,
+        horizon_ns: int,
+        control: Control,
+        pacer: Pacer | None,
     ) -> None:
         # A daemon, because a step that hangs cannot be ended from outside.
-        super().__init__(name=shell.federate.name, daemon=True)
+        super().__init__(name=member.names[0], daemon=True)
         self.stepping_s = 0.0
-        self._job = (shell, bus, horizon_ns, control, pacer)
+        self._job = (shells, member, horizon_ns, control, pacer)
 
     def run(self) -> None:
         self.stepping_s = drive(*self._job)
@@ -81,12 +99,16 @@ class _Worker(threading.Thread):
 
 def _watch(
     workers: Sequence[_Worker],
+    names: Sequence[str],
     control: Control,
     broker: Broker,
     outcome: Outcome,
     programs: Mapping[str, subprocess.Popen[bytes]],
 ) -> None:
-    """Wait for the workers; end the federation when one hangs, a program dies or the user stops."""
+    """Wait for the workers; end the federation when one hangs, a program dies or the user stops.
+
+    `names` are the federates by heartbeat row.
+    """
     stopped_at: float | None = None
     while any(worker.is_alive() for worker in workers):
         try:
@@ -96,7 +118,7 @@ def _watch(
                     break
             if control.on_progress is not None:
                 control.on_progress(control.progress.steps(0))
-            hung = control.hung([worker.name for worker in workers], list(programs))
+            hung = control.hung(names, list(programs))
             if hung is not None and control.failure is None:
                 control.fail(hung)
             for name, program in programs.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from federates.scenario.schema import Scenario
 
-Placement = Literal["thread", "process", "single"]
+Placement = Literal["shared", "thread", "process", "single"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class RunOptions:
     attack : Attack file or shipped attack in place of the scenario's; '' for no attack.
     defence : Name of a defence of the scenario.
     steps : Stop after this many feeder steps.
-    placement : Federates as threads on HELICS (the default), as processes on HELICS, or in one
-        thread without HELICS ('single'). The recorded signals are equal to the last byte.
+    placement : All federates in one loop behind one HELICS federate ('shared', the default), as
+        threads or processes with a HELICS federate each, or in one thread without HELICS
+        ('single'). The recorded signals are equal to the last byte.
     out : Folder of the run; must be new or empty. Default ``runs/NAME-TIME``.
     join, listen : URL of a broker on another host, or at which this host runs the broker.
     only : Federates (or groups) to run on this host. Default: all.
@@ -78,7 +79,7 @@ class RunOptions:
             words += ["--only", ",".join(self.only)]
         words += [word for name in self.armed for word in ("--arm", name)]
         words += ["--pcap"] if self.pcap else []
-        if self.placement not in (None, "thread"):
+        if self.placement not in (None, "shared"):
             words += ["--placement", str(self.placement)]
         return words
 

@@ -65,7 +65,7 @@ def run(
     Raises RunInterruptedError: The user stopped the run; what was recorded is in the folder.
     """
     options = replace(options or RunOptions(), **changes)
-    placement: Placement = options.placement or "thread"
+    placement: Placement = options.placement or "shared"
     steps, reach = options.steps, Reach(options.join, options.listen, options.only)
     began = time.perf_counter()
     n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
@@ -84,8 +84,8 @@ def run(
     tell = partial(_tell, on_progress, n_steps)
     parts = assembly, federates, wirings, store
     try:
-        if placement == "process":
-            outcome, counted = _run_processes(*parts, reach, tell)
+        if placement == "process" or not reach.here_only:
+            outcome, counted = _run_processes(*parts, reach, placement, tell)
         else:
             outcome, counted = _run_here(*parts, placement, tell)
     except BaseException as error:
@@ -143,9 +143,10 @@ def _run_here(
     else:
         from federates.hosts.thread import run_threads
 
-        outcome = run_threads(
-            shells, externals, assembly.horizon_ns, control, scenario.base_dir, store.logs, pacer
-        )
+        folders = scenario.base_dir, store.logs
+        each = [{name: shell} for name, shell in shells.items()]
+        groups = [shells] if placement == "shared" and shells else each
+        outcome = run_threads(groups, externals, assembly.horizon_ns, control, *folders, pacer)
     for name, shell in shells.items():
         try:
             try:
@@ -164,6 +165,7 @@ def _run_processes(
     wirings: dict[str, FederateWiring],
     store: RunStore,
     reach: Reach,
+    placement: Placement,
     tell: Callable[[int], None],
 ) -> tuple[Outcome, int]:
     from federates.hosts.process import run_processes
@@ -174,7 +176,8 @@ def _run_processes(
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
     hosted_by = assembly.attack_plan.host_of(wirings) if assembly.attack_plan else {}
-    return run_processes(assembly, names, externals, wirings, hosted_by, store, reach, tell)
+    parts = assembly, names, externals, wirings, hosted_by, store, reach, tell
+    return run_processes(*parts, shared=placement == "shared")
 
 
 def _plant_first(

@@ -38,10 +38,11 @@ PERFECT = LOSSY[: LOSSY.index("links:")].replace(", noise: 0.001", "")
 
 
 @pytest.mark.parametrize("text", [PERFECT, LOSSY], ids=["perfect", "lossy"])
-def test_three_placements_give_the_same_files(ran, text: str) -> None:
+def test_every_placement_gives_the_same_files(ran, text: str) -> None:
     single = ran(text, steps=STEPS, shared=True)
     digests = single.digests()
     assert len(digests) == 7
+    assert ran(text, placement="shared", steps=STEPS).digests() == digests
     assert ran(text, placement="thread", steps=STEPS).digests() == digests
     assert ran(text, placement="process", steps=STEPS).digests() == digests
     moved = single.values("volt_var.q_set_kvar")

@@ -381,7 +381,7 @@ def test_schema_is_a_json_schema_of_the_scenario(capsys: pytest.CaptureFixture[s
     assert schema["additionalProperties"] is False
 
 
-def test_only_takes_several_names_and_implies_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_takes_several_names(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
         "federates.commands.run.run_command", lambda options, as_json: seen.append(options)
@@ -392,7 +392,6 @@ def test_only_takes_several_names_and_implies_processes(monkeypatch: pytest.Monk
 
     (given,) = seen
     assert given.only == ("a", "b", "c")
-    assert given.placement == "process"
     assert given.command() == (
-        "feederate run x --join tcp://10.0.0.1:23404 --only a,b,c --placement process"
+        "feederate run x --join tcp://10.0.0.1:23404 --only a,b,c"
     )

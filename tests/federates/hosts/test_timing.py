@@ -80,10 +80,22 @@ def _single(shells: Mapping[str, Shell], horizon: int, control: Control, _: Path
 
 
 def _thread(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
-    return run_threads(shells, [], horizon, control, place, place)
+    return run_threads([{n: s} for n, s in shells.items()], [], horizon, control, place, place)
 
 
-HOSTS: dict[str, Host] = {"single": _single, "thread": _thread}
+def _shared(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
+    return run_threads([shells], [], horizon, control, place, place)
+
+
+def _halves(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
+    (first, shell), *others = shells.items()
+    groups = [{first: shell}, dict(others)] if others else [shells]
+    return run_threads(groups, [], horizon, control, place, place)
+
+
+HOSTS: dict[str, Host] = {
+    "single": _single, "thread": _thread, "shared": _shared, "halves": _halves,
+}  # fmt: skip
 
 
 def _tell(
@@ -288,17 +300,20 @@ def topologies(draw: st.DrawFn) -> list[Member]:
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(topologies(), st.sampled_from([0.0, 0.15, 0.4]))
-def test_any_topology_tells_the_same_story_in_both_hosts(
+def test_any_topology_tells_the_same_story_in_every_host(
     tmp_path: Path, members: list[Member], latency_s: float
 ) -> None:
     stories = [_tell(host, tmp_path, members, 2.0, latency_s) for host in HOSTS]
-    assert stories[0] == stories[1]
+    assert len(set(stories)) == 1
 
 
+@pytest.mark.parametrize("host", ["thread", "shared"])
 @pytest.mark.parametrize("period_s", [864_000.1, 604_800.123456789])
-def test_helics_grants_what_is_asked_for_a_year_long(tmp_path: Path, period_s: float) -> None:
+def test_helics_grants_what_is_asked_for_a_year_long(
+    tmp_path: Path, period_s: float, host: str
+) -> None:
     # Seconds as a double are then a few ns apart, and 1e-9 times a tick is not that tick over 1e9.
-    story = _tell("thread", tmp_path, [Member("a", period_s, 1e-6)], 40 * period_s)
+    story = _tell(host, tmp_path, [Member("a", period_s, 1e-6)], 40 * period_s)
     assert len(story.splitlines()) == 40
     last = to_s(1000 + 39 * to_ns(period_s))
     assert story.splitlines()[-1] == f"{last:g} a:"
