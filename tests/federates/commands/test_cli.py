@@ -392,6 +392,4 @@ def test_only_takes_several_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
     (given,) = seen
     assert given.only == ("a", "b", "c")
-    assert given.command() == (
-        "feederate run x --join tcp://10.0.0.1:23404 --only a,b,c"
-    )
+    assert given.command() == ("feederate run x --join tcp://10.0.0.1:23404 --only a,b,c")
