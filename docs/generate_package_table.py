@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("grid_models", "controllers", "hil", "federates")
+PACKAGES = ("grid_models", "controllers", "hil", "federates", "feederate")
 _BEGIN = "<!-- packages: written by docs/generate_package_table.py -->\n"
 _END = "<!-- /packages -->"
 

@@ -2,7 +2,8 @@
 
 FeederateError (grid_models.base.errors)
 |-- ScenarioError         the scenario file cannot be read or breaks the schema      exit code 2
-|   `-- WiringError       its connections do not fit together                        exit code 2
+|   |-- WiringError       its connections do not fit together                        exit code 2
+|   `-- UnknownNameError    nothing of that name is there; a KeyError, too             exit code 2
 |-- OutputError           a step gave what its ports do not allow; becomes a RunError
 |-- MessageError          a message of an external program cannot be read; becomes a RunError
 |-- DeviceNotGoodError    a device is not good where the scenario demands it; becomes a RunError
@@ -27,6 +28,10 @@ class WiringError(ScenarioError):
     def __init__(self, problems: list[str], *, where: str | None = None) -> None:
         self.problems = problems
         super().__init__("\n  ".join(problems), where=where)
+
+
+class UnknownNameError(ScenarioError, KeyError):
+    """Nothing of that name is there."""
 
 
 class OutputError(FeederateError):

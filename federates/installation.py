@@ -1,4 +1,4 @@
-"""Is the installation whole? The four packages have generic names that others may also use.
+"""Is the installation whole? Most of the packages have generic names that others may also use.
 
 A folder called ``controllers`` on PYTHONPATH, or another distribution that ships one, would be
 imported in place of ours and fail far away from the cause. So the command line asks this first.
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("grid_models", "controllers", "hil", "federates")
+PACKAGES = ("grid_models", "controllers", "hil", "federates", "feederate")
 
 
 class InstallationError(Exception):

@@ -136,7 +136,7 @@ def test_where_to_extend_names_files_and_registries_that_exist() -> None:
 # --- installation ----------------------------------------------------------------------------
 
 
-def test_the_four_packages_lie_in_one_folder() -> None:
+def test_the_packages_lie_in_one_folder() -> None:
     folder = check_installation()
     assert all((folder / name / "py.typed").is_file() for name in PACKAGES)
     assert set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(PACKAGES)

@@ -15,7 +15,7 @@ import typer
 
 from federates.errors import ScenarioError
 
-_OURS = ("controllers", "federates", "grid_models", "hil")
+_OURS = ("controllers", "federates", "feederate", "grid_models", "hil")
 
 
 _HINTS = {

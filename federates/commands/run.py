@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +72,17 @@ def carry_out(
     except (RunError, RunInterruptedError) as error:
         folder = run_folder(error)
         if folder is not None:
-            _finish_folder(folder, command, options.report)
+            finish_folder(folder, command, options.report, warn)
         raise
-    _finish_folder(result.folder, command, options.report)
+    finish_folder(result.folder, command, options.report, warn)
     return result
 
 
-def _finish_folder(folder: Path, command: str, report: bool) -> None:
-    """Record the command and write the report; a failure here must not fail a stored run."""
+def finish_folder(folder: Path, command: str, report: bool, say: Callable[[str], None]) -> None:
+    """Record the command and write the report.
+
+    A failure here must not fail a stored run: it is said as a warning.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         write_json(folder / "manifest.json", manifest | {"command": command})
@@ -88,7 +91,7 @@ def _finish_folder(folder: Path, command: str, report: bool) -> None:
 
             write_report(folder)
     except Exception as error:
-        warn_no_report(error)
+        say(_no_report(error))
 
 
 def warn(words: str) -> None:
@@ -98,8 +101,11 @@ def warn(words: str) -> None:
 
 def warn_no_report(error: Exception) -> None:
     """Print why the report could not be written; the run itself is not affected."""
-    _, lines = explain(error)
-    warn(f"no report: {lines[0]}")
+    warn(_no_report(error))
+
+
+def _no_report(error: Exception) -> str:
+    return f"no report: {explain(error)[1][0]}"
 
 
 def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] | None:

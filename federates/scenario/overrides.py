@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from federates.errors import ScenarioError
@@ -11,7 +14,53 @@ from grid_models.ders.rules import SIZES
 
 # No list has a position of ten digits, and Python does not read one of five thousand.
 _KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[([0-9]{1,9})\]")
+_BARE = re.compile(r"[\w./-]+")
 _POSITION = re.compile(r"[0-9]{1,9}")
+
+
+def override_words(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return changes as overrides, ``key=value``, in their order.
+
+    Parameters
+    ----------
+    changes : mapping
+        Dotted keys or nested mappings: ``{"grid.ders.0.total_kw": 3000}``,
+        ``{"time": {"step_s": 5}}``. Values are plain data, numpy numbers and arrays, and paths.
+
+    Raises ScenarioError: A value that a scenario file cannot hold.
+    """
+    if not isinstance(changes, Mapping):
+        raise ScenarioError(
+            f"is a {type(changes).__name__}", where="set", expected="a dict: {'time.step_s': 5}"
+        )
+    return tuple(f"{key}={_yaml_word(key, value)}" for key, value in _leaves("", changes))
+
+
+def _leaves(above: str, changes: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        path = f"{above}.{key}" if above else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(path, value)
+        else:
+            yield path, value
+
+
+def _yaml_word(key: str, value: Any) -> str:
+    if isinstance(value, str) and _BARE.fullmatch(value) and parse_yaml(value)[0] == value:
+        return value  # without quotes, as on the command line
+    try:
+        return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(
+            f"cannot be set: {error}",
+            where=f"set: {key}",
+            expected="text, finite numbers, true or false, lists and mappings of them",
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a numpy number or array, or a path, as plain data."""
+    return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
 def apply_override(data: dict[str, Any], override: str) -> KeyPath:

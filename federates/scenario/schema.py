@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
@@ -46,6 +46,16 @@ CONFIG_SUFFIX = ".yaml"
 MAX_STEPS = 100_000_000
 
 
+class Given(NamedTuple):
+    """What a scenario was read from: the arguments of `load_scenario`."""
+
+    path: str = ""
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    attack: str | None = None
+    defence: str | None = None
+
+
 class Scenario(Section):
     """A whole run."""
 
@@ -71,11 +81,17 @@ class Scenario(Section):
     _source: YamlSource | None = PrivateAttr(None)
     _base_dir: Path = PrivateAttr(Path())
     _name: str = PrivateAttr("scenario")
+    _given: Given = PrivateAttr(Given())
 
     @property
     def name(self) -> str:
         """The file's stem."""
         return self._name
+
+    @property
+    def given(self) -> Given:
+        """The file and the changes that it was read from."""
+        return self._given
 
     @property
     def base_dir(self) -> Path:
@@ -255,6 +271,7 @@ def scenario_from(
             except ValueError as error:
                 raise ScenarioError(str(error), where=source.where(("connections", i))) from None
     scenario._source, scenario._base_dir, scenario._name = source, base_dir, path.stem
+    scenario._given = Given(source.name, tuple(overrides), seed, attack, defence)
     _check_values(scenario)
     _find_attack(scenario, source, attack, of_attack)
     return scenario

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
@@ -69,6 +70,16 @@ class FeederateError(Exception):
     def __str__(self) -> str:
         text = described(self.what, self.expected, self.nearest)
         return f"{self.where}: {text}" if self.where else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled whole, for pools of processes: the arguments of subclasses differ.
+        return _copied, (type(self), self.args, self.__dict__)
+
+
+def _copied(kind: type[FeederateError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class GridModelError(FeederateError):

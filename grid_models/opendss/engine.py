@@ -7,6 +7,7 @@ side by side, in one thread or in many. One context belongs to one thread at a t
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,15 +47,24 @@ def _opendssdirect() -> Any:
 
     Where pandas is installed, its import takes several times as long as the engine's.
     """
-    spared = "pandas" not in sys.modules
-    if spared:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
     try:
         import opendssdirect
     finally:
-        if spared:
-            del sys.modules["pandas"]
+        sys.meta_path.remove(finder)
     return opendssdirect
+
+
+class _NoPandas:
+    """Hides pandas from imports of the thread that made this; other threads may import it."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("No module named 'pandas'", name=name)
 
 
 class Engine:

@@ -1,0 +1,228 @@
+"""The functions of the package `feederate`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federates.errors import RunError, RunInterruptedError
+from federates.runs.options import Placement, RunOptions
+from federates.scenario.overrides import override_words
+from federates.scenario.schema import Scenario
+from grid_models.base.errors import FeederateError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from federates.commands.check import CheckResult
+    from federates.runs.results import RunFolder
+
+PathLike = str | os.PathLike[str]
+Changes = Mapping[str, Any]
+
+
+def load(
+    scenario: PathLike | Scenario,
+    *,
+    set: Changes | None = None,
+    seed: int | None = None,
+    attack: PathLike | None = None,
+    defence: str | None = None,
+) -> Scenario:
+    """Read and check a scenario.
+
+    Parameters
+    ----------
+    scenario : str, Path or Scenario
+        A path, the name of a shipped scenario, or a scenario to be changed.
+    set : dict, optional
+        Keys to change, dotted or nested: ``{"grid.ders.0.total_kw": 3000}``,
+        ``{"time": {"duration_s": 7200}}``. A list or an empty dict replaces what was there.
+    seed : int, optional
+        In place of the scenario's.
+    attack : str or Path, optional
+        An attack file or the name of a shipped attack, in place of the scenario's; '' for none.
+    defence : str, optional
+        One of the scenario's defences.
+
+    Raises
+    ------
+    ScenarioError
+        Naming file, line and key, what was found, what was expected and the nearest valid name.
+    """
+    return _loaded(scenario, _options(set, seed=seed, attack=attack, defence=defence))[0]
+
+
+def run(
+    scenario: PathLike | Scenario,
+    *,
+    set: Changes | None = None,
+    steps: int | None = None,
+    placement: Placement | None = None,
+    seed: int | None = None,
+    attack: PathLike | None = None,
+    defence: str | None = None,
+    out: PathLike | None = None,
+    report: bool = True,
+    arm: Sequence[str] = (),
+    pcap: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> RunFolder:
+    """Run a scenario and return the run.
+
+    Nothing is printed; what a scenario says and a run does not use is a Python warning.
+
+    Parameters
+    ----------
+    scenario, set, seed, attack, defence
+        As in `load`.
+    steps : int, optional
+        Stop after this many feeder steps.
+    placement : str, optional
+        How federates are hosted, as ``feederate run --placement``. The signals are the same to the
+        last byte; ``"single"`` needs no HELICS and suits pools of processes.
+    out : str or Path, optional
+        Folder of the run, new or empty. Default: ``runs/NAME-TIME``.
+    report : bool
+        Write ``report.html``.
+    arm : sequence of str
+        Real devices that may be commanded.
+    pcap : bool
+        Capture the Modbus traffic.
+    on_progress : callable, optional
+        Called with (steps done, steps in all).
+
+    Raises
+    ------
+    FeederateError
+        ScenarioError, GridModelError, ControllerError: the input is wrong, nothing was started.
+        RunError: a federate failed; what was recorded is in its ``run_dir``.
+        RunInterruptedError: the user stopped the run.
+    """
+    from federates.commands.errors import run_folder
+    from federates.commands.run import finish_folder
+    from federates.runs.results import RunFolder
+    from federates.runs.runner import run as run_scenario
+
+    options = _options(
+        set,
+        seed=seed,
+        attack=attack,
+        defence=defence,
+        steps=steps,
+        placement=placement,
+        out=None if out is None else Path(out),
+        report=report,
+        armed=tuple(arm),
+        pcap=pcap,
+    )
+    chosen, options = _loaded(scenario, options)
+    folder: Path | None = None
+    try:
+        with _readable_errors():
+            folder = run_scenario(chosen, options, on_progress=on_progress, on_warning=_warn).folder
+    except (RunError, RunInterruptedError) as error:
+        folder = run_folder(error)
+        raise
+    finally:
+        if folder is not None:
+            finish_folder(folder, options.command(), report, _warn)
+    return RunFolder(folder)
+
+
+def check(scenario: PathLike | Scenario, *, set: Changes | None = None) -> CheckResult:
+    """Build and wire a scenario as `run` does, and describe its federates and connections.
+
+    Raises
+    ------
+    FeederateError
+        What `run` would refuse; a WiringError lists every problem.
+    """
+    from federates.commands.check import check_scenario
+
+    with _readable_errors():
+        return check_scenario(_loaded(scenario, _options(set))[0])
+
+
+def read_run(folder: PathLike) -> RunFolder:
+    """Open the folder of a run: finished, failed, killed or still going on.
+
+    Raises
+    ------
+    ScenarioError
+        The folder holds no run.
+    """
+    from federates.runs.results import RunFolder
+
+    return RunFolder(folder)
+
+
+def compare(runs: Sequence[PathLike | RunFolder], *, page: PathLike | None = None) -> pd.DataFrame:
+    """Return the metrics of runs, one row per metric and one column per run.
+
+    Parameters
+    ----------
+    runs : sequence of str, Path or RunFolder
+    page : str or Path, optional
+        Write the comparison as a page, as ``feederate compare --out``.
+
+    Raises
+    ------
+    ScenarioError
+        A folder holds no run.
+    """
+    import pandas as pd
+
+    from federates.reports.compare import as_data, load_runs, write_comparison
+    from federates.runs.results import RunFolder
+
+    folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
+    data = load_runs([run.folder for run in folders])
+    if page is not None:
+        with _readable_errors():
+            write_comparison(data, Path(page))
+    return pd.DataFrame({name: run["metrics"] for name, run in as_data(data)["runs"].items()})
+
+
+def _options(changes: Changes | None, **chosen: Any) -> RunOptions:
+    if chosen.get("attack") is not None:
+        chosen["attack"] = os.fspath(chosen["attack"])
+    return RunOptions(overrides=override_words(changes or {}), **chosen)
+
+
+def _loaded(scenario: PathLike | Scenario, options: RunOptions) -> tuple[Scenario, RunOptions]:
+    """Return the scenario that options give, and the options that give it from its file."""
+    if not isinstance(scenario, Scenario):
+        options = replace(options, scenario=os.fspath(scenario))
+        return options.load(), options
+    given = scenario.given
+    whole = replace(
+        options,
+        scenario=given.path,
+        overrides=(*given.overrides, *options.overrides),
+        seed=given.seed if options.seed is None else options.seed,
+        attack=given.attack if options.attack is None else options.attack,
+        defence=given.defence if options.defence is None else options.defence,
+    )
+    same = (whole.overrides, whole.seed, whole.attack, whole.defence) == given[1:]
+    return scenario if same else whole.load(), whole
+
+
+def _warn(words: str) -> None:
+    warnings.warn(words, UserWarning, stacklevel=3)
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Raise errors of the user's paths as FeederateError, in the words of the command line."""
+    try:
+        yield
+    except OSError as error:
+        from federates.commands.errors import explain
+
+        raise FeederateError("\n".join(explain(error)[1])) from error
