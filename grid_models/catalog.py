@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def load_feeder(model: str | Path) -> Feeder:
 
             # The houses stand for the spot loads; both would serve the same customers twice.
             return replace(load_feeder("ieee123"), name=name, loads=(), ders=shipped_ders())
-        return feeder_from_tables(shipped_folder(name), name=name)
+        return _shipped_feeder(name)
     path = require_model_path(model)
     if path.is_dir():
         _refuse_folder_of_dss(path)
@@ -59,6 +60,12 @@ def load_feeder(model: str | Path) -> Feeder:
     from grid_models.opendss.master import open_master
 
     return open_master(path).feeder
+
+
+@cache
+def _shipped_feeder(name: str) -> Feeder:
+    """Read the tables of a shipped feeder, once in a process: its runs share what cannot change."""
+    return feeder_from_tables(shipped_folder(name), name=name)
 
 
 def _refuse_folder_of_dss(path: Path) -> None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from grid_models.opendss.solution import RegulatorMode
 
 
+_SHARED: dict[str, Feeder] = {}
+_MOST_SHARED = 8
+
+
 class GridSite:
     """A plant's grid, built on first use and shared by the federates of one process.
 
@@ -117,7 +121,22 @@ class GridSite:
 
     @cached_property
     def feeder(self) -> Feeder:
-        """The feeder with the grid's DERs placed on it."""
+        """The feeder with the grid's DERs placed on it.
+
+        The runs of one process share it where no file of the user's decides, and with it what is
+        derived from it, as a controller's network: most of the time that a run takes to build.
+        """
+        grid, shipped = self.grid, self.grid.model.lower() in shipped_feeders()
+        if not shipped or grid.der_table is not None or grid.profiles.kind == "master":
+            return self._placed()
+        key = grid.model_dump_json(include={"model", "file_ders", "taps", "ders"})
+        if key not in _SHARED:
+            while len(_SHARED) >= _MOST_SHARED:
+                _SHARED.pop(next(iter(_SHARED)), None)
+            _SHARED[key] = self._placed()
+        return _SHARED[key]
+
+    def _placed(self) -> Feeder:
         with self.located("model"):
             master = is_master(self.model)
             feeder = self._compiled.feeder if master else load_feeder(self.model)
