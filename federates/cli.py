@@ -130,6 +130,60 @@ def compare(
 
 
 @app.command()
+@run_options(
+    *("out", "overrides", "steps", "attack", "defence"),
+    out="Folder of the sweep. Default: runs/sweep-NAME-TIME. The same command with the same "
+    "folder goes on where it was stopped.",
+    overrides="Values of one key: a,b,c or 'range(0,1,0.1)' (the stop left out). All combinations "
+    "of several keys are run.",
+    steps="Stop each run after this many feeder steps.",
+)
+def sweep(
+    scenario: ScenarioArgument,
+    options: RunOptions,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Seeds of every point: how many, or which, as 3,5. Default: one."
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Points: a key per column, a point per row."),
+    ] = None,
+    keep: Annotated[
+        Literal["summary", "signals"],
+        typer.Option(help="Of each run: its summary only, or also its signals."),
+    ] = "summary",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: one per core.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Use the Dask cluster whose scheduler is there."),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Make failed runs again.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Run a scenario over values of its keys and over seeds.
+
+    feederate sweep voltvar-ieee123 --set grid.load_scale=0.8,1,1.2 --seeds 20 --out study
+    """
+    from federates.commands.sweep import run_sweep
+
+    return run_sweep(
+        replace(options, scenario=scenario),
+        table=table,
+        seeds=seeds,
+        workers=workers,
+        dask=dask,
+        keep=keep,
+        retry=retry,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def new(
     what: Annotated[
         Literal["scenario", "controller", "attack"],

@@ -84,7 +84,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of these `RunOptions` fields (default: all).
 
     The command declares one parameter, ``options: RunOptions``; its place in the signature is the
@@ -98,7 +98,7 @@ def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., None]], C
         info.help = text
         chosen[field] = (Annotated[kind, info], default)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         parameters = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             if parameter.name != "options":
@@ -112,9 +112,9 @@ def run_options(*fields: str, **helps: str) -> Callable[[Callable[..., None]], C
             ]
 
         @functools.wraps(command)
-        def wrapped(**given: Any) -> None:
+        def wrapped(**given: Any) -> Any:
             found = {field: given.pop(field) for field in chosen}
-            command(options=_checked(found), **given)
+            return command(options=_checked(found), **given)
 
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -16,7 +16,7 @@ from rich.text import Text
 from federates.commands.attack import pair
 from federates.commands.explain import explain_attack
 from federates.commands.options import print_json
-from federates.commands.paired_processes import Ended, at_a_time, run_states
+from federates.commands.paired_processes import Ended, run_states
 from federates.commands.run import warn_no_report
 from federates.commands.terminal import bars, messages, output, print_table
 from federates.core.run_store import new_run_dir
@@ -26,6 +26,7 @@ from federates.reports.paired import write_paired_report
 from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns
 from federates.runs.options import RunOptions
 from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
+from federates.runs.parallel import at_a_time
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Scenario
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from federates.commands.terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
 from federates.runs.paired import State
-from federates.scenario.schema import Scenario
 from grid_models.base import parent
 
 _POLL_S = 0.05
@@ -32,21 +31,6 @@ class Ended:
     code: int
     lines: list[str]
     wall_s: float
-
-
-def at_a_time(scenario: Scenario) -> int:
-    """Return how many runs of a scenario may run at the same time.
-
-    One if they would share something: a real device, the topics of a foreign program, or the wall
-    clock.
-    """
-    if scenario.time.real_time is not None:
-        return 1
-    for spec in scenario.federates.values():
-        ours = all(d in ("simulated", "emulated") for d in getattr(spec, "devices", {}).values())
-        if spec.kind == "external" or not ours:
-            return 1
-    return len(os.sched_getaffinity(0))
 
 
 def run_states(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,21 @@ def new_run_dir(scenario_name: str, out: Path | None) -> Path:
 
 
 class RunStore:
-    """What one execution writes. Every process of a run opens its own on the same folder."""
+    """What one execution writes. Every process of a run opens its own on the same folder.
 
-    def __init__(self, folder: Path, record: Record) -> None:
+    Attributes
+    ----------
+    keeps : Whether signals and tables are wanted; else only events and logs, as in a sweep.
+    """
+
+    def __init__(self, folder: Path, record: Record, *, keeps: bool = True) -> None:
         self.folder = folder
+        self.keeps = keeps
         self.signals = folder / "signals"
         self.logs = folder / "logs"
         self._record = record
-        self.signals.mkdir(parents=True, exist_ok=True)
+        if keeps:
+            self.signals.mkdir(parents=True, exist_ok=True)
 
     @property
     def every(self) -> int:
@@ -74,7 +82,7 @@ class RunStore:
     def writer(self, federate: str, port: Port) -> SignalWriter | None:
         """Return a writer for one output port, or None where the scenario does not record it."""
         name = f"{federate}.{port.name}"
-        if not any(fnmatchcase(name, glob) for glob in self._record.ports):
+        if not self.keeps or not any(fnmatchcase(name, glob) for glob in self._record.ports):
             return None
         if self._record.labels == ["*"]:
             return SignalWriter(self.signals / name, port.labels)
@@ -168,6 +176,7 @@ class Manifest:
         write_json(self._path, self.data)
 
 
+@cache
 def package_versions() -> dict[str, str | None]:
     """Return the versions of the packages that decide a run's bits; None: not installed."""
     return {name: _version(name) for name in _PACKAGES}

@@ -23,7 +23,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure; `kind` is its class, by which ``time_charts.js`` or ``feeder.js`` draws `data`."""
+    """A figure; `kind` is its class, by which a script of ``templates`` draws `data`."""
 
     kind: str
     title: str
@@ -61,24 +61,24 @@ class Tiles:
     kind: ClassVar[str] = "tiles"
 
 
-@dataclass(frozen=True)
-class TableBlock:
-    """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: Sequence[int] = ()
-    wrap: Sequence[int] = ()
-    style: str = ""
-    kind: ClassVar[str] = "table"
-
-
 class PageLink(NamedTuple):
     """A link to a page beside this one, and a remark."""
 
     href: str
     name: str
     text: str
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | PageLink]]
+    numbers: Sequence[int] = ()
+    wrap: Sequence[int] = ()
+    style: str = ""
+    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ def metric_unit(key: str) -> str:
     return next((unit for suffix, unit, _ in _UNITS if key.endswith(suffix)), "")
 
 
+def metric_digits(key: str) -> int | None:
+    """Return the decimals that a metric is written with; None where its unit is not known."""
+    return next((n for suffix, _, n in _UNITS if key.endswith(suffix)), None)
+
+
 def metric_name(key: str) -> str:
     """Return a metric's name in words; ``plant.metric`` names the plant first."""
     plant, _, key = key.rpartition(".")
@@ -71,7 +76,7 @@ def metric_number(key: str, value: float | None) -> str:
     """Return a metric's value without its unit; a metric that is not a number gives a dash."""
     if value is None or not math.isfinite(value):
         return "-"
-    digits = next((n for suffix, _, n in _UNITS if key.endswith(suffix)), None)
+    digits = metric_digits(key)
     return f"{value:.4g}" if digits is None else f"{value:,.{digits}f}"
 
 

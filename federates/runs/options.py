@@ -34,6 +34,8 @@ class RunOptions:
     armed : Devices that may be commanded, besides those that the run emulates itself.
     pcap : Capture the Modbus traffic of each device to ``pcap/NAME.pcapng`` in the run's folder.
     report : Write ``report.html`` at the end.
+    record : Write signals, labels and the tables of the grid; else the folder holds manifest,
+        summary, events and logs.
     """
 
     scenario: str = ""
@@ -50,6 +52,7 @@ class RunOptions:
     armed: tuple[str, ...] = ()
     pcap: bool = False
     report: bool = True
+    record: bool = True
 
     @property
     def spans_hosts(self) -> bool:

@@ -79,7 +79,7 @@ def run(
         (on_warning or _nobody)(words)
     folder = new_run_dir(scenario.name, options.out)
     manifest = Manifest(folder, scenario, placement, n_steps, warnings)
-    store = RunStore(folder, scenario.record)
+    store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)
     parts = assembly, federates, wirings, store
@@ -92,7 +92,7 @@ def run(
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
         raise
-    if assembly.attack_plan is not None:
+    if assembly.attack_plan is not None and options.record:
         _close_attack(folder, assembly, store)
     metrics = _metrics(outcome.summaries, assembly.plants)
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)

@@ -142,7 +142,8 @@ class FeederFederate(Federate):
     def start(self, store: RunStore) -> None:
         """Write what the grid is, and let its events reach the run's list."""
         self._equipment.start(partial(store.event, self.name))
-        write_grid(store.folder / FOLDER / self._grid_folder, self._measured)
+        if store.keeps:
+            write_grid(store.folder / FOLDER / self._grid_folder, self._measured)
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Apply profile and set-points, solve, measure."""

@@ -21,10 +21,10 @@ from rich.console import Console
 
 from federates.cli import call
 from federates.commands.paired import print_paired
-from federates.commands.paired_processes import at_a_time
 from federates.core.signals import read_signal
 from federates.reports.paired_runs import PairedRuns
 from federates.reports.recovery import VoltageTrack, out_of_band_node_hours, recovery_s
+from federates.runs.parallel import at_a_time
 from federates.scenario.schema import load_scenario
 from grid_models.base.errors import FeederateError
 
