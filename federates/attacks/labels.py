@@ -1,9 +1,17 @@
 """Labels for machine learning: beside every recorded signal a table of the same shape.
 
 ``labels/FEDERATE.PORT.parquet`` has the rows and columns of ``signals/FEDERATE.PORT.parquet``:
-``time_s``; ``under_attack``, 1 while any step is active; and one column per label, 0 where the
-value is true and k where step k of the attack (from 1) changed it. A port's own signal holds the
-true values, the attack federates' signals hold what the readers saw; both are labelled.
+``time_s``; ``under_attack``, 1 while any step is active; and one column per label, 0 where no step
+acted and k where step k of the attack (from 1) did: it forged the value, or it acts on the DER,
+load, line or switch that the column belongs to. A port's own signal holds the true values, the
+attack federates' signals hold what the readers saw; both are labelled.
+
+``seen/FEDERATE.PORT.parquet``, of every attacked port, has the same rows and columns, too: the
+whole port as its deceived readers saw it. So true value, seen value and label stand side by side.
+Readers that were deceived in different ways have tables of their own, ``FEDERATE.PORT-2``.
+
+The tables' metadata hold `about`: title, seed, version, unit of the port, and ``steps``, the legend
+of the numbers. pandas gives it as ``DataFrame.attrs``.
 """
 
 from __future__ import annotations
@@ -11,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,25 +27,58 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from controllers.core.mail import FloatArray
-from federates.attacks.plan import AttackPlan
+from controllers.core.mail import FloatArray, IntArray
+from federates.attacks.physical.action import UNITS
+from federates.attacks.plan import AttackPlan, SitePlan
+from federates.attacks.signal.forge import ForgePlan
 from federates.attacks.truth import read_truth
 from federates.clock import to_s
-from federates.core.signals import read_signal, signal_names
+from federates.core.run_store import package_versions
+from federates.core.signals import arrow_column, read_signal, signal_names
+from federates.scenario.schema import Scenario
 
-FOLDER = "labels"
+FOLDER, SEEN = "labels", "seen"
+_DER_PORTS = ("p_kw", "q_kvar")
+"""A plant's outputs whose labels are names of DERs."""
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 _Key = tuple[str, str]
 _Marks = dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Of one port: label to (times in ns, numbers of the steps that acted)."""
 
 
-def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]]) -> None:
-    """Write the labels of a run that has ended.
+def about_run(scenario: Scenario) -> dict[str, Any]:
+    """Return what the metadata of a run's tables say, the unit left out."""
+    spec = scenario.attack_spec
+    steps = [] if spec is None else spec.steps
+    return {
+        "title": scenario.title or scenario.name,
+        "seed": scenario.seed,
+        "version": package_versions()["feederate"],
+        "attack": spec.id if spec is not None else None,
+        "steps": {"0": "none", **{str(k): step.id for k, step in enumerate(steps, 1)}},
+    }
+
+
+def with_metadata(table: Any, about: Mapping[str, Any]) -> Any:
+    """Return an Arrow table with metadata, which pandas gives as ``DataFrame.attrs``."""
+    return table.replace_schema_metadata({"PANDAS_ATTRS": json.dumps(about)})
+
+
+def write_labels(
+    run: Path,
+    plan: AttackPlan,
+    groups: Mapping[str, Sequence[str]],
+    units: Mapping[str, str] = _EMPTY,
+    about: Mapping[str, Any] = _EMPTY,
+) -> None:
+    """Write the labels of a run that has ended, and what was seen of each attacked port.
 
     Parameters
     ----------
     run : Folder of the run.
     groups : Instances by the scenario's federate name.
+    units : By ``federate.port``.
+    about : Metadata of all tables.
     """
     marks = _marks(run, plan.schedule.ids)
     windows = attack_windows(run)
@@ -57,10 +99,62 @@ def write_labels(run: Path, plan: AttackPlan, groups: Mapping[str, Sequence[str]
         own = ((group_of.get(federate, federate), port), 0.0)
         key, shift_s = channels.get((federate, port), own)
         time_s, labels, _ = read_signal(run / "signals", name)
-        columns = _columns(time_s + shift_s, labels, marks.get(key, {}), numbers)
+        found = _on_elements(marks, federate, port, labels) | marks.get(key, {})
+        columns = _columns(time_s + shift_s, labels, found, numbers)
         under = _under_attack(time_s + shift_s, windows)
         table = pa.table([pa.array(time_s), under, *columns], ["time_s", "under_attack", *labels])
+        table = with_metadata(table, {**about, "unit": units.get(name)})
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    for site in plan.sites.values():
+        _write_seen(run, site, units, about)
+
+
+def _write_seen(
+    run: Path, site: SitePlan, units: Mapping[str, str], about: Mapping[str, Any]
+) -> None:
+    """Write each attacked port as its readers saw it: true, but for what passed the attack."""
+    recorded = signal_names(run / "signals")
+    for channel in (c for part in site.parts if isinstance(part, ForgePlan) for c in part.channels):
+        if not channel.source:  # an input that only the attack feeds has no true value
+            continue
+        feed = site.feeds[channel.source][0]
+        source, passing = f"{feed.source}.{feed.port}", f"{site.name}.{channel.out}"
+        if passing not in recorded or source not in recorded:
+            continue
+        name = source + channel.out.removeprefix(f"{feed.source}-{feed.port}")
+        seen_s, forged, passed = read_signal(run / "signals", passing)
+        time_s, labels, values = read_signal(run / "signals", source)
+        row, known = _rows_at(_ns(time_s), _ns(seen_s) + site.shift_ns)
+        place = np.array([labels.index(label) for label in forged], dtype=np.int64)
+        values[row[known, None], place] = passed[known]
+        columns = [arrow_column(column) for column in (time_s, *values.T.copy())]
+        table = pa.table(columns, ["time_s", *labels])
+        (run / SEEN).mkdir(exist_ok=True)
+        pq.write_table(
+            with_metadata(table, {**about, "unit": units.get(source)}),
+            run / SEEN / f"{name}.parquet",
+            compression="zstd",
+            use_dictionary=False,
+            use_byte_stream_split=True,
+        )
+
+
+def _on_elements(
+    marks: Mapping[_Key, _Marks], federate: str, port: str, labels: Sequence[str]
+) -> _Marks:
+    """Return the marks of the columns whose DER, load, line or switch a physical step acts on."""
+    found: _Marks = {}
+    known = frozenset(labels)
+    for (plant, action), elements in marks.items():
+        if action not in UNITS or plant != federate:
+            continue
+        for element, mark in elements.items():
+            kind, _, name = element.partition(".")
+            label = name if kind == "der" and port in _DER_PORTS else element
+            if label in known:
+                at_ns, step = found.get(label, (mark[0][:0], mark[1][:0]))
+                found[label] = np.append(at_ns, mark[0]), np.append(step, mark[1])
+    return found
 
 
 def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
@@ -69,7 +163,7 @@ def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
     if not truth.num_rows:
         return {}
     number = {step: k + 1 for k, step in enumerate(steps)}
-    time_ns = np.rint(np.asarray(truth["time_s"]) * 1e9).astype(np.int64)
+    time_ns = _ns(np.asarray(truth["time_s"]))
     words = {c: truth[c].combine_chunks() for c in ("federate", "port", "label", "step")}
     codes = {c: np.asarray(w.indices).astype(np.int64) for c, w in words.items()}
     names = {c: w.dictionary.to_pylist() for c, w in words.items()}
@@ -87,7 +181,7 @@ def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
 def _columns(
     time_s: FloatArray, labels: Sequence[str], marks: _Marks, numbers: np.dtype[Any]
 ) -> list[Any]:
-    time_ns = np.rint(time_s * 1e9).astype(np.int64)
+    time_ns = _ns(time_s)
     nothing = pa.array(np.zeros(time_ns.size, dtype=numbers))
     columns = []
     for label in labels:
@@ -95,12 +189,24 @@ def _columns(
             columns.append(nothing)
             continue
         at_ns, step = marks[label]
-        row = np.searchsorted(time_ns, at_ns)
-        known = (row < time_ns.size) & (time_ns[np.minimum(row, time_ns.size - 1)] == at_ns)
+        row, known = _rows_at(time_ns, at_ns)
         column = np.zeros(time_ns.size, dtype=numbers)
         column[row[known]] = step[known]
         columns.append(pa.array(column))
     return columns
+
+
+def _ns(time_s: FloatArray) -> IntArray:
+    return np.rint(time_s * 1e9).astype(np.int64)
+
+
+def _rows_at(time_ns: IntArray, at_ns: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+    """Return the row of each of the times `at_ns`, and whether there is one."""
+    row = np.searchsorted(time_ns, at_ns)
+    inside = row < time_ns.size
+    known = inside.copy()
+    known[inside] = time_ns[row[inside]] == at_ns[inside]
+    return row, known
 
 
 def _under_attack(time_s: FloatArray, windows: Sequence[tuple[str, float, float]]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from federates.attacks.labels import FOLDER as LABELS
+from federates.attacks.labels import SEEN
 from federates.attacks.truth import FOLDER as TRUTH
 from federates.core.run_store import package_versions
 from federates.core.signals import STREAM, TABLE, read_batches
@@ -19,7 +20,7 @@ from federates.scenario.named_classes import make_importable
 from federates.scenario.schema import Scenario, scenario_from
 from federates.scenario.yaml_source import YamlSource
 
-_FOLDERS = ("signals", TRUTH, LABELS)
+_FOLDERS = ("signals", TRUTH, LABELS, SEEN)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def compare_runs(first: Path, again: Path, *, whole: bool = True) -> Verdict:
     """
     names = sorted(set(_tables(first)) | (set(_tables(again)) if whole else set()))
     if not whole:  # labels are made at the end of a run
-        names = [n for n in names if not n.startswith(f"{LABELS}/")]
+        names = [n for n in names if not n.startswith((f"{LABELS}/", f"{SEEN}/"))]
     found = (_difference(first, again, name, whole) for name in names)
     return Verdict(len(names), tuple(d for d in found if d is not None), whole)
 

@@ -93,7 +93,7 @@ def run(
             manifest.finish("failed", f"could not be started: {error}")
         raise
     if assembly.attack_plan is not None and options.record:
-        _close_attack(folder, assembly, store)
+        _close_attack(folder, assembly, federates, store)
     metrics = _metrics(outcome.summaries, assembly.plants)
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
@@ -189,9 +189,14 @@ def _plant_first(
     return ours if plant is None else [plant, *(f for f in ours if f is not plant)]
 
 
-def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
+def _close_attack(
+    folder: Path,
+    assembly: Assembly,
+    federates: Mapping[str, Federate | ExternalFederate],
+    store: RunStore,
+) -> None:
     """Make tables of what is known of the attack; that it fails must not fail the run."""
-    from federates.attacks.labels import write_labels
+    from federates.attacks.labels import about_run, write_labels
     from federates.attacks.truth import finalise_truth
 
     spec = assembly.scenario.attack_spec
@@ -200,7 +205,9 @@ def _close_attack(folder: Path, assembly: Assembly, store: RunStore) -> None:
     try:
         finalise_truth(folder)
         if spec.kind == "attack":  # a disturbance is nothing that a detector should learn
-            write_labels(folder, assembly.attack_plan, assembly.groups)
+            units = {f"{n}.{p.name}": p.unit for n, f in federates.items() for p in f.outputs}
+            about = about_run(assembly.scenario)
+            write_labels(folder, assembly.attack_plan, assembly.groups, units, about)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):

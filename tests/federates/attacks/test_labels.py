@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,14 +48,21 @@ steps:
 """
 
 
-def test_labels_are_aligned_with_every_signal_and_count_what_was_forged(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with three controllers under the three steps."""
+    tmp_path = tmp_path_factory.mktemp("labels")
     (tmp_path / "a.yaml").write_text(ATTACK)
     scenario = load_scenario(
         "voltvar-ieee13",
         ["time.step_s=5", "time.duration_s=100", "federates.volt_var.split=3"],
         attack=str(tmp_path / "a.yaml"),
     )
-    folder = run(scenario, out=tmp_path / "run", placement="single").folder
+    return run(scenario, out=tmp_path / "run", placement="single").folder
+
+
+def test_labels_are_aligned_with_every_signal_and_count_what_was_forged(attacked: Path) -> None:
+    folder = attacked
     truth = read_truth(folder)
     assert attack_windows(folder) == [
         ("first", 25.0, 45.0),
@@ -79,6 +88,61 @@ def test_labels_are_aligned_with_every_signal_and_count_what_was_forged(tmp_path
     assert seen[2] > 0
     assert seen[3] > 0
     assert seen[3] % 3 == 0  # each element that obeys, at 60, 65 and 70 s
+
+
+def test_true_value_seen_value_and_label_stand_side_by_side(attacked: Path) -> None:
+    names = signal_names(attacked / "seen")
+    assert "feeder.v_pu" in names
+    assert any(n.startswith("volt_var") and n.endswith(".q_set_kvar") for n in names)
+    differ = 0
+    for name in names:
+        true, seen, label = (
+            pq.read_table(attacked / folder / f"{name}.parquet")
+            for folder in ("signals", "seen", "labels")
+        )
+        assert true.column_names == seen.column_names
+        assert true["time_s"] == seen["time_s"] == label["time_s"]
+        for column in true.column_names[1:]:
+            other = np.asarray(true[column]) != np.asarray(seen[column])
+            assert np.array_equal(other, np.asarray(label[column]) > 0), (name, column)
+            differ += int(other.sum())
+    rows = read_truth(attacked).to_pylist()
+    assert differ == sum(r["step"] in ("first", "second") for r in rows) > 0
+
+
+def test_metadata_are_attributes_in_pandas(attacked: Path) -> None:
+    for folder in ("seen", "labels"):
+        table = pd.read_parquet(attacked / folder / "feeder.v_pu.parquet")
+        assert table.attrs == {
+            "title": "OPTDIST-VC on IEEE 13, a PV-rich day",
+            "seed": 1,
+            "version": metadata.version("feederate"),
+            "attack": "labels",
+            "steps": {"0": "none", "1": "first", "2": "second", "3": "third"},
+            "unit": "pu",
+        }
+
+
+def test_tripped_ders_are_marked_in_their_powers(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "id: trip\nsteps:\n  - {id: cut, layer: physical, trigger: {at_s: 10}, duration_s: 15,\n"
+        "     target: {elements: ['der.*'], count: 2}, action: {kind: trip}}\n"
+    )
+    scenario = load_scenario(
+        "voltvar-ieee13", ["time.start_s=43200"], attack=str(tmp_path / "a.yaml")
+    )
+    folder = run(scenario, out=tmp_path / "run", placement="single", steps=8).folder
+    cut = {r["label"].removeprefix("der.") for r in read_truth(folder).to_pylist()}
+    assert len(cut) == 2
+    for port in ("p_kw", "q_kvar"):
+        marks = pd.read_parquet(folder / "labels" / f"feeder.{port}.parquet").set_index("time_s")
+        power = pd.read_parquet(folder / "signals" / f"feeder.{port}.parquet").set_index("time_s")
+        for der in power.columns:
+            times = [10.0, 15.0, 20.0] if der in cut else []
+            assert list(marks.index[marks[der] == 1]) == times
+            assert (power.loc[times, der] == 0.0).all()
+    nodes = pd.read_parquet(folder / "labels" / "feeder.v_pu.parquet")
+    assert not nodes.drop(columns=["time_s", "under_attack"]).any(axis=None)
 
 
 def test_a_grid_of_another_name_is_called_by_it(tmp_path: Path) -> None:

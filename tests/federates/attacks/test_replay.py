@@ -89,7 +89,7 @@ def test_a_run_is_repeated_to_the_last_byte_from_its_folder_alone(
     monkeypatch.chdir(tmp_path)  # not where the scenario is
     code, said = replay_as_json(attacked, tmp_path / "again", capsys, "--placement", "thread")
     assert (code, said["identical"], said["first_difference"]) == (0, True, None)
-    folders = ("signals", "attack", "labels")
+    folders = ("signals", "attack", "labels", "seen")
     assert said["files"] == sum(len(list((attacked / f).iterdir())) for f in folders)
     assert read_truth(attacked).num_rows > 10
 
