@@ -30,7 +30,7 @@ import numpy as np
 from federates.assembly.federation import Assembly
 from federates.attacks.labels import attack_windows
 from federates.core.signals import read_signal
-from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_track
+from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_tracks
 from federates.runs.data import RunData
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario
@@ -111,9 +111,7 @@ def row_of(folder: Path, baseline: Path, sweep: Sweep, strength: float | None) -
     window = attack_windows(folder)
     begin_s, end_s = (window[0][1], max(w[2] for w in window)) if window else (43200.0, 46800.0)
     measured = folder if strength is not None else baseline
-    track, clean = voltage_track(RunData(measured)), voltage_track(RunData(baseline))
-    assert track is not None
-    assert clean is not None
+    track, clean = (voltage_tracks(RunData(f))["feeder"] for f in (measured, baseline))
     time_s, _, q_kvar = read_signal(measured / "signals", "feeder.q_kvar")
     inside = (time_s >= begin_s) & (time_s < end_s)
     return Row(

@@ -32,6 +32,11 @@ class NoControl:
         self._zero_kvar: FloatArray = np.zeros(len(hosted))
 
     @classmethod
+    def settling_s(cls, period_s: float, **options: Any) -> float:
+        """Return 0: nothing is controlled."""
+        return 0.0
+
+    @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
         """Return one agent per DER."""
         return agent_names(site)

@@ -76,7 +76,9 @@ class Controller(Protocol):
     ``cls.agents(site, **options)`` in that order. Instances must be deterministic.
 
     A class may have a classmethod ``steps_per_period(**options) -> int``: how many steps it takes
-    in the scenario's ``period_s``, for controllers whose agents need several rounds of mail in it.
+    in the scenario's ``period_s``, for controllers whose agents need several rounds of mail in it;
+    and a classmethod ``settling_s(period_s, **options) -> float``: about how long it needs from a
+    cold start, where that is not ten steps. A run's metrics leave it out (``time.warm_up_s``).
     """
 
     inputs: tuple[Port, ...]

@@ -124,6 +124,11 @@ class CircuitDmpc:
         self._k = 0
 
     @classmethod
+    def settling_s(cls, period_s: float, **options: Any) -> float:
+        """Return 0: the circuit begins at rest, and what follows is what is looked at."""
+        return 0.0
+
+    @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
         """Return one agent per cluster."""
         settings = parse_options(CircuitDmpcOptions, options, _WHERE)

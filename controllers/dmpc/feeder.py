@@ -75,6 +75,11 @@ class FeederDmpc:
         _sample(settings, site.period_s)
         return cluster_names(site, settings.clusters, settings.taps or {})
 
+    @classmethod
+    def settling_s(cls, period_s: float, **options: Any) -> float:
+        """Return two samples: before the first plan nothing is controlled."""
+        return 2.0 * _sample(parse_options(FeederDmpcOptions, options, _WHERE), period_s)[0]
+
     def _wire_ports(self, problem: FeederProblem, own: list[int]) -> None:
         """Make the ports, the vector of all that is known, and each cluster's gather from it."""
         network = problem.network

@@ -85,6 +85,12 @@ class OptdistVc:
         parse_options(OptdistOptions, options, _WHERE)
         return agent_names(site)
 
+    @classmethod
+    def settling_s(cls, period_s: float, **options: Any) -> float:
+        """Return ten steps of the preconditioned form, a hundred of the published one."""
+        settings = parse_options(OptdistOptions, options, _WHERE)
+        return (100 if settings.form == "published" else 10) * period_s
+
     @property
     def held_values(self) -> int:
         """Measurements that were not finite and were replaced by the last good one."""

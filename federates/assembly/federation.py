@@ -13,7 +13,7 @@ from typing import Any
 from federates.assembly import attacked
 from federates.assembly.messages import with_messages
 from federates.attacks.plan import AttackPlan
-from federates.clock import Timing, to_ns
+from federates.clock import Timing, to_ns, to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate
 from federates.core.mail_routes import Wirable
@@ -162,6 +162,52 @@ class Assembly:
             )
         return period_ns // steps
 
+    @cached_property
+    def wanted_warm_up_s(self) -> float:
+        """The scenario's ``time.warm_up_s``; by default the longest settling time."""
+        if self.scenario.time.warm_up_s is not None:
+            return self.scenario.time.warm_up_s
+        kinds = {g: (federate_class(s.kind), s) for g, s in self.scenario.federates.items()}
+        return max(
+            (
+                cls.settling_s(section, to_s(self.timing(group).period_ns))
+                for group, (cls, section) in kinds.items()
+                if issubclass(cls, Federate)
+            ),
+            default=0.0,
+        )
+
+    @property
+    def warm_up_s(self) -> float:
+        """What this run's metrics leave out: nothing where no step would be left."""
+        wanted_s = self.wanted_warm_up_s
+        timings = [self.timing(plant) for plant in self.plants]
+        left = (t.steps_before(self.horizon_ns) > t.steps_before(to_ns(wanted_s)) for t in timings)
+        return wanted_s if all(left) else 0.0
+
+    @property
+    def warm_up_note(self) -> str:
+        """Say that a warm-up is not left out, where it is not."""
+        wanted_s = self.wanted_warm_up_s
+        return (
+            f"The run ends within its warm-up of {wanted_s:g} s (time.warm_up_s): nothing is left "
+            "out of the metrics."
+            if wanted_s and not self.warm_up_s
+            else ""
+        )
+
+    @property
+    def warm_up_warnings(self) -> list[str]:
+        """Say where the warm-up hides the begin of an attack."""
+        warm_up_s, spec = self.warm_up_s, self.scenario.attack_spec
+        begins = (s.trigger.at_s for s in (spec.steps if spec else ()))
+        early = [at_s for at_s in begins if at_s is not None and at_s < warm_up_s]
+        return [
+            f"an attack begins at {at_s:g} s, and metrics leave out the first {warm_up_s:g} s "
+            "(time.warm_up_s)"
+            for at_s in early[:1]
+        ]
+
     def pacer(self, timing: Timing) -> Pacer | None:
         """Return what paces a federate of this timing in real time; None without real time."""
         real_time = self.scenario.time.real_time
@@ -185,6 +231,7 @@ class Assembly:
             self.armed,
             self.pcap,
             group=name,
+            warm_up_s=self.warm_up_s,
         )
 
     def _context(self, group: str) -> FederateContext:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from federates.assembly.federation import Assembly
 from federates.commands.attack import pair
 from federates.commands.explain import explain_attack
 from federates.commands.options import print_json
@@ -23,9 +24,10 @@ from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.reports.format import metric_name, metric_unit
 from federates.reports.paired import write_paired_report
-from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns
+from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns
+from federates.runs.data import with_changes
 from federates.runs.options import RunOptions
-from federates.runs.paired import ATTACKED, BASELINE, State, readable, states_of
+from federates.runs.paired import ATTACKED, BASELINE, CLEAN, State, readable, states_of
 from federates.runs.parallel import at_a_time
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Scenario
@@ -56,8 +58,12 @@ def paired_command(
     """
     name, attack = pair(first, second, documented=("scenario", "attack"))
     options = replace(options, scenario=name, attack=attack)
-    scenario, spec, defences = _loaded(options, defences)
-    folder = new_run_dir(f"attack-{spec.id}", options.out)
+    loaded, spec, defences = _loaded(options, defences)
+    scenario = loaded[0]
+    options = _one_warm_up(options, loaded)
+    cut = [f"steps={options.steps}"] if options.steps is not None else []
+    made = [c for c in scenario.changes if not c.startswith("attack=")]
+    folder = new_run_dir(f"attack-{spec.id}", options.out, [*made, *cut])
     states = states_of(folder, attack, defences)
 
     def arguments(state: State) -> list[str]:
@@ -92,7 +98,7 @@ def _page(runs: PairedRuns) -> Path | None:
 
 def _loaded(
     options: RunOptions, defences: Sequence[str] | None
-) -> tuple[Scenario, AttackSpec, tuple[str, ...]]:
+) -> tuple[list[Scenario], AttackSpec, tuple[str, ...]]:
     """Load and wire the scenario of every state, so that errors are reported before any run."""
     scenario = options.load()
     spec = scenario.attack_spec
@@ -105,7 +111,7 @@ def _loaded(
     chosen = tuple(dict.fromkeys(scenario.defences if defences is None else defences))
     loaded = [scenario]
     for defence in chosen:
-        if defence in _RESERVED:
+        if defence in _RESERVED or defence.endswith(CLEAN):
             raise ScenarioError(
                 f"a defence cannot be called '{defence}' here",
                 where=scenario.where("defences"),
@@ -114,7 +120,15 @@ def _loaded(
         loaded.append(replace(options, defence=defence).load())
     for each in loaded:
         explain_attack(each, options.steps)
-    return scenario, spec, chosen
+    return loaded, spec, chosen
+
+
+def _one_warm_up(options: RunOptions, loaded: Sequence[Scenario]) -> RunOptions:
+    """Let the metrics of all states leave out the same time: the longest of the warm-ups."""
+    found = {Assembly(scenario).wanted_warm_up_s for scenario in loaded}
+    if len(found) == 1:
+        return options
+    return replace(options, overrides=(*options.overrides, f"time.warm_up_s={max(found):g}"))
 
 
 @contextmanager
@@ -167,20 +181,25 @@ def _raise_failure(states: Sequence[State], ended: dict[str, Ended]) -> None:
 
 
 def print_paired(runs: PairedRuns, console: Console) -> None:
-    """Print the metrics with their change from the baseline, then the detectors."""
-    console.print(f"{runs.spec.title or runs.spec.id}, on {runs.scenario}", markup=False)
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("Metric", overflow="fold")
-    grid.add_column("Unit", no_wrap=True)
-    for name in runs.names:
-        grid.add_column(Text(name), justify="right", no_wrap=True)
-    for key in runs.keys:
-        cells = [Text(runs.number(key, name)) for name in runs.names]
-        changes = [Text(runs.change(key, name), style="dim") for name in runs.names]
-        grid.add_row(metric_name(key), metric_unit(key), *cells)
-        if any(change.plain for change in changes):
-            grid.add_row("", "", *changes)
-    console.print(grid)
+    """Print the metrics with their changes, a table per plant, then the detectors."""
+    title = with_changes(f"{runs.spec.title or runs.spec.id}, on {runs.scenario}", runs.changes)
+    console.print(title, markup=False)
+    for plant, keys in runs.groups:
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column(Text(f"{plant}: metric" if plant else "Metric"), overflow="fold")
+        grid.add_column("Unit", no_wrap=True)
+        for name in runs.names:
+            column = name.replace(CLEAN, f"\n{CLEAN}") if name.endswith(CLEAN) else name
+            grid.add_column(Text(column), justify="right", overflow="fold")
+        for key in keys:
+            cells = [Text(runs.number(key, name)) for name in runs.names]
+            changes = [Text(runs.change(key, name), style="dim") for name in runs.names]
+            words = metric_name(key.removeprefix(f"{plant}."))
+            grid.add_row(words, metric_unit(key), *cells)
+            if any(change.plain for change in changes):
+                grid.add_row("", "", *changes)
+        console.print(grid)
+    console.print(f"Second lines: {CHANGES.lower()}.", markup=False)
     if runs.market:
         from federates.reports.market import market_head, market_rows
 

@@ -18,7 +18,13 @@ from federates.commands.options import print_json
 from federates.commands.terminal import clean_stdout, messages, output, progress_bar
 from federates.core.run_store import write_json
 from federates.errors import RunError, RunInterruptedError
-from federates.reports.format import metric_name, metric_number, metric_unit
+from federates.reports.format import (
+    metric_name,
+    metric_number,
+    metric_unit,
+    warm_up_words,
+)
+from federates.runs.data import RunData
 from federates.runs.options import RunOptions
 
 if TYPE_CHECKING:
@@ -122,29 +128,43 @@ def summary_of_failure(error: RunError | RunInterruptedError) -> dict[str, Any] 
     return summary
 
 
+def _print_metrics(run: RunData, console: Console) -> None:
+    """Print name, value and unit of each metric; a column of values per plant where several."""
+    whole, *plants = run.by_plant(run.metrics).items()
+    for columns in (plants, [whole]):
+        keys = list(dict.fromkeys(key for _, metrics in columns for key in metrics))
+        wide = max((len(metric_name(key)) for key in keys), default=0)
+        if any(name for name, _ in columns):
+            console.print("  " + " " * wide + "".join(f" {name:>11}" for name, _ in columns))
+        for key in keys:
+            numbers = (f" {metric_number(key, metrics.get(key)):>11}" for _, metrics in columns)
+            line = f"  {metric_name(key):<{wide}}{''.join(numbers)} {metric_unit(key)}"
+            console.print(line.rstrip(), markup=False)
+        if keys:
+            console.print()
+
+
 def print_summary(result: RunResult, console: Console, *, has_report: bool) -> None:
     """Print the metrics of a finished run and where its files are."""
     summary = result.summary
-    console.print(f"[bold]{escape(summary['title'] or summary['scenario'])}[/bold]", soft_wrap=True)
+    data = RunData(result.folder)
+    console.print(f"[bold]{escape(data.title)}[/bold]", soft_wrap=True)
     console.print(
         f"[green]{summary['status']}[/green]: {summary['steps']} steps in "
-        f"{summary['wall_s']:.1f} s, {summary['steps_per_s']:,.0f} steps/s\n"
+        f"{summary['wall_s']:.1f} s of wall time; {summary['steps_per_s']:,.0f} steps/s in "
+        f"{summary['stepping_s']:.1f} s of stepping\n"
     )
-    pace = summary.get("real_time")
-    if pace is not None:
-        late = ", ".join(f"{pace[f'lateness_{k}_ms']:.1f}" for k in ("p50", "p99", "max"))
+    real_time = summary.get("real_time")
+    if real_time is not None:
+        late = ", ".join(f"{real_time[f'lateness_{k}_ms']:.1f}" for k in ("p50", "p99", "max"))
         console.print(
-            f"{pace['factor']:g} x real time; steps late by {late} ms (median, 99 %, most); "
-            f"{pace['overruns']} overruns\n",
+            f"{real_time['factor']:g} x real time; steps late by {late} ms (median, 99 %, most); "
+            f"{real_time['overruns']} overruns\n",
             soft_wrap=True,
         )
-    rows = [(metric_name(key), key, value) for key, value in summary["metrics"].items()]
-    width = max((len(name) for name, _, _ in rows), default=0)
-    for name, key, value in rows:
-        number = f"{metric_number(key, value):>12} {metric_unit(key)}"
-        console.print(f"  {name:<{width}}{number}".rstrip(), markup=False)
-    if rows:
-        console.print()
+    for words in warm_up_words([data]):
+        console.print(f"{words}\n", markup=False)
+    _print_metrics(data, console)
     console.print(f"run     {result.folder}", markup=False, soft_wrap=True)
     page = result.folder / "report.html"
     if has_report and page.is_file():

@@ -36,6 +36,8 @@ class FederateContext:
     """The federate's name in the scenario; it differs from `name` in parts of a split one."""
     agents: tuple[str, ...] = ()
     """The agents that this part of a split federate hosts."""
+    warm_up_s: float = 0.0
+    """What a plant leaves out of its metrics: steps before this time."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Values that the parts of one split federate share in this process."""
 

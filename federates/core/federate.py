@@ -61,6 +61,14 @@ class Federate(ABC):
         """Return how many steps the federate takes in its ``period_s``; one by default."""
         return 1
 
+    @classmethod
+    def settling_s(cls, section: FederateSection, period_s: float) -> float:
+        """Return how long the federate, stepping every `period_s`, needs from a cold start.
+
+        The longest of all federates is the run's warm-up; see ``time.warm_up_s``.
+        """
+        return 0.0
+
     def topology(self) -> str:
         """Return the federate's grid as an OEDI-SI Topology in JSON; plants with a feeder do."""
         raise NotImplementedError

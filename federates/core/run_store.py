@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ _PACKAGES = ("feederate", "helics", "numpy", "scipy", "opendssdirect.py", "dss-p
 
 
 _RESERVE_BYTES = 1 << 16
+_NAMED_CHANGES = 60
+"""Most letters of a folder's name that say what was changed."""
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -39,13 +42,21 @@ def write_json(path: Path, data: Any) -> None:
     os.replace(partial, path)
 
 
-def new_run_dir(scenario_name: str, out: Path | None) -> Path:
-    """Create the run's folder: `out`, or ``runs/NAME-TIME`` here. An existing run is kept."""
+def new_run_dir(scenario_name: str, out: Path | None, changes: Sequence[str] = ()) -> Path:
+    """Create the run's folder: `out`, or ``runs/NAME-CHANGES-TIME`` here.
+
+    `changes` are ``key=value``; of a key the last part is in the name. An existing run is kept.
+    """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(str(out))
         out.mkdir(parents=True, exist_ok=True)
         return out
+    short = [
+        f"{key.split('.')[-1]}={value}" for key, _, value in (c.partition("=") for c in changes)
+    ]
+    words = re.sub(r"[^\w.=-]+", "_", "-".join(short))[:_NAMED_CHANGES].strip("_-.")
+    scenario_name += f"-{words}" if words else ""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for n in range(1000):
         path = Path("runs") / f"{scenario_name}-{stamp}{f'-{n}' if n else ''}"
@@ -135,6 +146,7 @@ class Manifest:
         placement: str,
         steps: int,
         warnings: Sequence[str] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self._path = folder / "manifest.json"
         self._started = time.time()
@@ -144,6 +156,7 @@ class Manifest:
             "name": scenario.name,
             "seed": scenario.seed,
             "steps": steps,
+            **(more or {}),
             "placement": placement,
             "started": datetime.now(UTC).isoformat(),
             "host": {

@@ -88,6 +88,7 @@ class CircuitFederate(Federate):
             Port("i_inj_pu", "pu", net.inverters),
         )
         band = context.scenario.band
+        self._warm_up_s = context.warm_up_s
         self._metrics = _Transient(context.period_s, (band.v_min_pu, band.v_max_pu))
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
@@ -105,7 +106,8 @@ class CircuitFederate(Federate):
         given = inputs["i_set_pu"]
         np.copyto(self._set, np.clip(given, -limit, limit), where=np.isfinite(given))
         v, i = self._x[net.n_lines :], self._x[: net.n_lines]
-        self._metrics.add(v, float(net.r_pu @ i**2))
+        if time_s >= self._warm_up_s:
+            self._metrics.add(v, float(net.r_pu @ i**2))
         return Step(
             {
                 "v_pu": v.copy(),
@@ -116,7 +118,7 @@ class CircuitFederate(Federate):
         )
 
     def summary(self) -> dict[str, float]:
-        """Return the numbers of the transient, from the start of the run."""
+        """Return the numbers of the transient, from the end of the warm-up."""
         return self._metrics.totals()
 
 

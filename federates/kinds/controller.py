@@ -19,6 +19,8 @@ from grid_models.feeder.model import Der, Feeder, Source
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
 
+_SETTLING_STEPS = 10
+"""Of a controller that does not say: ten steps, as of the demo's."""
 _INVERTERS = ("pv", "battery", "inverter")
 
 
@@ -98,6 +100,18 @@ class ControllerFederate(Federate):
             return 1 if several is None else int(several(**section.options))
         except ControllerError:
             return 1  # `parts` raises it again, with file, line and key
+
+    @classmethod
+    def settling_s(cls, section: FederateSection, period_s: float) -> float:
+        """Return the controller's own time, ten steps where it has none."""
+        assert isinstance(section, ControllerSection)
+        try:
+            own = getattr(registry.resolve(section.controller), "settling_s", None)
+            if own is not None:
+                return float(own(period_s, **section.options))
+        except ControllerError:
+            return 0.0  # `parts` raises it again, with file, line and key
+        return _SETTLING_STEPS * period_s
 
     def start(self, store: RunStore) -> None:
         """Keep the run's list of events for a controller that reports some."""

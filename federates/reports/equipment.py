@@ -82,7 +82,8 @@ def peaks(run: RunData, name: str, limit: float) -> Peaks | None:
     highest, at_s = np.full(len(labels), -np.inf), np.zeros(len(labels))
     above, times = np.zeros(len(labels)), []
     for time_s, values in signal_batches(run.signals, name):
-        known = np.where(np.isnan(values), -np.inf, values)
+        counts = ~np.isnan(values) & (time_s >= run.warm_up_s)[:, None]
+        known = np.where(counts, values, -np.inf)
         k = known.argmax(axis=0)
         here = known[k, np.arange(len(labels))]
         at_s = np.where(here > highest, time_s[k], at_s)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from federates.runs.data import RunData
 
 _NAMES = {
     "v_max_pu": "Highest voltage",
@@ -24,7 +29,7 @@ _NAMES = {
     "mail_lost_count": "Messages lost",
     "attacked_values_count": "Values affected",
     "attack_steps_never_triggered_count": "Steps that never began",
-    "attack_window_out_of_band_node_hours": "Out of the voltage band while attacked",
+    "attack_window_out_of_band_node_hours": "Out of the voltage band in the attack's time",
     "recovery_s": "Time to recover after the attack",
 }
 # Longest first, so that "_kvarh" is not taken for "_h".
@@ -89,3 +94,25 @@ def clock(time_s: float) -> str:
     if seconds:
         text += f":{seconds:02.0f}" if seconds == int(seconds) else f":{seconds:06.3f}"
     return f"d{int(day)} {text}" if day else text
+
+
+def pace(run: RunData) -> str:
+    """Say what a run's steps per second are counted from, and what it took in all."""
+    stepping_s, wall_s = run.summary.get("stepping_s"), run.summary["wall_s"]
+    stepping = "" if stepping_s is None else f"in {stepping_s:.1f} s of stepping; "
+    return f"{stepping}{wall_s:.1f} s of wall time"
+
+
+def warm_up_words(runs: Sequence[RunData]) -> list[str]:
+    """Say what the metrics of runs leave out, or include; nothing where there is no warm-up."""
+    notes = dict.fromkeys(str(run.manifest.get("warm_up_note") or "") for run in runs)
+    notes.pop("", None)
+    found = sorted({run.warm_up_s for run in runs} - {0.0})
+    if not found:
+        return list(notes)
+    span_s = " or ".join(f"{seconds:g}" for seconds in found)
+    return [
+        f"The first {span_s} s of the run, its warm-up (time.warm_up_s), are left out of metrics, "
+        "maps and extremes; curves and signals begin with the first step.",
+        *notes,
+    ]

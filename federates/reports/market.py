@@ -8,9 +8,9 @@ from typing import Any
 
 from federates.reports.blocks import Block, Drawing, Figures, PageSection, TableBlock
 from federates.reports.feeder import draw_map, load_run_feeder
-from federates.reports.market_states import metered_states, node_roles
+from federates.reports.market_states import Window, metered_states, metered_windows, node_roles
 from federates.runs.data import RunData
-from federates.runs.paired import ATTACKED, BASELINE
+from federates.runs.paired import ATTACKED, BASELINE, CLEAN
 from federates.runs.replay import scenario_of_run
 from grid_models.base.errors import FeederateError
 
@@ -35,7 +35,7 @@ _ROLES = (
 )
 
 States = Mapping[str, Mapping[str, Any]]
-"""Metered state by name: 'pre', 'attacked', and each defence."""
+"""Metered state by name: 'pre', 'attacked', and each defence with and without the attack."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,15 @@ def market_table(runs: Mapping[str, RunData]) -> MarketTable:
     if market is None:
         return MarketTable({}, {})
     attacked = runs[ATTACKED].folder
+    clean: tuple[Window, Window] | tuple[()] = ()
     states: dict[str, Mapping[str, Any]] = {}
     left_out: dict[str, str] = {}
     for name in (name for name in runs if name != BASELINE):
         try:
-            found = metered_states(attacked, runs[name].folder, market=market)
+            if name.endswith(CLEAN):  # at the time of the attack
+                clean = clean or metered_windows(attacked, market)
+            windows = clean if name.endswith(CLEAN) else ()
+            found = metered_states(attacked, runs[name].folder, *windows, market=market)
         except FeederateError as error:
             left_out[name] = error.what
             if name == ATTACKED:  # nothing to compare the others with
@@ -106,7 +110,7 @@ def market_section(runs: Mapping[str, RunData], states: States) -> PageSection:
     numbers = range(2, 2 + len(states))
     head = ["As metered on the feeder", "", *states]
     blocks: list[Block] = [TableBlock(head, market_rows(states), numbers, style="compare")]
-    maps = [_map(runs, name) for name in states if name not in (PRE, ATTACKED)]
+    maps = [_map(runs, name) for name in states if runs.get(name) and runs[name].shade]
     if figures := [figure for figure in maps if figure is not None]:
         blocks.append(Figures(figures, min(2, len(figures))))
     return PageSection("Before, under attack, mitigated", blocks)

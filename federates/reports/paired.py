@@ -14,10 +14,9 @@ from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side
 from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, with_unit
 from federates.reports.page import write_page
-from federates.reports.paired_runs import DETECTOR_HEAD, PairedRuns, paired_states
+from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import REPORT, write_report
-from federates.runs.data import RunData, Spread
-from federates.runs.paired import BASELINE
+from federates.runs.data import RunData, Spread, with_changes
 
 _FEEDER_PORTS = (
     ("import_kw", "Import from the grid above", "Power, kW", "s1"),
@@ -43,7 +42,7 @@ def write_paired_report(runs: PairedRuns) -> Path:
     return write_page(
         runs.folder / REPORT,
         Page(
-            title=spec.title or spec.id,
+            title=with_changes(spec.title or spec.id, runs.changes),
             facts=[f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"],
             head=[*about(spec), *(Text(text, style="intro") for text in runs.remarks())],
             sections=[section for make in SECTIONS for section in make(runs)],
@@ -60,16 +59,20 @@ def market(runs: PairedRuns) -> Iterator[PageSection]:
 
 
 def metrics(runs: PairedRuns) -> Iterator[PageSection]:
-    """Show every metric of every state, with its change against the baseline."""
-    rows = []
-    for key in runs.keys:
-        cells = []
-        for state in runs.names:
-            change = runs.change(key, state)
-            cells.append(runs.number(key, state) + (f" ({change})" if change else ""))
-        rows.append([with_unit(metric_name(key), metric_unit(key)), *cells])
-    head = ["In brackets: change against the baseline", *runs.names]
-    yield PageSection("Metrics", [TableBlock(head, rows, range(1, len(head)), style="compare")])
+    """Show every metric of every state, with its change by the attack or by the defence."""
+    for plant, keys in runs.groups:
+        rows = []
+        for key in keys:
+            cells = []
+            for state in runs.names:
+                change = runs.change(key, state)
+                cells.append(runs.number(key, state) + (f" ({change})" if change else ""))
+            name = metric_name(key.removeprefix(f"{plant}."))
+            rows.append([with_unit(name, metric_unit(key)), *cells])
+        head = ["Metric", *runs.names]
+        table = TableBlock(head, rows, range(1, len(head)), style="compare")
+        title = f"{plant}: Metrics" if plant else "Metrics"
+        yield PageSection(title, [Text(f"In brackets: {CHANGES.lower()}."), table])
 
 
 def steps(runs: PairedRuns) -> Iterator[PageSection]:
@@ -77,7 +80,7 @@ def steps(runs: PairedRuns) -> Iterator[PageSection]:
     first = True
     for name, run in runs.runs.items():
         spec = attack_of(run)
-        if name == BASELINE or spec is None:
+        if spec is None:
             continue
         truth = read_truth(run.folder)
         blocks: list[Block] = [steps_table(run, spec, truth)]

@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, Any
 from federates.attacks.labels import attack_windows
 from federates.errors import ScenarioError
 from federates.reports.attack import attack_of
-from federates.reports.compare import metric_keys
 from federates.reports.detection_metrics import detector_rows
-from federates.reports.format import metric_number
-from federates.reports.recovery import (
-    VoltageTrack,
-    out_of_band_node_hours,
-    recovery_s,
-    voltage_track,
-)
+from federates.reports.format import metric_number, warm_up_words
+from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_tracks
 from federates.runs.data import RunData, Shade
-from federates.runs.paired import ATTACKED, BASELINE
+from federates.runs.paired import ATTACKED, BASELINE, CLEAN, clean_of
 from federates.scenario.attack_schema import AttackSpec
 
 if TYPE_CHECKING:
@@ -31,12 +25,15 @@ DETECTOR_HEAD = (
     *("Detector", "In", "Step", "Delay"),
     *("Precision", "Recall", "False alarms per day", "AUC"),
 )
+CHANGES = (
+    "Change against the same run without the attack; of a run without attack, against the baseline"
+)
 WINDOW_KEY, RECOVERY_KEY = "attack_window_out_of_band_node_hours", "recovery_s"
 _LAST_KEYS = ("attack_steps_never_triggered_count", "attacked_values_count")
 
 
 def paired_states(folder: Path) -> list[str]:
-    """Return the states whose runs are in a folder: 'baseline', 'attacked', then the defences.
+    """Return the states whose runs are in a folder, in the order of `runs.paired.states_of`.
 
     Empty where the folder is not one that `feederate attack run` has left.
     """
@@ -45,7 +42,8 @@ def paired_states(folder: Path) -> list[str]:
     if not first:
         return []
     known = RunData(folder / first[0]).scenario.get("defences") or ()
-    return [*first, *(name for name in known if name in there)]
+    states = (state for name in known for state in (name, f"{name}{CLEAN}"))
+    return [*first, *(name for name in states if name in there)]
 
 
 class PairedRuns:
@@ -53,7 +51,7 @@ class PairedRuns:
 
     Parameters
     ----------
-    names : Sub-folders that hold a run: 'baseline', 'attacked', and defences.
+    names : Sub-folders that hold a run, in the order of `runs.paired.states_of`.
     """
 
     def __init__(self, folder: Path, scenario: str, spec: AttackSpec, names: Sequence[str]) -> None:
@@ -65,6 +63,11 @@ class PairedRuns:
     def first(self) -> RunData:
         """The first of the runs: the baseline, where there is one."""
         return next(iter(self.runs.values()))
+
+    @property
+    def changes(self) -> list[str]:
+        """What all states changed in the scenario's file."""
+        return [c for c in self.first.changes if all(c in r.changes for r in self.runs.values())]
 
     def shade(self, run: RunData) -> Shade | None:
         """Return when a run was attacked; of the baseline, when it would have been."""
@@ -79,7 +82,7 @@ class PairedRuns:
         """
         names = paired_states(folder)
         found = {name: RunData(folder / name) for name in names}
-        specs = (attack_of(run) for name, run in found.items() if name != BASELINE)
+        specs = (attack_of(run) for run in found.values())
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is None:
             raise ScenarioError(
@@ -91,47 +94,63 @@ class PairedRuns:
 
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, float | None]]:
-        """Metrics of every state, units in the keys."""
-        tracks = {name: voltage_track(run) for name, run in self.runs.items()}
+        """Metrics of every state, units in the keys; of several plants each begins with one."""
         windows = [w for run in self.runs.values() if run.shade for w in run.shade.windows]
         out = {name: run.metrics for name, run in self.runs.items()}
-        for name, track in tracks.items():
-            if windows and track is not None:
-                begin_s, end_s = min(w[0] for w in windows), max(w[1] for w in windows)
-                out[name][WINDOW_KEY] = out_of_band_node_hours(track, begin_s, end_s)
-                if name != BASELINE:
-                    out[name][RECOVERY_KEY] = self._recovery(name, tracks.get(BASELINE), track)
+        if not windows:
+            return out
+        begin_s, end_s = min(w[0] for w in windows), max(w[1] for w in windows)
+        tracks = {name: voltage_tracks(run) for name, run in self.runs.items()}
+        for name, found in tracks.items():
+            clean = name if name.endswith(CLEAN) else clean_of(name)
+            for plant, track in found.items():
+                key = f"{plant}." if len(found) > 1 else ""
+                out[name][key + WINDOW_KEY] = out_of_band_node_hours(track, begin_s, end_s)
+                if clean is not None:
+                    ended_s = end_s if clean == name else self._ended_s(name)
+                    other = tracks.get(clean, {}).get(plant)
+                    known = other is not None and math.isfinite(ended_s)
+                    recovery = recovery_s(other, track, ended_s) if known and other else None
+                    out[name][key + RECOVERY_KEY] = recovery
         return out
 
-    def _recovery(
-        self, name: str, baseline: VoltageTrack | None, track: VoltageTrack
-    ) -> float | None:
+    def _ended_s(self, name: str) -> float:
+        """Return when the attack of a state ended; infinite where it did not, or never began."""
         shade = self.runs[name].shade
-        if baseline is None or shade is None or math.isinf(shade.windows[-1][1]):
-            return None
-        return recovery_s(baseline, track, shade.windows[-1][1])
+        return math.inf if shade is None else shade.windows[-1][1]
 
     @property
     def keys(self) -> list[str]:
         """Metrics that any state has; those of the attack last."""
-        known = metric_keys(list(self.runs.values()))
-        known += [
-            k for k in (WINDOW_KEY, RECOVERY_KEY) if any(k in m for m in self.metrics.values())
-        ]
+        known = list(dict.fromkeys(key for found in self.metrics.values() for key in found))
         return [k for k in known if k not in _LAST_KEYS] + [k for k in _LAST_KEYS if k in known]
+
+    @property
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """Keys by plant where there are several, and those of the whole run under ''."""
+        found = self.first.by_plant(dict.fromkeys(self.keys))
+        return [
+            (plant, [f"{plant}.{key}" if plant else key for key in keys])
+            for plant, keys in found.items()
+            if keys
+        ]
 
     def number(self, key: str, name: str) -> str:
         """Return a metric in words; a dash where there is none."""
         values = self.metrics[name]
-        if key == RECOVERY_KEY and name != BASELINE:
-            recovery = values.get(key)
-            return "not in the run" if recovery is None else f"{recovery:,.0f}"
+        if key.endswith(RECOVERY_KEY) and key in values:
+            recovery = values[key]
+            ended = math.isfinite(self._ended_s(name)) and clean_of(name) in self.runs
+            if recovery is None:
+                return "not in the run" if ended else "-"
+            return f"{recovery:,.0f}"
         return metric_number(key, values.get(key))
 
     def change(self, key: str, name: str) -> str:
-        """Return by how much a metric differs from the baseline's; empty where it does not."""
-        base, value = self.metrics.get(BASELINE, {}).get(key), self.metrics[name].get(key)
-        if name == BASELINE or base is None or value is None or value == base:
+        """Return by how much a metric differs from that of `clean_of`; empty where it does not."""
+        clean = clean_of(name) or ""
+        base, value = self.metrics.get(clean, {}).get(key), self.metrics[name].get(key)
+        if base is None or value is None or value == base or key.endswith(RECOVERY_KEY):
             return ""
         text = metric_number(key, value - base)
         if not text.strip("-0.,"):
@@ -173,12 +192,13 @@ class PairedRuns:
 
     def remarks(self) -> list[str]:
         """Say what the numbers alone would not: steps that never began, states that failed."""
-        out = []
+        out = warm_up_words(list(self.runs.values()))
         for name, run in self.runs.items():
             if run.status != "finished":
                 out.append(f"{name}: {run.status}; {run.reason}".removesuffix("; "))
             began = {step for step, _, _ in attack_windows(run.folder)}
-            never = [s.id for s in self.spec.steps if s.id not in began] if name != BASELINE else []
+            attacked = run.scenario.get("attack") is not None
+            never = [s.id for s in self.spec.steps if attacked and s.id not in began]
             if never:
                 out.append(f"{name}: steps that never began: {', '.join(never)}")
         if ATTACKED in self.runs and self.metrics[ATTACKED].get("attacked_values_count") == 0:

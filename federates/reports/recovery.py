@@ -1,4 +1,8 @@
-"""How a run under attack fares beside the same run without: out of band, and time to recover."""
+"""How a run under attack fares beside the same run without: out of band, and time to recover.
+
+A defended run is compared with the defended run without the attack: what the defence itself costs
+is no disturbance to recover from.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from federates.core.signals import signal_batches
 from federates.runs.data import DEAD_PU, RunData
 
 TOLERANCE_PU = 0.005
-"""By how much the voltages may still lie outside the baseline's and count as recovered."""
+"""By how much the voltages may still lie outside those without the attack."""
 ABOUT_S = 300.0
-"""The baseline is taken at its worst this long before and after, for clouds and oscillations."""
+"""The run without attack is taken at its worst this long about, for clouds and oscillations."""
 _LATE_S = 1e-6
 
 
@@ -34,24 +38,10 @@ class VoltageTrack:
     high: FloatArray
 
 
-def voltage_track(run: RunData) -> VoltageTrack | None:
-    """Read the voltages of all plants of a run; None where they were not recorded."""
-    names = [f"{plant.name}.v_pu" for plant in run.plants]
-    tracks = [_track(run, name) for name in names if run.has(name)]
-    if not tracks:
-        return None
-    # Plants may step at other times; each voltage holds until the next.
-    time_s = tracks[0].time_s
-    last = [np.searchsorted(track.time_s, time_s, side="right") - 1 for track in tracks]
-    at = [np.maximum(i, 0) for i in last]
-
-    def merged(how: np.ufunc, field: str) -> FloatArray:
-        rows = [getattr(track, field)[i] for track, i in zip(tracks, at, strict=True)]
-        return np.asarray(how.reduce(rows, axis=0), dtype=np.float64)
-
-    out, far_out, dead = (merged(np.add, field) for field in ("out", "far_out", "dead"))
-    low, high = merged(np.minimum, "low"), merged(np.maximum, "high")
-    return VoltageTrack(time_s, out, far_out, dead, low, high)
+def voltage_tracks(run: RunData) -> dict[str, VoltageTrack]:
+    """Return the voltages of each plant of a run by its name, as far as they were recorded."""
+    names = {plant.name: f"{plant.name}.v_pu" for plant in run.plants}
+    return {plant: _track(run, name) for plant, name in names.items() if run.has(name)}
 
 
 def _track(run: RunData, name: str) -> VoltageTrack:
@@ -78,25 +68,26 @@ def out_of_band_node_hours(track: VoltageTrack, begin_s: float, end_s: float) ->
     return float(track.out[inside].sum()) * step_h
 
 
-def recovery_s(baseline: VoltageTrack, other: VoltageTrack, end_s: float) -> float | None:
-    """Return the time from the attack's end until the voltages are as good as the baseline's.
+def recovery_s(clean: VoltageTrack, other: VoltageTrack, end_s: float) -> float | None:
+    """Return the time from the attack's end until the voltages are as good as without it.
 
-    As good means, from then on to the end of the run, against the worst of the baseline within
-    `ABOUT_S` of the same time: no more nodes outside the band by more than `TOLERANCE_PU` than the
-    baseline has outside it, no more nodes without voltage, and the lowest and the highest voltage
-    not more than `TOLERANCE_PU` outside the baseline's. The tolerance is there so that nodes at the
-    band's very edge do not decide. It is a settling time, so a run that is never disturbed has 0.
-    None: not recovered within the run, or nothing recorded after the end.
+    As good means, from then on to the end of the run, against the worst of the clean run within
+    `ABOUT_S` of the same time: no more nodes outside the band by more than `TOLERANCE_PU` than that
+    has outside it, no more nodes without voltage, and the lowest and the highest voltage not more
+    than `TOLERANCE_PU` outside its. The tolerance is there so that nodes at the band's very edge do
+    not decide. It is a settling time, so a run that is never disturbed has 0. None: not recovered
+    within the run, or nothing recorded after the end.
 
     Parameters
     ----------
+    clean : The same run without the attack.
     end_s : When the last step of the attack ended.
     """
-    common, a, b = np.intersect1d(baseline.time_s, other.time_s, return_indices=True)
+    common, a, b = np.intersect1d(clean.time_s, other.time_s, return_indices=True)
     after = common >= end_s - _LATE_S
     if not after.any():
         return None
-    usual = _worst_about(baseline)
+    usual = _worst_about(clean)
     a, b, common = a[after], b[after], common[after]
     good = (
         (other.far_out[b] <= usual.out[a])

@@ -15,7 +15,15 @@ from federates.reports.books import market_sections, markets
 from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
 from federates.reports.equipment import EQUIPMENT_PORTS, equipment_sections
 from federates.reports.feeder import place_sections
-from federates.reports.format import clock, metric_name, metric_number, metric_unit, with_unit
+from federates.reports.format import (
+    clock,
+    metric_name,
+    metric_number,
+    metric_unit,
+    pace,
+    warm_up_words,
+    with_unit,
+)
 from federates.reports.page import write_page
 from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
@@ -102,24 +110,41 @@ def key_numbers(run: RunData) -> Iterator[PageSection]:
     for plant in run.plants:
         if plant.voltages is None:
             continue
-        prefix = f"{plant.name}." if f"{plant.name}.v_max_pu" in metrics else ""
+        several = len(run.plants) > 1 and "v_max_pu" not in metrics
+        prefix = f"{plant.name}." if several else ""
         for key, highest in ((f"{prefix}v_max_pu", True), (f"{prefix}v_min_pu", False)):
             node, v_pu, at_s = plant.voltages.extreme(highest=highest)
             # A run that was killed has no metrics; its voltages are readable all the same.
             if metrics.setdefault(key, v_pu) == v_pu:
-                node = f"{plant.name}, {node}" if len(run.plants) > 1 else node
                 where[key] = f"node {node} at {clock(at_s + run.start_s)}"
     for event in run.events():
         if event.get("event") == "highest_loading":
             prefix = f"{event['federate']}." if "loading_max_pct" not in metrics else ""
             at_s = event["time_s"] + run.start_s
             where[f"{prefix}loading_max_pct"] = f"{event['element']} at {clock(at_s)}"
-    tiles = [_metric(run, key, value, where.get(key, "")) for key, value in metrics.items()]
+    whole, *plants = run.by_plant(metrics).items()
+    tiles = [_metric(run, key, value, where.get(key, "")) for key, value in whole[1].items()]
     if "wall_s" in run.summary and "steps_per_s" in run.summary:
-        hint = f"{run.summary['wall_s']:.1f} s of wall time"
-        tiles.append(Tile("Speed", f"{run.summary['steps_per_s']:,.0f}", "steps/s", hint))
-    if tiles:
-        yield PageSection("", [Tiles(tiles)])
+        tiles.append(Tile("Speed", f"{run.summary['steps_per_s']:,.0f}", "steps/s", pace(run)))
+    blocks: list[Block] = [_plant_table(dict(plants), where)] if plants else []
+    blocks += [Tiles(tiles)] if tiles else []
+    if blocks:
+        yield PageSection("", [*blocks, *(Text(words) for words in warm_up_words([run]))])
+
+
+def _plant_table(
+    plants: Mapping[str, Mapping[str, float | None]], where: Mapping[str, str]
+) -> TableBlock:
+    """Return the metrics of several plants, a column each."""
+    rows = []
+    for key in dict.fromkeys(key for metrics in plants.values() for key in metrics):
+        cells = []
+        for plant, metrics in plants.items():
+            hint = where.get(f"{plant}.{key}")
+            number = metric_number(key, metrics.get(key))
+            cells.append(f"{number} ({hint})" if hint else number)
+        rows.append([with_unit(metric_name(key), metric_unit(key)), *cells])
+    return TableBlock(["Metric", *plants], rows, range(1, 1 + len(plants)), style="compare")
 
 
 def _metric(run: RunData, key: str, value: float | None, hint: str) -> Tile:

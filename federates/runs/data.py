@@ -7,7 +7,7 @@ Everything here works on runs that failed or were killed: what is readable is re
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ BINS = 1500
 """Most points of a curve on a page: about one per pixel of a wide screen."""
 PHASE_NAMES = {"1": "A", "2": "B", "3": "C"}
 OTHER = "other"
+_CHANGES, _CHANGE = 5, 60
+"""Most changes that a title names, and most letters of each."""
 DEAD_PU = 0.05
 """A node with less has no voltage: it was cut off from the source."""
 
@@ -39,6 +41,13 @@ def live_voltages(v_pu: FloatArray) -> FloatArray:
     """
     dead = v_pu < DEAD_PU
     return np.where(dead, np.nan, v_pu) if dead.any() else v_pu
+
+
+def with_changes(title: str, changes: Sequence[str]) -> str:
+    """Return a title that says what was changed; a long list is cut."""
+    shown = [c if len(c) <= _CHANGE else f"{c[: _CHANGE - 3]}..." for c in changes[:_CHANGES]]
+    shown += [f"and {len(changes) - _CHANGES} more"] if len(changes) > _CHANGES else []
+    return f"{title} ({', '.join(shown)})" if shown else title
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,10 @@ def stretches(windows: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
 class Voltages:
     """Node voltages of a feeder over a run, of live nodes only: see `live_voltages`.
 
-    `phases` maps a phase's name to its spread; `total` is that of all nodes. `node_low` and
-    `node_high` are each node's extremes over the run, NaN for one that never had a voltage; `worst`
-    holds all nodes at `worst_s`, the instant with the largest violation of the band (or the
-    smallest distance to it), NaN for those that are dead then.
+    `phases` maps a phase's name to its spread; `total` is that of all nodes. From `since_s` on, the
+    end of the warm-up: `node_low` and `node_high` are each node's extremes, NaN for one that never
+    had a voltage; `worst` holds all nodes at `worst_s`, the instant with the largest violation of
+    the band (or the smallest distance to it), NaN for those that are dead then.
     """
 
     labels: tuple[str, ...]
@@ -107,12 +116,14 @@ class Voltages:
     node_high: FloatArray
     worst_s: float
     worst: FloatArray
+    since_s: float = -np.inf
 
     def extreme(self, *, highest: bool) -> tuple[str, float, float]:
         """Return (node, v_pu, time_s) of the highest or the lowest voltage."""
         ends = self.node_high if highest else self.node_low
         node = int(np.nanargmax(ends) if highest else np.nanargmin(ends))
         series = self.total.high if highest else self.total.low
+        series = np.where(self.total.time_s >= self.since_s, series, np.nan)
         at = int(np.nanargmax(series) if highest else np.nanargmin(series))
         return self.labels[node], float(ends[node]), float(self.total.time_s[at])
 
@@ -144,8 +155,13 @@ class RunData:
 
     @property
     def title(self) -> str:
-        """Title of the scenario, or its name."""
-        return str(self.scenario.get("title") or self.name)
+        """Title of the scenario, or its name, with what the run changed in it."""
+        return with_changes(str(self.scenario.get("title") or self.name), self.changes)
+
+    @property
+    def changes(self) -> list[str]:
+        """What the run changed in its scenario's file, ``key=value`` each."""
+        return [str(change) for change in self.manifest.get("changes") or ()]
 
     @property
     def status(self) -> str:
@@ -162,10 +178,26 @@ class RunData:
         """The run's metrics; empty when it did not come to its end."""
         return dict(self.summary["metrics"])
 
+    def by_plant(self, metrics: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+        """Return metrics of the whole run under ''; those of several plants by their names."""
+        names = [plant.name for plant in self.plants]
+        out: dict[str, dict[str, float | None]] = {"": {}}
+        out |= {name: {} for name in names} if len(names) > 1 else {}
+        for key, value in metrics.items():
+            plant, _, own = key.rpartition(".")
+            column, key = (plant, own) if plant in out else ("", key)
+            out[column][key] = value
+        return out
+
     @property
     def start_s(self) -> float:
         """Time of day of the first step."""
         return float(self.scenario["time"]["start_s"])
+
+    @property
+    def warm_up_s(self) -> float:
+        """What metrics, maps and extremes leave out at the begin of the run."""
+        return float(self.manifest.get("warm_up_s") or 0.0)
 
     @property
     def band(self) -> tuple[float, float]:
@@ -260,8 +292,12 @@ class PlantData:
     @cached_property
     def voltages(self) -> Voltages | None:
         """Voltages of its nodes; None where none were recorded, or no node had any."""
-        name = f"{self.name}.v_pu"
-        return _voltages(self._run.signals, name, self._run.band) if self._run.has(name) else None
+        run, name = self._run, f"{self.name}.v_pu"
+        if not run.has(name):
+            return None
+        found = _voltages(run.signals, name, run.band, run.warm_up_s)
+        # A run that was killed may have recorded its warm-up only.
+        return found or _voltages(run.signals, name, run.band, -np.inf)
 
     def spread(self, port: str) -> Spread | None:
         """Return smallest, median and largest element of a port over time."""
@@ -296,7 +332,9 @@ def _spread(
     return Spread(np.concatenate(times), low, mid, high)
 
 
-def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | None:
+def _voltages(
+    folder: Path, name: str, band: tuple[float, float], since_s: float
+) -> Voltages | None:
     labels = signal_labels(folder, name)
     phase_of = np.array([PHASE_NAMES.get(x.rpartition(".")[2], OTHER) for x in labels])
     groups = {str(p): np.flatnonzero(phase_of == p) for p in sorted(set(phase_of))}
@@ -312,10 +350,13 @@ def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | 
         total.append(_spread_of(v_pu))
         for phase, columns in groups.items():
             phases[phase].append(_spread_of(v_pu[:, columns]))
-        node_low = np.fmin(node_low, np.fmin.reduce(v_pu, axis=0))
-        node_high = np.fmax(node_high, np.fmax.reduce(v_pu, axis=0))
+        settled = time_s >= since_s
+        if not settled.any():
+            continue
+        node_low = np.fmin(node_low, np.fmin.reduce(v_pu[settled], axis=0))
+        node_high = np.fmax(node_high, np.fmax.reduce(v_pu[settled], axis=0))
         excess = np.fmax(total[-1][2] - band[1], band[0] - total[-1][0])
-        excess[np.isnan(excess)] = -np.inf
+        excess[np.isnan(excess) | ~settled] = -np.inf
         k = int(np.argmax(excess))
         if excess[k] > worst_excess:
             worst_s, worst, worst_excess = float(time_s[k]), v_pu[k].copy(), float(excess[k])
@@ -329,4 +370,5 @@ def _voltages(folder: Path, name: str, band: tuple[float, float]) -> Voltages | 
         node_high,
         worst_s,
         worst,
+        since_s,
     )

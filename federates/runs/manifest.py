@@ -29,12 +29,28 @@ _REQUIRED: tuple[tuple[_Key, type], ...] = (
 _OPTIONAL: tuple[tuple[_Key, type], ...] = (
     (("scenario", "grid"), dict),
     (("steps",), int),
+    (("warm_up_s",), float),
+    (("warm_up_note",), str),
+    (("changes",), list),
     (("versions",), dict),
     (("host",), dict),
     (("name",), str),
     (("base_dir",), str),
 )
-_WORDS = {float: "a number", int: "a whole number", dict: "a mapping", str: "text"}
+_SUMMARY: tuple[tuple[str, type], ...] = (
+    ("steps", int),
+    ("wall_s", float),
+    ("stepping_s", float),
+    ("steps_per_s", float),
+    ("metrics", dict),
+)
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    dict: "a mapping",
+    list: "a list",
+    str: "text",
+}
 
 # Runs recorded before each kind had its own section hold the keys of all kinds: where a key was not
 # used it has this value.
@@ -87,7 +103,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     Metrics that are no numbers are None, as those that a run could not tell.
     """
     summary = read_json(folder / "summary.json")
-    for key, kind in (("steps", int), ("wall_s", float), ("steps_per_s", float), ("metrics", dict)):
+    for key, kind in _SUMMARY:
         if key in summary and not _is(summary[key], kind):
             del summary[key]
     metrics = summary.get("metrics", {})
@@ -118,7 +134,7 @@ def _find(data: Any, key: _Key) -> Any:
 
 
 def _is(value: Any, kind: type) -> bool:
-    if kind in (dict, str):
+    if kind in (dict, list, str):
         return isinstance(value, kind)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

@@ -1,4 +1,4 @@
-"""Paired runs: one scenario without the attack, with it, and with it under each defence."""
+"""Paired runs: one scenario, and that scenario with each defence, with and without the attack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BASELINE, ATTACKED = "baseline", "attacked"
+BASELINE, ATTACKED, CLEAN = "baseline", "attacked", "-clean"
+"""Names of states: a defence's own is its run under attack, with `CLEAN` behind it that without."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,20 @@ class State:
 def states_of(folder: Path, attack: str | None, defences: Sequence[str]) -> list[State]:
     """Return the runs to be made in sub-folders of `folder`."""
     states = [State(BASELINE, folder / BASELINE, ""), State(ATTACKED, folder / ATTACKED, attack)]
-    return states + [State(name, folder / name, attack, name) for name in defences]
+    for name in defences:
+        clean = f"{name}{CLEAN}"
+        states += [State(name, folder / name, attack, name), State(clean, folder / clean, "", name)]
+    return states
+
+
+def clean_of(name: str) -> str | None:
+    """Return the state that a state is compared with: the same without the attack.
+
+    A defence without the attack is compared with the baseline, and the baseline with nothing.
+    """
+    if name == BASELINE:
+        return None
+    return BASELINE if name == ATTACKED or name.endswith(CLEAN) else f"{name}{CLEAN}"
 
 
 def readable(states: Sequence[State]) -> Iterator[State]:

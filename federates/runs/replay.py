@@ -77,7 +77,8 @@ def scenario_of_run(folder: Path) -> tuple[Scenario, RunData]:
     make_importable([attack_dir])
     source = YamlSource(str(base_dir / f"{run.name}.yaml"), run.scenario)
     try:
-        scenario = scenario_from(source, base_dir=base_dir)
+        changes = [c for c in run.changes if not c.startswith("steps=")]
+        scenario = scenario_from(source, base_dir=base_dir, changes=changes)
     except ScenarioError as error:
         error.where = error.where or str(folder / "manifest.json")
         raise

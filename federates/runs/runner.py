@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,8 @@ from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
 from federates.runs.options import Placement, RunOptions
 from federates.scenario.schema import Scenario
+
+_SUMMED = ("_count", "_samples", "_kwh", "_kvarh")
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,14 @@ def run(
     if placement == "single":
         _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
-    warnings = warnings_of(federates)
+    warnings = (*warnings_of(federates), *assembly.warm_up_warnings)
     for words in warnings:
         (on_warning or _nobody)(words)
-    folder = new_run_dir(scenario.name, options.out)
-    manifest = Manifest(folder, scenario, placement, n_steps, warnings)
+    cut = [f"steps={n_steps}"] if n_steps < scenario.n_steps else []
+    made = [*scenario.changes, *cut]
+    folder = new_run_dir(scenario.name, options.out, made)
+    warm_up = {"warm_up_s": assembly.warm_up_s, "warm_up_note": assembly.warm_up_note}
+    manifest = Manifest(folder, scenario, placement, n_steps, warnings, {"changes": made} | warm_up)
     store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)
@@ -234,8 +240,10 @@ def _finish(
         "title": scenario.title,
         "steps": steps,
         "wall_s": round(time.perf_counter() - began, 3),
+        "stepping_s": round(outcome.stepping_s, 3),
         "steps_per_s": round(steps / outcome.stepping_s, 1) if outcome.stepping_s > 0 else 0.0,
         "seed": scenario.seed,
+        **{key: manifest.data[key] for key in ("changes", "warm_up_s", "warm_up_note")},
         "metrics": metrics,
     }
     if outcome.pacing is not None:
@@ -257,16 +265,17 @@ def _finish(
 def _metrics(
     summaries: Mapping[str, Mapping[str, float]], plants: Sequence[str]
 ) -> dict[str, float | None]:
-    """Flatten the federates' metrics; one reported by several federates is summed.
+    """Flatten the federates' metrics.
 
-    Where there are several plants, the keys of each begin with its name: ``upper.losses_kwh``.
+    Keys begin with the federate's name (``upper.losses_kwh``) where there are several plants, and
+    where several federates report what is neither a count nor an energy; those are summed.
     """
-    out: dict[str, float | None] = {}
+    out: dict[str, float] = {}
+    reports = Counter(key for metrics in summaries.values() for key in metrics)
     for name, metrics in summaries.items():
-        prefix = f"{name}." if name in plants and len(plants) > 1 else ""
+        one_of_many = name in plants and len(plants) > 1
         for key, value in metrics.items():
-            key = prefix + key
-            known = out.get(key)
-            total = value if known is None else known + value
-            out[key] = total if math.isfinite(total) else None
-    return out
+            apart = one_of_many or (reports[key] > 1 and not key.endswith(_SUMMED))
+            key = f"{name}.{key}" if apart else key
+            out[key] = out.get(key, 0.0) + value
+    return {key: value if math.isfinite(value) else None for key, value in out.items()}

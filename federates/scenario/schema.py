@@ -82,6 +82,7 @@ class Scenario(Section):
     _base_dir: Path = PrivateAttr(Path())
     _name: str = PrivateAttr("scenario")
     _given: Given = PrivateAttr(Given())
+    _changes: tuple[str, ...] = PrivateAttr(())
 
     @property
     def name(self) -> str:
@@ -92,6 +93,11 @@ class Scenario(Section):
     def given(self) -> Given:
         """The file and the changes that it was read from."""
         return self._given
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What differs from the file, ``key=value`` each: overrides, seed, attack, defence."""
+        return self._changes
 
     @property
     def base_dir(self) -> Path:
@@ -242,9 +248,11 @@ def scenario_from(
     attack: str | None = None,
     defence: str | None = None,
     base_dir: Path | None = None,
+    changes: Sequence[str] = (),
 ) -> Scenario:
     """Validate a parsed scenario file; see `load_scenario`."""
     data = copy.deepcopy(source.data)
+    changes = [*changes, *_changes(data, overrides, seed, attack, defence)]
     if defence is not None:
         data = _defended(data, defence, source)
     # Keys of an attack that lies in a file of its own are set there.
@@ -272,9 +280,26 @@ def scenario_from(
                 raise ScenarioError(str(error), where=source.where(("connections", i))) from None
     scenario._source, scenario._base_dir, scenario._name = source, base_dir, path.stem
     scenario._given = Given(source.name, tuple(overrides), seed, attack, defence)
+    scenario._changes = tuple(changes)
     _check_values(scenario)
     _find_attack(scenario, source, attack, of_attack)
     return scenario
+
+
+def _changes(
+    data: Mapping[str, Any],
+    overrides: Sequence[str],
+    seed: int | None,
+    attack: str | None,
+    defence: str | None,
+) -> list[str]:
+    """Say what a run changes in its file."""
+    changes = list(overrides)
+    if seed is not None and seed != data.get("seed", 0):
+        changes.append(f"seed={seed}")
+    if attack is not None and (attack or None) != data.get("attack"):
+        changes.append(f"attack={Path(attack).stem or 'none'}")
+    return [*changes, f"defence={defence}"] if defence is not None else changes
 
 
 def _find_attack(

@@ -87,6 +87,12 @@ class Time(Section):
     start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
     duration_s: Period = Field(86400.0, description="Simulated time.")
     step_s: Period = Field(60.0, description="Period of the feeder federate.")
+    warm_up_s: Duration | None = Field(
+        None,
+        description="What the metrics of plants, the maps and the worst instant leave out at the "
+        "begin of the run; signals are recorded from the first step. Default: until the slowest "
+        "controller has settled, 0 without a controller.",
+    )
     step_timeout_s: float = Field(
         20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
     )

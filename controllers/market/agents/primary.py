@@ -151,6 +151,11 @@ class PrimaryMarket:
         asked = parse_options(MarketOptions, options, "market")
         return 1 if distributed_algorithm(asked) is None else asked.mail_rounds
 
+    @classmethod
+    def settling_s(cls, period_s: float, **options: Any) -> float:
+        """Return one interval: until then the first clearing has been delivered."""
+        return parse_options(MarketOptions, options, "market").interval_s
+
     def _make_operator(self) -> Operator:
         table, terms, o = self._table, self._terms, self._options
         if self._algorithm is None:

@@ -70,6 +70,7 @@ class FeederFederate(Federate):
         self.warnings = site.feeder.notes
         self._fleet = DerFleet(ders, seed=scenario.seed)
         self._dt_s = context.period_s
+        self._warm_up_s = context.warm_up_s
         self._start_s = time.start_s
         self._curves = VoltVarResponse(ders, circuit.node_labels)
         count = self.timing.steps_before(context.n_steps * scenario.step_ns)
@@ -153,10 +154,11 @@ class FeederFederate(Federate):
         circuit.set_time(self._start_s + time_s)
         circuit.set_sun(day["irradiance_pu"][k])
         self._commands.take(time_s, inputs, self._equipment.tell)
+        counts = time_s >= self._warm_up_s
         demand_kw, load_kvar = self._demand.powers(k, time_s, self._commands.load_scale)
         load_kw = demand_kw
         if attack is not None:
-            attack.take(inputs, self._dt_s)
+            attack.take(inputs, self._dt_s if counts else 0.0)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
         if self._source_fed:
             self._set_source(inputs["source_v_pu"], inputs["source_deg"])
@@ -187,9 +189,10 @@ class FeederFederate(Federate):
             v_pu, judged_pu = self._gear.voltages(v_pu)
         import_kw, import_kvar = circuit.source_kw_kvar()
         losses_kw = circuit.losses_kw()
-        self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
+        if counts:
+            self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
         cut = None if attack is None else ~attack.loads_on
-        self._equipment.add(time_s, import_kw, losses_kw, p_kw, demand_kw, cut)
+        self._equipment.add(time_s, import_kw, losses_kw, p_kw, demand_kw, cut, counts)
         return Step(
             {
                 "v_pu": v_pu,

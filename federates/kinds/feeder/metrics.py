@@ -105,17 +105,22 @@ class EquipmentMetrics:
         self._switches = switches
         self.tell = BoundedEvents(lambda *_, **__: None)
         self._every_s = 0.0 if every_step else self._EVERY_S
-        self._next_s = -np.inf
+        self._warming_up = True
         self._bindings = -1
-        self._loading_max_pct, self._loading_max_at = 0.0, ("", 0.0)
         self._overloaded = False
         self._shares = (0.0, 0.0)
         self._dead: NDArray[np.bool_] | None = None
-        self._overload_h = self._line_kwh = self._transformer_kwh = self._unserved_kwh = 0.0
         self._taps: FloatArray | None = None
         self._steps: FloatArray | None = None
-        self._tap_changes = self._cap_switchings = 0.0
+        self._begin()
         self._balance = BalanceCheck(measured)
+
+    def _begin(self) -> None:
+        """Count from here, with a new reading of the currents."""
+        self._next_s = -np.inf
+        self._loading_max_pct, self._loading_max_at = 0.0, ("", 0.0)
+        self._overload_h = self._line_kwh = self._transformer_kwh = self._unserved_kwh = 0.0
+        self._tap_changes = self._cap_switchings = 0.0
 
     def start(self, tell: Tell) -> None:
         """Bind to the engine before the first step, and send events to `tell`."""
@@ -130,6 +135,7 @@ class EquipmentMetrics:
         der_kw: FloatArray,
         demand_kw: FloatArray,
         cut: NDArray[np.bool_] | None = None,
+        counts: bool = True,
     ) -> None:
         """Take in the step at `time_s`.
 
@@ -138,10 +144,14 @@ class EquipmentMetrics:
         der_kw : (n_ders,). What the DERs were told to inject.
         demand_kw : (n_loads,). What the loads would draw if they all were served.
         cut : (n_loads,). Loads that are disconnected.
+        counts : False in the warm-up: nothing is counted then, but events and the balance are.
         """
         circuit = self._measured.circuit
         if not circuit.controls_settled:
             self.tell("controls_unsettled", time_s)
+        if counts and self._warming_up:
+            self._warming_up = False
+            self._begin()
         if time_s >= self._next_s or self._bindings != circuit.bindings:
             self._bindings = circuit.bindings
             self._next_s = self._every_s and self._every_s * (time_s // self._every_s + 1.0)

@@ -24,6 +24,7 @@ from federates.commands.paired import print_paired
 from federates.core.signals import read_signal
 from federates.reports.paired_runs import PairedRuns
 from federates.reports.recovery import VoltageTrack, out_of_band_node_hours, recovery_s
+from federates.runs.paired import clean_of
 from federates.runs.parallel import at_a_time
 from federates.scenario.schema import load_scenario
 from grid_models.base.errors import FeederateError
@@ -86,7 +87,7 @@ def test_one_command_runs_and_compares_all_states(paired: tuple[Path, str]) -> N
     study, said = paired
     data = json.loads(said)
     assert (data["scenario"], data["attack"]) == ("study", "lies")
-    assert data["states"] == ["baseline", "attacked", "other-curve"]
+    assert data["states"] == ["baseline", "attacked", "other-curve", "other-curve-clean"]
     assert set(data["status"].values()) == {"finished"}
     baseline, attacked = data["baseline"], data["attacked"]
     assert "attacked_values_count" not in baseline
@@ -97,6 +98,10 @@ def test_one_command_runs_and_compares_all_states(paired: tuple[Path, str]) -> N
     assert attacked["out_of_band_node_hours"] >= baseline["out_of_band_node_hours"]
     # A droop forgets: all is as without the lies before the run ends, 120 s after them.
     assert 0 <= attacked["recovery_s"] < 120
+    clean = data["other-curve-clean"]
+    assert clean["recovery_s"] == 0
+    assert "attacked_values_count" not in clean
+    assert data["other-curve"]["attacked_values_count"] > 0
     assert data["detectors"] == {}
     time_s, _, v_pu = read_signal(study / "pair" / "baseline" / "signals", "feeder.v_pu")
     attacked_v = read_signal(study / "pair" / "attacked" / "signals", "feeder.v_pu")[2]
@@ -129,6 +134,27 @@ def test_the_table_says_what_changed_and_what_never_began(
     assert "exists already" in capsys.readouterr().err
 
 
+def test_an_attack_of_no_size_changes_no_metric_and_leaves_nothing_to_recover_from(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study / "study.yaml").write_text(SCENARIO.replace("value: -0.1", "value: 0.0"))
+    words = ["attack", "run", "study.yaml", "--placement", "single", "--steps", "16", "--json"]
+    assert call([*words, "--out", "pair"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    runs = PairedRuns.read(study / "pair")
+    assert list(runs.names) == data["states"]
+    for name, clean in (("attacked", "baseline"), ("other-curve", "other-curve-clean")):
+        assert clean_of(name) == clean
+        assert data[name]["recovery_s"] == 0
+        assert {key: data[name][key] for key in data[clean]} == data[clean] | (
+            {"recovery_s": 0} if "recovery_s" in data[clean] else {}
+        )
+        assert [runs.change(key, name) for key in runs.keys] == [""] * len(runs.keys)
+    # What the defence itself costs is the change from the baseline to the defence without attack.
+    assert clean_of("other-curve-clean") == "baseline"
+    assert runs.change("abs_q_kvarh", "other-curve-clean")
+
+
 def test_the_page_of_paired_runs_is_made_again(
     paired: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +167,7 @@ def test_the_page_of_paired_runs_is_made_again(
     assert (folder / "report.html").read_text() == page
     shutil.rmtree(folder / "attacked")
     shutil.rmtree(folder / "other-curve")
+    shutil.rmtree(folder / "other-curve-clean")
     assert call(["report", str(folder)]) == 2
     assert "holds no attacked run" in capsys.readouterr().err
 
@@ -155,7 +182,8 @@ def test_a_page_that_cannot_be_made_costs_no_result(
     words = ["attack", "run", "study.yaml", "--placement", "single", "--defence", "other-curve"]
     assert call([*words, "--json", "--out", "pair"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["states"] == ["baseline", "attacked", "other-curve"]
+    states = ["baseline", "attacked", "other-curve", "other-curve-clean"]
+    assert json.loads(captured.out)["states"] == states
     assert "warning: no report: IndexError: boolean index did not match" in captured.err
 
 
@@ -163,6 +191,7 @@ def test_a_page_that_cannot_be_made_costs_no_result(
     ("found", "instead", "words"),
     [
         ("category: A", "categorie: A", "categorie"),
+        ("other-curve:", "other-clean:", "a defence cannot be called 'other-clean'"),
         ("other-curve:", "baseline:", "a defence cannot be called 'baseline'"),
         ("volt_var.v_pu}", "volt_var.v_p}", "did you mean 'volt_var.v_pu'?"),
         ("at_s: 60", "at_s: 600", "the run ends at 300 s"),

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from federates.cli import call
-from federates.reports.compare import print_comparison, run_labels
+from federates.commands.run import print_summary
+from federates.reports.compare import metric_table, print_comparison, run_labels
 from federates.runs.data import RunData
-from federates.runs.runner import run
+from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
 
 
@@ -68,6 +69,66 @@ def test_the_page_links_to_the_runs(
     text = page.read_text()
     assert 'href="voltvar-ieee123-droop/report.html"' in text
     assert text.count("<figure") == 2
+
+
+def test_what_differs_and_what_cannot_be_compared_is_said(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again"
+    scenario = load_scenario("voltvar-ieee123-droop", ["grid.model=ieee13"], seed=7)
+    run(scenario, out=again, placement="single", steps=4)
+    page = tmp_path / "both.html"
+    assert call(["compare", str(folders[1]), str(again), "--json", "--html", str(page)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["runs"]["again"]["changes"] == ["grid.model=ieee13", "seed=7", "steps=4"]
+    assert data["differs"] == {
+        "steps": ["10", "4"],
+        "seed": ["1", "7"],
+        "time.start_s": ["40000.0", "0.0"],
+        "grid.model": ["ieee123", "ieee13"],
+        "grid.taps.rg1": ["3", "-"],
+    }
+    (unequal,) = [words for words in data["remarks"] if "unequal times" in words]
+    assert unequal.endswith("voltvar-ieee123-droop 50 s from 11:06:40; again 20 s from 00:00.")
+    text = page.read_text()
+    assert unequal in text
+    assert "<h2>What differs</h2>" in text
+    assert "a PV-rich day (grid.model=ieee13, seed=7, steps=4)" in text
+    assert call(["compare", str(folders[1]), str(again)]) == 0
+    printed = capsys.readouterr().out
+    assert "What differs" in printed
+    assert "grid.taps.rg1" in printed
+    assert "unequal times" in printed
+
+
+def test_runs_in_folders_of_their_own_are_called_by_what_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["--seed", "5"], ["--set", "grid.ders.0.kw_per_load_kw=0.5"], []):
+        short = ["--steps", "2", "--placement", "single"]
+        assert call(["run", "voltvar-ieee13", *short, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "OPTDIST-VC on IEEE 13, a PV-rich day (seed=5, steps=2)\n" in printed
+    runs = [RunData(folder) for folder in sorted((tmp_path / "runs").iterdir())]
+    assert run_labels(runs) == ["kw_per_load_kw=0.5-steps=2", "seed=5-steps=2", "steps=2"]
+
+
+def test_plants_are_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = load_scenario("two-feeders-ieee13-ieee123")
+    folder = run(scenario, out=tmp_path / "two", placement="single", steps=3).folder
+    data = RunData(folder)
+    head, rows = metric_table([data], ["two"])
+    assert head == ["Metric", "Unit", "two: upper", "two: lower"]
+    (highest,) = [row for row in rows if row[0] == "Highest voltage"]
+    values = [data.metrics[f"{plant}.v_max_pu"] for plant in ("upper", "lower")]
+    assert highest[2:] == [f"{value:.4f}" for value in values]
+    assert rows[0] == ["Status", "", "finished", ""]
+    print_summary(RunResult(folder, data.summary), Console(width=80), has_report=False)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "Highest voltage" in line]
+    assert line.split()[2:4] == highest[2:]
+    assert any(line.split() == ["upper", "lower"] for line in lines)
 
 
 @pytest.mark.parametrize("name", ["", "nowhere/both.html"])

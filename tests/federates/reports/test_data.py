@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federates.errors import ScenarioError
-from federates.reports.recovery import voltage_track
+from federates.reports.recovery import voltage_tracks
 from federates.runs.data import RunData, Spread
 from federates.scenario.schema import Scenario
 
@@ -129,25 +129,25 @@ def test_a_run_of_dead_nodes_only_has_no_voltages(tmp_path: Path) -> None:
     assert run.plants[0].voltages is None
 
 
-def test_the_track_of_two_plants_counts_the_nodes_of_both(tmp_path: Path) -> None:
+def test_two_plants_have_a_track_each(tmp_path: Path) -> None:
     folder = make_run(
         tmp_path / "r", np.array([[1.0, 1.06], [1.0, 1.0], [0.0, 1.0]]), ["1.1", "2.1"]
     )
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["scenario"]["federates"]["south"] = {"kind": "feeder"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    # The second plant steps half a minute after the first, so its first value holds from 30 s on.
     south = pa.table({"time_s": [30.0, 90.0], "9.1": [0.9, 1.02]})
     pq.write_table(south, folder / "signals" / "south.v_pu.parquet")
 
-    track = voltage_track(RunData(folder))
+    north, low = voltage_tracks(RunData(folder)).values()
 
-    assert track is not None
-    assert track.time_s.tolist() == [0.0, 60.0, 120.0]
-    assert track.out.tolist() == [2.0, 1.0, 0.0]
-    assert track.dead.tolist() == [0.0, 0.0, 1.0]
-    assert track.low.tolist() == [0.9, 0.9, 1.0]
-    assert track.high.tolist() == [1.06, 1.0, 1.02]
+    assert north.time_s.tolist() == [0.0, 60.0, 120.0]
+    assert north.out.tolist() == [1.0, 0.0, 0.0]
+    assert north.dead.tolist() == [0.0, 0.0, 1.0]
+    assert north.low.tolist() == [1.0, 1.0, 1.0]
+    assert north.high.tolist() == [1.06, 1.0, 1.0]
+    assert low.time_s.tolist() == [30.0, 90.0]
+    assert low.out.tolist() == [1.0, 0.0]
 
 
 GONE = object()

@@ -58,6 +58,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def settled(folder: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the nodes and their voltages after the warm-up of ten steps."""
+    time_s, labels, v_pu = read_signal(folder / "signals", "feeder.v_pu")
+    assert json.loads((folder / "summary.json").read_text())["warm_up_s"] == 50.0
+    assert v_pu[0].max() > v_pu[time_s >= 50.0].max(), "the case must overshoot at first"
+    return labels, v_pu[time_s >= 50.0]
+
+
 def test_a_page_is_whole_and_refers_to_nothing_outside(finished: Path) -> None:
     page = write_report(finished)
 
@@ -75,7 +83,7 @@ def test_a_page_is_whole_and_refers_to_nothing_outside(finished: Path) -> None:
 def test_a_page_shows_the_run(finished: Path) -> None:
     text = write_report(finished).read_text()
 
-    _, labels, v_pu = read_signal(finished / "signals", "feeder.v_pu")
+    labels, v_pu = settled(finished)
     summary = json.loads((finished / "summary.json").read_text())
     assert f"{v_pu.max():.4f} <span" in text
     assert f"node {labels[v_pu.max(axis=0).argmax()]} at " in text
@@ -87,6 +95,10 @@ def test_a_page_shows_the_run(finished: Path) -> None:
     assert "volt_var.q_set_kvar</figcaption>" in text
     assert "--seed 1" in text
     assert "total_kw: 6000" in text
+    assert "The first 50 s of the run, its warm-up (time.warm_up_s), are left out" in text
+    assert f"{summary['stepping_s']:.1f} s of stepping; {summary['wall_s']:.1f} s of wall" in text
+    changes = "time.start_s=43200, grid.profiles.kind=clear, grid.ders.0.total_kw=6000, steps=30"
+    assert f"<h1>IEEE 1547 droop on IEEE 123, a PV-rich day ({changes})" in text
 
 
 def test_the_map_has_every_bus_with_coordinates_in_the_class_of_its_worst_voltage(
@@ -94,7 +106,7 @@ def test_the_map_has_every_bus_with_coordinates_in_the_class_of_its_worst_voltag
 ) -> None:
     text = write_report(finished).read_text()
 
-    _, labels, v_pu = read_signal(finished / "signals", "feeder.v_pu")
+    labels, v_pu = settled(finished)
     high: dict[str, float] = {}
     for label, value in zip(labels, v_pu.max(axis=0), strict=True):
         bus = label.rpartition(".")[0]
@@ -111,7 +123,7 @@ def test_the_map_has_every_bus_with_coordinates_in_the_class_of_its_worst_voltag
 def test_the_profile_has_every_node_at_the_worst_instant(finished: Path) -> None:
     text = write_report(finished).read_text()
 
-    _, labels, v_pu = read_signal(finished / "signals", "feeder.v_pu")
+    labels, v_pu = settled(finished)
     worst = v_pu[np.maximum(v_pu - 1.05, 0.95 - v_pu).max(axis=1).argmax()]
     (figure,) = re.findall(r'voltage-profile">.*?application/json">(.*?)</script>', text, re.DOTALL)
     data = json.loads(figure)
@@ -214,7 +226,7 @@ def test_each_plant_has_its_own_voltages_map_and_power(tmp_path: Path) -> None:
     assert "610" in south
 
 
-def test_metrics_of_several_plants_name_the_plant(tmp_path: Path) -> None:
+def test_metrics_of_several_plants_are_a_column_each(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TWO_PLANTS)
     folder = run(load_scenario(tmp_path / "two.yaml"), out=tmp_path / "r", steps=2).folder
     _, labels, v_pu = read_signal(folder / "signals", "south.v_pu")
@@ -224,9 +236,13 @@ def test_metrics_of_several_plants_name_the_plant(tmp_path: Path) -> None:
 
     text = write_report(folder).read_text()
 
-    assert f'south: Highest voltage</div>\n<div class="value">{v_pu.max():.4f} ' in text
-    assert f"node south, {labels[v_pu.max(axis=0).argmax()]} at 12:00" in text
-    assert "north: Losses" in text
+    table = next(part for part in text.split("<table>") if "Highest voltage, pu" in part)
+    cells = [re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row) for row in table.split("</tr>")]
+    rows = {row[0]: row[1:] for row in cells if row}
+    node = labels[v_pu.max(axis=0).argmax()]
+    assert rows["Metric"] == ["north", "south"]
+    assert rows["Losses, kWh"] == ["2.0", "-"]
+    assert rows["Highest voltage, pu"][1] == f"{v_pu.max():.4f} (node {node} at 12:00)"
 
 
 def test_the_command_names_the_pages_it_wrote(
