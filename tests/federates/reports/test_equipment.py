@@ -125,9 +125,12 @@ def test_the_worst_buses_of_the_unbalance_are_listed(recorded: Path) -> None:
     assert "Not recorded" not in section
 
 
-def test_peaks_are_those_of_the_whole_signal(recorded: Path) -> None:
+def test_peaks_are_those_of_the_signal_after_the_warm_up(recorded: Path) -> None:
     time_s, labels, values = read_signal(recorded / "signals", "feeder.loading_pct")
-    found = peaks(RunData(recorded), "feeder.loading_pct", 30.0)
+    run = RunData(recorded)
+    found = peaks(run, "feeder.loading_pct", 30.0)
+    assert 0.0 < run.warm_up_s < time_s[-1]
+    time_s, values = time_s[time_s >= run.warm_up_s], values[time_s >= run.warm_up_s]
     assert found is not None
     assert found.labels == labels
     np.testing.assert_array_equal(found.highest, values.max(axis=0))
