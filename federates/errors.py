@@ -5,6 +5,7 @@ FeederateError (grid_models.base.errors)
 |   |-- WiringError       its connections do not fit together                        exit code 2
 |   `-- UnknownNameError    nothing of that name is there; a KeyError, too             exit code 2
 |-- OutputError           a step gave what its ports do not allow; becomes a RunError
+|-- PartnerError          an external program or another host does not as agreed; becomes a RunError
 |-- MessageError          a message of an external program cannot be read; becomes a RunError
 |-- DeviceNotGoodError    a device is not good where the scenario demands it; becomes a RunError
 |-- RunError              a federate crashed, hung, died or lost its connection      exit code 3
@@ -47,6 +48,16 @@ class OutputError(FeederateError):
 
 class MessageError(FeederateError):
     """A message of an external program cannot be read, or a port of messages is declared wrong."""
+
+
+class PartnerError(FeederateError):
+    """An external program, or another host, does not do what the scenario says of it."""
+
+    def __init__(
+        self, what: str, *, federate: str, expected: str | None = None, nearest: str | None = None
+    ) -> None:
+        super().__init__(what, expected=expected, nearest=nearest)
+        self.federate = federate
 
 
 class DeviceNotGoodError(FeederateError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from federates.assembly import attacked
 from federates.assembly.messages import with_messages
+from federates.assembly.partners import unconnected, with_watchers
 from federates.attacks.plan import AttackPlan
 from federates.clock import Timing, to_ns, to_s
 from federates.core.context import FederateContext
@@ -286,14 +287,15 @@ class Assembly:
         federates = self.build_all()
         wirings = self.wire(federates)
         if self.scenario.attack_spec is None:
-            return federates, wirings
+            return federates, with_watchers(federates, wirings, self.horizon_ns)
         group_of = {instance.name: instance.group for instance in self.instances}
         self.attack_plan, wirings = attacked.interposed(
             self.scenario, federates, group_of, wirings, self.external
         )
         federates |= {name: self.build(name) for name in self.attack_plan.names}
         attacked.refuse_idle_steps(self.scenario, self.attack_plan, federates)
-        return federates, attacked.with_first_values(self.attack_plan, wirings, self.context)
+        wirings = attacked.with_first_values(self.attack_plan, wirings, self.context)
+        return federates, with_watchers(federates, wirings, self.horizon_ns)
 
 
 def _parts(cls: type[Federate], context: FederateContext) -> list[tuple[str, ...]]:
@@ -346,10 +348,16 @@ def _refuse_same_names(instances: list[Instance], scenario: Scenario) -> None:
         seen.add(instance.name)
 
 
-def warnings_of(federates: Mapping[str, AnyFederate]) -> tuple[str, ...]:
-    """Return each different warning of the federates, with the name of the first that has it."""
+def warnings_of(
+    federates: Mapping[str, AnyFederate], wirings: Mapping[str, FederateWiring]
+) -> tuple[str, ...]:
+    """Return each different warning of the federates, with the name of the first that has it.
+
+    What is connected to nothing has one each.
+    """
     found: dict[str, str] = {}
     for name, federate in federates.items():
         for words in federate.warnings if isinstance(federate, Federate) else ():
             found.setdefault(words, name)
-    return tuple(f"{name}: {words}" for words, name in found.items())
+    own = [f"{name}: {words}" for words, name in found.items()]
+    return (*own, *(f"{name}: {words}" for name, words in unconnected(federates, wirings)))

@@ -81,7 +81,7 @@ def check_scenario(scenario: Scenario) -> CheckResult:
             _wires(assembly, built, wirings),
             sum(len(f.links_in) for f in built.values()),
             sum(len(w.link_quality) for w in wirings.values()),
-            warnings_of(built),
+            warnings_of(built, wirings),
         )
     finally:
         for federate in built.values():

@@ -68,7 +68,7 @@ class Progress:
 class StallWatch:
     """Detects that no federate computes and none is granted time: an external program hangs.
 
-    It waits for the first step, since a program may be started by hand.
+    It waits for the first step until it is armed, since a program may be started by hand.
     """
 
     def __init__(self, progress: Progress, limit_s: float) -> None:
@@ -76,10 +76,15 @@ class StallWatch:
         self._limit_s = limit_s
         self._steps = 0
         self._since = time.monotonic()
+        self._armed = False
+
+    def arm(self) -> None:
+        """Expect the first step from now on."""
+        self._armed, self._since = True, time.monotonic()
 
     def stalled(self) -> bool:
         """Return whether time has stood still for longer than the limit. To be called often."""
         steps, now = self._progress.total_steps(), time.monotonic()
-        if steps != self._steps or steps == 0 or not self._progress.all_waiting():
+        if steps != self._steps or not (steps or self._armed) or not self._progress.all_waiting():
             self._steps, self._since = steps, now
         return now - self._since > self._limit_s

@@ -7,7 +7,7 @@ publish, post, record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from federates.core.links import Bundle, LinkInbox, Outbox
 from federates.core.progress import Progress
 from federates.core.recorder import Recorder
 from federates.core.run_store import RunStore
+from federates.core.watch import PartnerBus, make_watch
 from federates.core.wiring import FederateWiring, Feed
 from grid_models.base import counter_rng
 
@@ -88,6 +89,8 @@ class Shell:
         self._mail = Mail.empty()
         self._published = wiring.published
         self._recorder = Recorder(federate.name, federate.outputs, store)
+        self._say: Callable[[str], None] = _say_nothing
+        self._watches = [make_watch(p, store, self._tell) for p in wiring.watched]
 
     def _reader(self, into: FloatArray, feed: Feed) -> Callable[[SignalBus, int], None]:
         source, port, at, scale = feed.source, feed.port, feed.source_index, feed.scale
@@ -112,12 +115,23 @@ class Shell:
 
         return read
 
-    def start(self) -> None:
-        """Let the federate open what it needs; before the first step."""
+    def start(self, say: Callable[[str], None] | None = None) -> None:
+        """Let the federate open what it needs; before the first step. `say` prints for the user."""
+        self._say = say or self._say
         self.federate.start(self._store)
+
+    def _tell(self, words: str) -> None:
+        self._say(words)
+
+    def look_last(self, bus: SignalBus) -> None:
+        """Look at the external programs that this federate watches, at the end of the run."""
+        for watch in self._watches:
+            watch.look_last(cast(PartnerBus, bus))
 
     def read(self, bus: SignalBus, now_ns: int) -> None:
         """Take in the values and the mail that are visible at `now_ns`."""
+        for watch in self._watches:
+            watch.look(cast(PartnerBus, bus), now_ns)
         for reader in self._readers:
             reader(bus, now_ns)
         if self.federate.links_in:
@@ -163,6 +177,12 @@ class Shell:
                 self._recorder.close()
             finally:
                 self.inbox.close()
+                for watch in self._watches:
+                    watch.close()
+
+
+def _say_nothing(_: str) -> None:
+    """Where nobody listens."""
 
 
 def _take(into: FloatArray, feed: Feed, values: FloatArray) -> None:

@@ -20,6 +20,7 @@ from controllers.core.ports import Port
 from federates.core.links import LinkInbox, LinkQuality
 from federates.core.mail_routes import Wirable, mail_routes, unknown_name
 from federates.core.oedisi import Message
+from federates.core.watch import Partner
 from federates.errors import WiringError
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import Connection
@@ -93,6 +94,8 @@ class FederateWiring:
     """Output ports that external programs read as messages."""
     topology: bool = False
     """Whether external programs read the topology of the federate's grid."""
+    watched: tuple[Partner, ...] = ()
+    """The external federates that this one watches."""
 
 
 def wire(

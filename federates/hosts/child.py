@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +22,7 @@ from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.core.shell import Shell
 from federates.hosts.drive import drive
+from federates.hosts.gate import Gate, announced
 from federates.hosts.helics_broker import Core, Endpoint
 from federates.hosts.helics_bus import HelicsMember
 from federates.hosts.outcome import Control, Failure
@@ -85,6 +87,9 @@ def main() -> int:
     progress = Progress(job.rows, job.progress)
     control = Control(progress, job.assembly.scenario.time.step_timeout_s)
     starts: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    if job.seats[0].row == 0:  # one voice for the processes of this host
+        control.say = partial(_say, line)
+    control.on_gathered = partial(line.tell, gathered=True)
     _listen(starts, control)
     shells: dict[str, Shell] = {}
     stepping_s = 0.0
@@ -99,9 +104,12 @@ def main() -> int:
         if start is not None:
             first = shells[job.seats[0].name]
             pacer = job.assembly.pacer(first.federate.timing) if job.seats[0].paced else None
-            core = Core(Endpoint(start["core_type"], start["address"], start["key"]), job.counts)
-            member = HelicsMember(core, shells, job.topics, count_each=job.counts > 1)
-            stepping_s = drive(shells, member, job.assembly.horizon_ns, control, pacer)
+            endpoint = Endpoint(start["core_type"], start["address"], start["key"])
+            core = _connect(endpoint, job, control)
+            gate = Gate(core, job.guests, list(shells), control)
+            member = HelicsMember(core, shells, job.topics)
+            gate.arrived(shells)
+            stepping_s = drive(shells, member, job.assembly.horizon_ns, control, gate, pacer)
             core.close()
     except BaseException as error:
         control.fail(Failure.of(building, error))
@@ -118,6 +126,17 @@ def main() -> int:
     summaries = {name: shell.summary() for name, shell in shells.items()}
     line.tell(done=summaries, stepping_s=stepping_s, pacing=pacing)
     return 0
+
+
+def _say(line: _Line, words: str) -> None:
+    line.tell(said=words)
+
+
+def _connect(endpoint: Endpoint, job: Job, control: Control) -> Core:
+    """Return a core that is connected to the broker, which may not be there yet."""
+    words = f"waiting for the broker at {endpoint.address}, core type {endpoint.core_type}"
+    with announced(control.say, lambda: words):
+        return Core(endpoint, 1, job.guests.join_timeout_s)
 
 
 def _shell(job: Job, seat: Seat, progress: Progress) -> Shell:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import socket
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 import helics as h
 from helics.capi import lib
@@ -64,7 +66,7 @@ class Broker:
 
     Parameters
     ----------
-    n_federates : Number of federates that must join before time starts.
+    n_federates : Number of federates that must join before time starts; `Gate` waits for the rest.
     core_type : ``inproc`` for federates of this process; ``tcp_ss`` and the like for several.
     host : Interface to listen on.
     port : 0 picks a free one.
@@ -80,7 +82,8 @@ class Broker:
         key: str = "",
     ) -> None:
         name = f"broker-{uuid.uuid4().hex}"
-        init = f"-f {n_federates} {_COMMON}"
+        # Dynamic: somebody who comes late, as a recorder, does not end the federation.
+        init = f"-f {n_federates} --dynamic {_COMMON}"
         if core_type == "inproc":
             self.endpoint = Endpoint(core_type, name)
         else:
@@ -116,13 +119,46 @@ class Broker:
 class Core:
     """A HELICS core shared by the federates of one process; messages between them stay in it."""
 
-    def __init__(self, endpoint: Endpoint, n_federates: int) -> None:
+    def __init__(self, endpoint: Endpoint, n_federates: int, wait_s: float = 60.0) -> None:
+        self.endpoint = endpoint
         self.core_type = endpoint.core_type
+        self._names: dict[str, str] = {}
         self.name = f"core-{uuid.uuid4().hex}"
-        init = f"{endpoint.core_init} --federates={n_federates}"
+        init = f"{endpoint.core_init} --federates={n_federates} --networktimeout={wait_s:g}s"
         self._core = h.helicsCreateCore(endpoint.core_type, self.name, init)
         if not h.helicsCoreConnect(self._core):
             raise OSError(None, f"no HELICS broker answers at {endpoint.address}")
+
+    def ask(self, target: str, question: str) -> Any:
+        """Return the answer to a HELICS query; None where there is none."""
+        query = h.helicsCreateQuery(target, question)
+        try:
+            answer = h.helicsQueryCoreExecute(query, self._core)
+        except h.HelicsException:
+            return None
+        finally:
+            h.helicsQueryFree(query)
+        return None if isinstance(answer, dict) and "error" in answer else answer
+
+    def set_global(self, name: str, value: str) -> None:
+        """Set a value that every core of the federation can ask for."""
+        h.helicsCoreSetGlobal(self._core, name, value)
+
+    def fail(self, message: str) -> None:
+        """End the federation for everybody, naming the reason."""
+        err = h.helicsErrorInitialize()
+        lib.helicsCoreGlobalError(self._core.handle, ERROR_CODE, message.encode(), err)
+
+    def learn_names(self) -> None:
+        """Keep the names behind HELICS' numbers: a core's are those of its federates."""
+        for core in (self.ask("root", "federate_map") or {}).get("cores", ()):
+            members = {f["attributes"]["id"]: f["attributes"]["name"] for f in core["federates"]}
+            self._names |= {str(number): name for number, name in members.items()}
+            self._names[str(core["attributes"]["id"])] = ", ".join(members.values())
+
+    def named(self, text: str) -> str:
+        """Return a message of HELICS with names in place of its numbers."""
+        return re.sub(r"\b\d{6,}\b", lambda m: self._names.get(m[0], m[0]), text)
 
     def close(self) -> None:
         """Disconnect."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import helics as h
 import numpy as np
@@ -21,6 +22,7 @@ from federates.core.links import Bundle
 from federates.core.oedisi import Codec, Topic
 from federates.core.shell import Shell, SignalBus
 from federates.core.wiring import FederateWiring
+from federates.errors import MessageError, PartnerError
 from federates.hosts.helics_broker import ERROR_CODE, MAX_MESSAGE_BYTES, Core
 from federates.hosts.loop import Memory, MemoryBus
 from federates.hosts.outcome import BusLostError
@@ -47,9 +49,6 @@ class HelicsMember:
         Only for ports of programs that are not ours; ours are ``federate/port``.
     alone : Whether no other HELICS federate can exist. Time is then asked for once per step of the
         first federate: nobody could see what happens in between.
-    count_each : Whether the broker counts every federate that is carried, as it must where it
-        cannot know how other hosts share theirs out. The others then join, and leave as time
-        begins.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class HelicsMember:
         topics: Mapping[tuple[str, str], Topic],
         *,
         alone: bool = False,
-        count_each: bool = False,
     ) -> None:
         self.limited = core.core_type not in _ANY_LENGTH
         self.topics = topics
@@ -73,9 +71,6 @@ class HelicsMember:
         h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
         # Its own messages would land on standard output; failures are reported by us.
         h.helicsFederateInfoSetIntegerProperty(info, h.HELICS_PROPERTY_INT_LOG_LEVEL, _SILENT)
-        self._counted = [
-            h.helicsCreateValueFederate(name, info) for name in self.names[1:] if count_each
-        ]
         grid = common_grid([s.federate.timing for s in shells.values()])
         self._early_ns = _EARLY_NS if grid.period_ns > 2 * _EARLY_NS else 0
         if self._early_ns:
@@ -87,21 +82,34 @@ class HelicsMember:
         self.fed = create(self.names[0], info)
         self.err = h.helicsErrorInitialize()
         memory = Memory(self.names)
-        inputs: dict[tuple[str, str], _Subscription] = {}
+        self.inputs: dict[tuple[str, str], _Subscription] = {}
+        self._core = core
         self.buses: dict[str, SignalBus] = {
-            name: HelicsBus(self, shell.federate, shell.wiring, memory, inputs)
+            name: HelicsBus(self, shell.federate, shell.wiring, memory, self.inputs)
             for name, shell in shells.items()
         }
 
-    def enter(self) -> None:
-        """Wait until every federate is there, then start at time 0."""
+    def ask(self, target: str, question: str) -> Any:
+        """Return the answer to a HELICS query; None where there is none."""
+        return self._core.ask(target, question)
+
+    def published_as(self, source: str, port: str) -> tuple[str, str]:
+        """Return unit and type of a topic; of one that nobody publishes '' and 'any'."""
+        handle = self.inputs[source, port].handle
+        unit, kind = lib.helicsInputGetInjectionUnits, lib.helicsInputGetPublicationType
+        return ffi.string(unit(handle)).decode(), ffi.string(kind(handle)).decode()
+
+    def initialise(self) -> None:
+        """Wait until every federate has registered what it publishes and reads."""
         try:
-            for federate in self._counted:
-                h.helicsFederateEnterExecutingModeAsync(federate)
+            h.helicsFederateEnterInitializingMode(self.fed)
+        except h.HelicsException as error:
+            raise BusLostError(f"the federation did not start: {error}") from None
+
+    def enter(self) -> None:
+        """Wait until every federate is initialised, then start at time 0."""
+        try:
             h.helicsFederateEnterExecutingMode(self.fed)
-            for federate in self._counted:
-                h.helicsFederateEnterExecutingModeComplete(federate)
-                h.helicsFederateDisconnect(federate)
         except h.HelicsException as error:
             raise BusLostError(f"the federation did not start: {error}") from None
         for bus in self.buses.values():
@@ -144,7 +152,7 @@ class HelicsMember:
         """Return what the library says of the last call, and forget it."""
         text = ffi.string(self.err.message).decode() if self.err.error_code else ""
         lib.helicsErrorClear(self.err)
-        return text
+        return self._core.named(text)
 
 
 class HelicsBus(MemoryBus):
@@ -200,11 +208,26 @@ class HelicsBus(MemoryBus):
         read = [feed for feeds in wiring.feeds.values() for feed in feeds]
         for feed in (*read, *(wiring.inbox.reads if wiring.inbox is not None else ())):
             key = (feed.source, feed.port)
-            if feed.source not in self._member.names and key not in self._inputs:
+            if feed.source not in self._member.names:
                 topic = self._member.topics.get(key, Topic(f"{feed.source}/{feed.port}"))
-                fed = self._member.fed
-                handle = h.helicsFederateRegisterSubscription(fed, topic.name, "").handle
-                self._inputs[key] = _Subscription(self._member, topic, handle, feed.source_size)
+                self._subscribe(key, topic, feed.source_size)
+        for partner in wiring.watched:
+            for port, topic in partner.outputs:
+                self._subscribe((partner.name, port.name), topic, len(port.labels))
+
+    def _subscribe(self, key: tuple[str, str], topic: Topic, n: int) -> None:
+        if key not in self._inputs:
+            member = self._member
+            handle = h.helicsFederateRegisterSubscription(member.fed, topic.name, "").handle
+            self._inputs[key] = _Subscription(member, key[0], topic, handle, n)
+
+    def updates(self, source: str, port: str) -> int:
+        """Return how many updates of a topic `latest` has returned."""
+        return self._inputs[source, port].updates
+
+    def has_left(self, federate: str) -> bool:
+        """Whether a federate has left the federation."""
+        return self._member.ask(federate, "state") in ("disconnected", "finalized")
 
     def publish_topology(self) -> None:
         """Publish the topology of the federate's grid, if somebody reads it."""
@@ -262,39 +285,50 @@ class HelicsBus(MemoryBus):
 class _Subscription:
     """An input of a HELICS federate and the buffer HELICS writes its vector into."""
 
-    def __init__(self, member: HelicsMember, topic: Topic, handle: object, n: int) -> None:
+    def __init__(
+        self, member: HelicsMember, source: str, topic: Topic, handle: object, n: int
+    ) -> None:
         self._member = member
+        self._source = source
         self._topic = topic
-        self._handle = handle
+        self.handle = handle
         # HELICS truncates silently, so leave room for one more to notice a vector that is too long.
         room: FloatArray = np.zeros(n + 1)
         self._pointer = ffi.from_buffer("double[]", room)
         self._buffer = room[:n]
         self._size = ffi.new("int *")
-        self._seen = False
+        self.updates = 0
 
     def latest(self) -> FloatArray | None:
         """Return the last value that is visible at the granted time, None if there is none."""
-        if lib.helicsInputIsUpdated(self._handle):
+        if lib.helicsInputIsUpdated(self.handle):
             if self._topic.codec is not None:
-                self._buffer[:] = self._topic.codec.decode(self._text(), self._topic.name)
+                self._read_message(self._topic.codec)
             else:
                 self._read_vector()
-            self._seen = True
-        return self._buffer if self._seen else None
+            self.updates += 1
+        return self._buffer if self.updates else None
+
+    def _read_message(self, codec: Codec) -> None:
+        try:
+            self._buffer[:] = codec.decode(self._text(), self._topic.name)
+        except MessageError as error:
+            raise PartnerError(str(error), federate=self._source) from None
 
     def _read_vector(self) -> None:
         size, n, err = self._size, self._buffer.size, self._member.err
-        lib.helicsInputGetVector(self._handle, self._pointer, n + 1, size, err)
+        lib.helicsInputGetVector(self.handle, self._pointer, n + 1, size, err)
         self._member.check()
         if size[0] != n:
-            raise ValueError(
-                f"topic '{self._topic.name}' gave {size[0]} numbers; expected {n}, one per label"
+            raise PartnerError(
+                f"topic '{self._topic.name}' gave {size[0]} numbers",
+                federate=self._source,
+                expected=f"{n}, one per label",
             )
 
     def _text(self) -> str:
-        room = lib.helicsInputGetStringSize(self._handle)
+        room = lib.helicsInputGetStringSize(self.handle)
         buffer = ffi.new("char[]", room + 1)
-        lib.helicsInputGetString(self._handle, buffer, room + 1, self._size, self._member.err)
+        lib.helicsInputGetString(self.handle, buffer, room + 1, self._size, self._member.err)
         self._member.check()
         return bytes(ffi.string(buffer)).decode(errors="replace")

@@ -91,7 +91,7 @@ class StepLoop:
         """Let every federate open what it needs."""
         for name, shell, _ in self._members:
             self.current = name
-            shell.start()
+            shell.start(self._control.say)
 
     def run(self, each_step: Callable[[], None] | None = None) -> None:
         """Step until the horizon, or until the run is stopped.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from federates.core.progress import Progress, StallWatch
+from federates.errors import PartnerError
 from grid_models.base.errors import FeederateError
 
 
@@ -26,6 +28,8 @@ class Failure:
     @classmethod
     def of(cls, federate: str, error: BaseException) -> Failure:
         """Describe an exception: the message for the user, the traceback for the log file."""
+        if isinstance(error, PartnerError):  # no code of ours failed
+            return cls(error.federate, str(error))
         text = "".join(traceback.format_exception(error))
         if isinstance(error, FeederateError):
             return cls(federate, str(error), text)
@@ -33,6 +37,14 @@ class Failure:
             place = f": {error.filename}" if error.filename else ""
             return cls(federate, f"{error.strerror}{place}", text)
         return cls(federate, f"{type(error).__name__}: {error}", text)
+
+    @classmethod
+    def heard(cls, federate: str, words: str) -> Failure:
+        """Describe why the federation ended; another host may have named the culprit."""
+        named = re.search(r"federate '([^']+)': (.*)", words, re.DOTALL)
+        if named is not None:
+            return cls(named[1], f"{named[2]} (on another host)")
+        return cls(federate, f"lost the federation: {words}")
 
 
 @dataclass
@@ -48,6 +60,10 @@ class Outcome:
     """Lateness of a run in real time."""
 
 
+def _say_nothing(_: str) -> None:
+    """Where nobody listens."""
+
+
 class Control:
     """Shared by a host, its federates and the watchdog."""
 
@@ -61,6 +77,10 @@ class Control:
         self.step_timeout_s = step_timeout_s
         self.on_progress = on_progress
         self._stall = StallWatch(progress, step_timeout_s)
+        self.say: Callable[[str], None] = _say_nothing
+        """Prints a sentence for the user."""
+        self.on_gathered: Callable[[], None] = self._stall.arm
+        """Called when everybody has joined: from then on nobody has a reason to wait for long."""
         self.stop = threading.Event()
         self.failure: Failure | None = None
         self._lock = threading.Lock()

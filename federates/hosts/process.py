@@ -31,6 +31,7 @@ from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.errors import ScenarioError
 from federates.hosts import external
+from federates.hosts.gate import Guests
 from federates.hosts.helics_broker import Endpoint
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
@@ -68,8 +69,7 @@ class Job:
     progress: Path
     rows: int
     topics: dict[tuple[str, str], Topic]
-    counts: int
-    """How many HELICS federates the broker expects of it."""
+    guests: Guests
 
 
 @dataclass
@@ -122,6 +122,8 @@ def run_processes(
     store: RunStore,
     reach: Reach,
     tell: Callable[[int], None],
+    say: Callable[[str], None],
+    everybody: Guests,
     *,
     shared: bool = False,
 ) -> tuple[Outcome, int]:
@@ -134,11 +136,12 @@ def run_processes(
     wanted = assembly.select(reach.only)
     here = [name for name in names if name in wanted]
     processes = [here] if shared and here else _processes(here, hosted_by)
-    # How other hosts share theirs out is not known here, so there the broker counts every one.
-    total = len(externals) + (len(processes) if reach.here_only else len(names))
+    # How other hosts share theirs out is not known here; every process waits until all are there.
+    total = len(externals) + (len(processes) if reach.here_only else 1)
     heartbeat = store.folder / ".progress"
     progress = Progress(len(here), heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
+    control.say = say
     topics = external.topics_of(externals)
     outcome = Outcome()
     children: list[_Child] = []
@@ -155,14 +158,15 @@ def run_processes(
             seats = tuple(
                 Seat(n, wirings[n], here.index(n), paced=n == names[0]) for n in child.federates
             )
-            counts = 1 if reach.here_only else len(seats)
-            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics, counts)
+            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics, everybody)
             _send_job(child, job)
         programs = [e for e in externals if not reach.only or e.name in reach.only]
         with external.running(
             programs, broker.endpoint, assembly.scenario.base_dir, store.logs
         ) as started:
-            _supervise(here, members, broker, control, outcome, started)
+            # Who, besides the broker, may hold up the run without a step of ours that hangs.
+            strangers = [n for n in (*everybody.ours, *everybody.programs) if n not in here]
+            _supervise(here, members, broker, control, outcome, started, strangers)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -238,6 +242,7 @@ def _supervise(
     control: Control,
     outcome: Outcome,
     programs: dict[str, subprocess.Popen[bytes]],
+    strangers: Sequence[str],
 ) -> None:
     """Watch until every member has ended; `names` are the federates by heartbeat row."""
     started = False
@@ -258,7 +263,7 @@ def _supervise(
                             address=broker.endpoint.address,
                             key=broker.endpoint.key,
                         )
-                _look_for_trouble(names, members, broker, control, outcome, programs)
+                _look_for_trouble(names, members, broker, control, outcome, programs, strangers)
                 if control.on_progress is not None:
                     control.on_progress(control.progress.steps(0))
             except KeyboardInterrupt:
@@ -275,7 +280,7 @@ def _supervise(
                 if age > _RELEASE_S:
                     break
         _listen(members, control, outcome)
-        _look_for_trouble(names, members, broker, control, outcome, programs)
+        _look_for_trouble(names, members, broker, control, outcome, programs, strangers)
 
 
 def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> None:
@@ -283,6 +288,10 @@ def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> No
         for message in child.drain():
             if "ready" in message:
                 child.ready = True
+            elif "said" in message:
+                control.say(message["said"])
+            elif "gathered" in message:
+                control.on_gathered()
             elif "failed" in message:
                 control.fail(
                     Failure(message["federate"], message["failed"], message.get("traceback", ""))
@@ -301,6 +310,7 @@ def _look_for_trouble(
     control: Control,
     outcome: Outcome,
     programs: dict[str, subprocess.Popen[bytes]],
+    strangers: Sequence[str],
 ) -> None:
     ended = [c for c in members if not c.done and c.process.poll() is not None]
     # Its last words may have come after the last look, and are worth more than its exit code.
@@ -319,7 +329,7 @@ def _look_for_trouble(
         if program.poll():
             control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
             return
-    hung = control.hung(names, list(programs))
+    hung = control.hung(names, strangers)
     if hung is not None:
         control.fail(hung)
         for child in members:

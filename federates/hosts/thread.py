@@ -17,6 +17,7 @@ from federates.core.pacing import Pacer
 from federates.core.shell import Shell
 from federates.hosts import external
 from federates.hosts.drive import drive
+from federates.hosts.gate import Gate, Guests
 from federates.hosts.helics_broker import Broker, Core
 from federates.hosts.helics_bus import HelicsMember
 from federates.hosts.outcome import Control, Failure, Outcome
@@ -32,6 +33,7 @@ def run_threads(
     control: Control,
     base_dir: Path,
     log_dir: Path,
+    guests: Guests,
     pacer: Pacer | None = None,
 ) -> Outcome:
     """Run shells on HELICS; models are loaded before this is called.
@@ -53,16 +55,19 @@ def run_threads(
         stack.callback(core.close)
         topics = external.topics_of(externals)
         alone = len(groups) == 1 and not externals
+        gate = Gate(core, guests, guests.ours, control)
         workers = [
             _Worker(
                 group,
                 HelicsMember(core, group, topics, alone=alone),
                 horizon_ns,
                 control,
+                gate,
                 pacer if i == 0 else None,
             )
             for i, group in enumerate(groups)
         ]
+        gate.arrived(guests.ours)
         for worker in workers:
             worker.start()
         _watch(
@@ -72,6 +77,7 @@ def run_threads(
             broker,
             outcome,
             programs,
+            guests.programs,
         )
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
@@ -86,12 +92,13 @@ class _Worker(threading.Thread):
         member: HelicsMember,
         horizon_ns: int,
         control: Control,
+        gate: Gate,
         pacer: Pacer | None,
     ) -> None:
         # A daemon, because a step that hangs cannot be ended from outside.
         super().__init__(name=member.names[0], daemon=True)
         self.stepping_s = 0.0
-        self._job = (shells, member, horizon_ns, control, pacer)
+        self._job = (shells, member, horizon_ns, control, gate, pacer)
 
     def run(self) -> None:
         self.stepping_s = drive(*self._job)
@@ -104,6 +111,7 @@ def _watch(
     broker: Broker,
     outcome: Outcome,
     programs: Mapping[str, subprocess.Popen[bytes]],
+    strangers: Sequence[str],
 ) -> None:
     """Wait for the workers; end the federation when one hangs, a program dies or the user stops.
 
@@ -118,7 +126,7 @@ def _watch(
                     break
             if control.on_progress is not None:
                 control.on_progress(control.progress.steps(0))
-            hung = control.hung(names, list(programs))
+            hung = control.hung(names, strangers)
             if hung is not None and control.failure is None:
                 control.fail(hung)
             for name, program in programs.items():

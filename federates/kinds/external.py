@@ -17,7 +17,7 @@ from federates.core.oedisi import LOADS, Topic, TypeName, codec_of
 from federates.errors import MessageError
 from federates.scenario.kinds import FederateSection
 from grid_models.base.schema_errors import problem
-from grid_models.base.sections import Section
+from grid_models.base.sections import Period, Section
 
 
 class ExternalPort(Section):
@@ -79,6 +79,11 @@ class ExternalSection(FederateSection):
         "2000-01-01",
         description="Day on which the times in OEDI-SI messages begin; they have no time zone.",
     )
+    max_silence_s: Period | None = Field(
+        None,
+        description="Longest time between two values of each of its topics; then the run fails. By "
+        "default a silence of more than its period is an event and a warning.",
+    )
     command: list[str] | None = Field(
         None, description="Program to start; {broker}, {core}, {key} are filled in."
     )
@@ -102,6 +107,7 @@ class ExternalFederate:
         assert isinstance(section, ExternalSection)
         self.name, self.timing = context.name, context.timing
         self.command = section.command
+        self.max_silence_s = section.max_silence_s
         self.inputs, reads = _ports(context, section, "inputs")
         self.outputs, self.topics = _ports(context, section, "outputs")
         self.messages = {port: topic for port, topic in reads.items() if topic.codec is not None}

@@ -19,6 +19,7 @@ from federates.core.run_store import Manifest, RunStore, new_run_dir, write_json
 from federates.core.shell import Shell
 from federates.core.wiring import FederateWiring
 from federates.errors import RunError, RunInterruptedError, ScenarioError
+from federates.hosts.gate import guests
 from federates.hosts.outcome import Control, Failure, Outcome
 from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
@@ -77,7 +78,8 @@ def run(
     if placement == "single":
         _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
-    warnings = (*warnings_of(federates), *assembly.warm_up_warnings)
+    _refuse_alone(reach)
+    warnings = (*warnings_of(federates, wirings), *assembly.warm_up_warnings)
     for words in warnings:
         (on_warning or _nobody)(words)
     cut = [f"steps={n_steps}"] if n_steps < scenario.n_steps else []
@@ -89,11 +91,12 @@ def run(
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)
     parts = assembly, federates, wirings, store
+    say = on_warning or _nobody
     try:
         if placement == "process" or not reach.here_only:
-            outcome, counted = _run_processes(*parts, reach, placement, tell)
+            outcome, counted = _run_processes(*parts, reach, placement, tell, say)
         else:
-            outcome, counted = _run_here(*parts, placement, tell)
+            outcome, counted = _run_here(*parts, placement, tell, say)
     except BaseException as error:
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
@@ -124,6 +127,16 @@ def _refuse_programs(assembly: Assembly) -> None:
         )
 
 
+def _refuse_alone(reach: Reach) -> None:
+    if reach.only is not None and reach.join is None and reach.listen is None:
+        raise ScenarioError(
+            "the other federates would run nowhere",
+            where="--only",
+            expected="with it --listen tcp://HOST:PORT on one host and --join tcp://HOST:PORT on "
+            "the others",
+        )
+
+
 def _run_here(
     assembly: Assembly,
     federates: Mapping[str, Federate | ExternalFederate],
@@ -131,12 +144,14 @@ def _run_here(
     store: RunStore,
     placement: Placement,
     tell: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> tuple[Outcome, int]:
     scenario = assembly.scenario
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
     ours = _plant_first(assembly, federates)
     progress = Progress(len(ours))
     control = Control(progress, scenario.time.step_timeout_s, tell)
+    control.say = say
     shells = {
         f.name: Shell(f, wirings[f.name], store, scenario.seed, progress, row)
         for row, f in enumerate(ours)
@@ -152,7 +167,10 @@ def _run_here(
         folders = scenario.base_dir, store.logs
         each = [{name: shell} for name, shell in shells.items()]
         groups = [shells] if placement == "shared" and shells else each
-        outcome = run_threads(groups, externals, assembly.horizon_ns, control, *folders, pacer)
+        here = guests(scenario, list(shells), wirings, assembly.n_steps, spans_hosts=False)
+        outcome = run_threads(
+            groups, externals, assembly.horizon_ns, control, *folders, here, pacer
+        )
     for name, shell in shells.items():
         try:
             try:
@@ -173,6 +191,7 @@ def _run_processes(
     reach: Reach,
     placement: Placement,
     tell: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> tuple[Outcome, int]:
     from federates.hosts.process import run_processes
 
@@ -182,7 +201,10 @@ def _run_processes(
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
     hosted_by = assembly.attack_plan.host_of(wirings) if assembly.attack_plan else {}
-    parts = assembly, names, externals, wirings, hosted_by, store, reach, tell
+    everybody = guests(
+        assembly.scenario, names, wirings, assembly.n_steps, spans_hosts=not reach.here_only
+    )
+    parts = assembly, names, externals, wirings, hosted_by, store, reach, tell, say, everybody
     return run_processes(*parts, shared=placement == "shared")
 
 

@@ -96,6 +96,9 @@ class Time(Section):
     step_timeout_s: float = Field(
         20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
     )
+    join_timeout_s: float = Field(
+        60.0, gt=0, description="Longest wait for external programs and other hosts to join."
+    )
     real_time: RealTime | None = Field(
         None, description="Pace the run by the wall clock; devices on a bench need it."
     )

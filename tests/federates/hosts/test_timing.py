@@ -20,6 +20,7 @@ from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.core.shell import Shell
 from federates.core.wiring import FederateWiring, Feed
+from federates.hosts.gate import Guests
 from federates.hosts.outcome import Control, Outcome
 from federates.hosts.single import run_single
 from federates.hosts.thread import run_threads
@@ -72,6 +73,10 @@ class Witness(Federate):
         return Step({"now": np.array([time_s])}, sent if n else Mail.empty())
 
 
+def _guests(shells: Mapping[str, Shell]) -> Guests:
+    return Guests(tuple(shells), (), (), join_timeout_s=60.0)
+
+
 Host = Callable[[Mapping[str, Shell], int, Control, Path], Outcome]
 
 
@@ -80,17 +85,19 @@ def _single(shells: Mapping[str, Shell], horizon: int, control: Control, _: Path
 
 
 def _thread(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
-    return run_threads([{n: s} for n, s in shells.items()], [], horizon, control, place, place)
+    return run_threads(
+        [{n: s} for n, s in shells.items()], [], horizon, control, place, place, _guests(shells)
+    )
 
 
 def _shared(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
-    return run_threads([shells], [], horizon, control, place, place)
+    return run_threads([shells], [], horizon, control, place, place, _guests(shells))
 
 
 def _halves(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
     (first, shell), *others = shells.items()
     groups = [{first: shell}, dict(others)] if others else [shells]
-    return run_threads(groups, [], horizon, control, place, place)
+    return run_threads(groups, [], horizon, control, place, place, _guests(shells))
 
 
 HOSTS: dict[str, Host] = {
