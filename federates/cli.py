@@ -8,6 +8,7 @@ Exit codes: 0 fine; 2 the input is wrong; 3 the run failed; 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -85,10 +86,9 @@ def run(scenario: ScenarioArgument, options: RunOptions, as_json: AsJson = False
 @run_options("overrides", "attack", "defence")
 def check(scenario: ScenarioArgument, options: RunOptions) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
-    from federates.commands.check import check_scenario, print_check
-    from federates.commands.terminal import output
+    from federates.commands.check import check_command
 
-    print_check(check_scenario(replace(options, scenario=scenario).load()), output())
+    check_command(replace(options, scenario=scenario))
 
 
 @app.command("list")
@@ -278,6 +278,11 @@ def main() -> NoReturn:
         check_installation()
     except InstallationError as error:
         sys.exit(_say([str(error)], 2))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A title or a path may hold what an ASCII terminal lacks; a finished run is none the
+            # worse for it.
+            stream.reconfigure(errors="backslashreplace")
     code = call(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -36,7 +36,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("losses_kwh", "Losses\nkWh"),
     ("abs_q_kvarh", "Sum of |q|\nkvarh"),
 )
-_BARS, _BAR_COLUMNS = "▁▂▃▄▅▆▇█", 60
+_BARS, _ASCII_BARS, _BAR_COLUMNS = "▁▂▃▄▅▆▇█", "_.-:=+*#", 60
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def run_demo(*, out: Path | None, steps: int | None, as_json: bool) -> None:
 def _print(runs: Sequence[DemoRun], folder: Path, console: Console) -> None:
     console.print()
     console.print(demo_table(runs))
-    for line in highest_voltages(runs):
+    bars = _BARS if console.encoding.startswith("utf") else _ASCII_BARS
+    for line in highest_voltages(runs, bars):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
     for words in plain_words(runs):
@@ -117,8 +118,11 @@ def demo_table(runs: Sequence[DemoRun]) -> Table:
     return table
 
 
-def highest_voltages(runs: Sequence[DemoRun]) -> list[Text]:
-    """Return the highest node voltage over the day as one row of bars per run."""
+def highest_voltages(runs: Sequence[DemoRun], bars: str = _BARS) -> list[Text]:
+    """Return the highest node voltage over the day as one row of bars per run.
+
+    `bars`: A character per level, the lowest first.
+    """
     found = {run.label: plant.voltages for run in runs for plant in run.data.plants}
     spreads = {label: v.total for label, v in found.items() if v is not None}
     if not spreads:
@@ -131,8 +135,8 @@ def highest_voltages(runs: Sequence[DemoRun]) -> list[Text]:
     for label, spread in spreads.items():
         line = Text(f"{label:<15}")
         for v_pu in spread.decimated(_BAR_COLUMNS).high:
-            level = round((len(_BARS) - 1) * (v_pu - least) / ((most - least) or 1.0))
-            line.append(_BARS[level], "red" if v_pu > upper else "cyan")
+            level = round((len(bars) - 1) * (v_pu - least) / ((most - least) or 1.0))
+            line.append(bars[level], "red" if v_pu > upper else "cyan")
         lines.append(line)
     return [*lines, Text(_time_row(next(iter(spreads.values())), data.start_s), "dim")]
 

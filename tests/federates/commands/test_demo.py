@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         timeout=600,
         check=True,
         cwd=folder.parent,
+        # A terminal that knows ASCII only is served as well.
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
     return folder, done.stdout, done.stderr
 
@@ -39,12 +42,22 @@ def test_the_demo_fits_a_terminal(shown: tuple[Path, str, str]) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_a_finished_demo_does_not_fail_where_only_ascii_can_be_shown(
+    shown: tuple[Path, str, str],
+) -> None:
+    _, out, _ = shown
+    assert out.isascii()
+    bars = [line.split()[-1] for line in out.splitlines() if line.startswith("no control   ")]
+    assert any(set(bar) <= set("_.-:=+*#") for bar in bars)
+
+
 def test_the_table_has_the_numbers_of_the_summaries(shown: tuple[Path, str, str]) -> None:
     folder, out, _ = shown
     for name, label in NAMES.items():
         metrics = json.loads((folder / name / "summary.json").read_text())["metrics"]
-        row = next(line for line in out.splitlines() if line.strip().startswith(label))
-        cells = row.strip().removeprefix(label).split()
+        lines = (line.replace("|", " ").strip() for line in out.splitlines())
+        row = next(line for line in lines if line.startswith(label))
+        cells = row.removeprefix(label).split()
         assert cells[:5] == [
             f"{metrics['v_max_pu']:.4f}",
             f"{metrics['v_min_pu']:.4f}",
