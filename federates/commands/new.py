@@ -59,10 +59,10 @@ def _new_controller(name: str) -> None:
         f"wrote {path}\n\n"
         "In a scenario beside it:\n"
         "  federates:\n"
-        f'    control: {{kind: controller, controller: "{module}:{class_name}"}}\n'
+        f'    volt_var: {{kind: controller, controller: "{module}:{class_name}"}}\n'
         "  connections:\n"
-        "    - feeder.v_pu -> control.v_pu\n"
-        "    - control.q_set_kvar -> feeder.q_set_kvar\n\n"
+        "    - feeder.v_pu -> volt_var.v_pu\n"
+        "    - volt_var.q_set_kvar -> feeder.q_set_kvar\n\n"
         "Or try it at once:\n"
         "  feederate run voltvar-ieee123-droop --steps 400 \\\n"
         f"    --set federates.volt_var.controller={module}:{class_name} \\\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,21 @@ def find_attack(name_or_path: str, shipped: dict[str, Path], beside: Path) -> Pa
         what,
         where=name_or_path,
         expected=f"a path or one of {', '.join(shipped)}",
-        nearest=nearest_name(Path(name_or_path).stem, shipped),
+        nearest=nearest_file(path, shipped),
     )
+
+
+def nearest_file(path: Path, shipped: Iterable[str]) -> str | None:
+    """Return what was meant by a file that is not there: a YAML file beside it, or a shipped name.
+
+    A name without its suffix means the file.
+    """
+    with_suffix = Path(f"{path}.yaml")
+    if with_suffix.is_file():
+        return str(with_suffix)
+    beside = {p.stem: str(p) for p in path.parent.glob("*.yaml")} if path.parent.is_dir() else {}
+    near = nearest_name(path.stem, [*shipped, *beside])
+    return beside.get(near, near) if near else None
 
 
 def load_attack(path: Path, overrides: Sequence[str] = ()) -> AttackSpec:

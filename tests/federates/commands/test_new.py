@@ -29,6 +29,21 @@ def test_a_new_scenario_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["metrics"]["abs_q_kvarh"] > 0
 
 
+def test_a_new_attack_fits_a_new_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["new", "scenario", "my-study"]) == 0
+    assert call(["new", "attack", "my-attack"]) == 0
+    assert call(["attack", "check", "my-attack.yaml", "my-study.yaml"]) == 0
+    assert "fits: my-attack on my-study" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["my-study", "my-stduy", "my-stduy.yaml"])
+def test_a_file_that_is_there_is_suggested(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my-study.yaml").write_text("title: x\n")
+    for command in (["run", given], ["attack", "check", "false-voltage", given]):
+        assert call(command) == 2
+        assert capsys.readouterr().err.strip().endswith("did you mean 'my-study.yaml'?")
+
+
 def test_a_new_controller_keeps_the_protocol_and_controls(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
