@@ -349,15 +349,21 @@ def _refuse_same_names(instances: list[Instance], scenario: Scenario) -> None:
 
 
 def warnings_of(
-    federates: Mapping[str, AnyFederate], wirings: Mapping[str, FederateWiring]
+    scenario: Scenario,
+    federates: Mapping[str, AnyFederate],
+    wirings: Mapping[str, FederateWiring],
 ) -> tuple[str, ...]:
     """Return each different warning of the federates, with the name of the first that has it.
 
-    What is connected to nothing has one each.
+    Before them: what of the scenario is not used; after them: what is connected to nothing.
     """
+    unused: tuple[str, ...] = ()
+    if scenario.links and not any(f.links_in for f in federates.values()):
+        unused = (f"{scenario.where('links')}: not used: no agent of this scenario sends mail",)
     found: dict[str, str] = {}
     for name, federate in federates.items():
         for words in federate.warnings if isinstance(federate, Federate) else ():
             found.setdefault(words, name)
     own = [f"{name}: {words}" for words, name in found.items()]
-    return (*own, *(f"{name}: {words}" for name, words in unconnected(federates, wirings)))
+    alone = [f"{name}: {words}" for name, words in unconnected(federates, wirings)]
+    return (*unused, *own, *alone)

@@ -12,7 +12,7 @@ from controllers.core.mail import FloatArray, IntArray, Mail
 from controllers.core.ports import Port
 from federates.attacks.layer import AttackCase
 from federates.attacks.plan import BEGINS, DirectorPlan
-from federates.attacks.selection import matching, nothing_called
+from federates.attacks.selection import matching
 from federates.attacks.view import Names
 from federates.attacks.windows import Samples, acts, unrecorded
 from federates.clock import Timing, to_s
@@ -21,7 +21,7 @@ from federates.core.federate import Federate, Step
 from federates.core.wiring import Feed
 from federates.scenario.attack_schedule import LATE_S, AttackSchedule
 from federates.scenario.attack_schema import AttackSpec, When
-from grid_models.base.errors import nearest_hint
+from grid_models.base.errors import nearest_hint, nothing_called
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore

@@ -20,7 +20,7 @@ from federates.attacks.overlaps import overlap_problems
 from federates.attacks.physical.action import UNITS
 from federates.attacks.physical.layer import PhysicalLayer
 from federates.attacks.plan import BEGINS, AttackPlan
-from federates.attacks.selection import matching, nothing_called
+from federates.attacks.selection import matching
 from federates.attacks.signal.layer import SignalLayer
 from federates.attacks.sites import SiteBuilder
 from federates.attacks.view import FederationView
@@ -31,6 +31,7 @@ from federates.core.wiring import FederateWiring, Feed
 from federates.errors import WiringError
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec
+from grid_models.base.errors import nothing_called
 
 
 def interpose(

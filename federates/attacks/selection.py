@@ -11,10 +11,8 @@ import numpy as np
 from federates.errors import WiringError
 from federates.scenario.attack_schema import AttackSpec, Target
 from grid_models.base import counter_rng
-from grid_models.base.errors import nearest_hint
 
 _DRAW_CHANNEL = 34
-_SHOWN = 8
 
 
 def matching(names: Iterable[str], globs: Sequence[str]) -> list[str]:
@@ -56,11 +54,3 @@ def drawn(
     rank = counter_rng.uniform(spec.seed, streams, 0, channel)
     kept = set(np.argsort(rank, kind="stable")[:n].tolist())
     return [name for i, name in enumerate(names) if i in kept]
-
-
-def nothing_called(where: str, what: str, glob: str, names: Iterable[str]) -> str:
-    """Say that a glob matches nothing, with some valid names and the nearest."""
-    known = list(dict.fromkeys(names))
-    some = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
-    text = f"{where}: no {what} matches '{glob}'; expected a glob over {some or '(there is none)'}"
-    return text + nearest_hint(glob, known)

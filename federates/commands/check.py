@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.markup import escape
 
 from federates.assembly.federation import Assembly, warnings_of
 from federates.clock import to_s
-from federates.commands.terminal import print_table
+from federates.commands.terminal import output, print_table
 from federates.core.federate import Federate
 from federates.core.wiring import FederateWiring
+from federates.errors import ScenarioError
 from federates.kinds.external import ExternalFederate
+from federates.runs.options import RunOptions
 from federates.scenario.kinds import FederateSection
 from federates.scenario.schema import Scenario
+from grid_models.base.errors import FeederateError
 
 Built = dict[str, Federate | ExternalFederate]
 
@@ -64,6 +67,23 @@ class CheckResult:
     warnings: tuple[str, ...]
 
 
+def check_command(options: RunOptions) -> None:
+    """Check a scenario as the options say, and by itself with each defence that it names.
+
+    Raises FeederateError: What is wrong, of all of them.
+    """
+    scenario = options.load()
+    result, problems = check_scenario(scenario), []
+    for name in scenario.defences if options.defence is None else ():
+        try:
+            check_scenario(replace(options, defence=name).load())
+        except FeederateError as error:
+            problems += [f"with the defence '{name}': {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ScenarioError("\n".join(problems))
+    print_check(result, output())
+
+
 def check_scenario(scenario: Scenario) -> CheckResult:
     """Build and wire a scenario as `run` does, and describe it.
 
@@ -81,7 +101,7 @@ def check_scenario(scenario: Scenario) -> CheckResult:
             _wires(assembly, built, wirings),
             sum(len(f.links_in) for f in built.values()),
             sum(len(w.link_quality) for w in wirings.values()),
-            warnings_of(built, wirings),
+            warnings_of(scenario, built, wirings),
         )
     finally:
         for federate in built.values():

@@ -72,7 +72,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "steps": _option(int | None, "Stop after this many feeder steps.", min=1),
     "overrides": (Overrides, None),
     "placement": _option(Placement | None, _PLACEMENT),
-    "seed": _option(int | None, "Seed of the run.", min=0),
+    "seed": _option(int | None, "Seed of the run.", min=0, max=2**63 - 1),
     "attack": (Attack, None),
     "defence": (Defence, None),
     "join": _option(str | None, "Join the HELICS broker at tcp://host:port.", **_URL),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Protocol
 
 from controllers.core.mail import Link
@@ -12,7 +13,7 @@ from federates.clock import Timing
 from federates.core.links import LinkQuality
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import LinkRule
-from grid_models.base.errors import nearest_name
+from grid_models.base.errors import nearest_name, nothing_called
 
 
 class Wirable(Protocol):
@@ -74,13 +75,9 @@ def mail_routes(
             else:
                 joined.append(receiver[:2])
         routes[federate.name] = tuple(joined)
-    agents = {end for f in federates for link in f.links_in for end in (link.source, link.target)}
+    links = [link for f in federates for link in f.links_in]
     for i, rule in enumerate(scenario.links):
-        for end in ("source", "target"):
-            glob = getattr(rule, end)
-            if agents and not any(fnmatchcase(a, glob) for a in agents):
-                where = scenario.where("links", i, end)
-                problems.append(unknown_name(where, "agent", glob, sorted(agents)[:12]))
+        problems += _unmatched(rule, links, partial(scenario.where, "links", i))
     quality = {
         f.name: {link.key: q for link in f.links_in if (q := _quality(link, scenario.links))}
         for f in federates
@@ -88,8 +85,29 @@ def mail_routes(
     return routes, quality
 
 
+def _unmatched(rule: LinkRule, links: Sequence[Link], where: Callable[[str], str]) -> Iterator[str]:
+    """Say which glob of a rule matches no agent that sends, or receives, mail."""
+    ends = {end: sorted({getattr(link, end) for link in links}) for end in ("source", "target")}
+    unknown = [
+        end
+        for end, agents in ends.items()
+        if (glob := getattr(rule, end)) != "*" and not any(fnmatchcase(a, glob) for a in agents)
+    ]
+    for end in unknown:
+        what = f"agent that {'sends' if end == 'source' else 'receives'} mail"
+        yield nothing_called(where(end), what, getattr(rule, end), ends[end])
+    if not unknown and links and not any(_applies(rule, link) for link in links):
+        sent = [k.target for k in links if fnmatchcase(k.source, rule.source)]
+        what = f"agent that gets mail from '{rule.source}'"
+        yield nothing_called(where("target"), what, rule.target, sorted(set(sent)))
+
+
+def _applies(rule: LinkRule, link: Link) -> bool:
+    return fnmatchcase(link.source, rule.source) and fnmatchcase(link.target, rule.target)
+
+
 def _quality(link: Link, rules: Sequence[LinkRule]) -> LinkQuality | None:
     for rule in reversed(rules):
-        if fnmatchcase(link.source, rule.source) and fnmatchcase(link.target, rule.target):
+        if _applies(rule, link):
             return LinkQuality(rule.latency_s, rule.jitter_s, rule.loss, rule.noise)
     return None

@@ -14,7 +14,7 @@ import numpy as np
 
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
-from grid_models.base.errors import GridModelError
+from grid_models.base.errors import GridModelError, ProfileError
 from grid_models.catalog import is_master, load_feeder, open_circuit, shipped_feeders
 from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
@@ -219,4 +219,9 @@ class GridSite:
         spec, time = self.grid.profiles, self._scenario.time
         seed = self._scenario.seed if spec.seed is None else spec.seed
         step_s = min(900, max(1, round(time.step_s)))
-        return Profiles.generate(kind, seed, step_s, int(-(-(time.start_s + time.duration_s) // 1)))
+        length_s = int(-(-(time.start_s + time.duration_s) // 1))
+        try:
+            return Profiles.generate(kind, seed, step_s, length_s)
+        except ProfileError as error:  # of its length: the schema checks the rest
+            error.where = f"{self._scenario.where('time')}: {error.where}"
+            raise

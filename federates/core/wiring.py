@@ -20,6 +20,7 @@ from controllers.core.ports import Port
 from federates.core.links import LinkInbox, LinkQuality
 from federates.core.mail_routes import Wirable, mail_routes, unknown_name
 from federates.core.oedisi import Message
+from federates.core.record_globs import unmatched_records
 from federates.core.watch import Partner
 from federates.errors import WiringError
 from federates.scenario.schema import Scenario
@@ -136,6 +137,7 @@ def wire(
                     _check_foreign(connection, ends[0], target, port, where, problems)
     _check_fed(scenario, federates, fed, problems)
     routes, quality = mail_routes(scenario, federates, problems)
+    problems += unmatched_records(scenario, federates)
     if problems:
         raise WiringError(problems)
     consumed = {

@@ -87,7 +87,13 @@ class ControllerFederate(Federate):
             return [(agent,) for agent in agents]
         if section.split == "areas":
             return _by_area(context, section.areas, agents)
-        n = min(section.split, len(agents))
+        n = section.split
+        if n > len(agents):
+            raise context.error(
+                f"found {n}; the controller has {len(agents)} agents",
+                "split",
+                expected=f"a whole number from 1 to {len(agents)}, 'agents' or 'areas'",
+            )
         bounds = [len(agents) * i // n for i in range(n + 1)]
         return [agents[a:b] for a, b in itertools.pairwise(bounds)]
 

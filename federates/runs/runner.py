@@ -79,7 +79,7 @@ def run(
         _refuse_programs(assembly)
     assembly.select(reach.only)  # a wrong name is refused before anything is written
     _refuse_alone(reach)
-    warnings = (*warnings_of(federates, wirings), *assembly.warm_up_warnings)
+    warnings = (*warnings_of(scenario, federates, wirings), *assembly.warm_up_warnings)
     for words in warnings:
         (on_warning or _nobody)(words)
     cut = [f"steps={n_steps}"] if n_steps < scenario.n_steps else []

@@ -32,7 +32,7 @@ from federates.scenario.attack_actions import (
 from federates.scenario.yaml_source import YamlSource
 from grid_models.base.errors import nearest_name
 from grid_models.base.schema_errors import problem
-from grid_models.base.sections import Duration, Name, Period, Probability, Section
+from grid_models.base.sections import Duration, Name, Period, Probability, Section, Seed
 from grid_models.base.yaml_lines import dotted
 
 LAYERS: dict[str, str] = {
@@ -230,8 +230,8 @@ class AttackSpec(Section):
     title: str = Field("", description="One line for lists and reports.")
     description: str = Field("", description="What happens, and what an analyst should see.")
     scenario: str | None = Field(None, description="The scenario it was written for.")
-    seed: int = Field(
-        0, ge=0, description="Seed of everything random in the attack: targets, noise, chance."
+    seed: Seed = Field(
+        0, description="Seed of everything random in the attack: targets, noise, chance."
     )
     techniques: list[str] = Field([], description="Ids of MITRE ATT&CK for ICS, such as T0856.")
     attack_version: str = Field("18.1", description="Version of ATT&CK that the ids are of.")

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, core_schema
 from federates.errors import ScenarioError
 from federates.scenario.named_classes import named_class
 from grid_models.base.schema_errors import problem, section_error
-from grid_models.base.sections import Duration, Period, Section
+from grid_models.base.sections import Duration, Section, StepPeriod
 
 _WHAT = "federate kind"
 RUNNABLE = "runnable"
@@ -88,7 +88,7 @@ class FederateSection(Section):
     is_plant: ClassVar[bool] = False
 
     kind: str = Field(description="A shipped kind, or module:Class of your own.")
-    period_s: Period | None = Field(None, description="Default: time.step_s.")
+    period_s: StepPeriod | None = Field(None, description="Default: time.step_s.")
     offset_s: Duration | None = Field(
         None, description="Default: 0 for a plant, half of time.step_s for every other federate."
     )

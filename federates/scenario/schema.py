@@ -16,7 +16,13 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from federates.clock import to_ns
 from federates.errors import ScenarioError
-from federates.scenario.attack_files import adopt, find_attack, load_attack, shipped_attacks
+from federates.scenario.attack_files import (
+    adopt,
+    find_attack,
+    load_attack,
+    nearest_file,
+    shipped_attacks,
+)
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
@@ -34,12 +40,8 @@ from federates.scenario.sections import (
 )
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import nearest_name
-from grid_models.base.sections import (
-    Name,
-    Section,
-    not_json,
-)
-from grid_models.base.yaml_lines import dotted
+from grid_models.base.sections import Name, Section, Seed, not_json
+from grid_models.base.yaml_lines import KeyPath, dotted
 from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
@@ -61,7 +63,7 @@ class Scenario(Section):
 
     title: str = ""
     description: str = ""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     time: Time = Time()
     grid: Grid = Grid()
     band: VoltageBand = VoltageBand()
@@ -211,7 +213,7 @@ def find_scenario(name_or_path: str) -> Path:
         what,
         where=name_or_path,
         expected=f"a path or one of {', '.join(shipped)}",
-        nearest=nearest_name(path.stem, shipped),
+        nearest=nearest_file(path, shipped),
     )
 
 
@@ -253,13 +255,16 @@ def scenario_from(
     """Validate a parsed scenario file; see `load_scenario`."""
     data = copy.deepcopy(source.data)
     changes = [*changes, *_changes(data, overrides, seed, attack, defence)]
+    # A defence is merged first, so that overrides win over it; but for those of its own patch.
+    of_defences = [o for o in overrides if o.startswith(("defences.", "defences="))]
+    keys = {apply_override(data, override): override for override in of_defences}
     if defence is not None:
-        data = _defended(data, defence, source)
+        data, source = _defended(data, defence, source)
     # Keys of an attack that lies in a file of its own are set there.
     elsewhere = attack if attack is not None else data.get("attack")
     of_attack = [o for o in overrides if isinstance(elsewhere, str) and o.startswith("attack.")]
-    own = [override for override in overrides if override not in of_attack]
-    keys = {apply_override(data, override): override for override in own}
+    own = [override for override in overrides if override not in (*of_attack, *of_defences)]
+    keys |= {apply_override(data, override): override for override in own}
     source = dataclasses.replace(source, overrides=keys)
     if seed is not None:
         data["seed"] = seed
@@ -321,7 +326,10 @@ def _find_attack(
         adopt(scenario.attack, dataclasses.replace(source, lines=inside), scenario.base_dir)
 
 
-def _defended(data: dict[str, Any], name: str, source: YamlSource) -> dict[str, Any]:
+def _defended(
+    data: dict[str, Any], name: str, source: YamlSource
+) -> tuple[dict[str, Any], YamlSource]:
+    """Return the scenario with a defence's patch, and where its keys stand: some in the patch."""
     defences = data.get("defences") or {}
     known = list(defences) if isinstance(defences, dict) else []
     if name not in known:
@@ -335,7 +343,19 @@ def _defended(data: dict[str, Any], name: str, source: YamlSource) -> dict[str, 
     patch = defence.get("patch") if isinstance(defence, dict) else None
     changed = merged(data, patch if isinstance(patch, dict) else {})
     assert isinstance(changed, dict)
-    return changed
+    at: KeyPath = ("defences", name, "patch")
+    inside = {key[len(at) :]: n for key, n in source.lines.items() if key[: len(at)] == at}
+    moved = {_appended(key, data): line for key, line in inside.items() if key}
+    return changed, dataclasses.replace(source, lines=source.lines | moved)
+
+
+def _appended(key: KeyPath, data: Any) -> KeyPath:
+    """Return where a key of a patch stands in the patched data: entries of lists come last."""
+    for n, part in enumerate(key):
+        if isinstance(data, list) and isinstance(part, int):
+            return (*key[:n], part + len(data), *key[n + 1 :])
+        data = data.get(part) if isinstance(data, dict) else None
+    return key
 
 
 def _check_values(scenario: Scenario) -> None:
@@ -352,6 +372,13 @@ def _check_values(scenario: Scenario) -> None:
             f"{time.duration_s / time.step_s:.3g} steps",
             where=where("time"),
             expected=f"at most {MAX_STEPS:.0e}",
+        )
+    every = scenario.record.every
+    if every > scenario.n_steps:
+        raise ScenarioError(
+            f"found {every}: of {scenario.n_steps} steps only the first would be recorded",
+            where=where("record", "every"),
+            expected=f"a whole number from 1 to {scenario.n_steps}",
         )
     for name, section in scenario.federates.items():
         _check_federate(scenario, name, section)

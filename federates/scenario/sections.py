@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, WithJsonSchema
+from pydantic import Field, TypeAdapter, WithJsonSchema, field_validator
 
-from grid_models.base.sections import Deviation, Duration, Period, Probability, Section
+from grid_models.base.sections import (
+    DAY_S,
+    Delay,
+    Deviation,
+    Duration,
+    Period,
+    Probability,
+    Section,
+    Seed,
+    StepPeriod,
+)
 from grid_models.ders.rules import DerRule
 
 # `DerRule` checks a rule and owns its fields; its schema is generated from there.
@@ -22,7 +32,7 @@ class ProfileSection(Section):
         description="Generated sky; or ``master``: the load shapes and the solution mode of the "
         "user's OpenDSS file.",
     )
-    seed: int | None = Field(None, description="Seed of the generated day; default: the run's.")
+    seed: Seed | None = Field(None, description="Seed of the generated day; default: the run's.")
     repeat: bool = Field(False, description="Repeat the table when the run is longer.")
 
 
@@ -56,7 +66,7 @@ class Grid(Section):
         "``--set grid.model=...`` leaves them out.",
     )
     source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
-    load_scale: float = Field(1.0, ge=0, description="Factor on every load.")
+    load_scale: float = Field(1.0, ge=0, le=100, description="Factor on every load.")
     load_diversity: float = Field(
         0.0, ge=0, le=1, description="Deviation of each load around the common profile."
     )
@@ -73,7 +83,9 @@ class Grid(Section):
 class RealTime(Section):
     """The wall clock's part in a run; without this section a run is as fast as it can be."""
 
-    factor: float = Field(1.0, gt=0, description="Simulated seconds per second of the wall clock.")
+    factor: float = Field(
+        1.0, ge=1e-3, le=1e9, description="Simulated seconds per second of the wall clock."
+    )
     overrun: Literal["skip", "catch_up", "abort"] = Field(
         "skip",
         description="When a step comes after its deadline: give up the periods missed, run without "
@@ -86,7 +98,7 @@ class Time(Section):
 
     start_s: Duration = Field(0.0, description="Time of day of the first step, in seconds.")
     duration_s: Period = Field(86400.0, description="Simulated time.")
-    step_s: Period = Field(60.0, description="Period of the feeder federate.")
+    step_s: StepPeriod = Field(60.0, description="Period of the feeder federate.")
     warm_up_s: Duration | None = Field(
         None,
         description="What the metrics of plants, the maps and the worst instant leave out at the "
@@ -94,7 +106,10 @@ class Time(Section):
         "controller has settled, 0 without a controller.",
     )
     step_timeout_s: float = Field(
-        20.0, gt=0, description="Wall-clock limit of one step of one federate; then it hangs."
+        20.0,
+        gt=0,
+        le=DAY_S,
+        description="Wall-clock limit of one step of one federate; then it hangs.",
     )
     join_timeout_s: float = Field(
         60.0, gt=0, description="Longest wait for external programs and other hosts to join."
@@ -107,8 +122,8 @@ class Time(Section):
 class VoltageBand(Section):
     """The voltage band against which violations are counted."""
 
-    v_min_pu: float = Field(0.95, gt=0)
-    v_max_pu: float = Field(1.05, gt=0)
+    v_min_pu: float = Field(0.95, ge=0.5, le=1.5)
+    v_max_pu: float = Field(1.05, ge=0.5, le=1.5)
 
 
 class LinkRule(Section):
@@ -116,8 +131,8 @@ class LinkRule(Section):
 
     source: str = Field("*", description="Glob over the names of sending agents.")
     target: str = Field("*", description="Glob over the names of receiving agents.")
-    latency_s: Duration = 0.0
-    jitter_s: Duration = Field(0.0, description="Uniform extra delay of up to this.")
+    latency_s: Delay = 0.0
+    jitter_s: Delay = Field(0.0, description="Uniform extra delay of up to this.")
     loss: Probability = 0.0
     noise: Deviation = Field(0.0, description="Standard deviation added to every number.")
 
@@ -137,16 +152,23 @@ class Connection(Section):
         0.0, description="Standard deviation of the measurement error, in the port's unit."
     )
 
+    @field_validator("scale")
+    @classmethod
+    def _plausible(cls, value: float) -> float:
+        if not 1e-9 <= abs(value) <= 1e9:
+            raise ValueError("a size from 1e-9 to 1e+09, of either sign")
+        return value
+
 
 class Record(Section):
     """What goes into ``signals/``."""
 
     ports: list[str] = Field(
         ["*"],
-        description="Globs over federate.port. Optional outputs of a feeder need one that names "
+        description="Globs over federate.port; each must match. Optional outputs of a feeder need one that names "
         "them (`feeder.i_a`, `*.loading_*`); `*` and `feeder.*` do not.",
     )
-    labels: list[str] = Field(["*"], description="Globs over labels.")
+    labels: list[str] = Field(["*"], description="Globs over labels; each must match.")
     every: int = Field(1, ge=1, description="Record every n-th step.")
 
 

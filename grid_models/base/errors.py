@@ -15,11 +15,15 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_SHOWN = 8  # names in a message
+
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `name` was most probably meant to be, or None."""
     pool = {c.lower(): c for c in candidates}
-    hits = difflib.get_close_matches(str(name).lower(), pool, n=1, cutoff=0.5)
+    # One wrong letter of two is still near; half of the letters of a long name are not.
+    cutoff = 0.5 if len(str(name)) < 5 else 0.6
+    hits = difflib.get_close_matches(str(name).lower(), pool, n=1, cutoff=cutoff)
     return pool[hits[0]] if hits else None
 
 
@@ -34,6 +38,14 @@ def listed(names: Sequence[str], shown: int = 12) -> str:
     text = ", ".join(names[:shown])
     rest = len(names) - shown
     return f"{text} and {rest} more" if rest > 0 else text
+
+
+def nothing_called(where: str, what: str, glob: str, names: Iterable[str]) -> str:
+    """Say that a glob matches nothing, with some valid names and the nearest."""
+    known = list(dict.fromkeys(names))
+    some = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    text = f"{where}: no {what} matches '{glob}'; expected a glob over {some or '(there is none)'}"
+    return text + nearest_hint(glob, known)
 
 
 def described(what: str, expected: str | None = None, nearest: str | None = None) -> str:

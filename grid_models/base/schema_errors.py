@@ -29,10 +29,13 @@ _EXPECTED = {
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
-    "too_short": "at least one entry",
+    "none_required": "nothing",
+    "string_too_short": "text",
+    "string_unicode": "text",
     "string_pattern_mismatch": "letters, digits, '_' and '-', the first a letter",
 }
 
+_BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 Hint = Callable[[str], str]
 
@@ -82,7 +85,7 @@ def schema_problems(
     `hint` returns what an unknown key of `root` itself could mean; '' where it does not know.
     """
     problems: dict[KeyPath, SchemaProblem] = {}
-    wrong_values: dict[KeyPath, list[Any]] = {}
+    wrong_values: dict[KeyPath, list[tuple[Any, str]]] = {}
     for item in error.errors():
         walk = _Walk(root, item["loc"])
         path = walk.path
@@ -96,7 +99,7 @@ def schema_problems(
             wrong_tag = _wrong_tag(item, walk)
             problems[wrong_tag.path] = wrong_tag
         else:
-            wrong_values.setdefault(path, []).append(item)
+            wrong_values.setdefault(path, []).append((item, _expected(item, walk)))
     for path, items in wrong_values.items():
         # Text is the short form of a section; once it is a section, only its keys are wrong.
         inside = any(
@@ -113,19 +116,31 @@ def _unknown_key(walk: _Walk, hint: Hint | None) -> SchemaProblem:
     return SchemaProblem(walk.path, "unknown key", f"one of {', '.join(walk.names)}", near)
 
 
-def _wrong_value(path: KeyPath, items: list[Any]) -> SchemaProblem:
-    expected: dict[str, None] = {}
+def _wrong_value(path: KeyPath, items: list[tuple[Any, str]]) -> SchemaProblem:
+    expected = dict.fromkeys(text for _, text in items)
     choices: list[str] = []
-    for item in items:
-        text = _EXPECTED.get(item["type"]) or item["msg"]
-        text = text.removeprefix("Value error, ").removeprefix("Input should be ")
-        expected[text.removeprefix("must be ")] = None
+    for item, _ in items:
         if item["type"] == "literal_error":
             named = str(item["ctx"]["expected"]).replace(" or ", ", ").split(", ")
             choices += [c.strip("'") for c in named]
-    found = items[-1]["input"]
+    found = items[-1][0]["input"]
     near = nearest_name(str(found), choices) or ""
     return SchemaProblem(path, f"found {_shown(found)}", " or ".join(expected), near)
+
+
+def _expected(item: Any, walk: _Walk) -> str:
+    """Return what would have been accepted, in our words: pydantic's are not for users."""
+    kind, context = item["type"], item.get("ctx", {})
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind in ("too_short", "too_long"):
+        side, n = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+        n = context[n]
+        return f"at {side} {'one entry' if n == 1 else f'{n} entries'}"
+    if kind.startswith(("greater_than", "less_than")):
+        return walk.limits() or item["msg"].removeprefix("Input should be ")
+    text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return str(text).removeprefix("must be ")
 
 
 def _wrong_tag(item: Any, walk: _Walk) -> SchemaProblem:
@@ -166,6 +181,7 @@ class _Walk:
         self.tag: tuple[str, str] | None = None
         self._at: Any = root
         self._key: str | None = None
+        self._said: list[Any] = []
         for part in loc:
             key = self._settle()
             branches = _branches(self._at)
@@ -180,6 +196,22 @@ class _Walk:
                 self.path = (*self.path, part)
                 self._descend(part)
         self._settle()
+
+    def limits(self) -> str:
+        """Return the range of a number here, in words; '' where it has none."""
+        bounds = {
+            key: f"{value:.10g}" if isinstance(value, float) else str(value)
+            for m in self._said
+            for key in _BOUNDS
+            if (value := getattr(m, key, None)) is not None
+        }
+        if not bounds:
+            return ""
+        number = "a whole number" if self._at is int else "a number"
+        if {"ge", "le"} <= set(bounds):
+            return f"{number} from {bounds['ge']} to {bounds['le']}"
+        words = [f"{text} {bounds[key]}" for key, text in _BOUNDS.items() if key in bounds]
+        return f"{number} {' and '.join(words)}"
 
     def tags(self, key: str) -> list[str]:
         """Return the kinds that the sections here can say they are."""
@@ -198,6 +230,7 @@ class _Walk:
         while True:
             if typing.get_origin(self._at) is typing.Annotated:
                 inner, *more = typing.get_args(self._at)
+                self._said += [x for m in more for x in getattr(m, "metadata", [m])]
                 keys = [getattr(m, "discriminator", None) for m in more]
                 self._key = next((k for k in keys if isinstance(k, str)), self._key)
                 self._at = inner
@@ -211,10 +244,12 @@ class _Walk:
             self.names = list(self._at.model_fields)
             field = self._at.model_fields.get(str(part))
             self._at = field.annotation if field else None
+            self._said = list(field.metadata) if field else []
             tags_by = field.discriminator if field else None
             self._key = tags_by if isinstance(tags_by, str) else None
         else:
             arguments = typing.get_args(self._at)
+            self._said = []
             self._at = arguments[-1] if arguments else None
 
 

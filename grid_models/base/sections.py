@@ -14,7 +14,13 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 MAX_TIME_S = 3.2e9
 Duration = Annotated[float, Field(ge=0.0, le=MAX_TIME_S)]
 Period = Annotated[float, Field(ge=1e-6, le=MAX_TIME_S)]
-Deviation = Annotated[float, Field(ge=0.0)]
+# Limits of what is plausible: a value beyond them is a slip of the pen.
+DAY_S = 86_400.0
+StepPeriod = Annotated[float, Field(ge=1e-6, le=DAY_S)]
+Delay = Annotated[float, Field(ge=0.0, le=DAY_S)]
+Deviation = Annotated[float, Field(ge=0.0, le=1e9)]
+Amount = Annotated[float, Field(ge=-1e9, le=1e9)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Section(BaseModel):

@@ -61,29 +61,33 @@ class DerRule(Options):
         high=1.0,
     )
     kva: float | None = option(
-        None, "Apparent power rating of each unit. One of the sizes in kVA.", above=0.0
+        None, "Apparent power rating of each unit. One of the sizes in kVA.", above=0.0, high=1e6
     )
     kva_per_load_kw: float | None = option(
-        None, "Apparent power rating per kW of load at the site.", above=0.0
+        None, "Apparent power rating per kW of load at the site.", above=0.0, high=1e6
     )
     total_kva: float | None = option(
-        None, "Apparent power rating of all units together.", above=0.0
+        None, "Apparent power rating of all units together.", above=0.0, high=1e6
     )
     kw: float | None = option(
         None,
         "Active power rating of each unit. Without a size in kW it is kVA / `kva_per_kw`; without "
         "one in kVA that is kW times it.",
         above=0.0,
+        high=1e6,
     )
     kw_per_load_kw: float | None = option(
-        None, "Active power rating per kW of load at the site.", above=0.0
+        None, "Active power rating per kW of load at the site.", above=0.0, high=1e6
     )
-    total_kw: float | None = option(None, "Active power rating of all units together.", above=0.0)
+    total_kw: float | None = option(
+        None, "Active power rating of all units together.", above=0.0, high=1e6
+    )
     kva_per_kw: float | None = option(
         None,
         "Oversize of the inverter, 1.1136 unless given (44 % kvar left at full power); 1 for "
         "loads.",
         low=1.0,
+        high=100.0,
     )
     share: Literal["load", "equal"] | None = option(
         None,
@@ -95,7 +99,7 @@ class DerRule(Options):
         None,
         "Split every site into single-phase units. True for 'load_phases'; False for the others.",
     )
-    hours: float = option(2.7, "Energy of a battery over its power rating.", above=0.0)
+    hours: float = option(2.7, "Energy of a battery over its power rating.", above=0.0, high=1e3)
     flexibility: float = option(
         0.3, "Share of a flexible load's power that can be shed, 0..1.", low=0.0, high=1.0
     )

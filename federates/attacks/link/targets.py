@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from controllers.core.mail import Link
-from federates.attacks.selection import drawn, matching, nothing_called
+from federates.attacks.selection import drawn, matching
 from federates.errors import WiringError
 from federates.scenario.attack_schema import AttackSpec, Step
-from grid_models.base.errors import nearest_name
+from grid_models.base.errors import nearest_name, nothing_called
 
 _SHOWN = 12
 

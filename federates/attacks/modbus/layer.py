@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from federates.attacks.layer import AttackLayer
 from federates.attacks.modbus.action import NO_LIMITS, ModbusAction
 from federates.attacks.plan import Touched
-from federates.attacks.selection import drawn, matching, nothing_called
+from federates.attacks.selection import drawn, matching
 from federates.core.wiring import FederateWiring, Feed
 from federates.errors import WiringError
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.attack_schema import AttackSpec, Step
+from grid_models.base.errors import nothing_called
 
 if TYPE_CHECKING:
     from hil.devices.spec import DeviceSpec

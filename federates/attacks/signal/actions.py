@@ -13,7 +13,7 @@ from federates.attacks.adaptive import AttackSite
 from federates.attacks.signal.action import Sample, SignalAction, StepDraws
 from federates.scenario.attack_schedule import LATE_S
 from federates.scenario.attack_wording import in_unit
-from grid_models.base.sections import Deviation, Period
+from grid_models.base.sections import Amount, Deviation, Period
 
 
 class Bias(SignalAction):
@@ -21,7 +21,7 @@ class Bias(SignalAction):
 
     words = "adds {value:g}{unit}"
     kind: Literal["bias"]
-    value: float = Field(description="What is added.")
+    value: Amount = Field(description="What is added.")
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return true + self.value if self.value else true  # a bias of 0 keeps the bits of -0.0
@@ -32,7 +32,7 @@ class Scale(SignalAction):
 
     words = "multiplies by {factor:g}"
     kind: Literal["scale"]
-    factor: float = Field(description="What is multiplied by.")
+    factor: Amount = Field(description="What is multiplied by.")
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return true * self.factor
@@ -43,7 +43,7 @@ class SetValue(SignalAction):
 
     words = "sets to {value:g}{unit}"
     kind: Literal["set"]
-    value: float = Field(description="The value in place of the true one.")
+    value: Amount = Field(description="The value in place of the true one.")
 
     def apply(self, sample: Sample, true: FloatArray) -> FloatArray:
         return np.full(true.size, self.value)
@@ -53,8 +53,8 @@ class Ramp(SignalAction):
     """Adds what grows with the time since the step began."""
 
     kind: Literal["ramp"]
-    rate_per_s: float = Field(description="What is added per second.")
-    limit: Annotated[float, Field(gt=0)] | None = Field(
+    rate_per_s: Amount = Field(description="What is added per second.")
+    limit: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="Largest size of what is added."
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from federates.attacks.layer import AttackLayer
 from federates.attacks.plan import Touched
-from federates.attacks.selection import drawn, matching, nothing_called
+from federates.attacks.selection import drawn, matching
 from federates.attacks.view import Key
 from federates.errors import WiringError
 from federates.scenario.attack_schema import Target
+from grid_models.base.errors import nothing_called
 
 Chosen = dict[tuple[int, int | None], list[Key]]
 """Elements of inputs by (step, position of its concealment or None)."""

@@ -23,7 +23,6 @@ from federates.kinds.feeder.ports import (
     OUTPUTS,
     Measured,
     OptionalOutputs,
-    unknown_recorded,
     used_outputs,
 )
 from federates.kinds.feeder.section import FeederSection
@@ -137,8 +136,6 @@ class FeederFederate(Federate):
         self.outputs += self._more.ports
         self.optional_inputs = tuple(name for name in INPUTS if name not in fed)
         self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
-        names = [port.name for port in self.outputs] + list(OUTPUTS)
-        self.warnings += unknown_recorded(scenario, self.name, names)
 
     def start(self, store: RunStore) -> None:
         """Write what the grid is, and let its events reach the run's list."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import NamedTuple
@@ -13,7 +13,6 @@ import numpy as np
 from federates.core.federate import FloatArray, Port
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.scenario.schema import Scenario
-from grid_models.base.errors import nearest_name
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.node_voltages import NodeVoltages
 from grid_models.opendss.readings import Readings
@@ -167,18 +166,6 @@ def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
         return named or port in read or f'"{port}"' in attack
 
     return tuple(name for name in OUTPUTS if used(f"{federate}.{name}"))
-
-
-def unknown_recorded(scenario: Scenario, federate: str, outputs: Sequence[str]) -> tuple[str, ...]:
-    """Return a sentence for each entry of ``record.ports`` that names no output of a federate."""
-    found = []
-    for glob in scenario.record.ports:
-        owner, _, port = glob.rpartition(".")
-        if owner == federate and not any(fnmatchcase(name, port) for name in outputs):
-            near = nearest_name(port, outputs)
-            hint = f"; did you mean '{near}'?" if near else ""
-            found.append(f"record.ports names '{glob}', and it has no such output{hint}")
-    return tuple(found)
 
 
 class OptionalOutputs:

@@ -97,3 +97,63 @@ def test_a_missing_table_is_refused_with_its_key_and_without_a_traceback(
     said = capsys.readouterr().err
     assert f"--set {key}={missing}" in said
     assert "traceback" not in said
+
+
+DEFENDED = """\
+time: {duration_s: 60, step_s: 60}
+grid: {model: ieee13, ders: [{kind: pv, at: load_phases, total_kw: 900}]}
+federates:
+  feeder: {kind: feeder}
+  c: {kind: controller, controller: optdist-vc}
+connections:
+  - feeder.v_pu -> c.v_pu
+  - c.q_set_kvar -> feeder.q_set_kvar
+links: [{loss: 0.1}]
+defences:
+  good: {patch: {federates: {c: {options: {margin_pu: 0.01}}}}}
+  bad:
+    patch: PATCH
+"""
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"),
+    [
+        ("{fedrates: {}}", "my.yaml:13: fedrates: unknown key"),
+        ("{links: [{loss: 2}]}", "my.yaml:13: links[1].loss: found 2; expected a number from 0"),
+        ("{links: [{source: pv_x}]}", "my.yaml:13: links[1].source: no agent that sends mail"),
+        (
+            "{federates: {c: {options: {margin: 1}}}}",
+            "my.yaml:13: federates.c.options.margin: optdist-vc: unknown option 'margin'",
+        ),
+    ],
+)
+def test_every_defence_is_checked(
+    patch: str,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(DEFENDED.replace("PATCH", patch))
+
+    assert call(["check", "my.yaml"]) == 2
+
+    assert f"error: with the defence 'bad': {words}" in capsys.readouterr().err
+    assert call(["check", "my.yaml", "--defence", "good"]) == 0
+
+
+def test_a_defence_can_be_changed_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(DEFENDED.replace("PATCH", "{seed: 3}"))
+    scenario = load_scenario(path, ["defences.bad.patch.seed=4"], defence="bad")
+    assert scenario.seed == 4
+
+
+def test_links_that_nobody_uses_are_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    text = DEFENDED.replace("PATCH", "{seed: 3}").replace("optdist-vc", "none")
+    path.write_text(text)
+    (words,) = check_scenario(load_scenario(path)).warnings
+    assert words == f"{path}:9: links: not used: no agent of this scenario sends mail"

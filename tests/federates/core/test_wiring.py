@@ -206,8 +206,36 @@ def test_last_matching_link_rule_wins_and_unknown_agents_are_named() -> None:
     assert quality["pv_1>pv_2:state"] == LinkQuality(latency_s=2.0)
     assert quality["pv_2>pv_1:state"].perfect
     (problem,) = _problems("", member, more="links: [{source: pv_11}]")
-    assert problem.startswith("s.yaml:3: links[0].source: no agent is called 'pv_11'")
+    assert problem.startswith("s.yaml:3: links[0].source: no agent that sends mail matches 'pv_11'")
     assert problem.endswith("did you mean 'pv_1'?")
+
+
+AB = (Link("a", "b"), Link("b", "c"))
+UNMATCHED = {
+    "links: [{source: x, loss: 0.1}]": "links[0].source: no agent that sends mail matches 'x'",
+    "links: [{target: a}]": "links[0].target: no agent that receives mail matches 'a'",
+    "links: [{}, {source: a, target: c}]": "links[1].target: no agent that gets mail from 'a' "
+    "matches 'c'; expected a glob over b",
+    "record: {ports: [scr.*]}": "record.ports[0]: no output port matches 'scr.*'; expected a glob "
+    "over src.*, src.v_pu; did you mean 'src.*'?",
+    "record: {ports: [src.v_pu, src.v_up]}": "record.ports[1]: no output port matches 'src.v_up'",
+    "record: {labels: ['650.*', '65?.2']}": "record.labels[1]: no label of a recorded port "
+    "matches '65?.2'; expected a glob over 650.1",
+}
+
+
+@pytest.mark.parametrize("more", UNMATCHED)
+def test_a_glob_that_matches_nothing_is_refused_with_what_there_is(more: str) -> None:
+    source = _source("650.1")
+    source.links_in = source.links_out = AB
+    (problem,) = _problems("", source, more=more)
+    assert problem.startswith(f"s.yaml:3: {UNMATCHED[more]}")
+
+
+@pytest.mark.parametrize("rule", ["{source: pv_1}", "{target: 'pv_*'}"])
+def test_a_rule_that_names_agents_is_refused_where_nobody_sends_mail(rule: str) -> None:
+    (problem,) = _problems("", _source("a"), more=f"links: [{rule}]")
+    assert "expected a glob over (there is none)" in problem
 
 
 def test_mail_goes_to_the_host_of_the_receiving_agent() -> None:

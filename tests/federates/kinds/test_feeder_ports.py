@@ -40,7 +40,6 @@ def scenario_of(folder: Path, **changes: Any) -> Scenario:
         (["feeder.v_pu"], []),
         (["*", "feeder.i_a"], ["i_a"]),
         (["feeder.*_pct"], ["loading_pct", "unbalance_pct"]),
-        (["other.i_a"], []),
     ],
 )
 def test_a_glob_that_names_the_port_switches_it_on(
@@ -52,14 +51,6 @@ def test_a_glob_that_names_the_port_switches_it_on(
     assert names == sorted([*USUAL, *expected])
     (row,) = check_scenario(scenario).federates
     assert sorted(row.optional_outputs) == sorted(OUTPUTS.keys() - set(expected))
-
-
-def test_a_recorded_name_that_no_output_has_is_a_warning(tmp_path: Path) -> None:
-    scenario = scenario_of(tmp_path, record={"ports": ["*", "feeder.loading", "other.x"]})
-    assert check_scenario(scenario).warnings == (
-        "feeder: record.ports names 'feeder.loading', and it has no such output; "
-        "did you mean 'loading_pct'?",
-    )
 
 
 def test_an_attack_switches_on_what_it_names(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_branches_have_their_ends_ratings_and_taps(tmp_path: Path) -> None:
 
 def test_several_feeders_have_a_folder_each(tmp_path: Path) -> None:
     federates = {"a": {"kind": "feeder"}, "b": {"kind": "feeder", "grid": {"model": "ieee13"}}}
-    folder = ran(tmp_path, federates=federates)
+    folder = ran(tmp_path, federates=federates, record={"ports": ["*"]})
     assert sorted(path.name for path in (folder / "grid").iterdir()) == ["a", "b"]
     assert (folder / "grid" / "b" / "buses.csv").exists()
 

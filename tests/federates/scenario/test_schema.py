@@ -143,8 +143,8 @@ BAD: dict[str, tuple[str, int | None, list[str]]] = {
         _changed("volt-var-1547", "volt-var-1547, options: {gain: .nan}"), 10,
         ["federates.volt_var.options", "expected text, finite numbers"],
     ),
-    "negative duration": (_changed("600", "-5"), 3, ["found -5; expected greater than"]),
-    "duration beyond integer time": (_changed("600", "1e300"), 3, ["found 1e+300; expected less"]),
+    "negative duration": (_changed("600", "-5"), 3, ["found -5; expected a number from"]),
+    "duration beyond integer time": (_changed("600", "1e300"), 3, ["found 1e+300; expected a"]),
     "too many steps": (
         _changed("600, step_s: 60", "1e6, step_s: 1e-6"), 3, ["1e+12 steps; expected at most"],
     ),
@@ -153,7 +153,7 @@ BAD: dict[str, tuple[str, int | None, list[str]]] = {
         ["federates.volt_var.offset_s: never steps", "less than duration_s = 600"],
     ),
     "probability above one": (
-        TEXT + "links:\n  - {loss: 1.5}\n", 15, ["links[0].loss: found 1.5; expected less than"],
+        TEXT + "links:\n  - {loss: 1.5}\n", 15, ["loss: found 1.5; expected a number from 0 to 1"],
     ),
     "upside-down band": (
         TEXT + "band: {v_min_pu: 1.1, v_max_pu: 0.9}\n", 14, ["v_min_pu is not below v_max_pu"],
@@ -280,7 +280,7 @@ def test_set_changes_keys_lists_and_new_sections() -> None:
         ("grid.ders[7].total_kw=3", "'7' is not an entry of grid.ders; expected a number below 1"),
         ("grid.ders.first=3", "'first' is not an entry of grid.ders"),
         ("connections[0]=x", "'x' is not 'federate.port -> federate.port'"),
-        ("band.v_min_pu=2", "v_min_pu is not below v_max_pu"),
+        ("band.v_min_pu=1.4", "v_min_pu is not below v_max_pu"),
         ("grid.ders.².total_kw=3", "'²' is not an entry of grid.ders"),
         pytest.param(
             f"grid.ders.{'9' * 5000}.total_kw=3", "is not an entry of grid.ders", id="huge-1"

@@ -156,7 +156,7 @@ def test_several_rules_and_equal_names(ieee123):
         ({"kind": "pv", "kw": 5.0, "seed": "one"}, ["option 'seed': 'one' is not accepted"]),
         ({"kind": "pv"}, ["no size is given"]),
         ({"kind": "pv", "kw": 5.0, "total_kw": 5.0}, ["kw and total_kw are given"]),
-        ({"kind": "pv", "kw": "5"}, ["option 'kw': '5' is not accepted", "a number above 0"]),
+        ({"kind": "pv", "kw": "5"}, ["option 'kw': '5' is not accepted", "a number in (0, 1e+06]"]),
         ({"kind": "pv", "kw": float("nan")}, ["option 'kw': nan is not"]),
         ({"kind": "pv", "kw": True}, ["option 'kw': True is not"]),
         ({"kind": "pv", "kw": 5.0, "fraction": 0.0}, ["option 'fraction': 0.0 is not"]),
