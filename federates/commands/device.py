@@ -9,18 +9,20 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
+from grid_models.base.errors import nearest_name
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import DeviceFileError
 from hil.devices.file import check_device_file, find_device_file, load_device_file, shipped_devices
-from hil.devices.points import Quality, Reading, Value
+from hil.devices.points import Quality, Value
 from hil.devices.spec import DeviceSpec
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?[^\s/:]+:\d{1,5}(?:/\d+)?")
@@ -59,21 +61,51 @@ def scan_device(target: str) -> None:
     console.print(table)
 
 
-def read(target: str, points: tuple[str, ...], *, as_json: bool = False) -> dict[str, Any] | None:
-    """Read a device once and show its points; with `as_json` return them."""
+class Row(NamedTuple):
+    """One point as it is shown.
+
+    Parameters
+    ----------
+    value : A number in `unit`, nan where there is none; or the text of a text point.
+    symbol : The name of an enumeration's value, '' for none.
+    """
+
+    value: float | str
+    symbol: str
+    unit: str
+    quality: Quality
+    age_s: float
+
+    @property
+    def there(self) -> bool:
+        """Whether the device has, or once had, a value."""
+        return bool(self.value) if isinstance(self.value, str) else math.isfinite(self.value)
+
+
+def read(
+    target: str, points: tuple[str, ...], *, every: bool = False, as_json: bool = False
+) -> dict[str, Any] | None:
+    """Read a device once and show its points; with `as_json` return them.
+
+    `every`: Also the points of its SunSpec models that the device does not implement.
+    """
     spec = _readable(target)
     with _reader(spec) as adapter:
-        readings = _chosen(adapter.poll(timeout_s=_patience_s(spec))[spec.name], points, spec)
+        rows, hidden = _chosen(_read(adapter, spec), points, spec, every)
     if as_json:
         return {
             name: {
-                "value": r.value if math.isfinite(r.value) else None,
-                "unit": _unit(spec, name),
-                "quality": str(r.quality),
+                "value": row.value if row.there else None,
+                "unit": row.unit,
+                "quality": str(row.quality),
             }
-            for name, r in readings.items()
+            | ({"name": row.symbol} if row.symbol else {})
+            for name, row in rows.items()
         }
-    _show(output(), spec, readings)
+    console = output()
+    _show(console, rows)
+    if hidden:
+        console.print(f"{hidden} points that the device does not implement; --all shows them")
     return None
 
 
@@ -94,7 +126,7 @@ def write(file: str, point: str, value: str, armed: tuple[str, ...], hold_s: flo
             adapter.heartbeat()
             done = adapter.flush(timeout_s=_WRITE_S)
             problems = [e for e in adapter.events() if e.kind != "quality"]
-            reading = adapter.poll(timeout_s=_patience_s(spec))[spec.name].get(point)
+            row = _read(adapter, spec).get(point)
             _hold(adapter, spec, point, _number(value), hold_s)
         finally:
             adapter.close()
@@ -103,8 +135,8 @@ def write(file: str, point: str, value: str, armed: tuple[str, ...], hold_s: flo
         console.print(f"{event.kind}: {event.text}", markup=False, soft_wrap=True)
     if not done or any(e.kind in ("refused", "failed", "fault", "safe") for e in problems):
         raise ScenarioError(f"{point} was not written", where=spec.name)
-    if reading is not None:
-        _show(console, spec, {point: reading})
+    if row is not None:
+        _show(console, {point: row})
     console.print("the device goes back to its safe state now, as when a run ends")
 
 
@@ -118,9 +150,9 @@ def watch(target: str, points: tuple[str, ...], period_s: float, count: int | No
             if k:
                 time.sleep(period_s)
             k += 1
-            readings = _chosen(adapter.poll(timeout_s=_patience_s(spec))[spec.name], points, spec)
+            rows, _ = _chosen(_read(adapter, spec), points, spec)
             console.print(time.strftime("%H:%M:%S"), style="bold")
-            _show(console, spec, readings)
+            _show(console, rows)
 
 
 def _is_url(target: str) -> bool:
@@ -188,33 +220,50 @@ def _number(text: str) -> float | str:
         return text  # the name of a value; the guard knows them
 
 
-def _chosen(
-    readings: Mapping[str, Reading], points: tuple[str, ...], spec: DeviceSpec
-) -> dict[str, Reading]:
-    for point in points:
-        if point not in readings:
-            from grid_models.base.errors import nearest_name
+def _read(adapter: Adapter, spec: DeviceSpec) -> dict[str, Row]:
+    """Read a device now; return all its points, those of its SunSpec models among them."""
+    readings = adapter.poll(timeout_s=_patience_s(spec))[spec.name]
+    found = adapter.sunspec_map(spec.name)
+    rows = {}
+    for name, text in adapter.texts(spec.name).items():
+        # The identity of a SunSpec device is in its common model, 1.
+        rows[name if name in spec.points else f"1.{name}"] = Row(text, "", "", Quality.GOOD, 0.0)
+    for name, reading in readings.items():
+        point = spec.points.get(name)
+        of_model = found.points.get((point and point.sunspec) or name) if found else None
+        as_it_is = of_model is not None and (point is None or (point.scale, point.offset) == (1, 0))
+        unit = (point.unit if point else "") or (of_model.unit if of_model and as_it_is else "")
+        names = (point and point.enum) or (of_model.symbols if of_model else {})
+        symbol = next((word for word, n in names.items() if n == reading.value), "")
+        rows[name] = Row(reading.value, symbol, unit, reading.quality, reading.age_s)
+    return rows
 
+
+def _chosen(
+    rows: Mapping[str, Row], points: tuple[str, ...], spec: DeviceSpec, every: bool = False
+) -> tuple[dict[str, Row], int]:
+    """Return the rows that are wanted, and how many are left out as not implemented."""
+    for point in points:
+        if point not in rows:
             raise ScenarioError(
                 f"no point is called '{point}'",
                 where=spec.name,
-                nearest=nearest_name(point, readings),
+                nearest=nearest_name(point, rows),
             )
-    return {p: readings[p] for p in points} if points else dict(readings)
+    if points:
+        return {p: rows[p] for p in points}, 0
+    shown = {n: row for n, row in rows.items() if every or n in spec.points or row.there}
+    return shown, len(rows) - len(shown)
 
 
-def _unit(spec: DeviceSpec, name: str) -> str:
-    point = spec.points.get(name)
-    return point.unit if point is not None else ""
-
-
-def _show(console: Console, spec: DeviceSpec, readings: Mapping[str, Reading]) -> None:
+def _show(console: Console, rows: Mapping[str, Row]) -> None:
     table = _table("point", "value", "unit", "quality", "age s")
-    for name, r in readings.items():
-        value = "-" if math.isnan(r.value) else f"{r.value:g}"
-        age = f"{r.age_s:.1f}" if math.isfinite(r.age_s) else "-"
-        quality = f"[{_STYLES[r.quality]}]{r.quality}[/]"
-        table.add_row(name.replace("[", r"\["), value, _unit(spec, name), quality, age)
+    for name, row in rows.items():
+        value = row.value if isinstance(row.value, str) else f"{row.value:g}" if row.there else "-"
+        age = f"{row.age_s:.1f}" if math.isfinite(row.age_s) else "-"
+        words = f"{value} {row.symbol}" if row.symbol else value
+        quality = Text(str(row.quality), _STYLES[row.quality])
+        table.add_row(Text(name), Text(words), Text(row.unit), quality, age)
     console.print(table)
 
 

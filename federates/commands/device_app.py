@@ -41,11 +41,18 @@ def device_scan(target: DeviceTarget) -> None:
 
 
 @device_app.command("read")
-def device_read(target: DeviceTarget, points: Points = None, as_json: AsJson = False) -> None:
+def device_read(
+    target: DeviceTarget,
+    points: Points = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also points that the device does not implement.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read a device once."""
     from federates.commands.device import read
 
-    values = read(target, tuple(points or ()), as_json=as_json)
+    values = read(target, tuple(points or ()), every=every, as_json=as_json)
     if values is not None:
         print_json(values)
 

@@ -122,13 +122,14 @@ def _problems(spec: AttackSpec) -> Iterator[str]:
 
 
 def _technique_problems(spec: AttackSpec) -> Iterator[str]:
+    known = f"ATT&CK for ICS {VERSION}"
     if spec.attack_version != VERSION:
-        return  # ids of another version cannot be checked here; the version stays beside them
+        known += f" (its ids are known here, not those of {spec.attack_version})"
     for i, technique in enumerate(spec.techniques):
         if technique not in TECHNIQUES:
             near = nearest_name(technique, TECHNIQUES)
             yield (
-                f"{spec.where('techniques', i)}: no technique of ATT&CK for ICS {VERSION} has the "
+                f"{spec.where('techniques', i)}: no technique of {known} has the "
                 f"id '{technique}'"
                 + (f"; did you mean '{near}' ({TECHNIQUES[near]})?" if near else "")
             )

@@ -234,7 +234,10 @@ class AttackSpec(Section):
         0, description="Seed of everything random in the attack: targets, noise, chance."
     )
     techniques: list[str] = Field([], description="Ids of MITRE ATT&CK for ICS, such as T0856.")
-    attack_version: str = Field("18.1", description="Version of ATT&CK that the ids are of.")
+    attack_version: str = Field(
+        "18.1",
+        description="Version of ATT&CK that the ids are of; those of 18.1 are known here.",
+    )
     steps: list[Step] = Field(min_length=1, description="What happens; see below.")
 
     _source: YamlSource | None = PrivateAttr(None)

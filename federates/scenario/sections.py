@@ -165,8 +165,8 @@ class Record(Section):
 
     ports: list[str] = Field(
         ["*"],
-        description="Globs over federate.port; each must match. Optional outputs of a feeder need one that names "
-        "them (`feeder.i_a`, `*.loading_*`); `*` and `feeder.*` do not.",
+        description="Globs over federate.port; each must match. Optional outputs of a feeder need "
+        "one that names them (`feeder.i_a`, `*.loading_*`); `*` and `feeder.*` do not.",
     )
     labels: list[str] = Field(["*"], description="Globs over labels; each must match.")
     every: int = Field(1, ge=1, description="Record every n-th step.")

@@ -12,10 +12,15 @@ FeederateError                  root of every public failure; says what, where, 
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 _SHOWN = 8  # names in a message
+# Of asyncio, which leaves out the reason; and of OSError, ssl.SSLError.
+_NO_CONNECT = re.compile(r"\[Errno (\d+)\] Connect call failed \([^)]*\)")
+_NUMBERS = re.compile(r"\[(?:Errno -?\d+|SSL[^\]]*)\] | \(_ssl\.c:\d+\)")
 
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
@@ -46,6 +51,15 @@ def nothing_called(where: str, what: str, glob: str, names: Iterable[str]) -> st
     some = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     text = f"{where}: no {what} matches '{glob}'; expected a glob over {some or '(there is none)'}"
     return text + nearest_hint(glob, known)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a call failed, in the system's words without its numbers: ``Connection refused``.
+
+    '' where the error says nothing.
+    """
+    text = _NO_CONNECT.sub(lambda found: os.strerror(int(found[1])), str(error))
+    return _NUMBERS.sub("", text).strip()
 
 
 def described(what: str, expected: str | None = None, nearest: str | None = None) -> str:

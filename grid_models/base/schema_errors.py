@@ -131,6 +131,8 @@ def _wrong_value(path: KeyPath, items: list[tuple[Any, str]]) -> SchemaProblem:
 def _expected(item: Any, walk: _Walk) -> str:
     """Return what would have been accepted, in our words: pydantic's are not for users."""
     kind, context = item["type"], item.get("ctx", {})
+    if kind == "string_type" and isinstance(item["input"], (int, float, date)):
+        return "text (put it in quotes)"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
     if kind in ("too_short", "too_long"):

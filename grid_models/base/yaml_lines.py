@@ -22,10 +22,14 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 
+from grid_models.base.yaml_words import deepest_line, plain_problem
+
 KeyPath = tuple[str | int, ...]
 
 MAX_ALIASED = 100_000
 """Entries that aliases may add to a file."""
+MAX_DEPTH = 100
+"""Lists and mappings in one another that a message names where the parser cannot read more."""
 _TAG = "tag:yaml.org,2002:"
 _LONG_ESCAPE = re.compile(r"\\U([0-9a-fA-F]{8})")
 
@@ -94,21 +98,21 @@ def parse_yaml(text: str, *, text_keys: bool = False) -> tuple[Any, dict[KeyPath
         return values.read(tree, ()), values.lines
     except ReusedAnchorWarning as error:
         line = int(re.findall(r"line (\d+)", str(error))[-1])
-        raise YamlError(str(error).strip().partition("\n")[0], line) from None
+        anchor = re.findall(r"anchor '([^']*)'", str(error))[0]
+        raise YamlError(f"the anchor '&{anchor}' is given twice", line) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        what = error.problem or "not valid YAML"
-        if what.startswith("but ") and error.context:
-            what = f"{error.context}, {what}"
-        raise YamlError(what, line) from None
+        raise YamlError(plain_problem(error), line) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = ord(error.character) if isinstance(error.character, str) else error.character
         raise YamlError(f"not valid YAML: the control character U+{code:04X}", line) from None
-    except YAMLError as error:
-        raise YamlError(f"not valid YAML: {error}") from None
+    except YAMLError:
+        raise YamlError("not valid YAML") from None
     except RecursionError:
-        raise YamlError("not valid YAML: nested too deeply") from None
+        line = deepest_line(YAML(typ="safe", pure=True), text, MAX_DEPTH)
+        what = "lists and mappings are nested too deeply"
+        raise YamlError(what, line, f"at most {MAX_DEPTH} in one another") from None
 
 
 def read_yaml(
@@ -122,7 +126,8 @@ def read_yaml(
     if data is None:
         raise YamlError("the file is empty", expected="a YAML mapping")
     if not isinstance(data, dict):
-        raise YamlError(f"holds a {type(data).__name__}", expected="a YAML mapping")
+        kind = {list: "a list", str: "a text", bool: "true or false"}.get(type(data), "one value")
+        raise YamlError(f"holds {kind}", expected="a YAML mapping")
     return data, lines
 
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grid_models.base.errors import reason_of
 from hil.adapter.audit import AuditLog
 from hil.modbus.tls import client_context
 
@@ -148,7 +149,7 @@ class Watchdog:
             try:
                 reader, writer = await _connect(left[0])
             except (OSError, TimeoutError, ssl.SSLError) as error:
-                failure = str(error) or "no connection in time"
+                failure = reason_of(error) or "no connection in time"
                 self._record(left[0], "failed", f"{why}: {failure}")
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -177,7 +178,7 @@ class Watchdog:
                     plan.timeout_s,
                 )
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ssl.SSLError) as error:
-                failure = f"{type(error).__name__} {error}".strip()
+                failure = reason_of(error) or "no answer in time"
             if failure:
                 return f"{point}: {failure}"
             self._audit.record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grid_models.base.errors import FeederateError, described
+from grid_models.base.errors import FeederateError, described, reason_of
 
 EXCEPTION_NAMES = {
     1: "illegal function",
@@ -100,4 +100,4 @@ class RefusedError(ExchangeError):
 def cannot_listen(kind: type[FeederateError], error: Exception, where: str) -> FeederateError:
     """Return the error of a server whose address cannot be used."""
     expected = "a free port of this machine"
-    return kind(f"cannot listen: {error}", where=where, expected=expected)
+    return kind(f"cannot listen: {reason_of(error)}", where=where, expected=expected)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grid_models.base import parent
+from grid_models.base.errors import reason_of
 from hil.devices.errors import ServerError
 from hil.emulators.options import EmulatorOptions
 
@@ -80,14 +81,14 @@ class EmulatorProcess:
             self._channel.write(json.dumps(message).encode() + b"\n")
             self._channel.flush()
         except OSError as error:
-            raise self.error(str(error)) from None
+            raise self.error(reason_of(error)) from None
 
     def answer(self) -> dict[str, Any]:
         """Return the answer to the first line that was not answered yet."""
         try:
             line = self._channel.readline()
         except OSError as error:
-            raise self.error(str(error)) from None
+            raise self.error(reason_of(error)) from None
         if not line:
             raise self.error("ended")
         answer: dict[str, Any] = json.loads(line)

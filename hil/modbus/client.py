@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from grid_models.base.errors import reason_of
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
@@ -144,7 +145,7 @@ class _Connection(asyncio.Protocol):
             return
         self.transport = None
         self.stats.lost += 1
-        self.stats.last_error = reason = str(exc) if exc else "closed by the device"
+        self.stats.last_error = reason = reason_of(exc) if exc else "closed by the device"
         self._fail(LinkError(f"connection lost: {reason}"))
 
     def drop(self, why: str) -> None:
@@ -228,7 +229,7 @@ class ModbusClient:
             try:
                 self._connection = await self._open()
             except OSError as error:  # TimeoutError and ssl.SSLError as well
-                reason = str(error) or f"no answer within {self.spec.connect_timeout_s:g} s"
+                reason = reason_of(error) or f"no answer within {self.spec.connect_timeout_s:g} s"
                 self.stats.last_error = reason
                 self.stats.failed_connects += 1
                 self._postpone()

@@ -398,6 +398,30 @@ def test_device_commands(inverter, capsys: pytest.CaptureFixture[str], tmp_path:
     assert capsys.readouterr().out.count("52650") == 2
 
 
+def test_device_read_shows_units_texts_and_what_is_there(inverter, capsys) -> None:
+    url = f"127.0.0.1:{inverter.port}/1"
+    assert call(["device", "read", url, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["701.W"]["value"], shown["701.W"]["unit"]) == (52650.0, "W")
+    assert shown["701.ConnSt"]["name"] == "CONNECTED"
+    assert shown["1.Mn"] == {"value": "Feederate", "unit": "", "quality": "good"}
+    assert all(point["value"] is not None for point in shown.values())
+    assert call(["device", "read", url, "--json", "--all"]) == 0
+    everything = json.loads(capsys.readouterr().out)
+    absent = everything.keys() - shown.keys()
+    assert "701.TmpCab" in absent
+    assert all(everything[name]["value"] in (None, "") for name in absent)
+    assert call(["device", "read", url]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["701.W", "52650", "W"] for line in lines)
+    assert lines[-1] == f"{len(absent)} points that the device does not implement; --all shows them"
+    assert call(["device", "read", url, "701.TmpCab", "1.Mn"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "-",
+        "Feederate",
+    ]
+
+
 def test_device_write_needs_arming_a_file_and_its_limits(inverter, capsys) -> None:
     file = str(inverter.file)
     assert call(["device", "write", file, "var_set_pct", "12.5"]) == 2
