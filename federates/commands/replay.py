@@ -11,8 +11,9 @@ from typing import Literal
 import typer
 
 from federates.attacks.signal.trace_attack import in_full, trace_attack
+from federates.attacks.signal.trace_file import left_out
 from federates.commands.options import print_json
-from federates.commands.run import carry_out, failure_as_json, print_summary
+from federates.commands.run import carry_out, failure_as_json, print_summary, warn
 from federates.commands.terminal import clean_stdout, messages, output
 from federates.errors import ScenarioError
 from federates.runs.options import RunOptions
@@ -104,6 +105,8 @@ def replay_into(
     scenario = dataclasses.replace(options, attack="").load()
     steps = min(options.steps or scenario.n_steps, scenario.n_steps)
     step_s = scenario.time.step_s
+    for unplayed in left_out(trace):
+        warn(f"{trace}: {unplayed}; a trace plays signals only")
     scenario.attack = trace_attack(trace, kind, offset_s, speed, steps * step_s, step_s)
     words = ["--as", kind, "--offset", in_full(offset_s), "--speed", in_full(speed)]
     command = ["feederate", "replay", str(trace), "--into", options.scenario]

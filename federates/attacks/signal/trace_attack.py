@@ -58,7 +58,9 @@ def trace_attack(
         raise ScenarioError(what, where=str(path), expected="finite numbers, the speed above 0")
     times, ports, labels, _ = read_trace(path)
     if not len(times):
-        raise ScenarioError("holds no value", where=str(path), expected="at least one row")
+        raise ScenarioError(
+            "holds no value of a signal", where=str(path), expected="at least one row"
+        )
     begin_s, end_s = _window(times, offset_s, speed, step_s)
     if fault := _outside(begin_s, end_s, horizon_s, float(times.min()), speed):
         window = f"would play from {begin_s:.10g} to {end_s:.10g} s"

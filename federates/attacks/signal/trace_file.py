@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,49 @@ def read_trace(path: Path) -> tuple[FloatArray, list[str], list[str], FloatArray
     return times[good], ports, labels, values[good]
 
 
+def left_out(path: Path) -> list[str]:
+    """Say what of a ground truth is not played, since it is no value of a signal.
+
+    Raises ScenarioError: As `read_trace`.
+    """
+    table = _table(path)
+    if not _is_truth(table):
+        return []
+    ports = Counter(table["port"].to_pylist())
+    rows: Counter[str] = Counter()
+    for port, words in _no_signals().items():
+        rows[words] += ports[port]
+    return [f"{n} rows of {words} are not played" for words, n in rows.items() if n]
+
+
+def _no_signals() -> dict[str, str]:
+    """Return what the ports of a ground truth that are no signals hold."""
+    from federates.attacks.link.inbox import TRUTH_PORT
+    from federates.attacks.modbus.wire import PORT
+    from federates.attacks.physical.action import UNITS
+
+    return {TRUTH_PORT: "mail", PORT: "Modbus points"} | dict.fromkeys(
+        UNITS, "states of grid elements"
+    )
+
+
+def _is_truth(table: Any) -> bool:
+    return {"federate", "port", "label", "seen_value"} <= set(table.column_names)
+
+
 def _in_long_form(table: Any, path: Path) -> Any:
-    """Return a ground truth or a recorded signal as a long table; others as they are."""
+    """Return a ground truth or a recorded signal as a long table; others as they are.
+
+    Of a ground truth the values of signals are taken: mail, Modbus points and states of elements
+    have no port that a trace could play.
+    """
     import pyarrow as pa
 
     names = table.column_names
-    if {"federate", "port", "label", "seen_value"} <= set(names):
+    if _is_truth(table):
+        others = _no_signals()
+        played = [port not in others for port in table["port"].to_pylist()]
+        table = table.filter(pa.array(played, pa.bool_()))
         whose = zip(table["federate"].to_pylist(), table["port"].to_pylist(), strict=True)
         columns = [table["time_s"], [f"{f}.{p}" for f, p in whose], table["label"]]
         return pa.table([*columns, table["seen_value"]], ["time_s", *COLUMNS])
@@ -143,8 +181,9 @@ def _table(path: Path) -> Any:
 
         return read_truth(path)
     if not path.is_file():
-        what = "is no folder of a run" if path.is_dir() else "no such file"
-        raise ScenarioError(what, where=str(path), expected="a CSV or Parquet table")
+        what = "is no folder of a run" if path.is_dir() else "no such file or folder"
+        expected = "the folder of an attacked run, or a CSV or Parquet table"
+        raise ScenarioError(what, where=str(path), expected=expected)
     try:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)

@@ -218,6 +218,36 @@ def test_what_was_seen_in_an_attacked_run_is_a_trace(attacked: Path, tmp_path: P
     np.testing.assert_array_equal(seen[rows, [names.index(x) for x in labels]], values)
 
 
+def test_rows_that_are_no_signal_are_left_out_and_said(
+    attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_truth(attacked)
+    mail = pa.table(
+        {
+            "time_s": [60.0, 75.0],
+            "federate": ["volt_var"] * 2,
+            "port": ["mail", "attack_connected"],
+            "label": ["a>b:x[0]", "der.pv"],
+            "true_value": [0.0, 0.0],
+            "seen_value": [1.0, 1.0],
+            "step": ["noise"] * 2,
+        }
+    )
+    both = pa.concat_tables([truth.cast(mail.schema), mail])
+    pq.write_table(both, tmp_path / "truth.parquet")
+
+    assert play(attacked, tmp_path / "truth.parquet", tmp_path / "run") == 0
+
+    said = capsys.readouterr().err
+    assert "1 rows of mail are not played; a trace plays signals only" in said
+    assert "1 rows of states of grid elements are not played" in said
+    _, _, seen = read_signal(tmp_path / "run" / "signals", "attack.feeder-v_pu")
+    assert np.isin(truth["seen_value"].to_pylist(), seen).all()
+    pq.write_table(mail, tmp_path / "mail.parquet")
+    assert play(attacked, tmp_path / "mail.parquet", tmp_path / "none") == 2
+    assert "mail.parquet: holds no value of a signal" in capsys.readouterr().err
+
+
 def test_a_recorded_signal_is_a_trace_of_its_port(attacked: Path) -> None:
     path = attacked / "signals" / "feeder.v_pu.parquet"
     times, ports, labels, values = read_trace(path)

@@ -148,7 +148,7 @@ def test_text_that_no_file_can_hold_is_refused() -> None:
 
 
 def test_code_in_yaml_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="the tag .* is not accepted"):
+    with pytest.raises(ScenarioError, match=r"the tag .* is not accepted"):
         load_yaml(Path("f.yaml"), "a: !!python/object/apply:os.getcwd []\n")
 
 
