@@ -26,6 +26,7 @@ from federates.commands.options import (
     ScenarioArgument,
     print_json,
     run_options,
+    with_live_address,
 )
 from federates.runs.options import RunOptions
 
@@ -299,7 +300,7 @@ def main() -> NoReturn:
 def call(arguments: list[str]) -> int:
     """Run one command line, print its errors, and return the exit code."""
     try:
-        code = app(arguments, prog_name="feederate", standalone_mode=False)
+        code = app(with_live_address(arguments), prog_name="feederate", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _say(["interrupted"], 130)
     except (BrokenPipeError, SystemExit) as stop:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from federates.live.address import ANY_PORT, parse_address
 from federates.runs.options import Placement, RunOptions
 
 ScenarioArgument = Annotated[
@@ -55,6 +56,15 @@ def _check_url(url: str | None) -> str | None:
     return url
 
 
+def _check_live(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            parse_address(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return text
+
+
 def _option(kind: Any, text: str, *names: str, default: Any = None, **more: Any) -> tuple[Any, Any]:
     return Annotated[kind, typer.Option(*names, help=text, **more)], default
 
@@ -65,6 +75,7 @@ _PLACEMENT = (
 )
 _URL: dict[str, Any] = {"metavar": "URL", "callback": _check_url}
 _ONLY = "Run only these federates here (comma-separated)."
+_LIVE = "Serve a page of the run while it goes on; loopback unless a HOST is given."
 _PCAP = "Capture the Modbus traffic: DIR/pcap/DEVICE.pcapng."
 # Field of RunOptions -> (its option, default).
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -80,6 +91,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "only": _option(list[str] | None, _ONLY, metavar="NAMES"),
     "armed": (Arm, None),
     "pcap": _option(bool, _PCAP, "--pcap", default=False),
+    "live": _option(str | None, _LIVE, metavar="[[HOST:]PORT]", callback=_check_live),
     "report": _option(bool, "Write report.html at the end.", default=True),
 }
 
@@ -140,6 +152,17 @@ def _checked(found: dict[str, Any]) -> RunOptions:
             f"found {options.placement}"
         )
     return options
+
+
+def with_live_address(words: list[str]) -> list[str]:
+    """Return command-line words with an address behind each ``--live`` that has none."""
+    out = []
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        out.append(word)
+        # A scenario may follow it; an address begins with a digit, or has a colon.
+        if word == "--live" and not (after[:1].isdigit() or ":" in after):
+            out.append(ANY_PORT)
+    return out
 
 
 def print_json(data: Any) -> None:

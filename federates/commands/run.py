@@ -28,7 +28,7 @@ from federates.runs.data import RunData
 from federates.runs.options import RunOptions
 
 if TYPE_CHECKING:
-    from federates.runs.runner import RunResult
+    from federates.runs.runner import RunResult, Started
     from federates.scenario.schema import Scenario
 
 
@@ -72,16 +72,32 @@ def carry_out(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = command or options.command()
-    try:
-        with progress_bar(label or scenario.name) as tell:
-            result = run(scenario, options, on_progress=tell, on_warning=warn)
-    except (RunError, RunInterruptedError) as error:
-        folder = run_folder(error)
-        if folder is not None:
-            finish_folder(folder, command, options.report, warn)
-        raise
-    finish_folder(result.folder, command, options.report, warn)
+    with _live_page(options.live) as on_start:
+        try:
+            with progress_bar(label or scenario.name) as tell:
+                result = run(
+                    scenario, options, on_progress=tell, on_warning=warn, on_start=on_start
+                )
+        except (RunError, RunInterruptedError) as error:
+            folder = run_folder(error)
+            if folder is not None:
+                finish_folder(folder, command, options.report, warn)
+            raise
+        finish_folder(result.folder, command, options.report, warn)
     return result
+
+
+@contextlib.contextmanager
+def _live_page(address: str | None) -> Iterator[Callable[[Started], None] | None]:
+    """Yield what starts the live page with the run; None where none is wanted."""
+    if address is None:
+        yield None
+        return
+    from federates.live.page import LivePage
+
+    with LivePage(address) as page:
+        messages().print(f"live page: {page.url}", markup=False, soft_wrap=True)
+        yield page.start
 
 
 def finish_folder(folder: Path, command: str, report: bool, say: Callable[[str], None]) -> None:

@@ -45,18 +45,24 @@ class Pacer:
         self._period_ns = timing.period_ns / factor
         self._first_ns: int | None = None
         self._origin_ns = 0.0
+        self._held_ns = 0
         self._lateness_ns: list[int] = []
 
-    def wait(self, now_ns: int, stop: threading.Event) -> None:
+    def wait(self, now_ns: int, stop: threading.Event, held_ns: int = 0) -> int:
         """Return at the deadline of the step at `now_ns`, or at once when `stop` is set.
+
+        `held_ns` is how long the run has been paused so far: the schedule moves by it. Returned is
+        how late the step is, in ns.
 
         Raises ScenarioError: The deadline has passed and the policy is ``abort``.
         """
+        self._origin_ns += held_ns - self._held_ns
+        self._held_ns = held_ns
         if self._first_ns is None:
             self._first_ns = now_ns
             self._origin_ns = float(time.monotonic_ns())
             self._lateness_ns.append(0)  # the schedule begins with it
-            return
+            return 0
         deadline_ns = self._origin_ns + (now_ns - self._first_ns) / self.factor
         left_ns = deadline_ns - time.monotonic_ns()
         if left_ns < 0.0:
@@ -65,6 +71,7 @@ class Pacer:
             left_ns = deadline_ns - time.monotonic_ns()
         if not stop.is_set():
             self._lateness_ns.append(round(time.monotonic_ns() - deadline_ns))
+        return self._lateness_ns[-1]
 
     def _late(self, now_ns: int, late_ns: float) -> None:
         self.overruns += 1

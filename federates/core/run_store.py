@@ -86,6 +86,11 @@ class RunStore:
             self.signals.mkdir(parents=True, exist_ok=True)
 
     @property
+    def heartbeat(self) -> Path:
+        """The table of heartbeats, while the run goes on and others read it."""
+        return self.folder / ".progress"
+
+    @property
     def every(self) -> int:
         """Record every n-th step."""
         return self._record.every

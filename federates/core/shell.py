@@ -154,6 +154,7 @@ class Shell:
             for name in self._published:
                 bus.publish(name, outputs[name])
         if len(result.mail):
+            self._progress.sent(self._row, len(result.mail))
             for peer, bundle in self._outbox.bundles(result.mail, now_ns):
                 if peer == self.federate.name:
                     self._held.append(bundle)

@@ -107,9 +107,7 @@ class StepLoop:
             leads = due[0] == 0
             if self._advance is not None:
                 self._advance(now_ns, leads)
-            if self._pacer is not None and leads:
-                self._pacer.wait(now_ns, self._control.stop)
-            if self._control.stop.is_set():
+            if not self._control.admit(now_ns, self._pacer if leads else None):
                 return
             for i in due:
                 name, shell, bus = members[i]

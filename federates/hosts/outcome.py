@@ -8,9 +8,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from federates.core.pacing import Pacer
 from federates.core.progress import Progress, StallWatch
 from federates.errors import PartnerError
 from grid_models.base.errors import FeederateError
+
+_PAUSE_POLL_S = 0.05
 
 
 class BusLostError(Exception):
@@ -84,6 +87,18 @@ class Control:
         self.stop = threading.Event()
         self.failure: Failure | None = None
         self._lock = threading.Lock()
+
+    def admit(self, now_ns: int, pacer: Pacer | None) -> bool:
+        """Wait for the wall clock and while the run is paused; return False where it was stopped.
+
+        Every host asks before it lets federates read for their steps at `now_ns`.
+        """
+        progress = self.progress
+        if pacer is not None:
+            progress.late(pacer.wait(now_ns, self.stop, progress.paused_ns()))
+        while progress.paused and not self.stop.wait(_PAUSE_POLL_S):
+            pass
+        return not self.stop.is_set()
 
     def fail(self, failure: Failure) -> bool:
         """Keep the first failure; return whether this one was it."""

@@ -138,7 +138,7 @@ def run_processes(
     processes = [here] if shared and here else _processes(here, hosted_by)
     # How other hosts share theirs out is not known here; every process waits until all are there.
     total = len(externals) + (len(processes) if reach.here_only else 1)
-    heartbeat = store.folder / ".progress"
+    heartbeat = store.heartbeat
     progress = Progress(len(here), heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
     control.say = say

@@ -266,7 +266,7 @@ class RunData:
 
     def spread_of(self, name: str) -> Spread | None:
         """Return smallest, median and largest element of a recorded signal, ``federate.port``."""
-        return self._reduced(name, _spread_of)
+        return self._reduced(name, row_spread)
 
     def total_of(self, name: str) -> Spread | None:
         """Return the sum over the elements of a recorded signal, ``federate.port``."""
@@ -308,7 +308,7 @@ class PlantData:
         return self._run.total_of(f"{self.name}.{port}")
 
 
-def _spread_of(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def row_spread(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the least, the middle and the largest number of each row; NaN where there is none."""
     if not np.isnan(values).any():
         return values.min(axis=1), np.median(values, axis=1), values.max(axis=1)
@@ -347,9 +347,9 @@ def _voltages(
     for time_s, recorded in signal_batches(folder, name):
         v_pu = live_voltages(recorded)
         times.append(time_s)
-        total.append(_spread_of(v_pu))
+        total.append(row_spread(v_pu))
         for phase, columns in groups.items():
-            phases[phase].append(_spread_of(v_pu[:, columns]))
+            phases[phase].append(row_spread(v_pu[:, columns]))
         settled = time_s >= since_s
         if not settled.any():
             continue

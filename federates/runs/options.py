@@ -33,6 +33,7 @@ class RunOptions:
     only : Federates (or groups) to run on this host. Default: all.
     armed : Devices that may be commanded, besides those that the run emulates itself.
     pcap : Capture the Modbus traffic of each device to ``pcap/NAME.pcapng`` in the run's folder.
+    live : Address of the live page, ``PORT``, ``HOST:PORT`` or ``auto``; None for no page.
     report : Write ``report.html`` at the end.
     record : Write signals, labels and the tables of the grid; else the folder holds manifest,
         summary, events and logs.
@@ -51,6 +52,7 @@ class RunOptions:
     only: tuple[str, ...] | None = None
     armed: tuple[str, ...] = ()
     pcap: bool = False
+    live: str | None = None
     report: bool = True
     record: bool = True
 

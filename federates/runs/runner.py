@@ -42,12 +42,31 @@ class RunResult:
         return dict(self.summary["metrics"])
 
 
+@dataclass(frozen=True)
+class Started:
+    """A run whose folder is there and whose federates are about to start.
+
+    Attributes
+    ----------
+    here : Federates that run on this host, in the order of the heartbeat table.
+    spans_hosts : Whether others run elsewhere.
+    """
+
+    store: RunStore
+    assembly: Assembly
+    federates: Mapping[str, Federate | ExternalFederate]
+    wirings: Mapping[str, FederateWiring]
+    here: tuple[str, ...]
+    spans_hosts: bool
+
+
 def run(
     scenario: Scenario,
     options: RunOptions | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
+    on_start: Callable[[Started], None] | None = None,
     **changes: Any,
 ) -> RunResult:
     """Run a scenario.
@@ -62,6 +81,8 @@ def run(
         Called with (steps done, steps in all).
     on_warning : callable, optional
         Called before the first step with a sentence about input that is not used as it stands.
+    on_start : callable, optional
+        Called once before the federates start; heartbeats are then readable in the run's folder.
     **changes
         Options by name in place of `options`' own, as ``run(scenario, steps=20)``.
     Raises ScenarioError, GridModelError, ControllerError: The input is wrong; nothing was started.
@@ -77,7 +98,7 @@ def run(
     federates, wirings = assembly.assemble()
     if placement == "single":
         _refuse_programs(assembly)
-    assembly.select(reach.only)  # a wrong name is refused before anything is written
+    wanted = assembly.select(reach.only)  # a wrong name is refused before anything is written
     _refuse_alone(reach)
     warnings = (*warnings_of(scenario, federates, wirings), *assembly.warm_up_warnings)
     for words in warnings:
@@ -92,7 +113,11 @@ def run(
     tell = partial(_tell, on_progress, n_steps)
     parts = assembly, federates, wirings, store
     say = on_warning or _nobody
+    here = tuple(f.name for f in _plant_first(assembly, federates) if f.name in wanted)
     try:
+        if on_start is not None:
+            Progress(len(here), store.heartbeat)
+            on_start(Started(store, assembly, federates, wirings, here, not reach.here_only))
         if placement == "process" or not reach.here_only:
             outcome, counted = _run_processes(*parts, reach, placement, tell, say)
         else:
@@ -101,6 +126,8 @@ def run(
         with contextlib.suppress(OSError):
             manifest.finish("failed", f"could not be started: {error}")
         raise
+    finally:
+        store.heartbeat.unlink(missing_ok=True)
     if assembly.attack_plan is not None and options.record:
         _close_attack(folder, assembly, federates, store)
     metrics = _metrics(outcome.summaries, assembly.plants)
@@ -149,7 +176,8 @@ def _run_here(
     scenario = assembly.scenario
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
     ours = _plant_first(assembly, federates)
-    progress = Progress(len(ours))
+    shared = store.heartbeat if store.heartbeat.exists() else None
+    progress = Progress(len(ours), shared)
     control = Control(progress, scenario.time.step_timeout_s, tell)
     control.say = say
     shells = {

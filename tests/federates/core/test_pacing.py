@@ -100,6 +100,15 @@ def test_a_stop_ends_the_wait() -> None:
 SHORT = ["time.duration_s=40", "time.step_s=5"]
 
 
+def test_a_pause_moves_the_schedule(clock: Clock) -> None:
+    pacer = Pacer(Timing(STEP), 1.0, "abort")
+    assert pacer.wait(0, clock) == 0
+    clock.now_s += 100.0  # of these the run was paused for 99.5
+    pacer.wait(STEP, clock, held_ns=round(99.5e9))
+    assert clock.now_s == pytest.approx(1000.0 + 99.5 + STEP / 1e9)
+    assert pacer.overruns == 0
+
+
 @pytest.mark.scenario
 @pytest.mark.parametrize("placement", ["thread", "process", "single"])
 def test_a_paced_run_takes_its_time_and_gives_the_same_bytes(placement, tmp_path) -> None:
@@ -125,7 +134,7 @@ def test_a_paced_run_takes_its_time_and_gives_the_same_bytes(placement, tmp_path
 def test_a_run_that_keeps_its_time_has_no_overrun(tmp_path, clock, monkeypatch) -> None:
     """Four steps on a clock that moves only while the run waits: stepping takes no time."""
     wait = Pacer.wait
-    monkeypatch.setattr(Pacer, "wait", lambda pacer, now_ns, stop: wait(pacer, now_ns, clock))
+    monkeypatch.setattr(Pacer, "wait", lambda p, now, stop, held: wait(p, now, clock, held))
     pace = ["time.real_time.factor=10", "time.real_time.overrun=abort"]
     scenario = load_scenario("voltvar-ieee13", [*SHORT, *pace])
     result = run(scenario, out=tmp_path / "run", steps=4, placement="single")

@@ -92,3 +92,26 @@ def test_only_the_first_failure_is_kept() -> None:
     assert not control.fail(Failure("b", "second"))
     assert control.failure == Failure("a", "first")
     assert control.stop.is_set()
+
+
+def test_a_paused_run_is_no_stall_and_counts_its_pauses(clock: Clock, tmp_path: Path) -> None:
+    progress = Progress(1, tmp_path / "table")
+    page = Progress(1, tmp_path / "table")  # as the live page opens it
+    watch = StallWatch(progress, 10.0)
+    progress.begin(0)
+    progress.end(0)
+    assert not watch.stalled()
+    page.pause()
+    page.pause()
+    for _ in range(5):
+        clock.now_s += 20.0
+        assert progress.paused
+        assert not watch.stalled()
+    assert progress.paused_ns() == 100_000_000_000
+    page.resume()
+    page.resume()
+    clock.now_s += 9.0
+    assert (progress.paused, progress.paused_ns()) == (False, 100_000_000_000)
+    assert not watch.stalled()
+    clock.now_s += 2.0
+    assert watch.stalled()
