@@ -23,10 +23,10 @@ from federates.commands.device_app import device_app
 from federates.commands.emulate import emulate_app
 from federates.commands.options import (
     AsJson,
+    LiveCommand,
     ScenarioArgument,
     print_json,
     run_options,
-    with_live_address,
 )
 from federates.runs.options import RunOptions
 
@@ -74,7 +74,7 @@ def demo(options: RunOptions, as_json: AsJson = False) -> None:
     run_demo(out=options.out, steps=options.steps, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=LiveCommand)
 @run_options()
 def run(scenario: ScenarioArgument, options: RunOptions, as_json: AsJson = False) -> None:
     """Run one scenario."""
@@ -300,7 +300,7 @@ def main() -> NoReturn:
 def call(arguments: list[str]) -> int:
     """Run one command line, print its errors, and return the exit code."""
     try:
-        code = app(with_live_address(arguments), prog_name="feederate", standalone_mode=False)
+        code = app(arguments, prog_name="feederate", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _say(["interrupted"], 130)
     except (BrokenPipeError, SystemExit) as stop:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 import typer
+from typer.core import TyperCommand
 
 from federates.live.address import ANY_PORT, parse_address
 from federates.runs.options import Placement, RunOptions
@@ -154,15 +155,18 @@ def _checked(found: dict[str, Any]) -> RunOptions:
     return options
 
 
-def with_live_address(words: list[str]) -> list[str]:
-    """Return command-line words with an address behind each ``--live`` that has none."""
-    out = []
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        out.append(word)
-        # A scenario may follow it; an address begins with a digit, or has a colon.
-        if word == "--live" and not (after[:1].isdigit() or ":" in after):
-            out.append(ANY_PORT)
-    return out
+class LiveCommand(TyperCommand):
+    """A command whose option ``--live`` may stand without an address; typer has no such options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put an address behind each ``--live`` that has none."""
+        words = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            words.append(word)
+            # A scenario may follow; an address begins with a digit, or has a colon.
+            if word == "--live" and not (after[:1].isdigit() or ":" in after):
+                words.append(ANY_PORT)
+        return super().parse_args(ctx, words)
 
 
 def print_json(data: Any) -> None:
