@@ -133,7 +133,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.scenario
-@pytest.mark.parametrize("placement", ["single", "thread", "process"])
+@pytest.mark.parametrize("placement", ["single", "shared", "thread", "process"])
 def test_a_pause_holds_the_run_and_changes_no_byte(
     tmp_path: Path, plain: Path, placement: Any
 ) -> None:
