@@ -170,18 +170,25 @@ def sweep(
 
     feederate sweep voltvar-ieee123 --set grid.load_scale=0.8,1,1.2 --seeds 20 --out study
     """
-    from federates.commands.sweep import run_sweep
+    from federates.runs import sweep_pool
 
-    return run_sweep(
-        replace(options, scenario=scenario),
-        table=table,
-        seeds=seeds,
-        workers=workers,
-        dask=dask,
-        keep=keep,
-        retry=retry,
-        as_json=as_json,
-    )
+    if dask is None:  # they import while this process does
+        sweep_pool.prepare(workers or len(os.sched_getaffinity(0)))
+    try:
+        from federates.commands.sweep import run_sweep
+
+        return run_sweep(
+            replace(options, scenario=scenario),
+            table=table,
+            seeds=seeds,
+            workers=workers,
+            dask=dask,
+            keep=keep,
+            retry=retry,
+            as_json=as_json,
+        )
+    finally:
+        sweep_pool.release()
 
 
 @app.command()

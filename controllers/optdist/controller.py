@@ -20,7 +20,7 @@ from controllers.core.terminals import DerTerminals, agent_names
 from controllers.optdist.forms import PreconditionedForm, PublishedForm, SquaredVoltageBand
 from controllers.optdist.network import Q_BASE_KVAR, agent_network
 from controllers.optdist.tuning import OptdistOptions, preconditioned_steps, published_steps
-from controllers.optdist.wiring import Wiring
+from controllers.optdist.wiring import wiring_of
 
 _WHERE = "optdist-vc"
 # In the two cases of the benchmark prices use at most 5 % of this cap.
@@ -57,8 +57,8 @@ class OptdistVc:
             site, settings.model, settings.pattern, "ders" if published else "nodes"
         )
         position = {name: i for i, name in enumerate(network.names)}
-        chosen = np.array([position[name] for name in hosted], dtype=np.int64)
-        wiring = Wiring(network, chosen, self.inputs[0].labels)
+        chosen = tuple(position[name] for name in hosted)
+        wiring = wiring_of(network, chosen, self.inputs[0].labels)
         self._wiring = wiring
         self.links_in = wiring.links_in
         self.links_out = wiring.links_out

@@ -6,6 +6,8 @@ an agent's sum has the same bits whatever other agents the instance hosts.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
@@ -126,6 +128,12 @@ class Wiring:
         """Return the mail that tells the owned points' messages to those who need them."""
         rounds = np.full(self._link_numbers.size, number, dtype=np.int64)
         return Mail(self._link_numbers, rounds, message[self._sender])
+
+
+@lru_cache(maxsize=32)
+def wiring_of(network: AgentNetwork, hosted: tuple[int, ...], v_labels: tuple[str, ...]) -> Wiring:
+    """Return the wiring of an instance; it holds no state, so that the runs of a sweep share it."""
+    return Wiring(network, np.array(hosted, dtype=np.int64), v_labels)
 
 
 def _links(network: AgentNetwork, pairs: IntArray) -> tuple[Link, ...]:

@@ -116,13 +116,14 @@ class LinkInbox:
         self._seed = seed
         self._width: IntArray = np.array([link.width for link in links_in], dtype=np.int64)
         self._scalar = bool((self._width == 1).all())
-        each = [quality.get(link.key, LinkQuality()) for link in links_in]
+        perfect, keys = LinkQuality(), [link.key for link in links_in]
+        each = [quality.get(key, perfect) for key in keys]
         self._perfect = all(q.perfect for q in each)
         self._latency = np.array([to_ns(q.latency_s) for q in each], dtype=np.int64)
         self._jitter = np.array([to_ns(q.jitter_s) for q in each], dtype=np.float64)
         self._loss = np.array([q.loss for q in each])
         self._noise = np.array([q.noise for q in each])
-        self._streams = counter_rng.stream_ids(link.key for link in links_in)
+        self._streams = counter_rng.stream_ids(keys)
         self._pending: list[tuple[IntArray | None, Mail]] = []
         self.delivered = 0
         self.lost = 0

@@ -78,8 +78,9 @@ def mail_routes(
     links = [link for f in federates for link in f.links_in]
     for i, rule in enumerate(scenario.links):
         problems += _unmatched(rule, links, partial(scenario.where, "links", i))
+    rules = scenario.links
     quality = {
-        f.name: {link.key: q for link in f.links_in if (q := _quality(link, scenario.links))}
+        f.name: {link.key: q for link in f.links_in if rules and (q := _quality(link, rules))}
         for f in federates
     }
     return routes, quality

@@ -108,6 +108,8 @@ def run(
     folder = new_run_dir(scenario.name, options.out, made)
     warm_up = {"warm_up_s": assembly.warm_up_s, "warm_up_note": assembly.warm_up_note}
     manifest = Manifest(folder, scenario, placement, n_steps, warnings, {"changes": made} | warm_up)
+    if options.scenario:
+        manifest.data["command"] = options.command()
     store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     tell = partial(_tell, on_progress, n_steps)

@@ -32,6 +32,7 @@ from federates.runs.options import RunOptions
 from federates.runs.parallel import at_a_time
 from federates.runs.sweep_job import ROW, Keep
 from federates.runs.sweep_plan import SweepPlan, fingerprint, make_plan
+from federates.runs.sweep_pool import prepare, release
 from federates.runs.sweep_tables import read_tables, write_tables
 from federates.runs.sweep_values import read_table, table_of
 from federates.runs.sweep_workers import local, on_dask
@@ -163,16 +164,20 @@ def sweep(
         rows = table_of(table)
     if workers is not None and workers < 1:
         raise ScenarioError(f"{workers} workers", where="workers", expected="at least 1")
-    plan, first = make_plan(scenario, axes, rows, seeds, options, name)
-    folder = _open(out, plan, fingerprint(plan, first), keep, first.name)
-    with _locked(folder):
-        done = _finished_rows(folder, len(plan), retry)
-        jobs = [
-            _job(plan, keep, folder, i, dask is not None) for i in range(len(plan)) if i not in done
-        ]
-        n = workers or at_a_time(first)
-        made = on_dask(jobs, dask) if dask else local(jobs, n, folder / LOG)
-        _collect(folder, plan, done, made, on_progress)
+    try:
+        if dask is None:
+            prepare(workers or len(os.sched_getaffinity(0)))
+        plan, first = make_plan(scenario, axes, rows, seeds, options, name)
+        folder = _open(out, plan, fingerprint(plan, first), keep, first.name)
+        with _locked(folder):
+            done = _finished_rows(folder, len(plan), retry)
+            left = [i for i in range(len(plan)) if i not in done]
+            jobs = [_job(plan, keep, folder, i, dask is not None) for i in left]
+            n = workers or at_a_time(first)
+            made = on_dask(jobs, dask) if dask else local(jobs, n, folder / LOG)
+            _collect(folder, plan, done, made, on_progress)
+    finally:
+        release()
     return SweepResult(folder, plan)
 
 
@@ -333,9 +338,6 @@ def _collect(
                     saved_s = time.monotonic()
     finally:
         write_tables(folder, plan, rows)
-        log = folder / LOG
-        if log.is_file() and not log.stat().st_size:
-            log.unlink()
 
 
 def _size(folder: Path) -> int:

@@ -28,8 +28,6 @@ from grid_models.base.errors import FeederateError
 
 Keep = Literal["summary", "signals"]
 ROW = "row.json"
-# One thread for linear algebra in each worker: the workers are the parallel part.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # What a run leaves that is not a summary.
 _BULK = ("signals", "labels", "grid", "attack", "pcap")
 
@@ -100,8 +98,6 @@ def _run(options: RunOptions, keep: Keep, folder: Path, job: Mapping[str, Any]) 
         defence=options.defence,
     )
     result = run(scenario, replace(options, out=folder, record=keep != "summary"))
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    write_json(folder / "manifest.json", manifest | {"command": options.command()})
     return result.summary
 
 
@@ -130,6 +126,14 @@ def _reason(error: BaseException) -> str:
     return words if isinstance(error, FeederateError) else f"{type(error).__name__}: {words}"
 
 
+def _warm_up() -> None:
+    """Load what nearly every run needs, while the parent still reads the scenario."""
+    import federates.runs.runner  # noqa: F401
+    from grid_models.catalog import open_circuit
+
+    open_circuit("ieee13")
+
+
 def main() -> None:
     """Answer jobs until standard input closes."""
     from grid_models.base.parent import watch_parent
@@ -144,8 +148,7 @@ def main() -> None:
 
     try:
         watch_parent(ended, lambda line: jobs.put(json.loads(line)))
-        import federates.runs.runner  # noqa: F401  before the first job is there
-
+        _warm_up()
         print("{}", file=answers, flush=True)
         while (job := jobs.get()) is not None:
             folder = Path(job["folder"])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -17,7 +15,8 @@ from typing import Any
 
 from federates.core.run_store import write_json
 from federates.errors import RunError, ScenarioError
-from federates.runs.sweep_job import ONE_THREAD, ROW, execute
+from federates.runs.sweep_job import ROW, execute
+from federates.runs.sweep_pool import WorkerProcess, take
 from grid_models.base import parent
 
 Job = Mapping[str, Any]
@@ -30,15 +29,15 @@ _DASK_TIMEOUT_S = 5.0
 def local(jobs: Sequence[Job], workers: int, log: Path) -> Generator[Row, None, None]:
     """Make runs in `workers` processes; yield each row when its run has ended.
 
-    A worker that dies fails its run only; another one takes its place. However the iteration ends,
-    no worker is left.
+    A process that dies fails its run only; another one takes its place. However the iteration
+    ends, no process is left.
 
     Parameters
     ----------
-    jobs : Each with ``folder``, the folder of its run, where the worker writes the row as well.
-    log : File for what workers and users' modules print.
+    jobs : Each with ``folder``, the folder of its run, where the process writes the row as well.
+    log : File for what the processes and users' modules print.
 
-    Raises RunError: A worker cannot start.
+    Raises RunError: A process cannot start.
     """
     if not jobs:
         return
@@ -46,18 +45,19 @@ def local(jobs: Sequence[Job], workers: int, log: Path) -> Generator[Row, None, 
     for job in jobs:
         waiting.put(job)
     ended: SimpleQueue[Row | BaseException] = SimpleQueue()
-    pool = [_Worker(waiting, ended, log) for _ in range(max(1, min(workers, len(jobs))))]
+    threads = [_Worker(waiting, ended, log) for _ in range(max(1, min(workers, len(jobs))))]
     try:
-        for worker in pool:
-            worker.start()
+        for thread in threads:
+            thread.start()
         for _ in jobs:
             yield _next(ended)
     finally:
-        for worker in pool:
-            worker.stopped = True
-        parent.end((w.process for w in pool if w.process is not None), _PATIENCE_S)
-        for worker in pool:
-            worker.join(_PATIENCE_S)
+        for thread in threads:
+            thread.stopped = True
+        parent.end((t.worker.process for t in threads if t.worker is not None), _PATIENCE_S)
+        for thread in threads:
+            thread.join(_PATIENCE_S)
+            thread.keep_log()
 
 
 def _next(ended: SimpleQueue[Row | BaseException]) -> Row:
@@ -70,13 +70,13 @@ def _next(ended: SimpleQueue[Row | BaseException]) -> Row:
 
 
 class _Worker(threading.Thread):
-    """Hands jobs to one process after the other ended; starts it, and again where it died."""
+    """Hands jobs to one process, and to the next one where it died."""
 
     def __init__(
         self, waiting: SimpleQueue[Job], ended: SimpleQueue[Row | BaseException], log: Path
     ) -> None:
         super().__init__(daemon=True)
-        self.process: subprocess.Popen[Any] | None = None
+        self.worker: WorkerProcess | None = None
         self.stopped = False
         self._waiting, self._ended, self._log = waiting, ended, log
 
@@ -94,43 +94,54 @@ class _Worker(threading.Thread):
             self._ended.put(error)
 
     def _answer(self, job: Job) -> Row:
-        if self.process is None:
-            self.process = self._spawn()
-        process = self.process
-        line = ""
+        if self.worker is None:
+            self.worker = take()
+            if not self._line() and not self.stopped:
+                what = f"cannot start ({_how(self._end())}); see {self._log}"
+                raise RunError(what, federate="worker of the sweep")
+        process = self.worker.process
+        assert process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
-            process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            line = process.stdout.readline()  # type: ignore[union-attr]
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+        line = self._line()
         if line:
             row: Row = json.loads(line)
             return row
-        return self._died(job, process)
-
-    def _died(self, job: Job, process: subprocess.Popen[Any]) -> Row:
-        if not self.stopped:
-            parent.end([process])
-        self.process, code = None, process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        row = failed(job, f"the worker process ended by {how} in this run")
-        if not self.stopped:
-            write_json(Path(job["folder"]) / ROW, row)
+        if self.stopped:
+            return failed(job, "interrupted")
+        row = failed(job, f"the worker process ended by {_how(self._end())} in this run")
+        write_json(Path(job["folder"]) / ROW, row)
         return row
 
-    def _spawn(self) -> subprocess.Popen[Any]:
-        with self._log.open("ab") as log:
-            process = parent.spawn(
-                [sys.executable, "-P", "-m", "federates.runs.sweep_job"],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | ONE_THREAD,
-            )
-        assert process.stdout is not None
-        if not process.stdout.readline() and not self.stopped:
-            parent.end([process])
-            raise RunError(f"cannot start; see {self._log}", federate="worker of the sweep")
-        return process
+    def _line(self) -> str:
+        """Return the next answer of the process, '' when it has ended."""
+        assert self.worker is not None
+        assert self.worker.process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            return str(self.worker.process.stdout.readline())
+        return ""
+
+    def _end(self) -> int:
+        """End the process; return its exit code."""
+        assert self.worker is not None
+        process = self.worker.process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)  # its pipe closes before it has ended
+        parent.end([process])
+        self.keep_log()
+        return process.wait()
+
+    def keep_log(self) -> None:
+        """Append what the process printed to the sweep's log, and let go of it."""
+        if self.worker is not None and (text := self.worker.printed()):
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text)
+        self.worker = None
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def failed(job: Job, reason: str) -> Row:

@@ -92,7 +92,7 @@ class Circuit:
         Raises FeederError: The engine refuses an element.
         Raises PowerFlowError: The power flow does not converge.
         """
-        engine = Engine()
+        engine = Engine(own=True)
         for command in feeder_commands(feeder):
             try:
                 engine.command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,7 @@ def _matrix(values: NDArray[np.float64]) -> str:
     return "[" + " | ".join(rows) + "]"
 
 
+@lru_cache(maxsize=4096)
 def _line(line: Line) -> str:
     n = len(line.phases)
     # A section of no length still needs an invertible matrix.

@@ -12,6 +12,7 @@ temperature, load and price processes are this project's own; their parameters a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -108,6 +109,12 @@ def _stream(seed: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, stream_id(purpose)]))
 
 
+@lru_cache(maxsize=1)
+def _unit_rows(n: int) -> tuple[Array, Array, NDArray[np.int32]]:
+    """Return diagonal, upper diagonal and pivots of a unit lower bidiagonal matrix."""
+    return np.ones(n), np.zeros(n - 1), np.arange(1, n + 1, dtype=np.int32)
+
+
 def _ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau_s: float) -> Array:
     """Return a stationary process of unit variance and correlation time `tau_s`, sampled at 1 s."""
     decay = np.exp(-1.0 / tau_s)
@@ -117,9 +124,8 @@ def _ornstein_uhlenbeck(rng: np.random.Generator, n: int, tau_s: float) -> Array
     # and of scipy.signal.lfilter, whose import takes longer than a short run.
     from scipy.linalg.lapack import dgttrs
 
-    none = np.zeros(n - 1)
-    rows = np.arange(1, n + 1, dtype=np.int32)
-    y, _ = dgttrs(np.full(n - 1, -decay), np.ones(n), none, none[1:], rows, noise)
+    one, none, rows = _unit_rows(n)
+    y, _ = dgttrs(np.full(n - 1, -decay), one, none, none[1:], rows, noise)
     return np.asarray(y, dtype=np.float64)
 
 
@@ -144,16 +150,38 @@ def _clear_sky_index(n: int, kind: str, seed: int) -> Array:
     return _smooth(index, SMOOTHING_S)
 
 
-def _fade(time_s: Array) -> Array:
+# What is the same in every day of every seed is computed once in a process.
+_SECONDS = np.arange(DAY_S, dtype=np.float64)
+
+
+@cache
+def _warmth() -> Array:
+    """Return the daily wave of the temperature at 1 s, 1 at 15 h."""
+    return np.cos(2.0 * np.pi * (_SECONDS / 3600.0 - 15.0) / 24.0)
+
+
+@cache
+def _fade() -> Array:
     """Return 1 by day and 0 at midnight, so that noise drawn day by day meets without a jump."""
-    return np.minimum(1.0, np.minimum(time_s, DAY_S - time_s) / 1800.0)
+    return np.minimum(1.0, np.minimum(_SECONDS, DAY_S - _SECONDS) / 1800.0)
 
 
-def _temperature(time_s: Array, kind: str, seed: int, mean_c: float, amplitude_k: float) -> Array:
+@cache
+def _demand() -> Array:
+    """Return `load_shape` at 1 s."""
+    return load_shape((_SECONDS / 3600.0) % 24.0)
+
+
+@lru_cache(maxsize=4)
+def _sun(day: int, latitude_deg: float, day_of_year: int) -> Array:
+    """Return the clear sky's irradiance at 1 s, `day` days after `day_of_year`."""
+    return clear_sky_irradiance_pu(_SECONDS + day * DAY_S, latitude_deg, day_of_year)
+
+
+def _temperature(kind: str, seed: int, mean_c: float, amplitude_k: float) -> Array:
     """Return outdoor temperature at 1 s: a daily wave, highest at 15 h, plus slow weather noise."""
-    wave = np.cos(2.0 * np.pi * (time_s / 3600.0 - 15.0) / 24.0)
-    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "temperature"), len(time_s), 7200.0), 300)
-    return mean_c + SKIES[kind].swing * amplitude_k * wave + 0.5 * noise * _fade(time_s)
+    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "temperature"), DAY_S, 7200.0), 300)
+    return mean_c + SKIES[kind].swing * amplitude_k * _warmth() + 0.5 * noise * _fade()
 
 
 def load_shape(hours: Array) -> Array:
@@ -168,11 +196,10 @@ def load_shape(hours: Array) -> Array:
     return shape
 
 
-def _load(time_s: Array, seed: int, peak_pu: float) -> Array:
+def _load(seed: int, peak_pu: float) -> Array:
     """Return the residential shape at 1 s, evening peak near `peak_pu`, with 1.5 % slow noise."""
-    base = load_shape((time_s / 3600.0) % 24.0)
-    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "load"), len(time_s), 600.0), 30)
-    return peak_pu * base * np.exp(0.015 * noise * _fade(time_s))
+    noise = _smooth(_ornstein_uhlenbeck(_stream(seed, "load"), DAY_S, 600.0), 30)
+    return peak_pu * _demand() * np.exp(0.015 * noise * _fade())
 
 
 def _price(time_s: Array, seed: int) -> Array:
@@ -244,12 +271,12 @@ def synthesise(recipe: Recipe, step_s: int, duration_s: int) -> dict[str, Array]
 
 def _day(recipe: Recipe, day: int) -> dict[str, Array]:
     """Return the 1 s columns of one day, which does not depend on how many days follow."""
-    r, local = recipe, np.arange(DAY_S, dtype=np.float64)
+    r = recipe
     key = stream_id(f"{r.seed}/day {day}") >> 1
-    sun = clear_sky_irradiance_pu(local + day * DAY_S, r.latitude_deg, r.day_of_year)
+    sun = _sun(day, r.latitude_deg, r.day_of_year)
     return {
         "irradiance_pu": sun * _clear_sky_index(DAY_S, r.kind, key),
-        "temp_c": _temperature(local, r.kind, key, r.temp_mean_c, r.temp_amplitude_k),
-        "load_pu": _load(local, key, r.load_peak_pu),
-        "price_per_kwh": _price(local, key),
+        "temp_c": _temperature(r.kind, key, r.temp_mean_c, r.temp_amplitude_k),
+        "load_pu": _load(key, r.load_peak_pu),
+        "price_per_kwh": _price(_SECONDS, key),
     }

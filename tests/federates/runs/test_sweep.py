@@ -315,7 +315,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_dask_cluster_gives_the_same_bytes(made: SweepResult, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as cluster:
         found = sweep(
             SCENARIO, GRID, seeds=SEEDS, steps=STEPS, out=tmp_path / "s", keep="signals",

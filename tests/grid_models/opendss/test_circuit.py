@@ -14,6 +14,7 @@ import pytest
 from grid_models.base.errors import FeederError, GridModelError, PowerFlowError
 from grid_models.catalog import load_feeder, open_circuit, shipped_folder
 from grid_models.feeder.model import Der, Feeder
+from grid_models.opendss import engine
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.master import open_master
 
@@ -198,9 +199,44 @@ def test_two_circuits_do_not_disturb_each_other() -> None:
 
 def test_a_circuit_that_is_dropped_lets_go_of_its_engine_context() -> None:
     # The engine's Python layers would keep every context: 2.5 MB for each circuit of a sweep.
-    circuit = open_circuit("ieee13")
+    circuits = [open_circuit("ieee13") for _ in range(4)]
+    contexts = [weakref.ref(circuit._engine.ctx) for circuit in circuits]
+    assert None not in [context() for context in contexts]
+    circuits.clear()
+    gc.collect()
+    kept = [context() for context in contexts if context() is not None]
+    assert len(kept) <= engine._MOST_IDLE
+
+
+def test_a_context_is_used_again_without_what_was_set_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_idle", [])
+    new = open_circuit("ieee13", regulators="auto")
+    new.set_loads(1.1 * new.load_kw, new.load_kvar)
+    new.solve()
+    before = open_circuit("ieee123", regulators="auto", taps={"rg1": 3}, tolerance_pu=1e-8)
+    before.set_loads(0.2 * before.load_kw, 0.0 * before.load_kvar)
+    before.solve()
+    context = before._engine.ctx
+    del before
+    gc.collect()
+    after = open_circuit("ieee13", regulators="auto")
+    assert after._engine.ctx is context
+    after.set_loads(1.1 * after.load_kw, after.load_kvar)
+    after.solve()
+    assert after.v_pu().tobytes() == new.v_pu().tobytes()
+
+
+def test_a_context_of_the_users_commands_is_not_used_again(tmp_path: Path) -> None:
+    master = tmp_path / "Master.dss"
+    master.write_text(
+        "set defaultbasefrequency=50\nclear\nnew circuit.c basekv=4.16 bus1=a\n"
+        "new line.l bus1=a bus2=b length=1 r1=0.1 x1=0.1\n"
+        "new load.d bus1=b kv=4.16 kw=100\nset voltagebases=[4.16]\ncalcvoltagebases\nsolve\n"
+    )
+    circuit = open_master(master)
     context = weakref.ref(circuit._engine.ctx)
-    assert context() is not None
     del circuit
     gc.collect()
     assert context() is None
