@@ -40,9 +40,11 @@ from federates.errors import UnknownNameError as UnknownNameError
 from federates.errors import WiringError as WiringError
 from federates.kinds.device.roles import PortPoint as PortPoint
 from federates.kinds.device.roles import Role as Role
+from federates.reports.attack_run import AttackRun as AttackRun
 from federates.runs.results import RunFolder as RunFolder
 from federates.runs.results import Tables as Tables
 from federates.scenario.schema import Scenario as Scenario
+from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check
 from feederate.functions import compare as compare
 from feederate.functions import load as load

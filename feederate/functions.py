@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from federates.commands.check import CheckResult
+    from federates.reports.attack_run import AttackRun
     from federates.runs.results import RunFolder
 
 PathLike = str | os.PathLike[str]
@@ -135,6 +136,56 @@ def run(
     return RunFolder(folder)
 
 
+def attack_run(
+    scenario: PathLike | Scenario,
+    attack: PathLike | None = None,
+    *,
+    defences: Sequence[str] | None = None,
+    set: Changes | None = None,
+    steps: int | None = None,
+    placement: Placement | None = None,
+    seed: int | None = None,
+    out: PathLike | None = None,
+) -> AttackRun:
+    """Run a scenario without an attack, with it, and with each of its defences.
+
+    Each run is a process of its own; as many at a time as there are cores.
+
+    Parameters
+    ----------
+    scenario, set, seed
+        As in `load`.
+    attack : str or Path, optional
+        An attack file or the name of a shipped attack. Default: the scenario's.
+    defences : sequence of str, optional
+        Names of defences of the scenario. Default: all of them.
+    steps, placement, out
+        As in `run`.
+
+    Raises
+    ------
+    FeederateError
+        As `run`; where one of the runs failed, the others are whole.
+    """
+    from federates.commands.paired import paired_page, run_paired
+    from federates.reports.attack_run import AttackRun
+
+    options = _options(
+        set,
+        attack=attack,
+        steps=steps,
+        placement=placement,
+        seed=seed,
+        out=None if out is None else Path(out),
+    )
+    with _readable_errors():
+        runs, failure = run_paired(_loaded(scenario, options)[1], defences, _silent)
+    paired_page(runs, _warn)
+    if failure is not None:
+        raise failure
+    return AttackRun(runs.folder)
+
+
 def check(scenario: PathLike | Scenario, *, set: Changes | None = None) -> CheckResult:
     """Build and wire a scenario as `run` does, and describe its federates and connections.
 
@@ -211,6 +262,14 @@ def _loaded(scenario: PathLike | Scenario, options: RunOptions) -> tuple[Scenari
     )
     same = (whole.overrides, whole.seed, whole.attack, whole.defence) == given[1:]
     return scenario if same else whole.load(), whole
+
+
+def _silent(_: object) -> AbstractContextManager[tuple[Callable[..., None], Callable[..., None]]]:
+    """Return callbacks of progress that say nothing."""
+
+    def nothing(*_: object) -> None: ...
+
+    return nullcontext((nothing, nothing))
 
 
 def _warn(words: str) -> None:

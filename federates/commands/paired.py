@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from federates.commands.attack import pair
 from federates.commands.explain import explain_attack
 from federates.commands.options import print_json
 from federates.commands.paired_processes import Ended, run_states
-from federates.commands.run import warn_no_report
+from federates.commands.run import no_report, warn
 from federates.commands.terminal import bars, messages, output, print_table
 from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
@@ -31,6 +31,7 @@ from federates.runs.paired import ATTACKED, BASELINE, CLEAN, State, readable, st
 from federates.runs.parallel import at_a_time
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Scenario
+from grid_models.base.errors import FeederateError
 
 _RESERVED = frozenset(
     (BASELINE, ATTACKED, "pre", "scenario", "attack", "folder", "states", "status", "detectors")
@@ -58,41 +59,55 @@ def paired_command(
     """
     name, attack = pair(first, second, documented=("scenario", "attack"))
     options = replace(options, scenario=name, attack=attack)
+    runs, failure = run_paired(options, defences, _progress)
+    if as_json:
+        print_json(runs.as_data())
+    else:
+        print_paired(runs, output())
+    page = paired_page(runs, warn)
+    if page is not None and not as_json:
+        output().print(f"report  {page}", markup=False, soft_wrap=True)
+    if failure is not None:
+        raise failure
+
+
+def run_paired(
+    options: RunOptions,
+    defences: Sequence[str] | None,
+    progress: Callable[[Sequence[State]], AbstractContextManager[Any]],
+) -> tuple[PairedRuns, FeederateError | None]:
+    """Run all states; return the runs, and the error of the first that failed.
+
+    `progress` gives the two callbacks of `run_states`. Raises as `paired_command`.
+    """
     loaded, spec, defences = _loaded(options, defences)
     scenario = loaded[0]
     options = _one_warm_up(options, loaded)
     cut = [f"steps={options.steps}"] if options.steps is not None else []
     made = [c for c in scenario.changes if not c.startswith("attack=")]
     folder = new_run_dir(f"attack-{spec.id}", options.out, [*made, *cut])
-    states = states_of(folder, attack, defences)
+    states = states_of(folder, options.attack, defences)
 
     def arguments(state: State) -> list[str]:
         own = replace(options, attack=state.attack, defence=state.defence)
-        return [name, "--out", str(state.folder), *own.words()]
+        return [options.scenario, "--out", str(state.folder), *own.words()]
 
     try:
-        with _progress(states) as (tell, on_end):
+        with progress(states) as (tell, on_end):
             ended = run_states(states, arguments, at_a_time(scenario), tell, on_end)
     except KeyboardInterrupt:
         raise RunInterruptedError("interrupted", where=str(folder)) from None
     _refuse_wrong_input(ended)
     runs = PairedRuns(folder, scenario.name, spec, [s.name for s in readable(states)])
-    if as_json:
-        print_json(runs.as_data())
-    else:
-        print_paired(runs, output())
-    page = _page(runs)
-    if page is not None and not as_json:
-        output().print(f"report  {page}", markup=False, soft_wrap=True)
-    _raise_failure(states, ended)
+    return runs, _failure(states, ended)
 
 
-def _page(runs: PairedRuns) -> Path | None:
-    """Write the page, or print a warning if it cannot be written."""
+def paired_page(runs: PairedRuns, say: Callable[[str], None]) -> Path | None:
+    """Write the page, or say why it cannot be written."""
     try:
         return write_paired_report(runs)
     except Exception as error:
-        warn_no_report(error)
+        say(no_report(error))
         return None
 
 
@@ -165,16 +180,17 @@ def _refuse_wrong_input(ended: dict[str, Ended]) -> None:
             raise ScenarioError("\n".join(end.lines) or f"{name}: refused")
 
 
-def _raise_failure(states: Sequence[State], ended: dict[str, Ended]) -> None:
+def _failure(states: Sequence[State], ended: dict[str, Ended]) -> FeederateError | None:
     for state in states:
         end = ended.get(state.name)
         if end is not None and end.code != 0:
             lines = [line for line in end.lines if line] or [f"exit code {end.code}"]
             if end.code == 130:
-                raise RunInterruptedError("interrupted", where=str(state.folder))
+                return RunInterruptedError("interrupted", where=str(state.folder))
             error = RunError(lines[0], federate=state.name, run_dir=state.folder)
             error.where = f"run '{state.name}'"
-            raise error
+            return error
+    return None
 
 
 # -- printed tables -------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def finish_folder(folder: Path, command: str, report: bool, say: Callable[[str],
 
             write_report(folder)
     except Exception as error:
-        say(_no_report(error))
+        say(no_report(error))
 
 
 def warn(words: str) -> None:
@@ -121,12 +121,8 @@ def warn(words: str) -> None:
     messages().print(f"warning: {words}", markup=False, soft_wrap=True)
 
 
-def warn_no_report(error: Exception) -> None:
-    """Print why the report could not be written; the run itself is not affected."""
-    warn(_no_report(error))
-
-
-def _no_report(error: Exception) -> str:
+def no_report(error: Exception) -> str:
+    """Say why a report could not be written; the run itself is not affected."""
     return f"no report: {explain(error)[1][0]}"
 
 

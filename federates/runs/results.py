@@ -69,7 +69,7 @@ class Tables(Mapping[str, "pd.DataFrame"]):
         return len(self._paths)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} {self._what}s in {self.folder}: {listed(list(self))}>"
+        return f"<{self.folder}: {listed(list(self)) or 'no tables'}>"
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
@@ -89,7 +89,7 @@ class Tables(Mapping[str, "pd.DataFrame"]):
             raise UnknownNameError(
                 f"no {self._what} is called '{name}'",
                 where=str(self.folder),
-                expected=f"one of {known}" if known else f"a run that has {self._what}s",
+                expected=f"one of {known}" if known else "a run with such tables",
                 nearest=nearest_name(name, self),
             )
         try:
@@ -120,6 +120,7 @@ class RunFolder:
     Attributes
     ----------
     folder : Path
+        Absolute, so that a notebook may change its folder.
     manifest : dict
         ``manifest.json``: the whole scenario, versions, seed, how the run ended.
     summary : dict
@@ -127,7 +128,9 @@ class RunFolder:
     signals : Tables
         ``FEDERATE.PORT`` to a DataFrame, one column per label, indexed by ``time_s``.
     labels : Tables
-        What an attack changed, by the name of the signal; empty without an attack.
+        Beside each signal, which values an attack changed; empty without an attack.
+    seen : Tables
+        Attacked signals as their deceived readers saw them; empty without an attack.
     grid : Tables
         The grid: ``buses``, ``branches``, ``loads``, ``ders``, ...; ``PLANT/buses`` of several.
 
@@ -138,12 +141,13 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = _run_folder(Path(folder))
+        self.folder = _run_folder(Path(folder).absolute())
         self._data = RunData(self.folder)
         self.manifest: dict[str, Any] = self._data.manifest
         self.summary: dict[str, Any] = self._data.summary
         self.signals = Tables(self.folder / "signals")
         self.labels = Tables(self.folder / "labels", "label table")
+        self.seen = Tables(self.folder / "seen", "table of seen values")
         self.grid = Tables(self.folder / "grid", "grid table")
 
     @property

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import feederate
 from federates.core.signals import read_signal
 from federates.scenario.overrides import apply_override, override_words
-from feederate import FeederateError, RunError, RunFolder, ScenarioError
+from feederate import AttackRun, FeederateError, RunError, RunFolder, ScenarioError
 
 
 def test_a_run_has_metrics_signals_events_and_grid(short_run: RunFolder) -> None:
@@ -167,6 +167,45 @@ def test_compare_is_a_table_of_metrics(short_run: RunFolder, tmp_path: Path) -> 
     assert list(table.columns) == ["run", "other"]
     assert table["run"]["v_max_pu"] == short_run.metrics["v_max_pu"]
     assert (tmp_path / "page.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> AttackRun:
+    return feederate.attack_run(
+        feederate.load("voltvar-ieee13", set={"grid.ders.0.total_kw": 3000}),
+        "false-voltage",
+        set={"attack.steps.0": {"trigger": {"at_s": 60}, "duration_s": 60}},
+        steps=30,
+        placement="single",
+        out=tmp_path_factory.mktemp("attacked") / "runs",
+    )
+
+
+@pytest.mark.scenario
+def test_an_attack_run_is_runs_by_state_and_their_metrics(attacked: AttackRun) -> None:
+    assert list(attacked) == list(attacked.metrics.columns) == ["baseline", "attacked"]
+    assert attacked["attacked"].manifest["scenario"]["grid"]["ders"][0]["total_kw"] == 3000
+    assert attacked.metrics["attacked"]["attacked_values_count"] > 0
+    assert attacked.report is not None
+    assert "attacked_values_count" in attacked._repr_html_()
+    assert attacked.remarks == []
+    with pytest.raises(KeyError, match="did you mean 'baseline'"):
+        attacked["base"]
+
+
+@pytest.mark.scenario
+def test_labels_say_which_values_an_attack_changed(attacked: AttackRun) -> None:
+    labels = attacked["attacked"].labels["feeder.v_pu"]
+    assert labels.index[labels["under_attack"] == 1].tolist() == [60.0 + 5.0 * k for k in range(12)]
+    assert len(attacked["baseline"].labels) == 0
+
+
+def test_an_attack_that_does_not_fit_starts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="names no attack"):
+        feederate.attack_run("voltvar-ieee13", out=tmp_path / "out")
+    with pytest.raises(ScenarioError, match="did you mean 'false-voltage'"):
+        feederate.attack_run("voltvar-ieee13", "false-volt", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # YAML takes no control characters.
