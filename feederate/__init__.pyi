@@ -43,6 +43,9 @@ from federates.kinds.device.roles import Role as Role
 from federates.reports.attack_run import AttackRun as AttackRun
 from federates.runs.results import RunFolder as RunFolder
 from federates.runs.results import Tables as Tables
+from federates.runs.sweep import SweepResult as SweepResult
+from federates.runs.sweep import read_sweep as read_sweep
+from federates.runs.sweep import sweep as sweep
 from federates.scenario.schema import Scenario as Scenario
 from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check

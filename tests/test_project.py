@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMAND = "from federates.cli import main; main()"
-_IGNORED = {"__pycache__", "build", "dist", "runs", ".venv", ".git"}
+_IGNORED = {"__pycache__", "build", "dist", "runs", "site", ".venv", ".git"}
 
 
 def project_files() -> Iterator[Path]:
@@ -184,7 +184,8 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
     pins = [Requirement(line) for line in lock if line.strip() and line[0] != "#"]
     project = PYPROJECT["project"]
     wanted = [Requirement(r) for r in project["dependencies"]]
-    wanted += [Requirement(r) for r in project["optional-dependencies"]["dev"]]
+    for extra in ("dev", "docs"):
+        wanted += [Requirement(r) for r in project["optional-dependencies"][extra]]
     for requirement in wanted:
         mine = [p for p in pins if _same_name(p.name, requirement.name)]
         assert mine, f"{requirement.name} is not in requirements.lock"

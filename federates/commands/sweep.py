@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from federates.commands.errors import FAILED
 from federates.commands.options import print_json
-from federates.commands.run import warn, warn_no_report
+from federates.commands.run import no_report, warn
 from federates.commands.terminal import messages, output
 from federates.runs.options import RunOptions
 from federates.runs.sweep import SweepProgress, SweepResult, free_bytes, sweep
@@ -70,7 +70,7 @@ def _page(result: SweepResult) -> Path | None:
     try:
         return write_sweep_page(result)
     except Exception as error:
-        warn_no_report(error)
+        warn(no_report(error))
         return None
 
 

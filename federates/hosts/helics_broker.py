@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import re
 import secrets
 import socket
@@ -12,6 +14,10 @@ from typing import Any
 
 import helics as h
 from helics.capi import lib
+
+# A forked child, as pools of processes have them, must not collect what its parent left in HELICS:
+# to free it there crashes, since the threads behind it are the parent's.
+os.register_at_fork(after_in_child=gc.freeze)
 
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 import time
@@ -47,16 +48,19 @@ def run_single(
 
 
 class _Watchdog:
-    """Interrupts the main thread when a step takes too long."""
+    """Interrupts the thread that it was made in when a step takes too long.
+
+    A step of the main thread ends at once, also in a system call. In another thread it ends when it
+    comes back to Python.
+    """
 
     def __init__(self, control: Control, names: list[str]) -> None:
         self._control = control
         self._names = names
         self._done = threading.Event()
-        self._thread: threading.Thread | None = None
-        if threading.current_thread() is threading.main_thread():
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
+        self._watched = threading.current_thread()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
     def _watch(self) -> None:
         limit = self._control.step_timeout_s
@@ -65,10 +69,18 @@ class _Watchdog:
             if row is not None and not self._done.is_set():
                 reason = f"one step took longer than step_timeout_s = {limit:g} s"
                 self._control.fail(Failure(self._names[row], reason))
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                self._interrupt()
                 return
+
+    def _interrupt(self) -> None:
+        ident = self._watched.ident or 0
+        if self._watched is threading.main_thread():
+            signal.pthread_kill(ident, signal.SIGINT)
+        else:  # a signal reaches the main thread only, which may do something else
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(ident), ctypes.py_object(KeyboardInterrupt)
+            )
 
     def close(self) -> None:
         self._done.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()

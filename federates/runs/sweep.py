@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 from federates.core.run_store import new_run_dir, package_versions, write_json
 from federates.errors import ScenarioError
-from federates.runs.data import RunData
 from federates.runs.options import RunOptions
 from federates.runs.parallel import at_a_time
+from federates.runs.results import RunFolder
 from federates.runs.sweep_job import ROW, Keep
 from federates.runs.sweep_plan import SweepPlan, fingerprint, make_plan
 from federates.runs.sweep_pool import prepare, release
@@ -87,7 +87,7 @@ class SweepResult:
         """The rows of the runs that failed."""
         return [row for row in self.rows if row["status"] != "finished"]
 
-    def run(self, i: int) -> RunData:
+    def run(self, i: int) -> RunFolder:
         """Return run `i`.
 
         Raises ScenarioError: There is no such run, or it has not ended.
@@ -98,7 +98,7 @@ class SweepResult:
                 f"no run {i} that has ended", where=str(self.folder),
                 expected=f"a number from 0 to {len(self.plan) - 1}",
             )  # fmt: skip
-        return RunData(folder)
+        return RunFolder(folder)
 
     def _repr_html_(self) -> str:
         shown = self.results.dropna(axis=1, how="all").head(20)

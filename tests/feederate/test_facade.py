@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,11 @@ def test_the_stub_reexports_each_name_as_it_is_called() -> None:
     names = [alias for node in imports for alias in node.names]
     assert all(alias.asname == alias.name for alias in names)
     assert len({alias.name for alias in names}) == len(names) == len(feederate.__all__)
+
+
+def test_the_reference_page_has_every_name_once() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    assert sorted(re.findall(r"^::: feederate\.(\w+)$", page, re.MULTILINE)) == feederate.__all__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -66,6 +66,34 @@ def test_runs_side_by_side_give_the_same_bytes(
             wrong.result(timeout=300)
 
 
+_HANGING = """
+import time
+from feederate import Federate, Step
+
+class Hanging(Federate):
+    def step(self, time_s, inputs, mail):
+        while time_s > 0.0:
+            time.sleep(0.01)
+        return Step({})
+"""
+
+
+def test_a_step_that_hangs_in_a_thread_ends_its_run_only(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(_HANGING)
+    (tmp_path / "hanging.yaml").write_text(
+        "time: {duration_s: 60, step_s: 5, step_timeout_s: 1}\n"
+        "grid: {model: ieee13}\n"
+        "federates: {feeder: {kind: feeder}, own: {kind: 'hanging:Hanging'}}\n"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        hangs = pool.submit(
+            feederate.run, tmp_path / "hanging.yaml", placement="single", out=tmp_path / "out"
+        )
+        with pytest.raises(RunError, match=r"own.*longer than step_timeout_s = 1 s"):
+            hangs.result(timeout=120)
+        assert pool.submit(int, "3").result(timeout=60) == 3  # the thread goes on
+
+
 @pytest.mark.parametrize(
     "error",
     [
