@@ -192,6 +192,58 @@ def sweep(
 
 
 @app.command()
+@run_options(
+    *("out", "steps", "overrides"),
+    out="Folder of the data set; must be new or empty.",
+    steps="Steps of each run. Default: the scenario's.",
+)
+def dataset(
+    scenario: ScenarioArgument,
+    attacks: Annotated[
+        list[str], typer.Argument(metavar="ATTACKS...", help="Attack files or shipped attacks.")
+    ],
+    options: RunOptions,
+    seeds: Annotated[
+        str, typer.Option(metavar="N", help="How many seeds, at least 2, or which, as 3,5,8.")
+    ],
+    test_share: Annotated[float, typer.Option(help="Share of the seeds that are tests.")] = 0.25,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ATTACK", help="In the tests only; can be given repeatedly."),
+    ] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PORT=DEVIATION", help="Sensor noise of a port, or FEDERATE.PORT to add one."
+        ),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Named in the card.")] = "CC-BY-4.0",
+    pcap: Annotated[bool, typer.Option(help="Keep the Modbus traffic of devices.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time. Default: one per core.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make train and test tables for machine learning: clean and attacked runs of many seeds."""
+    from federates.commands.dataset import dataset_command
+
+    if options.out is None:
+        raise typer.BadParameter("--out DIR is missing")
+    dataset_command(
+        replace(options, scenario=scenario, pcap=pcap),
+        tuple(attacks),
+        seeds=seeds,
+        out=options.out,
+        test_share=test_share,
+        unseen=tuple(unseen or ()),
+        noise=tuple(noise or ()),
+        licence=licence,
+        workers=workers,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def new(
     what: Annotated[
         Literal["scenario", "controller", "attack"],

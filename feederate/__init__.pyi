@@ -41,6 +41,8 @@ from federates.errors import WiringError as WiringError
 from federates.kinds.device.roles import PortPoint as PortPoint
 from federates.kinds.device.roles import Role as Role
 from federates.reports.attack_run import AttackRun as AttackRun
+from federates.runs.dataset import Dataset as Dataset
+from federates.runs.dataset import dataset as dataset
 from federates.runs.results import RunFolder as RunFolder
 from federates.runs.results import Tables as Tables
 from federates.runs.sweep import SweepResult as SweepResult

@@ -37,13 +37,13 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def bars(console: Console) -> Progress:
-    """Return progress bars of steps; they are removed at the end."""
+def bars(console: Console, unit: str = "steps") -> Progress:
+    """Return progress bars that count `unit`; they are removed at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("steps"),
+        TextColumn(unit),
         TimeRemainingColumn(compact=True),
     )
     return Progress(*columns, console=console, transient=True)

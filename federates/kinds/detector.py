@@ -80,7 +80,7 @@ class DetectorFederate(Federate):
         self._site = DetectionSite(
             context.site.feeder,
             context.period_s,
-            _forecast(context.scenario, context.site, context.n_steps),
+            forecast_of(context.scenario, context.site, context.n_steps),
         )
         with context.option_errors(FeederateError):
             self._detector = cls(self._site, **(options.model_extra or {}))
@@ -179,7 +179,7 @@ class DetectorFederate(Federate):
             ) from None
         plants, plant = clean.plants, context.site.plant
         site = GridSite(clean, plant if plant in plants else None)
-        forecast = _forecast(clean, site, int(manifest["steps"]))
+        forecast = forecast_of(clean, site, int(manifest["steps"]))
         time_s: FloatArray = np.empty(0)
         inputs: dict[str, FloatArray] = {}
         for connection in context.scenario.wires:
@@ -226,7 +226,7 @@ class DetectorFederate(Federate):
         return time_s, values
 
 
-def _forecast(scenario: Scenario, site: GridSite, n_steps: int) -> Forecast:
+def forecast_of(scenario: Scenario, site: GridSite, n_steps: int) -> Forecast:
     """Return the day of the scenario as its operator expects it: exact but for single loads."""
     time = scenario.time
     since: FloatArray = time.step_s * np.arange(n_steps, dtype=np.float64)
