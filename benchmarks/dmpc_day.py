@@ -81,7 +81,8 @@ def _columns(folder: Path, port: str, names: list[str]) -> tuple[np.ndarray, np.
 
 def one(name: str, steps: int | None) -> dict[str, float]:
     scenario_name, overrides = RUNS[name]
-    scenario = load_scenario(scenario_name, overrides)
+    # One warm-up for all, so that all rows cover the same time.
+    scenario = load_scenario(scenario_name, [*overrides, "time.warm_up_s=600"])
     with tempfile.TemporaryDirectory() as folder:
         result = run(scenario, out=Path(folder) / "run", placement="single", steps=steps)
         ders = list(Assembly(scenario).site.feeder.ders)
