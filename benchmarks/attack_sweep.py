@@ -107,7 +107,7 @@ def simulate(out: str, attack: str, overrides: tuple[str, ...]) -> str:
 
 def row_of(folder: Path, baseline: Path, sweep: Sweep, strength: float | None) -> Row:
     """Measure one run beside the baseline, in the window of the attacked run."""
-    kva = np.array([d.kva for d in Assembly(load_scenario(SCENARIO)).site.feeder.ders])
+    kva = np.array([d.kva for d in Assembly(load_scenario(SCENARIO)).site("feeder").feeder.ders])
     window = attack_windows(folder)
     begin_s, end_s = (window[0][1], max(w[2] for w in window)) if window else (43200.0, 46800.0)
     measured = folder if strength is not None else baseline

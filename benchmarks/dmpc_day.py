@@ -85,7 +85,7 @@ def one(name: str, steps: int | None) -> dict[str, float]:
     scenario = load_scenario(scenario_name, [*overrides, "time.warm_up_s=600"])
     with tempfile.TemporaryDirectory() as folder:
         result = run(scenario, out=Path(folder) / "run", placement="single", steps=steps)
-        ders = list(Assembly(scenario).site.feeder.ders)
+        ders = list(Assembly(scenario).site("feeder").feeder.ders)
         row = energy(result.folder, ders, scenario.time.step_s)
     metrics = result.metrics
     keys = ("out_of_band_node_hours", "v_min_pu", "v_max_pu", "losses_kwh", "abs_q_kvarh")

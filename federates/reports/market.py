@@ -99,7 +99,7 @@ def market_rows(states: States) -> list[list[str]]:
             text = f"{float(state[key]):,.{digits}f}"
             before = float(states[PRE][key])
             if key in _COMPARED and name != PRE and before:
-                text += f" ({100 * (float(state[key]) / before - 1):+.1f} %)"
+                text += f"\n({100 * (float(state[key]) / before - 1):+.1f} %)"
             cells.append(text)
         rows.append([words, unit, *cells])
     return rows
@@ -134,4 +134,4 @@ def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
 
 def market_head(states: Sequence[str]) -> list[str]:
     """Return the table's head for the terminal."""
-    return ["As metered on the feeder", "Unit", *states]
+    return ["As metered on the feeder", "Unit", *(s.replace(CLEAN, f"\n{CLEAN}") for s in states)]
