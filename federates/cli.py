@@ -102,7 +102,7 @@ def list_() -> None:
 
 @app.command()
 def report(folders: RunFolders) -> None:
-    """Write report.html into folders of runs, finished or not, and of paired runs."""
+    """Write the pages of runs, finished or not, of paired runs and of sweeps again."""
     from federates.reports.paired import rewrite_report
 
     for folder in folders:

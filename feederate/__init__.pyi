@@ -47,7 +47,6 @@ from federates.runs.results import RunFolder as RunFolder
 from federates.runs.results import Tables as Tables
 from federates.runs.sweep import SweepResult as SweepResult
 from federates.runs.sweep import read_sweep as read_sweep
-from federates.runs.sweep import sweep as sweep
 from federates.scenario.schema import Scenario as Scenario
 from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check
@@ -55,6 +54,7 @@ from feederate.functions import compare as compare
 from feederate.functions import load as load
 from feederate.functions import read_run as read_run
 from feederate.functions import run as run
+from feederate.functions import sweep as sweep
 from grid_models.base.errors import FeederateError as FeederateError
 from grid_models.base.errors import GridModelError as GridModelError
 from grid_models.feeder.model import Der as Der

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from federates.errors import RunError, RunInterruptedError
 from federates.runs.options import Placement, RunOptions
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from federates.commands.check import CheckResult
     from federates.reports.attack_run import AttackRun
     from federates.runs.results import RunFolder
+    from federates.runs.sweep import SweepProgress, SweepResult
 
 PathLike = str | os.PathLike[str]
 Changes = Mapping[str, Any]
@@ -238,6 +239,84 @@ def compare(runs: Sequence[PathLike | RunFolder], *, page: PathLike | None = Non
         with _readable_errors():
             write_comparison(data, Path(page))
     return pd.DataFrame({name: run["metrics"] for name, run in as_data(data)["runs"].items()})
+
+
+def sweep(
+    scenario: PathLike | Scenario,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    table: PathLike | pd.DataFrame | Sequence[Changes] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    steps: int | None = None,
+    set: Changes | None = None,
+    attack: PathLike | None = None,
+    defence: str | None = None,
+    out: PathLike | None = None,
+    keep: Literal["summary", "signals"] = "summary",
+    workers: int | None = None,
+    dask: str | None = None,
+    retry: bool = False,
+    on_progress: Callable[[SweepProgress], None] | None = None,
+) -> SweepResult:
+    """Run a scenario at every point of a grid or table, with the same seeds at each.
+
+    The same call with the same folder goes on where an earlier one ended, however it ended.
+
+    Parameters
+    ----------
+    scenario, set, steps, attack, defence
+        As in `run`, for all runs.
+    grid : dict
+        Values of each key, ``{"grid.load_scale": [0.8, 1.0]}``; all combinations are run.
+    table : str, Path, DataFrame or list of dict
+        A CSV file or table: a key per column, a point per row; with a grid, each row with each of
+        its combinations.
+    seeds : int or sequence of int
+        A count (the scenario's seed and those after it) or the seeds. Default: the scenario's.
+    out : str or Path, optional
+        Folder of the sweep. Default: ``runs/sweep-NAME-TIME``.
+    keep : str
+        Of each run its summary, or also its signals.
+    workers : int, optional
+        Processes of this machine. Default: one per core.
+    dask : str, optional
+        Address of the scheduler of a Dask cluster, in place of local processes.
+    retry : bool
+        Make failed runs of an earlier part again.
+    on_progress : callable, optional
+        Called at the start and after each run.
+
+    Raises
+    ------
+    ScenarioError
+        The input is wrong, or `out` holds another sweep; nothing was run. A run that fails is a
+        row of the results and raises nothing.
+    """
+    from federates.reports.sweep import write_sweep_page
+    from federates.runs.sweep import sweep as make
+
+    with _readable_errors():
+        result = make(
+            scenario if isinstance(scenario, Scenario) else os.fspath(scenario),
+            grid,
+            table=os.fspath(table) if isinstance(table, os.PathLike) else table,
+            seeds=seeds,
+            steps=steps,
+            set=set,
+            out=None if out is None else os.fspath(out),
+            workers=workers,
+            dask=dask,
+            keep=keep,
+            attack=None if attack is None else os.fspath(attack),
+            defence=defence,
+            retry=retry,
+            on_progress=on_progress,
+        )
+    try:
+        write_sweep_page(result)
+    except Exception as error:  # the results are there
+        _warn(f"no page: {error}")
+    return result
 
 
 def _options(changes: Changes | None, **chosen: Any) -> RunOptions:

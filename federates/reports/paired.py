@@ -16,7 +16,9 @@ from federates.reports.format import metric_name, metric_unit, with_unit
 from federates.reports.page import write_page
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import REPORT, write_report
+from federates.reports.sweep import write_sweep_page
 from federates.runs.data import RunData, Spread, with_changes
+from federates.runs.sweep import PLAN, read_sweep
 
 _FEEDER_PORTS = (
     ("import_kw", "Import from the grid above", "Power, kW", "s1"),
@@ -27,10 +29,12 @@ _MakeSeries = Callable[[RunData], Spread | None]
 
 
 def rewrite_report(folder: Path) -> Path:
-    """Write the page of a folder again, be it that of a run or of paired runs.
+    """Write the page of a folder again, be it that of a run, of paired runs or of a sweep.
 
-    Raises ScenarioError: The folder holds neither.
+    Raises ScenarioError: The folder holds none of them.
     """
+    if (folder / PLAN).is_file():
+        return write_sweep_page(read_sweep(folder))
     if not (folder / "manifest.json").is_file() and paired_states(folder):
         return write_paired_report(PairedRuns.read(folder))
     return write_report(folder)

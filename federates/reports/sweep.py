@@ -59,8 +59,9 @@ def _page(result: SweepResult) -> Page:
         *_failures(result, axes),
     ]
     seeds = len(result.plan.seeds)
-    title = f"Sweep of {scenario.get('title') or Path(result.plan.scenario).stem}"
+    title = f"Sweep of {Path(result.plan.scenario).stem}"
     facts = [
+        *([scenario["title"]] if scenario.get("title") else []),
         f"{len(result.plan.points)} points x {seeds} seed{'s' if seeds > 1 else ''}",
         f"all runs in {RESULTS}",
     ]

@@ -36,7 +36,9 @@ from federates.runs.sweep_pool import prepare, release
 from federates.runs.sweep_tables import read_tables, write_tables
 from federates.runs.sweep_values import read_table, table_of
 from federates.runs.sweep_workers import local, on_dask
-from federates.scenario.schema import find_scenario
+from federates.scenario.overrides import override_words
+from federates.scenario.schema import Scenario, find_scenario
+from grid_models.base.yaml_lines import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +90,7 @@ class SweepResult:
         return [row for row in self.rows if row["status"] != "finished"]
 
     def run(self, i: int) -> RunFolder:
-        """Return run `i`.
+        """Return run `i`; it has signals where these were kept.
 
         Raises ScenarioError: There is no such run, or it has not ended.
         """
@@ -113,7 +115,7 @@ def run_folder(folder: Path, i: int) -> Path:
 
 
 def sweep(
-    scenario: str | Path,
+    scenario: str | Path | Scenario,
     grid: Mapping[str, Sequence[Any]] | None = None,
     *,
     table: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]] | None = None,
@@ -135,13 +137,13 @@ def sweep(
 
     Parameters
     ----------
-    scenario : Path, or the name of a shipped scenario.
+    scenario : Path, the name of a shipped scenario, or a scenario as it was loaded.
     grid : Values of each key, ``{"grid.load_scale": [0.8, 1.0]}``; all combinations are run.
     table : CSV file, DataFrame or list of mappings: a key per column, a point per row; with a
         grid, each row with each of its combinations.
     seeds : A count (the scenario's seed and those after it) or the seeds. Default: the scenario's.
     steps : Stop each run after this many feeder steps.
-    set : Overrides that all runs share.
+    set : Overrides that all runs share, dotted or nested.
     out : Folder of the sweep. Default: ``runs/sweep-NAME-TIME``.
     workers : Processes of this machine; default: one per core, one in all if runs would share a
         device or the wall clock.
@@ -155,8 +157,17 @@ def sweep(
     Raises ScenarioError: The input is wrong, or `out` holds another sweep; nothing was started.
     Raises KeyboardInterrupt: The user stopped it; what has ended is kept and the folder complete.
     """
+    shared = override_words(set or {})
+    if isinstance(scenario, Scenario):
+        given = scenario.given
+        shared, scenario = (*given.overrides, *shared), given.path
+        attack = given.attack if attack is None else attack
+        defence = given.defence if defence is None else defence
+        if seeds is None and given.seed is not None:
+            seeds = [given.seed]
     options = RunOptions(steps=steps, attack=attack, defence=defence)
-    axes = {**{key: [value] for key, value in (set or {}).items()}, **(grid or {})}
+    pairs = (word.partition("=") for word in shared)
+    axes = {**{key: [parse_yaml(text)[0]] for key, _, text in pairs}, **(grid or {})}
     rows, name = None, "table"
     if isinstance(table, (str, Path)):
         rows, name = read_table(Path(table)), str(table)
@@ -168,6 +179,7 @@ def sweep(
         if dask is None:
             prepare(workers or len(os.sched_getaffinity(0)))
         plan, first = make_plan(scenario, axes, rows, seeds, options, name)
+        _refuse_programs(first)
         folder = _open(out, plan, fingerprint(plan, first), keep, first.name)
         with _locked(folder):
             done = _finished_rows(folder, len(plan), retry)
@@ -190,6 +202,16 @@ def read_sweep(folder: str | Path) -> SweepResult:
     for key in ("keys", "points", "seeds"):
         data[key] = tuple(data[key])
     return SweepResult(Path(folder), SweepPlan(**data))
+
+
+def _refuse_programs(scenario: Scenario) -> None:
+    for name, section in scenario.federates.items():
+        if section.kind == "external":
+            raise ScenarioError(
+                f"'{name}' is a HELICS program; the runs of a sweep have no HELICS",
+                where=scenario.where("federates", name),
+                expected="federates of this package or of your own",
+            )
 
 
 # -- the folder ----------------------------------------------------------------------------------

@@ -64,13 +64,13 @@ def execute(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             (folder / "logs").mkdir(exist_ok=True)
             text = "".join(traceback.format_exception(error))
             (folder / "logs" / "sweep.log").write_text(text, encoding="utf-8")
-    steps, per_s = summary.get("steps", 0), summary.get("steps_per_s", 0.0)
+    steps, stepping_s = summary.get("steps", 0), summary.get("stepping_s", 0.0)
     return row | {
         "steps": steps,
         "metrics": summary.get("metrics", {}),
         "times": {
             "wall_s": round(time.perf_counter() - began, 4),
-            "stepping_s": round(steps / per_s, 4) if per_s else 0.0,
+            "stepping_s": stepping_s,
             "host": socket.gethostname(),
             "process": os.getpid(),
         },

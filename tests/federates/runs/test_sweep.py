@@ -12,11 +12,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import feederate
 from federates.cli import call
 from federates.core.signals import read_signal
 from federates.errors import ScenarioError
@@ -331,6 +334,8 @@ def test_a_dask_cluster_gives_the_same_bytes(made: SweepResult, tmp_path: Path) 
 
 def test_the_page_links_the_extreme_runs(made: SweepResult) -> None:
     page = write_sweep_page(made).read_text()
+    assert call(["report", str(made.folder)]) == 0
+    assert (made.folder / "sweep.html").read_text() == page
     losses = {row["run"]: row["losses_kwh"] for row in made.rows}
     for run_number in (min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)):
         assert f'href="runs/{run_number:05d}/report.html"' in page
@@ -355,7 +360,35 @@ def test_signals_of_a_run_are_read_as_those_of_any_run(made: SweepResult) -> Non
         made.run(8)
 
 
+def test_a_dask_scheduler_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("federates.runs.sweep_workers._DASK_TIMEOUT_S", 0.2)
+    with pytest.raises(ScenarioError, match="no Dask scheduler answers"):
+        sweep(SCENARIO, steps=1, out=tmp_path / "s", dask="tcp://127.0.0.1:1")
+
+
 def test_the_scenarios_seed_comes_first(tmp_path: Path) -> None:
     found = sweep(SCENARIO, seeds=2, steps=1, out=tmp_path / "s")
     first = load_scenario(SCENARIO).seed
     assert [row["seed"] for row in found.rows] == [first, first + 1]
+
+
+def test_a_loaded_scenario_is_swept_as_it_was_loaded(tmp_path: Path) -> None:
+    loaded = feederate.load(SCENARIO, set={"band": {"v_max_pu": 1.04}}, seed=7)
+    table = pd.DataFrame({"grid.load_scale": [np.nan, 1.2], "record.every": [1, 2]})
+    found = feederate.sweep(
+        loaded, table=table, set={"time": {"duration_s": 3600}}, steps=2, out=tmp_path / "s"
+    )
+    frame = found.results
+    assert frame["seed"].tolist() == [7, 7]
+    assert frame["band.v_max_pu"].tolist() == [1.04, 1.04]
+    assert frame["time.duration_s"].tolist() == [3600, 3600]
+    assert np.isnan(frame["grid.load_scale"][0])
+    manifest = found.run(1).manifest["scenario"]
+    assert (manifest["grid"]["load_scale"], manifest["record"]["every"]) == (1.2, 2)
+    assert (tmp_path / "s" / "sweep.html").is_file()
+    again = feederate.read_sweep(tmp_path / "s")
+    assert again.plan == found.plan
+    assert "2 of 2 runs" in again._repr_html_()
