@@ -123,7 +123,10 @@ def memory(table: Frame) -> np.ndarray:
 
 
 def trees() -> Any:
-    return HistGradientBoostingClassifier(max_iter=100, class_weight="balanced", random_state=0)
+    # A tenth of the columns at each split: as good here, and ten times as fast.
+    return HistGradientBoostingClassifier(
+        max_iter=100, max_features=0.1, class_weight="balanced", random_state=0
+    )
 
 
 def linear() -> Any:

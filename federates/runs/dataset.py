@@ -103,25 +103,44 @@ def dataset(
 
     Parameters
     ----------
-    scenario : Path, or the name of a shipped scenario.
-    attacks : Attack files or shipped attacks.
-    seeds : A count, at least 2 (the scenario's seed and those after it), or the seeds.
-    out : Folder of the data set; must be new or empty.
-    steps : Stop each run after this many plant steps.
-    set : Overrides of all runs; ``attack.steps.0.duration_s`` is one of each attack.
-    test_share : Share of the seeds that are tests.
-    unseen : Of `attacks`: in the tests only.
-    noise : Standard deviation of the sensors by port, in its unit, in place of or besides
+    scenario : str or Path
+        A path, or the name of a shipped scenario.
+    attacks : str, Path or sequence of them
+        Attack files or shipped attacks.
+    seeds : int or sequence of int
+        A count, at least 2 (the scenario's seed and those after it), or the seeds.
+    out : str or Path
+        Folder of the data set; must be new or empty.
+    steps : int, optional
+        Stop each run after this many plant steps.
+    set : dict, optional
+        Overrides of all runs; ``attack.steps.0.duration_s`` is one of each attack.
+    test_share : float
+        Share of the seeds that are tests.
+    unseen : sequence of str
+        Of `attacks`: in the tests only.
+    noise : dict, optional
+        Standard deviation of the sensors by port, in its unit, in place of or besides
         `federates.runs.dataset_plan.SENSORS`; ``federate.port`` adds any other output.
-    licence : Named in the card.
-    pcap : Keep the Modbus traffic of devices.
-    workers : Runs at a time. Default: one per core; one if they share a device or the wall clock.
-    on_plan : Called before the first run with the plan and a sentence on size and room.
-    on_run : Called with (runs done, runs in all).
+    licence : str
+        Named in the card.
+    pcap : bool
+        Keep the Modbus traffic of devices.
+    workers : int, optional
+        Runs at a time. Default: one per core; one if they share a device or the wall clock.
+    on_plan : callable, optional
+        Called before the first run with the plan and a sentence on size and room.
+    on_run : callable, optional
+        Called with (runs done, runs in all).
 
-    Raises FeederateError: Wrong input, or no room on the disk; nothing was started.
-    Raises FileExistsError: `out` is not empty.
-    Raises RunError: A run failed; `out` holds what was made before, without a manifest.
+    Raises
+    ------
+    FeederateError
+        Wrong input, or no room on the disk; nothing was started.
+    FileExistsError
+        `out` is not empty.
+    RunError
+        A run failed; `out` holds what was made before, without a manifest.
     """
     given = [attacks] if isinstance(attacks, (str, Path)) else attacks
     chosen = DatasetOptions(

@@ -27,7 +27,7 @@ from federates.scenario.attack_schema import AttackSpec
 from grid_models.base.errors import FeederateError
 
 ROOT = Path(__file__).parents[3]
-STEPS, STEP_S, BIAS = 40, 5, 0.05
+STEPS, STEP_S = 40, 5
 LIE = """\
 id: lie
 title: Six voltages lie
@@ -37,7 +37,7 @@ steps:
   - {id: bias, layer: signal, trigger: {at_s: 43200}, duration_s: 60,
      target: {port: feeder.v_pu, count: 6}, action: {kind: bias, value: 0.05}}
   - {id: secret, layer: signal, trigger: {at_s: 43230}, duration_s: 30,
-     target: {port: volt_var.v_pu, labels: ["671.1"]}, action: {kind: bias, value: -0.5}}
+     target: {port: volt_var.v_pu, labels: ["675.1"]}, action: {kind: bias, value: -0.5}}
 """
 NOON = {"time.start_s": 43200, "grid.load_diversity": 0.1}
 
@@ -45,15 +45,15 @@ NOON = {"time.start_s": 43200, "grid.load_diversity": 0.1}
 @pytest.fixture(scope="module")
 def attack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("attack") / "lie.yaml"
-    path.write_text(LIE.replace("  - {id: secret", "  - {id: secret").replace("671.1", "675.1"))
+    path.write_text(LIE)
     return path
 
 
 @pytest.fixture(scope="module")
 def made(attack: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Three seeds of IEEE 13, the last one is the test."""
+    """Two seeds of IEEE 13, the second is the test."""
     out = tmp_path_factory.mktemp("dataset") / "lies"
-    return dataset("voltvar-ieee13", attack, seeds=3, out=out, steps=STEPS, set=NOON)
+    return dataset("voltvar-ieee13", attack, seeds=2, out=out, steps=STEPS, set=NOON)
 
 
 def tables(made: Dataset) -> dict[str, pd.DataFrame]:
@@ -62,19 +62,19 @@ def tables(made: Dataset) -> dict[str, pd.DataFrame]:
 
 def test_a_run_per_seed_and_attack_split_by_seed(made: Dataset) -> None:
     rows = pd.read_csv(made.folder / "runs.csv", keep_default_na=False)
-    assert list(rows["run"]) == ["clean-1", "lie-1", "clean-2", "lie-2", "clean-3", "lie-3"]
-    assert list(rows["split"]) == ["train"] * 4 + ["test"] * 2
+    assert list(rows["run"]) == ["clean-1", "lie-1", "clean-2", "lie-2"]
+    assert list(rows["split"]) == ["train"] * 2 + ["test"] * 2
     assert not made.warnings
     begins = [float(b) for b in rows["begin_s"] if b]
-    assert len(set(begins)) == 3  # a model cannot learn the clock
+    assert len(set(begins)) == 2  # a model cannot learn the clock
     assert min(begins) >= 0.1 * STEPS * STEP_S
-    assert rows["rows_under_attack"].tolist() == [0, 12, 0, 12, 0, 12]
+    assert rows["rows_under_attack"].tolist() == [0, 12, 0, 12]
     assert not (made.folder / ".runs").exists()
 
 
 def test_a_table_holds_what_the_operator_read_and_when_it_was_forged(made: Dataset) -> None:
     found = tables(made)
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         clean, lie = found[f"clean-{seed}"], found[f"lie-{seed}"]
         assert list(clean) == list(lie)
         assert list(lie["time_s"]) == [STEP_S * k for k in range(STEPS)]
@@ -106,7 +106,7 @@ def test_the_recovery_is_neither_attacked_nor_clean(made: Dataset) -> None:
 def test_metadata_name_units_steps_and_seed(made: Dataset) -> None:
     attrs = tables(made)["lie-2"].attrs
     assert attrs["steps"] == {"0": "none", "1": "bias", "2": "secret"}
-    assert (attrs["seed"], attrs["attack"], attrs["split"]) == (2, "lie", "train")
+    assert (attrs["seed"], attrs["attack"], attrs["split"]) == (2, "lie", "test")
     assert attrs["units"]["feeder.import_kw"] == "kW"
     assert tables(made)["clean-2"].attrs["attack"] is None
 
@@ -118,10 +118,10 @@ def test_the_command_of_the_card_makes_the_same_bytes(
     card = (made.folder / "README.md").read_text()
     assert manifest["command"] in card
     assert "CC-BY-4.0" in card
-    assert "| train | lie | 2 | 80 | 24 |" in card
+    assert "| train | lie | 1 | 40 | 12 |" in card
     words = shlex.split(manifest["command"])[1:]
     words[words.index("DIR")] = str(tmp_path / "again")
-    assert call([*words, "--json", "--workers", "1"]) == 0
+    assert call([*words, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [r["run"] for r in said["runs"]] == [r["run"] for r in made.runs]
     again = tmp_path / "again"
@@ -194,7 +194,7 @@ def test_of_a_device_the_operator_reads_what_its_adapter_reads(tmp_path: Path) -
 
 def test_an_attack_can_be_kept_from_training(attack: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
-    other.write_text(LIE.replace("id: lie", "id: other").replace("671.1", "675.1"))
+    other.write_text(LIE.replace("id: lie", "id: other"))
     options = RunOptions("voltvar-ieee13", steps=STEPS)
     plan = plan_dataset(options, [str(attack), str(other)], [4, 9, 2], 0.3, ["other"], {})
     assert [(r.split, r.name) for r in plan.runs] == [
