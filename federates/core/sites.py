@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 _SHARED: dict[str, Feeder] = {}
 _MOST_SHARED = 8
+_LONGEST_KEPT = 20_000  # steps: 1 MB
+
+
+@lru_cache(maxsize=32)
+def _kept_day(kind: str, seed: int, step_s: int, duration_s: int) -> Profiles:
+    """Return a generated day; the points of a sweep share those of their seeds."""
+    return Profiles.generate(kind, seed, step_s, duration_s)
 
 
 class GridSite:
@@ -221,7 +228,8 @@ class GridSite:
         step_s = min(900, max(1, round(time.step_s)))
         length_s = int(-(-(time.start_s + time.duration_s) // 1))
         try:
-            return Profiles.generate(kind, seed, step_s, length_s)
+            make = _kept_day if length_s <= _LONGEST_KEPT * step_s else Profiles.generate
+            return make(kind, seed, step_s, length_s)
         except ProfileError as error:  # of its length: the schema checks the rest
             error.where = f"{self._scenario.where('time')}: {error.where}"
             raise
