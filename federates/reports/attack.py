@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
+from federates.core.signals import read_signal
 from federates.reports import attack_words as words
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
 from federates.reports.chart import Chart, ShadedBand, in_rows
@@ -104,18 +105,23 @@ def target(step: Step) -> str:
     return share
 
 
-def truth_charts(run: RunData, truth: Any) -> list[Chart]:
-    """Return, for each step and port, how the changed values were and how they were seen."""
+def truth_charts(run: RunData, truth: Any, baseline: RunData | None = None) -> list[Chart]:
+    """Return, for each step and port, how the changed values were and how they were seen.
+
+    `baseline`: the run without attack, whose values of the same elements are drawn behind them.
+    """
     if not truth.num_rows:
         return []
     keys = ["step", "federate", "port"]
     groups = truth.group_by(keys).aggregate([("time_s", "count")]).to_pylist()
     groups.sort(key=lambda row: -row["time_s_count"])
-    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}) for row in groups)
+    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}, baseline) for row in groups)
     return [chart for chart in charts if chart is not None][:_CHARTS]
 
 
-def _truth_chart(run: RunData, truth: Any, group: Mapping[str, str]) -> Chart | None:
+def _truth_chart(
+    run: RunData, truth: Any, group: Mapping[str, str], baseline: RunData | None
+) -> Chart | None:
     import pyarrow.compute as pc
 
     chosen = truth
@@ -133,6 +139,8 @@ def _truth_chart(run: RunData, truth: Any, group: Mapping[str, str]) -> Chart | 
         return None
     labels = chosen["label"].unique().to_pylist()
     port = group["port"]
+    if baseline is not None:
+        bands = [*_unattacked(baseline, f"{group['federate']}.{port}", labels), *bands]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
     which = labels[0] if len(labels) == 1 else which
     return Chart(
@@ -142,6 +150,18 @@ def _truth_chart(run: RunData, truth: Any, group: Mapping[str, str]) -> Chart | 
         start_s=run.start_s,
         digits=4 if port.endswith("_pu") else None,
     )
+
+
+def _unattacked(run: RunData, name: str, labels: Sequence[str]) -> list[ShadedBand]:
+    """Return the values of some elements of a signal in the run without attack."""
+    if not run.has(name):
+        return []
+    time_s, known, values = read_signal(run.signals, name)
+    at = [known.index(label) for label in labels if label in known]
+    if not at:
+        return []
+    times = np.repeat(time_s, len(at))
+    return [ShadedBand("baseline", _spread(times, values[:, at].ravel()), "phase-other")]
 
 
 def _spread(time_s: Any, values: Any) -> Spread:

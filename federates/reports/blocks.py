@@ -62,18 +62,18 @@ class Tiles:
 
 
 class PageLink(NamedTuple):
-    """A link to a page beside this one, and a remark."""
+    """A link to another page, and a remark."""
 
     href: str
     name: str
-    text: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class TableBlock:
     """A table; `numbers` are right-aligned columns, `wrap` those whose text may break."""
 
-    head: Sequence[str]
+    head: Sequence[str | PageLink]
     rows: Sequence[Sequence[str | PageLink]]
     numbers: Sequence[int] = ()
     wrap: Sequence[int] = ()
@@ -91,11 +91,15 @@ class Links:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures in up to three columns; with `shared_axis` they have one range of values."""
+    """Figures in columns; with `shared_axis` they have one range of values.
+
+    `small` leaves out what a small multiple has no room for: legend, axis title, button.
+    """
 
     figures: Sequence[Drawing]
     columns: int = 1
     shared_axis: bool = False
+    small: bool = False
     kind: ClassVar[str] = "figures"
 
 
@@ -112,13 +116,17 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """A page; `badge` is (word, class of the style sheet), `head` stands above the sections."""
+    """A page; `badge` is (word, class of the style sheet), `head` stands above the sections.
+
+    `links` lead to pages that show this one's run among others.
+    """
 
     title: str
     sections: Sequence[PageSection]
     facts: Sequence[str] = ()
     head: Sequence[Block] = ()
     badge: tuple[str, str] | None = None
+    links: Sequence[PageLink] = ()
     footer: str = FOOTER
 
     @property

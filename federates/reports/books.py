@@ -58,7 +58,7 @@ def _charts(run: RunData, market: str) -> list[Chart]:
     charts = []
     prices = run.spread_of(f"{market}.price_per_mwh")
     if prices is not None:
-        bands = [ShadedBand("lowest, median and highest bus", _once_cleared(prices), "s4")]
+        bands = [ShadedBand("lowest, median and highest bus", once_cleared(prices), "s4")]
         charts.append(
             Chart("Price of active power", "Price, money per MWh", bands, digits=2,
                   start_s=run.start_s, shade=run.shade)
@@ -70,7 +70,7 @@ def _charts(run: RunData, market: str) -> list[Chart]:
             ShadedBand(run.label(plant, "metered"), total, f"s{(1, 3, 4)[i % 3]}", fill=False)
             for i, (plant, total) in enumerate(own)
         ]
-        bands.append(ShadedBand("scheduled", _once_cleared(planned), "s2", fill=False))
+        bands.append(ShadedBand("scheduled", once_cleared(planned), "s2", fill=False))
         charts.append(
             Chart("Import, scheduled and metered", "Power, kW", bands,
                   start_s=run.start_s, shade=run.shade)
@@ -78,7 +78,7 @@ def _charts(run: RunData, market: str) -> list[Chart]:
     return charts
 
 
-def _once_cleared(spread: Spread) -> Spread:
+def once_cleared(spread: Spread) -> Spread:
     """Leave out the steps before the first clearing, which would set the scale."""
     shown = np.maximum.accumulate((spread.low != 0.0) | (spread.high != 0.0))
     low, mid, high = (np.where(shown, row, np.nan) for row in (spread.low, spread.mid, spread.high))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,10 +65,8 @@ class Chart:
         keys = [Key(band.name, band.style, i) for i, band in enumerate(self.bands)]
         if len(keys) == 1 and not self.bands[0].fill:
             keys = []  # the title says it
-        windows = None
         if self.shade is not None:
             keys.append(Key(self.shade.name, "window"))
-            windows = [[_or_none(t + self.start_s) for t in w] for w in self.shade.windows]
         data = {
             "title": self.title,
             "unit": self.y_title.partition(", ")[2],
@@ -76,7 +74,7 @@ class Chart:
             "limits": [limit._asdict() for limit in self.limits],
             "include": list(self.include),
             "stepped": self.stepped,
-            "windows": windows or [],
+            "windows": shade_data(self.shade, self.start_s),
             "bands": [_band_data(band, self.start_s) for band in self.bands],
         }
         return Drawing("time-chart", self.title, keys, data, self.y_title, "Time of day")
@@ -103,8 +101,16 @@ def side_by_side(charts: Sequence[Chart]) -> Figures:
     return in_rows(charts, 2 if len(charts) == 4 else 3, shared_axis=True)
 
 
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def small_multiples(charts: Sequence[Chart]) -> Figures:
+    """Return many charts of one quantity, small and on one range of values."""
+    unnamed = [replace(c, limits=[limit._replace(name="") for limit in c.limits]) for c in charts]
+    return Figures([chart.drawing() for chart in unnamed], 5, shared_axis=True, small=True)
+
+
+def shade_data(shade: Shade | None, start_s: float) -> list[list[float | None]]:
+    """Return the shaded windows as times of day; None is an end that is not in the run."""
+    windows = () if shade is None else shade.windows
+    return [[float(t + start_s) if np.isfinite(t) else None for t in w] for w in windows]
 
 
 def _band_data(band: ShadedBand, start_s: float) -> dict[str, Any]:
@@ -118,14 +124,14 @@ def _band_data(band: ShadedBand, start_s: float) -> dict[str, Any]:
     return {
         "name": band.name,
         "style": band.style,
-        "time": _time_data(spread.time_s + start_s),
+        "time": time_data(spread.time_s + start_s),
         "hold_s": float(np.median(np.diff(spread.time_s))) if len(spread.time_s) > 1 else 0.0,
         "parts": [{"name": name, "data": float32(values)} for name, values in parts.items()],
     }
 
 
-def _time_data(time_s: FloatArray) -> dict[str, Any]:
-    """Return evenly spaced times as start, step and count; else one by one."""
+def time_data(time_s: FloatArray) -> dict[str, Any]:
+    """Return times: evenly spaced ones as start, step and count, others one by one."""
     steps = np.diff(time_s)
     if len(steps) and np.ptp(steps) < 1e-6:
         step_s = float((time_s[-1] - time_s[0]) / len(steps))

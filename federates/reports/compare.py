@@ -14,7 +14,7 @@ from rich import box, table, text
 from rich.console import Console
 
 from federates.reports.blocks import Links, Page, PageLink, PageSection, TableBlock, Text
-from federates.reports.chart import Chart, side_by_side
+from federates.reports.chart import Chart, ShadedBand, side_by_side, small_multiples
 from federates.reports.format import (
     clock,
     metric_name,
@@ -23,9 +23,10 @@ from federates.reports.format import (
     warm_up_words,
     with_unit,
 )
-from federates.reports.page import write_page
+from federates.reports.page import link_back, write_page
 from federates.reports.run import REPORT, voltage_chart
-from federates.runs.data import RunData, Shade
+from federates.runs.data import BINS, RunData, Shade
+from federates.runs.paired import BASELINE
 from federates.scenario.attack_wording import span
 
 _SUMMARY = ("steps", "wall_s", "stepping_s", "steps_per_s", "seed", "warm_up_s", "changes")
@@ -39,6 +40,7 @@ _KEYS_PRINTED, _NAME_PRINTED = 30, 24
 _SAID_ELSEWHERE = ("title", "description", "defences")
 _VALUE, _VALUE_PRINTED = 60, 24
 _LACKS = "-"
+_FEW, _SMALL_POINTS = 5, 200
 _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 
 
@@ -217,11 +219,6 @@ def write_comparison(
 ) -> Path:
     """Write one page with the metrics and the voltages of all runs; `intro` is said first."""
     labels = run_labels(runs) if labels is None else labels
-    head, found = metric_table(runs, labels)
-    rows = [[with_unit(name, unit), *values] for name, unit, *values in found]
-    numbers = range(1, len(head) - 1)
-    keys = [[key, *values] for key, values in differences(runs).items()]
-    differ = TableBlock(["Key", *labels], keys, wrap=range(1 + len(labels)), style="compare")
     links = [
         PageLink(
             os.path.relpath(run.folder / REPORT, path.parent), label, f"{run.title} ({run.status})"
@@ -229,24 +226,70 @@ def write_comparison(
         for run, label in zip(runs, labels, strict=True)
     ]
     sections = [
-        PageSection("Metrics", [TableBlock(["Metric", *head[2:]], rows, numbers, style="compare")]),
-        *([PageSection("What differs", [differ])] if keys else []),
+        *_tables(runs, labels, links),
         *voltages_of_runs(dict(zip(labels, runs, strict=True))),
-        PageSection("Each run", [Links(links)]),
+        *([PageSection("Each run", [Links(links)])] if len(runs) <= _FEW else []),
     ]
-    said = [Text(t, style="intro") for t in (*intro, *remarks(runs, labels))]
-    return write_page(path, Page(title, sections, head=said))
+    said = [Text(text, style="intro") for text in (*intro, *remarks(runs, labels))]
+    write_page(path, Page(title, sections, head=said))
+    for run in runs:
+        link_back(run.folder / REPORT, path, title)
+    return path
+
+
+def _tables(
+    runs: Sequence[RunData], labels: Sequence[str], links: Sequence[PageLink]
+) -> Iterator[PageSection]:
+    """Show metrics and what differs, a column per run; of many runs a row each, to be sorted."""
+    head, found = metric_table(runs, labels)
+    metrics = [with_unit(name, unit) for name, unit, *_ in found]
+    differ = differences(runs)
+    which = [next(i for i, x in enumerate(labels) if f"{c}: ".startswith(f"{x}: ")) for c in head[2:]]
+    names = [PageLink(links[i].href, name) for i, name in zip(which, head[2:], strict=True)]
+    if len(runs) > _FEW:
+        rows = [
+            [name, *(values[i] for values in differ.values()), *(row[2 + k] for row in found)]
+            for k, (i, name) in enumerate(zip(which, names, strict=True))
+        ]
+        numbers = range(2 + len(differ), 1 + len(differ) + len(metrics))
+        yield PageSection(
+            "Metrics", [TableBlock(["Run", *differ, *metrics], rows, numbers, style="runs")]
+        )
+        return
+    rows = [[name, *row[2:]] for name, row in zip(metrics, found, strict=True)]
+    numbers = range(1, 1 + len(names))
+    yield PageSection("Metrics", [TableBlock(["Metric", *names], rows, numbers, style="compare")])
+    if differ:
+        keys = [[key, *values] for key, values in differ.items()]
+        wrap = range(1 + len(labels))
+        yield PageSection(
+            "What differs", [TableBlock(["Key", *labels], keys, wrap=wrap, style="compare")]
+        )
 
 
 def voltages_of_runs(
-    runs: Mapping[str, RunData], shade: Callable[[RunData], Shade | None] = lambda run: run.shade
+    runs: Mapping[str, RunData],
+    shade: Callable[[RunData], Shade | None] = lambda run: run.shade,
+    behind: RunData | None = None,
 ) -> list[PageSection]:
-    """Return the voltages of all nodes of each run, one section per plant."""
+    """Return the voltages of all nodes of each run, one section per plant.
+
+    `behind`: the one of the runs that is drawn behind the others, in grey.
+    """
+    many = len(runs) > _FEW
+    back = {} if behind is None else {p.name: p.voltages for p in behind.plants}
     charts: dict[str, list[Chart]] = {}
     for i, (label, run) in enumerate(runs.items()):
         for plant in run.plants:
-            if plant.voltages is not None:
-                title = run.label(plant, "Voltages of all nodes")
-                chart = voltage_chart(run, label, plant.voltages.total, f"s{i % 4 + 1}")
-                charts.setdefault(title, []).append(replace(chart, shade=shade(run)))
-    return [PageSection(title, [side_by_side(row)]) for title, row in charts.items()]
+            if plant.voltages is None:
+                continue
+            total = plant.voltages.total.decimated(_SMALL_POINTS if many else BINS)
+            style = "s1" if many else f"s{i % 4 + 1}"
+            chart = replace(voltage_chart(run, label, total, style), shade=shade(run))
+            base = back.get(plant.name)
+            if base is not None and run is not behind:
+                grey = ShadedBand(BASELINE, base.total, "phase-other")
+                chart = replace(chart, bands=[grey, *chart.bands])
+            charts.setdefault(run.label(plant, "Voltages of all nodes"), []).append(chart)
+    shown = small_multiples if many else side_by_side
+    return [PageSection(title, [shown(row)]) for title, row in charts.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,16 @@ import numpy as np
 from federates.attacks.truth import read_truth
 from federates.reports.attack import about, attack_of, steps_table, truth_charts
 from federates.reports.blocks import Block, Links, Page, PageLink, PageSection, TableBlock, Text
+from federates.reports.books import markets, once_cleared
 from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side
 from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, with_unit
-from federates.reports.page import write_page
+from federates.reports.page import link_back, write_page
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import REPORT, write_report
 from federates.reports.sweep import write_sweep_page
 from federates.runs.data import RunData, Spread, with_changes
+from federates.runs.paired import BASELINE
 from federates.runs.sweep import PLAN, read_sweep
 
 _FEEDER_PORTS = (
@@ -25,6 +27,7 @@ _FEEDER_PORTS = (
     ("p_kw", "Active power of all DERs", "Power, kW", "s4"),
     ("q_kvar", "Reactive power of all DERs", "Reactive power, kvar", "s3"),
 )
+_BUSES = "lowest, median and highest bus"
 _MakeSeries = Callable[[RunData], Spread | None]
 
 
@@ -43,15 +46,19 @@ def rewrite_report(folder: Path) -> Path:
 def write_paired_report(runs: PairedRuns) -> Path:
     """Write ``report.html`` into the folder of the paired runs."""
     spec = runs.spec
-    return write_page(
+    title = with_changes(spec.title or spec.id, runs.changes)
+    page = write_page(
         runs.folder / REPORT,
         Page(
-            title=with_changes(spec.title or spec.id, runs.changes),
+            title=title,
             facts=[f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"],
             head=[*about(spec), *(Text(text, style="intro") for text in runs.remarks())],
             sections=[section for make in SECTIONS for section in make(runs)],
         ),
     )
+    for run in runs.runs.values():
+        link_back(run.folder / REPORT, page, f"All states: {title}")
+    return page
 
 
 def market(runs: PairedRuns) -> Iterator[PageSection]:
@@ -89,7 +96,7 @@ def steps(runs: PairedRuns) -> Iterator[PageSection]:
         truth = read_truth(run.folder)
         blocks: list[Block] = [steps_table(run, spec, truth)]
         # The defences see the same attack.
-        if first and (charts := truth_charts(run, truth)):
+        if first and (charts := truth_charts(run, truth, runs.runs.get(BASELINE))):
             blocks.append(in_rows(charts, 2))
         first = False
         yield PageSection(f"What was done: {name}", blocks)
@@ -97,7 +104,7 @@ def steps(runs: PairedRuns) -> Iterator[PageSection]:
 
 def curves(runs: PairedRuns) -> Iterator[PageSection]:
     """Show the same signals of all states side by side."""
-    yield from voltages_of_runs(runs.runs, runs.shade)
+    yield from voltages_of_runs(runs.runs, runs.shade, runs.runs.get(BASELINE))
     rows: list[tuple[str, str, str, _MakeSeries]] = []
     for plant in runs.first.plants:
         rows += [
@@ -120,6 +127,13 @@ def scores(runs: PairedRuns) -> Iterator[PageSection]:
         yield from _row(runs, f"Score of {name}", y_title, "s3", _highest_score(name), (0.0, 1.0))
 
 
+def prices(runs: PairedRuns) -> Iterator[PageSection]:
+    """Show the prices of each market in all states."""
+    for market in dict.fromkeys(m for run in runs.runs.values() for m in markets(run)):
+        unit, make = "Price, money per MWh", _prices_of(market)
+        yield from _row(runs, f"Price of active power: {market}", unit, "s4", make, legend=_BUSES)
+
+
 def _row(
     runs: PairedRuns,
     title: str,
@@ -127,12 +141,14 @@ def _row(
     style: str,
     series_of: _MakeSeries,
     include: tuple[float, ...] = (),
+    legend: str = "",
 ) -> Iterator[PageSection]:
-    """Show one chart per state that has the series."""
+    """Show one chart per state that has the series; `legend` names it where it is a range."""
     found = {name: series_of(run) for name, run in runs.runs.items()}
     charts = [
-        Chart(name, y_title, [ShadedBand(title, series, style, fill=False)], (), include,
-              run.start_s, shade=runs.shade(run))
+        Chart(name, y_title,
+              [*_behind(found, name), ShadedBand(legend or name, series, style, bool(legend))],
+              (), include, run.start_s, shade=runs.shade(run))
         for name, run in runs.runs.items()
         if (series := found[name]) is not None
     ]  # fmt: skip
@@ -154,12 +170,28 @@ def links(runs: PairedRuns) -> Iterator[PageSection]:
     yield PageSection("Each run", [Links(items)])
 
 
-SECTIONS = (market, metrics, steps, curves, scores, detectors, links)
+def _behind(found: Mapping[str, Spread | None], name: str) -> list[ShadedBand]:
+    """Return the baseline's curve, to be drawn behind that of another state."""
+    base = found.get(BASELINE)
+    if base is None or name == BASELINE:
+        return []
+    return [ShadedBand(BASELINE, Spread(base.time_s, *(base.mid,) * 3), "phase-other", fill=False)]
+
+
+SECTIONS = (market, metrics, steps, curves, prices, scores, detectors, links)
 """The sections of a page of paired runs, in order."""
 
 
 def _total_of(name: str) -> _MakeSeries:
     return lambda run: run.total_of(name)
+
+
+def _prices_of(market: str) -> _MakeSeries:
+    def make(run: RunData) -> Spread | None:
+        found = run.spread_of(f"{market}.price_per_mwh")
+        return found and once_cleared(found)
+
+    return make
 
 
 def _highest_score(detector: str) -> _MakeSeries:

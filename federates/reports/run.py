@@ -25,6 +25,7 @@ from federates.reports.format import (
     with_unit,
 )
 from federates.reports.page import write_page
+from federates.reports.traces import trace_sections
 from federates.runs.data import OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from federates.scenario.attack_wording import span
@@ -333,6 +334,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     equipment_sections,
     market_sections,
     other_signals,
+    trace_sections,
     events,
     recorded,
     reproduction,

@@ -13,6 +13,24 @@ function nearest(items, distance, reach) {
   return best;
 }
 
+function placeNames(buses, scale) {  // as many names as fit beside each other, the coloured states first
+  const em = 11 / scale, taken = buses.map(b => [b.x - 0.3 * em, b.y - 0.3 * em, b.x + 0.3 * em, b.y + 0.3 * em]);
+  const first = [...buses].sort((a, b) => (a.style.startsWith("ok") ? 1 : 0) - (b.style.startsWith("ok") ? 1 : 0));
+  return first.flatMap(b => {
+    const width = 0.6 * em * b.name.length, spots = [[0.5, -0.2], [0.5, 1], [-0.5 - width / em, -0.2], [-0.5 - width / em, 1]];
+    for (const [right, down] of spots) {
+      const [x, y] = [b.x + right * em, b.y + down * em], area = [x, y - 0.8 * em, x + width, y];
+      if (taken.some(t => t[0] < area[2] && t[2] > area[0] && t[1] < area[3] && t[3] > area[1])) continue;
+      taken.push(area);
+      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      Object.entries({ x, y, "font-size": em }).forEach(([k, v]) => text.setAttribute(k, v));
+      text.textContent = b.name;
+      return [text];
+    }
+    return [];
+  });
+}
+
 function drawMap(figure) {
   const { buses, wires, size, title } = specOf(figure), svg = figure.querySelector("svg");
   const at = new Map(buses.map(bus => [bus.name, bus])), drawn = buses.filter(bus => bus.style);
@@ -23,8 +41,8 @@ function drawMap(figure) {
   const circles = drawn.map(b => `<circle class="bus ${b.style}${b.ders ? " der" : ""}" cx="${b.x}" cy="${b.y}"/>`);
   const source = buses.filter(b => b.source).map(b => `<rect class="source" x="${b.x - 11}" y="${b.y - 11}" width="22" height="22"/>`);
   svg.setAttribute("viewBox", `-25 -25 ${size[0] + 50} ${size[1] + 50}`);
-  svg.innerHTML = `${lines.join("")}${circles.join("")}${source.join("")}<circle class="marked" visibility="hidden"/>`;
-  const marked = svg.querySelector(".marked"), readout = figure.querySelector(".readout");
+  svg.innerHTML = `${lines.join("")}${circles.join("")}${source.join("")}<g class="bus-names"></g><circle class="marked" visibility="hidden"/>`;
+  const marked = svg.querySelector(".marked"), names = svg.querySelector(".bus-names"), readout = figure.querySelector(".readout");
   const scale = () => svg.getScreenCTM().a;
   const fit = () => svg.style.setProperty("--r", `${(drawn.length < 300 ? 4.5 : 2.2) / scale()}px`);
   new ResizeObserver(fit).observe(svg);
@@ -37,10 +55,22 @@ function drawMap(figure) {
   marks.push({ section: figure.closest("section"), mark });
   const point = event => {
     const p = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    markBus(figure, nearest(drawn, b => Math.hypot(b.x - p.x, b.y - p.y), 30 / scale())?.name);
+    const bus = nearest(drawn, b => Math.hypot(b.x - p.x, b.y - p.y), 30 / scale())?.name;
+    markBus(figure, bus);
+    return bus;
   };
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerdown", point);
+  svg.addEventListener("click", event => {
+    const bus = point(event), plant = figure.closest("section").querySelector("h2").textContent.split(":")[0];
+    if (bus) document.dispatchEvent(new CustomEvent("bus", { detail: { bus, plant } }));
+  });
+  figure.querySelector(".names").addEventListener("click", ({ currentTarget }) => {
+    const on = currentTarget.getAttribute("aria-pressed") !== "true";
+    currentTarget.setAttribute("aria-pressed", on);
+    figure.classList.toggle("whole-row", on);
+    names.replaceChildren(...(on ? placeNames(drawn, scale()) : []));
+  });
   svg.addEventListener("pointerleave", () => markBus(figure, null));
   figure.querySelector(".csv").addEventListener("click", () =>
     saveCsv(title, [["bus", "x", "y", "state"], ...drawn.map(b => [b.name, b.x, b.y, b.text])]));

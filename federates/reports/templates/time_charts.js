@@ -5,7 +5,6 @@ function css(name) {
   if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
   return colours.get(name);
 }
-const missing = v => v === null || v === undefined;
 
 function decode(text) {  // base64 of float32; NaN becomes null, a gap
   const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -26,16 +25,6 @@ function number(value, digits) {
   if (Math.abs(value) >= 1e6) return value.toExponential(2);
   if (value && Math.abs(value) < 0.5 * 10 ** -digits) return value.toExponential(1);
   return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-}
-
-function saveCsv(title, rows) {
-  const quoted = cell => (/[",\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell);
-  const text = rows.map(row => row.map(cell => quoted(missing(cell) ? "" : cell)).join(",")).join("\n");
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
-  link.download = `${title.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "")}.csv`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 // The decimals that tell ticks apart which lie `step` from each other.
@@ -71,14 +60,15 @@ function drawLimits(u, limits) {  // a tint between the limits, then each limit 
 const timeCharts = [];
 let whole = { min: Infinity, max: -Infinity }, view = whole;
 
+const timesOf = t => (t.values || Array.from({ length: t.count }, (_, i) => t.start + i * t.step));
+
 function load(figure) {  // read a figure's data: one column of times, then the columns of each band
   const spec = JSON.parse(figure.querySelector("script").textContent);
-  const times = t => (t.values || Array.from({ length: t.count }, (_, i) => t.start + i * t.step));
   let next = 1;
   const tables = spec.bands.map(band => {
     band.columns = band.parts.map(part => ({ ...part, at: next++ }));
     band.shown = true;
-    return [times(band.time), ...band.parts.map(part => decode(part.data))];
+    return [timesOf(band.time), ...band.parts.map(part => decode(part.data))];
   });
   const same = spec.bands.every(b => JSON.stringify(b.time) === JSON.stringify(spec.bands[0].time));
   const data = same ? [tables[0][0], ...tables.flatMap(t => t.slice(1))] : uPlot.join(tables);

@@ -17,7 +17,7 @@ from federates.reports.run import write_report
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "input"}
 
 
 class _Page(HTMLParser):
@@ -36,7 +36,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [v or "" for k, v in attrs if k in ("src", "href")]
         self.titles += tag == "figure"
-        if tag not in {"meta", "br"}:
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,0 +1,139 @@
+"""Curves of single elements (nodes, DERs, devices) for a page; ``traces.js`` draws those chosen."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from controllers.core.mail import FloatArray
+from federates.core.signals import signal_batches, signal_labels
+from federates.reports.blocks import Block, Drawing, Figures, PageSection, Text
+from federates.reports.chart import limits, shade_data, time_data
+from federates.reports.format import metric_unit
+from federates.runs.data import RunData
+
+_BUDGET, _SHARE = 140_000, 80_000
+"""Most bytes of all signals of a page, and of one of them, before base64."""
+_POINTS, _ELEMENTS = 1024, 600
+_LEVELS, _GAP = 2000, np.iinfo(np.int16).min
+
+
+def trace_sections(run: RunData) -> Iterator[PageSection]:
+    """Let the reader draw single elements of any recorded signal that has several."""
+    plants = [f"{plant.name}.v_pu" for plant in run.plants]
+    signals: list[dict[str, Any]] = []
+    room = _BUDGET
+    for name in sorted(run.recorded, key=lambda name: name not in plants):
+        if len(signal_labels(run.signals, name)) < 2 or not run.has(name):
+            continue
+        found, size = _signal(run, name, min(room, _SHARE))
+        if size <= room:
+            signals.append(found)
+            room -= size
+    if not signals:
+        return
+    data = {
+        "title": "Single elements",
+        "windows": shade_data(run.shade, run.start_s),
+        "band": [limit._asdict() for limit in limits(run)],
+        "signals": signals,
+    }
+    drawing = Drawing("element-traces", "Single elements", (), data, "", "Time of day")
+    words = (
+        "Choose a signal and elements by name; a bus adds its nodes, as does a click in the map."
+    )
+    notes = "; ".join(f"{signal['name']}: {signal['note']}" for signal in signals if signal["note"])
+    blocks: list[Block] = [Text(words), Figures([drawing])]
+    if notes:
+        blocks.append(Text(f"Shortened here, complete in signals/: {notes}.", style="sub"))
+    yield PageSection("Single elements", blocks)
+
+
+def _signal(run: RunData, name: str, room: int) -> tuple[dict[str, Any], int]:
+    """Return a signal as data of the page, and the bytes it takes: about `room` at most."""
+    labels = signal_labels(run.signals, name)
+    time_s, values, every = _thinned(run, name)
+    kept = np.sort(np.argsort(-_range(values), kind="stable")[:_ELEMENTS])
+    values = values[:, kept]
+    packed, step, offset = _packed(values)
+    while len(packed) > room and len(time_s) > 60:
+        time_s, values, every = *_merged(time_s, values, 2), 2 * every
+        packed, step, offset = _packed(values)
+    notes = [f"of {every} steps the value farthest from their mean"] if every > 1 else []
+    if len(kept) < len(labels):
+        notes.append(f"the {len(kept)} of {len(labels)} elements that vary most")
+    found = {
+        "name": name,
+        "unit": metric_unit(name),
+        "labels": [labels[i] for i in kept],
+        "first": _extremes(values),
+        "time": time_data(time_s + run.start_s),
+        "hold_s": float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0,
+        "stepped": bool(np.all((values == np.round(values)) | ~np.isfinite(values))),
+        "step": step,
+        "offset": offset,
+        "digits": max(0, -round(np.log10(step))),
+        "note": ", ".join(notes),
+        "data": base64.b64encode(packed).decode("ascii"),
+    }
+    return found, len(packed)
+
+
+def _thinned(run: RunData, name: str) -> tuple[FloatArray, FloatArray, int]:
+    """Return times (n,), values (n, labels), and how many steps one of them stands for."""
+    times, parts, rows, every = list[FloatArray](), list[FloatArray](), 0, 1
+    for time_s, values in signal_batches(run.signals, name):
+        t, v = _merged(time_s, np.where(np.isfinite(values), values, np.nan), every)
+        times.append(t)
+        parts.append(v)
+        rows += len(t)
+        if rows > 2 * _POINTS:  # batches have 1024 rows, a multiple of `every`
+            t, v = _merged(np.concatenate(times), np.concatenate(parts), 2)
+            times, parts, rows, every = [t], [v], len(t), 2 * every
+    return np.concatenate(times), np.concatenate(parts), every
+
+
+def _merged(time_s: FloatArray, values: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+    """Return of every `n` rows the value of each column that lies farthest from their mean."""
+    if n < 2:
+        return time_s, values
+    starts = np.arange(0, len(time_s), n)
+    low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+    count = np.add.reduceat(np.isfinite(values).astype(np.float64), starts)
+    mean = np.add.reduceat(np.nan_to_num(values), starts) / np.maximum(count, 1.0)
+    return time_s[starts], np.where(high - mean > mean - low, high, low)
+
+
+def _range(values: FloatArray) -> FloatArray:
+    low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    return np.asarray(np.nan_to_num(high - low, nan=-1.0))
+
+
+def _extremes(values: FloatArray) -> list[int]:
+    """Return which elements have the highest and the lowest value of all."""
+    known = np.isfinite(values)
+    if not known.any():
+        return []
+    high = np.where(known, values, -np.inf).max(axis=0).argmax()
+    low = np.where(known, values, np.inf).min(axis=0).argmin()
+    return list(dict.fromkeys((int(high), int(low))))
+
+
+def _packed(values: FloatArray) -> tuple[bytes, float, int]:
+    """Return values as compressed differences in whole steps, the step, and the first step.
+
+    A step is a power of ten, so that a value keeps at least three digits of the signal's range.
+    """
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    span = (high - low) or abs(high) or 1.0
+    step = float(10.0 ** np.floor(np.log10(span / _LEVELS)))
+    offset = round(low / step)
+    whole = np.nan_to_num(np.round(values / step) - offset, nan=_GAP).astype("<i2")
+    steps = np.diff(whole, axis=0, prepend=np.zeros((1, values.shape[1]), "<i2"))
+    planes = np.ascontiguousarray(steps.T).view(np.uint8).reshape(-1, 2).T
+    return zlib.compress(planes.tobytes(), 9), step, offset
