@@ -13,7 +13,7 @@ function nearest(items, distance, reach) {
   return best;
 }
 
-function placeNames(buses, scale) {  // as many names as fit beside each other, the coloured states first
+function placeNames(buses, scale, namespace) {  // as many names as fit beside each other, the coloured states first
   const em = 11 / scale, taken = buses.map(b => [b.x - 0.3 * em, b.y - 0.3 * em, b.x + 0.3 * em, b.y + 0.3 * em]);
   const first = [...buses].sort((a, b) => (a.style.startsWith("ok") ? 1 : 0) - (b.style.startsWith("ok") ? 1 : 0));
   return first.flatMap(b => {
@@ -22,7 +22,7 @@ function placeNames(buses, scale) {  // as many names as fit beside each other, 
       const [x, y] = [b.x + right * em, b.y + down * em], area = [x, y - 0.8 * em, x + width, y];
       if (taken.some(t => t[0] < area[2] && t[2] > area[0] && t[1] < area[3] && t[3] > area[1])) continue;
       taken.push(area);
-      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      const text = document.createElementNS(namespace, "text");
       Object.entries({ x, y, "font-size": em }).forEach(([k, v]) => text.setAttribute(k, v));
       text.textContent = b.name;
       return [text];
@@ -69,7 +69,7 @@ function drawMap(figure) {
     const on = currentTarget.getAttribute("aria-pressed") !== "true";
     currentTarget.setAttribute("aria-pressed", on);
     figure.classList.toggle("whole-row", on);
-    names.replaceChildren(...(on ? placeNames(drawn, scale()) : []));
+    names.replaceChildren(...(on ? placeNames(drawn, scale(), svg.namespaceURI) : []));
   });
   svg.addEventListener("pointerleave", () => markBus(figure, null));
   figure.querySelector(".csv").addEventListener("click", () =>
