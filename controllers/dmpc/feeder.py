@@ -92,7 +92,7 @@ class FeederDmpc:
             Port("v_pu", "pu", labels, initial=1.0),
             Port("p_kw", "kW", names, required=False),
         )
-        self.outputs = (Port("q_set_kvar", "kvar", names), Port("p_set_kw", "kW", names))
+        self.outputs = self._output_ports([c.name for c in clusters])
         n, units = self._n, sum(problem.layouts[c].units for c in own)
         downs = sum(len(c.downs) for c in clusters)
         known = Measured(
@@ -122,6 +122,13 @@ class FeederDmpc:
                 at[name] += size
             row[lay.t_load] = known.start("load") + np.arange(n)
             row[lay.parameters - 1] = known.one
+
+    def _output_ports(self, clusters: list[str]) -> tuple[Port, ...]:
+        names, settings = self._fleet.names, self._settings
+        ports = (Port("q_set_kvar", "kvar", names), Port("p_set_kw", "kW", names))
+        ahead = [f"{i * settings.step_s:g}s" for i in range(settings.horizon)]
+        plan = Port("plan_kw", "kW", tuple(f"{c}.{x}" for c in clusters for x in ahead))
+        return (*ports, plan) if settings.plan else ports
 
     def _wire_links(self, problem: FeederProblem, own: list[int]) -> None:
         network, n = problem.network, self._n
@@ -216,9 +223,10 @@ class FeederDmpc:
                 self._fleet.command(self._planned(), self._share_of_way())
         self._k += 1
         fleet = self._fleet
-        return ControllerStep(
-            {"q_set_kvar": fleet.q_set_kvar.copy(), "p_set_kw": fleet.p_set_kw.copy()}, sent
-        )
+        outputs = {"q_set_kvar": fleet.q_set_kvar.copy(), "p_set_kw": fleet.p_set_kw.copy()}
+        if self._settings.plan:
+            outputs["plan_kw"] = fleet.battery_plan_kw(self._planned(slice(None)))
+        return ControllerStep(outputs, sent)
 
     def _share_of_way(self) -> FloatArray:
         """Return 1 for clusters that agree with all neighbours, less for those in local mode.
@@ -230,9 +238,9 @@ class FeederDmpc:
         step[self._cluster_of_link[self._post.local]] = self._settings.local_step
         return step
 
-    def _planned(self) -> FloatArray:
-        """Return the first step of the plan, (units,) in 100 kVA."""
-        planned: FloatArray = self._exchange.inside.reshape(-1)[self._u_rows[0]]
+    def _planned(self, steps: int | slice = 0) -> FloatArray:
+        """Return the plan's first step, (units,), or some of its steps, (n, units); 100 kVA."""
+        planned: FloatArray = self._exchange.inside.reshape(-1)[self._u_rows[steps]]
         return planned
 
     def _begin(self, time_s: float, sample: int, inputs: Mapping[str, FloatArray]) -> None:

@@ -54,6 +54,7 @@ class ClusterFleet:
         self._p_high: FloatArray = np.array([d.p_max_kw for d in chosen], dtype=np.float64)
         self._energy: FloatArray = np.array([d.energy_kwh for d in chosen], dtype=np.float64)
         self._settings, self._hours = settings, sample_s / 3600.0
+        self._clusters = len(own)
         self._wire_units(network, own)
         self.p_kw: FloatArray = np.zeros(len(ders))
         self.soc: FloatArray = np.full(len(chosen), settings.soc_start)
@@ -159,6 +160,17 @@ class ClusterFleet:
             shape = _hourly(set_.load_shape, hours)
             load = shape - shape[0]
         return change.reshape(-1)[self._pv_order], load
+
+    def battery_plan_kw(self, planned: FloatArray) -> FloatArray:
+        """Return each cluster's battery power at each step of its plan, cluster by cluster, kW.
+
+        Parameters
+        ----------
+        planned : (steps, units)
+        """
+        cluster = self._cluster[self._p_at]
+        p_kw = S_UNIT * planned[:, self._p_at]
+        return np.concatenate([p_kw[:, cluster == k].sum(axis=1) for k in range(self._clusters)])
 
 
 def _hourly(values: Sequence[float], hours: NDArray[np.floating[Any]]) -> FloatArray:

@@ -75,6 +75,10 @@ class FeederDmpcOptions(ControllerOptions):
         high=1.0,
     )
 
+    plan: bool = option(
+        False, "Publish `plan_kw`: the planned power of each cluster's batteries, by seconds ahead."
+    )
+
     def check(self) -> None:
         """Check the clusters' number, the energy limits and the forecasts."""
         if not isinstance(self.clusters, Mapping):

@@ -13,6 +13,7 @@ from federates.reports.attack import attack_section
 from federates.reports.blocks import Block, Page, PageSection, TableBlock, Text, Tile, Tiles
 from federates.reports.books import market_sections, markets
 from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
+from federates.reports.devices import device_sections, device_signals
 from federates.reports.equipment import EQUIPMENT_PORTS, equipment_sections
 from federates.reports.feeder import place_sections
 from federates.reports.format import (
@@ -25,8 +26,9 @@ from federates.reports.format import (
     with_unit,
 )
 from federates.reports.page import write_page
+from federates.reports.storage import plan_signals, storage_sections
 from federates.reports.traces import trace_sections
-from federates.runs.data import OTHER, PlantData, RunData, Spread
+from federates.runs.data import BINS, OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from federates.scenario.attack_wording import span
 from grid_models.base.yaml_lines import yaml_text
@@ -233,12 +235,14 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
 def other_signals(run: RunData) -> Iterator[PageSection]:
     """Show the recorded signals that no other section shows."""
     shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
+    shown |= {*device_signals(run), *plan_signals(run)}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
     names = [name for name in run.recorded if name not in own]
     found = [(name, run.spread_of(name)) for name in names[:_SIGNALS_SHOWN]]
+    # Up to a dozen charts of a third of the page's width each: half the points are enough.
     charts = [
         Chart(name, with_unit(name.partition(".")[2], metric_unit(name)),
-              [ShadedBand("lowest, median and highest element", spread, "s1")],
+              [ShadedBand("lowest, median and highest element", spread.decimated(BINS // 2), "s1")],
               start_s=run.start_s, digits=4 if name.endswith("_pu") else None, shade=run.shade)
         for name, spread in found if spread is not None
     ]  # fmt: skip
@@ -333,6 +337,8 @@ SECTIONS: tuple[SectionMaker, ...] = (
     power,
     equipment_sections,
     market_sections,
+    device_sections,
+    storage_sections,
     other_signals,
     trace_sections,
     events,

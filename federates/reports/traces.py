@@ -16,10 +16,10 @@ from federates.reports.chart import limits, shade_data, time_data
 from federates.reports.format import metric_unit
 from federates.runs.data import RunData
 
-_BUDGET, _SHARE = 140_000, 80_000
+_BUDGET, _SHARE = 100_000, 65_000
 """Most bytes of all signals of a page, and of one of them, before base64."""
 _POINTS, _ELEMENTS = 1024, 600
-_LEVELS, _GAP = 2000, np.iinfo(np.int16).min
+_LEVELS, _GAP = 500, np.iinfo(np.int16).min
 
 
 def trace_sections(run: RunData) -> Iterator[PageSection]:
@@ -126,7 +126,7 @@ def _extremes(values: FloatArray) -> list[int]:
 def _packed(values: FloatArray) -> tuple[bytes, float, int]:
     """Return values as compressed differences in whole steps, the step, and the first step.
 
-    A step is a power of ten, so that a value keeps at least three digits of the signal's range.
+    A step is a power of ten, so that at least 500 of them span the signal.
     """
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)

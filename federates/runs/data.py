@@ -264,19 +264,26 @@ class RunData:
         windows = stretches([(begin, end) for _, begin, end in attack_windows(self.folder)])
         return Shade(str(attack.get("kind", "attack")), windows) if windows else None
 
-    def spread_of(self, name: str) -> Spread | None:
-        """Return smallest, median and largest element of a recorded signal, ``federate.port``."""
-        return self._reduced(name, row_spread)
+    def spread_of(self, name: str, labels: Sequence[str] | None = None) -> Spread | None:
+        """Return smallest, median and largest element of a recorded signal, ``federate.port``.
 
-    def total_of(self, name: str) -> Spread | None:
+        `labels`: the elements that count; without them, all.
+        """
+        return self._reduced(name, row_spread, labels)
+
+    def total_of(self, name: str, labels: Sequence[str] | None = None) -> Spread | None:
         """Return the sum over the elements of a recorded signal, ``federate.port``."""
-        return self._reduced(name, _sum_of)
+        return self._reduced(name, _sum_of, labels)
 
-    def _reduced(self, name: str, reduce: Any) -> Spread | None:
+    def _reduced(self, name: str, reduce: Any, labels: Sequence[str] | None) -> Spread | None:
         if name not in self.recorded:
             return None
+        chosen = (
+            slice(None) if labels is None else np.isin(signal_labels(self.signals, name), labels)
+        )
         times, parts = [], []
-        for time_s, values in signal_batches(self.signals, name):
+        for time_s, recorded in signal_batches(self.signals, name):
+            values = recorded[:, chosen]
             if values.shape[1] and len(time_s):
                 times.append(time_s)
                 parts.append(reduce(values))

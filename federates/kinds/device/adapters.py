@@ -189,6 +189,13 @@ class AdapterGroup:
         lost = float(self._adapter.stats["lost_polls"])
         return {"commands_refused_count": float(self._refused_count), "polls_lost_count": lost}
 
+    def link_quality(self) -> dict[str, float]:
+        """Return counts and lateness of the polls; see `federates.kinds.device.live.Live`."""
+        stats = self._adapter.stats
+        late = {f"lateness_{k}_ms": round(1e3 * v, 3) for k, v in stats["lateness_s"].items()}
+        counts = ("devices", "polls", "lost_polls", "requests", "timeouts", "reconnects")
+        return {**{key: stats[key] for key in counts if key in stats}, **late}
+
     def close(self) -> None:
         """Stop the heartbeats and bring the devices to their safe state."""
         with ExitStack() as stack:

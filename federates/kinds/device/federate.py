@@ -279,6 +279,9 @@ class DeviceFederate(Federate):
         """Return how long devices were not good, and what the adapters counted."""
         out = {"devices_not_good_s": self._not_good_s}
         for _, live in self._live:
+            if self._store is not None:
+                # Not a metric: it depends on the machine, and two adapters have no sum.
+                self._store.event(self.name, "adapter", None, **live.link_quality())
             for key, value in live.summary().items():
                 out[key] = out.get(key, 0.0) + value
         return out | (self.wire.summary() if self.wire is not None else {})

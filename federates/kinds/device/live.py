@@ -65,6 +65,10 @@ class Live(Protocol):
         """Return metrics."""
         ...
 
+    def link_quality(self) -> dict[str, float]:
+        """Return counts of polls and their lateness in ms, for an event at the end."""
+        ...
+
     def close(self) -> None:
         """Bring the devices to their safe state and disconnect."""
         ...
