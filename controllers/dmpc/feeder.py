@@ -66,6 +66,8 @@ class FeederDmpc:
         self._wire_links(problem, own)
         self._wire_rows(site, problem, own)
         self._tail: FloatArray = np.zeros((len(self.links_out), _TAIL))
+        # The last finished plan, as the set-points 0 until there is one.
+        self._plan_kw: FloatArray = np.zeros(len(own) * self._n)
         self._k = 0
 
     @classmethod
@@ -221,11 +223,12 @@ class FeederDmpc:
             sent = exchange.outgoing_mail(self._k, self._tails())
             if phase == self._settings.iterations - 1:
                 self._fleet.command(self._planned(), self._share_of_way())
+                self._plan_kw = self._fleet.battery_plan_kw(self._planned(slice(None)))
         self._k += 1
         fleet = self._fleet
         outputs = {"q_set_kvar": fleet.q_set_kvar.copy(), "p_set_kw": fleet.p_set_kw.copy()}
         if self._settings.plan:
-            outputs["plan_kw"] = fleet.battery_plan_kw(self._planned(slice(None)))
+            outputs["plan_kw"] = self._plan_kw
         return ControllerStep(outputs, sent)
 
     def _share_of_way(self) -> FloatArray:

@@ -130,7 +130,7 @@ def _devices(run: RunData, name: str) -> Iterator[TableBlock]:
         )
         for k, device in enumerate(labels)
     ]
-    head = ("Device", "Good, s", "Stale, s", "Bad, s", *(f"Commands {v}" for v in verdicts))
+    head = ("Device", "Good, s", "Stale, s", "Bad, s", *verdicts)
     yield TableBlock(head, rows, numbers=range(1, len(head)))
 
 

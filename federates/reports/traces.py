@@ -18,7 +18,7 @@ from federates.runs.data import RunData
 
 _BUDGET, _SHARE = 100_000, 65_000
 """Most bytes of all signals of a page, and of one of them, before base64."""
-_POINTS, _ELEMENTS = 1024, 600
+_POINTS, _LEAST_POINTS, _ELEMENTS = 1024, 60, 600
 _LEVELS, _GAP = 500, np.iinfo(np.int16).min
 
 
@@ -59,11 +59,16 @@ def _signal(run: RunData, name: str, room: int) -> tuple[dict[str, Any], int]:
     time_s, values, every = _thinned(run, name)
     kept = np.sort(np.argsort(-_range(values), kind="stable")[:_ELEMENTS])
     values = values[:, kept]
-    packed, step, offset = _packed(values)
-    while len(packed) > room and len(time_s) > 60:
-        time_s, values, every = *_merged(time_s, values, 2), 2 * every
+    # About a byte per value, more where a signal is noisy.
+    excess = values.size / (3.0 * room)
+    while True:
+        for _ in range(int(np.ceil(np.log2(max(excess, 1.0))))):
+            time_s, values, every = *_halved(time_s, values), 2 * every
         packed, step, offset = _packed(values)
-    notes = [f"of {every} steps the value farthest from their mean"] if every > 1 else []
+        excess = len(packed) / room
+        if excess <= 1.0 or len(time_s) < _LEAST_POINTS:
+            break
+    notes = [f"the lowest and the highest of every {2 * every} steps"] if every > 1 else []
     if len(kept) < len(labels):
         notes.append(f"the {len(kept)} of {len(labels)} elements that vary most")
     found = {
@@ -87,25 +92,32 @@ def _thinned(run: RunData, name: str) -> tuple[FloatArray, FloatArray, int]:
     """Return times (n,), values (n, labels), and how many steps one of them stands for."""
     times, parts, rows, every = list[FloatArray](), list[FloatArray](), 0, 1
     for time_s, values in signal_batches(run.signals, name):
-        t, v = _merged(time_s, np.where(np.isfinite(values), values, np.nan), every)
+        t, v = time_s, np.where(np.isfinite(values), values, np.nan)
+        for _ in range(every.bit_length() - 1):
+            t, v = _halved(t, v)
         times.append(t)
         parts.append(v)
         rows += len(t)
-        if rows > 2 * _POINTS:  # batches have 1024 rows, a multiple of `every`
-            t, v = _merged(np.concatenate(times), np.concatenate(parts), 2)
+        if rows > 2 * _POINTS:
+            t, v = _halved(np.concatenate(times), np.concatenate(parts))
             times, parts, rows, every = [t], [v], len(t), 2 * every
     return np.concatenate(times), np.concatenate(parts), every
 
 
-def _merged(time_s: FloatArray, values: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
-    """Return of every `n` rows the value of each column that lies farthest from their mean."""
-    if n < 2:
+def _halved(time_s: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return of every four rows the lowest and the highest value of each column, in their order."""
+    if len(time_s) < 2:
         return time_s, values
-    starts = np.arange(0, len(time_s), n)
-    low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-    count = np.add.reduceat(np.isfinite(values).astype(np.float64), starts)
-    mean = np.add.reduceat(np.nan_to_num(values), starts) / np.maximum(count, 1.0)
-    return time_s[starts], np.where(high - mean > mean - low, high, low)
+    more = -len(time_s) % 4
+    after = time_s[-1] + (time_s[1] - time_s[0]) * np.arange(1, more + 1)
+    groups = np.concatenate([values, np.repeat(values[-1:], more, axis=0)])
+    groups = groups.reshape(-1, 4, values.shape[1])
+    gap = np.isnan(groups)
+    low_at = np.where(gap, np.inf, groups).argmin(axis=1)[:, None]
+    high_at = np.where(gap, -np.inf, groups).argmax(axis=1)[:, None]
+    at = np.concatenate([np.minimum(low_at, high_at), np.maximum(low_at, high_at)], axis=1)
+    kept = np.take_along_axis(groups, at, axis=1).reshape(-1, values.shape[1])
+    return np.concatenate([time_s, after])[::2], kept
 
 
 def _range(values: FloatArray) -> FloatArray:
@@ -136,4 +148,4 @@ def _packed(values: FloatArray) -> tuple[bytes, float, int]:
     whole = np.nan_to_num(np.round(values / step) - offset, nan=_GAP).astype("<i2")
     steps = np.diff(whole, axis=0, prepend=np.zeros((1, values.shape[1]), "<i2"))
     planes = np.ascontiguousarray(steps.T).view(np.uint8).reshape(-1, 2).T
-    return zlib.compress(planes.tobytes(), 9), step, offset
+    return zlib.compress(planes.tobytes()), step, offset

@@ -206,7 +206,7 @@ function options(chart) {
 
 function shownRows(chart) {
   const { spec, data } = chart, shown = spec.bands.filter(b => b.shown);
-  const name = (band, c) => [spec.bands.length > 1 || band.columns.length === 1 ? band.name : "", c.name].join(" ").trim();
+  const name = (band, c) => [spec.bands.length > 1 || band.columns.length === 1 ? band.name : "", c.name === "value" ? "" : c.name].join(" ").trim();
   const title = (band, c) => (spec.unit ? `${name(band, c)}, ${spec.unit}` : name(band, c));
   const head = ["time of day, s", "time of day", ...shown.flatMap(b => b.columns.map(c => title(b, c)))];
   const rows = data[0].flatMap((t, i) => (t < view.min || t > view.max ? [] :
