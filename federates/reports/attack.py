@@ -105,22 +105,22 @@ def target(step: Step) -> str:
     return share
 
 
-def truth_charts(run: RunData, truth: Any, baseline: RunData | None = None) -> list[Chart]:
+def truth_charts(run: RunData, truth: Any, clean: RunData | None = None) -> list[Chart]:
     """Return, for each step and port, how the changed values were and how they were seen.
 
-    `baseline`: the run without attack, whose values of the same elements are drawn behind them.
+    `clean`: the run without attack, whose values of the same elements are drawn behind them.
     """
     if not truth.num_rows:
         return []
     keys = ["step", "federate", "port"]
     groups = truth.group_by(keys).aggregate([("time_s", "count")]).to_pylist()
     groups.sort(key=lambda row: -row["time_s_count"])
-    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}, baseline) for row in groups)
+    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}, clean) for row in groups)
     return [chart for chart in charts if chart is not None][:_CHARTS]
 
 
 def _truth_chart(
-    run: RunData, truth: Any, group: Mapping[str, str], baseline: RunData | None
+    run: RunData, truth: Any, group: Mapping[str, str], clean: RunData | None
 ) -> Chart | None:
     import pyarrow.compute as pc
 
@@ -139,8 +139,8 @@ def _truth_chart(
         return None
     labels = chosen["label"].unique().to_pylist()
     port = group["port"]
-    if baseline is not None:
-        bands = [*_unattacked(baseline, f"{group['federate']}.{port}", labels), *bands]
+    if clean is not None:
+        bands = [*_unattacked(clean, f"{group['federate']}.{port}", labels), *bands]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
     which = labels[0] if len(labels) == 1 else which
     return Chart(
@@ -161,7 +161,7 @@ def _unattacked(run: RunData, name: str, labels: Sequence[str]) -> list[ShadedBa
     if not at:
         return []
     times = np.repeat(time_s, len(at))
-    return [ShadedBand("baseline", _spread(times, values[:, at].ravel()), "phase-other")]
+    return [ShadedBand("without attack", _spread(times, values[:, at].ravel()), "phase-other")]
 
 
 def _spread(time_s: Any, values: Any) -> Spread:

@@ -26,7 +26,6 @@ from federates.reports.format import (
 from federates.reports.page import link_back, write_page
 from federates.reports.run import REPORT, voltage_chart
 from federates.runs.data import BINS, RunData, Shade
-from federates.runs.paired import BASELINE
 from federates.scenario.attack_wording import span
 
 _SUMMARY = ("steps", "wall_s", "stepping_s", "steps_per_s", "seed", "warm_up_s", "changes")
@@ -244,10 +243,13 @@ def _tables(
     head, found = metric_table(runs, labels)
     metrics = [with_unit(name, unit) for name, unit, *_ in found]
     differ = differences(runs)
-    which = [next(i for i, x in enumerate(labels) if f"{c}: ".startswith(f"{x}: ")) for c in head[2:]]
-    names = [PageLink(links[i].href, name) for i, name in zip(which, head[2:], strict=True)]
+    columns = head[2:]  # a run's label, or that and a plant's name
+    which = [
+        next(i for i, x in enumerate(labels) if f"{c}: ".startswith(f"{x}: ")) for c in columns
+    ]
+    names = [PageLink(links[i].href, name) for i, name in zip(which, columns, strict=True)]
     if len(runs) > _FEW:
-        rows = [
+        rows: list[list[str | PageLink]] = [
             [name, *(values[i] for values in differ.values()), *(row[2 + k] for row in found)]
             for k, (i, name) in enumerate(zip(which, names, strict=True))
         ]
@@ -256,9 +258,9 @@ def _tables(
             "Metrics", [TableBlock(["Run", *differ, *metrics], rows, numbers, style="runs")]
         )
         return
-    rows = [[name, *row[2:]] for name, row in zip(metrics, found, strict=True)]
+    cells = [[name, *row[2:]] for name, row in zip(metrics, found, strict=True)]
     numbers = range(1, 1 + len(names))
-    yield PageSection("Metrics", [TableBlock(["Metric", *names], rows, numbers, style="compare")])
+    yield PageSection("Metrics", [TableBlock(["Metric", *names], cells, numbers, style="compare")])
     if differ:
         keys = [[key, *values] for key, values in differ.items()]
         wrap = range(1 + len(labels))
@@ -270,14 +272,13 @@ def _tables(
 def voltages_of_runs(
     runs: Mapping[str, RunData],
     shade: Callable[[RunData], Shade | None] = lambda run: run.shade,
-    behind: RunData | None = None,
+    behind: Callable[[str], str | None] = lambda name: None,
 ) -> list[PageSection]:
     """Return the voltages of all nodes of each run, one section per plant.
 
-    `behind`: the one of the runs that is drawn behind the others, in grey.
+    `behind`: the run that is drawn behind another, in grey.
     """
-    many = len(runs) > _FEW
-    back = {} if behind is None else {p.name: p.voltages for p in behind.plants}
+    many = len(runs) > _FEW and not any(behind(label) for label in runs)
     charts: dict[str, list[Chart]] = {}
     for i, (label, run) in enumerate(runs.items()):
         for plant in run.plants:
@@ -286,10 +287,11 @@ def voltages_of_runs(
             total = plant.voltages.total.decimated(_SMALL_POINTS if many else BINS)
             style = "s1" if many else f"s{i % 4 + 1}"
             chart = replace(voltage_chart(run, label, total, style), shade=shade(run))
-            base = back.get(plant.name)
-            if base is not None and run is not behind:
-                grey = ShadedBand(BASELINE, base.total, "phase-other")
-                chart = replace(chart, bands=[grey, *chart.bands])
+            other = behind(label) or ""
+            for p in runs[other].plants if other in runs else ():
+                if p.name == plant.name and p.voltages is not None:
+                    grey = ShadedBand(other, p.voltages.total, "phase-other")
+                    chart = replace(chart, bands=[grey, *chart.bands])
             charts.setdefault(run.label(plant, "Voltages of all nodes"), []).append(chart)
     shown = small_multiples if many else side_by_side
     return [PageSection(title, [shown(row)]) for title, row in charts.items()]

@@ -19,7 +19,7 @@ from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, pa
 from federates.reports.run import REPORT, write_report
 from federates.reports.sweep import write_sweep_page
 from federates.runs.data import RunData, Spread, with_changes
-from federates.runs.paired import BASELINE
+from federates.runs.paired import clean_of
 from federates.runs.sweep import PLAN, read_sweep
 
 _FEEDER_PORTS = (
@@ -96,7 +96,7 @@ def steps(runs: PairedRuns) -> Iterator[PageSection]:
         truth = read_truth(run.folder)
         blocks: list[Block] = [steps_table(run, spec, truth)]
         # The defences see the same attack.
-        if first and (charts := truth_charts(run, truth, runs.runs.get(BASELINE))):
+        if first and (charts := truth_charts(run, truth, runs.runs.get(clean_of(name) or ""))):
             blocks.append(in_rows(charts, 2))
         first = False
         yield PageSection(f"What was done: {name}", blocks)
@@ -104,7 +104,7 @@ def steps(runs: PairedRuns) -> Iterator[PageSection]:
 
 def curves(runs: PairedRuns) -> Iterator[PageSection]:
     """Show the same signals of all states side by side."""
-    yield from voltages_of_runs(runs.runs, runs.shade, runs.runs.get(BASELINE))
+    yield from voltages_of_runs(runs.runs, runs.shade, clean_of)
     rows: list[tuple[str, str, str, _MakeSeries]] = []
     for plant in runs.first.plants:
         rows += [
@@ -171,11 +171,12 @@ def links(runs: PairedRuns) -> Iterator[PageSection]:
 
 
 def _behind(found: Mapping[str, Spread | None], name: str) -> list[ShadedBand]:
-    """Return the baseline's curve, to be drawn behind that of another state."""
-    base = found.get(BASELINE)
-    if base is None or name == BASELINE:
+    """Return the curve of a state's run without attack, to be drawn behind it."""
+    clean = clean_of(name)
+    base = None if clean is None else found.get(clean)
+    if clean is None or base is None:
         return []
-    return [ShadedBand(BASELINE, Spread(base.time_s, *(base.mid,) * 3), "phase-other", fill=False)]
+    return [ShadedBand(clean, Spread(base.time_s, *(base.mid,) * 3), "phase-other", fill=False)]
 
 
 SECTIONS = (market, metrics, steps, curves, prices, scores, detectors, links)
