@@ -39,7 +39,7 @@ _KEYS_PRINTED, _NAME_PRINTED = 30, 24
 _SAID_ELSEWHERE = ("title", "description", "defences")
 _VALUE, _VALUE_PRINTED = 60, 24
 _LACKS = "-"
-_FEW, _SMALL_POINTS = 5, 200
+_FEW, _SMALL_POINTS, _KEYS_AS_COLUMNS = 5, 200, 8
 _GAP, _EDGES = 3, 2  # between two columns of a printed table, and at its sides
 
 
@@ -249,18 +249,21 @@ def _tables(
     ]
     names = [PageLink(links[i].href, name) for i, name in zip(which, columns, strict=True)]
     if len(runs) > _FEW:
+        keyed = dict(list(differ.items())[:_KEYS_AS_COLUMNS])
         rows: list[list[str | PageLink]] = [
-            [name, *(values[i] for values in differ.values()), *(row[2 + k] for row in found)]
+            [name, *(values[i] for values in keyed.values()), *(row[2 + k] for row in found)]
             for k, (i, name) in enumerate(zip(which, names, strict=True))
         ]
-        numbers = range(2 + len(differ), 1 + len(differ) + len(metrics))
-        yield PageSection(
-            "Metrics", [TableBlock(["Run", *differ, *metrics], rows, numbers, style="runs")]
+        first = 2 + len(keyed)  # after the run, its keys and its status
+        block = TableBlock(
+            ["Run", *keyed, *metrics], rows, range(first, first + len(metrics) - 1), style="runs"
         )
-        return
-    cells = [[name, *row[2:]] for name, row in zip(metrics, found, strict=True)]
-    numbers = range(1, 1 + len(names))
-    yield PageSection("Metrics", [TableBlock(["Metric", *names], cells, numbers, style="compare")])
+        differ = {key: values for key, values in differ.items() if key not in keyed}
+    else:
+        cells = [[name, *row[2:]] for name, row in zip(metrics, found, strict=True)]
+        numbers = range(1, 1 + len(names))
+        block = TableBlock(["Metric", *names], cells, numbers, style="compare")
+    yield PageSection("Metrics", [block])
     if differ:
         keys = [[key, *values] for key, values in differ.items()]
         wrap = range(1 + len(labels))

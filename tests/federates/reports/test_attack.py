@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 
 from federates.core.signals import read_signal
 from federates.reports.attack import _spread, truth_charts
+from federates.reports.paired import write_paired_report
+from federates.reports.paired_runs import PairedRuns
 from federates.reports.run import write_report
 from federates.runs.data import DEAD_PU, RunData, Shade, live_voltages, stretches
 from federates.runs.runner import run
@@ -163,3 +168,30 @@ def test_a_node_at_the_limit_is_alive_and_one_below_is_dead() -> None:
     np.testing.assert_array_equal(
         live_voltages(np.array([0.0, DEAD_PU, 1.0])), [np.nan, DEAD_PU, 1.0]
     )
+
+
+def test_paired_runs_show_the_same_without_attack_behind(tmp_path: Path) -> None:
+    for name, text in (("baseline", SCENARIO), ("attacked", SCENARIO + ATTACK)):
+        (tmp_path / "study.yaml").write_text(text)
+        run(load_scenario(tmp_path / "study.yaml"), out=tmp_path / name, placement="single")
+        write_report(tmp_path / name)
+
+    page = write_paired_report(PairedRuns.read(tmp_path))
+
+    found = re.findall(r'time-chart">.*?application/json">(.*?)</script>', page.read_text(), re.S)
+    charts = [json.loads(text) for text in found]
+    (seen,) = [chart for chart in charts if chart["title"].startswith("bias: ")]
+    clean, true, forged = seen["bands"]
+    assert [band["name"] for band in seen["bands"]] == [
+        *("without attack", "as it was", "as it was seen"),
+    ]
+    _, labels, v_pu = read_signal(tmp_path / "baseline" / "signals", "feeder.v_pu")
+    own = v_pu[:, [i for i, label in enumerate(labels) if label.startswith("671.")]]
+    highest = np.frombuffer(base64.b64decode(clean["parts"][2]["data"]), "<f4")
+    assert highest == pytest.approx(own.max(axis=1), rel=1e-6)
+    assert (true["time"]["count"], forged["time"]["count"]) == (8, 8)
+    pairs = [c for c in charts if c["title"] == "attacked"]
+    assert len(pairs) > 3
+    assert all(chart["bands"][0]["name"] == "baseline" for chart in pairs)
+    for name in ("baseline", "attacked"):
+        assert 'href="../report.html">All states: ' in (tmp_path / name / "report.html").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from federates.core.signals import read_signal
 from federates.reports.blocks import Figures, TableBlock
 from federates.reports.books import market_sections, settled_account
+from federates.reports.paired import prices
 from federates.runs.data import RunData
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario
@@ -61,3 +63,17 @@ def test_parts_of_the_price_add_up_in_the_record(folder: Path) -> None:
     # Awards arrive a step after the clearing that made them.
     price = read_signal(signals, "market.price_per_mwh")[2][-1]
     np.testing.assert_allclose(price, 60.0 + sum(parts), atol=1e-9)
+
+
+def test_paired_runs_show_the_prices_of_every_state(folder: Path) -> None:
+    data = RunData(folder)
+    states = SimpleNamespace(runs={"baseline": data, "attacked": data}, shade=lambda run: None)
+
+    (section,) = prices(states)  # type: ignore[arg-type]
+
+    baseline, attacked = section.blocks[0].figures  # type: ignore[union-attr]
+    assert section.title == "Price of active power: market"
+    assert [band["name"] for band in baseline.data["bands"]] == ["lowest, median and highest bus"]
+    behind, own = attacked.data["bands"]
+    assert behind["name"] == "baseline"
+    assert behind["parts"][0]["data"] == own["parts"][1]["data"]

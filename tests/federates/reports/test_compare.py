@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from federates.cli import call
 from federates.commands.run import print_summary
-from federates.reports.compare import metric_table, print_comparison, run_labels
+from federates.reports.compare import metric_table, print_comparison, run_labels, write_comparison
 from federates.runs.data import RunData
 from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
@@ -173,3 +174,24 @@ def test_no_number_and_no_name_is_broken(folders: list[Path], width: int, n: int
     # A run takes 22 letters and a gap of 3; names and units of the metrics at least 10 + 3 + 8.
     fit = max(1, (width - 21) // 25)
     assert out.count("Metric") == -(-n // fit)
+
+
+def test_many_runs_are_rows_with_what_differs_and_small_charts(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    runs = many(folders, 6)
+    for i, each in enumerate(runs):
+        each.scenario = each.scenario | {"seed": 10 + i}
+
+    text = write_comparison(runs, tmp_path / "six.html").read_text()
+
+    table = text[text.index('class="table runs"') :].partition("</table>")[0]
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", table)
+    rows = [re.findall(r"<td.*?</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
+    assert head[:2] == ["Run", "scenario file"]
+    assert [row[head.index("seed")] for row in rows] == [f"<td>{10 + i}</td>" for i in range(6)]
+    value = runs[3].metrics["losses_kwh"]
+    assert rows[3][head.index("Losses, kWh")] == f'<td class="number">{value:,.1f}</td>'
+    assert "voltvar-study-number-4</a>" in rows[3][0]
+    assert '<div class="grid-5 small" data-shared-axis>' in text
+    assert text.count("<figure") == 6
