@@ -36,7 +36,8 @@ _CAUTION = """\
 - Split by run, never by row: rows of one run are a day of one seed. The clean run and the attacked
   runs of a seed are the same day and are in the same split.
 - The begin of a step with a time of its own is drawn by the seed, and so are the targets that an
-  attack draws. Steps that wait for a signal begin when it comes, {signal}.
+  attack draws. Attacks may begin before the first row and end after the last one, so that no time
+  is more likely than another. Steps that wait for a signal begin when it comes, {signal}.
 - `truth/` and the clean run of the same seed tell the answer: subtracting them is not detection.
 - A time step is not an independent sample. Report false alarms per day beside precision and recall.
 - The readings are noisy but otherwise perfect: no bias, no lost values, one clock. A score here is
@@ -58,8 +59,9 @@ def card(plan: DatasetPlan, rows: Rows, command: str, licence: str, *, captures:
     signal = f"which may be at a typical hour: {', '.join(waits)}" if waits else "none here"
     parts = [
         f"# {scenario.title or scenario.name}: clean and attacked runs",
-        f"Scenario `{scenario.name}`, {plan.n_steps} steps of {time.step_s:g} s from "
-        f"{time.start_s / 3600:g} h. Made by Feederate {package_versions()['feederate']}.",
+        f"Scenario `{scenario.name}`, runs of {plan.n_steps} steps of {time.step_s:g} s from "
+        f"{time.start_s / 3600:g} h, of which the first {plan.lead} are no rows (below). "
+        f"Made by Feederate {package_versions()['feederate']}.",
         f"Licence: {licence}.",
         "## Attacks",
         *(_attack(plan, spec, rows) for spec in plan.attacks.values()),

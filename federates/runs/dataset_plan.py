@@ -33,7 +33,6 @@ TRAIN, TEST = "train", "test"
 SENSORS = {"v_pu": 0.001, "p_kw": 0.3, "q_kvar": 0.3, "import_kw": 5.0, "import_kvar": 5.0}
 """What an operator measures by default, with the standard deviation of the sensors in the port's
 unit: 0.1 % of voltage, about 1 % of an inverter's power, about 0.2 % of a feeder's."""
-_FIRST_SHARE = 0.1
 _ENDLESS_SHARE = 0.25
 
 
@@ -72,6 +71,7 @@ class DatasetPlan:
     scenario : Without an attack, with the operator.
     attacks : By id.
     n_steps : Steps of each run.
+    lead : The first so many of them are no rows of the tables.
     offset_s : Time of the operator's reading after the plant's step.
     """
 
@@ -81,13 +81,19 @@ class DatasetPlan:
     operator: str
     offset_s: float
     n_steps: int
+    lead: int
     runs: tuple[DatasetRun, ...]
 
     @property
     def bytes_in_all(self) -> int:
         """About the size of the data set: four bytes per reading; noise does not compress."""
         n_columns = sum(len(sensor.labels) for sensor in self.sensors)
-        return len(self.runs) * self.n_steps * (4 * n_columns + 12)
+        return len(self.runs) * (self.n_steps - self.lead) * (4 * n_columns + 12)
+
+    @property
+    def lead_s(self) -> float:
+        """Time of the first row."""
+        return self.lead * self.scenario.time.step_s
 
 
 def plan_dataset(
@@ -123,20 +129,21 @@ def plan_dataset(
     )
     specs, files = _attacks(options, attacks)
     step_s = clean.time.step_s
+    lead = lead_steps(specs, n_steps, step_s)
     late = _unseen(specs, files, unseen)
     runs = []
     for seed in (*train, *test):
         split = TRAIN if seed in train else TEST
         runs.append(_run(options, split, None, seed, ""))
         for attack, spec in specs.items():
-            begins = tuple(begin_overrides(spec, n_steps * step_s, step_s, seed))
+            begins = tuple(begin_overrides(spec, lead, n_steps, step_s, seed))
             if split == TEST or attack not in late:
                 each = replace(options, overrides=(*options.overrides, *begins))
                 runs.append(_run(each, split, attack, seed, files[attack]))
     for attack in specs:  # what does not fit is refused before the first run
         wire(next(r for r in runs if r.attack == attack).options.load(), n_steps)
     scenario = replace(options, attack="").load()
-    return DatasetPlan(scenario, specs, sensors, name, offset_s, n_steps, tuple(runs))
+    return DatasetPlan(scenario, specs, sensors, name, offset_s, n_steps, lead, tuple(runs))
 
 
 def _run(options: RunOptions, split: str, attack: str | None, seed: int, file: str) -> DatasetRun:
@@ -292,45 +299,100 @@ def _unseen(
     return found
 
 
-def begin_overrides(spec: AttackSpec, horizon_s: float, step_s: float, seed: int) -> Iterator[str]:
+@dataclass(frozen=True)
+class Span:
+    """The steps of an attack that begin at a time, as one block that is moved as a whole.
+
+    Attributes
+    ----------
+    first_s, length_s : Begin of the first of them in the file, and from there to the last end.
+    last_s : From the first begin to the last one.
+    after_s : Least begin: the end of the last window of the past that they play.
+    """
+
+    timed: tuple[int, ...]
+    first_s: float
+    length_s: float
+    last_s: float
+    after_s: float
+
+    @property
+    def lead_s(self) -> float:
+        """Time that a run needs before its first row, so that the attack can have ended there."""
+        return self.after_s + self.length_s
+
+    @classmethod
+    def of(cls, spec: AttackSpec, horizon_s: float) -> Span | None:
+        """Return that of an attack; None where all steps wait for a signal."""
+        schedule = AttackSchedule.of(spec)
+        begins = np.array(schedule.begin_s)
+        timed = tuple(np.flatnonzero(~np.isnan(begins)).tolist())
+        if not timed:
+            return None
+        first_s = float(begins[list(timed)].min())
+        lengths = [schedule.span_s(i) for i in timed]
+        ends = [
+            begins[i] + (_ENDLESS_SHARE * horizon_s if math.isinf(length) else length)
+            for i, length in zip(timed, lengths, strict=True)
+        ]
+        past = [
+            first_s + window.to_s - float(begins[i])
+            for i in timed
+            for _, _, window in past_windows(spec.steps[i])
+        ]
+        last_s = float(begins[list(timed)].max()) - first_s
+        return cls(timed, first_s, float(max(ends)) - first_s, last_s, max([0.0, *past]))
+
+
+def lead_steps(specs: Mapping[str, AttackSpec], n_steps: int, step_s: float) -> int:
+    """Return how many steps at the begin of each run are no rows.
+
+    An attack may begin before the first row, too, and end after the last one: so the chance of an
+    attack is the same in every row, and a model learns nothing from the clock.
+
+    Raises ScenarioError: An attack is too long for the runs.
+    """
+    lead, horizon_s = 0, n_steps * step_s
+    for spec in specs.values():
+        span = Span.of(spec, horizon_s)
+        if span is None:
+            continue
+        own = math.ceil(span.lead_s / step_s - 1e-9)
+        needed = own + math.ceil(span.length_s / step_s - 1e-9)
+        if needed > n_steps:
+            after = f" and cannot begin before {span.after_s:g} s" if span.after_s else ""
+            raise ScenarioError(
+                f"attack '{spec.id}' lasts {span.length_s:g} s{after}; the runs last "
+                f"{horizon_s:g} s",
+                where=spec.where("steps", span.timed[0], "duration_s"),
+                expected=f"at least {needed} steps, or --set attack.steps.0.duration_s=SHORTER",
+            )
+        lead = max(lead, own)
+    return lead
+
+
+def begin_overrides(
+    spec: AttackSpec, lead: int, n_steps: int, step_s: float, seed: int
+) -> Iterator[str]:
     """Yield the overrides by which an attack begins at a time that the seed draws.
 
-    A fixed begin would let a model learn the clock. All steps that begin at a time move together,
-    within the run, after its first tenth and after every window of the past that they play. Steps
-    that wait for a signal stay as they are. The draw of targets follows the seed as well.
+    All steps that begin at a time move together; steps that wait for a signal stay as they are. The
+    draw of targets follows the seed as well.
 
-    Raises ScenarioError: The attack is longer than the rest of the run.
+    Parameters
+    ----------
+    lead : As `lead_steps` gives it: the attack is active in a row behind these steps.
     """
     yield f"attack.seed={spec.seed + seed}"
-    schedule = AttackSchedule.of(spec)
-    begins = np.array(schedule.begin_s)
-    timed = np.flatnonzero(~np.isnan(begins))
-    if not timed.size:
+    span = Span.of(spec, n_steps * step_s)
+    if span is None:
         return
-    spans = np.array([schedule.span_s(int(i)) for i in timed])
-    spans[np.isinf(spans)] = _ENDLESS_SHARE * horizon_s
-    first_s = float(begins[timed].min())
-    length_s = float((begins[timed] + spans).max()) - first_s
-    past = [
-        window.to_s - float(begins[i])
-        for i in timed.tolist()
-        for _, _, window in past_windows(spec.steps[i])
-    ]
-    after_s = max([0.0, *(first_s + shift_s for shift_s in past)])
-    earliest_s = max(_FIRST_SHARE * horizon_s, after_s)
-    latest_s = horizon_s - length_s
-    if latest_s < earliest_s:
-        least = math.ceil(max(length_s / (1.0 - _FIRST_SHARE), length_s + after_s) / step_s)
-        raise ScenarioError(
-            f"attack '{spec.id}' lasts {length_s:g} s and cannot begin before {earliest_s:g} s; "
-            f"the runs last {horizon_s:g} s",
-            where=spec.where("steps", int(timed[0]), "duration_s"),
-            expected=f"at least {least} steps, or --set attack.steps.0.duration_s=SHORTER",
-        )
+    first = lead - math.ceil(span.length_s / step_s - 1e-9) + 1
+    first = max(first, math.ceil(span.after_s / step_s - 1e-9))
+    slots = n_steps - math.ceil(span.last_s / step_s - 1e-9) - first
     draw = float(uniform(seed, stream_ids([f"dataset:{spec.id}"]), 0, 0)[0])
-    begin_s = earliest_s + draw * (latest_s - earliest_s)
-    shift_s = math.floor(begin_s / step_s) * step_s - first_s
-    for i in timed.tolist():
+    shift_s = (first + math.floor(draw * slots)) * step_s - span.first_s
+    for i in span.timed:
         at_s = spec.steps[i].trigger.at_s
         if at_s is not None:
             yield f"attack.steps.{i}.trigger.at_s={at_s + shift_s!r}"

@@ -46,9 +46,10 @@ def write_tables(plan: DatasetPlan, run: DatasetRun, folder: Path, out: Path) ->
     columns: dict[str, Any] = {}
     for sensor in plan.sensors:
         read_s, labels, values = read_signal(folder / "signals", f"{plan.operator}.{sensor.name}")
+        rows = read_s - plan.offset_s >= plan.lead_s - 1e-9
         if not columns:
-            columns = _labels(read_s, plan.offset_s, windows, ids)
-        for label, column in zip(labels, values.T.astype(np.float32), strict=True):
+            columns = _labels(read_s[rows], plan.offset_s, windows, ids)
+        for label, column in zip(labels, values[rows].T.astype(np.float32), strict=True):
             columns[f"{sensor.source}:{label}"] = np.ascontiguousarray(column)
     table = pa.table([arrow_column(column) for column in columns.values()], list(columns))
     _write(with_metadata(table, about), out / table_file(run))
@@ -67,7 +68,9 @@ def write_tables(plan: DatasetPlan, run: DatasetRun, folder: Path, out: Path) ->
     }
     if run.attack is not None:
         row["truth"] = f"{TRUTH}/{run.name}.parquet"
-        _write(with_metadata(read_truth(folder), about), out / row["truth"], split=False)
+        truth = read_truth(folder)
+        first = int(np.searchsorted(np.asarray(truth["time_s"]), plan.lead_s - 1e-9))
+        _write(with_metadata(truth.slice(first), about), out / row["truth"], split=False)
     for capture in sorted((folder / PCAP).glob("*.pcapng")):
         (out / PCAP / run.name).mkdir(parents=True, exist_ok=True)
         capture.rename(out / PCAP / run.name / capture.name)
