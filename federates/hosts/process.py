@@ -138,8 +138,7 @@ def run_processes(
     processes = [here] if shared and here else _processes(here, hosted_by)
     # How other hosts share theirs out is not known here; every process waits until all are there.
     total = len(externals) + (len(processes) if reach.here_only else 1)
-    heartbeat = store.heartbeat
-    progress = Progress(len(here), heartbeat)
+    progress = Progress(len(here), store.heartbeat)
     control = Control(progress, assembly.scenario.time.step_timeout_s, tell)
     control.say = say
     topics = external.topics_of(externals)
@@ -158,7 +157,7 @@ def run_processes(
             seats = tuple(
                 Seat(n, wirings[n], here.index(n), paced=n == names[0]) for n in child.federates
             )
-            job = Job(assembly, seats, store.folder, heartbeat, len(here), topics, everybody)
+            job = Job(assembly, seats, store.folder, store.heartbeat, len(here), topics, everybody)
             _send_job(child, job)
         programs = [e for e in externals if not reach.only or e.name in reach.only]
         with external.running(
@@ -171,7 +170,6 @@ def run_processes(
         outcome.interrupted = True
     finally:
         parent.end(child.process for child in children)
-        heartbeat.unlink(missing_ok=True)
     store.finalise_signals()
     outcome.failure = control.failure
     return outcome, progress.steps(0)

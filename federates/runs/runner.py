@@ -53,6 +53,7 @@ class Started:
     """
 
     store: RunStore
+    manifest: Manifest
     assembly: Assembly
     federates: Mapping[str, Federate | ExternalFederate]
     wirings: Mapping[str, FederateWiring]
@@ -91,9 +92,45 @@ def run(
     """
     options = replace(options or RunOptions(), **changes)
     placement: Placement = options.placement or "shared"
-    steps, reach = options.steps, Reach(options.join, options.listen, options.only)
+    reach = Reach(options.join, options.listen, options.only)
+    say = on_warning or _nobody
     began = time.perf_counter()
-    n_steps = scenario.n_steps if steps is None else max(1, min(steps, scenario.n_steps))
+    started = _prepare(scenario, options, placement, reach, say)
+    assembly, store, manifest = started.assembly, started.store, started.manifest
+    tell = partial(_tell, on_progress, assembly.n_steps)
+    try:
+        if on_start is not None:
+            Progress(len(started.here), store.heartbeat)
+            on_start(started)
+        if placement == "process" or started.spans_hosts:
+            outcome, counted = _run_processes(started, reach, placement, tell, say)
+        else:
+            outcome, counted = _run_here(started, placement, tell, say)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            manifest.finish("failed", f"could not be started: {error}")
+        raise
+    finally:
+        store.heartbeat.unlink(missing_ok=True)
+    if assembly.attack_plan is not None and options.record:
+        _close_attack(started)
+    metrics = _metrics(outcome.summaries, assembly.plants)
+    result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
+    tell(counted)
+    return result
+
+
+def _prepare(
+    scenario: Scenario,
+    options: RunOptions,
+    placement: Placement,
+    reach: Reach,
+    say: Callable[[str], None],
+) -> Started:
+    """Build and check everything, then make the run's folder."""
+    n_steps = scenario.n_steps
+    if options.steps is not None:
+        n_steps = max(1, min(options.steps, n_steps))
     assembly = Assembly(scenario, n_steps, options.armed, options.pcap)
     federates, wirings = assembly.assemble()
     if placement == "single":
@@ -102,40 +139,22 @@ def run(
     _refuse_alone(reach)
     warnings = (*warnings_of(scenario, federates, wirings), *assembly.warm_up_warnings)
     for words in warnings:
-        (on_warning or _nobody)(words)
+        say(words)
     cut = [f"steps={n_steps}"] if n_steps < scenario.n_steps else []
-    made = [*scenario.changes, *cut]
-    folder = new_run_dir(scenario.name, options.out, made)
-    warm_up = {"warm_up_s": assembly.warm_up_s, "warm_up_note": assembly.warm_up_note}
-    manifest = Manifest(folder, scenario, placement, n_steps, warnings, {"changes": made} | warm_up)
+    changes = [*scenario.changes, *cut]
+    more: dict[str, Any] = {
+        "changes": changes,
+        "warm_up_s": assembly.warm_up_s,
+        "warm_up_note": assembly.warm_up_note,
+    }
     if options.scenario:
-        manifest.data["command"] = options.command()
+        more["command"] = options.command()
+    folder = new_run_dir(scenario.name, options.out, changes)
+    manifest = Manifest(folder, scenario, placement, n_steps, warnings, more)
     store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
-    tell = partial(_tell, on_progress, n_steps)
-    parts = assembly, federates, wirings, store
-    say = on_warning or _nobody
     here = tuple(f.name for f in _plant_first(assembly, federates) if f.name in wanted)
-    try:
-        if on_start is not None:
-            Progress(len(here), store.heartbeat)
-            on_start(Started(store, assembly, federates, wirings, here, not reach.here_only))
-        if placement == "process" or not reach.here_only:
-            outcome, counted = _run_processes(*parts, reach, placement, tell, say)
-        else:
-            outcome, counted = _run_here(*parts, placement, tell, say)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            manifest.finish("failed", f"could not be started: {error}")
-        raise
-    finally:
-        store.heartbeat.unlink(missing_ok=True)
-    if assembly.attack_plan is not None and options.record:
-        _close_attack(folder, assembly, federates, store)
-    metrics = _metrics(outcome.summaries, assembly.plants)
-    result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
-    tell(counted)
-    return result
+    return Started(store, manifest, assembly, federates, wirings, here, not reach.here_only)
 
 
 def _nobody(_: str) -> None:
@@ -167,15 +186,13 @@ def _refuse_alone(reach: Reach) -> None:
 
 
 def _run_here(
-    assembly: Assembly,
-    federates: Mapping[str, Federate | ExternalFederate],
-    wirings: Mapping[str, FederateWiring],
-    store: RunStore,
+    started: Started,
     placement: Placement,
     tell: Callable[[int], None],
     say: Callable[[str], None],
 ) -> tuple[Outcome, int]:
-    scenario = assembly.scenario
+    assembly, federates, wirings = started.assembly, started.federates, started.wirings
+    scenario, store = assembly.scenario, started.store
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
     ours = _plant_first(assembly, federates)
     shared = store.heartbeat if store.heartbeat.exists() else None
@@ -214,10 +231,7 @@ def _run_here(
 
 
 def _run_processes(
-    assembly: Assembly,
-    federates: Mapping[str, Federate | ExternalFederate],
-    wirings: dict[str, FederateWiring],
-    store: RunStore,
+    started: Started,
     reach: Reach,
     placement: Placement,
     tell: Callable[[int], None],
@@ -225,17 +239,17 @@ def _run_processes(
 ) -> tuple[Outcome, int]:
     from federates.hosts.process import run_processes
 
+    assembly, federates, wirings = started.assembly, started.federates, started.wirings
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
     ours = _plant_first(assembly, federates)
     names = [f.name for f in ours]
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
     hosted_by = assembly.attack_plan.host_of(wirings) if assembly.attack_plan else {}
-    everybody = guests(
-        assembly.scenario, names, wirings, assembly.n_steps, spans_hosts=not reach.here_only
-    )
-    parts = assembly, names, externals, wirings, hosted_by, store, reach, tell, say, everybody
-    return run_processes(*parts, shared=placement == "shared")
+    spans_hosts = started.spans_hosts
+    everybody = guests(assembly.scenario, names, wirings, assembly.n_steps, spans_hosts=spans_hosts)
+    parts = assembly, names, externals, wirings, hosted_by, started.store, reach
+    return run_processes(*parts, tell, say, everybody, shared=placement == "shared")
 
 
 def _plant_first(
@@ -247,17 +261,13 @@ def _plant_first(
     return ours if plant is None else [plant, *(f for f in ours if f is not plant)]
 
 
-def _close_attack(
-    folder: Path,
-    assembly: Assembly,
-    federates: Mapping[str, Federate | ExternalFederate],
-    store: RunStore,
-) -> None:
+def _close_attack(started: Started) -> None:
     """Make tables of what is known of the attack; that it fails must not fail the run."""
     from federates.attacks.labels import about_run, write_labels
     from federates.attacks.truth import finalise_truth
 
-    spec = assembly.scenario.attack_spec
+    assembly, federates, store = started.assembly, started.federates, started.store
+    folder, spec = store.folder, assembly.scenario.attack_spec
     assert assembly.attack_plan is not None
     assert spec is not None
     try:
