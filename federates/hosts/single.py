@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import signal
 import threading
 import time
 from collections.abc import Mapping
 
+from federates.core.interrupt import interrupt_main
 from federates.core.pacing import Pacer
 from federates.core.shell import Shell
 from federates.hosts.loop import Memory, MemoryBus, StepLoop
@@ -73,12 +73,11 @@ class _Watchdog:
                 return
 
     def _interrupt(self) -> None:
-        ident = self._watched.ident or 0
         if self._watched is threading.main_thread():
-            signal.pthread_kill(ident, signal.SIGINT)
+            interrupt_main()
         else:  # a signal reaches the main thread only, which may do something else
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(ident), ctypes.py_object(KeyboardInterrupt)
+                ctypes.c_ulong(self._watched.ident or 0), ctypes.py_object(KeyboardInterrupt)
             )
 
     def close(self) -> None:

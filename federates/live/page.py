@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from importlib import util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from federates.core.interrupt import interrupt_main
 from federates.errors import ScenarioError
 from federates.live.address import FIRST_PORT, is_loopback, parse_address
 from grid_models.base import parent
@@ -86,7 +86,7 @@ class LivePage:
             process.stdin.flush()
             for line in process.stdout:
                 if line == b"stop\n":
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    interrupt_main()
         self._resume()
 
     def __enter__(self) -> LivePage:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from federates.core.federate import Federate
 from federates.kinds.external import ExternalFederate
 from federates.runs.runner import Started
+from federates.scenario.attack_schedule import begins_s
+from federates.scenario.attack_schema import AttackSpec
 
 HERE, EXTERNAL, ELSEWHERE = "here", "external", "elsewhere"
 
@@ -23,8 +26,9 @@ def roster_of(run: Started) -> dict[str, Any]:
         "band": [scenario.band.v_min_pu, scenario.band.v_max_pu],
         "horizon_ns": run.assembly.horizon_ns,
         "paced": scenario.time.real_time is not None,
+        "one_loop": run.placement in ("single", "shared"),
         "spans_hosts": run.spans_hosts,
-        "attack": None if scenario.attack_spec is None else scenario.attack_spec.title,
+        "attack": _attack(scenario.attack_spec),
         "plants": [name for name in run.assembly.plants if name in run.federates],
         "federates": [_federate(run, name) for name in _in_order(run)],
         "signals": {
@@ -38,6 +42,18 @@ def roster_of(run: Started) -> dict[str, Any]:
             for name, federate in run.federates.items()
             if hasattr(federate, "kinds_of") and hasattr(federate, "names")
         },
+    }
+
+
+def _attack(spec: AttackSpec | None) -> dict[str, Any] | None:
+    """Return title and begin of an attack: None where it begins when a signal says so."""
+    if spec is None:
+        return None
+    begin_s = min(begins_s(spec, lambda _: math.inf), default=math.inf)
+    return {
+        "title": spec.title or spec.id,
+        "kind": spec.kind,
+        "begin_s": begin_s if begin_s < math.inf else None,
     }
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import secrets
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator
 from functools import partial
@@ -34,6 +36,8 @@ from federates.live.state import RunView
 from grid_models.base.parent import unbuffered_stdin, watch_parent
 
 LOOK_S = 1.0
+_FAREWELL_S = 0.7
+"""A page that draws comes back within this time, and then learns the end of the run."""
 _NICE = 5
 _KEY = "x-feederate-key"
 _FILES = {
@@ -59,6 +63,7 @@ class LiveServer:
         self.view = RunView(job["roster"])
         self._key, self._open, self._tell = job["key"], job["loopback"], tell
         self._looked = asyncio.Condition()
+        self._asked_s = -math.inf
         self.app = Starlette(
             routes=[
                 *(Route(path, partial(self._file, path)) for path in _FILES),
@@ -91,6 +96,13 @@ class LiveServer:
         async with self._looked:
             self._looked.notify_all()
 
+    async def end(self) -> None:
+        """Show the end of the run to the pages that are open."""
+        self.view.ended = True
+        await self.refresh()
+        if time.monotonic() - self._asked_s < 3.0 * LOOK_S:
+            await asyncio.sleep(_FAREWELL_S)
+
     async def _file(self, path: str, _: Request) -> Response:
         package, name, media_type = _FILES[path]
         text = (resources.files(package) / name).read_text(encoding="utf-8")
@@ -108,6 +120,7 @@ class LiveServer:
 
     async def _state(self, request: Request) -> Response:
         """Return the state at the next look; at once for the first request of a page."""
+        self._asked_s = time.monotonic()
         if "first" not in request.query_params and not self.view.ended:
             async with self._looked:
                 await self._looked.wait()
@@ -146,8 +159,7 @@ async def serve(job: dict[str, Any], tell: Any) -> None:
     loop = asyncio.get_running_loop()
 
     async def end() -> None:
-        live.view.ended = True
-        await live.refresh()
+        await live.end()
         server.should_exit = True
 
     def ended() -> None:

@@ -184,6 +184,8 @@ class EventTail:
         self.last: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.count = 0
         self.windows: list[list[Any]] = []
+        self.said = ""
+        """What the run said to its user last."""
 
     def look(self) -> None:
         """Read the complete lines that have come since the last look."""
@@ -204,6 +206,8 @@ class EventTail:
                 self.last.append(event)
                 self.count += 1
                 self._note_window(event)
+                if event.get("event") == "said":
+                    self.said = str(event.get("text", ""))
 
     def _note_window(self, event: dict[str, Any]) -> None:
         kind, step, time_s = event.get("event"), event.get("step"), event.get("time_s")

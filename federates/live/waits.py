@@ -22,6 +22,7 @@ def who_waits(
     *,
     paused: bool,
     paced: bool,
+    one_loop: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what each federate does: its last granted time, its next one, and what it waits for.
 
@@ -30,6 +31,7 @@ def who_waits(
     federates : As `federates.live.roster.roster_of` describes them.
     beats : (busy since, steps, messages) per row of the heartbeat table.
     now_ns : Monotonic time.
+    one_loop : Whether one loop steps all of them in time order, so that each waits for all.
     """
     by_name = {f["name"]: f for f in federates}
     next_ns = {f["name"]: _next_ns(f, beats) for f in federates if f["where"] == HERE}
@@ -58,7 +60,7 @@ def who_waits(
         else:
             blockers = [
                 source
-                for source in federate["reads"]
+                for source in (next_ns if one_loop else federate["reads"])
                 if (other := next_ns.get(source)) is not None and other < mine
             ]
             strangers = [x for x in federate["reads"] if by_name[x]["where"] != HERE]

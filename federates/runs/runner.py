@@ -49,15 +49,17 @@ class Started:
     Attributes
     ----------
     here : Federates that run on this host, in the order of the heartbeat table.
+    placement : As in `RunOptions`.
     spans_hosts : Whether others run elsewhere.
     """
 
-    store: RunStore
-    manifest: Manifest
     assembly: Assembly
     federates: Mapping[str, Federate | ExternalFederate]
     wirings: Mapping[str, FederateWiring]
+    store: RunStore
+    manifest: Manifest
     here: tuple[str, ...]
+    placement: Placement
     spans_hosts: bool
 
 
@@ -154,7 +156,10 @@ def _prepare(
     store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
     here = tuple(f.name for f in _plant_first(assembly, federates) if f.name in wanted)
-    return Started(store, manifest, assembly, federates, wirings, here, not reach.here_only)
+    hosts = not reach.here_only
+    return Started(
+        assembly, federates, wirings, store, manifest, here, placement, spans_hosts=hosts
+    )
 
 
 def _nobody(_: str) -> None:

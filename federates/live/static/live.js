@@ -16,6 +16,7 @@ function shape(tag, attributes) {
   return node;
 }
 const seconds = s => (missing(s) ? "-" : s < 1 ? `${(1000 * s).toFixed(0)} ms` : s < 120 ? `${s.toFixed(1)} s` : `${(s / 60).toFixed(1)} min`);
+const count = n => (missing(n) ? "-" : n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : number(n, n < 20 && n % 1 ? 1 : 0));
 const ofDay = s => (missing(s) ? "-" : clock(s + run.start_s));
 
 let run = null, state = null, key = location.hash.slice(1) || null;
@@ -196,7 +197,7 @@ function does(f) {
 
 function drawFederates() {
   table("federates", ["Federate", ["Granted"], ["Next step"], "Does", "Waits for", ["Steps"], ["Messages"]], state.federates.map(f =>
-    [f.name, ofDay(f.granted_s), ofDay(f.next_s), does(f), f.does === "waits" ? f.for.join(", ") : "", number(f.steps, 0), number(f.messages, 0)]));
+    [f.name, ofDay(f.granted_s), ofDay(f.next_s), does(f), f.does === "waits" ? f.for.join(", ") : "", count(f.steps), count(f.messages)]));
 }
 
 function drawDevices() {
@@ -219,19 +220,19 @@ function drawEvents() {
 // -- the head ---------------------------------------------------------------------------------
 
 function attackTile() {
-  if (run.attack === null) return [];
-  const on = state.windows.filter(w => w[2] === null), now = on.length > 0;
-  const last = (now ? on : state.windows).at(-1);
-  const words = !last ? "not begun" : now ? `at work since ${ofDay(last[1])}` : `ended at ${ofDay(last[2])}`;
-  return [["Attack", words, "", run.attack, now ? "bad" : ""]];
+  if (!run.attack) return [];
+  const on = state.windows.filter(w => w[2] === null), now = on.length > 0, last = (now ? on : state.windows).at(-1);
+  const planned = run.attack.begin_s === null ? "begins when a signal says so" : `begins at ${ofDay(run.attack.begin_s)}`;
+  const words = !last ? planned : now ? `${on.map(w => w[0]).join(", ")}, since ${ofDay(last[1])}` : `from ${ofDay(last[1])} to ${ofDay(last[2])}`;
+  return [[run.attack.kind === "attack" ? "Attack" : "Disturbance", !last ? "not begun" : now ? "at work" : "ended", "", words, now ? "bad" : ""]];
 }
 
 function drawTiles() {
   const late = state.late_s === null ? [] : [["Lateness of the last step", number(1000 * state.late_s, 1), "ms", "against the wall clock", ""]];
   const waiting = state.federates.filter(f => f.does === "waits").length;
   const tiles = [
-    ["Steps per second", number(state.steps_per_s, 0), "", `of ${state.federates[0]?.name ?? "-"}`, ""],
-    ["Messages per second", number(state.messages_per_s, 0), "", `${number(state.messages, 0)} in all`, ""],
+    ["Steps per second", count(state.steps_per_s), "", `of ${state.federates[0]?.name ?? "-"}`, ""],
+    ["Messages per second", count(state.messages_per_s), "", `${count(state.messages)} in all`, ""],
     ...attackTile(), ...late,
     ["Federates that wait", `${waiting} of ${state.federates.length}`, "", "", ""],
     ["Events", number(state.event_count, 0), "", state.event_count > state.events.length ? `the last ${state.events.length} are listed` : "", ""],
@@ -254,14 +255,14 @@ function drawHead() {
   const granted = Math.max(0, ...state.federates.map(f => f.granted_s ?? 0)), end = run.horizon_ns / 1e9;
   el("progress").value = status === "finished" ? 1 : granted / end;
   el("clock").textContent = `${ofDay(granted)} of ${ofDay(end)}`;
-  el("pause").textContent = status === "paused" ? "Go on" : "Pause";
+  el("pause").textContent = status === "paused" ? "Resume" : "Pause";
   el("pause").disabled = !mayAct || run.spans_hosts;
   el("stop").disabled = !mayAct;
   el("hint").textContent = !key ? "The buttons need the address as it was printed, with the key behind #." :
     run.spans_hosts ? "A run over several hosts cannot be paused: the other hosts would take it for a hang." : "";
   const absent = state.federates.filter(f => f.where !== "here").map(f => f.name);
   if (status === "starting" && absent.length) say([
-    `Waiting for ${absent.join(", ")} to join, for ${seconds(state.wall_s)}.`, ...(state.waiting ?? [])]);
+    `Waiting for ${absent.join(", ")} to join, for ${seconds(state.wall_s)}.`, ...(state.said ? [state.said] : [])]);
   else if (status === "killed") say(["The run has ended without a word: it was killed. What it recorded is readable."], true);
   else if (state.ended) say([`The run has ended: ${status}${state.reason ? `, ${state.reason}` : ""}. This page stays as it is; the run's folder has report.html.`], status !== "finished");
   else if (status !== "running" && state.reason) say([state.reason], true);
@@ -278,7 +279,7 @@ async function order(word) {
 function begin() {
   document.title = `Live: ${run.title}`;
   el("title").textContent = run.title;
-  el("about").textContent = `${run.name}, seed ${run.seed}${run.attack === null ? "" : `, under attack: ${run.attack}`}`;
+  el("about").textContent = `${run.name}, seed ${run.seed}${run.attack ? `; ${run.attack.kind}: ${run.attack.title}` : ""}`;
   el("folder").textContent = `Folder: ${run.folder}`;
   el("plant").replaceChildren(...run.plants.map(p => make("option", { value: p }, p)));
   el("plant").hidden = run.plants.length < 2;
@@ -314,7 +315,6 @@ async function loop() {
     drawHead(); drawTiles(); drawMap(); drawCharts(); drawFederates(); drawDevices(); drawEvents();
     document.documentElement.dataset.looks = +(document.documentElement.dataset.looks ?? 0) + 1;
     if (state.ended) return;
-    await new Promise(next => setTimeout(next, 200));
   }
 }
 

@@ -179,6 +179,42 @@ def test_a_page_that_is_killed_or_hangs_holds_no_step(
     assert result.summary["steps"] == json.loads((plain / "summary.json").read_text())["steps"]
 
 
+@pytest.mark.scenario
+def test_a_browser_draws_the_run_and_its_buttons_work(tmp_path: Path, browser: Any) -> None:
+    lacks = ["--set", "record.ports=[feeder.v_pu, volt_var.*]"]
+    with live(tmp_path / "run", *PACED, *lacks) as page:
+        browser.size(390, 844)
+        browser.open(page.url)
+        browser.wait("document.querySelectorAll('#map circle').length >= 10")
+        browser.wait("document.querySelector('#charts canvas')")
+        assert browser.text("#status") == "running"
+        assert browser.js("document.documentElement.scrollWidth") <= 390
+        assert "volt_var" in browser.text("#federates")
+        assert "feeder.import_kw" in browser.text("#not-recorded")
+        browser.wait("document.querySelector('#map .bus:not(.none)')")
+        browser.js("document.querySelector('#colour').value = 'loading_pct'")
+        browser.wait("document.querySelector('#map-readout').innerText.includes('not recorded')")
+        browser.js("document.querySelector('#pause').click()")
+        browser.wait("document.querySelector('#status').innerText === 'paused'")
+        assert page.state()["status"] == "paused"
+        assert browser.text("#pause") == "Resume"
+        browser.js("window.confirm = () => true; document.querySelector('#stop').click()")
+        assert page.process.wait(20) == 130
+        browser.wait("document.querySelector('#status').innerText === 'interrupted'")
+        assert "stays as it is" in browser.text("#alert")
+        assert browser.js("document.querySelector('#stop').disabled")
+
+
+@pytest.mark.scenario
+def test_texts_of_a_scenario_are_no_html(tmp_path: Path, browser: Any) -> None:
+    title = "<img src=x onerror=document.title=1>"
+    with live(tmp_path / "run", *PACED, "--set", f"title={title}") as page:
+        browser.open(page.url)
+        browser.wait("document.documentElement?.dataset.looks > 0")
+        assert browser.text("#title") == title
+        assert browser.js("document.images.length") == 0
+
+
 # -- what can be wrong ----------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol."""
+"""A headless Chromium for the tests of this folder, driven over its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--remote-debugging-port=0",
-    "--no-first-run",
-)
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
 
 
 class Tab:
@@ -69,13 +64,12 @@ class Tab:
     def text(self, selector: str) -> str:
         return str(self.js(f"document.querySelector({selector!r})?.innerText ?? ''"))
 
-    def wait(self, expression: str, patience_s: float = 20.0) -> Any:
-        """Return the value of an expression as soon as it is true."""
+    def wait(self, expression: str, patience_s: float = 20.0) -> None:
+        """Return as soon as an expression is true."""
         deadline = time.monotonic() + patience_s
-        while not (value := self.js(expression)):
+        while not self.js(f"Boolean({expression})"):
             assert time.monotonic() < deadline, f"{expression} never held"
             time.sleep(0.1)
-        return value
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page as PNG."""
@@ -83,9 +77,12 @@ class Tab:
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
-@contextmanager
-def browser(folder: Path) -> Iterator[Tab]:
-    """Yield a tab of a browser that keeps its files in `folder`."""
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A tab of a headless Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH")
+    folder = tmp_path_factory.mktemp("browser")
     process = subprocess.Popen(
         [str(CHROMIUM), *_FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder}"],
         stderr=subprocess.PIPE,
