@@ -47,6 +47,8 @@ from federates.runs.results import RunFolder as RunFolder
 from federates.runs.results import Tables as Tables
 from federates.runs.sweep import SweepResult as SweepResult
 from federates.runs.sweep import read_sweep as read_sweep
+from federates.scenario.kinds import FederateSection as FederateSection
+from federates.scenario.kinds import GridUserSection as GridUserSection
 from federates.scenario.schema import Scenario as Scenario
 from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check

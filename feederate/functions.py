@@ -214,12 +214,17 @@ def read_run(folder: PathLike) -> RunFolder:
     return RunFolder(folder)
 
 
-def compare(runs: Sequence[PathLike | RunFolder], *, page: PathLike | None = None) -> pd.DataFrame:
+def compare(
+    runs: Sequence[PathLike | RunFolder] | Mapping[str, PathLike | RunFolder],
+    *,
+    page: PathLike | None = None,
+) -> pd.DataFrame:
     """Return the metrics of runs, one row per metric and one column per run.
 
     Parameters
     ----------
-    runs : sequence of str, Path or RunFolder
+    runs : sequence or dict of str, Path or RunFolder
+        The keys of a dict name the columns; else scenarios do, or folders.
     page : str or Path, optional
         Write the comparison as a page, as ``feederate compare --out``.
 
@@ -230,15 +235,17 @@ def compare(runs: Sequence[PathLike | RunFolder], *, page: PathLike | None = Non
     """
     import pandas as pd
 
-    from federates.reports.compare import as_data, load_runs, write_comparison
+    from federates.reports.compare import load_runs, run_labels, write_comparison
     from federates.runs.results import RunFolder
 
-    folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
-    data = load_runs([run.folder for run in folders])
+    given = list(runs.values() if isinstance(runs, Mapping) else runs)
+    found = [run if isinstance(run, RunFolder) else RunFolder(run) for run in given]
+    data = load_runs([run.folder for run in found])
+    names = list(runs) if isinstance(runs, Mapping) else run_labels(data)
     if page is not None:
         with _readable_errors():
-            write_comparison(data, Path(page))
-    return pd.DataFrame({name: run["metrics"] for name, run in as_data(data)["runs"].items()})
+            write_comparison(data, Path(page), labels=names)
+    return pd.DataFrame({name: run.metrics for name, run in zip(names, data, strict=True)})
 
 
 def sweep(

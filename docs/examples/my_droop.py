@@ -13,10 +13,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, LatestMail, Link, Mail
-from controllers.core.ports import Port
-from controllers.core.protocol import ControllerStep, ControlSite
+from feederate import (
+    ControllerError,
+    ControllerStep,
+    ControlSite,
+    FloatArray,
+    LatestMail,
+    Link,
+    Mail,
+    Port,
+)
 
 
 class MyDroop:

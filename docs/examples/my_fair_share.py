@@ -14,12 +14,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.core.agents import AgentGroup, Channel, IterativeAgent, Letters
-from controllers.core.mail import FloatArray
-from controllers.core.ports import Port
-from controllers.core.protocol import ControlSite
-from controllers.core.waiting import Barrier, Inbox
-from grid_models.feeder.model import Der
+from feederate import (
+    AgentGroup,
+    Barrier,
+    Channel,
+    ControlSite,
+    Der,
+    FloatArray,
+    Inbox,
+    IterativeAgent,
+    Letters,
+    Port,
+)
 
 
 class Sharer(IterativeAgent):

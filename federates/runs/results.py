@@ -7,6 +7,7 @@ when a table is.
 from __future__ import annotations
 
 import html
+import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -25,12 +26,14 @@ TIME, CSV = "time_s", ".csv"
 # Columns of the grid's tables that are text, also where all buses are called by numbers.
 _NAMES = ("bus", "from_bus", "to_bus", "element", "load", "der", "capacitor", "label", "phases")
 _SHOWN_METRICS = 8
+_ATTRS = b"PANDAS_ATTRS"
 
 
 class Tables(Mapping[str, "pd.DataFrame"]):
     """The tables of a folder by name, each read when it is first asked for and then kept.
 
-    A DataFrame with a column ``time_s`` is indexed by it.
+    A DataFrame with a column ``time_s`` is indexed by it. Its ``attrs`` are what the file says of
+    itself: tables of an attack give unit, seed and the legend of the step numbers.
 
     Parameters
     ----------
@@ -58,8 +61,11 @@ class Tables(Mapping[str, "pd.DataFrame"]):
         Raises UnknownNameError: There is none of that name; it is a KeyError, too.
         """
         if name not in self._read:
-            frame = self.arrow(name).to_pandas()
-            self._read[name] = frame.set_index(TIME) if TIME in frame.columns else frame
+            table = self.arrow(name)
+            frame = table.to_pandas()
+            frame = frame.set_index(TIME) if TIME in frame.columns else frame
+            frame.attrs = json.loads((table.schema.metadata or {}).get(_ATTRS, b"{}"))
+            self._read[name] = frame
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -78,6 +78,7 @@ class Hanging(Federate):
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is connected to it:UserWarning")
 def test_a_step_that_hangs_in_a_thread_ends_its_run_only(tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text(_HANGING)
     (tmp_path / "hanging.yaml").write_text(

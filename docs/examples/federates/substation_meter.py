@@ -12,9 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from controllers.core.ports import Port
-from federates.core.context import FederateContext
-from federates.core.federate import Federate, FloatArray, Mail, Step
+from feederate import Federate, FederateContext, FloatArray, Mail, Port, Step
 
 
 class SubstationMeter(Federate):
