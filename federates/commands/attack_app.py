@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from federates.commands.options import AsJson, Defence, Overrides, print_json, run_options
+from federates.commands.options import (
+    AsJson,
+    Defence,
+    LiveCommand,
+    Overrides,
+    print_json,
+    run_options,
+)
 from federates.runs.options import RunOptions
 
 attack_app = typer.Typer(
@@ -102,13 +109,14 @@ def attack_mitm(
     )
 
 
-@attack_app.command("run")
+@attack_app.command("run", cls=LiveCommand)
 @run_options(
-    *("out", "steps", "overrides", "seed", "placement", "armed"),
+    *("out", "steps", "overrides", "seed", "placement", "armed", "live"),
     out="Folder of the runs. Default: runs/attack-NAME-TIME.",
     steps="Stop each run after this many feeder steps.",
     seed="Seed of the runs.",
     placement="As for run. Default: shared.",
+    live="Serve a page of the attacked run while it goes on; see run.",
 )
 def attack_run(
     scenario: Annotated[

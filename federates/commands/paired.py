@@ -90,7 +90,8 @@ def run_paired(
 
     def arguments(state: State) -> list[str]:
         own = replace(options, attack=state.attack, defence=state.defence)
-        return [options.scenario, "--out", str(state.folder), *own.words()]
+        shown = [f"--live={options.live}"] if options.live and state.name == ATTACKED else []
+        return [options.scenario, "--out", str(state.folder), *own.words(), *shown]
 
     try:
         with progress(states) as (tell, on_end):

@@ -15,7 +15,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from federates.commands.terminal import PROGRESS, PROGRESS_LINES, PROGRESS_WORD
+from federates.commands.terminal import (
+    LIVE_WORDS,
+    PROGRESS,
+    PROGRESS_LINES,
+    PROGRESS_WORD,
+    messages,
+)
 from federates.runs.paired import State
 from grid_models.base import parent
 
@@ -100,6 +106,8 @@ class _Child:
             word, *numbers = line.split()[:3] or [""]
             if word == PROGRESS_WORD and len(numbers) == 2:
                 self.tell(self.state, int(numbers[0]), int(numbers[1]))
+            elif line.startswith(LIVE_WORDS):
+                messages().print(line.rstrip(), markup=False, soft_wrap=True)
             else:
                 self._lines.append(line.rstrip())
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from federates.commands.errors import explain, run_folder
 from federates.commands.options import print_json
-from federates.commands.terminal import clean_stdout, messages, output, progress_bar
+from federates.commands.terminal import LIVE_WORDS, clean_stdout, messages, output, progress_bar
 from federates.core.run_store import write_json
 from federates.errors import RunError, RunInterruptedError
 from federates.reports.format import (
@@ -96,7 +96,7 @@ def _live_page(address: str | None) -> Iterator[Callable[[Started], None] | None
     from federates.live.page import LivePage
 
     with LivePage(address) as page:
-        messages().print(f"live page: {page.url}", markup=False, soft_wrap=True)
+        messages().print(f"{LIVE_WORDS}{page.url}", markup=False, soft_wrap=True)
         yield page.start
 
 

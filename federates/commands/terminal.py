@@ -18,6 +18,7 @@ WIDTH = 80
 _REFRESH_S = 0.1
 # A parent program reads the progress as lines "progress DONE TOTAL" on standard error.
 PROGRESS, PROGRESS_LINES, PROGRESS_WORD = "FEEDERATE_PROGRESS", "lines", "progress"
+LIVE_WORDS = "live page: "
 
 
 class _Output(Console):

@@ -181,13 +181,16 @@ def test_a_page_that_is_killed_or_hangs_holds_no_step(
 
 @pytest.mark.scenario
 def test_a_browser_draws_the_run_and_its_buttons_work(tmp_path: Path, browser: Any) -> None:
-    lacks = ["--set", "record.ports=[feeder.v_pu, volt_var.*]"]
+    title = "<img src=x onerror=document.title=1>"  # text of a scenario is no HTML
+    lacks = ["--set", "record.ports=[feeder.v_pu, volt_var.*]", "--set", f"title={title}"]
     with live(tmp_path / "run", *PACED, *lacks) as page:
         browser.size(390, 844)
         browser.open(page.url)
         browser.wait("document.querySelectorAll('#map circle').length >= 10")
         browser.wait("document.querySelector('#charts canvas')")
         assert browser.text("#status") == "running"
+        assert browser.text("#title") == title
+        assert browser.js("document.images.length") == 0
         assert browser.js("document.documentElement.scrollWidth") <= 390
         assert "volt_var" in browser.text("#federates")
         assert "feeder.import_kw" in browser.text("#not-recorded")
@@ -203,16 +206,6 @@ def test_a_browser_draws_the_run_and_its_buttons_work(tmp_path: Path, browser: A
         browser.wait("document.querySelector('#status').innerText === 'interrupted'")
         assert "stays as it is" in browser.text("#alert")
         assert browser.js("document.querySelector('#stop').disabled")
-
-
-@pytest.mark.scenario
-def test_texts_of_a_scenario_are_no_html(tmp_path: Path, browser: Any) -> None:
-    title = "<img src=x onerror=document.title=1>"
-    with live(tmp_path / "run", *PACED, "--set", f"title={title}") as page:
-        browser.open(page.url)
-        browser.wait("document.documentElement?.dataset.looks > 0")
-        assert browser.text("#title") == title
-        assert browser.js("document.images.length") == 0
 
 
 # -- what can be wrong ----------------------------------------------------------------------------
@@ -262,6 +255,19 @@ def test_without_the_extra_the_command_to_install_it_is_given(
     assert code == 2
     assert "pip install 'feederate[live]'" in words
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.scenario
+def test_a_page_of_the_attacked_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bias.yaml"
+    step = "{id: a, layer: signal, target: {port: volt_var.v_pu}, trigger: {at_s: 0}"
+    file.write_text(f"id: bias\nsteps:\n  - {step}, action: {{kind: bias, value: 0.01}}}}\n")
+    words = ["attack", "run", "voltvar-ieee13", str(file), "--steps", "10", "--json", "--live"]
+    code = cli.call([*words, "--out", str(tmp_path / "runs")])
+    out, err = capfd.readouterr()
+    assert (code, json.loads(out)["states"]) == (0, ["baseline", "attacked"])
+    assert err.count("live page: http://127.0.0.1:") == 1
+    assert (tmp_path / "runs" / "attacked" / "logs" / "live.log").exists()
 
 
 @pytest.mark.scenario
