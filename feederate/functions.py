@@ -148,7 +148,7 @@ def attack_run(
     seed: int | None = None,
     out: PathLike | None = None,
 ) -> AttackRun:
-    """Run a scenario without an attack, with it, and with each of its defences.
+    """Run a scenario without an attack and with it, and the same with each of its defences.
 
     Each run is a process of its own; as many at a time as there are cores.
 

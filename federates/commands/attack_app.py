@@ -139,7 +139,7 @@ def attack_run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run baseline, attacked and attacked with each defence, and compare them."""
+    """Run with and without the attack, and the same with each defence; compare the runs."""
     from federates.commands.paired import paired_command
 
     paired_command(scenario, file, options, defence, as_json=as_json)

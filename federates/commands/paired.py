@@ -22,7 +22,7 @@ from federates.commands.run import no_report, warn
 from federates.commands.terminal import bars, messages, output, print_table
 from federates.core.run_store import new_run_dir
 from federates.errors import RunError, RunInterruptedError, ScenarioError
-from federates.reports.format import metric_name, metric_unit
+from federates.reports.format import metric_name, metric_unit, warm_up_words
 from federates.reports.paired import write_paired_report
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns
 from federates.runs.data import with_changes
@@ -225,5 +225,5 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
     rows = runs.detector_rows()
     if rows:
         print_table(console, DETECTOR_HEAD, rows, range(3, len(DETECTOR_HEAD)))
-    for words in runs.remarks():
+    for words in (*warm_up_words(list(runs.runs.values())), *runs.remarks()):
         console.print(words, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from federates.reports.blocks import Block, Links, Page, PageLink, PageSection, 
 from federates.reports.books import markets, once_cleared
 from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side
 from federates.reports.compare import voltages_of_runs
-from federates.reports.format import metric_name, metric_unit, with_unit
+from federates.reports.format import metric_name, metric_unit, warm_up_words, with_unit
 from federates.reports.page import link_back, write_page
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import REPORT, write_report
@@ -52,7 +52,11 @@ def write_paired_report(runs: PairedRuns) -> Path:
         Page(
             title=title,
             facts=[f"scenario {runs.scenario}", f"attack {spec.id}", f"attack's seed {spec.seed}"],
-            head=[*about(spec), *(Text(text, style="intro") for text in runs.remarks())],
+            head=[
+                *about(spec),
+                *(Text(words, style="intro") for words in warm_up_words(list(runs.runs.values()))),
+                *(Text(words, style="intro") for words in runs.remarks()),
+            ],
             sections=[section for make in SECTIONS for section in make(runs)],
         ),
     )

@@ -12,7 +12,7 @@ from federates.attacks.labels import attack_windows
 from federates.errors import ScenarioError
 from federates.reports.attack import attack_of
 from federates.reports.detection_metrics import detector_rows
-from federates.reports.format import metric_number, warm_up_words
+from federates.reports.format import metric_number
 from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_tracks
 from federates.runs.data import RunData, Shade
 from federates.runs.paired import ATTACKED, BASELINE, CLEAN, clean_of
@@ -192,7 +192,7 @@ class PairedRuns:
 
     def remarks(self) -> list[str]:
         """Say what the numbers alone would not: steps that never began, states that failed."""
-        out = warm_up_words(list(self.runs.values()))
+        out = []
         for name, run in self.runs.items():
             if run.status != "finished":
                 out.append(f"{name}: {run.status}; {run.reason}".removesuffix("; "))
