@@ -18,9 +18,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from federates.commands import complete
 from federates.commands.attack_app import attack_app
 from federates.commands.device_app import device_app
 from federates.commands.emulate import emulate_app
+from federates.commands.examples import add_examples
 from federates.commands.options import (
     AsJson,
     LiveCommand,
@@ -44,7 +46,10 @@ app.add_typer(device_app, name="device")
 app.add_typer(attack_app, name="attack")
 
 
-RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")]
+RunFolders = Annotated[
+    list[Path],
+    typer.Argument(metavar="DIR...", help="Folders of runs.", autocompletion=complete.run),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -68,7 +73,7 @@ def _top(
     steps="Stop each run after this many feeder steps.",
 )
 def demo(options: RunOptions, as_json: AsJson = False) -> None:
-    """No control, local droop and OPTDIST-VC on one PV-rich day."""
+    """No control, local droop and OPTDIST-VC on one PV-rich day; leaves about 130 MB."""
     from federates.commands.demo import run_demo
 
     run_demo(out=options.out, steps=options.steps, as_json=as_json)
@@ -102,11 +107,13 @@ def list_() -> None:
 
 @app.command()
 def report(folders: RunFolders) -> None:
-    """Write the pages of runs, finished or not, of paired runs and of sweeps again."""
-    from federates.reports.paired import rewrite_report
+    """Write the pages of runs, finished or not, of paired runs and of sweeps again.
 
-    for folder in folders:
-        typer.echo(rewrite_report(folder))
+    What a killed run has recorded (*.arrows) becomes Parquet tables.
+    """
+    from federates.commands.run import report_command
+
+    report_command(folders)
 
 
 @app.command()
@@ -166,10 +173,7 @@ def sweep(
     retry: Annotated[bool, typer.Option("--retry", help="Make failed runs again.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Run a scenario over values of its keys and over seeds.
-
-    feederate sweep voltvar-ieee123 --set grid.load_scale=0.8,1,1.2 --seeds 20 --out study
-    """
+    """Run a scenario over values of its keys and over seeds."""
     from federates.runs import sweep_pool
 
     if dask is None:  # they import while this process does
@@ -200,7 +204,12 @@ def sweep(
 def dataset(
     scenario: ScenarioArgument,
     attacks: Annotated[
-        list[str], typer.Argument(metavar="ATTACKS...", help="Attack files or shipped attacks.")
+        list[str],
+        typer.Argument(
+            metavar="ATTACKS...",
+            help="Attack files or shipped attacks.",
+            autocompletion=complete.attack,
+        ),
     ],
     options: RunOptions,
     seeds: Annotated[
@@ -285,12 +294,17 @@ def replay(
             metavar="RUN_DIR|TRACE",
             help="Folder of a run to run again; with --into: a table of time_s, port, label, "
             "value (CSV or Parquet), a recorded signal, or the folder of an attacked run.",
+            autocompletion=complete.run,
         ),
     ],
     options: RunOptions,
     into: Annotated[
         str | None,
-        typer.Option(metavar="SCENARIO", help="Play the trace into this scenario."),
+        typer.Option(
+            metavar="SCENARIO",
+            help="Play the trace into this scenario.",
+            autocompletion=complete.scenario,
+        ),
     ] = None,
     as_: Annotated[
         Literal["attack", "disturbance"],
@@ -305,29 +319,14 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded run again and compare the bytes, or play a trace into a scenario."""
-    from federates.commands.replay import replay_into, replay_run
+    from federates.commands.replay import replay_command
 
-    if into is not None:
-        replay_into(
-            source,
-            replace(options, scenario=into),
-            kind=as_,
-            offset_s=offset,
-            speed=speed,
-            as_json=as_json,
-        )
-        return
-    for option, given in (
-        ("--set", bool(options.overrides)),
-        ("--steps", options.steps is not None),
-        ("--seed", options.seed is not None),
-        ("--offset", offset != 0.0),
-        ("--speed", speed != 1.0),
-        ("--as", as_ != "attack"),
-    ):
-        if given:
-            raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")
-    replay_run(source, options, as_json=as_json)
+    replay_command(
+        source, options, into=into, kind=as_, offset_s=offset, speed=speed, as_json=as_json
+    )
+
+
+add_examples(app)
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from federates.commands import complete
 from federates.commands.options import (
     AsJson,
     Defence,
@@ -27,11 +28,16 @@ AttackFile = Annotated[
     typer.Argument(
         metavar="FILE",
         help="An attack file or a shipped attack; left out where the scenario names its attack.",
+        autocompletion=complete.either,
     ),
 ]
 OnScenario = Annotated[
     str | None,
-    typer.Argument(metavar="[SCENARIO]", help="Left out where the attack names its scenario."),
+    typer.Argument(
+        metavar="[SCENARIO]",
+        help="Left out where the attack names its scenario.",
+        autocompletion=complete.scenario,
+    ),
 ]
 
 
@@ -70,10 +76,20 @@ def attack_explain(
 @attack_app.command("mitm")
 def attack_mitm(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="An attack file or a shipped attack.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="An attack file or a shipped attack.",
+            autocompletion=complete.attack,
+        ),
     ],
     device: Annotated[
-        str, typer.Option(metavar="FILE", help="Device file, or the name of a shipped one.")
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Device file, or the name of a shipped one.",
+            autocompletion=complete.device,
+        ),
     ],
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
@@ -122,7 +138,9 @@ def attack_run(
     scenario: Annotated[
         str,
         typer.Argument(
-            metavar="SCENARIO", help="A scenario; left out where the attack names its scenario."
+            metavar="SCENARIO",
+            help="A scenario; left out where the attack names its scenario.",
+            autocompletion=complete.either,
         ),
     ],
     options: RunOptions,
@@ -131,11 +149,16 @@ def attack_run(
         typer.Argument(
             metavar="[FILE]",
             help="An attack file or a shipped attack; left out where the scenario names it.",
+            autocompletion=complete.attack,
         ),
     ] = None,
     defence: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="With this defence; repeatable. Default: all."),
+        typer.Option(
+            metavar="NAME",
+            help="With this defence; repeatable. Default: all.",
+            autocompletion=complete.defence,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -95,7 +95,9 @@ def _print(runs: Sequence[DemoRun], folder: Path, console: Console) -> None:
     console.print()
     for words in plain_words(runs):
         console.print(words, markup=False)
-    console.print(f"\nreport  {folder / REPORT}", markup=False, soft_wrap=True)
+    n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    console.print(f"\ndisk    {n_bytes / 1e6:,.0f} MB in {folder}", markup=False, soft_wrap=True)
+    console.print(f"report  {folder / REPORT}", markup=False, soft_wrap=True)
 
 
 def demo_table(runs: Sequence[DemoRun]) -> Table:

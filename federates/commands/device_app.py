@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from federates.commands import complete
 from federates.commands.options import Arm, AsJson, print_json
 
 device_app = typer.Typer(
@@ -14,10 +15,20 @@ device_app = typer.Typer(
     rich_markup_mode=None,
 )
 DeviceFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="A device file, or the name of a shipped one.")
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A device file, or the name of a shipped one.",
+        autocompletion=complete.device,
+    ),
 ]
 DeviceTarget = Annotated[
-    str, typer.Argument(metavar="URL_OR_FILE", help="HOST:PORT/UNIT, or a device file.")
+    str,
+    typer.Argument(
+        metavar="URL_OR_FILE",
+        help="HOST:PORT/UNIT, or a device file.",
+        autocompletion=complete.device,
+    ),
 ]
 Points = Annotated[
     list[str] | None, typer.Argument(metavar="[POINT]...", help="Only these points.")

@@ -14,15 +14,26 @@ from urllib.parse import urlsplit
 import typer
 from typer.core import TyperCommand
 
+from federates.commands import complete
 from federates.live.address import ANY_PORT, parse_address
 from federates.runs.options import Placement, RunOptions
 
 ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or a name of the list.")
+    str,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="Path of a scenario, or a name of the list.",
+        autocompletion=complete.scenario,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key; can be given repeatedly."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key; can be given repeatedly.",
+        autocompletion=complete.override,
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
@@ -32,10 +43,16 @@ Attack = Annotated[
     typer.Option(
         metavar="FILE_OR_NAME",
         help="Attack it, in place of the scenario's own attack; '' for none.",
+        autocompletion=complete.attack,
     ),
 ]
 Defence = Annotated[
-    str | None, typer.Option(metavar="NAME", help="With this defence of the scenario.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With this defence of the scenario.",
+        autocompletion=complete.defence,
+    ),
 ]
 Arm = Annotated[
     list[str] | None,
@@ -66,6 +83,12 @@ def _check_live(text: str | None) -> str | None:
     return text
 
 
+def _check_seed(seed: int | None) -> int | None:
+    if seed is not None and seed >= 2**63:
+        raise typer.BadParameter(f"found {seed}, expected from 0 to {2**63 - 1}")
+    return seed
+
+
 def _option(kind: Any, text: str, *names: str, default: Any = None, **more: Any) -> tuple[Any, Any]:
     return Annotated[kind, typer.Option(*names, help=text, **more)], default
 
@@ -84,7 +107,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "steps": _option(int | None, "Stop after this many feeder steps.", min=1),
     "overrides": (Overrides, None),
     "placement": _option(Placement | None, _PLACEMENT),
-    "seed": _option(int | None, "Seed of the run.", min=0, max=2**63 - 1),
+    "seed": _option(int | None, "Seed of the run.", min=0, callback=_check_seed),
     "attack": (Attack, None),
     "defence": (Defence, None),
     "join": _option(str | None, "Join the HELICS broker at tcp://host:port.", **_URL),
@@ -161,7 +184,7 @@ class LiveCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put an address behind each ``--live`` that has none."""
         words = []
-        for word, after in zip(args, [*args[1:], ""], strict=True):
+        for word, after in zip(args, [*args, ""][1:], strict=True):
             words.append(word)
             # A scenario may follow; an address begins with a digit, or has a colon.
             if word == "--live" and not (after[:1].isdigit() or ":" in after):

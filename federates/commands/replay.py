@@ -22,6 +22,37 @@ from federates.runs.replay import Verdict, compare_runs, scenario_of_run, versio
 DIFFERENT = 3
 
 
+def replay_command(
+    source: Path,
+    options: RunOptions,
+    *,
+    into: str | None,
+    kind: Literal["attack", "disturbance"],
+    offset_s: float,
+    speed: float,
+    as_json: bool,
+) -> None:
+    """Repeat a run, or play a trace into a scenario: `replay_run`, `replay_into`.
+
+    Raises typer.BadParameter: An option needs ``--into``.
+    """
+    if into is not None:
+        options = dataclasses.replace(options, scenario=into)
+        replay_into(source, options, kind=kind, offset_s=offset_s, speed=speed, as_json=as_json)
+        return
+    for option, given in (
+        ("--set", bool(options.overrides)),
+        ("--steps", options.steps is not None),
+        ("--seed", options.seed is not None),
+        ("--offset", offset_s != 0.0),
+        ("--speed", speed != 1.0),
+        ("--as", kind != "attack"),
+    ):
+        if given:
+            raise typer.BadParameter(f"{option} needs --into; a run is repeated as it was")
+    replay_run(source, options, as_json=as_json)
+
+
 def replay_run(folder: Path, options: RunOptions, *, as_json: bool) -> None:
     """Run a recorded run again and say whether the bytes are equal; exit code 3 if not.
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,17 @@ def run_command(options: RunOptions, *, as_json: bool) -> None:
         print_json(result.summary)
     else:
         print_summary(result, output(), has_report=options.report)
+
+
+def report_command(folders: Sequence[Path]) -> None:
+    """Write the pages of runs again; what a killed run has recorded becomes tables first."""
+    from federates.reports.paired import rewrite_report
+    from federates.runs.killed import convert_streams
+
+    for folder in folders:
+        for words in convert_streams(folder) if folder.is_dir() else ():
+            messages().print(words, markup=False, soft_wrap=True)
+        output().print(str(rewrite_report(folder)), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

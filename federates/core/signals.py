@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from controllers.core.mail import FloatArray, IntArray
+from grid_models.base.errors import reason_of
 
 STREAM, TABLE = ".arrows", ".parquet"
 _ROW_GROUP = 4096
@@ -141,7 +142,7 @@ def finalise_folder(folder: Path) -> list[str]:
         try:
             finalise(stream.with_name(stream.name.removesuffix(STREAM)))
         except (OSError, pa.ArrowException) as error:
-            failed.append(f"{stream.name}: {error}")
+            failed.append(f"{stream.name}: {reason_of(error)}")
     return failed
 
 

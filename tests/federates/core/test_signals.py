@@ -156,7 +156,7 @@ def test_no_space_for_the_table_leaves_the_stream(
         writer.close()
     assert sorted(os.listdir(tmp_path)) == ["f.p.arrows"]
     assert read_signal(tmp_path, "f.p")[0].tolist() == [0.0]
-    assert finalise_folder(tmp_path) == ["f.p.arrows: [Errno 28] No space left on device"]
+    assert finalise_folder(tmp_path) == ["f.p.arrows: No space left on device"]
 
 
 def test_missing_signal_names_what_there_is(tmp_path: Path) -> None:
