@@ -1,7 +1,8 @@
-"""Overrides: single keys set from the command line, ``grid.ders[0].kind=pv``."""
+"""Changes of a scenario: single keys, ``grid.ders[0].kind=pv``, and the patches of defences."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from federates.errors import ScenarioError
+from federates.scenario.yaml_source import YamlSource
+from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, parse_yaml
 from grid_models.ders.rules import SIZES
 
@@ -119,3 +122,35 @@ def merged(old: Any, new: Any) -> Any:
     if isinstance(old, list) and isinstance(new, list):
         return [*old, *new]
     return new
+
+
+def defended(
+    data: dict[str, Any], name: str, source: YamlSource
+) -> tuple[dict[str, Any], YamlSource]:
+    """Return the scenario with a defence's patch, and where its keys stand: some in the patch."""
+    defences = data.get("defences") or {}
+    known = list(defences) if isinstance(defences, dict) else []
+    if name not in known:
+        raise ScenarioError(
+            f"no defence is called '{name}'",
+            where=source.where(("defences",)),
+            expected=f"one of {', '.join(known)}" if known else "a scenario with defences",
+            nearest=nearest_name(name, known),
+        )
+    defence = defences[name]
+    patch = defence.get("patch") if isinstance(defence, dict) else None
+    changed = merged(data, patch if isinstance(patch, dict) else {})
+    assert isinstance(changed, dict)
+    at: KeyPath = ("defences", name, "patch")
+    inside = {key[len(at) :]: n for key, n in source.lines.items() if key[: len(at)] == at}
+    moved = {_appended(key, data): line for key, line in inside.items() if key}
+    return changed, dataclasses.replace(source, lines=source.lines | moved)
+
+
+def _appended(key: KeyPath, data: Any) -> KeyPath:
+    """Return where a key of a patch stands in the patched data: entries of lists come last."""
+    for n, part in enumerate(key):
+        if isinstance(data, list) and isinstance(part, int):
+            return (*key[:n], part + len(data), *key[n + 1 :])
+        data = data.get(part) if isinstance(data, dict) else None
+    return key

@@ -26,7 +26,7 @@ from federates.scenario.attack_files import (
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
-from federates.scenario.overrides import apply_override, merged
+from federates.scenario.overrides import apply_override, defended
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.sections import (
     Connection,
@@ -41,7 +41,7 @@ from federates.scenario.sections import (
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import nearest_name
 from grid_models.base.sections import Name, Section, Seed, not_json
-from grid_models.base.yaml_lines import KeyPath, dotted
+from grid_models.base.yaml_lines import dotted
 from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
@@ -259,7 +259,7 @@ def scenario_from(
     of_defences = [o for o in overrides if o.startswith(("defences.", "defences="))]
     keys = {apply_override(data, override): override for override in of_defences}
     if defence is not None:
-        data, source = _defended(data, defence, source)
+        data, source = defended(data, defence, source)
     # Keys of an attack that lies in a file of its own are set there.
     elsewhere = attack if attack is not None else data.get("attack")
     of_attack = [o for o in overrides if isinstance(elsewhere, str) and o.startswith("attack.")]
@@ -324,38 +324,6 @@ def _find_attack(
     elif scenario.attack is not None:
         inside = {key[1:]: line for key, line in source.lines.items() if key[:1] == ("attack",)}
         adopt(scenario.attack, dataclasses.replace(source, lines=inside), scenario.base_dir)
-
-
-def _defended(
-    data: dict[str, Any], name: str, source: YamlSource
-) -> tuple[dict[str, Any], YamlSource]:
-    """Return the scenario with a defence's patch, and where its keys stand: some in the patch."""
-    defences = data.get("defences") or {}
-    known = list(defences) if isinstance(defences, dict) else []
-    if name not in known:
-        raise ScenarioError(
-            f"no defence is called '{name}'",
-            where=source.where(("defences",)),
-            expected=f"one of {', '.join(known)}" if known else "a scenario with defences",
-            nearest=nearest_name(name, known),
-        )
-    defence = defences[name]
-    patch = defence.get("patch") if isinstance(defence, dict) else None
-    changed = merged(data, patch if isinstance(patch, dict) else {})
-    assert isinstance(changed, dict)
-    at: KeyPath = ("defences", name, "patch")
-    inside = {key[len(at) :]: n for key, n in source.lines.items() if key[: len(at)] == at}
-    moved = {_appended(key, data): line for key, line in inside.items() if key}
-    return changed, dataclasses.replace(source, lines=source.lines | moved)
-
-
-def _appended(key: KeyPath, data: Any) -> KeyPath:
-    """Return where a key of a patch stands in the patched data: entries of lists come last."""
-    for n, part in enumerate(key):
-        if isinstance(data, list) and isinstance(part, int):
-            return (*key[:n], part + len(data), *key[n + 1 :])
-        data = data.get(part) if isinstance(data, dict) else None
-    return key
 
 
 def _check_values(scenario: Scenario) -> None:
