@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from federates.core.federate import Federate
 from federates.kinds.external import ExternalFederate
 from federates.runs.runner import Started
 from federates.scenario.attack_schedule import begins_s
@@ -34,7 +33,6 @@ def roster_of(run: Started) -> dict[str, Any]:
         "signals": {
             f"{name}.{port.name}": port.unit
             for name, federate in run.federates.items()
-            if isinstance(federate, Federate)
             for port in federate.outputs
         },
         "devices": {

@@ -14,7 +14,7 @@ import numpy as np
 from controllers.core.mail import FloatArray
 from federates.core.progress import Progress
 from federates.core.signals import signal_names
-from federates.live.roster import HERE
+from federates.live.roster import EXTERNAL, HERE
 from federates.live.tail import EventTail, SignalTail
 from federates.live.waits import who_waits
 from federates.runs.manifest import read_json
@@ -97,14 +97,7 @@ class RunView:
             "steps_per_s": (steps1 - steps0) / over_s if t1 > t0 else None,
             "messages_per_s": (messages1 - messages0) / over_s if t1 > t0 else None,
             "messages": messages1,
-            "federates": who_waits(
-                roster["federates"],
-                beats,
-                time.monotonic_ns(),
-                paused=paused,
-                paced=roster["paced"],
-                one_loop=roster["one_loop"],
-            ),
+            "federates": self._federates(beats, paused),
             "said": self._events.said,
             "windows": self._events.windows,
             "events": list(self._events.last),
@@ -113,6 +106,17 @@ class RunView:
             "map": self._map(plant),
             "devices": self._devices(),
         }
+
+    def _federates(self, beats: list[list[int]], paused: bool) -> list[dict[str, Any]]:
+        roster = self.roster
+        how = {key: roster[key] for key in ("paced", "one_loop")}
+        rows = who_waits(roster["federates"], beats, time.monotonic_ns(), paused=paused, **how)
+        for row in rows:
+            if row["where"] == EXTERNAL:  # what is recorded of it tells when it last published
+                names = [n for n in roster["signals"] if n.startswith(f"{row['name']}.")]
+                times = [tail.time_s for tail in map(self.tail, names) if tail is not None]
+                row["heard_s"] = max((t for t in times if math.isfinite(t)), default=None)
+        return rows
 
     def _curve(self, key: str) -> dict[str, Any] | None:
         name, _, label = key.partition(" ")

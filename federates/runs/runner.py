@@ -95,10 +95,11 @@ def run(
     options = replace(options or RunOptions(), **changes)
     placement: Placement = options.placement or "shared"
     reach = Reach(options.join, options.listen, options.only)
-    say = on_warning or _nobody
+    hear = on_warning or _nobody
     began = time.perf_counter()
-    started = _prepare(scenario, options, placement, reach, say)
+    started = _prepare(scenario, options, placement, reach, hear)
     assembly, store, manifest = started.assembly, started.store, started.manifest
+    say = partial(_say, store, hear)
     tell = partial(_tell, on_progress, assembly.n_steps)
     try:
         if on_start is not None:
@@ -164,6 +165,13 @@ def _prepare(
 
 def _nobody(_: str) -> None:
     """Hear a warning that nobody asked for."""
+
+
+def _say(store: RunStore, hear: Callable[[str], None], words: str) -> None:
+    """Pass on what a host says to the user while a run goes on, and keep it."""
+    with contextlib.suppress(OSError):  # a full disk fails the run elsewhere, with its reason
+        store.event("feederate", "said", text=words)
+    hear(words)
 
 
 def _tell(on_progress: Callable[[int, int], None] | None, n_steps: int, done: int) -> None:

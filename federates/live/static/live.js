@@ -188,7 +188,7 @@ function table(id, head, rows) {
 
 function does(f) {
   if (f.where === "elsewhere") return "runs on another host";
-  if (f.where === "external") return state.status === "starting" ? "not seen yet" : "external program";
+  if (f.where === "external") return state.status === "starting" ? "not there yet" : missing(f.heard_s) ? "external program" : `external program, last value at ${ofDay(f.heard_s)}`;
   if (f.does === "done") return "has done its last step";
   if (f.does === "steps") return `computes, for ${seconds(f.busy_s)}`;
   if (f.held_by && !f.for.length) return f.held_by === "pause" ? "paused" : "waits for the wall clock";
@@ -261,8 +261,8 @@ function drawHead() {
   el("hint").textContent = !key ? "The buttons need the address as it was printed, with the key behind #." :
     run.spans_hosts ? "A run over several hosts cannot be paused: the other hosts would take it for a hang." : "";
   const absent = state.federates.filter(f => f.where !== "here").map(f => f.name);
-  if (status === "starting" && absent.length) say([
-    `Waiting for ${absent.join(", ")} to join, for ${seconds(state.wall_s)}.`, ...(state.said ? [state.said] : [])]);
+  if (status === "starting" && absent.length) say([`Since ${seconds(state.wall_s)}: ` +
+    (state.said.replace(/^since \d+ s: /, "") || `waiting for ${absent.join(", ")} to join`)]);
   else if (status === "killed") say(["The run has ended without a word: it was killed. What it recorded is readable."], true);
   else if (state.ended) say([`The run has ended: ${status}${state.reason ? `, ${state.reason}` : ""}. This page stays as it is; the run's folder has report.html.`], status !== "finished");
   else if (status !== "running" && state.reason) say([state.reason], true);
@@ -288,7 +288,7 @@ function begin() {
   el("stop").addEventListener("click", () => confirm("Stop the run? What it has recorded stays readable.") && order("stop"));
 }
 
-function beginCharts() {  // once the first signals are there
+function beginCharts() {  // once the first step is done: every signal that is recorded has its file then
   if (charts.length || !run.recorded.length) return;
   const wish = [".v_pu", ".q_set_kvar", ".import_kw", ".p_kw", ".losses_kw"];
   const rank = name => { const k = wish.findIndex(w => name.endsWith(w)); return k < 0 ? wish.length : k; };
@@ -310,7 +310,7 @@ async function loop() {
     query.set("plant", el("plant").value);
     if (first) query.set("first", "1");
     state = await (await fetch(`state?${query}`)).json();
-    if (!charts.length) { await getRun(); beginCharts(); }
+    if (!charts.length && state.status !== "starting") { await getRun(); beginCharts(); }
     if (run.plants.length && map.plant !== el("plant").value) await loadGrid(el("plant").value);
     drawHead(); drawTiles(); drawMap(); drawCharts(); drawFederates(); drawDevices(); drawEvents();
     document.documentElement.dataset.looks = +(document.documentElement.dataset.looks ?? 0) + 1;

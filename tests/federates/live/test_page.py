@@ -26,10 +26,12 @@ from federates.runs.runner import Started, run
 from federates.scenario.schema import load_scenario
 
 # A step of 60 s each 0.1 s of the wall clock, so that there is time to look.
-PACED = ["--set", "time.real_time.factor=600", "--set", "time.step_timeout_s=0.5"]
+PACED = ["--set", "time.step_s=60", "--set", "time.real_time.factor=600"]
+PACED += ["--set", "time.step_timeout_s=0.5"]
+RUN = ["run", "voltvar-ieee13", "--no-report"]
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "federates"
 SHORT = load_scenario("voltvar-ieee13", ["time.duration_s=600", "time.step_timeout_s=1"])
 MAIN = "from federates.cli import main; main()"
-RUN = ["run", "voltvar-ieee13", "--set", "time.step_s=60", "--no-report"]
 
 
 def get(url: str, path: str) -> Any:
@@ -50,10 +52,11 @@ def post(url: str, order: str, key: str) -> int:
 class Live:
     """A run of the command line with its page."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, scenario: str, *words: str) -> None:
         self.folder = folder
+        command = [sys.executable, "-c", MAIN, "run", scenario, "--no-report", "--live", *words]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, *RUN, "--out", str(folder), *words],
+            [*command, "--out", str(folder)],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -77,8 +80,8 @@ class Live:
 
 
 @contextmanager
-def live(folder: Path, *words: str) -> Iterator[Live]:
-    found = Live(folder, "--live", *words)
+def live(folder: Path, *words: str, scenario: str = "voltvar-ieee13") -> Iterator[Live]:
+    found = Live(folder, scenario, *words)
     try:
         yield found
     finally:
@@ -125,6 +128,23 @@ def test_a_run_is_shown_paused_and_stopped(tmp_path: Path) -> None:
         assert page.summary()["status"] == "interrupted"
         assert page.summary()["steps"] > 0
         assert not list((tmp_path / "run" / "signals").glob("*.arrows"))
+
+
+@pytest.mark.scenario
+def test_a_run_that_waits_for_a_program_says_for_whom_and_where(tmp_path: Path) -> None:
+    text = (EXAMPLES / "plain_pyhelics.yaml").read_text()
+    file = tmp_path / "alone.yaml"
+    file.write_text("".join(x for x in text.splitlines(True) if "command:" not in x))
+    with live(tmp_path / "run", scenario=str(file)) as page:
+        while not (state := page.state())["said"]:
+            time.sleep(0.1)
+        assert state["status"] == "starting"
+        feeder, lab = state["federates"]
+        assert (feeder["does"], feeder["for"]) == ("waits", ["lab"])
+        assert (lab["where"], lab["does"]) == ("external", "unseen")
+        assert "waiting for 'lab' at broker tcp://127.0.0.1:" in state["said"]
+        assert post(page.url, "stop", get(page.url, "run")["key"]) == 200
+        assert page.process.wait(20) == 130
 
 
 @pytest.fixture(scope="module")
