@@ -44,6 +44,7 @@ _FILES = {
     "/": ("federates.live", "static/live.html", "text/html"),
     "/live.js": ("federates.live", "static/live.js", "text/javascript"),
     "/live.css": ("federates.live", "static/live.css", "text/css"),
+    "/tables.js": ("federates.reports", "templates/tables.js", "text/javascript"),
     "/time_charts.js": ("federates.reports", "templates/time_charts.js", "text/javascript"),
     "/page.css": ("federates.reports", "templates/page.css", "text/css"),
     "/uplot.js": ("federates.reports", "vendor/uplot/uPlot.iife.min.js", "text/javascript"),
