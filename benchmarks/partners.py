@@ -29,7 +29,7 @@ BUSES = (
 LABELS = [f"{bus}.{phase}" for bus in BUSES for phase in PHASES.get(bus, "123")]
 
 SCENARIO = """\
-time: {start_s: 43200, duration_s: 1800, step_s: 60, step_timeout_s: 4, join_timeout_s: JOIN}
+time: {start_s: 43200, duration_s: 1800, step_s: 60, step_timeout_s: 4, join_timeout_s: JOIN TIME}
 grid:
   model: ieee13
   ders: [{kind: pv, at: ["671"], total_kw: 1500}]
@@ -115,6 +115,8 @@ class Case:
     outputs: str = OUTPUTS
     wired: str = WIRED
     join_s: float = 20.0
+    time: str = ""
+    """More keys of the scenario's section `time`."""
     by_hand: bool = False
     """The program is not started by the run."""
     recorder_after_s: float | None = None
@@ -144,7 +146,7 @@ def cases() -> list[Case]:
         Case("publishes under another topic", 3, (lab, topic, "did you mean 'lab/q_set'"),
              {"topic": "lab/q_set"}),
         Case("publishes nothing it declares", 3, (lab, topic, "nobody publishes"), {"topic": ""}),
-        Case("has another federate name", 3, (lab, "'labb'", "has not joined"),
+        Case("has another federate name", 3, (lab, "'labb'", "not ready within"),
              {"name": "labb"}, join_s=5.0),
         Case("reads a topic that does not exist", 3, (lab, "feeder/v_pu", "'feeder/v_puu'"),
              {"reads": "feeder/v_puu"}),
@@ -163,12 +165,12 @@ def cases() -> list[Case]:
              {"every": 2}, event="topic_silent"),
         Case("leaves after 5 steps", 3, (lab, topic, "left the federation"), {"then": "leave"}),
         Case("only reads, and leaves after 5 steps", 3, (lab, "left the federation"),
-             {"topic": "", "then": "leave"}, outputs="", wired=""),
-        Case("ends with an exception", 3, (lab, "its program ended (exit code 1)"),
-             {"then": "raise"}),
+             {"topic": "", "then": "leave"}, outputs="", wired="",
+             keys="offset_s: 30", time=", real_time: {factor: 300}"),
+        Case("ends with an exception", 3, (lab, "logs/lab.log"), {"then": "raise"}),
         Case("is killed, started by hand", 3, (lab,), {"then": "kill"}, by_hand=True),
         Case("hangs in a step", 3, (lab, "step_timeout_s"), {"then": "hang"}),
-        Case("hangs before it initialises", 3, (lab, "waiting for 'lab'", "join_timeout_s = 5 s"),
+        Case("hangs before it initialises", 3, (lab, "waiting for 'lab'", "it does not initialise"),
              {"start": "set-up"}, join_s=5.0),
         Case("exits before it joins", 3, (lab, "its program ended (exit code 1)"),
              {"start": "exit"}),
@@ -177,15 +179,16 @@ def cases() -> list[Case]:
         Case("joins after 6 s", 0, ("waiting for 'lab'",), {"late_s": 6}),
         Case("nothing reads its output", 0, ("nothing reads its output 'q_set_kvar'",), wired=""),
         Case("a recorder that nobody declared, from the start", 0, recorder_after_s=0.0,
-             fault={"late_s": 4}),
-        Case("a late recorder", 0, recorder_after_s=4.0, fault={"late_s": 2, "then": "slow"}),
+             fault={"late_s": 8}),
+        Case("a recorder that comes late", 0, recorder_after_s=5.0,
+             time=", real_time: {factor: 100}"),
         Case("another host has another seed", 3, ("seed: 1 there, 2 here",),
              hosts=(one, (*other, "--seed", "2"))),
         Case("another host has other steps", 3, ("steps: 30 there, 20 here",),
              hosts=(one, (*other, "--steps", "20"))),
         Case("another host has another scenario", 3, ("scenario's links:",),
              hosts=(one, (*other, "--set", "links=[{loss: 0.5}]"))),
-        Case("the other host never comes", 3, ("'volt_var'", "has not joined", "tcp://127.0.0.1"),
+        Case("the other host never comes", 3, ("'volt_var'", "not ready within", "tcp://127.0.0.1"),
              hosts=((*one, "--set", "time.join_timeout_s=5"),)),
         Case("no broker where a host is to join", 3, ("no HELICS broker answers at",),
              hosts=((), (*other, "--set", "time.join_timeout_s=5"))),
@@ -227,7 +230,7 @@ def _message(text: str) -> str:
     blocks = re.split(r"^(?=error: |warning: )", text, flags=re.MULTILINE)
     errors = [b for b in blocks if b.startswith("error: ")]
     found = errors or [b for b in blocks if b.startswith("warning: ")] or [""]
-    words = found[-1].split("error: the run failed")[0].split("\n\n")[0]
+    words = (found[0] if errors else found[-1]).split("\n\n")[0]
     return " ".join(words.split()).removeprefix("error: ")
 
 
@@ -235,6 +238,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    """Return when the run's broker listens."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
 
 
 def _feederate(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -256,6 +269,7 @@ def _partner(case: Case, folder: Path, port: int) -> list[subprocess.Popen[str]]
     fault = json.dumps(case.fault)
     filled = json.dumps([*command, fault.replace("{", "{{").replace("}", "}}")])
     text = SCENARIO.replace("LABELS", json.dumps(LABELS)).replace("JOIN", f"{case.join_s:g}")
+    text = text.replace(" TIME", case.time)
     text = text.replace("COMMAND", "null" if case.by_hand else filled)
     text = text.replace("KEYS", case.keys).replace("OUTPUTS", case.outputs)
     text = text.replace("WIRED", case.wired)
@@ -264,13 +278,19 @@ def _partner(case: Case, folder: Path, port: int) -> list[subprocess.Popen[str]]
     url = f"tcp://127.0.0.1:{port}"
     run = _feederate(folder, *words, "--listen", url)
     if case.by_hand:
-        subprocess.Popen([sys.executable, "lab.py", url, "tcp_ss", fault], cwd=folder)
+        program = [sys.executable, "lab.py", url, "tcp_ss", fault]
+        subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL)
     if case.recorder_after_s is not None:
+        _wait_for(port)
         time.sleep(case.recorder_after_s)
         recorder = ["helics_recorder", "--name", "recorder", "--coretype", "tcp_ss"]
         recorder[0] = str(Path(sys.executable).with_name("helics_recorder"))
-        recorder += ["--broker", url, "--tags", "feeder/v_pu", "--output", "rec.txt"]
-        subprocess.Popen([*recorder, "--stop", "1800s"], cwd=folder, stdout=subprocess.DEVNULL)
+        (folder / "recorder.txt").write_text("tag feeder/v_pu\n")
+        recorder += ["--broker", url, "--output", "rec.txt", "--observer", "recorder.txt"]
+        env = os.environ | {"HELICS_CORE_INIT_STRING": "--maxsize=1048576"}
+        subprocess.Popen(
+            [*recorder, "--stop", "1800s"], cwd=folder, env=env, stderr=subprocess.DEVNULL
+        )
     return [run]
 
 

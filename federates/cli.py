@@ -90,11 +90,17 @@ def run(scenario: ScenarioArgument, options: RunOptions, as_json: AsJson = False
 
 @app.command()
 @run_options("overrides", "attack", "defence")
-def check(scenario: ScenarioArgument, options: RunOptions) -> None:
+def check(
+    scenario: ScenarioArgument,
+    options: RunOptions,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Print the labels of every port, as YAML, instead.")
+    ] = False,
+) -> None:
     """Show how a scenario is wired, or what is wrong with it."""
     from federates.commands.check import check_command
 
-    check_command(replace(options, scenario=scenario))
+    check_command(replace(options, scenario=scenario), labels=labels)
 
 
 @app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -65,10 +66,14 @@ class CheckResult:
     mail_links: int
     imperfect_links: int
     warnings: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    """Labels of every port, by ``federate.port``, in the order of its vector."""
 
 
-def check_command(options: RunOptions) -> None:
+def check_command(options: RunOptions, *, labels: bool = False) -> None:
     """Check a scenario as the options say, and by itself with each defence that it names.
+
+    `labels`: print those of every port in place of the tables.
 
     Raises FeederateError: What is wrong, of all of them.
     """
@@ -81,7 +86,10 @@ def check_command(options: RunOptions) -> None:
             problems += [f"with the defence '{name}': {line}" for line in str(error).splitlines()]
     if problems:
         raise ScenarioError("\n".join(problems))
-    print_check(result, output())
+    if labels:
+        print_labels(result)
+    else:
+        print_check(result, output())
 
 
 def check_scenario(scenario: Scenario) -> CheckResult:
@@ -102,6 +110,11 @@ def check_scenario(scenario: Scenario) -> CheckResult:
             sum(len(f.links_in) for f in built.values()),
             sum(len(w.link_quality) for w in wirings.values()),
             warnings_of(scenario, built, wirings),
+            {
+                f"{name}.{port.name}": port.labels
+                for name, federate in built.items()
+                for port in (*federate.inputs, *federate.outputs)
+            },
         )
     finally:
         for federate in built.values():
@@ -183,6 +196,12 @@ def print_check(result: CheckResult, console: Console) -> None:
     for words in result.warnings:
         console.print(f"[yellow]warning[/yellow]: {escape(words)}", soft_wrap=True)
     console.print("[green]the scenario fits together[/green]")
+
+
+def print_labels(result: CheckResult) -> None:
+    """Print the labels of every port as YAML, one port a line, to be copied into a scenario."""
+    for port, labels in result.labels.items():
+        print(f"{port}: {json.dumps(list(labels), ensure_ascii=False)}")
 
 
 def _federate_cells(row: FederateRow) -> tuple[str, ...]:

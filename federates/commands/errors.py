@@ -24,7 +24,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         if error.run_dir is not None:
             lines.append(f"the run failed; what it recorded is in {error.run_dir}")
             own_log = error.run_dir / "logs" / f"{error.federate}.log"
-            if own_log.is_file() and own_log.stat().st_size:
+            told = str(own_log.name) in error.what  # of an external program: its own output
+            if own_log.is_file() and own_log.stat().st_size and not told:
                 lines.append(f"its traceback is in {own_log}")
         return FAILED, lines
     if isinstance(error, RunInterruptedError):

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -136,6 +137,7 @@ def wire(
                 if target.name in external and (target.name, port.name) not in messages:
                     _check_foreign(connection, ends[0], target, port, where, problems)
     _check_fed(scenario, federates, fed, problems)
+    shown = _shown(scenario, federates, problems)
     routes, quality = mail_routes(scenario, federates, problems)
     problems += unmatched_records(scenario, federates)
     if problems:
@@ -150,12 +152,26 @@ def wire(
     return {
         f.name: FederateWiring(
             feeds={name: tuple(port_feeds) for name, port_feeds in feeds[f.name].items()},
-            published=tuple(p.name for p in f.outputs if (f.name, p.name) in consumed),
+            published=tuple(p.name for p in f.outputs if (f.name, p.name) in consumed | shown),
             mail_routes=routes[f.name],
             link_quality=quality[f.name],
         )
         for f in federates
     }
+
+
+def _shown(
+    scenario: Scenario, federates: Sequence[Wirable], problems: list[str]
+) -> set[tuple[str, str]]:
+    """Return the outputs, (federate, port), that are published for observers."""
+    names = {f"{f.name}.{p.name}": (f.name, p.name) for f in federates for p in f.outputs}
+    out: set[tuple[str, str]] = set()
+    for i, glob in enumerate(scenario.publish):
+        found = {end for name, end in names.items() if fnmatchcase(name, glob)}
+        if not found:
+            problems.append(unknown_name(scenario.where("publish", i), "output", glob, names))
+        out |= found
+    return out
 
 
 def _bad_ports(federate: Wirable) -> Iterator[str]:

@@ -28,6 +28,8 @@ def main() -> int:
         message = json.loads(line)
         if "abort" in message:
             broker.global_error(message["abort"])
+        elif "ask" in message:
+            print(json.dumps({"here": True}), file=out, flush=True)
     broker.close()
     return 0
 

@@ -7,13 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from federates.core.oedisi import Topic
 from federates.errors import ScenarioError
 from federates.hosts.helics_broker import NETWORK_OPTIONS, Endpoint
+from federates.hosts.outcome import Failure
 from federates.kinds.external import ExternalFederate
 from grid_models.base import parent
 
@@ -77,6 +79,21 @@ def _start(
         return parent.spawn(
             [*parent.WRAPPER, *command], cwd=base_dir, env=env, stdout=log, stderr=log
         )
+
+
+def explained(
+    failure: Failure | None, programs: Mapping[str, subprocess.Popen[bytes]], log_dir: Path
+) -> Failure | None:
+    """Return a failure with what is known of the end of the program that is to blame."""
+    program = None if failure is None else programs.get(failure.federate)
+    if failure is None or program is None:
+        return failure
+    words, log = [], log_dir / f"{failure.federate}.log"
+    if program.poll() is not None and "program ended" not in failure.reason:
+        words.append(f"its program ended: {ending(program)}")
+    if log.stat().st_size:
+        words.append(f"its output is in logs/{log.name}")
+    return replace(failure, reason=f"{failure.reason} ({'; '.join(words)})") if words else failure
 
 
 def ending(process: subprocess.Popen[bytes]) -> str:

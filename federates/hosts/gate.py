@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.1
 _FIRST_WORDS_S = 2.0
+_FAILED = "feederate/failed"
 _TEXT = ("string", "char", "json")
 # Ways of writing one unit; ours comes first.
 _SAME_UNITS = (
@@ -131,10 +132,13 @@ class Gate:
         self._lock = threading.Lock()
         self._open = False
         self._missing: list[str] = []
+        self._half: list[str] = []
+        self._strangers: list[str] = []
+        self._here = here
         if guests.identity is not None:
-            self._compare(guests.identity, here)
+            self._compare(guests.identity)
 
-    def _compare(self, mine: dict[str, str], here: Sequence[str]) -> None:
+    def _compare(self, mine: dict[str, str]) -> None:
         """Compare this host with the one that came first."""
         theirs = self._core.ask("global_value", "feederate")
         if theirs is None:
@@ -143,13 +147,19 @@ class Gate:
         keys = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
         if keys:
             values = [f"{key}: {theirs.get(key)} there, {mine.get(key)} here" for key in keys]
-            error = PartnerError(
-                f"the hosts do not run the same: {'; '.join(values)}",
-                federate=", ".join(here),
-                expected="the same files and options on every host",
+            raise self._refusal(
+                PartnerError(
+                    f"the hosts do not run the same: {'; '.join(values)}",
+                    federate=", ".join(self._here),
+                    expected="the same files and options on every host",
+                )
             )
-            self._core.fail(f"federate '{error.federate}': {error}")
-            raise error
+
+    def _refusal(self, error: PartnerError) -> PartnerError:
+        """Tell the other processes why this one does not start."""
+        self._core.set_global(_FAILED, f"federate '{error.federate}': {error}")
+        self._core.ask("global_value", _FAILED)  # answered after it is known: this process may end
+        return error
 
     def arrived(self, names: Iterable[str]) -> None:
         """Tell all processes that federates have registered."""
@@ -172,21 +182,29 @@ class Gate:
                     if self._control.stop.wait(_LOOK_EVERY_S):
                         raise BusLostError("the run was stopped while it waited")
                     if time.monotonic() > deadline:
-                        raise self._too_late(missing)
+                        raise self._refusal(self._too_late(missing))
+            if self._guests.identity is not None:  # two hosts may have come at the same time
+                self._compare(self._guests.identity)
             self._open = True
             self._core.learn_names()
             self._control.on_gathered()
 
     def _look(self) -> list[str]:
-        """Return who is missing."""
+        """Return who is missing.
+
+        Raises BusLostError: Another process does not start, or the broker has ended.
+        """
         core, guests = self._core, self._guests
-        joined = core.ask("root", "federates") or []
+        failed, joined = core.ask("global_value", _FAILED), core.ask("root", "federates")
+        if failed is not None or joined is None:
+            raise BusLostError(str(failed or "the broker does not answer"))
         missing = [n for n in guests.ours if core.ask("global_value", _flag(n)) is None]
         self._strangers = [n for n in joined if n not in guests.ours and n not in guests.programs]
-        setting_up = _setting_up(core.ask("root", "current_state") or {}) if guests.programs else []
         missing += [n for n in guests.programs if n not in joined]
         # A program that has joined may still register its topics, or hang.
-        self._missing = missing + [n for n in guests.programs if n in setting_up]
+        setting_up = _setting_up(core.ask("root", "current_state") or {}) if guests.programs else []
+        self._half = [n for n in guests.programs if n in setting_up]
+        self._missing = missing + self._half
         return self._missing
 
     def _words(self) -> str:
@@ -195,7 +213,8 @@ class Gate:
 
     def _named(self) -> str:
         endpoint = self._core.endpoint
-        missing = ", ".join(f"'{name}'" for name in self._missing)
+        half = dict.fromkeys(self._half, " (it does not initialise)")
+        missing = ", ".join(f"'{name}'{half.get(name, '')}" for name in self._missing)
         words = f"{missing} at broker {endpoint.address}, core type {endpoint.core_type}"
         if self._strangers:
             others = ", ".join(f"'{name}'" for name in self._strangers)
@@ -206,8 +225,8 @@ class Gate:
 
     def _too_late(self, missing: list[str]) -> PartnerError:
         return PartnerError(
-            f"has not joined within time.join_timeout_s = {self._guests.join_timeout_s:g} s: "
-            f"{self._named()}",
+            f"not ready within time.join_timeout_s = {self._guests.join_timeout_s:g} s: "
+            f"waited for {self._named()}",
             federate=", ".join(missing),
         )
 

@@ -150,11 +150,6 @@ class Core:
         """Set a value that every core of the federation can ask for."""
         h.helicsCoreSetGlobal(self._core, name, value)
 
-    def fail(self, message: str) -> None:
-        """End the federation for everybody, naming the reason."""
-        err = h.helicsErrorInitialize()
-        lib.helicsCoreGlobalError(self._core.handle, ERROR_CODE, message.encode(), err)
-
     def learn_names(self) -> None:
         """Keep the names behind HELICS' numbers: a core's are those of its federates."""
         for core in (self.ask("root", "federate_map") or {}).get("cores", ()):

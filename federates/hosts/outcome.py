@@ -110,12 +110,12 @@ class Control:
             return first
 
     def hung(self, names: Sequence[str], strangers: Sequence[str]) -> Failure | None:
-        """Return the federate that hangs, if any: one in a step here, else an external program."""
+        """Return the federate that hangs, if any: one in a step here, else one of `strangers`."""
         limit = f"step_timeout_s = {self.step_timeout_s:g} s"
         row = self.progress.hung(self.step_timeout_s)
         if row is not None:
             return Failure(names[row], f"one step took longer than {limit}")
         if self._stall.stalled():
             reason = f"everybody has waited for it for longer than {limit}"
-            return Failure(" or ".join((*strangers, "broker")), reason)
+            return Failure(" or ".join(strangers), reason)
         return None

@@ -22,7 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _READY_S = 120.0
 _RELEASE_S = 4.0
 _POLL_S = 0.05
+_ANSWER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def run_processes(
             # Who, besides the broker, may hold up the run without a step of ours that hangs.
             strangers = [n for n in (*everybody.ours, *everybody.programs) if n not in here]
             _supervise(here, members, broker, control, outcome, started, strangers)
+            control.failure = external.explained(control.failure, started, store.logs)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -216,6 +218,18 @@ class _Broker:
     def abort(self) -> None:
         if self.child is not None:
             self.child.tell(abort="the run was stopped")
+
+    def answers(self) -> bool:
+        """Whether the broker's process runs; one on another host is thought to."""
+        if self.child is None:
+            return True
+        self.child.tell(ask=True)
+        deadline = time.monotonic() + _ANSWER_S
+        while time.monotonic() < deadline:
+            if any(True for _ in self.child.drain()):
+                return True
+            time.sleep(_POLL_S)
+        return False
 
     def died(self) -> Failure | None:
         if self.child is None or self.child.process.poll() is None:
@@ -327,8 +341,11 @@ def _look_for_trouble(
         if program.poll():
             control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
             return
-    hung = control.hung(names, strangers)
+    hung = control.hung(names, (*strangers, "broker"))
     if hung is not None:
+        if strangers and hung.federate.endswith(" or broker"):
+            culprit = " or ".join(strangers) if broker.answers() else "broker"
+            hung = replace(hung, federate=culprit)
         control.fail(hung)
         for child in members:
             if hung.federate in child.federates:

@@ -77,8 +77,9 @@ def run_threads(
             broker,
             outcome,
             programs,
-            guests.programs,
+            guests.programs or ["broker"],
         )
+        control.failure = external.explained(control.failure, programs, log_dir)
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
     outcome.pacing = pacer.summary() if pacer is not None else None

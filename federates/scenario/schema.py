@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, ValidationError
 
 from federates.clock import to_ns
 from federates.errors import ScenarioError
@@ -58,6 +58,13 @@ class Given(NamedTuple):
     defence: str | None = None
 
 
+def _globs(value: Any) -> Any:
+    """Accept one glob in place of a list, and the word `all` for ``*``."""
+    if isinstance(value, str):
+        value = [value]
+    return ["*" if glob == "all" else glob for glob in value] if isinstance(value, list) else value
+
+
 class Scenario(Section):
     """A whole run."""
 
@@ -73,6 +80,12 @@ class Scenario(Section):
     connections: list[Connection | str] = Field([])
     links: list[LinkRule] = Field([], description="Quality of mail between agents.")
     record: Record = Record()
+    publish: Annotated[list[str], BeforeValidator(_globs)] = Field(
+        [],
+        description="Globs over federate.port, or `all`: outputs that are published on HELICS "
+        "though nothing in the scenario reads them, for recorders and other observers. As in "
+        "`record.ports`, optional outputs of a feeder need a glob that names them.",
+    )
     attack: AttackSpec | str | None = Field(
         None, description="Path of an attack file, a shipped attack's name, or the attack itself."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ class Ran:
 
 
 Runner = Callable[..., Ran]
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +108,19 @@ def ran(
         return result
 
     return go
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Callable[[str], Path]:
+    """Copy the examples of docs/federates.md out of the repository, as a user does."""
+
+    def copy(name: str) -> Path:
+        shutil.copytree(EXAMPLES / "federates", tmp_path / "mine", dirs_exist_ok=True)
+        for module in EXAMPLES.glob("*.py"):
+            shutil.copy(module, tmp_path / "mine")
+        return tmp_path / "mine" / name
+
+    return copy
 
 
 @pytest.fixture

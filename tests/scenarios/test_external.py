@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -12,21 +11,6 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.scenario
-
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-
-
-@pytest.fixture
-def example(tmp_path: Path):
-    """Copy the examples out of the repository, as a user does."""
-
-    def copy(name: str) -> Path:
-        shutil.copytree(EXAMPLES / "federates", tmp_path / "mine", dirs_exist_ok=True)
-        for module in EXAMPLES.glob("*.py"):
-            shutil.copy(module, tmp_path / "mine")
-        return tmp_path / "mine" / name
-
-    return copy
 
 
 @pytest.mark.parametrize("placement", ["thread", "process"])

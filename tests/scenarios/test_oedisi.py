@@ -60,7 +60,7 @@ WRONG = {
 def test_a_wrong_message_ends_the_run_and_names_the_topic(ran, example: Path, case: str) -> None:
     old, new, words = WRONG[case]
     _edit(example.with_name("oedisi_droop") / "oedisi_droop.py", old, new)
-    with pytest.raises(RunError, match=rf"federate 'feeder': droop/powers_imag: .*{words}"):
+    with pytest.raises(RunError, match=rf"federate 'droop': droop/powers_imag: .*{words}"):
         ran(example, placement="thread", steps=3)
 
 

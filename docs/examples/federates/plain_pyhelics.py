@@ -17,6 +17,8 @@ PERIOD_S, OFFSET_S, END_S = 60.0, 30.0, 1800.0
 info = h.helicsCreateFederateInfo()
 h.helicsFederateInfoSetCoreTypeFromString(info, core)
 h.helicsFederateInfoSetBroker(info, broker)  # the address, as the scenario's {broker} gives it
+# Wait for a broker that is not there yet, and take messages of more than 4096 bytes.
+h.helicsFederateInfoSetCoreInitString(info, "--networktimeout=60s --maxsize=1048576")
 # A value must not wake this federate between its own steps.
 h.helicsFederateInfoSetFlagOption(info, h.HELICS_FLAG_UNINTERRUPTIBLE, True)
 h.helicsFederateInfoSetTimeProperty(info, h.HELICS_PROPERTY_TIME_PERIOD, PERIOD_S)

@@ -153,13 +153,14 @@ CURRENT_OUTPUTS = frozenset({"i_a", "loading_pct", "line_p_kw", "line_q_kvar"})
 def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
     """Return which of `OUTPUTS` the scenario uses, in their order.
 
-    A connection reads it, the attack names it, or a glob of ``record.ports`` does. A glob that
-    leaves the port open (``*``, ``feeder.*``) names none: what is recorded does not grow.
+    A connection reads it, the attack names it, or a glob of ``record.ports`` or ``publish`` does.
+    A glob that leaves the port open (``*``, ``feeder.*``) names none: recordings do not grow.
     """
     read = {wire.source for wire in scenario.wires}
     spec = scenario.attack_spec
     attack = "" if spec is None else spec.model_dump_json()
-    globs = [g for g in scenario.record.ports if not re.fullmatch(r"[*?]*", g.rpartition(".")[2])]
+    named = (*scenario.record.ports, *scenario.publish)
+    globs = [g for g in named if not re.fullmatch(r"[*?]*", g.rpartition(".")[2])]
 
     def used(port: str) -> bool:
         named = any(fnmatchcase(port, glob) for glob in globs)

@@ -64,12 +64,12 @@ def test_who_hangs_is_named_ours_first(clock: Clock) -> None:
     control = Control(progress, 3.0)
     progress.begin(1)
     clock.now_s += 4.0
-    hung = control.hung(["feeder", "volt_var"], ["meter"])
+    hung = control.hung(["feeder", "volt_var"], ["meter", "broker"])
     assert hung == Failure("volt_var", "one step took longer than step_timeout_s = 3 s")
     progress.end(1)
-    assert control.hung(["feeder", "volt_var"], ["meter"]) is None
+    assert control.hung(["feeder", "volt_var"], ["meter", "broker"]) is None
     clock.now_s += 4.0
-    hung = control.hung(["feeder", "volt_var"], ["meter"])
+    hung = control.hung(["feeder", "volt_var"], ["meter", "broker"])
     assert hung is not None
     assert hung.federate == "meter or broker"
 
