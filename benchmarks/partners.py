@@ -179,7 +179,7 @@ def cases() -> list[Case]:
         Case("joins after 6 s", 0, ("waiting for 'lab'",), {"late_s": 6}),
         Case("nothing reads its output", 0, ("nothing reads its output 'q_set_kvar'",), wired=""),
         Case("a recorder that nobody declared, from the start", 0, recorder_after_s=0.0,
-             fault={"late_s": 8}),
+             fault={"late_s": 4}),
         Case("a recorder that comes late", 0, recorder_after_s=5.0,
              time=", real_time: {factor: 100}"),
         Case("another host has another seed", 3, ("seed: 1 there, 2 here",),
@@ -201,7 +201,8 @@ def measure(case: Case, folder: Path) -> Result:
     """Run one case in an empty folder."""
     port = _free_port()
     began = time.monotonic()
-    runs = _hosts(case, folder, port) if case.hosts else _partner(case, folder, port)
+    others: list[subprocess.Popen[bytes]] = []
+    runs = _hosts(case, folder, port) if case.hosts else [_partner(case, folder, port, others)]
     texts = []
     for run in runs:
         try:
@@ -210,6 +211,9 @@ def measure(case: Case, folder: Path) -> Result:
             run.kill()
             texts.append(run.communicate()[1])
     seconds = round(time.monotonic() - began, 1)
+    for other in others:
+        other.kill()
+        other.wait()
     text = "\n".join(texts).replace(str(folder), "FOLDER")
     codes = [run.returncode for run in runs]
     problems = [f"lacks '{words}'" for words in case.words if words not in text]
@@ -240,12 +244,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int) -> None:
-    """Return when the run's broker listens."""
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
+    """Return when a run's broker listens."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.1)
 
@@ -262,8 +266,10 @@ def _feederate(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def _partner(case: Case, folder: Path, port: int) -> list[subprocess.Popen[str]]:
-    """Start a run with an external program."""
+def _partner(
+    case: Case, folder: Path, port: int, others: list[subprocess.Popen[bytes]]
+) -> subprocess.Popen[str]:
+    """Start a run with an external program; `others` takes what is started beside it."""
     (folder / "lab.py").write_text(PROGRAM)
     command = [sys.executable, "lab.py", "{broker}", "{core}"]
     fault = json.dumps(case.fault)
@@ -279,19 +285,26 @@ def _partner(case: Case, folder: Path, port: int) -> list[subprocess.Popen[str]]
     run = _feederate(folder, *words, "--listen", url)
     if case.by_hand:
         program = [sys.executable, "lab.py", url, "tcp_ss", fault]
-        subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL)
+        others.append(subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL))
     if case.recorder_after_s is not None:
-        _wait_for(port)
+        wait_for(port)
         time.sleep(case.recorder_after_s)
         recorder = ["helics_recorder", "--name", "recorder", "--coretype", "tcp_ss"]
         recorder[0] = str(Path(sys.executable).with_name("helics_recorder"))
         (folder / "recorder.txt").write_text("tag feeder/v_pu\n")
         recorder += ["--broker", url, "--output", "rec.txt", "--observer", "recorder.txt"]
+        recorder += ["--stop", "1800s"]
         env = os.environ | {"HELICS_CORE_INIT_STRING": "--maxsize=1048576"}
-        subprocess.Popen(
-            [*recorder, "--stop", "1800s"], cwd=folder, env=env, stderr=subprocess.DEVNULL
+        others.append(
+            subprocess.Popen(
+                recorder,
+                cwd=folder,
+                env=env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
-    return [run]
+    return run
 
 
 def _hosts(case: Case, folder: Path, port: int) -> list[subprocess.Popen[str]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,3 +147,41 @@ def command_line(tmp_path: Path) -> Callable[[Sequence[str]], subprocess.Popen[s
     for process in started:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def _forwarded(port: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """Forward a local port to one on loopback, as ``ssh -L`` does; yield the local port."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far = await asyncio.open_connection(host, port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(pump(reader, far[1]), pump(far[0], writer), return_exceptions=True)
+
+    async def start() -> int:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        return int(server.sockets[0].getsockname()[1])
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@pytest.fixture
+def forwarded() -> Callable[..., AbstractContextManager[int]]:
+    """Forward a port as an SSH tunnel does."""
+    return _forwarded

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from partners import wait_for  # benchmarks/partners.py
 
 pytestmark = pytest.mark.scenario
 
@@ -89,20 +90,32 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def test_two_hosts_share_one_federation(command_line, ran, tmp_path: Path) -> None:
-    # Two loopback addresses stand for two hosts; each side is a command line of its own.
-    url = f"tcp://127.0.0.2:{_free_port('127.0.0.2')}"
+def test_two_hosts_share_one_federation(command_line, forwarded, ran, tmp_path: Path) -> None:
+    # Two loopback addresses stand for two hosts; each side is a command line of its own. The second
+    # joins over a forwarded port, as through an SSH tunnel.
+    port = _free_port("127.0.0.2")
     common = ["run", "voltvar-ieee13", "--steps", "10", "--no-report", "--json"]
     there = command_line(
-        [*common, "--listen", url, "--only", "feeder", "--out", str(tmp_path / "there")]
+        [
+            *common,
+            "--listen",
+            f"tcp://127.0.0.2:{port}",
+            "--only",
+            "feeder",
+            "--out",
+            str(tmp_path / "there"),
+        ]
     )
-    here = command_line(
-        [*common, "--join", url, "--only", "volt_var", "--out", str(tmp_path / "here")]
-    )
-    for process in (here, there):
-        stdout, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
-        assert json.loads(stdout)["status"] == "finished"
+    wait_for(port, "127.0.0.2")  # a tunnel accepts connections while nobody listens behind it
+    with forwarded(port, "127.0.0.2") as near:
+        url = f"tcp://127.0.0.1:{near}"
+        here = command_line(
+            [*common, "--join", url, "--only", "volt_var", "--out", str(tmp_path / "here")]
+        )
+        for process in (here, there):
+            stdout, stderr = process.communicate(timeout=600)
+            assert process.returncode == 0, stderr
+            assert json.loads(stdout)["status"] == "finished"
     alone = ran("voltvar-ieee13", steps=10)
     for side, names in (("there", "feeder"), ("here", "volt_var")):
         signals = tmp_path / side / "signals"
@@ -118,7 +131,7 @@ def test_a_host_that_nobody_joins_or_that_finds_no_broker_says_so(
     url = f"tcp://127.0.0.3:{_free_port('127.0.0.3')}"
     process = command_line(
         ["run", "voltvar-ieee13", "--steps", "5", "--no-report", "--join", url, "--only",
-         "volt_var", "--out", str(tmp_path / "lonely")]
+         "volt_var", "--set", "time.join_timeout_s=3", "--out", str(tmp_path / "lonely")]
     )  # fmt: skip
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == 3, stderr
