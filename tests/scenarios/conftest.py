@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -151,34 +153,29 @@ def command_line(tmp_path: Path) -> Callable[[Sequence[str]], subprocess.Popen[s
 
 @contextmanager
 def _forwarded(port: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """Forward a local port to one on loopback, as ``ssh -L`` does; yield the local port."""
+    """Forward a local port, as ``ssh -L`` does; yield the local port."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    class Tunnel(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, port)) as far:
+                back = threading.Thread(target=_pump, args=(far, self.request))
+                back.start()
+                _pump(self.request, far)
+                back.join()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far = await asyncio.open_connection(host, port)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(pump(reader, far[1]), pump(far[0], writer), return_exceptions=True)
-
-    async def start() -> int:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        return int(server.sockets[0].getsockname()[1])
-
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
         thread.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_the_script_of_the_page_joins_over_a_forwarded_port(
     command_line, example, forwarded, tmp_path: Path
 ) -> None:
     page = (DOCS / "federates.md").read_text()
-    script = re.search(r"<!-- example: partner\.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    script = re.search(r"as a program of its own -->\n```python\n(.*?)```", page, re.DOTALL)
     assert script is not None
     assert len([line for line in script[1].splitlines() if line]) <= 20
     (tmp_path / "partner.py").write_text(script[1])
