@@ -191,7 +191,7 @@ def test_an_attack_run_is_runs_by_state_and_their_metrics(attacked: AttackRun) -
     assert attacked.metrics["attacked"]["attacked_values_count"] > 0
     assert attacked.report is not None
     assert "attacked_values_count" in attacked._repr_html_()
-    assert [words for words in attacked.remarks if "warm-up" not in words] == []
+    assert attacked.remarks == []
     with pytest.raises(KeyError, match="did you mean 'baseline'"):
         attacked["base"]
 
