@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.1
 _FIRST_WORDS_S = 2.0
+_SILENT_S = 5.0
 _FAILED = "feederate/failed"
 _TEXT = ("string", "char", "json")
 # Ways of writing one unit; ours comes first.
@@ -133,6 +134,7 @@ class Gate:
         self._open = False
         self._missing: list[str] = []
         self._half: list[str] = []
+        self._answered = 0.0
         self._strangers: list[str] = []
         self._here = here
         if guests.identity is not None:
@@ -176,7 +178,8 @@ class Gate:
                 return
             if self._control.failure is not None:
                 raise BusLostError("the run did not start")
-            deadline = time.monotonic() + self._guests.join_timeout_s
+            self._answered = time.monotonic()
+            deadline = self._answered + self._guests.join_timeout_s
             with announced(self._control.say, self._words):
                 while missing := self._look():
                     if self._control.stop.wait(_LOOK_EVERY_S):
@@ -196,8 +199,13 @@ class Gate:
         """
         core, guests = self._core, self._guests
         failed, joined = core.ask("global_value", _FAILED), core.ask("root", "federates")
-        if failed is not None or joined is None:
-            raise BusLostError(str(failed or "the broker does not answer"))
+        if failed is not None:
+            raise BusLostError(str(failed))
+        if joined is not None:
+            self._answered = time.monotonic()
+        elif time.monotonic() - self._answered > _SILENT_S:  # a single query may fail
+            raise BusLostError("the broker does not answer")
+        joined = joined or []
         missing = [n for n in guests.ours if core.ask("global_value", _flag(n)) is None]
         self._strangers = [n for n in joined if n not in guests.ours and n not in guests.programs]
         missing += [n for n in guests.programs if n not in joined]

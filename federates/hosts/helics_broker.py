@@ -19,6 +19,9 @@ from helics.capi import lib
 # to free it there crashes, since the threads behind it are the parent's.
 os.register_at_fork(after_in_child=gc.freeze)
 
+# pyhelics frees every object when Python collects it. To free one before that, as its own functions
+# offer, frees it twice, and the second time perhaps another one that has come to lie in its place.
+
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
 # HELICS' TCP cores hang, without a word, on a message that is longer than the receiver's buffer;
@@ -119,7 +122,6 @@ class Broker:
         with contextlib.suppress(h.HelicsException):
             h.helicsBrokerWaitForDisconnect(self._broker, wait_ms)
             h.helicsBrokerDisconnect(self._broker)
-            h.helicsBrokerFree(self._broker)
 
 
 class Core:
@@ -137,13 +139,10 @@ class Core:
 
     def ask(self, target: str, question: str) -> Any:
         """Return the answer to a HELICS query; None where there is none."""
-        query = h.helicsCreateQuery(target, question)
         try:
-            answer = h.helicsQueryCoreExecute(query, self._core)
+            answer = h.helicsQueryCoreExecute(h.helicsCreateQuery(target, question), self._core)
         except h.HelicsException:
             return None
-        finally:
-            h.helicsQueryFree(query)
         return None if isinstance(answer, dict) and "error" in answer else answer
 
     def set_global(self, name: str, value: str) -> None:
@@ -165,7 +164,6 @@ class Core:
         """Disconnect."""
         with contextlib.suppress(h.HelicsException):
             h.helicsCoreDisconnect(self._core)
-            h.helicsCoreFree(self._core)
 
 
 def close_library() -> None:
