@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +24,7 @@ from grid_models.base import parent
 # tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
 # Components of OEDI-SI are written for zmq, where a message has any length.
 _CORE, _OEDISI_CORE = "tcp_ss", "zmq"
+_FINISH_S = 5.0
 
 
 def network_core(externals: Iterable[ExternalFederate]) -> str:
@@ -79,6 +82,14 @@ def _start(
         return parent.spawn(
             [*parent.WRAPPER, *command], cwd=base_dir, env=env, stdout=log, stderr=log
         )
+
+
+def finish(programs: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Let programs take their last steps and write their files; only readers are always behind."""
+    deadline = time.monotonic() + _FINISH_S
+    for program in programs.values():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(max(0.0, deadline - time.monotonic()))
 
 
 def explained(

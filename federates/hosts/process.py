@@ -167,6 +167,8 @@ def run_processes(
             # Who, besides the broker, may hold up the run without a step of ours that hangs.
             strangers = [n for n in (*everybody.ours, *everybody.programs) if n not in here]
             _supervise(here, members, broker, control, outcome, started, strangers)
+            if control.failure is None and not outcome.interrupted:
+                external.finish(started)
             control.failure = external.explained(control.failure, started, store.logs)
     except KeyboardInterrupt:
         outcome.interrupted = True

@@ -79,6 +79,8 @@ def run_threads(
             programs,
             guests.programs or ["broker"],
         )
+        if control.failure is None and not outcome.interrupted:
+            external.finish(programs)
         control.failure = external.explained(control.failure, programs, log_dir)
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
