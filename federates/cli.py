@@ -14,7 +14,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -30,6 +30,7 @@ from federates.commands.options import (
     print_json,
     run_options,
 )
+from federates.commands.plain import usage_lines
 from federates.runs.options import RunOptions
 
 app = typer.Typer(
@@ -378,20 +379,12 @@ def call(arguments: list[str]) -> int:
             typer.echo(getattr(error, "ctx").get_help())  # noqa: B009
             return 0
         if "ClickException" in kinds:
-            return _say(_usage_lines(error), 2)
+            return _say(usage_lines(error), 2)
         from federates.commands.errors import explain
 
         code, lines = explain(error)
         return _say(lines, code)
     return code if isinstance(code, int) else 0
-
-
-def _usage_lines(error: Any) -> list[str]:
-    context = getattr(error, "ctx", None)
-    lines = str(error.format_message()).replace("Value error, ", "").splitlines()
-    if context is not None:
-        lines.append(f"see '{context.command_path} --help'")
-    return lines
 
 
 def _say(lines: list[str], code: int) -> int:

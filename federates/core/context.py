@@ -91,10 +91,11 @@ class FederateContext:
             error.where = f"{place}: {error.where}" if error.where else place
             raise
 
-    def ders(self, globs: Sequence[str], *path: str | int) -> dict[str, str]:
+    def ders(self, globs: Sequence[str], *path: str | int, keyed: bool = False) -> dict[str, str]:
         """Return the DERs of the grid by name, with the last glob that names each of them.
 
-        Raises ScenarioError: A glob matches no DER; it names the entry of the key `path`.
+        Raises ScenarioError: A glob matches no DER; it names the entry of the key `path`, a
+        list of globs, or (`keyed`) a mapping by glob.
         """
         names = [der.name for der in self.site.feeder.ders]
         out: dict[str, str] = {}
@@ -104,7 +105,7 @@ class FederateContext:
                 raise self.error(
                     f"no DER is called '{glob}'",
                     *path,
-                    i,
+                    glob if keyed else i,
                     expected="names or globs of DERs"
                     + (f", such as '{names[0]}'" if names else "; the grid has none: grid.ders"),
                     nearest=nearest_name(glob, names),

@@ -20,7 +20,7 @@ from typing import Any
 _SHOWN = 8  # names in a message
 # Of asyncio, which leaves out the reason; and of OSError, ssl.SSLError.
 _NO_CONNECT = re.compile(r"\[Errno (\d+)\] Connect call failed \([^)]*\)")
-_NUMBERS = re.compile(r"\[(?:Errno -?\d+|SSL[^\]]*)\] | \(_ssl\.c:\d+\)")
+_NUMBERS = re.compile(r"\[(?:Errno (?:-?\d+|None)|SSL[^\]]*)\] | \(_ssl\.c:\d+\)")
 
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:

@@ -136,9 +136,9 @@ def _write_csv(path: Path, target: Path, column: int | None, where: str) -> None
 
     try:
         table = parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException):
         raise FeederError(
-            f"the Parquet file '{path}' cannot be read ({error})", where=where
+            f"the Parquet file '{path}' cannot be read: it is missing or not complete", where=where
         ) from None
     if column is not None:
         if not 1 <= column <= table.num_columns:

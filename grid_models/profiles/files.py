@@ -152,10 +152,9 @@ def _parse_parquet(raw: bytes, where: str) -> dict[str, Array]:
 
     try:
         table = pq.read_table(pa.BufferReader(raw))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError):
         raise ProfileError(
-            f"is not a Parquet file: {reason}", where=where, expected="a complete Parquet file"
+            "is not a Parquet file", where=where, expected="a complete Parquet file"
         ) from None
     _check_header(table.column_names, where)
     if table.num_rows == 0:

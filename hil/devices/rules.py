@@ -78,6 +78,8 @@ def _place_problems(point: PointSpec) -> Iterable[Found]:
             ("bool" if bits else "a type of registers"),
             "",
         )
+    if point.plausible is not None and point.plausible[0] >= point.plausible[1]:
+        yield ("plausible",), f"found {list(point.plausible)}", "[lowest, highest]", ""
     words = point.length if point.type == "string" else TYPE_WORDS[point.type]
     if point.address + words > 65536:
         yield ("address",), "the point ends behind the last register", "at most 65535", ""

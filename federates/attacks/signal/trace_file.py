@@ -194,11 +194,14 @@ def _table(path: Path) -> Any:
     except UnicodeDecodeError as error:
         what = f"a column's name is not UTF-8: {error.object!r}"
         raise ScenarioError(what, where=f"{path}, row 1", expected="a table in UTF-8") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError):
+        parquet = path.suffix.lower() == ".parquet"
         raise ScenarioError(
-            f"cannot be read: {str(error).splitlines()[0]}",
+            "cannot be read as a table",
             where=str(path),
-            expected="a CSV or Parquet table",
+            expected="a complete Parquet file"
+            if parquet
+            else "CSV in UTF-8: a header row, and as many fields in every row",
         ) from None
 
 
@@ -215,9 +218,10 @@ def _numbers(table: Any, name: str, path: Path, *, nan: bool = True) -> FloatArr
 
     try:
         column = table[name].cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        found = next((x for x in table[name].to_pylist() if not _is_number(x)), "")
         raise ScenarioError(
-            f"column '{name}' is not of numbers: {str(error).splitlines()[0]}", where=str(path)
+            f"column '{name}' is not of numbers: found {found!r:.60}", where=str(path)
         ) from None
     out = np.array([np.nan if x is None else x for x in column.to_pylist()], dtype=np.float64)
     bad = np.isinf(out) if nan else ~np.isfinite(out)
@@ -227,6 +231,14 @@ def _numbers(table: Any, name: str, path: Path, *, nan: bool = True) -> FloatArr
         where = f"{path}, row {row}, column '{name}'"
         raise ScenarioError(f"found {out[k]:g}", where=where, expected="a finite number")
     return out
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value is None
+    return True
 
 
 def refuse_idle(

@@ -301,7 +301,7 @@ def _chosen(
     context: FederateContext, devices: Mapping[str, str]
 ) -> tuple[tuple[Der, ...], list[str]]:
     """Return the DERs that are devices and what each of them is; later entries win."""
-    found = context.ders(tuple(devices), "devices")
+    found = context.ders(tuple(devices), "devices", keyed=True)
     chosen = tuple(der for der in context.site.feeder.ders if der.name in found)
     return chosen, [devices[found[der.name]] for der in chosen]
 

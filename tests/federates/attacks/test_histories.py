@@ -20,7 +20,7 @@ from federates.scenario.schema import load_scenario
         ("t.csv", b"time_s,port,label,value,value\n0,a.b,c,1,2\n", ["has 2 columns 'value'"]),
         ("t.csv", b"time_s,time_s,port,label,value\n0,0,a.b,c,1\n", ["has 2 columns 'time_s'"]),
         ("t.csv", "time_s,pört,label,value\n0,a,b,1\n".encode("latin-1"), ["row 1", "not UTF-8"]),
-        ("t.csv", "time_s,port,label,value\n0,ö,b,1\n".encode("latin-1"), ["UTF8 data"]),
+        ("t.csv", "time_s,port,label,value\n0,ö,b,1\n".encode("latin-1"), ["UTF-8"]),
         ("t.csv", b"time_s,port,label,value\n0,a.b,c,1\n5,a.b,c,inf\n", ["row 3, column 'value'"]),
         ("t.csv", b"time_s,port,label,value\nnan,a.b,c,1\n", ["row 2, column 'time_s'", "nan"]),
         ("a.b.csv", b"time_s,c,d\n0,1,abc\n", ["column 'd' is not of numbers"]),

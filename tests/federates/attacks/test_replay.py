@@ -337,3 +337,24 @@ def test_the_offset_that_a_message_gives_is_the_one_to_give(
     assert seen == [1.0, 1.015, 1.03]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert f"--offset {offset} --speed 1 " in manifest["command"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", "time_s,port,label,value\n0,f.v,a,abc\n", "is not of numbers: found 'abc'"),
+        ("t.csv", "time_s,port,label,value\n0,a\n", "as many fields in every row"),
+        ("t.csv", "", "cannot be read as a table"),
+        ("t.parquet", "PAR1", "expected a complete Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_said_in_our_words(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ScenarioError) as caught:
+        read_trace(tmp_path / name)
+    assert words in str(caught.value)
+    assert not any(
+        raw in str(caught.value) for raw in ("cast_", "Errno", "Arrow", "scalar", "CSV p")
+    )

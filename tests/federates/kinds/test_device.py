@@ -90,7 +90,7 @@ def test_later_entries_win_and_the_feeder_gives_the_order(scenario) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["federates.bench.devices={pv_65_9: simulated}"], ["pv_65_9", "pv_65_"]),
+        (["federates.bench.devices={pv_65_9: simulated}"], ["pv_65_9: no DER is called", "pv_65_"]),
         (["federates.bench.devices={}"], ["bench.devices", "at least one entry"]),
         (
             ["federates.bench.devices={pv_65_1: simulatd}"],
