@@ -34,6 +34,7 @@ SENSORS = {"v_pu": 0.001, "p_kw": 0.3, "q_kvar": 0.3, "import_kw": 5.0, "import_
 """What an operator measures by default, with the standard deviation of the sensors in the port's
 unit: 0.1 % of voltage, about 1 % of an inverter's power, about 0.2 % of a feeder's."""
 _ENDLESS_SHARE = 0.25
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -390,7 +391,10 @@ def begin_overrides(
     first = lead - math.ceil(span.length_s / step_s - 1e-9) + 1
     first = max(first, math.ceil(span.after_s / step_s - 1e-9))
     slots = n_steps - math.ceil(span.last_s / step_s - 1e-9) - first
-    draw = float(uniform(seed, stream_ids([f"dataset:{spec.id}"]), 0, 0)[0])
+    # Steps of the golden ratio spread the begins of a few neighbouring seeds evenly, which
+    # independent draws do not.
+    phase = float(uniform(0, stream_ids([f"dataset:{spec.id}"]), 0, 0)[0])
+    draw = (phase + seed * _GOLDEN) % 1.0
     shift_s = (first + math.floor(draw * slots)) * step_s - span.first_s
     for i in span.timed:
         at_s = spec.steps[i].trigger.at_s
