@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from federates.errors import RunError, RunInterruptedError
-from federates.runs.options import Placement, RunOptions
+from federates.errors import RunError, RunInterruptedError, ScenarioError
+from federates.runs.options import Placement, RunOptions, path_text, several
 from federates.scenario.overrides import override_words
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import FeederateError
@@ -118,9 +118,9 @@ def run(
         defence=defence,
         steps=steps,
         placement=placement,
-        out=None if out is None else Path(out),
+        out=out,
         report=report,
-        armed=tuple(arm),
+        armed=several(arm, "arm"),
         pcap=pcap,
     )
     chosen, options = _loaded(scenario, options)
@@ -177,10 +177,11 @@ def attack_run(
         steps=steps,
         placement=placement,
         seed=seed,
-        out=None if out is None else Path(out),
+        out=out,
     )
     with _readable_errors():
-        runs, failure = run_paired(_loaded(scenario, options)[1], defences, _silent)
+        names = None if defences is None else several(defences, "defences")
+        runs, failure = run_paired(_loaded(scenario, options)[1], names, _silent)
     paired_page(runs, _warn)
     if failure is not None:
         raise failure
@@ -231,13 +232,15 @@ def compare(
     Raises
     ------
     ScenarioError
-        A folder holds no run.
+        A folder holds no run, or `runs` is no list of them.
     """
     import pandas as pd
 
     from federates.reports.compare import load_runs, run_labels, write_comparison
     from federates.runs.results import RunFolder
 
+    if isinstance(runs, (str, os.PathLike, RunFolder)):
+        raise ScenarioError("is one run", where="runs", expected="a list or dict of runs")
     given = list(runs.values() if isinstance(runs, Mapping) else runs)
     found = [run if isinstance(run, RunFolder) else RunFolder(run) for run in given]
     data = load_runs([run.folder for run in found])
@@ -304,17 +307,17 @@ def sweep(
 
     with _readable_errors():
         result = make(
-            scenario if isinstance(scenario, Scenario) else os.fspath(scenario),
+            scenario if isinstance(scenario, Scenario) else path_text(scenario, "scenario"),
             grid,
             table=os.fspath(table) if isinstance(table, os.PathLike) else table,
             seeds=seeds,
             steps=steps,
             set=set,
-            out=None if out is None else os.fspath(out),
+            out=None if out is None else path_text(out, "out"),
             workers=workers,
             dask=dask,
             keep=keep,
-            attack=None if attack is None else os.fspath(attack),
+            attack=None if attack is None else path_text(attack, "attack"),
             defence=defence,
             retry=retry,
             on_progress=on_progress,
@@ -328,14 +331,16 @@ def sweep(
 
 def _options(changes: Changes | None, **chosen: Any) -> RunOptions:
     if chosen.get("attack") is not None:
-        chosen["attack"] = os.fspath(chosen["attack"])
+        chosen["attack"] = path_text(chosen["attack"], "attack")
+    if chosen.get("out") is not None:
+        chosen["out"] = Path(path_text(chosen["out"], "out"))
     return RunOptions(overrides=override_words(changes or {}), **chosen)
 
 
 def _loaded(scenario: PathLike | Scenario, options: RunOptions) -> tuple[Scenario, RunOptions]:
     """Return the scenario that options give, and the options that give it from its file."""
     if not isinstance(scenario, Scenario):
-        options = replace(options, scenario=os.fspath(scenario))
+        options = replace(options, scenario=path_text(scenario, "scenario"))
         return options.load(), options
     given = scenario.given
     whole = replace(

@@ -198,15 +198,23 @@ class Assembly:
         )
 
     @property
-    def warm_up_warnings(self) -> list[str]:
-        """Say where the warm-up hides the begin of an attack."""
+    def attack_warnings(self) -> list[str]:
+        """Say which steps of an attack begin within the warm-up, or after the run."""
         warm_up_s, spec = self.warm_up_s, self.scenario.attack_spec
-        begins = (s.trigger.at_s for s in (spec.steps if spec else ()))
-        early = [at_s for at_s in begins if at_s is not None and at_s < warm_up_s]
+        end_s = self.n_steps * self.scenario.time.step_s
+        begins = [(s.id, s.trigger.at_s) for s in (spec.steps if spec else ())]
+        early = [at_s for _, at_s in begins if at_s is not None and at_s < warm_up_s]
         return [
-            f"an attack begins at {at_s:g} s, and metrics leave out the first {warm_up_s:g} s "
-            "(time.warm_up_s)"
-            for at_s in early[:1]
+            *(
+                f"an attack begins at {at_s:g} s, and metrics leave out the first {warm_up_s:g} s "
+                "(time.warm_up_s)"
+                for at_s in early[:1]
+            ),
+            *(
+                f"step '{step}' of the attack begins at {at_s:g} s, and the run ends at {end_s:g} s"
+                for step, at_s in begins
+                if at_s is not None and at_s >= end_s
+            ),
         ]
 
     def pacer(self, timing: Timing) -> Pacer | None:

@@ -26,11 +26,11 @@ from federates.errors import RunError, RunInterruptedError, ScenarioError
 from federates.runs.dataset_card import card
 from federates.runs.dataset_plan import DatasetPlan, plan_dataset
 from federates.runs.dataset_tables import PCAP, RUNS, file_hashes, write_tables
-from federates.runs.options import RunOptions
+from federates.runs.options import RunOptions, path_text, several
 from federates.runs.parallel import at_a_time
-from federates.runs.sweep_plan import overrides_of
-from federates.runs.sweep_values import plain
+from federates.runs.sweep_values import as_seeds
 from federates.runs.sweep_workers import local
+from federates.scenario.overrides import override_words
 
 MANIFEST, _WORK = "manifest.json", ".runs"
 LICENCE = "CC-BY-4.0"
@@ -136,24 +136,27 @@ def dataset(
     Raises
     ------
     FeederateError
-        Wrong input, or no room on the disk; nothing was started.
-    FileExistsError
-        `out` is not empty.
+        Wrong input, `out` is not empty, or no room on the disk; nothing was started.
     RunError
         A run failed; `out` holds what was made before, without a manifest.
     """
-    given = [attacks] if isinstance(attacks, (str, Path)) else attacks
+    count = as_seeds(seeds)
     chosen = DatasetOptions(
-        tuple(map(str, given)),
-        seeds if isinstance(seeds, int) else tuple(seeds),
+        tuple(path_text(attack, "attacks") for attack in several(attacks, "attacks")),
+        count if isinstance(count, int) else tuple(count),
         test_share,
-        tuple(unseen),
+        several(unseen, "unseen"),
         noise,
         licence,
     )
-    words = overrides_of({key: plain(value, f"set {key}") for key, value in (set or {}).items()})
-    options = RunOptions(scenario=str(scenario), overrides=words, steps=steps, pcap=pcap)
-    return make_dataset(options, chosen, Path(out), workers, on_plan, on_run)
+    options = RunOptions(
+        scenario=path_text(scenario, "scenario"),
+        overrides=override_words(set or {}),
+        steps=steps,
+        pcap=pcap,
+    )
+    folder = Path(path_text(out, "out"))
+    return make_dataset(options, chosen, folder, workers, on_plan, on_run)
 
 
 def make_dataset(
@@ -166,7 +169,9 @@ def make_dataset(
 ) -> Dataset:
     """Make a data set from the options of its runs and its own; see `dataset`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(str(out))
+        raise ScenarioError(
+            "exists already", where=str(out), expected="the path of a new or empty folder"
+        )
     plan = plan_dataset(
         options,
         chosen.attacks,

@@ -1,16 +1,44 @@
-"""The options of a run, from the command line to the runner. Standard library only."""
+"""The options of a run, from the command line to the runner."""
 
 from __future__ import annotations
 
+import operator
+import os
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from federates.errors import ScenarioError
+from grid_models.base.errors import nearest_name
 
 if TYPE_CHECKING:
     from federates.scenario.schema import Scenario
 
 Placement = Literal["shared", "thread", "process", "single"]
+
+
+def path_text(value: object, where: str) -> str:
+    """Return a path as text.
+
+    Raises ScenarioError: It is neither text nor a path.
+    """
+    if isinstance(value, (str, os.PathLike)) and isinstance(text := os.fspath(value), str):
+        return text
+    raise ScenarioError(f"is a {type(value).__name__}", where=where, expected="a str or a Path")
+
+
+def several(values: object, where: str) -> tuple[Any, ...]:
+    """Return the names or paths of a list, or the only one.
+
+    Raises ScenarioError: It is neither.
+    """
+    if isinstance(values, (str, os.PathLike)):
+        return (values,)
+    if isinstance(values, Iterable):
+        return tuple(values)
+    raise ScenarioError(f"is a {type(values).__name__}", where=where, expected="a list of names")
 
 
 @dataclass(frozen=True)
@@ -37,6 +65,8 @@ class RunOptions:
     report : Write ``report.html`` at the end.
     record : Write signals, labels and the tables of the grid; else the folder holds manifest,
         summary, events and logs.
+
+    Raises ScenarioError: Steps or placement that no run can have.
     """
 
     scenario: str = ""
@@ -55,6 +85,26 @@ class RunOptions:
     live: str | None = None
     report: bool = True
     record: bool = True
+
+    def __post_init__(self) -> None:
+        known = get_args(Placement)
+        if self.placement is not None and self.placement not in known:
+            raise ScenarioError(
+                f"found {self.placement!r:.60}",
+                where="placement",
+                expected=f"one of {', '.join(known)}",
+                nearest=nearest_name(str(self.placement), known),
+            )
+        if self.steps is not None:
+            try:
+                steps = operator.index(self.steps)  # a number of NumPy, too
+            except TypeError:
+                steps = 0
+            if steps < 1:
+                raise ScenarioError(
+                    f"found {self.steps!r:.60}", where="steps", expected="a whole number from 1"
+                )
+            object.__setattr__(self, "steps", steps)
 
     @property
     def spans_hosts(self) -> bool:

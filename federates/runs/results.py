@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from federates.core.signals import STREAM, TABLE, read_batches
 from federates.errors import ScenarioError, UnknownNameError
 from federates.runs.data import RunData
+from federates.runs.options import path_text
 from grid_models.base.errors import listed, nearest_name
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = _run_folder(Path(folder).absolute())
+        self.folder = _run_folder(Path(path_text(folder, "folder")).absolute())
         self._data = RunData(self.folder)
         self.manifest: dict[str, Any] = self._data.manifest
         self.summary: dict[str, Any] = self._data.summary

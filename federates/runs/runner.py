@@ -133,14 +133,14 @@ def _prepare(
     """Build and check everything, then make the run's folder."""
     n_steps = scenario.n_steps
     if options.steps is not None:
-        n_steps = max(1, min(options.steps, n_steps))
+        n_steps = min(options.steps, n_steps)
     assembly = Assembly(scenario, n_steps, options.armed, options.pcap)
     federates, wirings = assembly.assemble()
     if placement == "single":
         _refuse_programs(assembly)
     wanted = assembly.select(reach.only)  # a wrong name is refused before anything is written
     _refuse_alone(reach)
-    warnings = (*warnings_of(scenario, federates, wirings), *assembly.warm_up_warnings)
+    warnings = (*warnings_of(scenario, federates, wirings), *assembly.attack_warnings)
     for words in warnings:
         say(words)
     cut = [f"steps={n_steps}"] if n_steps < scenario.n_steps else []

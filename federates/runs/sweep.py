@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from federates.core.run_store import new_run_dir, package_versions, write_json
 from federates.errors import ScenarioError
@@ -166,6 +166,10 @@ def sweep(
         if seeds is None and given.seed is not None:
             seeds = [given.seed]
     options = RunOptions(steps=steps, attack=attack, defence=defence)
+    if grid is not None and not isinstance(grid, Mapping):
+        raise ScenarioError(
+            f"is a {type(grid).__name__}", where="grid", expected="a dict: {key: [value, value]}"
+        )
     pairs = (word.partition("=") for word in shared)
     axes = {**{key: [parse_yaml(text)[0]] for key, _, text in pairs}, **(grid or {})}
     rows, name = None, "table"
@@ -173,8 +177,10 @@ def sweep(
         rows, name = read_table(Path(table)), str(table)
     elif table is not None:
         rows = table_of(table)
-    if workers is not None and workers < 1:
-        raise ScenarioError(f"{workers} workers", where="workers", expected="at least 1")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ScenarioError(f"{workers!r} workers", where="workers", expected="at least 1")
+    if keep not in get_args(Keep):
+        raise ScenarioError(f"found {keep!r:.60}", where="keep", expected="'summary' or 'signals'")
     try:
         if dask is None:
             prepare(workers or len(os.sched_getaffinity(0)))

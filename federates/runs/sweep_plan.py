@@ -12,7 +12,7 @@ from typing import Any
 
 from federates.errors import ScenarioError
 from federates.runs.options import RunOptions
-from federates.runs.sweep_values import plain
+from federates.runs.sweep_values import as_seeds, plain
 from federates.scenario.schema import Scenario, find_scenario, scenario_from
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.errors import FeederateError, nearest_name
@@ -161,16 +161,12 @@ def _refuse_key(key: str) -> None:
 def _seeds(seeds: int | Sequence[int] | None, first: int) -> tuple[int, ...]:
     if seeds is None:
         return (first,)
-    if isinstance(seeds, int):
-        if seeds < 1:
-            raise ScenarioError(f"{seeds} seeds", where="seeds", expected="at least 1")
-        return tuple(range(first, first + seeds))
-    found = tuple(plain(seed, "seeds") for seed in seeds)
-    wrong = [s for s in found if isinstance(s, bool) or not isinstance(s, int) or s < 0]
-    if wrong or not found or len(set(found)) < len(found):
-        what = f"{wrong[0]!r} is no seed" if wrong else "no seeds" if not found else "a seed twice"
-        raise ScenarioError(what, where="seeds", expected="different whole numbers from 0")
-    return found
+    chosen = as_seeds(seeds)
+    if isinstance(chosen, list):
+        return tuple(chosen)
+    if chosen < 1:
+        raise ScenarioError(f"{chosen} seeds", where="seeds", expected="at least 1")
+    return tuple(range(first, first + chosen))
 
 
 def _first(

@@ -8,13 +8,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federates.errors import ScenarioError
 from grid_models.base.yaml_lines import YamlError, parse_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_VALUES = 100_000
 
@@ -107,7 +110,7 @@ def plain(value: Any, where: str) -> Any:
 
     Raises ScenarioError: It is no text, number, truth value, list or mapping.
     """
-    value = value.item() if hasattr(value, "item") and not isinstance(value, type) else value
+    value = value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
     value = str(value) if isinstance(value, Path) else value
     try:
         return json.loads(json.dumps(value, allow_nan=False))
@@ -176,14 +179,61 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def table_of(frame: Any) -> list[dict[str, Any]]:
-    """Return the rows of a pandas DataFrame (or of a list of mappings); NaN is no value."""
-    rows = frame.to_dict("records") if hasattr(frame, "to_dict") else list(frame)
+def as_seeds(seeds: Any) -> int | list[int]:
+    """Return a count of seeds, or the seeds, as Python's numbers.
+
+    Raises ScenarioError: It is no whole number, or not different whole numbers from 0.
+    """
+    if not isinstance(seeds, Iterable) or (hasattr(seeds, "ndim") and seeds.ndim == 0):
+        count = plain(seeds, "seeds")
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise ScenarioError(
+                f"found {count!r}", where="seeds", expected="how many, or a list of seeds"
+            )
+        return count
+    found = [plain(seed, "seeds") for seed in seeds]
+    wrong = [s for s in found if isinstance(s, bool) or not isinstance(s, int) or s < 0]
+    if wrong or not found or len(set(found)) < len(found):
+        what = f"{wrong[0]!r} is no seed" if wrong else "no seeds" if not found else "a seed twice"
+        raise ScenarioError(what, where="seeds", expected="different whole numbers from 0")
+    return found
+
+
+def table_of(table: Any) -> list[dict[str, Any]]:
+    """Return the rows of a pandas DataFrame or of a list of mappings; NaN is no value.
+
+    Raises ScenarioError: It is no table, a column is there twice, or a cell is no plain value.
+    """
+    rows = _records(table) if hasattr(table, "columns") else table
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        raise ScenarioError(
+            f"is a {type(table).__name__}",
+            where="table",
+            expected="a CSV file, a DataFrame or a list of dicts",
+        )
     return [
         {
             str(key): plain(value, f"table: row {n}, column '{key}'")
             for key, value in row.items()
-            if value is not None and value == value
+            if value is not None and not (isinstance(value, float) and math.isnan(value))
         }
         for n, row in enumerate(rows, start=1)
     ]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows of a DataFrame without missing values."""
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ScenarioError(
+            f"two columns are called '{twice[0]}'",
+            where="table",
+            expected="a key of the scenario per column",
+        )
+    there = frame.notna()
+    for name in frame.select_dtypes("float"):
+        values = frame[name].dropna()
+        if len(values) < len(frame) and (values % 1 == 0).all():  # pandas has made them floats
+            frame = frame.assign(**{str(name): frame[name].astype("Int64")})
+    rows = zip(frame.to_dict("records"), there.to_dict("records"), strict=True)
+    return [{key: value for key, value in row.items() if has[key]} for row, has in rows]

@@ -53,9 +53,9 @@ def _yaml_word(key: str, value: Any) -> str:
         return value  # without quotes, as on the command line
     try:
         return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError):
         raise ScenarioError(
-            f"cannot be set: {error}",
+            f"{value!r:.60} cannot be set",
             where=f"set: {key}",
             expected="text, finite numbers, true or false, lists and mappings of them",
         ) from None

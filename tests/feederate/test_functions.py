@@ -149,11 +149,53 @@ def test_a_wrong_override_names_its_key() -> None:
     with pytest.raises(ScenarioError, match=r"time\.step_z.*did you mean 'step_s'"):
         feederate.load("voltvar-ieee13", set={"time": {"step_z": 5}})
     for value in (float("nan"), object(), {1, 2}):
-        with pytest.raises(ScenarioError, match=r"set: time\.step_s: cannot be set"):
+        with pytest.raises(ScenarioError, match=r"set: time\.step_s: .* cannot be set; expected"):
             feederate.load("voltvar-ieee13", set={"time": {"step_s": value}})
 
     with pytest.raises(ScenarioError, match="set: is a str; expected a dict"):
         feederate.load("voltvar-ieee13", set="time.step_s=5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"placement": "sharde"}, "placement: found 'sharde'.*did you mean 'shared'"),
+        ({"steps": 0}, "steps: found 0; expected a whole number from 1"),
+        ({"steps": 2.5}, "steps: found 2.5; expected a whole number from 1"),
+        ({"steps": "20"}, "steps: found '20'; expected a whole number from 1"),
+        ({"scenario": None}, "scenario: is a NoneType; expected a str or a Path"),
+        ({"attack": 5}, "attack: is a int; expected a str or a Path"),
+        ({"out": 3}, "out: is a int; expected a str or a Path"),
+        ({"arm": "meter"}, "no device is called 'meter'"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_nothing_is_run(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        feederate.run(**{"scenario": "voltvar-ieee13", **wrong})
+
+
+def test_numbers_of_numpy_are_steps(tmp_path: Path) -> None:
+    found = feederate.run(
+        "voltvar-ieee13",
+        steps=np.int64(2),  # type: ignore[arg-type]
+        placement="single",
+        report=False,
+        out=tmp_path / "run",
+    )
+    assert found.summary["steps"] == 2
+
+
+def test_names_may_be_a_single_one() -> None:
+    with pytest.raises(ScenarioError, match="no defence is called 'nope'"):
+        feederate.attack_run("voltvar-ieee123", "link-jamming", defences="nope")
+
+
+def test_one_run_is_no_list_of_runs(short_run: RunFolder) -> None:
+    for one in (short_run, short_run.folder, str(short_run.folder)):
+        with pytest.raises(ScenarioError, match="runs: is one run; expected a list or dict"):
+            feederate.compare(one)  # type: ignore[arg-type]
+    with pytest.raises(ScenarioError, match="folder: is a NoneType"):
+        feederate.read_run(None)  # type: ignore[arg-type]
 
 
 def test_check_describes_the_wiring() -> None:

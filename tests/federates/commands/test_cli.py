@@ -93,6 +93,21 @@ def test_help_imports_only_typer_and_the_standard_library() -> None:
     assert {m for m in modules if m.startswith("grid_models.base.")} <= {errors}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--steps", "0"], "'--steps': expected at least 1"),
+        (["--steps", "x"], "'--steps': expected a whole number"),
+        (["--placement", "sharde"], "'--placement': 'sharde' is not one of 'shared'"),
+    ],
+)
+def test_a_wrong_option_is_said_in_our_words(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["run", "voltvar-ieee13", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("scenario", ["voltvar-ieee123", "voltvar-ieee123-droop"])
 def test_a_run_and_its_report_need_no_solver_and_no_plots(scenario: str) -> None:
     # Taken away, not only looked for: OpenDSSDirect imports pandas by itself where it finds it.

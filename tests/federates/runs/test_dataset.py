@@ -304,6 +304,12 @@ def test_an_attack_that_does_not_fit_is_refused_with_its_line(tmp_path: Path) ->
     assert not (tmp_path / "o").exists()
 
 
+def test_nested_overrides_change_single_keys(tmp_path: Path) -> None:
+    changes = {"time": {"start_s": 43200}}
+    with pytest.raises(ScenarioError, match="the runs last 300 s"):  # 60 steps of 5 s
+        dataset("voltvar-ieee13", "false-voltage", seeds=2, steps=60, out=tmp_path, set=changes)
+
+
 def test_a_folder_that_is_not_empty_is_kept(
     made: Dataset, attack: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

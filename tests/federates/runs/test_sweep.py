@@ -26,7 +26,14 @@ from federates.errors import ScenarioError
 from federates.reports.sweep import write_sweep_page
 from federates.runs.runner import run
 from federates.runs.sweep import SweepResult, read_sweep, run_folder, sweep
-from federates.runs.sweep_values import parse_seeds, parse_sets, parse_values, read_table
+from federates.runs.sweep_values import (
+    as_seeds,
+    parse_seeds,
+    parse_sets,
+    parse_values,
+    read_table,
+    table_of,
+)
 from federates.scenario.schema import load_scenario
 
 GRID = {"grid.load_scale": [0.8, 1.2], "grid.profiles.kind": ["clear", "cloudy"]}
@@ -143,6 +150,50 @@ def test_an_empty_cell_leaves_the_scenarios_own_value(tmp_path: Path) -> None:
         {"grid.load_scale": 0.5, "grid.profiles.kind": "cloudy"},
         {"grid.profiles.kind": "clear"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ([1, 2], "is a list; expected a CSV file, a DataFrame or a list of dicts"),
+        ({"grid.load_scale": [1, 2]}, "is a dict"),
+        (pd.Series([1, 2]), "is a Series"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "two columns are called 'a'"),
+        (pd.DataFrame({"a": [pd.Timestamp(0)]}), "row 1, column 'a': .* cannot be a value"),
+    ],
+)
+def test_what_is_no_table_is_refused(table: Any, said: str) -> None:
+    with pytest.raises(ScenarioError, match=f"^table: {said}"):
+        table_of(table)
+
+
+def test_whole_numbers_beside_missing_ones_stay_whole() -> None:
+    found = table_of(pd.DataFrame({"a": [2, np.nan], "b": [0.5, np.nan], "c": [1.0, 2.0]}))
+    assert repr(found) == "[{'a': 2, 'b': 0.5, 'c': 1.0}, {'c': 2.0}]"
+    assert table_of(pd.DataFrame({"a": [np.array([1, 2]), None]})) == [{"a": [1, 2]}, {}]
+
+
+def test_seeds_may_be_numbers_of_numpy() -> None:
+    assert as_seeds(np.int64(3)) == 3
+    assert as_seeds(np.arange(2)) == as_seeds(range(2)) == [0, 1]
+    for wrong in (2.5, True, [1, 1], [], ["a"], [-1]):
+        with pytest.raises(ScenarioError, match=r"^seeds: "):
+            as_seeds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"grid": ["a"]}, "grid: is a list; expected a dict"),
+        ({"keep": "all"}, "keep: found 'all'; expected 'summary' or 'signals'"),
+        ({"workers": "2"}, "workers: '2' workers; expected at least 1"),
+        ({"steps": 0}, "steps: found 0; expected a whole number from 1"),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        sweep(SCENARIO, **{"grid": {"grid.load_scale": [1]}, "out": tmp_path / "s", **wrong})
+    assert not (tmp_path / "s").exists()
 
 
 # -- results -------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_every_shipped_scenario_has_a_warm_up_well_inside_its_run(name: str) -> 
     expected = next(value for begin, value in DEFAULTS_S.items() if name.startswith(begin))
     assert assembly.warm_up_s == assembly.wanted_warm_up_s == expected
     assert expected <= scenario.time.duration_s / 10
-    assert not assembly.warm_up_warnings, "no attack begins in it"
+    assert not assembly.attack_warnings, "no attack begins in it"
 
 
 def test_metrics_are_those_of_the_steps_after_the_warm_up(runs: dict[str, RunResult]) -> None:
@@ -122,8 +122,15 @@ def test_an_attack_within_the_warm_up_is_a_warning() -> None:
         "attack={id: early, steps: [{id: s, layer: signal, target: {port: feeder.q_set_kvar}, "
         "trigger: {at_s: 20}, action: {kind: set, value: 0}}]}"
     )
-    (said,) = Assembly(load_scenario("voltvar-ieee13", [attack])).warm_up_warnings
+    (said,) = Assembly(load_scenario("voltvar-ieee13", [attack])).attack_warnings
     assert said.startswith("an attack begins at 20 s, and metrics leave out the first 50 s")
+
+
+def test_an_attack_after_the_end_of_a_short_run_is_a_warning() -> None:
+    scenario = load_scenario("voltvar-ieee13", attack="false-voltage")
+    (said,) = Assembly(scenario, 5).attack_warnings
+    assert said == "step 'bias' of the attack begins at 43200 s, and the run ends at 25 s"
+    assert Assembly(scenario).attack_warnings == []
 
 
 def test_metrics_of_several_federates_are_summed_only_where_that_means_something() -> None:
