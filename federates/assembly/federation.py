@@ -168,6 +168,8 @@ class Assembly:
         """The scenario's ``time.warm_up_s``; by default the longest settling time."""
         if self.scenario.time.warm_up_s is not None:
             return self.scenario.time.warm_up_s
+        if not self.scenario.plants:
+            return 0.0  # a plant without a grid is a circuit, and its start is what is studied
         kinds = {g: (federate_class(s.kind), s) for g, s in self.scenario.federates.items()}
         return max(
             (
