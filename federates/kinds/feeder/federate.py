@@ -82,7 +82,6 @@ class FeederFederate(Federate):
         self._k = 0
         ends = (wire.target.partition(".") for wire in scenario.wires)
         fed = {port for federate, _, port in ends if federate == self.name}
-        self._p_set_fed = "p_set_kw" in fed
         self._measures = not fed.isdisjoint(("p_meas_kw", "q_meas_kvar"))
         self._source_fed = not fed.isdisjoint(("source_v_pu", "source_deg"))
         der_names = tuple(der.name for der in ders)
@@ -165,7 +164,7 @@ class FeederFederate(Federate):
             self._dt_s,
             day["irradiance_pu"][k],
             day["temp_c"][k],
-            inputs["p_set_kw"] if self._p_set_fed else None,
+            inputs["p_set_kw"],
             inputs["q_set_kvar"],
             load_pu=day["load_pu"][k],
             disturbance=None if attack is None else attack.ders,
