@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from federates.assembly import attacked
+from federates.assembly.hardware import refuse_shared_hardware
 from federates.assembly.messages import with_messages
 from federates.assembly.partners import unconnected, with_watchers
 from federates.attacks.plan import AttackPlan
@@ -219,10 +220,17 @@ class Assembly:
             ),
         ]
 
-    def pacer(self, timing: Timing) -> Pacer | None:
-        """Return what paces a federate of this timing in real time; None without real time."""
+    def pacer(self, together: Iterable[Federate]) -> Pacer | None:
+        """Return what paces the federates of one loop in real time; None where nothing is paced.
+
+        Where the run falls behind, whole steps of the fastest paced federate are given up.
+        """
         real_time = self.scenario.time.real_time
-        return None if real_time is None else Pacer(timing, real_time.factor, real_time.overrun)
+        timings = [f.timing for f in together if f.wall_clock]
+        timing = min(timings, key=lambda t: t.period_ns, default=None)
+        if real_time is None or timing is None:
+            return None
+        return Pacer(timing, real_time.factor, real_time.overrun)
 
     def site(self, name: str) -> GridSite:
         """Return the grid that a federate simulates or uses; built once per process."""
@@ -295,6 +303,7 @@ class Assembly:
     def assemble(self) -> tuple[dict[str, AnyFederate], dict[str, FederateWiring]]:
         """Build and wire the whole federation, with the attack in its place if there is one."""
         federates = self.build_all()
+        refuse_shared_hardware(self.scenario, federates)
         wirings = self.wire(federates)
         if self.scenario.attack_spec is None:
             return federates, with_watchers(federates, wirings, self.horizon_ns)

@@ -36,6 +36,9 @@ class Federate(ABC):
     Section : Checks the federate's keys in the scenario; unknown keys are refused.
     optional_inputs, optional_outputs : Names of ports that it would have if the scenario used them.
     warnings : Sentences about input that is accepted but not used, or not as it stands.
+    hardware : Devices outside the process, name to address; no two may have the same address.
+    wall_clock : Whether its steps keep wall-clock deadlines in a run in real time, whatever it is
+        wired to: it has hardware, or is the federate that leads the run.
     """
 
     Section: ClassVar[type[FederateSection]] = UserSection
@@ -46,6 +49,8 @@ class Federate(ABC):
     optional_inputs: tuple[str, ...] = ()
     optional_outputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    hardware: Mapping[str, str] = {}
+    wall_clock: bool = False
 
     def __init__(self, context: FederateContext) -> None:
         self.name: str = context.name

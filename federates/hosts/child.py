@@ -102,8 +102,7 @@ def main() -> int:
         line.tell(ready=True)
         start = starts.get()
         if start is not None:
-            first = shells[job.seats[0].name]
-            pacer = job.assembly.pacer(first.federate.timing) if job.seats[0].paced else None
+            pacer = job.assembly.pacer(shell.federate for shell in shells.values())
             endpoint = Endpoint(start["core_type"], start["address"], start["key"])
             core = _connect(endpoint, job, control)
             gate = Gate(core, job.guests, list(shells), control)
@@ -142,6 +141,7 @@ def _connect(endpoint: Endpoint, job: Job, control: Control) -> Core:
 def _shell(job: Job, seat: Seat, progress: Progress) -> Shell:
     federate = job.assembly.build(seat.name)
     assert isinstance(federate, Federate)
+    federate.wall_clock = federate.wall_clock or seat.paced
     scenario = job.assembly.scenario
     store = RunStore(job.folder, scenario.record)
     return Shell(federate, seat.wiring, store, scenario.seed, progress, seat.row)

@@ -23,8 +23,8 @@ def drive(
 ) -> float:
     """Run all steps before `horizon_ns`; return the wall time they took.
 
-    With a pacer each step of the first shell waits for the wall clock, and the federates that read
-    from it wait with it.
+    With a pacer the steps of the shells that keep the wall clock wait for it, and the federates
+    that read from them wait, too.
 
     However it ends, the federation is left: with a global error when a federate failed, so that
     the others stop at once, and with a normal disconnect otherwise. The first failure of the run

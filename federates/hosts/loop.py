@@ -64,7 +64,7 @@ class StepLoop:
     ----------
     advance : Called with (time in ns, whether the first shell is due) before that time's steps;
         returns when it may go on.
-    pacer : Holds back the first shell, and so all others.
+    pacer : Holds back the shells that keep the wall clock, and so all others.
 
     Attributes
     ----------
@@ -85,6 +85,8 @@ class StepLoop:
         self._horizon_ns = horizon_ns
         self._control = control
         self._pacer = pacer
+        each = enumerate(shells.values())
+        self._paced = frozenset(i for i, shell in each if shell.federate.wall_clock)
         self._advance = advance
 
     def start(self) -> None:
@@ -107,7 +109,8 @@ class StepLoop:
             leads = due[0] == 0
             if self._advance is not None:
                 self._advance(now_ns, leads)
-            if not self._control.admit(now_ns, self._pacer if leads else None):
+            paced = not self._paced.isdisjoint(due)
+            if not self._control.admit(now_ns, self._pacer if paced else None):
                 return
             for i in due:
                 name, shell, bus = members[i]

@@ -57,7 +57,7 @@ class Seat:
     row: int
     """Of the heartbeat table."""
     paced: bool
-    """Whether this federate waits for the wall clock, and so holds back all others."""
+    """Whether this federate leads the run, and so keeps the wall clock."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,8 @@ def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> No
                 child.done = True
                 outcome.summaries |= message["done"]
                 outcome.stepping_s = max(outcome.stepping_s, message["stepping_s"])
-                outcome.pacing = message.get("pacing") or outcome.pacing
+                if outcome.pacing is None or child is members[0]:
+                    outcome.pacing = message["pacing"]
 
 
 def _look_for_trouble(

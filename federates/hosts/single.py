@@ -17,7 +17,7 @@ from federates.hosts.outcome import Control, Failure, Outcome
 def run_single(
     shells: Mapping[str, Shell], horizon_ns: int, control: Control, pacer: Pacer | None = None
 ) -> Outcome:
-    """Step all shells in time order until `horizon_ns`; a pacer holds back the first one."""
+    """Step all shells in time order until `horizon_ns`; a pacer keeps the wall clock."""
     names = list(shells)
     memory = Memory(names)
     buses = {name: MemoryBus(name, memory) for name in names}

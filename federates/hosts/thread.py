@@ -34,12 +34,12 @@ def run_threads(
     base_dir: Path,
     log_dir: Path,
     guests: Guests,
-    pacer: Pacer | None = None,
+    pacers: Sequence[Pacer | None],
 ) -> Outcome:
     """Run shells on HELICS; models are loaded before this is called.
 
-    Each group of shells has a thread and a HELICS federate of its own. A pacer holds back the first
-    shell.
+    Each group of shells has a thread and a HELICS federate of its own, and a pacer where one of
+    them keeps the wall clock.
     """
     core_type = external.network_core(externals) if externals else "inproc"
     # External programs may not support keys, so their broker has none.
@@ -63,9 +63,9 @@ def run_threads(
                 horizon_ns,
                 control,
                 gate,
-                pacer if i == 0 else None,
+                pacer,
             )
-            for i, group in enumerate(groups)
+            for group, pacer in zip(groups, pacers, strict=True)
         ]
         gate.arrived(guests.ours)
         for worker in workers:
@@ -84,7 +84,7 @@ def run_threads(
         control.failure = external.explained(control.failure, programs, log_dir)
         outcome.stepping_s = max((w.stepping_s for w in workers), default=0.0)
     outcome.failure = control.failure
-    outcome.pacing = pacer.summary() if pacer is not None else None
+    outcome.pacing = next((pacer.summary() for pacer in pacers if pacer is not None), None)
     return outcome
 
 

@@ -216,20 +216,22 @@ def _run_here(
         f.name: Shell(f, wirings[f.name], store, scenario.seed, progress, row)
         for row, f in enumerate(ours)
     }
-    pacer = assembly.pacer(ours[0].timing) if ours else None
+    if ours:
+        ours[0].wall_clock = True
     if placement == "single":
         from federates.hosts.single import run_single
 
-        outcome = run_single(shells, assembly.horizon_ns, control, pacer)
+        outcome = run_single(shells, assembly.horizon_ns, control, assembly.pacer(ours))
     else:
         from federates.hosts.thread import run_threads
 
         folders = scenario.base_dir, store.logs
         each = [{name: shell} for name, shell in shells.items()]
         groups = [shells] if placement == "shared" and shells else each
+        pacers = [assembly.pacer(s.federate for s in group.values()) for group in groups]
         here = guests(scenario, list(shells), wirings, assembly.n_steps, spans_hosts=False)
         outcome = run_threads(
-            groups, externals, assembly.horizon_ns, control, *folders, here, pacer
+            groups, externals, assembly.horizon_ns, control, *folders, here, pacers
         )
     for name, shell in shells.items():
         try:

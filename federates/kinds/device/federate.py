@@ -29,6 +29,7 @@ from federates.kinds.device.live import (
     STALE,
     Flags,
     Live,
+    address_of,
     read_device_file,
     require_points,
 )
@@ -84,6 +85,8 @@ class DeviceFederate(Federate):
         self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
         self._build_model()
         self.specs = self._read_files()
+        self.hardware = {name: address_of(spec) for name, spec in self.specs.items()}
+        self.wall_clock = bool(self.specs)
         self._intruder = find_intruder(self._context, self.ders, self.specs)
         if self._intruder is not None:
             self.inputs += (self._intruder.port,)

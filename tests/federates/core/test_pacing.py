@@ -3,6 +3,8 @@
 import threading
 import time
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from federates.clock import NS_PER_S, Timing
@@ -128,6 +130,45 @@ def test_a_paced_run_takes_its_time_and_gives_the_same_bytes(placement, tmp_path
     assert "real_time" not in free.summary
     for file in sorted((free.folder / "signals").iterdir()):
         assert (paced.folder / "signals" / file.name).read_bytes() == file.read_bytes()
+
+
+HARDWARE = '''
+import time
+
+import numpy as np
+from federates.core.federate import Federate, Port, Step
+
+
+class Bench(Federate):
+    """Says when each of its steps came; like a bench with devices, it keeps the wall clock."""
+
+    wall_clock = True
+    outputs = (Port("came_s", "s", ("bench",), np.nan),)
+
+    def step(self, time_s, inputs, mail):
+        return Step({"came_s": np.array([time.monotonic()])})
+'''
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize("placement", ["shared", "thread", "process", "single"])
+def test_a_federate_with_hardware_is_paced_whatever_it_is_wired_to(placement, tmp_path) -> None:
+    """Nothing leads to it, and it steps four times as often as the plant: 16 steps of 50 ms."""
+    (tmp_path / "hardware.py").write_text(HARDWARE, encoding="utf-8")
+    (tmp_path / "s.yaml").write_text(
+        "time: {duration_s: 40, step_s: 10, real_time: {factor: 50}}\n"
+        "grid: {model: ieee13, ders: [{kind: pv, at: ['671'], kw: 1}]}\n"
+        "federates:\n"
+        "  feeder: {kind: feeder}\n"
+        "  bench: {kind: 'hardware:Bench', period_s: 2.5, offset_s: 0}\n",
+        encoding="utf-8",
+    )
+    result = run(load_scenario(tmp_path / "s.yaml"), out=tmp_path / "run", placement=placement)
+    file = result.folder / "signals" / "bench.came_s.parquet"
+    came_s = pq.read_table(file)["bench"].to_numpy()
+    within_a_plant_step_s = came_s[3::4] - came_s[::4]
+    assert np.median(within_a_plant_step_s) >= 0.1  # 0.15 s when paced, nothing when not
+    assert result.summary["real_time"]["factor"] == 50.0
 
 
 @pytest.mark.scenario

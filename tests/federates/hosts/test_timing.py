@@ -84,20 +84,30 @@ def _single(shells: Mapping[str, Shell], horizon: int, control: Control, _: Path
     return run_single(shells, horizon, control)
 
 
+def _threads(
+    groups: Sequence[Mapping[str, Shell]],
+    shells: Mapping[str, Shell],
+    horizon: int,
+    control: Control,
+    place: Path,
+) -> Outcome:
+    unpaced = [None] * len(groups)
+    return run_threads(groups, [], horizon, control, place, place, _guests(shells), unpaced)
+
+
 def _thread(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
-    return run_threads(
-        [{n: s} for n, s in shells.items()], [], horizon, control, place, place, _guests(shells)
-    )
+    groups = [{n: s} for n, s in shells.items()]
+    return _threads(groups, shells, horizon, control, place)
 
 
 def _shared(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
-    return run_threads([shells], [], horizon, control, place, place, _guests(shells))
+    return _threads([shells], shells, horizon, control, place)
 
 
 def _halves(shells: Mapping[str, Shell], horizon: int, control: Control, place: Path) -> Outcome:
     (first, shell), *others = shells.items()
     groups = [{first: shell}, dict(others)] if others else [shells]
-    return run_threads(groups, [], horizon, control, place, place, _guests(shells))
+    return _threads(groups, shells, horizon, control, place)
 
 
 HOSTS: dict[str, Host] = {

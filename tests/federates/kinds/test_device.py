@@ -104,6 +104,11 @@ def test_later_entries_win_and_the_feeder_gives_the_order(scenario) -> None:
             ["federates.bench.devices={pv_65_1: thermostat}", "time.real_time={factor: 1}"],
             ["no point 'var_set_pct'", "options: {points:"],
         ),
+        (
+            ["federates.bench.devices={pv_65_1: sunspec-inverter, pv_76_1: sunspec-inverter}",
+             "time.real_time={factor: 1}"],
+            ["'bench.pv_76_1' and 'bench.pv_65_1' are the same device (127.0.0.1:1502, unit 1)"],
+        ),
         (["federates.bench.options={points: {q_kvr: q}}"], ["no port 'q_kvr'", "q_kvar"]),
         (["federates.bench.options={settle_s: 1e6}"], ["settle_s is 1e+06", "43200"]),
         (
@@ -115,7 +120,7 @@ def test_later_entries_win_and_the_feeder_gives_the_order(scenario) -> None:
 )  # fmt: skip
 def test_mistakes_are_named_before_anything_starts(scenario, overrides, words) -> None:
     with pytest.raises(ScenarioError) as caught:
-        build(scenario(*overrides))
+        Assembly(scenario(*overrides)).assemble()
     for word in words:
         assert word in str(caught.value)
     assert "federates.bench" in str(caught.value)
