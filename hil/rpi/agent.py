@@ -1,7 +1,7 @@
 """The agent: registers, sensor, relay and watchdog in one loop.
 
-Fails to off: without a fresh temperature, without a valid set-point, at any exit, the relays are
-open. The Modbus side is guarded by the heartbeat of the register map.
+Fails to off: without a fresh and believable temperature, without a valid set-point, at any exit,
+the relays are open. The Modbus side is guarded by the heartbeat of the register map.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from grid_models.base.errors import FeederateError
 from hil.modbus.tls import server_context
 from hil.rpi.relay import RelayControl, Relays, RelayTiming, Use
-from hil.rpi.sensor import DEFAULT_PATTERN, FreshTemperature, W1Sensor
+from hil.rpi.sensor import DEFAULT_PATTERN, RoomTemperature, SensorLimits, W1Sensor
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 
@@ -49,7 +49,7 @@ class Agent:
     Parameters
     ----------
     power_w : What the unit draws while it runs, for the register; there is no meter.
-    stale_s : Age of the temperature beyond which the relays open.
+    limits : What is believed of the sensor; the relays open where nothing is.
     now : Monotonic clock, s.
     """
 
@@ -57,13 +57,14 @@ class Agent:
     relays: Relays
     timing: RelayTiming = field(default_factory=RelayTiming)
     power_w: float = 0.0
-    stale_s: float = 30.0
+    limits: SensorLimits = field(default_factory=SensorLimits)
     now: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.thermostat = Thermostat(gap_k=self.timing.band_k)
         self.control = RelayControl(self.timing, self.now())
-        self.fresh = FreshTemperature(self.now, self.stale_s)
+        self.room = RoomTemperature(self.now, self.limits)
+        self._told = ""
         self._last_s = self.now()
         self._energy_wh = 0.0
         self._using = Use.none
@@ -75,9 +76,13 @@ class Agent:
         if self._using is not Use.none:
             self._energy_wh += self.power_w * dt_s / 3600.0
         self.thermostat.advance(dt_s)
-        temp_c = self.fresh.temp_c
+        temp_c, fault = self.room.temp_c, self.room.fault
+        if fault != self._told:
+            print(f"sensor: {fault or 'good again'}", file=sys.stderr, flush=True)
+            self._told = fault
         use = self.control.step(now_s, temp_c, self.thermostat.targets)
         self._using = self.relays.apply(use)
+        self.room.running = self._using is not Use.none
         self.thermostat.measured(
             temp_c,
             cooling=self._using is Use.cooling,
@@ -110,7 +115,7 @@ class Agent:
     def _read_forever(self, stop: asyncio.Event) -> None:
         """Read the sensor in a thread: a reading takes 0.75 s, and may hang in the kernel."""
         while not stop.is_set():
-            self.fresh.take(self.sensor.read_c())
+            self.room.take(self.sensor.read_c())
             time.sleep(PERIOD_S)
 
 
@@ -126,7 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heat-pin", type=int, help="BCM number of the heating relay")
     parser.add_argument("--active-low", action="store_true", help="relays close at 0 V")
     parser.add_argument("--sensor", default=DEFAULT_PATTERN, help="path of w1_slave; may hold *")
-    parser.add_argument("--stale", type=float, default=30.0, help="s without a temperature")
+    limits = SensorLimits()
+    for option, default, about in (
+        ("--stale", limits.stale_s, "s without a temperature that open the relays"),
+        ("--room-min", limits.low_c, "lowest believable temperature, degC"),
+        ("--room-max", limits.high_c, "highest believable temperature, degC"),
+        ("--jump", limits.jump_k, "largest believable change between two readings, K"),
+        ("--stuck", limits.stuck_s, "s with the same reading, while the unit runs"),
+    ):
+        parser.add_argument(option, type=float, default=default, help=f"{about} (%(default)g)")
     parser.add_argument("--band", type=float, default=1.0, help="width of the band, K")
     parser.add_argument("--least-on", type=float, default=60.0, help="s")
     parser.add_argument("--least-off", type=float, default=180.0, help="s")
@@ -147,6 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--cool-pin and --heat-pin are the same")
     if not (given.band >= 0.5 and min(given.least_on, given.least_off, given.stale) >= 0.0):
         parser.error("--band is at least 0.5 K; times are not negative")
+    if not (given.room_min < given.room_max and given.jump > 0.0 and given.stuck > 0.0):
+        parser.error("--room-min is below --room-max; --jump and --stuck are above 0")
     try:
         tls = server_context(given.tls) if given.tls else None
         relays = Relays(given.cool_pin, given.heat_pin, active_high=not given.active_low)
@@ -154,7 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             relays.close()
             return 0
         timing = RelayTiming(given.band, given.least_on, given.least_off)
-        agent = Agent(W1Sensor(given.sensor), relays, timing, given.power, given.stale)
+        limits = SensorLimits(
+            given.room_min, given.room_max, given.jump, stuck_s=given.stuck, stale_s=given.stale
+        )
+        agent = Agent(W1Sensor(given.sensor), relays, timing, given.power, limits)
         server = ModbusTcpServer({1: agent.thermostat.bank}, given.host, given.port, tls=tls)
         asyncio.run(_run(agent, server))
     except FeederateError as error:

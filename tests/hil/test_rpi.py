@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import itertools
 import math
 import os
 import re
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 import hil.rpi
 from hil.rpi.agent import Agent, _parser, notify
 from hil.rpi.relay import RelayControl, RelayTiming, Use
-from hil.rpi.sensor import W1Sensor, parse_w1_slave
+from hil.rpi.sensor import RoomTemperature, SensorLimits, W1Sensor, parse_w1_slave
 from hil.servers.pdu import Table
 from hil.servers.thermostat import Targets
 from hil.servers.thermostat_map import Status, Verb
@@ -40,6 +41,8 @@ GOOD = "50 05 4b 46 7f ff 0c 10 1c : crc=1c YES\n50 05 4b 46 7f ff 0c 10 1c t={}
         (GOOD.replace("YES", "NO").format(21312), None),
         (GOOD.format(85000), None),
         (GOOD.format(127937), None),
+        ("00 00 00 00 00 00 00 00 00 : crc=00 YES\n00 00 00 00 00 00 00 00 00 t=0\n", None),
+        ("00 00 4b 46 7f ff 10 10 c1 : crc=c1 YES\n00 00 4b 46 7f ff 10 10 c1 t=0\n", 0.0),
         (GOOD.format(""), None),
         (GOOD.split("\n")[0], None),
         ("", None),
@@ -136,7 +139,7 @@ class Bench:
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             self.now_s += 1.0
-            self.agent.fresh.take(self.agent.sensor.read_c())
+            self.agent.room.take(self.agent.sensor.read_c())
             self.agent.step()
 
     @property
@@ -160,8 +163,9 @@ def test_relay_follows_registers_and_sensor(tmp_path: Path) -> None:
     bench.run(1)
     assert bench.pins == (0, 0)
     bench.agent.thermostat.bank.write(Table.holding, 3, [Verb.end_shed])
-    one_wire(tmp_path, 15.0)
-    bench.run(200)
+    for temp_c in (24.0, 22.0, 20.0, 18.5, 17.0, 15.0):
+        one_wire(tmp_path, temp_c)
+        bench.run(40)
     assert bench.pins == (0, 1)
 
 
@@ -177,6 +181,58 @@ def test_a_dead_sensor_opens_the_relay(tmp_path: Path) -> None:
     assert bench.pins == (0, 0)
     assert bench.input(7) & Status.sensor_fault
     assert bench.input(0) == 0x10000 - 999
+
+
+@pytest.mark.parametrize(
+    ("temp_c", "within_s", "words"),
+    [
+        (-30.0, 1, "-30 degC is no room (-10 to 50)"),
+        (70.0, 1, "70 degC is no room (-10 to 50)"),
+        (29.0, 1, "it jumped"),
+        (26.0, 3601, "stuck at 26 degC"),
+    ],
+)
+def test_what_no_room_does_opens_the_relay(
+    tmp_path: Path, temp_c: float, within_s: int, words: str, capsys: Any
+) -> None:
+    bench = Bench(tmp_path)
+    one_wire(tmp_path, 26.0)
+    bench.run(181)
+    assert bench.pins == (1, 0)
+    one_wire(tmp_path, temp_c)
+    bench.run(within_s)
+    assert bench.pins == (0, 0)
+    assert bench.input(7) & Status.sensor_fault
+    assert words in capsys.readouterr().err
+    for k in range(18):  # the sensor lives again: near the old value, and it moves
+        one_wire(tmp_path, 26.0 + 0.0625 * (k % 2 + 1))
+        bench.run(45)
+    assert bench.pins == (1, 0)
+    assert "sensor: good again" in capsys.readouterr().err
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.floats(-55, 125) | st.none()), max_size=80))
+def test_a_believed_temperature_is_fresh_and_follows_from_the_last_ones(
+    readings: list[tuple[int, float | None]],
+) -> None:
+    now_s, limits = 0.0, SensorLimits()
+    room = RoomTemperature(lambda: now_s, limits)
+    taken: list[tuple[float, float]] = []
+    for dt_s, temp_c in readings:
+        now_s += dt_s
+        room.take(temp_c)
+        if temp_c is not None:
+            taken.append((now_s, temp_c))
+        believed = room.temp_c
+        assert (believed is None) == bool(room.fault)
+        if believed is None:
+            continue
+        at_s, last_c = taken[-1]
+        assert (believed, now_s - at_s <= limits.stale_s) == (last_c, True)
+        assert limits.low_c <= last_c <= limits.high_c
+        recent = [p for p in taken if p[0] > now_s - limits.settle_s]
+        for (t0, c0), (t1, c1) in itertools.pairwise(recent):
+            assert abs(c1 - c0) <= limits.jump_k + limits.rate_k_s * (t1 - t0)
 
 
 def test_any_end_opens_the_relays(tmp_path: Path) -> None:
