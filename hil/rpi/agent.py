@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from grid_models.base.errors import FeederateError
 from hil.modbus.tls import server_context
 from hil.rpi.relay import RelayControl, Relays, RelayTiming, Use
-from hil.rpi.sensor import DEFAULT_PATTERN, RoomTemperature, SensorLimits, W1Sensor
+from hil.rpi.sensor import (
+    DEFAULT_PATTERN,
+    NO_READING_YET,
+    RoomTemperature,
+    SensorLimits,
+    W1Sensor,
+)
 from hil.servers.tcp import ModbusTcpServer
 from hil.servers.thermostat import Thermostat
 
@@ -77,7 +83,7 @@ class Agent:
             self._energy_wh += self.power_w * dt_s / 3600.0
         self.thermostat.advance(dt_s)
         temp_c, fault = self.room.temp_c, self.room.fault
-        if fault != self._told:
+        if fault not in (self._told, NO_READING_YET):
             print(f"sensor: {fault or 'good again'}", file=sys.stderr, flush=True)
             self._told = fault
         use = self.control.step(now_s, temp_c, self.thermostat.targets)

@@ -17,6 +17,7 @@ from pathlib import Path
 RANGE_C = (-55.0, 125.0)
 POWER_ON_C = 85.0
 DEFAULT_PATTERN = "/sys/bus/w1/devices/28-*/w1_slave"
+NO_READING_YET = "no reading yet"
 _TEMPERATURE = re.compile(r"\bt=(-?\d+)\s*$")
 
 
@@ -97,7 +98,7 @@ class RoomTemperature:
         self._now, self.limits = now, limits or SensorLimits()
         self.running = False
         # One tuple, because another thread reads it: reading, when it came, why it is bad.
-        self._last: tuple[float, float, str] = (math.nan, -math.inf, "")
+        self._last: tuple[float, float, str] = (math.nan, now(), NO_READING_YET)
         self._doubted_until_s = -math.inf
         self._unchanged_s = 0.0  # while the unit ran
 
