@@ -28,31 +28,48 @@ class DssError(Exception):
 # Contexts that wait for another circuit: to make one takes 10 ms, a tenth of building a feeder.
 _idle: list[Any] = []
 _MOST_IDLE = 2
+_disposing = threading.RLock()
 
 
-def _let_go(dss: Any, ctx: Any, holders: tuple[type, type], own: bool) -> None:
+def _let_go(dss: Any, own: bool) -> None:
     """Keep a context for the next circuit if only this package's commands ran in it."""
     if own and len(_idle) < _MOST_IDLE:
         _idle.append(dss)
     else:
-        _forget_context(ctx, holders)
+        _dispose(dss)
 
 
-def _forget_context(ctx: Any, holders: tuple[type, type]) -> None:
-    """Let go of a context: the engine's Python layers keep every one of them for ever.
+def _dispose(dss: Any) -> None:
+    """End a context now. Nothing may use it afterwards.
 
-    Their three tables map a context weakly to objects that hold it strongly, so that nothing
-    ever leaves (2.5 MB for each circuit of a sweep).
+    The engine's Python layers keep every context for ever (2.5 MB for each circuit of a sweep):
+    three tables map it weakly to objects that hold it strongly. They also end it wrongly: their
+    destructors register the callbacks again, in whichever thread the garbage collector runs, and a
+    process with circuits in several threads crashes.
     """
-    from dss_python_backend.events import EventCallbackManager  # type: ignore[import-untyped]
+    from dss_python_backend.events import (  # type: ignore[import-untyped]
+        EventCallbackManager,
+        get_manager_for_ctx,
+    )
 
-    for holder, table in (
-        (holders[0], "_ctx_to_dss"),
-        (holders[1], "_ctx_to_util"),
-        (EventCallbackManager, "_ctx_to_manager"),
-    ):
-        # A later version without such a table has nothing to forget.
-        getattr(holder, table, {}).pop(ctx, None)
+    util = dss._api_util
+    with _disposing:
+        manager = get_manager_for_ctx(util.ctx)
+        manager.unregister_all()
+        # What their destructors call later would use a context that is gone.
+        util.unregister_callbacks = manager.unregister_all = _nothing
+        for holder, table in (
+            (type(dss), "_ctx_to_dss"),
+            (type(util), "_ctx_to_util"),
+            (EventCallbackManager, "_ctx_to_manager"),
+        ):
+            # A later version without such a table has nothing to forget.
+            getattr(holder, table, {}).pop(util.ctx, None)
+        util.ffi.release(util.ctx)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _opendssdirect() -> Any:
@@ -105,8 +122,7 @@ class Engine:
         self.ctx: Any = util.ctx
         self._error_number: Any = self.lib.ctx_Error_Get_NumberPtr(self.ctx)
         self.controls_settled = True
-        holders = (type(self.dss), type(util))
-        weakref.finalize(self, _let_go, self.dss, self.ctx, holders, own).atexit = False
+        weakref.finalize(self, _let_go, self.dss, own).atexit = False
 
     def take_error(self) -> str | None:
         """Return the engine's pending error message, if any, and clear it."""
