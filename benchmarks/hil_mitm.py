@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from hil_adapter import READ_COUNT, SERVER
 
-from hil.devices.codec import Place
+from hil.devices.places import Place
 from hil.devices.spec import ConnectionSpec
 from hil.mitm.proxy import MitmProxy, MitmTarget
 from hil.mitm.rules import RewriteRule, WirePoint

@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hil.adapter.snapshot import Snapshot
 from hil.adapter.sunspec import SunSpecMap, scan
-from hil.devices.codec import BlockCodec, Place, Request, place_of, plan_requests
+from hil.devices.codec import BlockCodec, Request, plan_requests, times_power
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
@@ -24,6 +24,7 @@ from hil.devices.errors import (
     ScanError,
     WrongReplyError,
 )
+from hil.devices.places import Place, as_in_file, in_order, place_of
 from hil.devices.points import PointSpec, Quality
 from hil.devices.spec import DeviceSpec
 from hil.devices.sunspec_models import text_of
@@ -110,7 +111,7 @@ class DeviceReader:
             if point.table is not None and point.address is not None:
                 data = await self.link.read(self.unit, point.table, point.address, point.length)
                 words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
-                self.texts[name] = text_of(words)
+                self.texts[name] = text_of(in_order(words, point.word_order, point.byte_order))
         if self.spec.has_sunspec:
             wanted = _wanted_models(self.spec)
             limit = self.spec.connection.max_registers
@@ -134,7 +135,7 @@ class DeviceReader:
                         where=f"{self.spec.name}.{name}",
                     )
                 model_place = found.points[point.sunspec].place
-                place = replace(model_place, scale=point.scale, offset=point.offset)
+                place = as_in_file(model_place, point)
             places.append((name, place, point))
         whole = {str(m) for m in self.spec.sunspec}
         factors = {p.place.sf for p in found.points.values() if isinstance(p.place.sf, str)}
@@ -253,9 +254,7 @@ class DeviceReader:
         if self._scaled:
             pointer = self._sf_slot[slots]
             sf = np.where(pointer >= 0, self._raw[pointer], self._sf[slots])
-            believable = np.abs(sf) <= 10
-            power = 10.0 ** np.abs(np.where(believable, sf, 0.0))
-            raw = np.where(believable, np.where(sf < 0, raw / power, raw * power), np.nan)
+            raw = times_power(raw, sf)
         value = raw * self._scale[slots] + self._offset[slots]
         ok = (value >= self._low[slots]) & (value <= self._high[slots])  # nan is never ok
         now = time.monotonic()

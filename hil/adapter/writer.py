@@ -14,8 +14,9 @@ from hil.adapter.audit import AuditLog
 from hil.adapter.curves import CurveJob, adopt
 from hil.adapter.guard import Decision, Guard, SelfReversion
 from hil.adapter.reader import DeviceReader
-from hil.devices.codec import Place, decode_one, encode
+from hil.devices.codec import decode_one, encode
 from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError
+from hil.devices.places import Place
 from hil.devices.points import ReadBack
 
 _SAFE_RETRY_S = 0.25

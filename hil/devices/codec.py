@@ -8,84 +8,18 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hil.devices.errors import DeviceError
+from hil.devices.places import STRUCT_CODES, Place, raw_range
+from hil.devices.registers import WordDecoder
 
-if TYPE_CHECKING:
-    from hil.devices.points import PointSpec
-
-STRUCT_CODES = {
-    "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
-    "float32": "f", "float64": "d",
-}  # fmt: skip
-TYPE_WORDS = {"bool": 1, "string": 1} | {
-    kind: struct.calcsize(">" + code) // 2 for kind, code in STRUCT_CODES.items()
-}
 _SF_LIMIT = 10
 """SunSpec allows scale factors from -10 to 10; anything else is invalid."""
-
-
-def raw_range(kind: str) -> tuple[float, float]:
-    """Return the lowest and highest raw value of a type."""
-    if kind == "bool":
-        return 0, 1
-    if kind in ("float32", "float64"):
-        limit = float(np.finfo(kind).max)
-        return -limit, limit
-    bits = 16 * TYPE_WORDS[kind]
-    return (0, 2**bits - 1) if kind[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a point is and how its raw value becomes a value.
-
-    Parameters
-    ----------
-    address : Zero-based address of the first register or bit.
-    kind : Raw type (`hil.devices.points.RawType`).
-    words : Registers (bits: 1).
-    scale, offset : ``value = raw * 10**sf * scale + offset``.
-    sentinel : Raw value that means "not implemented".
-    sf : SunSpec scale factor: a number, or the name of the point that holds it.
-    """
-
-    table: Literal["coil", "discrete", "input", "holding"]
-    address: int
-    kind: str
-    words: int = 1
-    word_order: str = "big"
-    scale: float = 1.0
-    offset: float = 0.0
-    sentinel: int | None = None
-    sf: int | str | None = None
-
-    @property
-    def end(self) -> int:
-        """Address behind the last register."""
-        return self.address + self.words
-
-    @property
-    def is_bit(self) -> bool:
-        """Return True for coils and discrete inputs."""
-        return self.table in ("coil", "discrete")
-
-
-def place_of(point: PointSpec) -> Place | None:
-    """Return where a point with table, address and type is; None for a SunSpec point."""
-    if point.table is None or point.address is None or point.type is None:
-        return None
-    words = 1 if point.table in ("coil", "discrete") else TYPE_WORDS[point.type]
-    return Place(
-        point.table, point.address, point.type, words, point.word_order, point.scale,
-        point.offset, point.not_implemented,
-    )  # fmt: skip
 
 
 def sf_factor(sf: float) -> float:
@@ -118,15 +52,32 @@ def encode(
         if low <= stands_for <= high:
             raw += step
             break
-    lowest, highest = raw_range(place.kind)
+    lowest, highest = raw_range(place.kind, place.mask)
     if not lowest <= raw <= highest or raw == place.sentinel:
         raise DeviceError(
             f"{value:g} does not fit {place.kind}", expected=f"raw {lowest} to {highest}"
         )
     if place.is_bit:
         return [raw], float(raw)
-    words = _words(struct.pack(">" + STRUCT_CODES[place.kind], raw), place.word_order)
+    words = place.in_order(place.split(place.pattern_of(raw) << place.shift))
     return words, _stands_for(raw, sf, place)
+
+
+def merged(place: Place, registers: Sequence[int], words: Sequence[int]) -> list[int]:
+    """Return the registers of a place with `words` in them and every other bit as it is.
+
+    Parameters
+    ----------
+    registers : What the place has now, from its first to its last register.
+    words : As `encode` gives them.
+    """
+    whole = list(registers)
+    masks = place.wire_mask or [0xFFFF] * len(words)
+    at = place.word_addresses or range(place.address, place.end)
+    for address, word, mask in zip(at, words, masks, strict=True):
+        i = address - place.address
+        whole[i] = whole[i] & ~mask | word & mask
+    return whole
 
 
 def _stands_for(raw: int, sf: float, place: Place) -> float:
@@ -141,12 +92,8 @@ def _encode_float(place: Place, exact: float, factor: float) -> tuple[list[int],
     except OverflowError:
         raise DeviceError(f"{exact:g} does not fit {place.kind}") from None
     raw = struct.unpack(">" + STRUCT_CODES[place.kind], data)[0]
-    return _words(data, place.word_order), raw * factor + place.offset
-
-
-def _words(data: bytes, order: str) -> list[int]:
-    words = list(struct.unpack(f">{len(data) // 2}H", data))
-    return words if order == "big" else words[::-1]
+    words = struct.unpack(f">{len(data) // 2}H", data)
+    return place.in_order(words), raw * factor + place.offset
 
 
 def decode_one(place: Place, registers: Sequence[int], *, sf: float = 0.0) -> float:
@@ -169,47 +116,41 @@ class BlockCodec:
 
     def __init__(self, places: Sequence[Place], address: int, count: int) -> None:
         layout, at = ">", address
-        self._swapped: list[tuple[int, struct.Struct]] = []
-        seen: dict[tuple[int, str, str], int] = {}
-        self._order: list[int] = []
-        for place in places:
+        seen: dict[tuple[int, str], int] = {}
+        order: list[int] = []
+        others: list[int] = []
+        for slot, place in enumerate(places):
             # Two names for the same registers share a field.
-            key = (place.address, place.kind, place.word_order)
-            index = seen.setdefault(key, len(seen))
-            self._order.append(index)
-            if index != len(seen) - 1 or self._order.count(index) > 1:
+            key = (place.address, place.kind)
+            if not place.is_plain or (key not in seen and place.address < at):
+                others.append(slot)
+                order.append(0)
                 continue
-            if place.address < at:
-                raise DeviceError("points overlap", where=f"address {place.address}")
-            layout += f"{2 * (place.address - at)}x"
-            if place.word_order == "little" and place.words > 1:
-                self._swapped.append((index, struct.Struct(">" + STRUCT_CODES[place.kind])))
-                layout += f"{2 * place.words}s"
-            else:
-                layout += STRUCT_CODES[place.kind]
-            at = place.end
-        self._struct = struct.Struct(layout + f"{2 * (address + count - at)}x")
-        self._plain = self._order == list(range(len(self._order)))
+            if key not in seen:
+                seen[key] = len(seen)
+                layout += f"{2 * (place.address - at)}x{STRUCT_CODES[place.kind]}"
+                at = place.end
+            order.append(seen[key])
+        self._struct = struct.Struct(layout + f"{2 * (address + count - at)}x") if seen else None
+        self._in_order = order == list(range(len(order)))
+        self._order = np.array(order, dtype=np.intp)
+        self._others = np.array(others, dtype=np.intp)
+        self._words = WordDecoder([places[i] for i in others], address, count) if others else None
         self._scale = np.array([p.scale for p in places])
         self._offset = np.array([p.offset for p in places])
-        self._sentinel = np.array(
-            [math.nan if p.sentinel is None else float(p.sentinel) for p in places]
-        )
+        plain = [None if i in others else p.sentinel for i, p in enumerate(places)]
+        self._sentinel = np.array([math.nan if s is None else float(s) for s in plain])
         self._has_offset = bool(np.any(self._offset))
 
     def raw(self, payload: bytes) -> npt.NDArray[np.float64]:
         """Return the raw values, one per place; nan where not implemented."""
-        fields = self._struct.unpack(payload)
-        if self._swapped:
-            mutable = list(fields)
-            for index, reader in self._swapped:
-                data = mutable[index]
-                words = [data[i : i + 2] for i in range(0, len(data), 2)]
-                mutable[index] = reader.unpack(b"".join(reversed(words)))[0]
-            fields = tuple(mutable)
-        if not self._plain:
-            fields = tuple(fields[i] for i in self._order)
-        raw = np.array(fields, dtype=np.float64)
+        if self._struct is None:
+            raw = np.empty(self._order.size)
+        else:
+            raw = np.array(self._struct.unpack(payload), dtype=np.float64)
+            raw = raw if self._in_order else raw[self._order]
+        if self._words is not None:
+            raw[self._others] = self._words.raw(payload)
         raw[raw == self._sentinel] = np.nan
         raw[~np.isfinite(raw)] = np.nan
         return raw
@@ -220,11 +161,61 @@ class BlockCodec:
         """Return the values, one per place; nan where there is none or the scale factor is nan."""
         raw = self.raw(payload)
         if sf is not None:
-            believable = np.abs(sf) <= _SF_LIMIT
-            power = 10.0 ** np.where(believable, np.abs(sf), 0.0)
-            raw = np.where(believable, np.where(sf < 0, raw / power, raw * power), np.nan)
+            raw = times_power(raw, sf)
         values: npt.NDArray[np.float64] = raw * self._scale
         return values + self._offset if self._has_offset else values
+
+
+def times_power(
+    raw: npt.NDArray[np.float64], exponent: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return ``raw * 10**exponent``; nan where the exponent is not there or not believable."""
+    believable = np.abs(exponent) <= _SF_LIMIT
+    power = 10.0 ** np.where(believable, np.abs(exponent), 0.0)
+    return np.where(believable, np.where(exponent < 0, raw / power, raw * power), np.nan)
+
+
+class Multipliers:
+    """Factors and signs that places take from other points of the device.
+
+    Parameters
+    ----------
+    places : One per slot.
+    slot : Slot of each point by its name.
+    """
+
+    def __init__(self, places: Sequence[Place], slot: Mapping[str, int]) -> None:
+        factor = [(i, slot[p.factor_from]) for i, p in enumerate(places) if p.factor_from]
+        sign = [
+            (i, slot[p.sign_from[0]], p.sign_from[1]) for i, p in enumerate(places) if p.sign_from
+        ]
+        self._n = len(places)
+        self._factor = np.array(factor, dtype=np.intp).reshape(-1, 2)
+        self._sign = np.array([s[:2] for s in sign], dtype=np.intp).reshape(-1, 2)
+        most = max((len(s[2]) for s in sign), default=0)
+        self._minus = np.array([[*s[2], *[math.nan] * (most - len(s[2]))] for s in sign])
+
+    def __bool__(self) -> bool:
+        return bool(self._factor.size or self._sign.size)
+
+    def of(
+        self, raw: npt.NDArray[np.float64], value: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Return what ``raw * scale`` of each slot is multiplied with; nan where it is not known.
+
+        Parameters
+        ----------
+        raw, value : Of all slots, as last read; nan where there is none.
+        """
+        times = np.ones(self._n)
+        at, source = self._factor.T
+        times[at] *= value[source]
+        if self._sign.size:
+            at, source = self._sign.T
+            told = raw[source]
+            minus = np.any(told[:, None] == self._minus, axis=1)
+            times[at] *= np.where(np.isnan(told), np.nan, np.where(minus, -1.0, 1.0))
+        return times
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from grid_models.base.sections import Section
 
 Table = Literal["coil", "discrete", "input", "holding"]
 RawType = Literal[
-    "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string"
-]
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float32", "float64", "bcd16", "bcd32", "mod10k_32", "mod10k_48", "mod10k_64", "string",
+]  # fmt: skip
+Order = Literal["big", "little"]
 Access = Literal["r", "rw", "guard"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -73,6 +75,22 @@ class GuardWrite(DeviceFileSection):
     value: Finite
 
 
+class ScaleFrom(DeviceFileSection):
+    """A point that holds a part of the scale of another one."""
+
+    point: str = Field(description="point that is read beside this one")
+    kind: Literal["exponent", "factor"] = Field(
+        "exponent", description="exponent: raw * 10**point; factor: raw * point, in its own unit"
+    )
+
+
+class SignFrom(DeviceFileSection):
+    """A point that holds the sign of another one."""
+
+    point: str = Field(description="point that is read beside this one")
+    negative: list[int] = Field(min_length=1, description="its raw values that mean minus")
+
+
 class Reversion(DeviceFileSection):
     """A timer in the device that ends a set-point by itself; written before the set-point."""
 
@@ -99,17 +117,32 @@ class PointSpec(DeviceFileSection):
     )
     type: RawType | None = Field(None, description="type in the registers")
     length: int = Field(1, ge=1, le=125, description="registers of a string")
-    word_order: Literal["big", "little"] = Field("big", description="order of the 16-bit words")
+    word_order: Order = Field("big", description="order of the 16-bit words")
+    byte_order: Order = Field("big", description="order of the two bytes in each word")
+    word_addresses: list[Annotated[int, Field(ge=0, le=65535)]] | None = Field(
+        None, description="in place of address: one per word, where words are not adjacent"
+    )
+    mask: int | None = Field(
+        None,
+        ge=1,
+        lt=2**64,
+        description="bits of an integer that are the value, shifted down; the others are kept",
+    )
     sunspec: str | None = Field(None, description="MODEL.POINT of a SunSpec model")
     scale: Finite = Field(1.0, description="value = raw * scale + offset")
     offset: Finite = Field(0.0, description="value = raw * scale + offset")
+    scale_from: ScaleFrom | None = Field(None, description="point with a further scale factor")
+    sign_from: SignFrom | None = Field(None, description="point with the sign")
     unit: str = Field("", description="unit of the value, after scale and offset")
     description: str = ""
     access: Access = Field(
         "r", description="r: read; rw: may be commanded; guard: only the guard itself writes it"
     )
     enum: dict[str, int] | None = Field(None, description="names of the values")
-    not_implemented: int | None = Field(None, description="raw value that means: not there")
+    write_only: bool = Field(False, description="the device does not let the point be read")
+    not_implemented: int | None = Field(
+        None, description="raw value, or bit pattern of the type, that means: not there"
+    )
     plausible: tuple[Finite, Finite] | None = Field(
         None, description="lowest and highest believable reading; outside it the quality is bad"
     )

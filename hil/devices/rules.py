@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath
 from hil.devices import sunspec_models
-from hil.devices.codec import TYPE_WORDS, raw_range
+from hil.devices.errors import DeviceError
+from hil.devices.places import TYPE_WORDS, Place, place_of, raw_range, sentinel_of
 from hil.devices.points import GuardWrite, PointSpec
 from hil.devices.spec import DeviceSpec
 
@@ -34,19 +35,25 @@ def rule_problems(spec: DeviceSpec) -> list[Found]:
 
 
 def _overlaps(spec: DeviceSpec) -> Iterable[Found]:
-    """Two points may be the same registers with the same type, but not parts of each other."""
-    ends: dict[str, list[tuple[int, int, str, str]]] = {}
+    """Two points may be the same registers, but not parts of each other."""
+    ends: dict[str, list[tuple[int, int, str]]] = {}
     for name, point in spec.points.items():
-        if point.table is None or point.address is None or point.type in (None, "string"):
+        if point.type == "string" or (place := _place(point)) is None:
             continue
-        end = point.address + TYPE_WORDS[str(point.type)]
-        kind = f"{point.type} {point.word_order}"
-        for start, stop, other_kind, other in ends.get(point.table, []):
-            same = (start, stop, other_kind) == (point.address, end, kind)
-            if point.address < stop and start < end and not same:
+        for start, stop, other in ends.get(place.table, []):
+            same = (start, stop) == (place.address, place.end)
+            if place.address < stop and start < place.end and not same:
                 key: KeyPath = ("points", name, "address")
                 yield key, f"overlaps '{other}'", "registers of its own", ""
-        ends.setdefault(point.table, []).append((point.address, end, kind, name))
+        ends.setdefault(place.table, []).append((place.address, place.end, name))
+
+
+def _place(point: PointSpec) -> Place | None:
+    """Return where a point is, as far as it can be told."""
+    try:
+        return place_of(point)
+    except DeviceError:
+        return None
 
 
 def _model_problem(key: KeyPath, model: int) -> list[Found]:
@@ -59,17 +66,19 @@ def _model_problem(key: KeyPath, model: int) -> list[Found]:
 
 def _place_problems(point: PointSpec) -> Iterable[Found]:
     """Where the point is: a SunSpec name, or table, address and type."""
-    given = [k for k in ("table", "address", "type") if getattr(point, k) is not None]
+    keys = ("table", "word_addresses" if point.word_addresses else "address", "type")
+    given = [k for k in keys if getattr(point, k) is not None]
     if point.sunspec is not None:
         if given:
             yield (given[0],), "given besides 'sunspec'", "one of the two", ""
         yield from _sunspec_problems(point)
         return
-    for key in ("table", "address", "type"):
+    for key in keys:
         if key not in given:
             yield (key,), "required key is missing", "table, address and type, or sunspec", ""
-    if point.table is None or point.type is None or point.address is None:
+    if point.table is None or point.type is None or len(given) < len(keys):
         return
+    yield from _type_problems(point, point.type)
     bits = point.table in ("coil", "discrete")
     if bits != (point.type == "bool"):
         yield (
@@ -81,7 +90,7 @@ def _place_problems(point: PointSpec) -> Iterable[Found]:
     if point.plausible is not None and point.plausible[0] >= point.plausible[1]:
         yield ("plausible",), f"found {list(point.plausible)}", "[lowest, highest]", ""
     words = point.length if point.type == "string" else TYPE_WORDS[point.type]
-    if point.address + words > 65536:
+    if point.address is not None and point.address + words > 65536:
         yield ("address",), "the point ends behind the last register", "at most 65535", ""
     if point.access != "r" and point.table in ("discrete", "input"):
         yield ("access",), f"table {point.table} cannot be written", "access r", ""
@@ -89,6 +98,30 @@ def _place_problems(point: PointSpec) -> Iterable[Found]:
         yield ("access",), "text cannot be written", "access r", ""
     if point.scale == 0:
         yield ("scale",), "found 0", "a number other than 0", ""
+
+
+def _type_problems(point: PointSpec, kind: str) -> Iterable[Found]:
+    """Keys of the type: bits of an integer, addresses of words, what means "not there"."""
+    mask, size = point.mask, 16 * TYPE_WORDS[kind]
+    if mask is not None:
+        run = mask // (mask & -mask) + 1
+        if "int" not in kind:
+            yield ("mask",), f"found with type {kind}", "an integer type", ""
+            return
+        if mask >= 2**size or run & (run - 1):
+            yield ("mask",), f"found {mask:#x}", f"adjacent bits of {size}", ""
+            return
+    if point.word_addresses is not None:
+        if point.address is not None:
+            yield ("address",), "given besides 'word_addresses'", "one of the two", ""
+        found, wanted = len(set(point.word_addresses)), TYPE_WORDS[kind]
+        if found != wanted or len(point.word_addresses) != wanted or kind in ("bool", "string"):
+            yield ("word_addresses",), f"found {found} for type {kind}", f"{wanted} addresses", ""
+    if point.not_implemented is not None:
+        try:
+            sentinel_of(kind, point.not_implemented, mask)
+        except DeviceError as error:
+            yield ("not_implemented",), error.what, error.expected or "", ""
 
 
 def _sunspec_problems(point: PointSpec) -> Iterable[Found]:
@@ -126,7 +159,7 @@ def _limit_problems(point: PointSpec) -> Iterable[Found]:
     elif point.enum and point.safe_value not in point.enum.values():
         yield ("safe_value",), f"found {point.safe_value:g}", "a value of enum", ""
     if point.type is not None and point.type not in ("string", "bool"):
-        raw_low, raw_high = raw_range(point.type)
+        raw_low, raw_high = raw_range(point.type, point.mask)
         for key, value in (("min", low), ("max", high)):
             if not raw_low <= round((value - point.offset) / (point.scale or 1.0)) <= raw_high:
                 text = f"{value:g} does not fit {point.type} at scale {point.scale:g}"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from grid_models.base.errors import nearest_name
-from hil.devices.codec import Place
 from hil.devices.errors import DeviceError, ScanError
+from hil.devices.places import Place
 
 # SunSpec Information Model Specification: raw type and the value that means "not implemented".
 # An accumulator of 0 may be a true count, so it has no such value.

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hil.devices.codec import STRUCT_CODES, raw_range
+from hil.devices.places import STRUCT_CODES, raw_range
 from hil.devices.sunspec_models import ModelPoint, layout
 from hil.modbus.pdu import ExceptionCode, Table
 from hil.servers.pdu import Refused

@@ -211,13 +211,14 @@ class Conversation:
             return []
         sf = point.factor(payload)
         whole = payload.holds(place)
-        true = point.value(payload.get(place), sf) if whole else math.nan
+        now = payload.get(place) if whole else None
+        true = math.nan if now is None else point.value(now, sf)
         wanted = rule.wanted(true)
-        found = point.words(wanted, sf) if math.isfinite(wanted) else None
+        found = point.words(wanted, sf, now) if math.isfinite(wanted) else None
         if found is None:
             return []
         words, seen = found
-        if whole and payload.get(place) == words:
+        if now == words:
             return []
         payload.put(place, words)
         attack.record(rule.point, true, seen, rule.step)

@@ -9,14 +9,15 @@ import functools
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hil.adapter.sunspec import SunSpecMap
-from hil.devices.codec import BlockCodec, Place, encode, place_of, raw_range, sf_factor
+from hil.devices.codec import BlockCodec, encode, merged, sf_factor
 from hil.devices.errors import DeviceError
+from hil.devices.places import Place, as_in_file, place_of, raw_range
 from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
 from hil.modbus.pdu import Span, data_size, write_span
@@ -237,18 +238,27 @@ class WirePoint:
         data = struct.pack(f">{self.place.words}H", *words)
         return float(_codec(self.place).decode(data, np.array([sf]))[0])
 
-    def words(self, value: float, sf: float) -> tuple[list[int], float] | None:
-        """Return the registers nearest to `value` and what they stand for; None for none."""
+    def words(
+        self, value: float, sf: float, now: list[int] | None
+    ) -> tuple[list[int], float] | None:
+        """Return the registers nearest to `value` and what they stand for; None for none.
+
+        `now` are the registers as they are, None where not known; a part of them may be kept.
+        """
         low, high = self._ends(sf)
+        parts = self.place.is_masked or self.place.word_addresses
         try:
-            return encode(self.place, min(max(value, low), high), sf=sf)
+            words, stands_for = encode(self.place, min(max(value, low), high), sf=sf)
         except DeviceError:
             return None
+        if not parts:
+            return words, stands_for
+        return None if now is None else (merged(self.place, now, words), stands_for)
 
     def _ends(self, sf: float) -> tuple[float, float]:
         """Return the lowest and highest value that the registers can hold."""
         place = self.place
-        low, high = raw_range(place.kind)
+        low, high = raw_range(place.kind, place.mask)
         if place.kind not in ("float32", "float64", "bool"):
             low, high = low + (low == place.sentinel), high - (high == place.sentinel)
         factor = sf_factor(sf) * place.scale
@@ -274,12 +284,14 @@ def wire_points(
                 out[name] = _sunspec_point(known.place, point, found)
         elif (place := place_of(point)) is not None:
             function = point.function(bits=place.is_bit, words=place.words)
-            out[name] = WirePoint(place, function=function)
+            # A factor or sign in another register is not known here: such a value is left alone.
+            elsewhere = place.sf is not None or place.factor_from or place.sign_from
+            out[name] = WirePoint(place, math.nan if elsewhere else 0.0, None, function)
     return out
 
 
 def _sunspec_point(place: Place, point: PointSpec, found: SunSpecMap) -> WirePoint:
-    placed = replace(place, scale=point.scale, offset=point.offset)
+    placed = as_in_file(place, point)
     function = point.function(bits=False, words=place.words)
     if not isinstance(place.sf, str):
         return WirePoint(placed, float(place.sf or 0), None, function)

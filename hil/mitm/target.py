@@ -186,7 +186,7 @@ class TargetProxy:
         if point is None or not attack.acts(i):
             return
         there = await self._read(point, f"{rule.label}: reads {rule.point}")
-        found = point.words(rule.value, point.sf)
+        found = point.words(rule.value, point.sf, there)
         if there is None or found is None or i not in attack.active:
             return
         words, seen = found

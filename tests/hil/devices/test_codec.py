@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.devices.codec import (
-    TYPE_WORDS,
-    BlockCodec,
-    Place,
-    decode_one,
-    encode,
-    plan_requests,
-    raw_range,
-)
+from hil.devices.codec import BlockCodec, decode_one, encode, plan_requests
 from hil.devices.errors import DeviceError
+from hil.devices.places import TYPE_WORDS, Place, raw_range
 
 INTEGERS = ["int16", "uint16", "int32", "uint32"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.devices.codec import Place
+from hil.devices.places import Place
 from hil.mitm.attack import Conversation, DeviceAttack
 from hil.mitm.rules import DropRule, Payload, RewriteRule, WirePoint, read_payload, write_payload
 from hil.modbus.frames import frame

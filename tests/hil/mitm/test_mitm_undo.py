@@ -24,7 +24,7 @@ from federates.errors import RunError
 from federates.scenario.attack_schedule import AttackSchedule
 from federates.scenario.sections import Record
 from grid_models.base.yaml_lines import yaml_text
-from hil.devices.codec import Place
+from hil.devices.places import Place
 from hil.devices.spec import DeviceSpec
 from hil.mitm.attack import Conversation, DeviceAttack
 from hil.mitm.proxy import MitmProxy, MitmTarget

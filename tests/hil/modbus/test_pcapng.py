@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyModbusTCP.client import ModbusClient
 
-from hil.devices.codec import Place
 from hil.devices.errors import DeviceError
+from hil.devices.places import Place
 from hil.emulators.background import background
 from hil.emulators.inverter_plant import inverters
 from hil.mitm.proxy import MitmProxy, MitmTarget
