@@ -9,10 +9,23 @@ import inspect
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from hil.emulators.options import EmulatorOptions, EmulatorRole, default_of, options_of
 
+
+class _Emulated(typer.core.TyperGroup):
+    """Takes ``emulate CONFIG`` for ``emulate device CONFIG``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return name, command and what is left of the arguments."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = [EmulatorRole.device.value, *args]
+        return super().resolve_command(ctx, args)
+
+
 emulate_app = typer.Typer(
+    cls=_Emulated,
     help="Emulated devices behind real Modbus/TCP, until SIGTERM or Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -21,6 +34,7 @@ _ABOUT = {
     EmulatorRole.inverter: "PV inverters, SunSpec 701-706, 712, 713, 715, after IEEE 1547-2018.",
     EmulatorRole.battery: "Batteries, SunSpec models of the inverter with 713 and 704 WSet.",
     EmulatorRole.thermostat: "Thermostats with CTA-2045 verbs, each in a house.",
+    EmulatorRole.device: "Devices of a configuration; 'emulate CONFIG' is the same.",
 }
 
 
@@ -34,11 +48,15 @@ def _command(role: EmulatorRole) -> None:
         setting: Any = typer.Option(
             *flags, min=known["min"], max=known["max"], help=known["help"], metavar=known["metavar"]
         )
+        default = default_of(option.name, role)
+        if known["argument"]:
+            setting = typer.Argument(help=known["help"], metavar=known["metavar"])
+            default = inspect.Parameter.empty
         parameters.append(
             inspect.Parameter(
                 option.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=default_of(option.name, role),
+                default=default,
                 annotation=Annotated[types[option.name], setting],
             )
         )

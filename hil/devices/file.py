@@ -30,8 +30,8 @@ def _read(path: Path) -> tuple[DeviceSpec | None, list[Problem]]:
     try:
         spec = DeviceSpec.model_validate(data)
     except ValidationError as error:
-        return None, _placed(path, lines, schema_problems(DeviceSpec, error))
-    return spec, _placed(path, lines, rule_problems(spec))
+        return None, placed(path, lines, schema_problems(DeviceSpec, error))
+    return spec, placed(path, lines, rule_problems(spec))
 
 
 def _resolve_certificates(data: dict[str, Any], folder: Path) -> None:
@@ -43,9 +43,10 @@ def _resolve_certificates(data: dict[str, Any], folder: Path) -> None:
                 tls[key] = str(folder / tls[key])
 
 
-def _placed(
+def placed(
     path: Path, lines: dict[KeyPath, int], found: Sequence[tuple[KeyPath, str, str, str]]
 ) -> list[Problem]:
+    """Return problems of keys with their lines, in the order of the lines."""
     problems = [
         Problem(str(path), nearest_line(lines, key), dotted(key), what, expected, nearest)
         for key, what, expected, nearest in found

@@ -48,7 +48,7 @@ class EmulatorHost:
         self._check_room(len(banks))
         if options.one_port:
             # The server's own faults (silence, lateness) are those of the first device.
-            units = {options.unit + i: bank for i, bank in enumerate(faulty)}
+            units = {options.first_unit + i: bank for i, bank in enumerate(faulty)}
             self.servers = [self._server(units, options.port, self.faults[0])]
             self.faults = [self.faults[0]] * len(banks)
             for bank in faulty:
@@ -56,7 +56,7 @@ class EmulatorHost:
         else:
             ports = [options.port + i if options.port else 0 for i in range(len(banks))]
             self.servers = [
-                self._server({options.unit: bank}, port, faults)
+                self._server({options.first_unit: bank}, port, faults)
                 for bank, port, faults in zip(faulty, ports, self.faults, strict=True)
             ]
         self.by_grid = options.time is Clock.grid
@@ -69,17 +69,20 @@ class EmulatorHost:
 
     def _check_room(self, n: int) -> None:
         options = self.options
-        last_unit = options.unit + (n - 1 if options.one_port else 0)
+        last_unit = options.first_unit + (n - 1 if options.one_port else 0)
         last_port = options.port + (0 if options.one_port or not options.port else n - 1)
-        if not 0 <= options.unit <= last_unit <= 247 or last_port > 65535:
+        if not 0 <= options.first_unit <= last_unit <= 247 or last_port > 65535:
             raise ServerError(
-                f"no room for {n} devices from port {options.port}, unit {options.unit}",
+                f"no room for {n} devices from port {options.port}, unit {options.first_unit}",
                 where="emulator",
                 expected="unit ids up to 247 and ports up to 65535",
             )
 
     def _server(self, units: Mapping[int, Bank], port: int, faults: Faults) -> ModbusTcpServer:
-        return ModbusTcpServer(units, self.options.host, port, tls=self._tls, faults=faults)
+        habits = self.plant.habits
+        return ModbusTcpServer(
+            units, self.options.host, port, tls=self._tls, faults=faults, habits=habits
+        )
 
     async def start(self) -> None:
         """Listen on every port, then say so."""
@@ -90,7 +93,7 @@ class EmulatorHost:
         kind = " (tls)" if self.options.tls else ""
         for i, name in enumerate(self.names):
             server = self.servers[0 if self.options.one_port else i]
-            unit = self.options.unit + (i if self.options.one_port else 0)
+            unit = self.options.first_unit + (i if self.options.one_port else 0)
             self.say(f"listening: {name} {server.host}:{server.port} unit {unit}{kind}")
         if self.options.grid_port is not None:
             self.say(f"listening: grid {self.options.host}:{self.channel.port}")

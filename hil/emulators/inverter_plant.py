@@ -12,6 +12,7 @@ from hil.emulators.inverter import BatterySource, InverterFleet
 from hil.emulators.inverter_nameplate import Nameplate
 from hil.emulators.inverter_unit import InverterUnit
 from hil.emulators.plant import Array, checked_inputs
+from hil.servers.habits import Habits
 from hil.servers.pdu import Bank
 
 INPUTS = {"v_pu": (0.0, 2.0), "irradiance_pu": (0.0, 1.5), "hz": (40.0, 70.0)}
@@ -33,6 +34,7 @@ class InverterPlant:
         self.fleet = fleet
         self.kind = "battery" if isinstance(fleet.source, BatterySource) else "inverter"
         self.time_s = 0.0
+        self.habits = Habits()
         self._inputs: dict[str, Array] = {
             "v_pu": np.ones(fleet.n),
             "irradiance_pu": np.ones(fleet.n),

@@ -15,6 +15,7 @@ from hil.devices.errors import ServerError
 
 if TYPE_CHECKING:
     from hil.emulators.plant import Plant
+    from hil.emulators.register_config import EmulatorConfig
 
 
 class EmulatorRole(StrEnum):
@@ -23,6 +24,7 @@ class EmulatorRole(StrEnum):
     inverter = "inverter"
     battery = "battery"
     thermostat = "thermostat"
+    device = "device"
 
 
 class Clock(StrEnum):
@@ -43,13 +45,14 @@ def _option(
     *,
     flag: str = "",
     metavar: str | None = None,
+    argument: bool = False,
     roles: tuple[EmulatorRole, ...] = tuple(EmulatorRole),
     by_role: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a field with what the command line needs to know of it."""
     known = {
         "help": about, "min": low, "max": high, "flag": flag, "metavar": metavar, "roles": roles,
-        "by_role": by_role or {},
+        "by_role": by_role or {}, "argument": argument,
     }  # fmt: skip
     return field(default=default, metadata=known)
 
@@ -62,9 +65,15 @@ class EmulatorOptions:
     """
 
     role: EmulatorRole = EmulatorRole.inverter
+    config: str = _option(
+        "", "Emulator configuration: a YAML file, or the name of a shipped one.",
+        metavar="CONFIG", argument=True, roles=(EmulatorRole.device,),
+    )  # fmt: skip
     port: int = _option(0, "Port of the first device; 0: any free one.", 0, 65535)
     count: int = _option(1, "Devices in this process.", 1, 1000)
-    unit: int = _option(1, "Unit id of the first device.", 0, 247)
+    unit: int | None = _option(
+        None, "Unit id of the first device; default 1, or that of CONFIG.", 0, 247
+    )
     one_port: bool = _option(False, "Ascending unit ids behind one port, not a port each.")
     host: str = _option("127.0.0.1", "Address to listen on.")
     tls: str | None = _option(
@@ -129,15 +138,33 @@ class EmulatorOptions:
             raise _wrong(f"found --names '{self.names}'", "distinct names, separated by commas")
 
     @property
+    def first_unit(self) -> int:
+        """Unit id of the first device."""
+        if self.unit is None:
+            return self._configuration().unit if self.role is EmulatorRole.device else 1
+        return self.unit
+
+    @property
     def labels(self) -> list[str]:
         """Names of the devices."""
         if self.names is None:
-            return [f"{self.role}_{i + 1}" for i in range(self.count)]
+            device = self.role is EmulatorRole.device
+            kind = self._configuration().name if device else self.role.value
+            return [f"{kind}_{i + 1}" for i in range(self.count)]
         return [name.strip() for name in self.names.split(",")]
+
+    def _configuration(self) -> EmulatorConfig:
+        from hil.emulators.register_config import load_emulator_config
+
+        return load_emulator_config(self.config)
 
     def plant(self) -> Plant:
         """Return the devices and their physics."""
         n, kw = len(self.labels), self.kw
+        if self.role is EmulatorRole.device:
+            from hil.emulators.register_plant import RegisterPlant
+
+            return RegisterPlant(self._configuration(), n, kw)
         assert kw is not None
         if self.role is EmulatorRole.thermostat:
             from hil.emulators.thermostat_plant import thermostats

@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import ServerError
+from hil.servers.habits import Habits
 from hil.servers.pdu import Bank
 
 Array = NDArray[np.float64]
 
 
 class Plant(Protocol):
-    """n devices of one kind, physics and registers; `time_s` is seconds since their start."""
+    """n devices of one kind, physics and registers; `time_s` is seconds since their start.
+
+    `habits` are those of their connections.
+    """
 
     kind: str
     time_s: float
+    habits: Habits
 
     @property
     def banks(self) -> Sequence[Bank]:

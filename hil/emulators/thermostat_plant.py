@@ -8,6 +8,7 @@ import numpy as np
 
 from grid_models.ders.houses import HouseFleet, HouseParameters
 from hil.emulators.plant import Array, checked_inputs
+from hil.servers.habits import Habits
 from hil.servers.pdu import Bank
 from hil.servers.thermostat import Thermostat
 
@@ -30,6 +31,7 @@ class ThermostatPlant:
     def __init__(self, houses: HouseFleet, temp_out_c: float = 32.0) -> None:
         self.houses = houses
         self.time_s = 0.0
+        self.habits = Habits()
         self._factors: Array = np.ones(houses.n)
         self._total_kw: Array = np.zeros(houses.n)
         self._energy_kwh: Array = np.zeros(houses.n)

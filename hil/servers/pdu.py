@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 class Refused(Exception):  # noqa: N818 - an answer of the protocol, not a failure of the program
     """The server answers with an exception reply."""
 
-    def __init__(self, code: ExceptionCode) -> None:
+    def __init__(self, code: int) -> None:
         self.code = code
-        super().__init__(code.name)
+        super().__init__(f"exception {code}")
 
 
 class Bank(Protocol):

@@ -18,6 +18,7 @@ from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import ExceptionCode, exception_reply, is_exception
 from hil.modbus.tls import WRITERS, peer_role
 from hil.servers.faults import FaultMode, Faults, distort
+from hil.servers.habits import Habits
 from hil.servers.pdu import Bank, answer
 
 #: Bytes kept of a client that pipelines faster than it reads the answers.
@@ -60,6 +61,7 @@ class ModbusTcpServer:
     units : By unit id, 0 to 255; any other unit id is answered with exception 0x0B.
     host, port : Address; port 0 takes a free one.
     tls : See `hil.modbus.tls.server_context`.
+    habits : Of a device that the server stands for.
     """
 
     units: Mapping[int, Bank]
@@ -67,6 +69,7 @@ class ModbusTcpServer:
     port: int = 0
     tls: ssl.SSLContext | None = None
     faults: Faults = field(default_factory=Faults)
+    habits: Habits = field(default_factory=Habits)
     limits: ServerLimits = field(default_factory=ServerLimits)
     counters: Counters = field(default_factory=Counters)
 
@@ -79,6 +82,7 @@ class ModbusTcpServer:
         self.clients: dict[_Client, None] = {}  # ordered by last activity
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self.replied_s = float("-inf")
 
     async def start(self) -> None:
         """Listen; `port` is the real one afterwards.
@@ -121,8 +125,13 @@ class ModbusTcpServer:
     def admit(self, client: _Client) -> None:
         """Count a connection in, and the one that was silent for longest out."""
         self.counters.connections += 1
+        most = self.habits.connections or self.limits.connections
+        if self.habits.refuse_more and len(self.clients) >= most:
+            self.counters.evicted += 1
+            client.transport.abort()
+            return
         self.clients[client] = None
-        if len(self.clients) > self.limits.connections:
+        if len(self.clients) > most:
             oldest = next(iter(self.clients))
             del self.clients[oldest]
             self.counters.evicted += 1
@@ -141,6 +150,7 @@ class _Client(asyncio.Protocol):
         self._begun_s: float | None = None
         self._paused_s: float | None = None
         self._loop = asyncio.get_running_loop()
+        self._made_s = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -189,8 +199,9 @@ class _Client(asyncio.Protocol):
     def _serve(self, transaction: int, unit: int, pdu: bytes) -> None:
         server = self.server
         server.counters.requests += 1
-        mode = server.faults.active
-        if mode is FaultMode.silent:
+        mode, habits, now_s = server.faults.active, server.habits, self._loop.time()
+        early = now_s - self._made_s < habits.connect_delay_s
+        if mode is FaultMode.silent or early or now_s - server.replied_s < habits.pause_s:
             return
         if mode is FaultMode.reset:
             # The connection ends with a RST instead of a FIN.
@@ -202,6 +213,8 @@ class _Client(asyncio.Protocol):
         bank = server.units.get(unit)
         if bank is None:
             response = exception_reply(pdu[0], ExceptionCode.gateway_no_response)
+        elif code := habits.refusal(pdu):
+            response = exception_reply(pdu[0], code)
         else:
             response = answer(pdu, bank, may_read=self.may_read, may_write=self.may_write)
         server.counters.refused += is_exception(response)
@@ -215,3 +228,4 @@ class _Client(asyncio.Protocol):
     def _send(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
+            self.server.replied_s = self._loop.time()

@@ -138,7 +138,7 @@ def resolve_modbus(
         for name in names:
             if name not in mine:
                 continue
-            file, real = file_of(name), devices[name] != EMULATED
+            file, real = file_of(name), devices[name].partition(":")[0] != EMULATED
             text = action.point_problem(name, file)
             limits = action.limits(file) if real and not text else NO_LIMITS
             if limits is None:

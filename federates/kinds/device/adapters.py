@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from federates.kinds.device.emulators import Emulator, rating_groups
-from federates.kinds.device.live import EMULATED
+from federates.kinds.device.live import is_emulated
 from federates.kinds.device.models import Surroundings
 from federates.kinds.device.roles import PortPoint
 from federates.scenario.schema import shipped_dir
@@ -113,8 +113,8 @@ class AdapterGroup:
         self._adapter = adapter
         self._advance, self._last = advance, last
         self._timeout_s = 4.0 * max(spec.connection.timeout_s for spec in specs)
-        self._inputs = [(p, np.array([p.factor(der) for der in ders])) for p in inputs]
-        self._outputs = [(p, np.array([p.factor(der) for der in ders])) for p in outputs]
+        self._inputs = [(p, _factors(p, ders, specs)) for p in inputs]
+        self._outputs = [(p, _factors(p, ders, specs)) for p in outputs]
         self._commands: dict[str, dict[str, float]] = {}
         self._at: list[NDArray[np.intp]] = []
         self._generation = -1
@@ -210,6 +210,13 @@ class AdapterGroup:
             _UNFINISHED.append(self._adapter)
 
 
+def _factors(port: PortPoint, ders: Sequence[Der], specs: Sequence[DeviceSpec]) -> FloatArray:
+    """Return what each device's point is multiplied by; its file says in which unit it is."""
+    points = [spec.points.get(port.point) for spec in specs]
+    units = ["" if point is None else point.unit for point in points]
+    return np.array([port.factor(der, unit) for der, unit in zip(ders, units, strict=True)])
+
+
 def connect(
     context: FederateContext, federate: DeviceGroup, store: RunStore
 ) -> list[tuple[list[int], Live]]:
@@ -222,7 +229,7 @@ def connect(
     """
     groups: list[tuple[list[int], Live]] = []
     with ExitStack() as undo:
-        emulated = [i for i, kind in enumerate(federate.kinds_of) if kind == EMULATED]
+        emulated = [i for i, kind in enumerate(federate.kinds_of) if is_emulated(kind)]
         if emulated:
             group = _emulated_group(context, federate, emulated, store)
             undo.callback(group.close)
@@ -288,16 +295,19 @@ def _emulated_group(
     log = store.logs / f"{federate.name}-emulator.log"
     with ExitStack() as undo:
         emulators: list[tuple[list[int], Emulator]] = []
-        for members in rating_groups(ders):
-            equal = [ders[i] for i in members]
-            emulator = Emulator(role, equal, context.scenario.seed, context.period_s, log)
+        known = federate.emulated_as
+        configs = [known[d.name].config if d.name in known else "" for d in ders]
+        for members in rating_groups(ders, configs):
+            equal, config = [ders[i] for i in members], configs[members[0]]
+            emulator = Emulator(role, equal, context.scenario.seed, context.period_s, log, config)
             undo.callback(emulator.close)
             emulators.append((members, emulator))
         places = {name: at for _, e in emulators for name, at in e.places.items()}
         specs = []
         for der in ders:
             host, port, unit = places[der.name]
-            specs.append(plain.at(name=der.name, host=host, port=port, unit=unit))
+            spec = known[der.name].spec if der.name in known else plain
+            specs.append(spec.at(name=der.name, host=host, port=port, unit=unit))
 
         def advance(around: Surroundings) -> None:
             for members, emulator in emulators:

@@ -59,6 +59,8 @@ def modbus_plan(
     def file_of(name: str) -> DeviceSpec:
         if name in federate.specs:
             return federate.specs[name]
+        if name in federate.emulated_as:
+            return federate.emulated_as[name].spec
         from hil.devices.file import load_device_file
 
         return load_device_file(shipped_dir() / "devices" / f"{EMULATED}-{federate.role.name}.yaml")

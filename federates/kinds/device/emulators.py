@@ -16,28 +16,34 @@ from hil.emulators.options import Clock, EmulatorOptions, EmulatorRole
 from hil.emulators.process import EmulatorProcess
 
 
-def rating_groups(ders: Sequence[Der]) -> Iterator[list[int]]:
-    """Yield the positions of DERs that one emulator process can serve: equal ratings."""
-    groups: dict[tuple[float, float, float, float, int], list[int]] = {}
-    for i, der in enumerate(ders):
-        key = (der.kva, der.p_max_kw, der.p_min_kw, der.energy_kwh, len(der.phases))
+def rating_groups(ders: Sequence[Der], configs: Sequence[str] = ()) -> Iterator[list[int]]:
+    """Yield the positions of DERs that one emulator process can serve: equal ratings.
+
+    `configs` are the names of their configurations, '' for the models of this package.
+    """
+    groups: dict[tuple[str, float, float, float, float, int], list[int]] = {}
+    for i, (der, config) in enumerate(zip(ders, configs or [""] * len(ders), strict=True)):
+        key = (config, der.kva, der.p_max_kw, der.p_min_kw, der.energy_kwh, len(der.phases))
         groups.setdefault(key, []).append(i)
     yield from groups.values()
 
 
-def _options(role: RoleName, ders: Sequence[Der], seed: int, dt_s: float) -> EmulatorOptions:
+def _options(
+    role: RoleName, ders: Sequence[Der], seed: int, dt_s: float, config: str
+) -> EmulatorOptions:
     der = ders[0]
     ratings: dict[str, Any] = {"kw": der.p_max_kw, "phases": 3 if len(der.phases) == 3 else 1}
-    if role == "inverter":
+    if config:
+        ratings = {"kw": max(der.p_max_kw, -der.p_min_kw), "config": config}
+    elif role == "inverter":
         ratings["kva"] = der.kva
     elif role == "battery":
         ratings["kwh"] = der.energy_kwh
     else:
         ratings = {"kw": -der.p_min_kw, "seed": seed}
     names = ",".join(d.name for d in ders)
-    return EmulatorOptions(
-        EmulatorRole(role), names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings
-    )
+    kind = EmulatorRole.device if config else EmulatorRole(role)
+    return EmulatorOptions(kind, names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings)
 
 
 @contextmanager
@@ -57,6 +63,7 @@ class Emulator:
     seed : Of the houses.
     dt_s : Period of the device federate; the physics takes one step per period.
     log : Takes what the process writes on standard error.
+    config : Emulator configuration; '' for the model of this package.
 
     Raises
     ------
@@ -64,12 +71,14 @@ class Emulator:
     """
 
     def __init__(
-        self, role: RoleName, ders: Sequence[Der], seed: int, dt_s: float, log: Path
-    ) -> None:
+        self, role: RoleName, ders: Sequence[Der], seed: int, dt_s: float, log: Path,
+        config: str = "",
+    ) -> None:  # fmt: skip
         self._role, self._dt_s, self._time_s = role, dt_s, 0.0
+        self._config = config
         log.parent.mkdir(parents=True, exist_ok=True)
         with _run_errors():
-            self.device = EmulatorProcess(_options(role, ders, seed, dt_s), log)
+            self.device = EmulatorProcess(_options(role, ders, seed, dt_s, config), log)
         self.places = self.device.places
 
     def send(self, around: Surroundings) -> None:
@@ -79,8 +88,11 @@ class Emulator:
             "v_pu": around.v_pu.tolist(),
             "irradiance_pu": around.irradiance_pu,
         }
-        if self._role == "thermostat":
-            inputs = {"temp_out_c": around.temp_c, "load_pu": around.load_pu}
+        weather = {"temp_out_c": around.temp_c, "load_pu": around.load_pu}
+        if self._config:
+            inputs |= weather
+        elif self._role == "thermostat":
+            inputs = weather
         with _run_errors():
             self.device.send(t=self._time_s, **inputs)
 

@@ -27,10 +27,13 @@ from federates.kinds.device.live import (
     GOOD,
     SIMULATED,
     STALE,
+    EmulatedAs,
     Flags,
     Live,
     address_of,
+    is_emulated,
     read_device_file,
+    read_emulated_as,
     require_points,
 )
 from federates.kinds.device.models import DeviceModel, Surroundings, build_model
@@ -158,12 +161,18 @@ class DeviceFederate(Federate):
         base_dir, out = scenario.base_dir, {}
         fed = {c.target for c in scenario.wires}
         used = [p for p in self.set_points if f"{self.name}.{p.port}" in fed]
+        self.emulated_as: dict[str, EmulatedAs] = {}
+        where = self._context.scenario.where("federates", self.name, "devices")
         for name, kind in zip(self.names, self.kinds_of, strict=True):
-            if kind not in (SIMULATED, EMULATED):
-                where = self._context.scenario.where("federates", self.name, "devices")
-                spec = read_device_file(kind, base_dir, where).at(name=name)
-                require_points(spec, (*used, *self.measured), where)
-                out[name] = spec
+            if kind in (SIMULATED, EMULATED):
+                continue
+            if is_emulated(kind):
+                found = read_emulated_as(kind, base_dir, where)
+                spec = found.spec.at(name=name)
+                self.emulated_as[name] = found._replace(spec=spec)
+            else:
+                out[name] = spec = read_device_file(kind, base_dir, where).at(name=name)
+            require_points(spec, (*used, *self.measured), where)
         return out
 
     def _require_real_time(self) -> None:

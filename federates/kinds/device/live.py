@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ Flags = NDArray[np.bool_]
 SIMULATED, EMULATED = "simulated", "emulated"
 # As hil.devices.points.Quality; numbers, because quality is a port.
 GOOD, STALE, BAD = 0.0, 1.0, 2.0
+
+
+def is_emulated(kind: str) -> bool:
+    """Tell whether a device is emulated by the run: ``emulated``, or ``emulated:CONFIG``."""
+    return kind.partition(":")[0] == EMULATED
 
 
 class Live(Protocol):
@@ -83,10 +88,41 @@ class DeviceGroup(Protocol):
     kinds_of: list[str]
     role: Role
     specs: dict[str, DeviceSpec]
+    emulated_as: dict[str, EmulatedAs]
     set_points: tuple[PortPoint, ...]
     measured: tuple[PortPoint, ...]
     modbus: ModbusPlan | None
     wire: ModbusWire | None
+
+
+class EmulatedAs(NamedTuple):
+    """A device that the run emulates from a configuration: that, and its device file."""
+
+    config: str
+    spec: DeviceSpec
+
+
+def read_emulated_as(kind: str, base_dir: Path, where: str) -> EmulatedAs:
+    """Return what ``emulated:CONFIG`` names: a file beside the scenario, or a shipped one.
+
+    Raises
+    ------
+    ScenarioError, DeviceFileError
+    """
+    from hil.devices.errors import ServerError
+    from hil.emulators.register_config import load_emulator_config
+
+    name = kind.partition(":")[2].strip()
+    path = base_dir / name
+    config = str(path) if path.is_file() else name
+    try:
+        device = load_emulator_config(config).device
+    except ServerError as error:
+        raise ScenarioError(
+            error.what, where=where, expected=error.expected, nearest=error.nearest
+        ) from None
+    beside = Path(config).parent if path.is_file() else base_dir
+    return EmulatedAs(config, read_device_file(device, beside, where))
 
 
 def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
@@ -106,7 +142,7 @@ def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
         raise ScenarioError(
             f"no such device file: '{name}'",
             where=where,
-            expected=f"simulated, emulated, a path, or one of {shipped}",
+            expected=f"simulated, emulated, emulated:CONFIG, a path, or one of {shipped}",
             nearest=nearest_name(name, ["simulated", "emulated", *shipped_devices()]),
         )
     return load_device_file(path)

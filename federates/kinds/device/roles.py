@@ -6,6 +6,7 @@ on the right are those of the device files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 from grid_models.feeder.model import Der
 
 RoleName = Literal["inverter", "battery", "thermostat"]
+_PER_PORT_UNIT = {"W": 1e-3, "var": 1e-3, "kW": 1.0, "kvar": 1.0}
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,13 @@ class PortPoint:
     per: Literal["", "p_max_kw", "kva"] = ""
     initial: float = float("nan")
 
-    def factor(self, der: Der) -> float:
-        """Return what a point's value is multiplied by to give the port's."""
+    def factor(self, der: Der, unit: str = "") -> float:
+        """Return what a point's value is multiplied by to give the port's.
+
+        `unit` is that of the point in the device file: a set-point in W is no percentage.
+        """
+        if unit in _PER_PORT_UNIT:
+            return math.copysign(_PER_PORT_UNIT[unit], self.scale)
         if not self.per:
             return self.scale
         return self.scale * float(getattr(der, self.per)) / 100.0

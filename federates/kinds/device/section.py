@@ -33,8 +33,9 @@ class DeviceFederateSection(GridUserSection):
 
     kind: Literal["device"]
     devices: Annotated[dict[str, str], Field(min_length=1)] = Field(
-        description="By name or glob of DERs: 'simulated', 'emulated', or a device file (path, or "
-        "name of a shipped one); later entries win.",
+        description="By name or glob of DERs: 'simulated', 'emulated', 'emulated:CONFIG' (an "
+        "emulator configuration), or a device file (path, or name of a shipped one); later entries "
+        "win.",
     )
     not_good: Literal["hold", "model", "fail"] = Field(
         "hold",
