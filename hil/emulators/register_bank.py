@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
-from hil.devices.codec import Place, decode_one, encode, place_of
+from hil.devices.codec import decode_one, encode
 from hil.devices.errors import DeviceError, ServerError
+from hil.devices.places import Place, place_of
 from hil.emulators.register_config import EmulatorConfig, RegisterSpec
 from hil.emulators.sunspec_image import SunSpecImage
 from hil.modbus.pdu import ExceptionCode, Table
