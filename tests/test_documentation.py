@@ -4,7 +4,8 @@
 - sh: each `feederate` command is called in this process, but for plain runs of shipped scenarios,
   which .ci/run makes. A block without such commands is run by bash.
 - console: the command is run, and what it prints is compared.
-- yaml: read and checked as an attack, or as a change of a scenario.
+- yaml: read and checked as an attack, a device file, an emulator configuration, or as a change of
+  a scenario.
 - text and mermaid are not code.
 
 Two comments before a block change this: ``<!-- not run: why -->`` and ``<!-- first: statement -->``
@@ -32,6 +33,8 @@ from federates.scenario.overrides import merged
 from federates.scenario.schema import find_scenario, scenario_from, shipped_scenarios
 from federates.scenario.yaml_source import YamlSource, load_yaml
 from grid_models.base.yaml_lines import parse_yaml, yaml_text
+from hil.devices.file import load_device_file
+from hil.emulators.register_config import load_emulator_config
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs" / "examples" / "python"
@@ -206,6 +209,11 @@ def check_yaml(block: Block, place: Path) -> None:
         path = place / "block.yaml"
         path.write_text(yaml_text({"id": "block", **data}))
         load_attack(path)
+        return
+    if "physics" in data or "points" in data:  # an emulator configuration, a device file
+        path = place / "block.yaml"
+        path.write_text(block.text, encoding="utf-8")
+        load_emulator_config(path) if "physics" in data else load_device_file(path)
         return
     whole = "grid" in data and "federates" in data
     base = {} if whole else load_yaml(find_scenario("voltvar-ieee123")).data
