@@ -41,7 +41,7 @@ def check(file: str) -> None:
     console = output()
     at = spec.connection
     console.print(f"{path}: in order", markup=False, soft_wrap=True)
-    console.print(f"  {spec.name} at {at.host}:{at.port}, unit {at.unit}", markup=False)
+    console.print(f"  {spec.name} at {at.endpoint}, unit {at.unit}", markup=False)
     console.print(
         f"  {len(spec.points)} points; SunSpec models {spec.sunspec or '-'}", markup=False
     )

@@ -76,7 +76,7 @@ def check_arming(
         raise ArmingError("armed and read-only exclude each other", where=", ".join(armed))
     for device in devices:
         if not (device.connection.is_loopback or device.name in armed or read_only):
-            at = f"{device.connection.host}:{device.connection.port}"
+            at = device.connection.endpoint
             raise ArmingError(
                 f"the device is not on loopback ({at}) and was not armed by name",
                 where=f"device '{device.name}'",

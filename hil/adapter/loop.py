@@ -79,9 +79,12 @@ class AdapterLoop:
         connection = device.connection
         if device.name in via:
             connection = connection.through(*via[device.name])
-        own = {"unit", "max_registers", "max_gap"}
-        key = connection.model_dump_json(exclude=own)
-        return self._links.setdefault(key, ModbusClient(connection))
+        link = self._links.get(connection.endpoint)
+        if link is None:
+            link = self._links[connection.endpoint] = ModbusClient(connection)
+        else:
+            link.share(connection)
+        return link
 
     def reader(self, device: str) -> DeviceReader:
         """Return a device's reader, or raise an error with the nearest name."""
@@ -186,6 +189,7 @@ class AdapterLoop:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             self._lateness.append(time.monotonic() - due_s)
             good = await reader.poll(period_s)
+            reader.link.poll_done()
             self._polls += 1
             due_s += period_s
             behind = int((time.monotonic() - due_s) // period_s) + 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from grid_models.base.schema_errors import problem
+from hil.devices.errors import DeviceError
 from hil.devices.points import DeviceFileSection, Finite, PointSpec, Positive
 
 
@@ -22,25 +24,81 @@ class TlsSpec(DeviceFileSection):
     )
 
 
+class SerialSpec(DeviceFileSection):
+    """Settings of a serial line."""
+
+    port: str = Field(min_length=1, description="serial port, as /dev/ttyUSB0")
+    baud: int = Field(9600, ge=300, le=4_000_000, description="bits per second")
+    parity: Literal["none", "even", "odd"] = "none"
+    stop_bits: Literal[1, 2] = 1
+    data_bits: Literal[7, 8] = 8
+
+
 class ConnectionSpec(DeviceFileSection):
-    """Address, unit id, deadlines and limits of a connection."""
+    """Address, unit id, framing, deadlines and limits of a connection."""
 
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(502, ge=1, le=65535)
     unit: int = Field(1, ge=0, le=255, description="Modbus unit id")
+    framing: Literal["tcp", "rtu-over-tcp", "serial"] = Field(
+        "tcp", description="Modbus/TCP, RTU frames over TCP (serial gateways), or a serial line"
+    )
+    serial: SerialSpec | None = Field(None, description="the line of framing 'serial'")
+    reply_unit: int | Literal["any"] | None = Field(
+        None, description="another unit id that replies may carry, or 'any'"
+    )
     timeout_s: Finite = Field(0.5, gt=0, le=60, description="deadline of one request")
     connect_timeout_s: Finite = Field(1.0, gt=0, le=60, description="deadline of a connection")
+    connect_delay_s: Finite = Field(
+        0.0, ge=0, le=60, description="wait between a connection and its first request"
+    )
     reconnect_max_s: Finite = Field(5.0, gt=0, le=300, description="longest wait to reconnect")
+    one_connection: bool = Field(False, description="the device accepts only one connection")
+    close_after_poll: bool = Field(False, description="disconnect when a poll is done")
     max_registers: int = Field(125, ge=1, le=125, description="most registers of one read")
     max_gap: int = Field(
         0, ge=0, le=124, description="unwanted registers that may be read to save a request"
     )
-    pause_s: Finite = Field(0.0, ge=0, le=5, description="pause between two requests")
+    borders: list[int] = Field(
+        [], description="addresses at which a block of the device begins: no request crosses one"
+    )
+    base_address: int = Field(
+        0, ge=-65535, le=65535, description="added to the address of every point without 'sunspec'"
+    )
+    sunspec_base: int | None = Field(
+        None, ge=0, le=65535, description="address of the mark 'SunS'; default 40000, 50000 or 0"
+    )
+    pause_s: Finite = Field(
+        0.0, ge=0, le=5, description="pause between a reply and the next request"
+    )
     tls: TlsSpec | None = None
+
+    @model_validator(mode="after")
+    def _framing_has_what_it_needs(self) -> ConnectionSpec:
+        if (self.framing == "serial") != (self.serial is not None):
+            raise problem(
+                f"framing is {self.framing}, and section 'serial' is "
+                f"{'there' if self.serial else 'missing'}",
+                "both, as {framing: serial, serial: {port: /dev/ttyUSB0, baud: 9600}}, or none",
+            )
+        if self.tls is not None and self.framing != "tcp":
+            raise problem(f"tls with framing {self.framing}", "framing tcp")
+        if isinstance(self.reply_unit, int) and not 0 <= self.reply_unit <= 255:
+            raise problem(f"reply_unit is {self.reply_unit}", "0 to 255, or any")
+        return self
+
+    @property
+    def endpoint(self) -> str:
+        """Return the address that devices behind one gateway or on one line share."""
+        if self.serial is not None:
+            return self.serial.port
+        return f"{'127.0.0.1' if self.host == 'localhost' else self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Return True where the host can only be this machine."""
+        """Return True where the host can only be this machine; a serial line leads elsewhere."""
+        if self.serial is not None:
+            return False
         if self.host == "localhost":
             return True
         try:
@@ -49,7 +107,16 @@ class ConnectionSpec(DeviceFileSection):
             return False
 
     def through(self, host: str, port: int) -> ConnectionSpec:
-        """Return the same connection by way of a proxy; the certificate is still the device's."""
+        """Return the same connection by way of a proxy; the certificate is still the device's.
+
+        Raises DeviceError: The proxy reads Modbus/TCP, and the framing is another one.
+        """
+        if self.framing != "tcp":
+            raise DeviceError(
+                f"a man in the middle cannot read framing {self.framing}",
+                where=self.endpoint,
+                expected="framing tcp",
+            )
         tls = self.tls
         if tls is not None:
             tls = tls.model_copy(update={"server_name": tls.server_name or self.host})

@@ -1,4 +1,4 @@
-"""A Modbus/TCP client on asyncio that checks every reply before it is used.
+"""A Modbus client on asyncio that checks every reply before it is used: TCP, RTU, serial lines.
 
 A reply that is not exactly the answer to its request fails the request at once, and the connection
 is dropped, because what follows on it cannot be trusted either. Why it is not pymodbus' client: see
@@ -8,6 +8,7 @@ is dropped, because what follows on it cannot be trusted either. Why it is not p
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from hil.devices.errors import (
 from hil.devices.spec import ConnectionSpec
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.pdu import is_exception, read_request, reply_problem, write_request
+from hil.modbus.rtu import CHECKSUM_BYTES, checksum, reply_size, rtu_frame, silence_s
+from hil.modbus.serial_line import open_serial
 from hil.modbus.tls import client_context
 
 _SILENT_LIMIT = 2
@@ -55,45 +58,75 @@ class _Waiting:
     unit: int
     request: bytes
     future: asyncio.Future[bytes]
+    reply_unit: int | str | None
 
 
 class _Connection(asyncio.Protocol):
-    """One TCP or TLS connection; one request at a time."""
+    """One connection; one request at a time.
+
+    Parameters
+    ----------
+    rtu : Whether frames are those of a serial line, without transaction ids.
+    pause_s : From a reply to the next request, s.
+    """
 
     transport: asyncio.Transport | None = None
 
-    def __init__(self, stats: ClientStats) -> None:
-        self.stats = stats
+    def __init__(
+        self, stats: ClientStats, now: Callable[[], float], *, rtu: bool, pause_s: float
+    ) -> None:
+        self.stats, self._now = stats, now
+        self._rtu, self._pause_s = rtu, pause_s
         self._splitter = Splitter()
+        self._reply = bytearray()
         self._lock = asyncio.Lock()
         self._waiting: _Waiting | None = None
         self._tid = 0
         self._silent = 0
+        self._free_s = -math.inf  # when the next request may be sent
 
     @property
     def usable(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
-    async def exchange(self, unit: int, request: bytes, timeout_s: float) -> bytes:
-        """Send a request and return the reply to it."""
+    @property
+    def idle(self) -> bool:
+        return not self._lock.locked()
+
+    async def exchange(self, unit: int, request: bytes, spec: ConnectionSpec) -> bytes:
+        """Send a request and return the reply to it; deadlines are those of `spec`."""
         async with self._lock:
+            while (left_s := self._free_s - self._now()) > 0.0:
+                await asyncio.sleep(left_s)
             if self.transport is None or self.transport.is_closing():
                 raise LinkError("not connected")
             loop = asyncio.get_running_loop()
             self._tid = self._tid % 0xFFFF + 1
-            self._waiting = waiting = _Waiting(self._tid, unit, request, loop.create_future())
-            timer = loop.call_later(timeout_s, self._expire, waiting, timeout_s)
+            self._waiting = waiting = _Waiting(
+                self._tid, unit, request, loop.create_future(), spec.reply_unit
+            )
+            timer = loop.call_later(spec.timeout_s, self._expire, waiting, spec.timeout_s)
+            answered = False
             try:
-                self.transport.write(frame(self._tid, unit, request))
-                return await waiting.future
+                whole = rtu_frame(unit, request) if self._rtu else frame(self._tid, unit, request)
+                self.transport.write(whole)
+                reply = await waiting.future
+                answered = True
+                return reply
+            except RefusedError:
+                answered = True
+                raise
             finally:
                 timer.cancel()
                 self._waiting = None
+                # Without transaction ids a late reply can only be told by when it comes.
+                late_s = spec.timeout_s if self._rtu and not answered else 0.0
+                self._free_s = self._now() + max(self._pause_s, late_s)
 
     def _expire(self, waiting: _Waiting, timeout_s: float) -> None:
         self.stats.timeouts += 1
         self._silent += 1
-        part = self._splitter.pending
+        part = self._splitter.pending + len(self._reply)
         if not waiting.future.done():
             text = f"no reply within {timeout_s:g} s"
             error = NoReplyError(f"{text} ({part} bytes of one)" if part else text)
@@ -106,6 +139,9 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._rtu:
+            self._take_rtu(data)
+            return
         for piece in self._splitter.feed(data):
             if self.transport is None:  # dropped, because of an earlier piece
                 return
@@ -113,6 +149,23 @@ class _Connection(asyncio.Protocol):
                 self._wrong(f"not a Modbus/TCP header: {piece[:7].hex(' ')}")
             else:
                 self._take(*parts(piece))
+
+    def _take_rtu(self, data: bytes) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.future.done():
+            self.stats.late_replies += 1
+            self._free_s = max(self._free_s, self._now() + self._pause_s)
+            return
+        self._reply += data
+        reply = bytes(self._reply)
+        size = reply_size(reply)
+        if size == 0 or len(reply) < size:
+            return
+        self._reply.clear()
+        if len(reply) != size or checksum(reply[:-CHECKSUM_BYTES]) != reply[-CHECKSUM_BYTES:]:
+            self._wrong(f"not an RTU frame: {reply[:8].hex(' ')}")
+        else:
+            self._take(waiting.tid, reply[0], reply[1:-CHECKSUM_BYTES])
 
     def _take(self, tid: int, unit: int, reply: bytes) -> None:
         waiting = self._waiting
@@ -124,7 +177,7 @@ class _Connection(asyncio.Protocol):
             return
         self._silent = 0
         problem = reply_problem(waiting.request, reply)
-        if unit != waiting.unit:
+        if unit != waiting.unit and waiting.reply_unit not in (unit, "any"):
             problem = f"unit {unit} answered, asked was {waiting.unit}"
         if problem:
             self._wrong(problem)
@@ -164,23 +217,44 @@ class _Connection(asyncio.Protocol):
 class ModbusClient:
     """A connection to one address, made when needed and made again when lost.
 
-    Devices behind one address (unit ids of a gateway) share it.
+    Devices behind one address (units of a gateway or of a serial line) share it.
 
     Parameters
     ----------
-    spec : Address, TLS and deadlines; the unit id is given with each request.
+    spec : Address, framing, TLS and deadlines; the unit id is given with each request.
     now : Monotonic clock of back-off and pauses, s.
     """
 
     def __init__(self, spec: ConnectionSpec, now: Callable[[], float] = time.monotonic) -> None:
         self.spec, self._now = spec, now
+        self._of_unit = {spec.unit: spec}
         self.stats = ClientStats()
         self._connection: _Connection | None = None
         self._context: ssl.SSLContext | None = None
         self._connecting = asyncio.Lock()
         self._next_try_s = 0.0
         self._backoff_s = 0.0
-        self._next_request_s = 0.0
+
+    def share(self, spec: ConnectionSpec) -> None:
+        """Take another device at this address: its deadlines hold for the requests to its unit.
+
+        Pause, delay and wait for a connection become the longest of all devices.
+
+        Raises DeviceError: Its framing, line or certificates are not those of the others.
+        """
+        mine = self.spec
+        for key in ("framing", "serial", "tls"):
+            if getattr(mine, key) != getattr(spec, key):
+                raise DeviceError(
+                    f"two device files disagree on '{key}' of {spec.endpoint}",
+                    where=f"connection.{key}",
+                    expected="one connection for all units of an address",
+                )
+        longest = ("pause_s", "connect_delay_s", "connect_timeout_s", "close_after_poll")
+        self.spec = mine.model_copy(
+            update={key: max(getattr(mine, key), getattr(spec, key)) for key in longest}
+        )
+        self._of_unit[spec.unit] = spec
 
     @property
     def connected(self) -> bool:
@@ -202,14 +276,9 @@ class ModbusClient:
         connection = self._connection
         if connection is None or not connection.usable:
             connection = await self._connect()
-        if self.spec.pause_s:
-            now = self._now()
-            start = max(now, self._next_request_s)
-            self._next_request_s = start + self.spec.pause_s
-            await asyncio.sleep(start - now)
         self.stats.requests += 1
         try:
-            reply = await connection.exchange(unit, request, self.spec.timeout_s)
+            reply = await connection.exchange(unit, request, self._of_unit.get(unit, self.spec))
         except ExchangeError as error:
             self.stats.last_error = error.what
             if isinstance(error, (LinkError, WrongReplyError)):
@@ -233,8 +302,7 @@ class ModbusClient:
                 self.stats.last_error = reason
                 self.stats.failed_connects += 1
                 self._postpone()
-                where = f"{self.spec.host}:{self.spec.port}"
-                raise LinkError(f"cannot connect to {where}: {reason}") from None
+                raise LinkError(f"cannot connect to {self.spec.endpoint}: {reason}") from None
             self.stats.connects += 1
             return self._connection
 
@@ -249,18 +317,38 @@ class ModbusClient:
             except DeviceError as error:
                 raise LinkError(str(error)) from None
         # A protocol object per connection: what an old one still receives is ignored.
-        async with asyncio.timeout(spec.connect_timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self.stats), spec.host, spec.port,
-                ssl=self._context, server_hostname=name,
-            )  # fmt: skip
+        connection = _Connection(
+            self.stats, self._now, rtu=spec.framing != "tcp", pause_s=self._pause_s
+        )
+        if spec.serial is not None:
+            open_serial(spec.serial, connection)
+        else:
+            async with asyncio.timeout(spec.connect_timeout_s):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, spec.host, spec.port,
+                    ssl=self._context, server_hostname=name,
+                )  # fmt: skip
+        # A reply of before the connection was lost may still come, and has no transaction id.
+        late_s = spec.timeout_s if spec.framing != "tcp" and self.stats.connects else 0.0
+        await asyncio.sleep(max(spec.connect_delay_s, late_s))
         return connection
+
+    @property
+    def _pause_s(self) -> float:
+        line = self.spec.serial
+        return max(self.spec.pause_s, silence_s(line.baud) if line else 0.0)
 
     def _postpone(self) -> None:
         """Wait before the next connection: at once, then 0.1 s, doubling up to the limit."""
         self._next_try_s = self._now() + self._backoff_s
         limit = self.spec.reconnect_max_s
         self._backoff_s = min(2 * self._backoff_s, limit) if self._backoff_s else min(0.1, limit)
+
+    def poll_done(self) -> None:
+        """Disconnect, where a device wants that after each poll and nobody waits for a reply."""
+        connection = self._connection
+        if self.spec.close_after_poll and connection is not None and connection.idle:
+            connection.drop("closed after the poll")
 
     def close(self) -> None:
         """Close the connection."""

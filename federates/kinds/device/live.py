@@ -150,9 +150,7 @@ def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
 
 def address_of(spec: DeviceSpec) -> str:
     """Return the address of a device; the same text for two device files of one device."""
-    at = spec.connection
-    host = "127.0.0.1" if at.host == "localhost" else at.host
-    return f"{host}:{at.port}, unit {at.unit}"
+    return f"{spec.connection.endpoint}, unit {spec.connection.unit}"
 
 
 def require_points(spec: DeviceSpec, wanted: Sequence[PortPoint], where: str) -> None:

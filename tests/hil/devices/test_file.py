@@ -106,6 +106,20 @@ def test_every_key_is_described_by_the_schema() -> None:
             "connection.tls.ca: no such file",
         ),
         (
+            "name: t\nsunspec: [1]\nconnection: {framing: serial}\n",
+            "FILE:3: connection: framing is serial, and section 'serial' is missing",
+        ),
+        (
+            "name: t\nsunspec: [1]\nconnection: {serial: {port: /dev/ttyS0}}\n",
+            "framing is tcp, and section 'serial' is there",
+        ),
+        (
+            "name: t\nsunspec: [1]\n"
+            "connection: {framing: rtu-over-tcp, tls: {ca: a, cert: b, key: c}}\n",
+            "tls with framing rtu-over-tcp; expected framing tcp",
+        ),
+        ("name: t\nsunspec: [1]\nconnection: {reply_unit: all}\n", "connection.reply_unit"),
+        (
             HEAD + "  a: {table: input, address: 0, type: uint32}\n"
             "  b: {table: input, address: 1, type: uint16}\n",
             "FILE:4: points.b.address: overlaps 'a'",

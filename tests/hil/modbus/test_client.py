@@ -119,6 +119,74 @@ def test_pause_between_requests(raw_device: Any) -> None:
     with_link(work, port=raw_device.port, pause_s=0.03)
 
 
+def test_the_pause_begins_with_the_reply(raw_device: Any) -> None:
+    """The device is silent for 30 ms after each of its replies, which take 50 ms."""
+    ends: list[float] = []
+
+    def behave(tid: int, unit: int, asked: bytes, honest: bytes) -> list[Any]:
+        early = bool(ends) and time.monotonic() - ends[-1] < 0.03
+        ends.append(time.monotonic() + 0.05)
+        return [] if early else [0.05, frame(tid, unit, honest)]
+
+    raw_device.behaviour = behave
+
+    async def work(link: ModbusClient) -> None:
+        await asyncio.gather(*(link.read(1, "holding", i, 1) for i in range(4)))
+
+    assert with_link(work, port=raw_device.port, pause_s=0.035).stats.replies == 4
+
+
+def test_the_first_request_waits_for_the_device(raw_device: Any) -> None:
+    async def work(link: ModbusClient) -> None:
+        start_s = time.monotonic()
+        await link.read(1, "holding", 0, 1)
+        assert time.monotonic() - start_s >= 0.1
+
+    with_link(work, port=raw_device.port, connect_delay_s=0.1)
+
+
+@pytest.mark.parametrize("code", [0, 7, 0x80, 0xFF])
+def test_an_unknown_exception_code_is_a_refusal_and_keeps_the_link(
+    raw_device: Any, code: int
+) -> None:
+    raw_device.behaviour = lambda tid, unit, asked, _: [frame(tid, unit, bytes((0x83, code)))]
+
+    async def work(link: ModbusClient) -> None:
+        for _ in range(2):
+            with pytest.raises(RefusedError, match=f"exception {code} "):
+                await link.read(1, "holding", 0, 1)
+        assert link.connected
+
+    assert with_link(work, port=raw_device.port).stats.connects == 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "fits"), [(None, False), (255, True), (7, False), ("any", True)]
+)
+def test_a_tolerated_unit_in_replies(raw_device: Any, allowed: Any, fits: bool) -> None:
+    raw_device.behaviour = lambda tid, unit, asked, honest: [frame(tid, 255, honest)]
+
+    async def work(link: ModbusClient) -> None:
+        if fits:
+            assert await link.read(1, "holding", 0, 1) == b"\0\0"
+        else:
+            with pytest.raises(WrongReplyError, match="unit 255 answered"):
+                await link.read(1, "holding", 0, 1)
+
+    with_link(work, port=raw_device.port, reply_unit=allowed)
+
+
+def test_a_connection_that_is_closed_after_each_poll(raw_device: Any) -> None:
+    async def work(link: ModbusClient) -> None:
+        for _ in range(2):
+            await link.read(1, "holding", 0, 1)
+            link.poll_done()
+            assert not link.connected
+
+    with_link(work, port=raw_device.port, close_after_poll=True)
+    assert raw_device.connections == 2
+
+
 def test_after_a_wrong_reply_the_connection_is_made_anew(raw_device: Any) -> None:
     wrong = iter([True])
 

@@ -1,0 +1,280 @@
+"""RTU frames on a serial line and over TCP, with pymodbus at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import struct
+import threading
+import tty
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymodbus import FramerType
+from pymodbus.framer.rtu import FramerRTU
+from pymodbus.server import ModbusSerialServer
+from pymodbus.server import ModbusTcpServer as PymodbusServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from hil.adapter.adapter import Adapter
+from hil.devices.errors import (
+    DeviceError,
+    ExchangeError,
+    LinkError,
+    NoReplyError,
+    RefusedError,
+    WrongReplyError,
+)
+from hil.devices.points import Quality
+from hil.devices.spec import ConnectionSpec, DeviceSpec, SerialSpec
+from hil.modbus.client import ClientStats, ModbusClient, _Connection
+from hil.modbus.pdu import read_request
+from hil.modbus.rtu import checksum, reply_size, rtu_frame
+
+REGISTERS = [100 + i for i in range(20)]
+
+
+def device(unit: int) -> SimDevice:
+    return SimDevice(unit, simdata=[SimData(0, values=REGISTERS, datatype=DataType.REGISTERS)])
+
+
+@given(st.binary(max_size=300))
+def test_the_checksum_is_that_of_pymodbus(data: bytes) -> None:
+    assert int.from_bytes(checksum(data), "big") == FramerRTU.compute_CRC(data)
+
+
+@given(st.binary(min_size=1, max_size=260), st.integers(0, 259))
+def test_a_size_once_known_does_not_change(data: bytes, cut: int) -> None:
+    early, late = reply_size(data[:cut]), reply_size(data)
+    assert early in (0, late)
+
+
+class Line:
+    """Two ends of a serial line."""
+
+    def __init__(self) -> None:
+        self._masters, self.ports = [], []
+        for _ in range(2):
+            master, slave = pty.openpty()
+            tty.setraw(master)
+            tty.setraw(slave)
+            self._masters.append(master)
+            self.ports.append(os.ttyname(slave))
+        for source, sink in (self._masters, self._masters[::-1]):
+            threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: int, sink: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(source, 1024):
+                os.write(sink, data)
+
+
+@pytest.fixture(scope="module")
+def line() -> Line:
+    return Line()
+
+
+@contextlib.asynccontextmanager
+async def at_pymodbus(where: str, line: Line) -> AsyncIterator[dict[str, Any]]:
+    """Run pymodbus' server; give the keys of a connection to it."""
+    units = [device(1), device(7)]
+    if where == "serial":
+        server: Any = ModbusSerialServer(units, framer=FramerType.RTU, port=line.ports[0])
+        keys = {"framing": "serial", "serial": {"port": line.ports[1], "baud": 115200}}
+    else:
+        address = ("127.0.0.1", 0)
+        server = PymodbusServer(units, framer=FramerType.RTU, address=address)
+        keys = {"framing": "rtu-over-tcp"}
+    await server.serve_forever(background=True)
+    if where != "serial":
+        keys["port"] = server.transport.sockets[0].getsockname()[1]
+    try:
+        yield keys
+    finally:
+        await server.shutdown()
+
+
+@pytest.mark.parametrize("where", ["serial", "rtu-over-tcp"])
+def test_reads_writes_and_refusals(where: str, line: Line) -> None:
+    async def work() -> None:
+        async with at_pymodbus(where, line) as keys:
+            first = ConnectionSpec(timeout_s=10, connect_timeout_s=10, **keys)
+            link = ModbusClient(first)
+            link.share(first.model_copy(update={"unit": 7}))
+            for _ in range(3):
+                assert await link.read(1, "holding", 2, 3) == struct.pack(">3H", 102, 103, 104)
+            await link.write(7, 16, 2, [1, 2])
+            await link.write(7, 6, 4, [3])
+            assert await link.read(7, "holding", 2, 3) == struct.pack(">3H", 1, 2, 3)
+            assert await link.read(1, "holding", 2, 1) == struct.pack(">H", 102)
+            with pytest.raises(RefusedError):
+                await link.read(1, "holding", 500, 1)
+            assert link.stats.connects == 1
+            link.close()
+
+    asyncio.run(work())
+
+
+def test_an_adapter_on_a_serial_line(line: Line, tmp_path: Any) -> None:
+    """Two units on one line share it, each with its own deadline."""
+    point = {"table": "holding", "address": 1, "type": "uint16"}
+
+    async def work() -> None:
+        async with at_pymodbus("serial", line) as keys:
+            specs = [
+                DeviceSpec.model_validate(
+                    {"name": f"d{unit}", "points": {"p": point},
+                     "connection": {"unit": unit, "timeout_s": 10 - unit, **keys}}
+                )
+                for unit in (1, 7)
+            ]  # fmt: skip
+            adapter = Adapter(specs, audit=tmp_path / "a.jsonl", read_only=True, watchdog=False)
+            with adapter:
+                seen = await asyncio.to_thread(adapter.poll, timeout_s=20)
+                assert adapter.stats["links"] == 1
+            for name in ("d1", "d7"):
+                assert seen[name]["p"][:2] == (101.0, Quality.GOOD)
+
+    asyncio.run(work())
+
+
+Reply = Callable[[bytes], list[bytes | float]]
+
+
+def at_gateway(reply: Reply, work: Callable[[ModbusClient], Awaitable[None]]) -> ModbusClient:
+    """Serve one answer after another; a number is a wait in seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                asked = await reader.readexactly(8)
+                for piece in reply(asked):
+                    if isinstance(piece, float):
+                        await asyncio.sleep(piece)
+                    else:
+                        writer.write(piece)
+        writer.close()
+
+    async def run() -> ModbusClient:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        link = ModbusClient(ConnectionSpec(port=port, framing="rtu-over-tcp", timeout_s=0.2))
+        try:
+            await work(link)
+        finally:
+            link.close()
+            server.close()
+            await asyncio.sleep(0.01)
+        return link
+
+    return asyncio.run(run())
+
+
+GOOD = rtu_frame(1, b"\x03\x02\x00\x2a")
+WRONG: dict[str, list[bytes | float]] = {
+    "checksum": [GOOD[:-1] + bytes((GOOD[-1] ^ 1,))],
+    "unit": [rtu_frame(2, b"\x03\x02\x00\x2a")],
+    "function": [rtu_frame(1, b"\x04\x02\x00\x2a")],
+    "count": [rtu_frame(1, b"\x03\x04\x00\x2a\x00\x2b")],
+    "behind": [GOOD + b"\x00"],
+    "before": [b"\x00" + GOOD],
+    "two": [GOOD + GOOD],
+    "unknown": [rtu_frame(1, b"\x55\x02\x00\x2a")],
+    "part": [GOOD[:5]],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_not_the_reply_is_never_used(name: str) -> None:
+    answers = iter([WRONG[name], [GOOD]])
+
+    async def work(link: ModbusClient) -> None:
+        with pytest.raises(ExchangeError) as caught:
+            await link.read(1, "holding", 0, 1)
+        assert isinstance(caught.value, NoReplyError if name == "part" else WrongReplyError)
+        assert await link.read(1, "holding", 0, 1) == b"\x00\x2a"
+
+    at_gateway(lambda _: next(answers), work)
+
+
+class Silent(asyncio.Transport):
+    """Takes what is sent."""
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+@given(st.lists(st.binary(max_size=9) | st.sampled_from([GOOD, GOOD[:3], GOOD[3:]]), max_size=4))
+def test_only_the_very_frame_that_was_asked_for_is_a_reply(pieces: list[bytes]) -> None:
+    async def work() -> bytes | ExchangeError:
+        connection = _Connection(ClientStats(), lambda: 0.0, rtu=True, pause_s=0.0)
+        connection.connection_made(Silent())
+        asked = read_request("holding", 0, 1)
+        task = asyncio.create_task(connection.exchange(1, asked, ConnectionSpec(timeout_s=60)))
+        await asyncio.sleep(0)
+        for piece in pieces:
+            connection.data_received(piece)
+        connection.drop("the test ends")
+        try:
+            return await task
+        except ExchangeError as error:
+            return error
+
+    # A piece that comes when the frame is whole is late, or wrong when it comes with it.
+    got, sent = asyncio.run(work()), b""
+    for piece in pieces:
+        sent += piece
+        if len(sent) >= reply_size(sent) != 0:
+            break
+    assert (got == GOOD[1:-2]) == (sent == GOOD)
+
+
+def test_a_late_reply_is_thrown_away_before_the_next_request() -> None:
+    """There is no transaction id that would tell it from the reply to the next request."""
+    late = rtu_frame(1, b"\x03\x02\x00\x63")
+    answers: Iterator[list[bytes | float]] = iter([[0.3, late], [GOOD]])
+
+    async def work(link: ModbusClient) -> None:
+        with pytest.raises(NoReplyError):
+            await link.read(1, "holding", 0, 1)
+        assert await link.read(1, "holding", 0, 1) == b"\x00\x2a"
+
+    assert at_gateway(lambda _: next(answers), work).stats.late_replies == 1
+
+
+def test_a_port_that_is_not_there_or_in_use_is_said(line: Line) -> None:
+    async def work() -> None:
+        gone = ConnectionSpec(framing="serial", serial=SerialSpec(port="/dev/no-such-port"))
+        with pytest.raises(LinkError, match=r"cannot connect to /dev/no-such-port: .*No such file"):
+            await ModbusClient(gone).read(1, "holding", 0, 1)
+        spec = ConnectionSpec(
+            framing="serial", serial=SerialSpec(port=line.ports[1]), timeout_s=0.05
+        )
+        holder = ModbusClient(spec)
+        with pytest.raises(NoReplyError):
+            await holder.read(1, "holding", 0, 1)
+        with pytest.raises(LinkError, match="cannot connect"):
+            await ModbusClient(spec).read(1, "holding", 0, 1)
+        holder.close()
+
+    asyncio.run(work())
+
+
+def test_units_of_one_address_agree_on_the_line() -> None:
+    link = ModbusClient(ConnectionSpec(port=1502))
+    link.share(ConnectionSpec(port=1502, unit=2, timeout_s=3, pause_s=0.5))
+    assert link.spec.pause_s == 0.5
+    with pytest.raises(DeviceError, match=r"disagree on 'framing' of 127\.0\.0\.1:1502"):
+        link.share(ConnectionSpec(port=1502, unit=3, framing="rtu-over-tcp"))
