@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -265,7 +266,7 @@ class Adapter:
     def safe_state(self, why: str, *, devices: Collection[str] | None = None) -> None:
         """Bring devices to their safe values; returns at once."""
         for name in self._core.writers if devices is None else devices:
-            self._soon(self._core.writer(name).go_safe, why)
+            self._soon(partial(self._core.writer(name).go_safe, why, always=True))
 
     def reset_fault(self, device: str) -> None:
         """Reset a latched fault, after a person has inspected the device."""
@@ -274,6 +275,14 @@ class Adapter:
     def faults(self) -> dict[str, str]:
         """Return device -> reason, for devices with a latched fault."""
         return {n: w.guard.fault for n, w in self._core.writers.items() if w.guard.fault}
+
+    def not_commanded(self) -> dict[tuple[str, str], str]:
+        """Return (device, point) -> reason, for points that do not stand at their last command.
+
+        They were handed over, or the device does not take the command now.
+        """
+        writers = self._core.writers.items()
+        return {(n, p): why for n, w in writers for p, why in w.not_commanded().items()}
 
     def safe_devices(self) -> dict[str, bool]:
         """Return device -> whether its safe values are verified and no command came since."""

@@ -51,6 +51,7 @@ class Decision:
 class _State:
     """What the guard knows of one writable point."""
 
+    asked: float = math.nan
     sent: float = math.nan
     sent_s: float = -math.inf
     commanded_s: float = -math.inf
@@ -97,14 +98,15 @@ class Guard:
         self.spec = spec
         self.armed = armed
         self.fault = ""
+        self.handed_over: dict[str, str] = {}
         self._curve_failures: dict[int, int] = {}
         self._states = {name: _State() for name, p in spec.points.items() if p.writable}
 
     def admit(self, point: str, value: Value) -> float:
         """Return the value as a number; the refusals that are known without the device.
 
-        Raises GuardError: Not armed, not in the allow-list, a latched fault, a name that is not in
-        `enum`.
+        Raises GuardError: Not armed, not in the allow-list, a latched fault, handed over, a name
+        that is not in `enum`.
         """
         self.require_armed(point)
         if point not in self._states:
@@ -114,6 +116,9 @@ class Guard:
                 expected=", ".join(self._states) or "no point of this device may be written",
                 nearest=nearest_name(point, self._states),
             )
+        if why := self.handed_over.get(point):
+            where = f"{self.spec.name}.{point}"
+            raise GuardError(f"handed over: {why}", where=where, expected="reset_fault")
         return self._number(point, value)
 
     def require_armed(self, point: str) -> None:
@@ -151,7 +156,9 @@ class Guard:
         assert high is not None
         return float(low), float(high)
 
-    def decide(self, point: str, asked: float, now_s: float, reading: float) -> Decision:
+    def decide(
+        self, point: str, asked: float, now_s: float, reading: float, *, again: bool = False
+    ) -> Decision:
         """Return what is written instead of `asked`.
 
         Parameters
@@ -160,13 +167,17 @@ class Guard:
         asked : The command.
         now_s : Monotonic time in seconds.
         reading : What the device has now; nan where it is not known.
+        again : The adapter itself repeats the last command; that does not make it younger.
         """
         spec, state = self.spec.points[point], self._states[point]
         if self.fault or not self.armed:
             return Decision("refused", math.nan, self.fault or "not armed")
+        if point in self.handed_over:
+            return Decision("refused", math.nan, f"handed over: {self.handed_over[point]}")
         if not math.isfinite(asked):
             return Decision("unsafe", math.nan, f"{asked} is not a finite number")
-        state.commanded_s = now_s
+        if not again:
+            state.commanded_s = now_s
         if spec.enum and asked not in spec.enum.values():
             return Decision("refused", math.nan, f"{asked:g} is not a value of the enumeration")
         low, high = self.limits(point)
@@ -181,6 +192,7 @@ class Guard:
             verdict, value = "limited", moved
         if why and spec.on_limit == "refuse":
             return Decision("refused", math.nan, why)
+        state.asked = asked
         if value == state.sent and now_s - state.sent_s < self._refresh_s(spec):
             return Decision("unchanged", value)
         return Decision(verdict, value, why)
@@ -198,10 +210,20 @@ class Guard:
             reach = min(reach, spec.max_rate * min(now_s - state.sent_s, most))
         return min(max(value, basis - reach), basis + reach)
 
-    def _refresh_s(self, spec: PointSpec) -> float:
-        if spec.reversion is None:
-            return math.inf
-        return spec.reversion.refresh_s or spec.reversion.seconds / 2.0
+    @staticmethod
+    def _refresh_s(spec: PointSpec) -> float:
+        timer = spec.reversion
+        by_timer = (timer.refresh_s or timer.seconds / 2.0) if timer else math.inf
+        return min(spec.rewrite_s or math.inf, by_timer)
+
+    def due(self, now_s: float) -> list[tuple[str, float]]:
+        """Return (point, value) of what must be written again to keep it alive."""
+        return [
+            (name, state.sent)
+            for name, state in self._states.items()
+            if now_s - state.sent_s >= self._refresh_s(self.spec.points[name])
+            and math.isfinite(state.sent)
+        ]
 
     def sent(self, point: str, value: float, now_s: float) -> None:
         """Note that `value` was written and verified."""
@@ -226,6 +248,24 @@ class Guard:
         self._curve_failures[model] = self._curve_failures.get(model, 0) + 1
         return self._curve_failures[model] >= self.spec.guard.readback_failures
 
+    def lost(self, point: str) -> float:
+        """Note that a point no longer holds what was sent; return its last command, or nan."""
+        self._states[point].sent = math.nan
+        return self._states[point].asked
+
+    def young(self, point: str, now_s: float) -> bool:
+        """Return True while the last command of a point still counts."""
+        return now_s - self._states[point].commanded_s <= self.spec.guard.input_limit_s
+
+    def heard(self, point: str, now_s: float) -> None:
+        """Note a command that could not be decided yet."""
+        self._states[point].commanded_s = now_s
+
+    def hand_over(self, point: str, why: str) -> None:
+        """Leave a point to whoever else commands it, until `reset`."""
+        self.handed_over[point] = why
+        self._states[point] = _State()
+
     def latch(self, why: str) -> None:
         """Latch a fault: only safe values are written until `reset`."""
         self.fault = self.fault or why
@@ -233,6 +273,7 @@ class Guard:
     def reset(self) -> None:
         """Forget the fault and what was sent."""
         self.fault = ""
+        self.handed_over.clear()
         self._curve_failures.clear()
         self.forget()
 
@@ -253,13 +294,9 @@ class Guard:
         """Return True where a command was taken since the last safe state."""
         return any(math.isfinite(s.commanded_s) for s in self._states.values())
 
-    def safe_values(self) -> list[tuple[str, float]]:
-        """Return (point, safe value) in the order of the device file."""
-        return [
-            (name, float(p.safe_value))
-            for name, p in self.spec.points.items()
-            if p.writable and p.safe_value is not None
-        ]
+    def safe_points(self) -> list[str]:
+        """Return the points that the safe state is about, in the order of the device file."""
+        return [n for n, p in self.spec.points.items() if p.writable and n not in self.handed_over]
 
 
 @dataclass

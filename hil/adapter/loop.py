@@ -59,6 +59,7 @@ class AdapterLoop:
                 self.audit,
                 tell,
                 lambda d=d: self._may_write(d),  # type: ignore[misc]
+                lambda d=d: self._watched(d.name),  # type: ignore[misc]
             )
             for d in devices
         }
@@ -67,7 +68,7 @@ class AdapterLoop:
         if watchdog and self._armed:
             self._watchdog = WatchdogClient(audit, self._watchdog_fired, self._watchdog_lost)
         self._watchdog_gone = ""
-        self._planned: dict[str, tuple[int, list[list[Any]]]] = {}
+        self._planned: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._beat_s = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lateness: deque[float] = deque(maxlen=_LATENESS_KEPT)
@@ -131,8 +132,8 @@ class AdapterLoop:
 
     @property
     def _settled(self) -> bool:
-        """Return True where every armed device is safe or has never answered."""
-        return all(w.is_safe or self._never_met(w) for w in self._armed)
+        """Return True where every armed device is safe, was never commanded or never answered."""
+        return all(w.is_safe or w.left_alone or self._never_met(w) for w in self._armed)
 
     @staticmethod
     def _never_met(writer: DeviceWriter) -> bool:
@@ -148,7 +149,7 @@ class AdapterLoop:
             link.close()
         if self._watchdog is not None:
             for writer in self._armed:
-                if writer.is_safe or self._never_met(writer):
+                if writer.is_safe or writer.left_alone or self._never_met(writer):
                     self._watchdog.release(writer.name)
             await self._watchdog.close()
         await asyncio.sleep(0)  # let closed transports say goodbye
@@ -156,8 +157,8 @@ class AdapterLoop:
 
     @property
     def all_safe(self) -> bool:
-        """Return True where every armed device has its safe values, verified."""
-        return all(w.is_safe for w in self._armed)
+        """Return True where every armed device has its safe values, verified, or was left alone."""
+        return all(w.is_safe or w.left_alone for w in self._armed)
 
     def _task(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -188,7 +189,7 @@ class AdapterLoop:
         while True:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             self._lateness.append(time.monotonic() - due_s)
-            good = await reader.poll(period_s)
+            good = await self._poll(reader, period_s)
             reader.link.poll_done()
             self._polls += 1
             due_s += period_s
@@ -197,9 +198,16 @@ class AdapterLoop:
                 due_s += behind * period_s
             self._lost_polls += max(behind, 0) + (not good)
 
+    async def _poll(self, reader: DeviceReader, period_s: float | None = None) -> bool:
+        """Read a device and compare what it holds with what was sent."""
+        asked_s = time.monotonic()
+        good = await reader.poll(period_s)
+        self.writers[reader.spec.name].compare(asked_s)
+        return good
+
     async def poll_all(self) -> bool:
         """Read every device once, now."""
-        good = await asyncio.gather(*(r.poll() for r in self.readers.values()))
+        good = await asyncio.gather(*(self._poll(r) for r in self.readers.values()))
         return all(good)
 
     async def wait_idle(self) -> bool:
@@ -221,14 +229,18 @@ class AdapterLoop:
         now = time.monotonic()
         if self._watchdog_gone:
             return self._watchdog_gone
-        if self._watchdog is not None and not self._plan(self.writers[spec.name]):
-            return "the watchdog does not know the device yet"
         limit_s = spec.guard.heartbeat_s
         if self._watchdog is not None and now - self._beat_s > 0.9 * limit_s:
             return f"the adapter hung for {now - self._beat_s:.1f} s"
         if self.heard_s is not None and now - self.heard_s > limit_s:
             return f"no heartbeat of the federation for {now - self.heard_s:.1f} s"
         return ""
+
+    def _watched(self, name: str) -> str:
+        """Say that the watchdog cannot make a device safe yet; '' where it can."""
+        if self._watchdog is None or self._plan(self.writers[name]):
+            return ""
+        return "the watchdog does not know the device yet"
 
     def _plan(self, writer: DeviceWriter) -> bool:
         """Send the watchdog the writes that make the device safe, once they are known."""
@@ -257,10 +269,12 @@ class AdapterLoop:
                 self._watchdog.beat()
             for writer in self._armed:
                 if self._watchdog is not None:
-                    self._plan(writer)
+                    if writer.touched:
+                        self._plan(writer)
                     if hung_s > 0.9 * writer.guard.spec.guard.heartbeat_s:
                         writer.latch(f"the adapter hung for {hung_s:.1f} s")
                 self._watch(writer, now)
+                writer.upkeep(now)
                 self._count_up(writer, beats, now)
             if now >= next_quality_s:
                 next_quality_s = now + 1.0

@@ -282,6 +282,34 @@ class DeviceReader:
         quality, _ = Snapshot.judge(time.monotonic(), state)
         return float(state[0][i]) if i is not None and quality[i] == Quality.GOOD else math.nan
 
+    def heard(self) -> None:
+        """Note a usable reply to a request of the writer."""
+        self._heard_s = time.monotonic()
+
+    def since(self, asked_s: float) -> FloatArray:
+        """Return the values in the order of `names`; nan where none is good and read since."""
+        value, good_s, bad, *_ = self.state()
+        return np.where(~bad & (good_s >= asked_s), value, np.nan)
+
+    def resolution(self, point: str) -> float:
+        """Return the step of a point whose scale factor may change, else 0."""
+        i = self.slot[point]
+        at = self._sf_slot[i]
+        if at < 0 or not abs(self._raw[at]) <= 10:
+            return 0.0
+        return float(abs(10.0 ** self._raw[at] * self._scale[i]))
+
+    def same_place(self, point: str) -> set[str]:
+        """Return the points that are read from the registers of a point."""
+        place, _ = self.place(point)
+        return {
+            name
+            for name, other in zip(self.names, self.places, strict=True)
+            if other.table == place.table
+            and other.address < place.end
+            and place.address < other.end
+        }
+
     @property
     def moving_factors(self) -> bool:
         """Return True where scale factors are read with the values, because they may change."""

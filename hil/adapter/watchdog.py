@@ -42,7 +42,7 @@ class SafeWrites:
     Parameters
     ----------
     tls : ca, cert, key, server_name.
-    writes : ``[function, address, [registers], point, value]`` in the order of writing.
+    writes : In the order of writing, as `hil.adapter.safe.SafeState.plan` gives them.
     """
 
     name: str
@@ -171,10 +171,19 @@ class Watchdog:
         self, plan: SafeWrites, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: str
     ) -> str:
         """Write the plan and check every echo; return what went wrong, '' for nothing."""
-        for tid, (function, address, registers, point, value) in enumerate(plan.writes, start=1):
+        for tid, write in enumerate(plan.writes, start=1):
+            point, value = write["point"], write["value"]
             try:
                 failure = await asyncio.wait_for(
-                    _write(reader, writer, tid, plan.unit, function, address, registers),
+                    _write(
+                        reader,
+                        writer,
+                        tid,
+                        plan.unit,
+                        write["function"],
+                        write["address"],
+                        write["registers"],
+                    ),
                     plan.timeout_s,
                 )
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ssl.SSLError) as error:

@@ -78,7 +78,7 @@ class WatchdogClient:
         if not self._closing:
             self._on_lost()
 
-    def plan(self, spec: DeviceSpec, writes: list[list[Any]]) -> None:
+    def plan(self, spec: DeviceSpec, writes: list[dict[str, Any]]) -> None:
         """Tell how a device is made safe."""
         connection = spec.connection
         tls = connection.tls.model_dump(mode="json") if connection.tls else None

@@ -1,25 +1,28 @@
-"""Writing to one device: the order of the registers, the read-back, the safe state."""
+"""Writing to one device: which command is written when, and what follows when it does not hold."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from hil.adapter.access import PointAccess
 from hil.adapter.audit import AuditLog
-from hil.adapter.curves import CurveJob, adopt
-from hil.adapter.guard import Decision, Guard, SelfReversion
+from hil.adapter.curve_writer import CurveWriter
+from hil.adapter.curves import CurveJob
+from hil.adapter.guard import Decision, Guard
+from hil.adapter.heartbeat import Heartbeat
+from hil.adapter.held import Change, HeldValues
+from hil.adapter.orders import Order, Orders
 from hil.adapter.reader import DeviceReader
-from hil.devices.codec import decode_one, encode
-from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError
-from hil.devices.places import Place
-from hil.devices.points import ReadBack
-
-_SAFE_RETRY_S = 0.25
+from hil.adapter.safe import SafeState
+from hil.adapter.sequence import Write, command_requests
+from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError, is_transient
 
 
 class DeviceWriter:
@@ -29,6 +32,7 @@ class DeviceWriter:
     ----------
     tell : ``tell(device, kind, text)`` makes an event.
     allowed : Returns '' while the adapter may write, else why not (watchdog gone, adapter hung).
+    watched : Returns '' once the watchdog knows how to make the device safe, else why not.
     """
 
     def __init__(
@@ -38,172 +42,267 @@ class DeviceWriter:
         audit: AuditLog,
         tell: Callable[[str, str, str], None],
         allowed: Callable[[], str],
+        watched: Callable[[], str] = lambda: "",
     ) -> None:
         self.reader = reader
         self.guard = guard
         self.name = reader.spec.name
         self._record = partial(audit.record, self.name)
-        self._tell = tell
-        self._allowed = allowed
-        self._pending: dict[str, float] = {}
+        self._tell = partial(tell, self.name)
+        self._allowed, self._watched = allowed, watched
+        self._access = PointAccess(reader)
+        self._held = HeldValues(reader.spec)
+        self._safe = SafeState(self._access, guard, self._held, self._record)
+        self._curve_writer = CurveWriter(
+            self._access, guard, self._held, self._record, self._tell, self._stopped
+        )
+        self._heartbeat = Heartbeat(self._access)
+        self._orders = Orders(guard.spec.guard.input_limit_s / 4.0)
         self._curves: dict[int, CurveJob] = {}
+        self._safe_again: dict[str, str] = {}  # points that left their safe value
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
         self._urgent = asyncio.Event()  # set while the device must be made safe
         self.safe_why = ""
-        self.is_safe = False
-        self._making_safe = False
-        self.touched = False  # whether anything but safe values was ever sent
-        self._count = 0
-        self._own_timers = SelfReversion(reader.spec.points)
+        self._at_safe = False
+        self.touched = False
+        """Whether a command was ever sent; a device without one is left as it is."""
+        self._left_told = False
 
     # -- called inside the loop -------------------------------------------------------------------
 
     def put(self, point: str, value: float) -> None:
         """Queue a command; a newer one for the same point replaces it."""
-        self._pending[point] = value
-        self._awake()
+        self._queue(point, Order(value))
 
     def put_curve(self, job: CurveJob) -> None:
         """Queue a curve; a newer one for the same model replaces it."""
         self._curves[job.model] = job
         self._awake()
 
+    def _queue(self, point: str, order: Order) -> None:
+        self._orders.waiting[point] = order
+        self._awake()
+
     def _awake(self) -> None:
         self.idle.clear()
         self._wake.set()
 
-    def go_safe(self, why: str) -> None:
-        """Bring the device to its safe values, and try until that is done."""
+    @property
+    def is_safe(self) -> bool:
+        """Return True where every safe value was verified and no command came since."""
+        return self._at_safe and not self._safe_again
+
+    @property
+    def left_alone(self) -> bool:
+        """Return True where nothing was ever sent, and nothing is to be sent now."""
+        return not self.touched and not self.safe_why
+
+    def not_commanded(self) -> Mapping[str, str]:
+        """Return why, by point, for points that do not stand at their command."""
+        late = {point: delay.why for point, delay in self._orders.delays.items()}
+        return late | self.guard.handed_over
+
+    def go_safe(self, why: str, *, always: bool = False) -> None:
+        """Bring the device to its safe values, and try until that is done.
+
+        A device that was never commanded is left as it is, unless `always`.
+        """
         if not self.guard.armed or self.safe_why:
             return
-        self.safe_why = why
-        self.is_safe = False
-        self._pending.clear()
+        self._orders.clear()
         self._curves.clear()
+        self._safe_again.clear()
+        self._held.clear()
         self.guard.forget()
-        self._urgent.set()
-        self._tell(self.name, "safe", why)
         self._awake()
+        if not (self.touched or always):
+            self._leave(why)
+            return
+        self.safe_why = why
+        self._at_safe = False
+        self._safe.begin()
+        self._urgent.set()
+        self._tell("safe", why)
+
+    def _leave(self, why: str) -> None:
+        if not self._left_told:
+            self._left_told = True
+            text = f"{why}: never commanded, left as it is"
+            self._record("", verdict="left", why=text)
+            self._tell("left", text)
 
     async def run(self) -> None:
         """Work off commands until cancelled."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(0.0, lambda: None)
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
                 await self._work()
             except DeviceError as error:  # the guard's own refusals were recorded where they rose
-                self._tell(self.name, "failed", str(error))
-            if self.safe_why:
-                asyncio.get_running_loop().call_later(_SAFE_RETRY_S, self._wake.set)
+                self._tell("failed", str(error))
+            pause_s = self._next_pause_s()
+            timer.cancel()
+            if math.isfinite(pause_s):
+                timer = loop.call_later(pause_s, self._wake.set)
             elif not self._wake.is_set():
                 self.idle.set()
 
+    def _next_pause_s(self) -> float:
+        """Return how long until there is something to do; inf where there is nothing."""
+        now = time.monotonic()
+        return self._safe.pause_s(now) if self.safe_why else self._orders.pause_s(now)
+
     async def _work(self) -> None:
-        if self.safe_why:
+        if self.safe_why and not self._safe.pause_s(time.monotonic()):
             await self._make_safe()
-        while self._pending and not self.safe_why:
-            point = next(iter(self._pending))
-            await self._command(point, self._pending.pop(point))
+        while not self.safe_why and self._safe_again:
+            await self._make_point_safe_again()
+        while not self.safe_why and (order := self._orders.take(time.monotonic())):
+            await self._command(*order)
         while self._curves and not self.safe_why:
             await self._curve(self._curves.pop(next(iter(self._curves))))
 
     # -- commands ---------------------------------------------------------------------------------
 
-    async def _command(self, point: str, asked: float) -> None:
+    async def _command(self, point: str, order: Order) -> None:
         try:
             await self.reader.prepare()
         except DeviceError as error:
-            self._refuse(point, asked, f"the device cannot be reached: {error.what}")
+            why = f"the device cannot be reached: {error.what}"
+            if order.again or is_transient(error):
+                self._later(point, order, why)
+            else:
+                self._refuse(point, order, why)
             return
         now = time.monotonic()
-        stop = self._stopped()
-        if stop:
-            self._refuse(point, asked, stop)
+        if stop := self._stopped():
+            self._refuse(point, order, stop)
             return
-        decision = self.guard.decide(point, asked, now, self.reader.current(point))
+        decision = self.guard.decide(
+            point, order.asked, now, self.reader.current(point), again=order.again
+        )
         if decision.verdict == "unsafe":
-            self._refuse(point, asked, decision.why)
+            self._refuse(point, order, decision.why)
             self.go_safe(f"{point}: {decision.why}")
         elif decision.verdict == "refused":
-            self._refuse(point, asked, decision.why)
-        elif decision.writes:
-            await self._attempt(point, asked, decision)
+            self._refuse(point, order, decision.why)
+        elif not decision.writes:
+            self._orders.done(point)
+        elif stop := self._watched():
+            self._refuse(point, order, stop)
+        else:
+            await self._attempt(point, order, decision)
 
-    def _refuse(self, point: str, asked: float, why: str) -> None:
-        self._record(point, verdict="refused", asked=asked, why=why)
-        self._tell(self.name, "refused", f"{point} = {asked:g}: {why}")
+    def _refuse(self, point: str, order: Order, why: str) -> None:
+        self._orders.done(point)
+        self._record(point, verdict="refused", asked=order.asked, why=why)
+        self._tell("refused", f"{point} = {order.asked:g}: {why}")
 
-    async def _attempt(self, point: str, asked: float, decision: Decision) -> None:
-        """Write and verify; again after a failure, a few times or until a fault is latched."""
-        for _ in range(self.guard.spec.guard.readback_failures):
-            if self.safe_why or point in self._pending:
-                return  # a newer command is the next try
-            self.is_safe = False
-            lost = False
-            sent = back = math.nan
+    def _later(self, point: str, order: Order, why: str) -> None:
+        """Try again after a pause that grows, as long as the command counts."""
+        now = time.monotonic()
+        if self.safe_why:
+            return
+        if not order.again:
+            self.guard.heard(point, now)
+        elif not self.guard.young(point, now):
+            self._refuse(point, order, f"given up, the command is too old: {why}")
+            return
+        if self._orders.delay(point, replace(order, again=True), why, now):
+            text = f"{point} is not at its set-point {order.asked:g}: {why}; tried again"
+            self._tell("delayed", text)
+
+    async def _attempt(self, point: str, order: Order, decision: Decision) -> None:
+        """Write and verify; again after a wrong read-back, until a fault is latched.
+
+        A newer command is the next try.
+        """
+        self._held.forget(point)
+        self._at_safe = False
+        self.touched = True
+        while (
+            not self.safe_why and point not in self._orders.waiting
+        ):  # a newer command is the next try
+            lost = transient = False
+            sent: dict[str, float] = {}
+            back = math.nan
             try:
-                sent, back = await self._write_point(point, decision.value)
-                failure = self._mismatch(point, sent, back)
+                back, failure = await self._write_point(point, decision.value, sent)
             except GuardError:
                 return
             except DeviceError as error:
-                failure, lost = error.what, isinstance(error, (NoReplyError, LinkError))
+                failure, transient = error.what, is_transient(error)
+                lost = isinstance(error, (NoReplyError, LinkError))
+            values = {"asked": order.asked, "sent": sent.get(point, math.nan), "read_back": back}
             if not failure:
                 self.guard.sent(point, decision.value, time.monotonic())
-                self._written(point, asked, sent, back, decision)
+                self._held.hold(point, sent, time.monotonic())
+                self._written(point, order, decision, values)
                 return
-            values = {"asked": asked, "sent": sent, "read_back": back}
             self._record(point, verdict="failed", why=failure, **values)
-            self._tell(self.name, "failed", f"{point} = {asked:g}: {failure}")
+            if transient:
+                self.guard.lost(point)
+                self._later(point, order, failure)
+                return
+            self._tell("failed", f"{point} = {order.asked:g}: {failure}")
             if self.guard.failed(point, failure, lost=lost):
                 self.latch(f"{point}: {failure}")
                 return
+            if lost:
+                self._later(point, order, failure)
+                return
 
     def _written(
-        self, point: str, asked: float, sent: float, back: float, decision: Decision
+        self, point: str, order: Order, decision: Decision, values: Mapping[str, float]
     ) -> None:
-        verdict, why = decision.verdict, decision.why or "command"
-        self._record(point, verdict=verdict, why=why, asked=asked, sent=sent, read_back=back)
+        why = "; ".join(filter(None, (order.why, decision.why))) or "command"
+        remark = self._access.how_verified(point)
+        why = f"{why}, {remark}" if remark else why
+        self._record(point, verdict=decision.verdict, why=why, **values)
         if decision.verdict != "written":
-            text = f"{point} = {asked:g}: {sent:g} was sent, {decision.why}"
-            self._tell(self.name, decision.verdict, text)
+            text = f"{point} = {order.asked:g}: {values['sent']:g} was sent, {decision.why}"
+            self._tell(decision.verdict, text)
+        if (delay := self._orders.done(point)) is not None:
+            late_s = time.monotonic() - delay.since_s
+            self._tell("delayed", f"{point} = {order.asked:g}: written after {late_s:.1f} s")
 
     def latch(self, why: str) -> None:
         """Latch a fault and go to the safe state."""
         self.guard.latch(why)
         self._record("", verdict="fault", why=why)
-        self._tell(self.name, "fault", why)
+        self._tell("fault", why)
         self.go_safe(f"fault: {why}")
 
-    def _mismatch(self, point: str, sent: float, back: float) -> str:
-        tolerance = (self._readback(point).tolerance) + 1e-9 * max(1.0, abs(sent))
-        if abs(back - sent) <= tolerance:
-            return ""
-        return f"read back {back:g}, sent was {sent:g}"
+    async def _write_point(
+        self, point: str, value: float, sent: dict[str, float]
+    ) -> tuple[float, str]:
+        """Write a set-point and what belongs to it; return what was read back and what is wrong.
 
-    def _readback(self, point: str) -> ReadBack:
-        return self.reader.spec.points[point].readback or ReadBack()
-
-    async def _write_point(self, point: str, value: float) -> tuple[float, float]:
-        """Write reversion, set-point and enable in this order; return (sent, read back)."""
+        `sent` receives the values that were sent.
+        """
         spec = self.reader.spec.points[point]
         await self.reader.prepare()
-        if spec.reversion is not None:
-            for write in spec.reversion.before:
-                await self.write_value(write.point, write.value, "reversion value")
-            await self.write_value(spec.reversion.point, spec.reversion.seconds, "reversion timer")
         low, high = self.guard.limits(point)
-        if stop := self._stopped():
-            raise GuardError(stop)
-        sent = await self._send(point, value, low=low, high=high)
-        for write in spec.enable:
-            await self.write_value(write.point, write.value, "enable")
-        readback = self._readback(point)
-        await self._pause(readback.delay_s)
-        return sent, await self.read_value(readback.point or point)
+        for request in command_requests(spec, Write(point, value, "", low, high)):
+            if stop := self._stopped():
+                raise GuardError(stop)
+            done = await self._access.write(request)
+            for write in request:
+                if write.point != point:
+                    self._record(write.point, verdict="written", asked=write.value,
+                                 sent=done[write.point], why=write.why)  # fmt: skip
+            sent |= done
+        timer = spec.reversion.point if spec.reversion else None
+        sent.pop(timer or "", None)  # it counts down
+        if spec.read_back is not None:
+            await self._pause(spec.read_back.delay_s)
+        if self.safe_why:
+            raise GuardError(f"safe state: {self.safe_why}")
+        return await self._access.verify(point, sent[point])
 
     async def _pause(self, delay_s: float) -> None:
         """Wait, but not when the device must be made safe."""
@@ -211,158 +310,91 @@ class DeviceWriter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), delay_s)
 
-    async def write_value(self, point: str, value: float, why: str) -> None:
-        """Write one of the guard's own points and record it."""
-        stop = self._stopped()
-        if stop:
-            raise GuardError(stop)
-        sent = await self._send(point, value)
-        self._record(point, verdict="written", asked=value, sent=sent, why=why)
-
-    async def _send(
-        self, point: str, value: float, *, low: float = -math.inf, high: float = math.inf
-    ) -> float:
-        place, sf = self.reader.place(point)
-        words, sent = encode(place, value, sf=sf, low=low, high=high)
-        self.touched = self.touched or not self._making_safe
-        link = self.reader.link
-        await link.write(self.reader.unit, self._function(point, place), place.address, words)
-        return sent
-
     def _stopped(self) -> str:
         """Say why an ordinary write may not go out any more; '' where it may."""
         return f"safe state: {self.safe_why}" if self.safe_why else self._allowed()
 
-    def _function(self, point: str, place: Place) -> int:
-        spec = self.reader.spec.points.get(point)
-        # Without an entry in the device file it is a point of a whole SunSpec model.
-        return 16 if spec is None else spec.function(bits=place.is_bit, words=place.words)
+    # -- what the device holds --------------------------------------------------------------------
 
-    async def read_value(self, point: str) -> float:
-        """Read one point now; nan where it is not implemented."""
-        if self.safe_why and not self._making_safe:
-            raise GuardError(f"safe state: {self.safe_why}")
-        place, sf = self.reader.place(point)
-        data = await self.reader.link.read(
-            self.reader.unit, place.table, place.address, place.words
+    def compare(self, asked_s: float) -> None:
+        """Compare a poll that began at `asked_s` with what was sent."""
+        if self.safe_why or not self._held.points:
+            return
+        values, slot = self.reader.since(asked_s), self.reader.slot
+
+        def reading(point: str) -> float:
+            return float(values[slot[point]]) if point in slot else math.nan
+
+        for change in self._held.changes(reading, asked_s, self.reader.resolution):
+            self._changed(change)
+
+    def _changed(self, change: Change) -> None:
+        reaction, why = self._held.react(change, time.monotonic())
+        point = change.point
+        self._held.forget(point)
+        self._record(
+            change.read, verdict="changed", sent=change.sent, read_back=change.found, why=why
         )
-        if place.is_bit:
-            return float(data[0] & 1)
-        words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
-        return decode_one(place, words, sf=sf)
+        self._tell("changed", f"{change}: {why}")
+        asked = self.guard.lost(point)
+        if reaction == "hand_over":
+            self.guard.hand_over(point, str(change))
+            self._orders.drop(point)
+        elif reaction == "fault":
+            self.latch(f"{change}: {why}")
+        elif change.safe or not math.isfinite(asked):
+            self._safe_again[point] = str(change)
+            self._awake()
+        elif point not in self._orders.waiting:
+            self._queue(point, Order(asked, again=True, why=f"written again, {change}"))
 
-    # -- curves -----------------------------------------------------------------------------------
+    def upkeep(self, now_s: float) -> None:
+        """Write again what would end by itself otherwise."""
+        if self.safe_why or self.guard.fault:
+            return
+        for point, value in self.guard.due(now_s):
+            if point not in self._orders.waiting:
+                self._queue(point, Order(value, again=True, why="refresh"))
 
     async def _curve(self, job: CurveJob) -> None:
-        stop = self._allowed()
-        name = f"{job.model}.Crv"
-        if stop:
-            self._record(name, verdict="refused", why=stop)
-            self._tell(self.name, "refused", f"{name}: {stop}")
+        if stop := self._stopped() or self._watched():
+            self._record(f"{job.model}.Crv", verdict="refused", why=stop)
+            self._tell("refused", f"{job.model}.Crv: {stop}")
             return
-        self.is_safe = False
-        try:
-            await adopt(self.reader, job, self.write_value, self.read_value)
-        except DeviceError as error:
-            self._record(name, verdict="failed", asked=str(job.xy), why=error.what)
-            self._tell(self.name, "failed", f"{name}: {error}")
-            if self.guard.failed_curve(job.model):
-                self.latch(f"{name}: {error.what}")
-            return
-        why = "curve adopted and verified"
-        self._record(name, verdict="written", why=why, asked=str(job.xy))
+        self._at_safe = False
+        self.touched = True
+        if fault := await self._curve_writer.write(job):
+            self.latch(fault)
 
     # -- safe state -------------------------------------------------------------------------------
 
     async def _make_safe(self) -> None:
-        self._making_safe = True
-        try:
-            await self._write_safe_values()
-        finally:
-            self._making_safe = False
-
-    async def _write_safe_values(self) -> None:
-        """Write every safe value, verified; limits of step and rate do not hold here."""
-        why = self.safe_why
-        failure = ""
-        for point, value in self.guard.safe_values():
-            failure = await self._make_point_safe(point, value, why) or failure
-        for model, curve in self.reader.spec.curves.items():
-            if curve.safe:
-                failure = await self._make_curve_safe(model, curve.safe) or failure
-        if failure:
+        """Write every safe value; what fails is tried again after a pause, without end."""
+        if failure := await self._safe.write(self.safe_why):
             self.reader.last_error = failure
-        else:
-            self._done_safe()
-
-    def _done_safe(self) -> None:
+            return
         self.safe_why = ""
         self._urgent.clear()
-        self._own_timers.clear()
-        self.is_safe = True
+        self._at_safe = True
 
-    async def _make_point_safe(self, point: str, value: float, why: str) -> str:
-        sent = back = math.nan
-        try:
-            await self.reader.prepare()
-            readback = self._readback(point)
-            if self._own_timers.leaves_alone(point, time.monotonic()):
-                back = await self.read_value(readback.point or point)
-                if failure := self._mismatch(point, value, back):
-                    return failure
-                why = f"{why}, by the device's own timer"
-            else:
-                sent = await self._send(point, value)
-                for write in self.reader.spec.points[point].enable:
-                    await self._send(write.point, write.value)
-                if readback.delay_s:
-                    await asyncio.sleep(readback.delay_s)
-                back = await self.read_value(readback.point or point)
-                failure = self._mismatch(point, sent, back)
-                self._own_timers.note(point, wrong=bool(failure), now_s=time.monotonic())
-        except DeviceError as error:
-            failure = error.what
-        verdict = "failed" if failure else "safe"
-        why = f"safe state ({why})" + (f": {failure}" if failure else "")
-        self._record(point, verdict=verdict, why=why, asked=value, sent=sent, read_back=back)
-        return failure
+    async def _make_point_safe_again(self) -> None:
+        point, why = next(iter(self._safe_again.items()))
+        failure, _ = await self._safe.write_point(point, why)
+        if failure:
+            self.go_safe(f"{point}: {failure}")
+        self._safe_again.pop(point, None)
 
-    async def _make_curve_safe(self, model: int, xy: Sequence[tuple[float, float]]) -> str:
-        job = CurveJob(model, tuple(xy), {}, self.reader.spec.curves[model])
-        try:
-            await adopt(self.reader, job, self._write_safe, self.read_value)
-        except DeviceError as error:
-            return error.what
-        return ""
-
-    async def _write_safe(self, point: str, value: float, why: str) -> None:
-        sent = await self._send(point, value)
-        why = f"safe state ({self.safe_why}): {why}"
-        self._record(point, verdict="safe", why=why, asked=value, sent=sent)
+    def safe_plan(self) -> list[dict[str, Any]]:
+        """Return the writes that make the device safe; see `SafeState.plan`."""
+        return self._safe.plan()
 
     # -- heartbeat --------------------------------------------------------------------------------
 
     async def beat(self) -> None:
         """Count the device's heartbeat point up by one."""
-        point = self.reader.spec.guard.heartbeat_point
-        if point is None or not self.guard.armed or self.guard.fault or self.safe_why:
+        if not self.guard.armed or self.guard.fault or self.safe_why or self._allowed():
             return
-        self._count = (self._count + 1) % 60000
         try:
-            await self.write_value(point, float(self._count), "heartbeat")
+            await self._heartbeat.beat(self._record)
         except DeviceError as error:
-            self._tell(self.name, "failed", f"heartbeat: {error.what}")
-
-    # -- what the watchdog must know --------------------------------------------------------------
-
-    def safe_plan(self) -> list[list[Any]]:
-        """Return [function, address, [registers]] of the writes that make the device safe."""
-        plan: list[list[Any]] = []
-        for point, value in self.guard.safe_values():
-            steps = [(point, value)]
-            steps += [(w.point, w.value) for w in self.reader.spec.points[point].enable]
-            for name, number in steps:
-                place, sf = self.reader.place(name)
-                words, _ = encode(place, number, sf=sf)
-                plan.append([self._function(name, place), place.address, words, name, number])
-        return plan
+            self._tell("failed", f"heartbeat: {error.what}")

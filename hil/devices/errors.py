@@ -97,6 +97,21 @@ class RefusedError(ExchangeError):
         super().__init__(f"the device refused with exception {code} ({name})", where=where)
 
 
+class NotNowError(DeviceError):
+    """What is needed for a read or a write is not available at the moment (a scale factor)."""
+
+
+NOT_NOW_CODES = (5, 6)
+"""Modbus exceptions that ask for another try later: acknowledge, busy."""
+
+
+def is_transient(error: Exception) -> bool:
+    """Return True for an answer that means "not now": it says nothing against the device."""
+    if isinstance(error, RefusedError):
+        return error.code in NOT_NOW_CODES
+    return isinstance(error, NotNowError)
+
+
 def cannot_listen(kind: type[FeederateError], error: Exception, where: str) -> FeederateError:
     """Return the error of a server whose address cannot be used."""
     expected = "a free port of this machine"

@@ -155,12 +155,30 @@ class PointSpec(DeviceFileSection):
         "clamp", description="what happens to a value outside the limits"
     )
     safe_value: Finite | None = Field(None, description="value in the safe state")
-    readback: ReadBack | None = Field(
-        None, description="how a write is verified; by default the same registers, exactly"
+    readback: ReadBack | Literal[False] | None = Field(
+        None,
+        description="how a write is verified; by default the same registers, exactly; "
+        "false: by the echo of the write only",
     )
     reversion: Reversion | None = None
+    rewrite_s: Positive | None = Field(
+        None, description="written again after this long, in seconds, though nothing changed"
+    )
+    on_change: Literal["rewrite", "hand_over", "fault"] = Field(
+        "rewrite", description="what happens when a poll finds another value than was sent"
+    )
+    before: list[GuardWrite] = Field(
+        default_factory=list, description="written before the set-point, e.g. its mode"
+    )
     enable: list[GuardWrite] = Field(
         default_factory=list, description="written after the set-point, before the read-back"
+    )
+    one_request: bool = Field(
+        False, description="before, set-point and enable are sent in one request (15 or 16)"
+    )
+    release: list[GuardWrite] = Field(
+        default_factory=list,
+        description="written in the safe state in place of safe_value: hands control back",
     )
     write_function: Literal[5, 6, 15, 16] | None = Field(
         None, description="Modbus function; default 6 for one register, 16 for more and SunSpec"
@@ -170,6 +188,14 @@ class PointSpec(DeviceFileSection):
     def writable(self) -> bool:
         """Return True where a command may change the point."""
         return self.access == "rw"
+
+    @property
+    def read_back(self) -> ReadBack | None:
+        """Return how a write is verified; None where only its echo says that it arrived."""
+        if self.readback is False:
+            return None
+        read_back = self.readback or ReadBack()
+        return None if self.write_only and read_back.point is None else read_back
 
     def function(self, *, bits: bool, words: int) -> int:
         """Return the Modbus function that writes the point: 5, 6, 15 or 16."""

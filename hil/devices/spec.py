@@ -141,6 +141,10 @@ class GuardSpec(DeviceFileSection):
     heartbeat_point: str | None = Field(
         None, description="point (access 'guard') to count up once per heartbeat_s / 2"
     )
+    heartbeat_range: tuple[int, int] | None = Field(
+        None,
+        description="lowest and highest count, [0, 1] toggles; default: what the point holds",
+    )
 
     @property
     def input_limit_s(self) -> float:

@@ -210,7 +210,10 @@ def test_the_watchdog_acts_when_a_heartbeat_has_passed_without_a_beat(
     clock = [100.0]
     plan = {
         "name": "d", "host": "127.0.0.1", "port": raw_device.port, "unit": 1, "tls": None,
-        "timeout_s": 30.0, "heartbeat_s": 2.0, "writes": [[6, 10, [SAFE], "set_c", 20.0]],
+        "timeout_s": 30.0, "heartbeat_s": 2.0, "writes": [
+            {"function": 6, "address": 10, "registers": [SAFE], "mask": None, "point": "set_c",
+             "value": 20.0},
+        ],
     }  # fmt: skip
 
     async def main() -> None:
@@ -245,6 +248,7 @@ def test_the_guard_acts_when_a_heartbeat_has_passed_without_the_federation(tmp_p
         spec = spec_at(1)
         loop = AdapterLoop([spec], {"d"}, tmp_path / "audit.jsonl", False, lambda *_: None, {})
         writer, heartbeat_s = loop.writer("d"), spec.guard.heartbeat_s
+        writer.touched = True  # it was commanded before
         loop.heard_s = 100.0
         loop._watch(writer, 100.0 + 0.99 * heartbeat_s)
         assert writer.safe_why == ""
