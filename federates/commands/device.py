@@ -21,7 +21,13 @@ from grid_models.base.errors import nearest_name
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import DeviceFileError
-from hil.devices.file import check_device_file, find_device_file, load_device_file, shipped_devices
+from hil.devices.file import (
+    check_device_file,
+    device_hints,
+    find_device_file,
+    load_device_file,
+    shipped_devices,
+)
 from hil.devices.points import Quality, Value
 from hil.devices.spec import DeviceSpec
 
@@ -41,6 +47,8 @@ def check(file: str) -> None:
     console = output()
     at = spec.connection
     console.print(f"{path}: in order", markup=False, soft_wrap=True)
+    for hint in device_hints(path):
+        console.print(f"hint: {hint}", markup=False, soft_wrap=True)
     console.print(f"  {spec.name} at {at.endpoint}, unit {at.unit}", markup=False)
     console.print(
         f"  {len(spec.points)} points; SunSpec models {spec.sunspec or '-'}", markup=False

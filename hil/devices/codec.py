@@ -47,11 +47,11 @@ def encode(
     if place.kind in ("float32", "float64"):
         return _encode_float(place, exact, factor)
     raw = round(exact)
-    for step in (0, -1, 1):
-        stands_for = _stands_for(raw + step, sf, place)
-        if low <= stands_for <= high:
-            raw += step
-            break
+    near = [r for r in (raw, raw - 1, raw + 1) if low <= _stands_for(r, sf, place) <= high]
+    if not near:
+        text = f"no value near {value:g} that the register can hold is inside"
+        raise DeviceError(text, expected=f"{low:g} to {high:g}")
+    raw = near[0]
     lowest, highest = raw_range(place.kind, place.mask)
     if not lowest <= raw <= highest or raw == place.sentinel:
         raise DeviceError(

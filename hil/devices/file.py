@@ -1,8 +1,8 @@
 """Device files: read, and checked against schema and rules.
 
-`load_device_file` reads one, `check_device_file` lists every problem with its line,
-`device_schema` is the published JSON Schema, `shipped_devices` are those that come with the
-package.
+`load_device_file` reads one, `check_device_file` lists every problem with its line, `device_hints`
+what may be a slip. `device_schema` is the published JSON Schema, `shipped_devices` are those that
+come with the package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from grid_models.base.schema_errors import schema_problems
 from grid_models.base.yaml_lines import KeyPath, YamlError, dotted, nearest_line, read_yaml
 from hil.devices.errors import DeviceFileError, Problem
-from hil.devices.rules import rule_problems
+from hil.devices.rules import rule_hints, rule_problems
 from hil.devices.spec import DeviceSpec
 
 
@@ -57,6 +57,13 @@ def placed(
 def check_device_file(path: str | Path) -> list[Problem]:
     """Return every problem of a device file, in the order of its lines; empty if it is fine."""
     return _read(find_device_file(path))[1]
+
+
+def device_hints(path: str | Path) -> list[Problem]:
+    """Return what a file without problems may not mean as it stands, in the order of its lines."""
+    plain = find_device_file(path)
+    _, lines = read_yaml(plain, text_keys=True)
+    return placed(plain, lines, rule_hints(load_device_file(plain)))
 
 
 def load_device_file(path: str | Path) -> DeviceSpec:

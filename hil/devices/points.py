@@ -8,10 +8,11 @@ the limits that its owner declared. Values are always in the point's engineering
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
+from grid_models.base.schema_errors import problem
 from grid_models.base.sections import Section
 
 Table = Literal["coil", "discrete", "input", "holding"]
@@ -23,6 +24,9 @@ Order = Literal["big", "little"]
 Access = Literal["r", "rw", "guard"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PollPeriod = Annotated[float, Field(ge=0.02, le=3600, allow_inf_nan=False)]
+Span = Annotated[tuple[Finite, Finite], Field(strict=False)]
+"""Two numbers; YAML has lists where pydantic's strict mode wants a tuple."""
 Value = int | float | str | bool
 
 
@@ -57,7 +61,7 @@ class Reading(NamedTuple):
 class DeviceFileSection(Section):
     """A part of a device file: unknown keys are errors, nothing changes after reading."""
 
-    model_config = ConfigDict(frozen=True, strict=False)
+    model_config = ConfigDict(frozen=True)
 
 
 class ReadBack(DeviceFileSection):
@@ -96,8 +100,10 @@ class Reversion(DeviceFileSection):
 
     point: str = Field(description="timer point, access 'guard'")
     seconds: Positive = Field(description="value written to the timer, in seconds")
-    refresh_s: Positive | None = Field(
-        None, description="write timer and set-point again after this long; default seconds / 2"
+    refresh_s: Finite | None = Field(
+        None,
+        ge=0.1,
+        description="write timer and set-point again after this long; default seconds / 2",
     )
     before: list[GuardWrite] = Field(
         default_factory=list, description="values the device reverts to, written before the timer"
@@ -143,10 +149,10 @@ class PointSpec(DeviceFileSection):
     not_implemented: int | None = Field(
         None, description="raw value, or bit pattern of the type, that means: not there"
     )
-    plausible: tuple[Finite, Finite] | None = Field(
+    plausible: Span | None = Field(
         None, description="lowest and highest believable reading; outside it the quality is bad"
     )
-    poll_s: Positive | None = Field(None, description="poll period; default that of the device")
+    poll_s: PollPeriod | None = Field(None, description="poll period; default that of the device")
     min: Finite | None = Field(None, description="lowest value that may be written")
     max: Finite | None = Field(None, description="highest value that may be written")
     max_step: Positive | None = Field(None, description="largest change of one write")
@@ -184,6 +190,21 @@ class PointSpec(DeviceFileSection):
         None, description="Modbus function; default 6 for one register, 16 for more and SunSpec"
     )
 
+    @field_validator("address", mode="before")
+    @classmethod
+    def _on_the_wire(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > 100_000 and 1 <= value % 100_000 <= 65536:
+            wire = f"register {value} of a manual is {value % 100_000 - 1} on the wire"
+            raise problem(f"found {value}", f"0 to 65535; {wire}")
+        return value
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise problem(f"found '{value}'", "a number; a point with the scale: scale_from")
+        return value
+
     @property
     def writable(self) -> bool:
         """Return True where a command may change the point."""
@@ -196,6 +217,16 @@ class PointSpec(DeviceFileSection):
             return None
         read_back = self.readback or ReadBack()
         return None if self.write_only and read_back.point is None else read_back
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Lowest and highest value that may be written; None where the file does not say."""
+        values = list((self.enum or {}).values())
+        if values and self.min is None and self.max is None:
+            return float(min(values)), float(max(values))
+        if self.min is None or self.max is None:
+            return None
+        return float(self.min), float(self.max)
 
     def function(self, *, bits: bool, words: int) -> int:
         """Return the Modbus function that writes the point: 5, 6, 15 or 16."""

@@ -10,15 +10,19 @@ from pydantic import Field, field_validator, model_validator
 
 from grid_models.base.schema_errors import problem
 from hil.devices.errors import DeviceError
-from hil.devices.points import DeviceFileSection, Finite, PointSpec, Positive
+from hil.devices.points import DeviceFileSection, Finite, PointSpec, PollPeriod, Positive, Span
 
 
 class TlsSpec(DeviceFileSection):
     """Mutual TLS (Modbus/TCP Security): both sides show a certificate."""
 
-    ca: Path = Field(description="certificates that the device's own must be signed by")
-    cert: Path = Field(description="our certificate; its role extension says what we may do")
-    key: Path = Field(description="key of our certificate")
+    ca: Path = Field(
+        strict=False, description="certificates that the device's own must be signed by"
+    )
+    cert: Path = Field(
+        strict=False, description="our certificate; its role extension says what we may do"
+    )
+    key: Path = Field(strict=False, description="key of our certificate")
     server_name: str | None = Field(
         None, description="name or address in the device's certificate; default the host"
     )
@@ -161,12 +165,10 @@ class CurveSpec(DeviceFileSection):
     """Limits of a SunSpec curve model that may be adopted (705, 706, 712)."""
 
     curve: int = Field(2, ge=2, le=100, description="stored curve to write; 1 is read-only")
-    x: tuple[Finite, Finite] = Field(description="lowest and highest first coordinate")
-    y: tuple[Finite, Finite] = Field(description="lowest and highest second coordinate")
+    x: Span = Field(description="lowest and highest first coordinate")
+    y: Span = Field(description="lowest and highest second coordinate")
     timeout_s: Finite = Field(5.0, gt=0, le=60, description="longest wait for the result")
-    safe: list[tuple[Finite, Finite]] | None = Field(
-        None, description="curve adopted in the safe state"
-    )
+    safe: list[Span] | None = Field(None, description="curve adopted in the safe state")
 
 
 class DeviceSpec(DeviceFileSection):
@@ -176,7 +178,7 @@ class DeviceSpec(DeviceFileSection):
     description: str = ""
     source: str = Field("", description="where the register map comes from")
     connection: ConnectionSpec = Field(default_factory=ConnectionSpec)
-    poll_s: Finite = Field(1.0, ge=0.02, le=3600, description="poll period")
+    poll_s: PollPeriod = Field(1.0, description="poll period")
     stale_after_s: Positive | None = Field(None, description="default 2.5 poll periods")
     bad_after_s: Positive | None = Field(None, description="default 5 poll periods")
     sunspec: list[int] = Field(default_factory=list, description="models to read whole")

@@ -15,11 +15,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import DeviceError, ScanError
-from hil.devices.places import Place
+from hil.devices.places import Place, as_in_file
+
+if TYPE_CHECKING:
+    from hil.devices.points import PointSpec
 
 # SunSpec Information Model Specification: raw type and the value that means "not implemented".
 # An accumulator of 0 may be a true count, so it has no such value.
@@ -88,31 +91,53 @@ def model_definition(model: int) -> dict[str, Any]:
 
 
 def find_point(name: str) -> dict[str, Any]:
-    """Return the definition of a point by its name; indices are not looked at.
+    """Return the definition of a point by its name; how many of a group there are is not known.
 
     Raises UnknownPointError: With the nearest valid name.
     """
     head, _, rest = name.partition(".")
-    number = head.partition("#")[0]
-    if not number.isdigit() or not rest:
-        raise UnknownPointError(f"found '{name}'", expected="MODEL.POINT, as 701.W")
-    group = model_definition(int(number))
-    plain = re.sub(r"\[[0-9]+\]", "", rest)
-    known = dict(_all_points(group, ""))
-    if plain not in known:
-        near = nearest_name(plain, known)
+    number, mark, instance = head.partition("#")
+    if (
+        not number.isdigit()
+        or not rest
+        or (mark and not re.fullmatch("[2-9]|[1-9][0-9]+", instance))
+    ):
+        raise UnknownPointError(f"found '{name}'", expected="MODEL.POINT, as 701.W or 701#2.W")
+    known = dict(_all_points(model_definition(int(number)), ""))
+    found = known.get(re.sub(r"\[[1-9][0-9]*\]", "[]", rest))
+    if found is not None:
+        return found
+    plain = re.sub(r"\[[0-9]*\]", "", rest)
+    names = {key.replace("[]", ""): key.replace("[]", "[1]") for key in known}
+    if plain in names:
         raise UnknownPointError(
-            f"SunSpec model {number} has no point '{plain}'",
-            nearest=f"{head}.{near}" if near else None,
+            f"found '{name}'", expected=f"{head}.{names[plain]}, counted from 1"
         )
-    return known[plain]
+    near = nearest_name(plain, names)
+    raise UnknownPointError(
+        f"SunSpec model {number} has no point '{plain}'",
+        nearest=f"{head}.{names[near]}" if near else None,
+    )
+
+
+def place_in_model(name: str, point: PointSpec | None = None) -> Place:
+    """Return the place of a point by its definition alone, as if its model began at 0.
+
+    Raises UnknownPointError.
+    """
+    definition = find_point(name)
+    kind, sentinel = _TYPES.get(definition["type"], ("string", None))
+    words = int(definition["size"])
+    place = Place("holding", 0, kind, words, sentinel=sentinel, sf=definition.get("sf"))
+    return place if point is None else as_in_file(place, point)
 
 
 def _all_points(group: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for point in group.get("points", []):
         yield prefix + point["name"], point
     for inner in group.get("groups", []):
-        yield from _all_points(inner, f"{prefix}{inner['name']}.")
+        many = "[]" if "count" in inner else ""
+        yield from _all_points(inner, f"{prefix}{inner['name']}{many}.")
 
 
 def lay_out(

@@ -1,0 +1,181 @@
+"""What the rules of device files ask of two points, of the use of a point, and of the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+from grid_models.base.yaml_lines import KeyPath, dotted
+from hil.devices.codec import plan_requests
+from hil.devices.points import GuardWrite
+from hil.devices.rule_facts import PointFacts
+from hil.devices.spec import CurveSpec, DeviceSpec
+
+Role = Literal["readback", "timer", "write", "heartbeat", "scale", "sign"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two points that share registers; `second` is the later one in the file."""
+
+    first: PointFacts
+    second: PointFacts
+
+    @property
+    def is_same(self) -> bool:
+        """Return True where both are exactly the same registers."""
+        return self.first.span == self.second.span
+
+    @property
+    def is_written(self) -> bool:
+        """Return True where both are written, at least one by command, in bits that they share."""
+        accesses = {self.first.point.access, self.second.point.access}
+        apart = self.first.place.pattern_mask & self.second.place.pattern_mask == 0
+        return "rw" in accesses and "r" not in accesses and not apart
+
+
+@dataclass(frozen=True)
+class Use:
+    """A point that another part of the file names.
+
+    Parameters
+    ----------
+    by : The point that names it; None for the guard.
+    key : Where.
+    value : What is written to it; nan where nothing is, or it varies.
+    """
+
+    role: Role
+    spec: DeviceSpec
+    by: PointFacts | None
+    key: KeyPath
+    target: str
+    value: float = math.nan
+
+    @cached_property
+    def other(self) -> PointFacts | None:
+        """The point that is named."""
+        point = self.spec.points.get(self.target)
+        return None if point is None else PointFacts(self.spec, self.target, point)
+
+    @property
+    def is_raw(self) -> bool:
+        """Return True where the raw value counts: a sign, or an exponent."""
+        scale = self.by.point.scale_from if self.by else None
+        exponent = self.role == "scale" and scale is not None and scale.kind == "exponent"
+        return self.role == "sign" or exponent
+
+    @cached_property
+    def other_use(self) -> str:
+        """Where else the point is written; '' for nowhere."""
+        uses = [u for u in uses_of(self.spec) if u.target == self.target and u.key != self.key]
+        return next((f"in {dotted(u.key)}" for u in uses if u.role in ("timer", "write")), "")
+
+    @cached_property
+    def other_seconds(self) -> float | None:
+        """Another time that an earlier point sets the same timer to."""
+        for use in uses_of(self.spec):
+            if use.key == self.key:
+                return None
+            if (use.role, use.target) == ("timer", self.target) and use.value != self.value:
+                return use.value
+        return None
+
+    @property
+    def value_key(self) -> KeyPath:
+        """Where the value is."""
+        return (*self.key[:-1], "seconds" if self.role == "timer" else "value")
+
+
+def uses_of(spec: DeviceSpec) -> Iterator[Use]:
+    """Return every use of a point by another one or by the guard."""
+    for name, point in spec.points.items():
+        by, at = PointFacts(spec, name, point), ("points", name)
+        if point.readback and point.readback.point:
+            yield Use("readback", spec, by, (*at, "readback", "point"), point.readback.point)
+        if point.reversion:
+            key: KeyPath = (*at, "reversion", "point")
+            yield Use("timer", spec, by, key, point.reversion.point, point.reversion.seconds)
+            yield from _writes(spec, by, (*at, "reversion", "before"), point.reversion.before)
+        yield from _writes(spec, by, (*at, "enable"), point.enable)
+        if point.scale_from:
+            yield Use("scale", spec, by, (*at, "scale_from", "point"), point.scale_from.point)
+        if point.sign_from:
+            yield Use("sign", spec, by, (*at, "sign_from", "point"), point.sign_from.point)
+    if spec.guard.heartbeat_point is not None:
+        yield Use("heartbeat", spec, None, ("guard", "heartbeat_point"), spec.guard.heartbeat_point)
+
+
+def _writes(
+    spec: DeviceSpec, by: PointFacts, key: KeyPath, writes: Sequence[GuardWrite]
+) -> Iterator[Use]:
+    for i, write in enumerate(writes):
+        yield Use("write", spec, by, (*key, i, "point"), write.point, write.value)
+
+
+def unused_points(spec: DeviceSpec) -> set[str]:
+    """Return the points of access guard that nothing in the file writes."""
+    used = {u.target for u in uses_of(spec) if u.role in ("timer", "write", "heartbeat")}
+    return {n for n, p in spec.points.items() if p.access == "guard"} - used
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What is asked of the device as a whole; `points` are those whose place is in order."""
+
+    spec: DeviceSpec
+    points: Sequence[PointFacts]
+
+    @cached_property
+    def is_written(self) -> bool:
+        """Return True where a set-point may be written."""
+        return any(p.writable for p in self.spec.points.values())
+
+    @cached_property
+    def longest_poll_s(self) -> float:
+        """Longest poll period."""
+        return max([self.spec.poll_s, *(p.poll_s for p in self.points)])
+
+    @cached_property
+    def requests(self) -> int:
+        """Requests of one poll of the plain points with the device's own period."""
+        plain = [p for p in self.points if p.point.sunspec is None and p.point.poll_s is None]
+        connection = self.spec.connection
+        return len(
+            plan_requests(
+                [p.place for p in plain if p.kind != "string"],
+                max_registers=connection.max_registers,
+                max_gap=connection.max_gap,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CurveFacts:
+    """Limits of one curve model, and the curve of the safe state."""
+
+    model: int
+    curve: CurveSpec
+
+    @property
+    def outside(self) -> str:
+        """The first point of the safe curve that the limits do not allow."""
+        (x0, x1), (y0, y1) = self.curve.x, self.curve.y
+        found = [p for p in self.curve.safe or [] if not (x0 <= p[0] <= x1 and y0 <= p[1] <= y1)]
+        return f"({found[0][0]:g}, {found[0][1]:g})" if found else ""
+
+    @property
+    def falling(self) -> dict[str, tuple[float, float]]:
+        """Axes whose limits are in the wrong order."""
+        axes = {"x": self.curve.x, "y": self.curve.y}
+        return {axis: ends for axis, ends in axes.items() if ends[0] > ends[1]}
+
+    @property
+    def falls(self) -> bool:
+        """Return True where first coordinates of the safe curve fall."""
+        xs = [p[0] for p in self.curve.safe or []]
+        return any(b < a for a, b in pairwise(xs))
