@@ -148,13 +148,9 @@ class Guard:
 
     def limits(self, point: str) -> tuple[float, float]:
         """Return the lowest and highest value that may be written."""
-        spec = self.spec.points[point]
-        values = list((spec.enum or {}).values())
-        low = min(values) if spec.min is None and values else spec.min
-        high = max(values) if spec.max is None and values else spec.max
-        assert low is not None  # the device file is checked for it
-        assert high is not None
-        return float(low), float(high)
+        limits = self.spec.points[point].limits
+        assert limits is not None  # the device file is checked for it
+        return limits
 
     def decide(
         self, point: str, asked: float, now_s: float, reading: float, *, again: bool = False
@@ -202,7 +198,9 @@ class Guard:
     ) -> float:
         """Return the value as near to `value` as step and rate allow from where the device is."""
         known = (state.sent, reading, float(spec.safe_value or 0.0))
-        basis = next(v for v in known if math.isfinite(v))
+        # A device may stand outside the limits: a step from there would be a command outside, too.
+        low, high = spec.limits or (value, value)
+        basis = min(max(next(v for v in known if math.isfinite(v)), low), high)
         reach = spec.max_step if spec.max_step is not None else math.inf
         if spec.max_rate is not None:
             # After a long pause the rate allows at most the change of two heartbeats.

@@ -44,23 +44,36 @@ def encode(
     if not math.isfinite(value) or not math.isfinite(factor):
         raise DeviceError(f"{value} cannot be encoded", expected="a finite value and scale factor")
     exact = (value - place.offset) / factor
-    if place.kind in ("float32", "float64"):
-        return _encode_float(place, exact, factor)
-    raw = round(exact)
-    near = [r for r in (raw, raw - 1, raw + 1) if low <= _stands_for(r, sf, place) <= high]
-    if not near:
+    # 7 * 0.1 is a little more than 0.7, which is still a limit of 0.7
+    slack = 1e-12 * max(abs(value), abs(place.offset)) if place.is_float else 1e-9 * abs(factor)
+    for raw in _near(place, exact):
+        stands_for = _stands_for(raw, sf, place)
+        if low - slack <= stands_for <= high + slack:
+            break
+    else:
         text = f"no value near {value:g} that the register can hold is inside"
         raise DeviceError(text, expected=f"{low:g} to {high:g}")
-    raw = near[0]
     lowest, highest = raw_range(place.kind, place.mask)
     if not lowest <= raw <= highest or raw == place.sentinel:
         raise DeviceError(
-            f"{value:g} does not fit {place.kind}", expected=f"raw {lowest} to {highest}"
+            f"{value:g} does not fit {place.kind}", expected=f"raw {lowest:g} to {highest:g}"
         )
     if place.is_bit:
-        return [raw], float(raw)
+        return [int(raw)], float(raw)
     words = place.in_order(place.split(place.pattern_of(raw) << place.shift))
-    return words, _stands_for(raw, sf, place)
+    return words, stands_for
+
+
+def _near(place: Place, exact: float) -> Sequence[float]:
+    """Return the raw value nearest to `exact` and its neighbours."""
+    if not place.is_float:
+        raw = round(exact)
+        return raw, raw - 1, raw + 1
+    kind = np.dtype(place.kind).type
+    with np.errstate(over="ignore"):
+        number = kind(exact)
+        others = np.nextafter(number, kind(-math.inf)), np.nextafter(number, kind(math.inf))
+    return float(number), float(others[0]), float(others[1])
 
 
 def merged(place: Place, registers: Sequence[int], words: Sequence[int]) -> list[int]:
@@ -80,20 +93,10 @@ def merged(place: Place, registers: Sequence[int], words: Sequence[int]) -> list
     return whole
 
 
-def _stands_for(raw: int, sf: float, place: Place) -> float:
+def _stands_for(raw: float, sf: float, place: Place) -> float:
     # 334 / 10 is 33.4; 334 * 0.1 is 33.400000000000006
     scaled = raw / 10.0 ** -int(sf) if sf < 0 else raw * 10.0 ** int(sf)
     return scaled * place.scale + place.offset
-
-
-def _encode_float(place: Place, exact: float, factor: float) -> tuple[list[int], float]:
-    try:
-        data = struct.pack(">" + STRUCT_CODES[place.kind], exact)
-    except OverflowError:
-        raise DeviceError(f"{exact:g} does not fit {place.kind}") from None
-    raw = struct.unpack(">" + STRUCT_CODES[place.kind], data)[0]
-    words = struct.unpack(f">{len(data) // 2}H", data)
-    return place.in_order(words), raw * factor + place.offset
 
 
 def decode_one(place: Place, registers: Sequence[int], *, sf: float = 0.0) -> float:

@@ -175,11 +175,13 @@ class Place:
         little = self.word_order != "big" and self.words > 1
         return not (odd or long or little) and self.kind in STRUCT_CODES
 
-    def pattern_of(self, raw: int) -> int:
+    def pattern_of(self, raw: float) -> int:
         """Return the bits of a raw value, not shifted; decimal digits where the type has them."""
+        if self.is_float:
+            return int.from_bytes(struct.pack(">" + STRUCT_CODES[self.kind], raw), "big")
         if self.kind.startswith("bcd"):
             return int(str(raw), 16)
-        return raw if self.is_mod10k else raw % (1 << self.bits)
+        return int(raw) if self.is_mod10k else int(raw) % (1 << self.bits)
 
     def split(self, pattern: int) -> list[int]:
         """Return the words of a pattern, the most significant first."""

@@ -297,16 +297,20 @@ USED = [
          lambda c: c.role == "timer" and c.other.point.unit.lower() not in ("", "s", "sec",
          "secs", "seconds"),
          "'{c.target}' is in {c.other.point.unit}", "unit s; scale 60 makes seconds of minutes"),
+    Rule("readback-is-not-commanded", "",
+         lambda c: c.role == "readback" and c.target != c.by.name
+         and c.other.point.access != "r",
+         "'{c.target}' has access {c.other.point.access}", "a point that only the device changes"),
     Rule("readback-holds-the-set-point", "",
          lambda c: c.role == "readback"
          and (c.other.ends[0] > c.by.low or c.other.ends[1] < c.by.high),
          "'{c.target}' cannot show {c.by.low:g} to {c.by.high:g}",
          "a point with the set-point's range"),
     Rule("readback-is-fine-enough", "",
-         lambda c: c.role == "readback"
-         and c.other.step / 2 > max(c.by.tolerance, c.by.step / 2) * 1.000001,
-         "'{c.target}' has steps of {c.other.step:g}",
-         "readback.tolerance of at least half of that"),
+         lambda c: c.role == "readback" and not c.is_exact
+         and c.by.tolerance < c.other.step / 2 * 0.999999,
+         "'{c.target}' has steps of {c.other.step:g}, between those of the set-point",
+         "readback.tolerance of at least {c.half_step:g}"),
     Rule("readback-has-the-unit", "",
          lambda c: c.role == "readback" and c.other.point.unit and c.by.point.unit
          and c.other.point.unit != c.by.point.unit,

@@ -70,6 +70,21 @@ class Use:
         return self.role == "sign" or exponent
 
     @cached_property
+    def is_exact(self) -> bool:
+        """Return True where the point named can show every value of the one that names it."""
+        if self.by is None or self.other is None or not self.by.scale_is_known:
+            return True
+        step, apart = self.other.step, self.by.point.offset - self.other.point.offset
+        ratios = [value / step for value in (self.by.step, apart)] if step else []
+        whole = all(abs(r - round(r)) <= 1e-9 * max(1.0, abs(r)) for r in ratios)
+        return step == 0 or (self.by.step > 0 and whole)
+
+    @property
+    def half_step(self) -> float:
+        """Half a step of the point named."""
+        return self.other.step / 2 if self.other else 0.0
+
+    @cached_property
     def other_use(self) -> str:
         """Where else the point is written; '' for nowhere."""
         uses = [u for u in uses_of(self.spec) if u.target == self.target and u.key != self.key]
