@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from hil.modbus.client import ModbusClient
 
 FloatArray = npt.NDArray[np.float64]
 Listed = tuple[str, Place | None, PointSpec | None]
+_FINITE = (-sys.float_info.max, sys.float_info.max)
 _BUSY = (5, 6)
 """Modbus exceptions that ask for another try later."""
 
@@ -154,7 +156,7 @@ class DeviceReader:
         n = len(names)
         slot = {name: i for i, name in enumerate(names)}
         period = [(p.poll_s if p else None) or self.spec.poll_s for _, _, p in listed]
-        plausible = [p.plausible if p and p.plausible else (-np.inf, np.inf) for _, _, p in listed]
+        plausible = [p.plausible if p and p.plausible else _FINITE for _, _, p in listed]
         with self._lock:
             if getattr(self, "names", None) != names:
                 self.generation += 1
@@ -255,7 +257,8 @@ class DeviceReader:
             pointer = self._sf_slot[slots]
             sf = np.where(pointer >= 0, self._raw[pointer], self._sf[slots])
             raw = times_power(raw, sf)
-        value = raw * self._scale[slots] + self._offset[slots]
+        with np.errstate(over="ignore"):  # too large is infinite, and so not good
+            value = raw * self._scale[slots] + self._offset[slots]
         ok = (value >= self._low[slots]) & (value <= self._high[slots])  # nan is never ok
         now = time.monotonic()
         self._heard_s = now

@@ -175,7 +175,8 @@ def times_power(
     """Return ``raw * 10**exponent``; nan where the exponent is not there or not believable."""
     believable = np.abs(exponent) <= _SF_LIMIT
     power = 10.0 ** np.where(believable, np.abs(exponent), 0.0)
-    return np.where(believable, np.where(exponent < 0, raw / power, raw * power), np.nan)
+    with np.errstate(over="ignore"):
+        return np.where(believable, np.where(exponent < 0, raw / power, raw * power), np.nan)
 
 
 class Multipliers:

@@ -8,9 +8,10 @@ the limits that its owner declared. Values are always in the point's engineering
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from grid_models.base.schema_errors import problem
 from grid_models.base.sections import Section
@@ -26,7 +27,6 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PollPeriod = Annotated[float, Field(ge=0.02, le=3600, allow_inf_nan=False)]
 Span = Annotated[tuple[Finite, Finite], Field(strict=False)]
-"""Two numbers; YAML has lists where pydantic's strict mode wants a tuple."""
 Value = int | float | str | bool
 
 
@@ -58,10 +58,25 @@ class Reading(NamedTuple):
     age_s: float
 
 
+def _is_tuple(annotation: Any) -> bool:
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return any(get_origin(option) is tuple for option in options)
+
+
 class DeviceFileSection(Section):
-    """A part of a device file: unknown keys are errors, nothing changes after reading."""
+    """A part of a device file: unknown keys are errors, nothing changes after reading.
+
+    A number in quotes is an error. YAML has lists where pydantic's strict mode wants a tuple.
+    """
 
     model_config = ConfigDict(frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tuple_of_list(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields.get(info.field_name or "")
+        is_tuple = field is not None and _is_tuple(field.annotation)
+        return tuple(value) if isinstance(value, list) and is_tuple else value
 
 
 class ReadBack(DeviceFileSection):

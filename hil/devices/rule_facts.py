@@ -184,12 +184,15 @@ class PointFacts:
         ends = [raw * factor + self.point.offset for raw in raw_range(self.kind, self.point.mask)]
         return min(ends), max(ends)
 
-    def holds(self, value: float) -> bool:
-        """Return True where the registers can stand for `value`, within float precision."""
+    def holds(self, value: float, low: float = -math.inf, high: float = math.inf) -> bool:
+        """Return True where the registers can stand for `value`, within float precision.
+
+        And within the limits `low` and `high`, exactly.
+        """
         if not self.scale_is_known:
             return True
         try:
-            _, sent = encode(self.place, value, sf=float(self.place.sf or 0))
+            _, sent = encode(self.place, value, sf=float(self.place.sf or 0), low=low, high=high)
         except DeviceError:
             return False
         digits = 1e-6 if self.kind == "float32" else 1e-9

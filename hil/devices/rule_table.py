@@ -213,7 +213,7 @@ ACCESS = [
 """What may be written at all."""
 
 SET_POINT = [
-    Rule("safe-is-exact", "safe_value", lambda c: not c.holds(c.safe),
+    Rule("safe-is-exact", "safe_value", lambda c: not c.holds(c.safe, c.low, c.high),
          "{c.kind} at scale {c.point.scale:g} cannot hold {c.safe:g}",
          "a multiple of the scale, and no reserved value"),
     Rule("not-implemented-is-no-set-point", "not_implemented",
@@ -297,8 +297,8 @@ USED = [
          lambda c: c.role == "timer" and c.other.point.unit.lower() not in ("", "s", "sec",
          "secs", "seconds"),
          "'{c.target}' is in {c.other.point.unit}", "unit s; scale 60 makes seconds of minutes"),
-    Rule("readback-is-not-commanded", "",
-         lambda c: c.role == "readback" and c.target != c.by.name
+    Rule("read-and-not-commanded", "",
+         lambda c: c.role in ("readback", "scale", "sign") and c.target != c.by.name
          and c.other.point.access != "r",
          "'{c.target}' has access {c.other.point.access}", "a point that only the device changes"),
     Rule("readback-holds-the-set-point", "",

@@ -129,3 +129,18 @@ def test_gaps_are_read_only_where_allowed() -> None:
         ("coil", 1), ("input", 2), ("input", 1),
     ]  # fmt: skip
     assert len(plan_requests(places, max_gap=3)) == 2
+
+
+def test_a_limit_is_reached_and_not_exceeded_by_rounding() -> None:
+    # 7 * 0.1 is a little more than 0.7; -32.768 as a single, times 1000, is a little below -32768
+    assert encode(Place("holding", 0, "uint16", scale=0.1), 0.7, high=0.7)[0] == [7]
+    single = Place("holding", 0, "float32", 2, scale=1000.0)
+    assert encode(single, -32768.0)[1] < -32768.0
+    assert -32768.0 <= encode(single, -32768.0, low=-32768.0)[1] < -32767.9
+    with pytest.raises(DeviceError, match="no value near 5"):
+        encode(Place("holding", 0, "uint16", scale=10.0), 5.0, low=3.0, high=8.0)
+
+
+def test_what_is_too_large_is_infinite_without_a_warning() -> None:
+    words = list(struct.unpack(">4H", struct.pack(">d", 1e308)))
+    assert math.isinf(decode_one(Place("holding", 0, "float64", 4, sf="x"), words, sf=9))

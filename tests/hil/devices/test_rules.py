@@ -221,7 +221,7 @@ ROWS = [
         POINTS + SET + LIMITS + "reversion: {point: tm, seconds: 60}}\n" +
         TIMER.replace("access", "unit: min, access"),
         "3: points.sp.reversion.point: 'tm' is in min; expected unit s"),
-    Row("readback-is-not-commanded", POINTS + SET + LIMITS + "readback: {point: tm}}\n" + TIMER,
+    Row("read-and-not-commanded", POINTS + SET + LIMITS + "readback: {point: tm}}\n" + TIMER,
         "3: points.sp.readback.point: 'tm' has access guard; expected a point that only"),
     Row("readback-holds-the-set-point", POINTS + SET + LIMITS + "readback: {point: c}}\n"
         "  c: {table: coil, address: 1, type: bool}\n", "'c' cannot show 0 to 100"),
