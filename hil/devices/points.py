@@ -182,8 +182,10 @@ class PointSpec(DeviceFileSection):
         "false: by the echo of the write only",
     )
     reversion: Reversion | None = None
-    rewrite_s: Positive | None = Field(
-        None, description="written again after this long, in seconds, though nothing changed"
+    rewrite_s: Finite | None = Field(
+        None,
+        ge=0.1,
+        description="written again after this long, in seconds, though nothing changed",
     )
     on_change: Literal["rewrite", "hand_over", "fault"] = Field(
         "rewrite", description="what happens when a poll finds another value than was sent"

@@ -142,6 +142,24 @@ class PointFacts:
             start + (self.words if self.kind == "string" else self.place.words),
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Return True where the file has the address."""
+        return self.point.sunspec is None
+
+    @cached_property
+    def wire(self) -> tuple[int, int]:
+        """First address on the wire and the one behind the last."""
+        base = self.spec.connection.base_address if self.is_plain else 0
+        return self.span[1] + base, self.span[2] + base
+
+    @cached_property
+    def border(self) -> int | None:
+        """The first border inside the point."""
+        first, end = self.wire
+        inside = (b for b in self.spec.connection.borders if first < b < end and self.is_plain)
+        return next(inside, None)
+
     @cached_property
     def span_words(self) -> int:
         """Registers of one read."""
@@ -269,6 +287,11 @@ class PointFacts:
     def tolerance(self) -> float:
         """Largest difference of a read-back."""
         return self.point.readback.tolerance if self.point.readback else 0.0
+
+    @property
+    def is_shown(self) -> bool:
+        """Return True where another point shows the value."""
+        return bool(self.point.readback and self.point.readback.point)
 
     @cached_property
     def functions(self) -> tuple[int, ...]:

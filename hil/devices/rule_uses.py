@@ -70,19 +70,59 @@ class Use:
         return self.role == "sign" or exponent
 
     @cached_property
-    def is_exact(self) -> bool:
-        """Return True where the point named can show every value of the one that names it."""
-        if self.by is None or self.other is None or not self.by.scale_is_known:
-            return True
-        step, apart = self.other.step, self.by.point.offset - self.other.point.offset
-        ratios = [value / step for value in (self.by.step, apart)] if step else []
+    def rounding(self) -> float:
+        """Largest difference with which the point named shows a value of the one that names it."""
+        by, other = self.by, self.other
+        if by is None or other is None or not (by.scale_is_known and other.scale_is_known):
+            return 0.0
+        if other.place.is_float:
+            exact = by.kind == other.kind or other.kind == "float64"
+            whole = by.step >= 1 and by.step % 1 == by.point.offset % 1 == 0
+            return 0.0 if exact or whole else 2.0**-24 * max(abs(by.low), abs(by.high))
+        apart = by.point.offset - other.point.offset
+        ratios = [value / other.step for value in (by.step, apart)]
         whole = all(abs(r - round(r)) <= 1e-9 * max(1.0, abs(r)) for r in ratios)
-        return step == 0 or (self.by.step > 0 and whole)
+        return 0.0 if by.step > 0 and whole else other.step / 2
 
-    @property
-    def half_step(self) -> float:
-        """Half a step of the point named."""
-        return self.other.step / 2 if self.other else 0.0
+    @cached_property
+    def is_in_request(self) -> bool:
+        """Return True where the registers of one request follow each other.
+
+        Where SunSpec points lie is not known before the scan.
+        """
+        by = self.by
+        if by is None:
+            return False
+        names = [w.point for w in (*by.point.before, *by.point.enable)]
+        points = [
+            by,
+            *(PointFacts(self.spec, n, p) for n in names if (p := self.spec.points.get(n))),
+        ]
+        if any(not p.is_plain for p in points):
+            return not any(p.is_plain for p in points)
+        spans = sorted(p.span for p in points)
+        follow = all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(spans))
+        return follow and not any(p.place.is_masked or p.place.word_addresses for p in points)
+
+    @cached_property
+    def counts(self) -> tuple[float, float]:
+        """Lowest and highest count of a heartbeat."""
+        if self.spec.guard.heartbeat_range is not None:
+            return self.spec.guard.heartbeat_range
+        if self.other is None or self.other.limits is not None:
+            return self.other.limits if self.other and self.other.limits else (0, 1)
+        return 0, min(self.other.ends[1], 59_999)
+
+    @cached_property
+    def bad_count(self) -> float | None:
+        """A count that the heartbeat point cannot hold, or that means "not implemented"."""
+        if self.other is None:
+            return None
+        (low, high), limits = self.counts, self.other.limits or (-math.inf, math.inf)
+        for count in (low, low + 1, high):
+            if not (self.other.holds(count) and limits[0] <= count <= limits[1]):
+                return count
+        return self.other.sentinel if low <= self.other.sentinel <= high else None
 
     @cached_property
     def other_use(self) -> str:
@@ -103,7 +143,10 @@ class Use:
     @property
     def value_key(self) -> KeyPath:
         """Where the value is."""
-        return (*self.key[:-1], "seconds" if self.role == "timer" else "value")
+        names = {"timer": "seconds", "heartbeat": "heartbeat_range"}
+        if self.role == "heartbeat" and self.spec.guard.heartbeat_range is None:
+            return self.key
+        return (*self.key[:-1], names.get(self.role, "value"))
 
 
 def uses_of(spec: DeviceSpec) -> Iterator[Use]:
@@ -113,10 +156,15 @@ def uses_of(spec: DeviceSpec) -> Iterator[Use]:
         if point.readback and point.readback.point:
             yield Use("readback", spec, by, (*at, "readback", "point"), point.readback.point)
         if point.reversion:
-            key: KeyPath = (*at, "reversion", "point")
-            yield Use("timer", spec, by, key, point.reversion.point, point.reversion.seconds)
-            yield from _writes(spec, by, (*at, "reversion", "before"), point.reversion.before)
-        yield from _writes(spec, by, (*at, "enable"), point.enable)
+            timer, there = point.reversion, (*at, "reversion")
+            yield Use("timer", spec, by, (*there, "point"), timer.point, timer.seconds)
+            yield from _writes(spec, by, (*there, "before"), timer.before)
+        for key, writes in (
+            ("before", point.before),
+            ("enable", point.enable),
+            ("release", point.release),
+        ):
+            yield from _writes(spec, by, (*at, key), writes)
         if point.scale_from:
             yield Use("scale", spec, by, (*at, "scale_from", "point"), point.scale_from.point)
         if point.sign_from:

@@ -1,6 +1,6 @@
 """What a device file must hold beyond its schema: rules between keys, and SunSpec names.
 
-`hil.devices.rule_table` has the rules, `hil.devices.rule_facts` what they ask.
+`hil.devices.point_rules` and `hil.devices.device_rules` have the rules.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from typing import Any
 
 from grid_models.base.errors import nearest_name
 from grid_models.base.yaml_lines import KeyPath
-from hil.devices import rule_table as table
-from hil.devices import sunspec_models
+from hil.devices import device_rules, point_rules, sunspec_models
+from hil.devices.rule import Rule
 from hil.devices.rule_facts import PointFacts
-from hil.devices.rule_table import Rule
 from hil.devices.rule_uses import CurveFacts, DeviceFacts, Pair, Use, unused_points, uses_of
 from hil.devices.spec import DeviceSpec
 
@@ -24,19 +23,21 @@ def rule_problems(spec: DeviceSpec) -> list[Found]:
     """Return (key path, what, expected, nearest) for everything that breaks a rule."""
     found = [p for i, m in enumerate(spec.sunspec) for p in _model_problem(("sunspec", i), m)]
     for model, curve in spec.curves.items():
-        found += _broken(table.CURVE, CurveFacts(model, curve), ("curves", str(model)))
+        found += _broken(device_rules.CURVE, CurveFacts(model, curve), ("curves", str(model)))
     placed: list[PointFacts] = []
     for name, point in spec.points.items():
         facts = PointFacts(spec, name, point)
-        wrong = _staged((table.WHERE, table.TYPE, table.PLACE), facts, ("points", name))
+        wrong = _staged(
+            (point_rules.WHERE, point_rules.TYPE, point_rules.PLACE), facts, ("points", name)
+        )
         if not wrong:
             placed.append(facts)
-            stages = (table.ACCESS, table.SET_POINT if point.writable else ())
+            stages = (point_rules.ACCESS, point_rules.SET_POINT if point.writable else ())
             wrong = _staged(stages, facts, ("points", name))
         found += wrong
-    found += _broken(table.DEVICE, DeviceFacts(spec, placed), ())
+    found += _broken(device_rules.DEVICE, DeviceFacts(spec, placed), ())
     for pair in _sharing(placed):
-        found += _broken(table.PAIR, pair, ("points", pair.second.name))
+        found += _broken(device_rules.PAIR, pair, ("points", pair.second.name))
     names = {facts.name for facts in placed}
     for use in uses_of(spec):
         found += _use_problems(use, names)
@@ -47,7 +48,7 @@ def rule_hints(spec: DeviceSpec) -> list[Found]:
     """Return what can work but is often a slip; `spec` has no problems."""
     found: list[Found] = []
     for name, point in spec.points.items():
-        found += _broken(table.HINTS, PointFacts(spec, name, point), ("points", name))
+        found += _broken(device_rules.HINTS, PointFacts(spec, name, point), ("points", name))
     for name in sorted(unused_points(spec), key=list(spec.points).index):
         text = "nothing in this file writes the point"
         found.append(
@@ -81,7 +82,7 @@ def _use_problems(use: Use, placed: set[str]) -> Iterator[Found]:
         what, near = f"there is no point '{use.target}'", nearest_name(use.target, use.spec.points)
         yield use.key, what, "a name under points", near or ""
     elif use.target in placed and (use.by is None or use.by.name in placed):
-        for rule in table.USED:
+        for rule in device_rules.USED:
             if rule.applies(use):
                 at = use.value_key if rule.key == "value" else use.key
                 yield rule._replace(key="").found(use, at)

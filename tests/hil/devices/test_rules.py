@@ -7,20 +7,22 @@ from typing import NamedTuple
 
 import pytest
 
-from hil.devices import rule_table
+from hil.devices import device_rules, point_rules
 from hil.devices.file import check_device_file, device_hints
-from hil.devices.rule_table import Rule
+from hil.devices.rule import Rule
 
-STAGES = {
-    name: value
-    for name, value in vars(rule_table).items()
+STAGES = [
+    (module, name, value)
+    for module in (point_rules, device_rules)
+    for name, value in vars(module).items()
     if name.isupper() and isinstance(value, list)
-}
+]
 POINTS = "name: t\npoints:\n"
 READ = "  a: {table: input, address: 0, type: "
 SET = "  sp: {table: holding, address: 10, type: int16, access: rw, "
 LIMITS = "min: 0, max: 100, safe_value: 0, "
 GUARD = ", access: guard}\n"
+HEART = "name: t\nguard: {heartbeat_point: tm}\npoints:\n"
 TIMER = "  tm: {table: holding, address: 20, type: uint16, access: guard}\n"
 
 
@@ -78,6 +80,10 @@ ROWS = [
         "3: points.a.access: 705.Crv[1].Pt[1].V is read-only"),
     Row("last-register", POINTS + "  a: {table: input, address: 65535, type: uint32}\n",
         "behind the last register"),
+    Row("base-address", "name: t\nconnection: {base_address: -1}\npoints:\n" + READ + "int16}\n",
+        "4: points.a.address: 0 + connection.base_address is below 0"),
+    Row("border", "name: t\nconnection: {borders: [1]}\npoints:\n" + READ + "int32}\n",
+        "4: points.a.address: a border of the device, 1, lies inside"),
     Row("one-read",
         "name: t\nconnection: {max_registers: 2}\npoints:\n" + READ + "string, length: 3}\n",
         "4: points.a: needs 3 registers in one read"),
@@ -129,7 +135,7 @@ ROWS = [
         "3: points.a.scale_from: SunSpec points have"),
     Row("only-for-rw", POINTS + READ + "int16, max_step: 1}\n",
         "3: points.a.max_step: only for a point of access rw"),
-    Row("written-by-command",
+    Row("only-for-rw",
         POINTS + "  a: {table: holding, address: 1, type: int16, on_limit: refuse" + GUARD,
         "3: points.a.on_limit: only for a point of access rw"),
     Row("not-for-r", POINTS + READ + "int16, min: 0}\n",
@@ -167,6 +173,22 @@ ROWS = [
         "3: points.sp.readback.tolerance: found 100"),
     Row("read-while-a-command-lives", POINTS + SET + LIMITS + "poll_s: 11}\n",
         "3: points.sp.poll_s: a set-point that is read every 11 s"),
+    Row("nothing-to-compare", POINTS + SET + LIMITS + "write_only: true, on_change: fault}\n",
+        "3: points.sp.on_change: without meaning for a point that is not read; expected readback"),
+    Row("one-request-of-several", POINTS + SET + LIMITS + "one_request: true}\n",
+        "3: points.sp.one_request: there is nothing to send"),
+    Row("one-request-writes-many", POINTS + SET + LIMITS
+        + "write_function: 6, one_request: true, enable: [{point: tm, value: 1}]}\n" + TIMER,
+        "3: points.sp.write_function: function 6 writes one register"),
+    Row("one-request-is-adjacent", POINTS + SET + LIMITS
+        + "one_request: true, before: [{point: tm, value: 1}]}\n" + TIMER,
+        "3: points.sp.before[0].point: 'tm' does not lie beside"),
+    Row("heartbeat-range", HEART.replace("tm", "tm, heartbeat_range: [1, 1]") + TIMER,
+        "2: guard.heartbeat_range: found [1, 1]"),
+    Row("heartbeat-fits", HEART.replace("tm", "tm, heartbeat_range: [0, 70000]") + TIMER,
+        "2: guard.heartbeat_range: 'tm' cannot count 70000"),
+    Row("heartbeat-fits", HEART + TIMER.replace("access", "not_implemented: 255, access"),
+        "2: guard.heartbeat_point: 'tm' cannot count 255"),
     Row("reversion-outlasts-heartbeat",
         POINTS + SET + LIMITS + "reversion: {point: tm, seconds: 2}}\n" + TIMER,
         "3: points.sp.reversion.seconds: the device reverts after 2 s"),
@@ -225,8 +247,16 @@ ROWS = [
         "3: points.sp.readback.point: 'tm' has access guard; expected a point that only"),
     Row("readback-holds-the-set-point", POINTS + SET + LIMITS + "readback: {point: c}}\n"
         "  c: {table: coil, address: 1, type: bool}\n", "'c' cannot show 0 to 100"),
-    Row("readback-is-fine-enough", POINTS + SET + LIMITS + "readback: {point: b}}\n"
-        "  b: {table: input, address: 1, type: int16, scale: 10}\n", "'b' has steps of 10"),
+    *(
+        Row("readback-is-fine-enough", POINTS + SET + LIMITS + "scale: 0.1, readback: {point: b}}\n"
+            f"  b: {{table: input, address: 1, type: {kind}}}\n",
+            f"'b' cannot show every value of the set-point; expected readback.tolerance of {least}")
+        for kind, least in (
+            ("int16, scale: 1", "at least 0.5"),
+            ("int16, scale: 0.1, offset: 0.05", "at least 0.05"),
+            ("float32", "at least 5.96046e-06"),
+        )
+    ),
     Row("readback-has-the-unit", POINTS + SET + LIMITS + "unit: W, readback: {point: b}}\n"
         "  b: {table: input, address: 1, type: int16, unit: kW}\n",
         "'b' is in kW, the set-point in W"),
@@ -245,6 +275,19 @@ ROWS = [
         "name: t\nconnection: {timeout_s: 30}\npoints:\n" + SET + LIMITS + "}\n",
         "2: connection.timeout_s: one lost reply takes 30 s; expected less than"
         " guard.heartbeat_s, 2 s"),
+    Row("range-of-a-heartbeat", "name: t\nguard: {heartbeat_range: [0, 1]}\npoints:\n"
+        + READ + "int16}\n",
+        "2: guard.heartbeat_range: there is no heartbeat_point"),
+    Row("units-of-a-line", "name: t\n"
+        "connection: {framing: serial, serial: {port: /dev/x}, unit: 0}\npoints:\n"
+        + READ + "int16}\n", "2: connection.unit: found 0"),
+    Row("delay-of-each-poll", "name: t\n"
+        "connection: {close_after_poll: true, connect_delay_s: 3}\npoints:\n"
+        + READ + "int16}\n", "2: connection.connect_delay_s: each poll connects anew"),
+    Row("base-of-sunspec", "name: t\nconnection: {sunspec_base: 0}\npoints:\n" + READ + "int16}\n",
+        "2: connection.sunspec_base: the file has no SunSpec point"),
+    Row("base-of-points", "name: t\nconnection: {base_address: 5}\nsunspec: [1]\n",
+        "2: connection.base_address: the file has no point with an address"),
     Row("stale-between-polls", "name: t\nstale_after_s: 0.5\npoints:\n" + READ + "int16}\n",
         "2: stale_after_s: values would"),
     Row("bad-after-stale",
@@ -286,9 +329,9 @@ def test_a_rule_says_what_is_wrong(
 ) -> None:
     found = said(tmp_path, row.text)
     assert any(row.said in line for line in found), found
-    for name, stage in STAGES.items():
+    for module, name, stage in STAGES:
         silent = [r._replace(what="") if r.name == row.rule else r for r in stage]
-        monkeypatch.setattr(rule_table, name, silent)
+        monkeypatch.setattr(module, name, silent)
     assert len(said(tmp_path, row.text)) == len(found)
     what = row.said.split(": ")[-1].partition(";")[0]
     if what != row.said:  # the words are this rule's, and no other's
@@ -296,7 +339,7 @@ def test_a_rule_says_what_is_wrong(
 
 
 def test_every_rule_has_a_row() -> None:
-    rules = [rule for stage in STAGES.values() for rule in stage]
+    rules = [rule for _, _, stage in STAGES for rule in stage]
     assert all(isinstance(rule, Rule) for rule in rules)
     assert {rule.name for rule in rules} == {row.rule for row in ROWS}
 
@@ -311,6 +354,10 @@ def test_every_rule_has_a_row() -> None:
         "  b: {table: holding, address: 1, type: uint16, mask: 0x2, access: rw, min: 0, max:"
         " 1, safe_value: 0}\n",
         SET + LIMITS + "}\n  b: {table: holding, address: 10, type: uint16}\n",
+        SET + LIMITS + "one_request: true, before: [{point: m, value: 1}]}\n"
+        "  m: {table: holding, address: 9, type: uint16" + GUARD,
+        SET + LIMITS + "scale: 0.5, readback: {point: b}}\n"
+        "  b: {table: input, address: 1, type: float64}\n",
         READ + "float32, byte_order: little}\n",
         READ + "bcd16}\n",
         "  a: {sunspec: 704.WMaxLimPct, access: rw, scale: 0.01, scale_from: {point: b, kind:"

@@ -1,76 +1,18 @@
-"""The rules of device files: what cannot work is refused before anything is connected.
+"""Rules of one point, in stages: a stage is looked at only where those before it found nothing.
 
-Each rule is a row: its name, the key it speaks of, when it applies, what it says, what was
-expected. Texts are format strings of the facts `c` (`hil.devices.rule_facts`). A stage is looked
-at only where the stages before it found nothing, so a rule may rely on them. A new rule needs a row
-in ``tests/hil/devices/test_rules.py``.
+So a rule may rely on the stages before its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from grid_models.base.yaml_lines import KeyPath
-
-
-class Rule(NamedTuple):
-    """One rule.
-
-    Parameters
-    ----------
-    name : For its test, and for reading.
-    key : Key under the thing that it speaks of, with dots; '' for the thing itself.
-    applies : Given the facts; True where the file breaks the rule.
-    what, expected, nearest : str
-        Format strings of the facts ``c``.
-    """
-
-    name: str
-    key: str
-    applies: Callable[[Any], Any]
-    what: str
-    expected: str = ""
-    nearest: str = ""
-
-    def found(self, facts: Any, at: KeyPath) -> tuple[KeyPath, str, str, str]:
-        """Return the problem in words."""
-        key = (*at, *filter(None, self.key.split(".")))
-        what, expected, nearest = (
-            text.format(c=facts) for text in (self.what, self.expected, self.nearest)
-        )
-        return key, what, expected, nearest
-
-
-def _unused(
-    name: str, keys: str, applies: Callable[[Any], Any], what: str, expected: str
-) -> list[Rule]:
-    """Return one rule per key that has no meaning where `applies` holds."""
-
-    def given(key: str) -> Callable[[Any], Any]:
-        return lambda c: c.given(key) and applies(c)
-
-    return [Rule(name, key, given(key), what, expected) for key in keys.split()]
-
-
-def _each(name: str, keys: str, fact: str, what: str, expected: str) -> list[Rule]:
-    """Return one rule per key; the fact is a mapping of the wrong keys to their values."""
-
-    def wrong(key: str) -> Callable[[Any], Any]:
-        return lambda c: key in getattr(c, fact)
-
-    return [
-        Rule(name, key, wrong(key), what.replace("{value", f"{{c.{fact}[{key}]"), expected)
-        for key in keys.split()
-    ]
-
+from hil.devices.rule import Rule, each, unused
 
 _READ_KEYS = "scale offset scale_from sign_from enum not_implemented plausible poll_s mask"
-_WRITE_KEYS = "max_step max_rate safe_value reversion"
 
 WHERE = [
-    *_unused(
+    *unused(
         "sunspec-and-place",
         "table address type word_order byte_order length word_addresses not_implemented",
         lambda c: c.point.sunspec is not None,
@@ -78,7 +20,7 @@ WHERE = [
     ),
     Rule("sunspec-name", "sunspec", lambda c: c.sunspec_wrong, "{c.sunspec_wrong.what}",
          "{c.sunspec_wrong.expected}", "{c.sunspec_wrong.nearest}"),
-    *_each("place-is-missing", "table address type", "missing", "required key is missing",
+    *each("place-is-missing", "table address type", "missing", "required key is missing",
            "table, address and type, or sunspec"),
 ]  # fmt: skip
 """Where a point is."""
@@ -108,13 +50,13 @@ TYPE = [
          "connection.max_gap of at least that: all words come in one read"),
     Rule("not-implemented-fits", "not_implemented", lambda c: c.mask_is_run and c.sentinel_wrong,
          "{c.sentinel_wrong.what}", "{c.sentinel_wrong.expected}"),
-    *_unused("text-has-no-number", f"{_READ_KEYS} write_only", lambda c: c.kind == "string",
+    *unused("text-has-no-number", f"{_READ_KEYS} write_only", lambda c: c.kind == "string",
              "without meaning for text", "a number type, or no such key"),
-    *_unused("bits-have-no-words",
+    *unused("bits-have-no-words",
              "word_order byte_order mask word_addresses scale offset scale_from sign_from "
              "not_implemented",
              lambda c: c.is_bit, "without meaning for a bit", "no such key"),
-    *_unused("length-is-of-text", "length", lambda c: c.kind != "string",
+    *unused("length-is-of-text", "length", lambda c: c.kind != "string",
              "without meaning for {c.kind}", "type string, or no length"),
     Rule("text-is-not-written", "access", lambda c: c.kind == "string" and c.point.access != "r",
          "text cannot be written", "access r"),
@@ -130,8 +72,12 @@ TYPE = [
 """Keys that fit the type and the table."""
 
 PLACE = [
-    Rule("last-register", "address", lambda c: c.span[2] > 65536,
+    Rule("last-register", "address", lambda c: c.wire[1] > 65536,
          "the point ends behind the last register", "at most 65535"),
+    Rule("base-address", "address", lambda c: c.point.address is not None and c.wire[0] < 0,
+         "{c.point.address} + connection.base_address is below 0", "an address on the wire"),
+    Rule("border", "address", lambda c: c.border is not None,
+         "a border of the device, {c.border}, lies inside the point", "a point on one side of it"),
     Rule("one-read", "", lambda c: not c.is_bit and c.span_words > c.spec.connection.max_registers,
          "needs {c.span_words} registers in one read",
          "at most connection.max_registers, {c.spec.connection.max_registers}"),
@@ -163,7 +109,7 @@ PLACE = [
     Rule("write-only-is-written", "write_only",
          lambda c: c.point.write_only and c.point.access == "r",
          "the point would be neither read nor written", "access rw or guard"),
-    *_unused("write-only-is-not-read", "plausible not_implemented poll_s mask",
+    *unused("write-only-is-not-read", "plausible not_implemented poll_s mask",
              lambda c: c.point.write_only, "without meaning for a point that is not read",
              "no such key"),
     Rule("byte-keeps-its-neighbour", "write_only",
@@ -184,13 +130,13 @@ PLACE = [
 """Registers, scale and what may be read."""
 
 ACCESS = [
-    *_unused("only-for-rw", _WRITE_KEYS, lambda c: c.point.access != "rw",
-         "only for a point of access rw", "access rw"),
-    *_unused("written-by-command", "enable readback on_limit", lambda c: c.point.access != "rw",
-             "only for a point of access rw", "access rw"),
-    *_unused("not-for-r", "min max write_function", lambda c: c.point.access == "r",
+    *unused("only-for-rw",
+             "max_step max_rate safe_value reversion enable readback on_limit rewrite_s on_change "
+             "before one_request release",
+             lambda c: c.point.access != "rw", "only for a point of access rw", "access rw"),
+    *unused("not-for-r", "min max write_function", lambda c: c.point.access == "r",
              "only for a point that is written", "access rw or guard; plausible for what is read"),
-    *_each("limits-are-there", "min max", "missing_limits", "required for a point of access rw",
+    *each("limits-are-there", "min max", "missing_limits", "required for a point of access rw",
            "a number"),
     Rule("safe-is-there", "safe_value",
          lambda c: c.point.access == "rw" and c.point.safe_value is None,
@@ -204,10 +150,10 @@ ACCESS = [
          lambda c: c.point.enum and c.low <= c.safe <= c.high
          and c.safe not in c.point.enum.values(),
          "found {c.safe:g}", "a value of enum"),
-    *_each("limits-fit", "min max", "unfit_limits",
+    *each("limits-fit", "min max", "unfit_limits",
            "{value:g} does not fit {c.kind} at scale {c.point.scale:g}",
            "{c.ends[0]:g} to {c.ends[1]:g}, what the register can hold"),
-    *_each("limits-limit", "min max", "endless_limits", "found {value:g}, which limits nothing",
+    *each("limits-limit", "min max", "endless_limits", "found {value:g}, which limits nothing",
            "what the device can do, below 1e12"),
 ]  # fmt: skip
 """What may be written at all."""
@@ -238,6 +184,16 @@ SET_POINT = [
          lambda c: c.poll_s > c.spec.guard.input_limit_s and not c.point.write_only,
          "a set-point that is read every {c.poll_s:g} s, less often than its commands live",
          "at most guard.input_timeout_s, {c.spec.guard.input_limit_s:g} s"),
+    *unused("nothing-to-compare", "readback on_change",
+             lambda c: c.point.write_only and not c.is_shown,
+             "without meaning for a point that is not read",
+             "readback.point, which shows the value"),
+    Rule("one-request-of-several", "one_request",
+         lambda c: c.point.one_request and not (c.point.before or c.point.enable),
+         "there is nothing to send with the set-point", "points under before or enable"),
+    Rule("one-request-writes-many", "write_function",
+         lambda c: c.point.one_request and c.point.write_function in (5, 6),
+         "function {c.point.write_function} writes one register", "15 or 16 for one_request"),
     Rule("reversion-outlasts-heartbeat", "reversion.seconds",
          lambda c: c.point.reversion and c.point.reversion.seconds < c.heartbeat_s + c.spec.poll_s,
          "the device reverts after {c.point.reversion.seconds:g} s, before it is written again",
@@ -253,118 +209,3 @@ SET_POINT = [
          "the device has reverted before the read-back", "less than reversion.seconds"),
 ]  # fmt: skip
 """What is commanded can be written, is verified and lasts."""
-
-PAIR = [
-    Rule("parts-of-each-other", "address", lambda c: not c.is_same,
-         "overlaps '{c.first.name}'", "registers of its own"),
-    Rule("written-twice", "", lambda c: c.is_same and c.is_written,
-         "writes the same registers as '{c.first.name}'", "registers, or bits by mask, of its own"),
-]  # fmt: skip
-"""Two points that share registers."""
-
-USED = [
-    Rule("written-by-guard", "",
-         lambda c: c.role in ("timer", "write", "heartbeat") and c.other.point.access != "guard",
-         "'{c.target}' has access {c.other.point.access}", "a point of access guard"),
-    Rule("read-by-others", "",
-         lambda c: c.role in ("readback", "scale",
-         "sign") and (c.other.point.write_only or c.other.kind == "string"),
-         "'{c.target}' has no number to read", "a point with a number that is read"),
-    Rule("no-chain", "", lambda c: c.role in ("scale",
-         "sign") and (c.other.point.scale_from or c.other.point.sign_from),
-         "'{c.target}' has its own scale or sign in another register",
-         "a point with a scale of its own"),
-    Rule("raw-exponent", "",
-         lambda c: c.is_raw and not c.other.is_plain_integer,
-         "'{c.target}' is not a plain integer", "an integer type, scale 1, offset 0"),
-    Rule("read-as-often", "", lambda c: c.role in ("scale",
-         "sign") and c.other.poll_s > c.by.poll_s,
-         "'{c.target}' is read every {c.other.poll_s:g} s, less often than the value",
-         "at most {c.by.poll_s:g} s"),
-    Rule("within-its-limits", "value",
-         lambda c: c.other.limits and not c.other.low <= c.value <= c.other.high
-         and not math.isnan(c.value),
-         "found {c.value:g}", "{c.other.low:g} to {c.other.high:g}, the limits of '{c.target}'"),
-    Rule("guard-value-fits", "value",
-         lambda c: not math.isnan(c.value) and not c.other.holds(c.value),
-         "found {c.value:g}, which {c.other.kind} at scale {c.other.point.scale:g} cannot hold",
-         "{c.other.ends[0]:g} to {c.other.ends[1]:g}, in steps of {c.other.step:g}"),
-    Rule("guard-value-has-a-name", "value",
-         lambda c: c.role == "write" and c.other.point.enum
-         and c.value not in c.other.point.enum.values(),
-         "found {c.value:g}", "a value of enum of '{c.target}'"),
-    Rule("timer-in-seconds", "",
-         lambda c: c.role == "timer" and c.other.point.unit.lower() not in ("", "s", "sec",
-         "secs", "seconds"),
-         "'{c.target}' is in {c.other.point.unit}", "unit s; scale 60 makes seconds of minutes"),
-    Rule("read-and-not-commanded", "",
-         lambda c: c.role in ("readback", "scale", "sign") and c.target != c.by.name
-         and c.other.point.access != "r",
-         "'{c.target}' has access {c.other.point.access}", "a point that only the device changes"),
-    Rule("readback-holds-the-set-point", "",
-         lambda c: c.role == "readback"
-         and (c.other.ends[0] > c.by.low or c.other.ends[1] < c.by.high),
-         "'{c.target}' cannot show {c.by.low:g} to {c.by.high:g}",
-         "a point with the set-point's range"),
-    Rule("readback-is-fine-enough", "",
-         lambda c: c.role == "readback" and not c.is_exact
-         and c.by.tolerance < c.other.step / 2 * 0.999999,
-         "'{c.target}' has steps of {c.other.step:g}, between those of the set-point",
-         "readback.tolerance of at least {c.half_step:g}"),
-    Rule("readback-has-the-unit", "",
-         lambda c: c.role == "readback" and c.other.point.unit and c.by.point.unit
-         and c.other.point.unit != c.by.point.unit,
-         "'{c.target}' is in {c.other.point.unit}, the set-point in {c.by.point.unit}", "one unit"),
-    Rule("heartbeat-counts", "",
-         lambda c: c.role == "heartbeat" and not c.other.is_bit and not c.other.is_integer,
-         "'{c.target}' is {c.other.kind}", "an integer or a coil, which can count"),
-    Rule("heartbeat-is-its-own", "", lambda c: c.role == "heartbeat" and c.other_use,
-         "'{c.target}' is also {c.other_use}", "a point of its own"),
-    Rule("one-timer-one-time", "value", lambda c: c.role == "timer" and c.other_seconds is not None,
-         "'{c.target}' is also set to {c.other_seconds:g} s", "one time per timer"),
-]  # fmt: skip
-"""What the use asks of it."""
-
-DEVICE = [
-    Rule("nothing-to-read", "points", lambda c: not c.spec.points and not c.spec.sunspec,
-         "nothing to read", "points or sunspec models"),
-    Rule("timeout-within-heartbeat", "connection.timeout_s",
-         lambda c: c.is_written and c.spec.connection.timeout_s >= c.spec.guard.heartbeat_s,
-         "one lost reply takes {c.spec.connection.timeout_s:g} s",
-         "less than guard.heartbeat_s, {c.spec.guard.heartbeat_s:g} s"),
-    Rule("stale-between-polls", "stale_after_s",
-         lambda c: c.spec.stale_after_s and c.spec.stale_after_s < c.longest_poll_s,
-         "values would be stale between two polls",
-         "at least the poll period, {c.longest_poll_s:g} s"),
-    Rule("bad-after-stale", "bad_after_s",
-         lambda c: c.spec.bad_after_s
-         and c.spec.bad_after_s < max(c.longest_poll_s, c.spec.stale_after_s or 0),
-         "values would be bad before they are stale, or between two polls",
-         "at least stale_after_s and the poll period, {c.longest_poll_s:g} s"),
-    Rule("pauses-within-poll", "connection.pause_s",
-         lambda c: c.requests * c.spec.connection.pause_s > c.spec.poll_s,
-         "{c.requests} requests with this pause take longer than one poll",
-         "a shorter pause, a longer poll_s or a larger max_gap"),
-]  # fmt: skip
-
-CURVE = [
-    Rule("curve-model", "", lambda c: c.model not in (705, 706, 712), "not a curve model",
-         "705, 706 or 712"),
-    *_each("curve-order", "x y", "falling", "{value[0]:g} > {value[1]:g}", "low, high"),
-    Rule("safe-curve-inside", "safe", lambda c: c.outside, "{c.outside}", "inside x and y"),
-    Rule("safe-curve-rises", "safe", lambda c: c.falls, "first coordinates fall",
-         "first coordinates that rise"),
-    Rule("safe-curve-has-points", "safe",
-         lambda c: c.curve.safe is not None and len(c.curve.safe) < 2,
-         "found fewer than two points", "at least 2"),
-]  # fmt: skip
-
-HINTS = [
-    Rule("manual-address", "address", lambda c: c.manual_address is not None,
-         "{c.point.address} looks like the number of a register in a manual",
-         "the address on the wire; if it is one, {c.manual_address} in table {c.point.table}"),
-    Rule("order-of-one-word", "word_order",
-         lambda c: c.given("word_order") and c.kind != "string" and c.words == 1,
-         "not used: {c.kind} has one word", "byte_order, if the bytes are meant"),
-]  # fmt: skip
-"""What can work but is often a slip: shown by `device check`, refused by nobody."""
