@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hil.adapter.reader import DeviceReader
 from hil.adapter.sequence import Frame, Write, frames_of
@@ -62,11 +63,19 @@ class PointAccess:
         words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
         return decode_one(place, words, sf=sf)
 
-    async def verify(self, point: str, sent: float) -> tuple[float, str]:
-        """Return what the device holds (nan: only the echo tells) and what is wrong with it."""
+    async def verify(
+        self, point: str, sent: float, urgent: asyncio.Event | None = None
+    ) -> tuple[float, str]:
+        """Return what the device holds (nan: only the echo tells) and what is wrong with it.
+
+        The read waits as long as the device file says, but not once `urgent` is set.
+        """
         spec = self.reader.spec.points[point].read_back
         if spec is None:
             return math.nan, ""
+        if spec.delay_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for((urgent or asyncio.Event()).wait(), spec.delay_s)
         found = await self.read(spec.point or point)
         return found, difference(sent, found, spec.tolerance)
 

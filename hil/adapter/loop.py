@@ -68,7 +68,7 @@ class AdapterLoop:
         if watchdog and self._armed:
             self._watchdog = WatchdogClient(audit, self._watchdog_fired, self._watchdog_lost)
         self._watchdog_gone = ""
-        self._planned: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+        self._planned: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {}
         self._beat_s = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lateness: deque[float] = deque(maxlen=_LATENESS_KEPT)
@@ -244,16 +244,17 @@ class AdapterLoop:
 
     def _plan(self, writer: DeviceWriter) -> bool:
         """Send the watchdog the writes that make the device safe, once they are known."""
-        scans, known = self._planned.get(writer.name, (-1, []))
-        if scans == writer.reader.scans and not writer.reader.moving_factors:
+        at, known = self._planned.get(writer.name, ((), []))
+        now = (writer.reader.scans, *writer.guard.handed_over)
+        if at == now and not writer.reader.moving_factors:
             return True
         try:
             plan = writer.safe_plan()
         except DeviceError:
             return bool(known)
-        if self._watchdog is not None and (scans, known) != (writer.reader.scans, plan):
+        if self._watchdog is not None and (at, known) != (now, plan):
             self._watchdog.plan(writer.reader.spec, plan)
-        self._planned[writer.name] = writer.reader.scans, plan
+        self._planned[writer.name] = now, plan
         return True
 
     async def _supervise(self) -> None:

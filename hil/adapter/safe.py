@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +54,8 @@ class SafeState:
     async def write(self, why: str) -> str:
         """Write every safe value, verified; return what went wrong, '' for nothing."""
         failure, reached = "", True
+        for point, left in self._guard.handed_over.items():
+            self._record(point, verdict="left", why=f"handed over: {left}")
         for point in self._guard.safe_points():
             failed, answered = await self.write_point(point, why)
             failure, reached = failed or failure, reached and answered
@@ -83,15 +84,13 @@ class SafeState:
             else:
                 for request in safe_requests(spec, point):
                     sent |= await self._access.write(request)
-                if spec.read_back is not None and spec.read_back.delay_s:
-                    await asyncio.sleep(spec.read_back.delay_s)
                 back, failure = await self._confirm(point, sent)
                 self._own_timers.note(point, wrong=bool(failure), now_s=time.monotonic())
         except DeviceError as error:
             failure = error.what
             reached = not (isinstance(error, LinkError) or is_transient(error))
-        if not failure and sent and not spec.release:
-            self._held.hold(point, sent, time.monotonic(), safe=True)
+        if not failure and not spec.release:
+            self._held.hold(point, sent or {point: value}, time.monotonic(), safe=True)
         self._log(point, why, failure, value, sent.get(point, math.nan), back)
         return failure, reached
 

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from hil.adapter.heartbeat import Heartbeat
 from hil.adapter.held import Change, HeldValues
 from hil.adapter.orders import Order, Orders
 from hil.adapter.reader import DeviceReader
-from hil.adapter.safe import SafeState
+from hil.adapter.safe import MOST_RETRY_S, SafeState
 from hil.adapter.sequence import Write, command_requests
 from hil.devices.errors import DeviceError, GuardError, LinkError, NoReplyError, is_transient
 
@@ -59,7 +58,7 @@ class DeviceWriter:
         self._heartbeat = Heartbeat(self._access)
         self._orders = Orders(guard.spec.guard.input_limit_s / 4.0)
         self._curves: dict[int, CurveJob] = {}
-        self._safe_again: dict[str, str] = {}  # points that left their safe value
+        self._safe_again = Orders(MOST_RETRY_S)  # points that left their safe value
         self._wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -68,9 +67,7 @@ class DeviceWriter:
         self._at_safe = False
         self.touched = False
         """Whether a command was ever sent; a device without one is left as it is."""
-        self._left_told = False
-
-    # -- called inside the loop -------------------------------------------------------------------
+        self._told_left = False
 
     def put(self, point: str, value: float) -> None:
         """Queue a command; a newer one for the same point replaces it."""
@@ -92,7 +89,7 @@ class DeviceWriter:
     @property
     def is_safe(self) -> bool:
         """Return True where every safe value was verified and no command came since."""
-        return self._at_safe and not self._safe_again
+        return self._at_safe and not self._safe_again.waiting
 
     @property
     def left_alone(self) -> bool:
@@ -101,7 +98,7 @@ class DeviceWriter:
 
     def not_commanded(self) -> Mapping[str, str]:
         """Return why, by point, for points that do not stand at their command."""
-        late = {point: delay.why for point, delay in self._orders.delays.items()}
+        late = {point: delay.why for point, delay in dict(self._orders.delays).items()}
         return late | self.guard.handed_over
 
     def go_safe(self, why: str, *, always: bool = False) -> None:
@@ -109,7 +106,11 @@ class DeviceWriter:
 
         A device that was never commanded is left as it is, unless `always`.
         """
-        if not self.guard.armed or self.safe_why:
+        if not self.guard.armed:
+            return
+        if self.safe_why:
+            self._safe.begin()  # without the rest of the pause
+            self._awake()
             return
         self._orders.clear()
         self._curves.clear()
@@ -127,11 +128,12 @@ class DeviceWriter:
         self._tell("safe", why)
 
     def _leave(self, why: str) -> None:
-        if not self._left_told:
-            self._left_told = True
-            text = f"{why}: never commanded, left as it is"
-            self._record("", verdict="left", why=text)
-            self._tell("left", text)
+        if self._told_left:
+            return
+        self._told_left = True
+        text = f"{why}: never commanded, left as it is"
+        self._record("", verdict="left", why=text)
+        self._tell("left", text)
 
     async def run(self) -> None:
         """Work off commands until cancelled."""
@@ -154,15 +156,17 @@ class DeviceWriter:
     def _next_pause_s(self) -> float:
         """Return how long until there is something to do; inf where there is nothing."""
         now = time.monotonic()
-        return self._safe.pause_s(now) if self.safe_why else self._orders.pause_s(now)
+        if self.safe_why:
+            return self._safe.pause_s(now)
+        return min(self._orders.pause_s(now), self._safe_again.pause_s(now))
 
     async def _work(self) -> None:
         if self.safe_why and not self._safe.pause_s(time.monotonic()):
             await self._make_safe()
-        while not self.safe_why and self._safe_again:
-            await self._make_point_safe_again()
-        while not self.safe_why and (order := self._orders.take(time.monotonic())):
-            await self._command(*order)
+        while not self.safe_why and (taken := self._safe_again.take(time.monotonic())):
+            await self._make_point_safe(*taken)
+        while not self.safe_why and (taken := self._orders.take(time.monotonic())):
+            await self._command(*taken)
         while self._curves and not self.safe_why:
             await self._curve(self._curves.pop(next(iter(self._curves))))
 
@@ -224,9 +228,7 @@ class DeviceWriter:
         self._held.forget(point)
         self._at_safe = False
         self.touched = True
-        while (
-            not self.safe_why and point not in self._orders.waiting
-        ):  # a newer command is the next try
+        while not self.safe_why and point not in self._orders.waiting:
             lost = transient = False
             sent: dict[str, float] = {}
             back = math.nan
@@ -298,20 +300,13 @@ class DeviceWriter:
             sent |= done
         timer = spec.reversion.point if spec.reversion else None
         sent.pop(timer or "", None)  # it counts down
-        if spec.read_back is not None:
-            await self._pause(spec.read_back.delay_s)
+        found = await self._access.verify(point, sent[point], self._urgent)
         if self.safe_why:
             raise GuardError(f"safe state: {self.safe_why}")
-        return await self._access.verify(point, sent[point])
-
-    async def _pause(self, delay_s: float) -> None:
-        """Wait, but not when the device must be made safe."""
-        if delay_s:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), delay_s)
+        return found
 
     def _stopped(self) -> str:
-        """Say why an ordinary write may not go out any more; '' where it may."""
+        """Return why an ordinary write may not go out any more; '' where it may."""
         return f"safe state: {self.safe_why}" if self.safe_why else self._allowed()
 
     # -- what the device holds --------------------------------------------------------------------
@@ -340,10 +335,10 @@ class DeviceWriter:
         if reaction == "hand_over":
             self.guard.hand_over(point, str(change))
             self._orders.drop(point)
-        elif reaction == "fault":
+        elif reaction == "fault" and not self.guard.fault:
             self.latch(f"{change}: {why}")
         elif change.safe or not math.isfinite(asked):
-            self._safe_again[point] = str(change)
+            self._safe_again.delay(point, Order(math.nan, why=str(change)), "", time.monotonic())
             self._awake()
         elif point not in self._orders.waiting:
             self._queue(point, Order(asked, again=True, why=f"written again, {change}"))
@@ -377,12 +372,12 @@ class DeviceWriter:
         self._urgent.clear()
         self._at_safe = True
 
-    async def _make_point_safe_again(self) -> None:
-        point, why = next(iter(self._safe_again.items()))
-        failure, _ = await self._safe.write_point(point, why)
+    async def _make_point_safe(self, point: str, order: Order) -> None:
+        was_safe, self._at_safe = self._at_safe, False
+        failure, _ = await self._safe.write_point(point, order.why)
         if failure:
             self.go_safe(f"{point}: {failure}")
-        self._safe_again.pop(point, None)
+        self._at_safe = was_safe and not self.safe_why
 
     def safe_plan(self) -> list[dict[str, Any]]:
         """Return the writes that make the device safe; see `SafeState.plan`."""
