@@ -53,7 +53,8 @@ class AuditLog:
 
         Parameters
         ----------
-        verdict : 'written', 'clamped', 'limited', 'refused', 'failed', 'safe', 'fault'.
+        verdict : 'written', 'clamped', 'limited', 'refused', 'failed', 'changed', 'safe', 'fault',
+            'left'.
         why : In words.
         """
         line: dict[str, Any] = {

@@ -120,13 +120,19 @@ class HeldValues:
                 found.setdefault(held.point, change)
         return list(found.values())
 
-    def react(self, change: Change, now_s: float) -> tuple[Reaction, str]:
-        """Return what follows from a change, and why in words."""
+    def react(self, change: Change, now_s: float, *, latched: bool = False) -> tuple[Reaction, str]:
+        """Return what follows from a change, and why in words.
+
+        `latched`: The device has a fault already, and only its safe values are kept up.
+        """
         spec = self.spec.points[change.point]
         times = self._changes.setdefault(change.point, deque(maxlen=_MOST_CHANGES + 1))
         times.append(now_s)
         if spec.on_change == "hand_over":
             return "hand_over", "handed over, not commanded any more until the fault is reset"
+        again = "made safe again" if change.safe else "written again"
+        if latched:
+            return "rewrite", again
         if spec.on_change == "fault":
             return "fault", "on_change: fault"
         period_s = self.spec.points[change.read].poll_s or self.spec.poll_s
@@ -134,4 +140,4 @@ class HeldValues:
         if len(times) > _MOST_CHANGES and span_s <= _WINDOW_POLLS * period_s:
             text = f"changed {len(times)} times in {span_s:.1f} s: a second master commands it, "
             return "fault", text + "or the device ends set-points sooner than rewrite_s"
-        return "rewrite", "made safe again" if change.safe else "written again"
+        return "rewrite", again

@@ -25,7 +25,8 @@ class Event:
     ----------
     time_s : Seconds since 1970.
     device : '' where it is about the adapter itself.
-    kind : refused, clamped, limited, failed, fault, safe, quality, watchdog, error.
+    kind : refused, clamped, limited, delayed, changed, failed, fault, safe, left, quality,
+        watchdog, error.
     """
 
     time_s: float

@@ -324,7 +324,8 @@ class DeviceWriter:
             self._changed(change)
 
     def _changed(self, change: Change) -> None:
-        reaction, why = self._held.react(change, time.monotonic())
+        latched = bool(self.guard.fault)
+        reaction, why = self._held.react(change, time.monotonic(), latched=latched)
         point = change.point
         self._held.forget(point)
         self._record(
@@ -335,7 +336,7 @@ class DeviceWriter:
         if reaction == "hand_over":
             self.guard.hand_over(point, str(change))
             self._orders.drop(point)
-        elif reaction == "fault" and not self.guard.fault:
+        elif reaction == "fault":
             self.latch(f"{change}: {why}")
         elif change.safe or not math.isfinite(asked):
             self._safe_again.delay(point, Order(math.nan, why=str(change)), "", time.monotonic())

@@ -116,6 +116,11 @@ class RawDevice:
         elif function == 6:
             self.holding[address] = count
             self._note(function, address, [count])
+        elif function == 15:
+            bits = int.from_bytes(pdu[6:], "little")
+            values = [bits >> i & 1 for i in range(count)]
+            self.coils[address : address + count] = values
+            self._note(function, address, values)
         elif function == 16:
             values = list(struct.unpack_from(f">{count}H", pdu, 6))
             self.holding[address : address + count] = values

@@ -119,6 +119,51 @@ def test_the_same_value_is_sent_again_only_to_feed_the_reversion_timer() -> None
     assert g.decide("set_c", 25.0, 16.0, 25.0).writes
 
 
+@given(
+    rewrite_s=st.floats(0.1, 100),
+    waits=st.lists(st.floats(0.01, 50), min_size=1, max_size=20),
+)
+def test_law_a_set_point_is_due_once_it_is_old_and_that_keeps_no_command_alive(
+    rewrite_s: float, waits: list[float]
+) -> None:
+    g = guard(rewrite_s=rewrite_s)
+    assert g.due(1e9) == []  # nothing was sent
+    assert g.decide("set_c", 25.0, 0.0, 25.0).writes
+    g.sent("set_c", 25.0, 0.0)
+    now = written = 0.0
+    for wait in waits:
+        now += wait
+        due = g.due(now)
+        assert due == ([("set_c", 25.0)] if now - written >= rewrite_s else [])
+        decision = g.decide("set_c", 25.0, now, 25.0, again=True)
+        assert decision.writes is bool(due)
+        if decision.writes:
+            g.sent("set_c", decision.value, now)
+            written = now
+        assert bool(g.stale_input(now)) is (now > 10.0)  # the command is of time 0
+
+
+def test_what_is_written_again_starts_from_where_the_device_is() -> None:
+    g = guard(max_step=4)
+    g.decide("set_c", 25.0, 0.0, 24.0)
+    g.sent("set_c", 25.0, 0.0)
+    asked = g.lost("set_c")
+    assert asked == 25.0
+    assert g.decide("set_c", asked, 1.0, 15.0, again=True).value == 19.0
+
+
+def test_a_point_that_was_handed_over_is_refused_until_reset() -> None:
+    g = guard()
+    g.hand_over("set_c", "an operator")
+    with pytest.raises(GuardError, match="handed over: an operator"):
+        g.admit("set_c", 20.0)
+    assert not g.decide("set_c", 20.0, 0.0, 20.0).writes
+    assert g.safe_points() == []
+    g.reset()
+    assert g.admit("set_c", 20.0) == 20.0
+    assert g.safe_points() == ["set_c"]
+
+
 def test_failed_read_backs_latch_until_reset() -> None:
     g = guard()
     assert not g.failed("set_c", "read back 1")
