@@ -197,7 +197,7 @@ class DeviceWriter:
         elif not decision.writes:
             self._orders.done(point)
         elif stop := self._watched():
-            self._refuse(point, order, stop)
+            self._later(point, order, stop)
         else:
             await self._attempt(point, order, decision)
 
@@ -206,9 +206,11 @@ class DeviceWriter:
         self._record(point, verdict="refused", asked=order.asked, why=why)
         self._tell("refused", f"{point} = {order.asked:g}: {why}")
 
-    def _later(self, point: str, order: Order, why: str) -> None:
+    def _later(self, point: str, order: Order, why: str, **values: float) -> None:
         """Try again after a pause that grows, as long as the command counts."""
         now = time.monotonic()
+        values = {"asked": order.asked} | values
+        self._record(point, verdict="failed", why=why, **values)
         if self.safe_why:
             return
         if not order.again:
@@ -245,17 +247,18 @@ class DeviceWriter:
                 self._held.hold(point, sent, time.monotonic())
                 self._written(point, order, decision, values)
                 return
-            self._record(point, verdict="failed", why=failure, **values)
             if transient:
                 self.guard.lost(point)
-                self._later(point, order, failure)
+                self._later(point, order, failure, **values)
                 return
             self._tell("failed", f"{point} = {order.asked:g}: {failure}")
-            if self.guard.failed(point, failure, lost=lost):
-                self.latch(f"{point}: {failure}")
+            latches = self.guard.failed(point, failure, lost=lost)
+            if lost and not latches:
+                self._later(point, order, failure, **values)
                 return
-            if lost:
-                self._later(point, order, failure)
+            self._record(point, verdict="failed", why=failure, **values)
+            if latches:
+                self.latch(f"{point}: {failure}")
                 return
 
     def _written(
