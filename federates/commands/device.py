@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
-from grid_models.base.errors import nearest_name
+from grid_models.base.errors import nearest_name, reason_of
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import DeviceFileError
@@ -54,6 +55,25 @@ def check(file: str) -> None:
         f"  {len(spec.points)} points; SunSpec models {spec.sunspec or '-'}", markup=False
     )
     console.print(f"  may be written once armed: {', '.join(writable) or 'nothing'}", markup=False)
+
+
+def import_file(registry: Path, out: Path | None) -> None:
+    """Write the device file of a VOLTTRON registry; say on standard error what it cannot hold."""
+    from hil.devices.volttron import import_registry
+
+    made = import_registry(registry)
+    if out is None:
+        sys.stdout.write(made.text)
+    else:
+        if out.exists():
+            raise ScenarioError(f"{out} is there already", expected="-o with another name")
+        try:
+            out.write_text(made.text, encoding="utf-8")
+        except OSError as error:
+            raise ScenarioError(f"cannot write {out}: {reason_of(error)}") from None
+        output().print(f"wrote {out}", markup=False, soft_wrap=True)
+    for note in made.notes:
+        sys.stderr.write(f"note: {note}\n")
 
 
 def scan_device(target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +42,21 @@ def device_check(file: DeviceFile) -> None:
     from federates.commands.device import check
 
     check(file)
+
+
+@device_app.command("import")
+def device_import(
+    registry: Annotated[
+        Path, typer.Argument(metavar="REGISTRY.csv", help="A Modbus registry of VOLTTRON.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; default: standard output.")
+    ] = None,
+) -> None:
+    """Make a device file from a VOLTTRON registry, and say what it cannot hold."""
+    from federates.commands.device import import_file
+
+    import_file(registry, out)
 
 
 @device_app.command("scan")

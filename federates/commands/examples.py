@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "attack mitm modbus-mitm --device sunspec-inverter --target 127.0.0.1:1502 --as pv_1",
     ),
     "device check": ("device check lab/inverter.yaml",),
+    "device import": ("device import registry.csv -o my-device.yaml",),
     "device scan": ("device scan 192.0.2.7:502/1",),
     "device read": (
         "device read 192.0.2.7:502/1",
