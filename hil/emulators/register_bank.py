@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hil.devices.codec import decode_one, encode
 from hil.devices.errors import DeviceError, ServerError
@@ -62,7 +63,7 @@ class RegisterBank:
     ) -> tuple[Place, float]:
         place = place_of(spec)
         if place is not None:
-            return place, 0.0
+            return (replace(place, words=spec.length) if spec.type == "string" else place), 0.0
         model, _, point = str(spec.sunspec).partition(".")
         known = None
         if image is not None and model.isdigit():
@@ -104,7 +105,11 @@ class RegisterBank:
                 words, _ = encode(place, value, sf=sf)
             except DeviceError as error:
                 raise ServerError(error.what, where=f"emulator, registers.{name}") from None
-        self._words |= zip(_addresses(place), words, strict=True)
+        span = _span(place)
+        whole = dict(
+            zip(span, merged(place, [self._words.get(at, 0) for at in span], words), strict=True)
+        )
+        self._words |= {at: whole[at] for at in _addresses(place)}
 
     def read(self, table: Table, start: int, count: int) -> Sequence[int]:
         """Return registers; see `hil.servers.pdu.Bank`."""

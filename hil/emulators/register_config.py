@@ -165,6 +165,9 @@ def _unknown_registers(config: EmulatorConfig) -> Iterable[tuple[KeyPath, str, s
             revert = register.reverts
             values = (revert.after_s, *revert.set, *revert.set.values())
             named += [((*here, "reverts"), other) for other in values if isinstance(other, str)]
+        for unused in ("scale_from", "sign_from"):
+            if getattr(register, unused) is not None:
+                yield (*here, unused), "not for an emulated register", "", ""
     for key, name in named:
         if name not in config.registers:
             near = nearest_name(str(name), config.registers) or ""

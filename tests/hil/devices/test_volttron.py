@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from federates.cli import call
-from hil.devices.codec import decode_one, place_of
+from hil.devices.codec import decode_one
 from hil.devices.errors import DeviceFileError
 from hil.devices.file import check_device_file, load_device_file
+from hil.devices.places import place_of
 from hil.devices.volttron import import_registry
 
 HEADER = (
