@@ -145,13 +145,13 @@ def load_emulator_config(name: str | Path) -> EmulatorConfig:
         config = EmulatorConfig.model_validate(data)
     except ValidationError as error:
         raise DeviceFileError(placed(path, lines, schema_problems(EmulatorConfig, error))) from None
-    if problems := placed(path, lines, list(_unknown_registers(config))):
+    if problems := placed(path, lines, list(_problems(config))):
         raise DeviceFileError(problems)
     return config
 
 
-def _unknown_registers(config: EmulatorConfig) -> Iterable[tuple[KeyPath, str, str, str]]:
-    """Yield the names of registers that are not there."""
+def _problems(config: EmulatorConfig) -> Iterable[tuple[KeyPath, str, str, str]]:
+    """Yield names of registers that are not there, and keys that do not fit together."""
     named: list[tuple[KeyPath, Any]] = []
     for i, command in enumerate(config.physics.commands):
         where = ("physics", "commands", i)
@@ -165,6 +165,14 @@ def _unknown_registers(config: EmulatorConfig) -> Iterable[tuple[KeyPath, str, s
             revert = register.reverts
             values = (revert.after_s, *revert.set, *revert.set.values())
             named += [((*here, "reverts"), other) for other in values if isinstance(other, str)]
+        is_text = register.type == "string"
+        if isinstance(register.value, str) != is_text and (is_text or register.value):
+            yield (
+                (*here, "value"),
+                f"found {register.value!r}",
+                "text" if is_text else "a number",
+                "",
+            )
         for unused in ("scale_from", "sign_from"):
             if getattr(register, unused) is not None:
                 yield (*here, unused), "not for an emulated register", "", ""

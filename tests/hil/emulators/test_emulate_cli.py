@@ -80,6 +80,15 @@ def test_many_units_behind_one_port(start: Start) -> None:
     assert len({port for _, port, _ in devices}) == 1
 
 
+def test_a_configuration_has_its_own_unit_and_name(start: Start) -> None:
+    _, [(name, port, unit)], _ = start("daikin", "--unit", "9")
+    assert (name, unit) == ("daikin_1", 9)
+    request = bytes.fromhex("0001 00000006 09 04 0014 0002")  # input registers 20 and 21
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(request)
+        assert sock.recv(64)[7:] == bytes.fromhex("04 04 0001 0000")
+
+
 def test_the_leash_ends_it(start: Start) -> None:
     process, _, _ = start("inverter", "--leash")
     assert process.stdin is not None
@@ -97,6 +106,8 @@ def test_the_leash_ends_it(start: Start) -> None:
         (("thermostat", "--names", "a,a"), "distinct names"),
         (("inverter", "--port", "65535", "--count", "2"), "no room for 2 devices"),
         (("inverter", "--phases", "2"), "1 or 3"),
+        (("fronus",), "did you mean 'fronius'"),
+        (("device",), "CONFIG"),
     ],
 )
 def test_wrong_options_are_explained(arguments: tuple[str, ...], message: str) -> None:
