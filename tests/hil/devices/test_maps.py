@@ -57,6 +57,33 @@ CASES: dict[str, list[Command]] = {
         Command("discharge_limit_pct", 30, (101, 100), {40266: 3000}, ("soc_pct", 50),
                 {40266: 10000}),
     ],
+    "sma": [
+        Command("w_set_w", 1200, (-3000, -2500), {40149: 0, 40150: 1200, 40151: 0, 40152: 802},
+                ("p_w", 1200), {40151: 0, 40152: 803}),
+    ],
+    "kostal": [  # -1500.0 is 0xC4BB8000
+        Command("w_set_w", -1500, (9000, 5000), {1034: 0x8000, 1035: 0xC4BB}, ("p_w", -1500),
+                {1034: 0, 1035: 0}),
+    ],
+    "huawei": [
+        Command("w_limit_pct", 35.5, (-1, 0), {40125: 355}, ("p_w", 3550), {40125: 1000}),
+        Command("var_set_pct", -20, (60, 44), {40123: 0x10000 - 200}, ("q_var", -2000), {40123: 0}),
+    ],
+    "goodwe": [
+        Command("discharge_w", 1800, (7000, 5000), {47511: 12, 47512: 1800}, ("p_w", 1800),
+                {47511: 1}),
+    ],
+    "growatt": [
+        Command("w_limit_pct", 40, (140, 100), {2: 0, 3: 40}, ("p_w", 2400), {3: 100}),
+    ],
+    "sungrow": [  # one less than in the document
+        Command("discharge_w", 2000, (-5, 0), {13049: 2, 13050: 0xBB, 13051: 2000}, ("p_w", 2000),
+                {13049: 0, 13050: 0xCC}),
+    ],
+    "victron": [  # the set-point is an import: -1500 is 0xFFFFFA24
+        Command("w_set_w", 1500, (-7000, -5000), {2716: 0xFFFF, 2717: 0xFA24}, ("p_w", 1500),
+                {2716: 0, 2717: 0}),
+    ],
     "daikin": [
         Command("cool_set_c", 21.5, (35, 30), {1: 2150}, ("cool_set_c", 21.5), {1: 2400}),
         Command("on", 0, (0, 0), {5: 0}, ("on", 0), {5: 1}),
