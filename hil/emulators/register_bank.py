@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from hil.devices.codec import decode_one, encode
+from hil.devices.codec import decode_one, encode, merged
 from hil.devices.errors import DeviceError, ServerError
 from hil.devices.places import Place, place_of
 from hil.emulators.register_config import EmulatorConfig, RegisterSpec
@@ -87,8 +87,11 @@ class RegisterBank:
 
     def get(self, name: str) -> float:
         """Return the value of a register in its unit; nan where it is not implemented."""
+        return self._decoded(name, self._words)
+
+    def _decoded(self, name: str, words: Mapping[At, int]) -> float:
         place, sf = self._places[name]
-        return decode_one(place, [self._words[at] for at in _addresses(place)], sf=sf)
+        return decode_one(place, [words.get(at, 0) for at in _span(place)], sf=sf)
 
     def word(self, table: Table, address: int) -> int:
         """Return a register as it stands, whatever a client may read."""
@@ -144,8 +147,8 @@ class RegisterBank:
         spec, (place, _) = self.config.registers[name], self._places[name]
         addresses = _addresses(place)
         shared = any(len(self._owners[at]) > 1 for at in addresses)
-        if shared and all(self._words[at] == before[at] for at in addresses):
-            return
+        if shared and self.get(name) == self._decoded(name, before):
+            return  # other bits of the same register were meant
         if spec.access == "r" or any(at not in staged for at in addresses):
             raise Refused(ExceptionCode.illegal_address)
         if any(self.get(other) != value for other, value in spec.needs.items()):
@@ -160,6 +163,12 @@ class RegisterBank:
             self.put(name, min(max(value, low), high))
 
 
-def _addresses(place: Place) -> list[At]:
-    """Return the addresses of a place, in the order of its words."""
+def _span(place: Place) -> list[At]:
+    """Return the addresses of a place from its first to its last register."""
     return [(Table(place.table), place.address + i) for i in range(place.words)]
+
+
+def _addresses(place: Place) -> list[At]:
+    """Return the addresses whose registers are the place's own."""
+    apart = [(Table(place.table), address) for address in place.word_addresses]
+    return apart or _span(place)

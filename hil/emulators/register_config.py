@@ -50,7 +50,6 @@ class RegisterSpec(PointSpec):
     """One value in the device; `min` and `max` are what the device itself accepts."""
 
     value: Finite | str = Field(0.0, description="at the start, in the point's unit")
-    write_only: bool = False
     functions: tuple[int, ...] = Field((), description="that may write it; default all")
     needs: Named = Field({}, description="registers and the values without which it is refused")
     refused_with: int = Field(4, ge=1, le=255, description="exception code where `needs` fails")
