@@ -99,13 +99,15 @@ def quick(name: str) -> EmulatorConfig:
 
 
 @contextmanager
-def driven(name: str, tmp_path: Path, **changes: Any) -> Iterator[tuple[Adapter, RegisterUnit]]:
+def driven(
+    name: str, tmp_path: Path, speed: float = 1.0, **changes: Any
+) -> Iterator[tuple[Adapter, RegisterUnit]]:
     """Serve a device and connect an armed adapter with its shipped file."""
     config = quick(name)
     plant = RegisterPlant(config)
-    options = EmulatorOptions(EmulatorRole.device, config=name, step_s=0.02)
+    options = EmulatorOptions(EmulatorRole.device, config=name, step_s=0.02 * speed, speed=speed)
     with background(plant, options) as devices:
-        spec = load_device_file(config.device).model_copy(update={"poll_s": 0.1})
+        spec = load_device_file(config.device).model_copy(update={"poll_s": 0.1, **changes})
         spec = spec.at(name=name, host="127.0.0.1", port=devices.ports[0])
         adapter = Adapter([spec], armed={name}, audit=tmp_path / "audit.jsonl", watchdog=False)
         try:
@@ -151,6 +153,26 @@ def test_map_is_driven_within_its_limits_and_ends_safe(name: str, tmp_path: Path
         assert adapter.close()
         for c in CASES[name]:
             assert holding(unit, c.safe) == c.safe
+
+
+@pytest.mark.parametrize("name", ["kostal", "victron"])
+def test_a_set_point_that_the_device_forgets_is_written_again(name: str, tmp_path: Path) -> None:
+    """The device's minute passes in a second; so does the file's time to write again."""
+    spec, speed = load_device_file(name), 60.0
+    point = spec.points["w_set_w"]
+    assert point.rewrite_s is not None
+    points = spec.points | {"w_set_w": point.model_copy(update={"rewrite_s": 0.1})}
+    with driven(name, tmp_path, speed, points=points) as (adapter, unit):
+        held = next(r for r, s in unit.bank.config.registers.items() if s.reverts)
+        adapter.command(name, "w_set_w", 1000)
+        assert adapter.flush(timeout_s=10.0)
+        began_s, values = unit.time_s, set()
+        while unit.time_s - began_s < 90.0:
+            values.add(abs(unit.bank.get(held)))
+            adapter.heartbeat()
+            time.sleep(0.01)
+        assert values == {1000.0}
+        assert not [e for e in adapter.events() if e.kind == "fault"]
 
 
 def config_file(device: str) -> Path:
