@@ -22,6 +22,7 @@ DEFAULTS_S = {
     "der-rich-ieee123": 100.0,
     "dmpc-circuit24": 0.0,
     "dmpc-ieee123": 120.0,
+    "device-maps": 2.0,
     "hil-inverter-voltvar": 50.0,
     "hil-thermostats-ieee123": 0.0,
     "two-feeders-ieee13-ieee123": 600.0,
