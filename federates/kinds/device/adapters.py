@@ -211,10 +211,8 @@ class AdapterGroup:
 
 
 def _factors(port: PortPoint, ders: Sequence[Der], specs: Sequence[DeviceSpec]) -> FloatArray:
-    """Return what each device's point is multiplied by; its file says in which unit it is."""
-    points = [spec.points.get(port.point) for spec in specs]
-    units = ["" if point is None else point.unit for point in points]
-    return np.array([port.factor(der, unit) for der, unit in zip(ders, units, strict=True)])
+    """Return what each device's point is multiplied by."""
+    return np.array([port.factor_in(spec, der) for der, spec in zip(ders, specs, strict=True)])
 
 
 def connect(

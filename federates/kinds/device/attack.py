@@ -100,6 +100,7 @@ class TrueInjections:
     ----------
     measured : Outputs of the federate.
     tan_phi : Reactive over active power of devices that do not measure it.
+    specs : Device files that say in which unit a point is.
     """
 
     def __init__(
@@ -108,12 +109,13 @@ class TrueInjections:
         ders: Sequence[Der],
         measured: Sequence[PortPoint],
         tan_phi: float,
+        specs: Mapping[str, DeviceSpec],
     ) -> None:
         self._needed = plan is not None and plan.forges_readings
         self._names = [der.name for der in ders]
         self._tan_phi = tan_phi
         self._points = {
-            p.port: (p.point, [p.factor(der) for der in ders])
+            p.port: (p.point, [p.factor_in(specs.get(der.name), der) for der in ders])
             for p in measured
             if p.port in TRUE_PORTS
         }

@@ -97,7 +97,9 @@ class DeviceFederate(Federate):
         self._require_real_time()
         self.modbus, self.modbus_problems = modbus_plan(context, self)
         self.wire: ModbusWire | None = None
-        self._injected = TrueInjections(self.modbus, self.ders, self.measured, self._tan_phi)
+        self._injected = TrueInjections(
+            self.modbus, self.ders, self.measured, self._tan_phi, self._files()
+        )
         inputs, outputs = attack_ports(self.modbus, self.names)
         self.inputs, self.outputs = (*self.inputs, *inputs), (*self.outputs, *outputs)
 
@@ -174,6 +176,10 @@ class DeviceFederate(Federate):
                 out[name] = spec = read_device_file(kind, base_dir, where).at(name=name)
             require_points(spec, (*used, *self.measured), where)
         return out
+
+    def _files(self) -> dict[str, DeviceSpec]:
+        """Return the device files by name of what is real or emulated from a configuration."""
+        return {**self.specs, **{name: e.spec for name, e in self.emulated_as.items()}}
 
     def _require_real_time(self) -> None:
         if self.specs and self._context.scenario.time.real_time is None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from grid_models.feeder.model import Der
+
+if TYPE_CHECKING:
+    from hil.devices.spec import DeviceSpec
 
 RoleName = Literal["inverter", "battery", "thermostat"]
 _PER_PORT_UNIT = {"W": 1e-3, "var": 1e-3, "kW": 1.0, "kvar": 1.0}
@@ -37,16 +40,20 @@ class PortPoint:
     per: Literal["", "p_max_kw", "kva"] = ""
     initial: float = float("nan")
 
-    def factor(self, der: Der, unit: str = "") -> float:
-        """Return what a point's value is multiplied by to give the port's.
-
-        `unit` is that of the point in the device file: a set-point in W is no percentage.
-        """
-        if unit in _PER_PORT_UNIT:
-            return math.copysign(_PER_PORT_UNIT[unit], self.scale)
+    def factor(self, der: Der) -> float:
+        """Return what a point's value is multiplied by to give the port's."""
         if not self.per:
             return self.scale
         return self.scale * float(getattr(der, self.per)) / 100.0
+
+    def factor_in(self, spec: DeviceSpec | None, der: Der) -> float:
+        """Return the factor of a point whose device file may say in which unit it is.
+
+        A set-point in W is no percentage.
+        """
+        point = None if spec is None else spec.points.get(self.point)
+        factor = _PER_PORT_UNIT.get(point.unit) if point is not None else None
+        return self.factor(der) if factor is None else math.copysign(factor, self.scale)
 
 
 @dataclass(frozen=True)
