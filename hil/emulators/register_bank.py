@@ -49,7 +49,7 @@ class RegisterBank:
         spec = self.config.sunspec
         if spec is None:
             return None
-        image = SunSpecImage([(model, {}) for model in spec.models], spec.base)
+        image = SunSpecImage([(m, {}) for m in spec.models], spec.base, padded=spec.padded)
         for name, value in spec.values.items():
             model, _, point = name.partition(".")
             if not model.isdigit() or (int(model), point) not in image.points:

@@ -70,6 +70,7 @@ class SunSpecSpec(DeviceFileSection):
 
     base: int = Field(40000, ge=0, le=65535)
     models: tuple[int, ...] = (1,)
+    padded: bool = Field(True, description="model 1 has 66 registers, else 65 as in older devices")
     values: dict[str, Finite | str] = Field({}, description="MODEL.POINT, scale factors first")
 
 

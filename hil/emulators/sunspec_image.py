@@ -32,6 +32,7 @@ class SunSpecImage:
         Model number and the counts of its repeating groups (``{"NPt": 4, "NCrv": 3}``).
     base : Zero-based address of "SunS".
     refresh : Called before each read.
+    padded : Whether model 1 ends with its pad register; in many older devices it does not.
     written : Called with the names of what was written, as ``(model, point)``.
 
     Attributes
@@ -44,6 +45,7 @@ class SunSpecImage:
     refresh: Callable[[], None] = lambda: None
     written: Callable[[Sequence[tuple[int, str]]], None] = lambda _names: None
     limits: dict[tuple[int, str], tuple[float, float]] = field(default_factory=dict)
+    padded: bool = True
     words: list[int] = field(init=False)
     points: dict[tuple[int, str], ModelPoint] = field(init=False)
 
@@ -57,6 +59,7 @@ class SunSpecImage:
     def _lay_out(self, model: int, counts: Mapping[str, int]) -> None:
         start = len(self.words)
         points, size = layout(model, self.base + start, tuple(counts.items()))
+        size -= model == 1 and not self.padded
         self.words += [_PAD] * size
         for point in points:
             name = point.name.partition(".")[2]
