@@ -19,6 +19,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.baselines.volt_var_1547:VoltVar1547",
             "local droop of IEEE 1547-2018, category A or B, with its open-loop response time",
         ),
+        "volt-var-adaptive": (
+            "controllers.baselines.adaptive_volt_var:AdaptiveVoltVar",
+            "moves volt-var curves of its own inverters against an oscillation that others cause",
+        ),
         "optdist-vc": (
             "controllers.optdist.controller:OptdistVc",
             "distributed optimal voltage control by feedback and neighbour messages (OPTDIST-VC)",

@@ -30,6 +30,8 @@ _NAMES = {
     "attacked_values_count": "Values affected",
     "attack_steps_never_triggered_count": "Steps that never began",
     "attack_window_out_of_band_node_hours": "Out of the voltage band in the attack's time",
+    "attack_window_oscillation_pu": "Voltage oscillation in the attack's time",
+    "attack_window_unbalance_pct": "Voltage unbalance in the attack's time",
     "recovery_s": "Time to recover after the attack",
 }
 # Longest first, so that "_kvarh" is not taken for "_h".

@@ -14,6 +14,7 @@ from federates.reports.attack import attack_of
 from federates.reports.detection_metrics import detector_rows
 from federates.reports.format import metric_number
 from federates.reports.recovery import out_of_band_node_hours, recovery_s, voltage_tracks
+from federates.reports.voltage_quality import voltage_quality
 from federates.runs.data import RunData, Shade
 from federates.runs.paired import ATTACKED, BASELINE, CLEAN, clean_of
 from federates.scenario.attack_schema import AttackSpec
@@ -106,6 +107,9 @@ class PairedRuns:
             for plant, track in found.items():
                 key = f"{plant}." if len(found) > 1 else ""
                 out[name][key + WINDOW_KEY] = out_of_band_node_hours(track, begin_s, end_s)
+                if self._changes_settings:
+                    quality = voltage_quality(self.runs[name], plant, begin_s, end_s)
+                    out[name] |= {key + k: value for k, value in quality.items()}
                 if clean is not None:
                     ended_s = end_s if clean == name else self._ended_s(name)
                     other = tracks.get(clean, {}).get(plant)
@@ -113,6 +117,11 @@ class PairedRuns:
                     recovery = recovery_s(other, track, ended_s) if known and other else None
                     out[name][key + RECOVERY_KEY] = recovery
         return out
+
+    @property
+    def _changes_settings(self) -> bool:
+        """Whether a step changes settings of devices, whose aims are oscillation and unbalance."""
+        return any(step.action.kind == "settings" for step in self.spec.steps)
 
     def _ended_s(self, name: str) -> float:
         """Return when the attack of a state ended; infinite where it did not, or never began."""

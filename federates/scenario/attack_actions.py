@@ -61,6 +61,7 @@ ACTIONS: Mapping[str, Mapping[str, str]] = {
         "close": "federates.attacks.physical.actions:CloseBranch",
         "load": "federates.attacks.physical.actions:AlterLoad",
         "thermostat": "federates.attacks.physical.actions:MoveThermostat",
+        "settings": "federates.attacks.physical.settings:ChangeSettings",
         "adaptive": "federates.attacks.physical.adaptive:AdaptiveLoad",
     },
 }

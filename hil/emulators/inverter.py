@@ -102,13 +102,19 @@ def _alpha(dt_s: float, response_s: Array) -> Array:
 
 
 class TripRelay:
-    """Clearing times of table 12 and 18: how long each limit has been exceeded."""
+    """Clearing times of table 12 and 18: how long each limit has been exceeded.
+
+    Attributes
+    ----------
+    limit, clear_s : (limits, n); May be changed between steps.
+    """
 
     def __init__(self, n: int) -> None:
         self.names = [(kind, i) for kind, rows in TRIP_LIMITS.items() for i in range(len(rows))]
         kinds = [kind for kind, _ in self.names]
         rows = np.array([row for table in TRIP_LIMITS.values() for row in table])
-        self.limit, self.clear_s = rows[:, :1], rows[:, 1:]
+        self.limit: Array = np.repeat(rows[:, :1], n, axis=1)
+        self.clear_s: Array = np.repeat(rows[:, 1:], n, axis=1)
         self._sign = np.array([[1.0 if k.startswith("over") else -1.0] for k in kinds])
         self._of_voltage = np.array([[k.endswith("voltage")] for k in kinds])
         self.beyond_s: Array = np.zeros((len(kinds), n))

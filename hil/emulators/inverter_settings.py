@@ -69,6 +69,11 @@ class Curve:
         rise = np.diff(self.y[row])
         self._slope[row] = np.where(width > 0.0, rise / np.where(width > 0.0, width, 1.0), 0.0)
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Return its tables, one row per curve: to keep rows, and to put them back."""
+        return self.x, self.y, self._slope
+
     def at(self, x: Array) -> Array:
         """Return y at x, shape (n,)."""
         left, width = self.x[:, :-1], np.diff(self.x, axis=1)

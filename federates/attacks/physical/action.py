@@ -16,9 +16,10 @@ from federates.scenario.attack_actions import Action
 
 CONNECTED, LOAD_KW = "attack_connected", "attack_load_kw"
 LOAD_FACTOR, THERMOSTAT_K = "attack_load_factor", "attack_thermostat_k"
-UNITS = {CONNECTED: "1", LOAD_KW: "kW", LOAD_FACTOR: "1", THERMOSTAT_K: "K"}
+SETTINGS = "attack_settings"
+UNITS = {CONNECTED: "1", LOAD_KW: "kW", LOAD_FACTOR: "1", THERMOSTAT_K: "K", SETTINGS: "1"}
 #: What an input says of an element that no step acts on.
-IDLE = {CONNECTED: np.nan, LOAD_KW: 0.0, LOAD_FACTOR: 1.0, THERMOSTAT_K: 0.0}
+IDLE = {CONNECTED: np.nan, LOAD_KW: 0.0, LOAD_FACTOR: 1.0, THERMOSTAT_K: 0.0, SETTINGS: 0.0}
 
 
 class PhysicalAction(Action):
@@ -37,6 +38,10 @@ class PhysicalAction(Action):
     """What `kinds` means, for messages."""
     on_devices: ClassVar[bool] = True
     """Whether it applies to DERs that are devices, whose power the plant does not compute."""
+    only_devices: ClassVar[bool] = False
+    """Whether it applies to nothing else."""
+    numbered: ClassVar[bool] = False
+    """Whether its port says which step acts: `values` times the number of the step, from 1."""
 
     @property
     def port(self) -> str:
@@ -60,6 +65,8 @@ class PhysicalAction(Action):
     def applies_to(self, elements: PhysicalElements) -> frozenset[str]:
         """Return the elements that it can act on."""
         fit = {x for x in elements.labels if not self.kinds or elements.kind[x] in self.kinds}
+        if self.only_devices:
+            return frozenset(fit & elements.on_devices)
         return frozenset(fit if self.on_devices else fit - elements.on_devices)
 
     def decider(self, site: AttackSite) -> CheckedAttacker | None:

@@ -10,6 +10,7 @@ has physical steps for it.
 | attack_load_kw | kW | 0 | further demand |
 | attack_load_factor | 1 | 1 | times the demand |
 | attack_thermostat_k | K | 0 | added to both set-points of a house |
+| attack_settings | 1 | 0 | number of the step, from 1, whose settings an inverter has |
 
 The plant may give less than a step asks for: see `grid_models.ders.disturbances`.
 """

@@ -163,7 +163,7 @@ def _element_step(
         action,
         labels,
         np.array([place[x] for x in labels], dtype=np.int64),
-        action.values(labels, elements),
+        action.values(labels, elements) * (i + 1 if action.numbered else 1),
         uniform(spec.seed, streams, 0, _OBEY) < step.probability,
         uniform(spec.seed, streams, 0, _PHASE),
         (step.duration_s or 0.0) - _BEFORE_END_S if ends else np.inf,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federates.attacks.physical.action import THERMOSTAT_K
 from federates.clock import to_ns, to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
@@ -90,7 +89,7 @@ class DeviceFederate(Federate):
         self.specs = self._read_files()
         self.hardware = {name: address_of(spec) for name, spec in self.specs.items()}
         self.wall_clock = bool(self.specs)
-        self._intruder = find_intruder(self._context, self.ders, self.specs)
+        self._intruder = find_intruder(self._context, self.ders, self.kinds_of, self.role.name)
         if self._intruder is not None:
             self.inputs += (self._intruder.port,)
             self.attacked_plant = self._intruder.plant
@@ -210,9 +209,11 @@ class DeviceFederate(Federate):
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> Step:
         """Send the set-points, advance the devices, return what they measure."""
         if self._intruder is not None:
-            self._intruder.move(inputs[THERMOSTAT_K])
+            self._intruder.move(inputs)
         around = self._around(self._v_mean @ inputs["v_pu"])
-        asked = {p.port: inputs[p.port] for p in self.set_points}
+        asked: Mapping[str, FloatArray] = {p.port: inputs[p.port] for p in self.set_points}
+        if self._intruder is not None:
+            asked = self._intruder.obeyed(asked)
         if self.wire is not None:
             self.wire.begin_step(time_s, inputs)
         values, quality = self._from_model(around, asked)

@@ -1,4 +1,6 @@
-"""An intruder at thermostats: changes set-points in their registers, past guard and scenario.
+"""An intruder at devices: changes what is in their registers, past guard and scenario.
+
+Thermostats: their set-points. Inverters: see `federates.kinds.device.settings_intruder`.
 
 The registers of a simulated thermostat are written directly, those of an emulated one by a separate
 Modbus/TCP client, which plain Modbus accepts. Real devices are never written to.
@@ -7,18 +9,20 @@ Modbus/TCP client, which plain Modbus accepts. Real devices are never written to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from federates.attacks.physical.action import THERMOSTAT_K
+from federates.attacks.physical.action import SETTINGS, THERMOSTAT_K
 from federates.attacks.physical.plan import PhysicalPlan
 from federates.attacks.physical.resolve import physical_plan
 from federates.core.context import FederateContext
 from federates.core.federate import FloatArray, Port
-from federates.kinds.device.live import Live
+from federates.kinds.device.live import EMULATED, SIMULATED, Live
 from federates.kinds.device.models import DeviceModel, ThermostatModel
+from federates.kinds.device.roles import RoleName
+from federates.kinds.device.settings_intruder import SettingsIntruder
 from grid_models.feeder.model import Der
 
 if TYPE_CHECKING:
@@ -133,12 +137,17 @@ class ThermostatIntruder:
         if i in self._registers:
             self._registers[i].append(registers)
 
-    def move(self, offset_k: FloatArray) -> None:
-        """Write the set-points whose offset changed, `offset_k` per label in K; 0 restores.
+    def obeyed(self, asked: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+        """Return the set-points that arrive: all of them."""
+        return asked
+
+    def move(self, inputs: Mapping[str, FloatArray]) -> None:
+        """Write the set-points whose offset changed, per label in K; 0 restores.
 
         Both set-points move by the same amount, within the range of the registers. The original
         values are those of the registers, in tenths of a degree.
         """
+        offset_k = inputs[THERMOSTAT_K]
         if np.array_equal(offset_k, self._offset_k):
             return
         for i, element in self._element.items():
@@ -173,25 +182,70 @@ def moved(words: Sequence[int], offset_k: float) -> list[int]:
     return [word + by for word in words]
 
 
+class Intruder(Protocol):
+    """What acts on the devices of a federate from inside."""
+
+    plant: str
+    port: Port
+    """Input of the federate: what is done to each device."""
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Positions of the devices that it acts on."""
+        ...
+
+    def connect(
+        self,
+        model: DeviceModel | None,
+        modelled: Sequence[int],
+        live: Sequence[tuple[Sequence[int], Live]],
+    ) -> None:
+        """Get access to the devices, and to the models that replace some of them."""
+        ...
+
+    def move(self, inputs: Mapping[str, FloatArray]) -> None:
+        """Do what the port says, or undo it."""
+        ...
+
+    def obeyed(self, asked: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+        """Return the set-points that arrive at the devices."""
+        ...
+
+
+_INTRUDERS: Mapping[str, tuple[type[Intruder], str]] = {
+    THERMOSTAT_K: (ThermostatIntruder, "moves the thermostat"),
+    SETTINGS: (SettingsIntruder, "changes the settings"),
+}
+
+
 def find_intruder(
-    context: FederateContext, ders: Sequence[Der], real: Collection[str]
-) -> ThermostatIntruder | None:
-    """Return what moves the thermostats of some DERs in the scenario's attack, None for nothing.
+    context: FederateContext, ders: Sequence[Der], kinds: Sequence[str], role: RoleName
+) -> Intruder | None:
+    """Return what acts on some DERs from inside in the scenario's attack, None for nothing.
+
+    Parameters
+    ----------
+    kinds : What each DER is: simulated, emulated, or a device file.
 
     Raises
     ------
-    ScenarioError: One of them is in `real`, the names of real devices.
+    ScenarioError: One of them is a real device, or cannot have the settings.
     """
     plan = physical_plan(context.scenario, context.site.plant or "", context.site.feeder)
-    if plan is None or THERMOSTAT_K not in plan.labels:
+    port = THERMOSTAT_K if role == "thermostat" else SETTINGS
+    if plan is None or port not in plan.labels:
         return None
-    intruder = ThermostatIntruder(plan, ders)
+    cls, does = _INTRUDERS[port]
+    intruder = cls(plan, ders)  # type: ignore[call-arg]
     for i in intruder.devices:
-        if ders[i].name in real:
+        if kinds[i] not in (SIMULATED, EMULATED):
             raise context.error(
-                f"the attack moves the thermostat of '{ders[i].name}', a real device",
+                f"the attack {does} of '{ders[i].name}', a real device",
                 "devices",
                 expected="simulated or emulated: a real device is attacked on its wire only (layer "
                 "modbus)",
             )
+    if isinstance(intruder, SettingsIntruder):
+        emulated = [ders[i].name for i in intruder.devices if kinds[i] == EMULATED]
+        intruder.check(emulated, context)
     return intruder if intruder.devices else None

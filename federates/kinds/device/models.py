@@ -49,9 +49,10 @@ class DeviceModel(Protocol):
 
 
 class InverterModel:
-    """PV inverters of IEEE 1547-2018, told their reactive power and an upper limit."""
+    """PV inverters of IEEE 1547-2018, told reactive power, upper limit and curve."""
 
     def __init__(self, ders: Sequence[Der]) -> None:
+        from hil.devices.inverter_change import V_REF_RANGE
         from hil.emulators.inverter import InverterFleet
         from hil.emulators.inverter_settings import VarRef
 
@@ -59,11 +60,16 @@ class InverterModel:
         self._p_max_kw = np.array([der.p_max_kw for der in ders])
         self.fleet = InverterFleet(self._p_max_kw, self._kva)
         self.fleet.settings.var_ref[:] = VarRef.va_max
+        self._v_ref_range = V_REF_RANGE
+        self._v_ref_pu = np.full(len(ders), np.nan)
 
     def step(
         self, dt_s: float, around: Surroundings, asked: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
-        """Advance; ports ``q_set_kvar`` and ``p_set_kw`` (an upper limit)."""
+        """Advance; ports ``q_set_kvar``, ``p_set_kw`` (an upper limit) and ``volt_var_ref_pu``.
+
+        The last is the reference voltage of the volt-var curve, and switches that curve on.
+        """
         settings = self.fleet.settings
         q, p = asked["q_set_kvar"], asked["p_set_kw"]
         settings.var_on |= np.isfinite(q)
@@ -72,8 +78,16 @@ class InverterModel:
         settings.limit_on |= np.isfinite(p)
         limit_pct = np.clip(100.0 * p / self._p_max_kw, 0.0, 100.0)
         np.copyto(settings.limit_pct, limit_pct, where=np.isfinite(p))
+        self._turn(asked["volt_var_ref_pu"])
         p_kw, q_kvar = self.fleet.step(dt_s, around.v_pu, around.irradiance_pu)
         return {"p_kw": p_kw, "q_kvar": q_kvar}
+
+    def _turn(self, v_ref_pu: FloatArray) -> None:
+        """Set reference voltages that changed: a setting stays until it is written again."""
+        new = np.isfinite(v_ref_pu) & (v_ref_pu != self._v_ref_pu)
+        self.fleet.settings.volt_var_on |= new
+        np.copyto(self.fleet.settings.v_ref, np.clip(v_ref_pu, *self._v_ref_range), where=new)
+        np.copyto(self._v_ref_pu, v_ref_pu, where=new)
 
 
 class BatteryModel:

@@ -71,6 +71,7 @@ ROLES: Mapping[RoleName, Role] = {
         inputs=(
             PortPoint("q_set_kvar", "kvar", "var_set_pct", per="kva"),
             PortPoint("p_set_kw", "kW", "w_limit_pct", per="p_max_kw"),
+            PortPoint("volt_var_ref_pu", "pu", "volt_var_ref_pct", 0.01),
         ),
         outputs=(PortPoint("p_kw", "kW", "p_w", 1e-3), PortPoint("q_kvar", "kvar", "q_var", 1e-3)),
     ),

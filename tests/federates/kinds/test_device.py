@@ -334,6 +334,7 @@ def test_what_was_never_asked_for_is_not_sent_and_what_is_no_number_is() -> None
     asked = {
         "q_set_kvar": (np.array([np.nan, -np.inf]), ever),
         "p_set_kw": (np.array([np.nan, 5.0]), np.array([False, True])),
+        "volt_var_ref_pu": (np.full(2, np.nan), never),
     }
     values, quality = group.exchange(Surroundings(np.ones(2), 1.0, 20.0, 1.0), asked)
     sent = {(device, point): value for device, point, value in adapter.commands}
