@@ -18,6 +18,10 @@ DETECTORS: NamedClasses[Detector] = NamedClasses(
             "controllers.detection.cusum:Cusum",
             "two-sided CUSUM per signal on the error of a prediction from its past",
         ),
+        "oscillation": (
+            "controllers.detection.oscillation:Oscillation",
+            "smoothed square of how each voltage alternates",
+        ),
     },
 )
 descriptions = DETECTORS.descriptions
