@@ -28,6 +28,8 @@ from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 
 _WHERE = "volt-var-adaptive"
+_SETTLED = 5.0
+"""Time constants of the average after which it can be compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,9 @@ class AdaptiveVoltVar:
         s[k] = exp(-leak h) s[k-1] + d h gain max(y[k] - threshold^2, 0)       shift, pu
         V_ref[k] = 1 + s[k]
 
-    d = sign(1 - m), towards the nominal voltage, from when the oscillation first exceeds the
-    threshold. s stays within `most_pu`.
+    y stays 0 for the first 5 `average_s`, in which the average settles. d = sign(1 - m), towards
+    the nominal voltage, from when the oscillation first exceeds the threshold. s stays within
+    `most_pu`.
 
     Parameters
     ----------
@@ -96,6 +99,7 @@ class AdaptiveVoltVar:
         self._oscillation_pu2: FloatArray = np.zeros(n)
         self._shift_pu: FloatArray = np.zeros(n)
         self._direction: FloatArray = np.zeros(n)
+        self._age_s = 0.0
         self._last_s: float | None = None
 
     @classmethod
@@ -119,7 +123,9 @@ class AdaptiveVoltVar:
         share = -math.expm1(-elapsed_s / given.average_s)
         self._average_pu = self._average_pu + share * (v_pu - self._average_pu)
         squared = (v_pu - self._average_pu) ** 2
-        share = -math.expm1(-elapsed_s / given.smooth_s)
+        self._age_s += elapsed_s
+        settled = self._age_s > _SETTLED * given.average_s
+        share = -math.expm1(-elapsed_s / given.smooth_s) if settled else 0.0
         self._oscillation_pu2 = self._oscillation_pu2 + share * (squared - self._oscillation_pu2)
         excess = np.maximum(self._oscillation_pu2 - given.threshold_pu**2, 0.0)
         towards = np.where(self._average_pu > 1.0, -1.0, 1.0)

@@ -18,6 +18,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
     assert set(descriptions()) == {
         "none",
         "volt-var-1547",
+        "volt-var-adaptive",
         "optdist-vc",
         "optimum",
         "dmpc",

@@ -23,7 +23,7 @@ class Mine:
 
 def test_every_shipped_name_gives_a_detector() -> None:
     site = DetectionSite(sample_feeder(), 60.0, Forecast(np.zeros(1), np.ones(1), np.zeros(1)))
-    assert set(descriptions()) == {"power-flow-residual", "cusum"}
+    assert set(descriptions()) == {"power-flow-residual", "cusum", "oscillation"}
     for name, text in descriptions().items():
         assert "\n" not in text
         assert isinstance(resolve(name)(site), Detector)
