@@ -43,7 +43,7 @@ class SunSpecDevice:
         """Write points one by one, in their order."""
         for name, value in values.items():
             at = self._at(name)
-            encoded = at.words(value, at.sf)
+            encoded = at.words(value, at.sf, None)
             if encoded is None:
                 raise RunError(f"{name} = {value:g} cannot be written", federate="attack")
             await self._link.write(self._unit, 16, at.place.address, encoded[0])
