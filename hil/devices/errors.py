@@ -101,8 +101,9 @@ class NotNowError(DeviceError):
     """What is needed for a read or a write is not available at the moment (a scale factor)."""
 
 
-NOT_NOW_CODES = (5, 6)
-"""Modbus exceptions that ask for another try later: acknowledge, busy."""
+NOT_NOW_CODES = (5, 6, 10, 11)
+"""Modbus exceptions that say nothing against the request: acknowledge, busy, and a gateway that does
+not reach the device now (two codes)."""
 
 
 def is_transient(error: Exception) -> bool:
