@@ -102,8 +102,8 @@ class NotNowError(DeviceError):
 
 
 NOT_NOW_CODES = (5, 6, 10, 11)
-"""Modbus exceptions that say nothing against the request: acknowledge, busy, and a gateway that does
-not reach the device now (two codes)."""
+"""Modbus exceptions that say nothing against the request: acknowledge, busy, and a gateway that
+does not reach the device now (two codes)."""
 
 
 def is_transient(error: Exception) -> bool:

@@ -314,6 +314,7 @@ def spec_data(port: int) -> dict[str, Any]:
         "name": "d",
         "connection": {"port": port, "timeout_s": 0.4},
         "poll_s": 60,
+        "guard": {"input_timeout_s": 60},
         "points": {"p": {**point, "min": 0, "max": 1000, "safe_value": 0}},
     }
 

@@ -41,6 +41,9 @@ def test_every_function_reaches_the_device(raw_device: Any) -> None:
         await link.write(1, 5, 9, [1])
         assert await link.read(1, "holding", 5, 4) == struct.pack(">4H", 77, 1, 2, 3)
         assert (await link.read(1, "coil", 8, 3))[0] == 0b010
+        await link.write(1, 15, 10, [1, 0, 1])
+        assert (await link.read(1, "coil", 8, 5))[0] == 0b10110
+        raw_device.behaviour = lambda tid, unit, _, honest: [frame(tid, unit, b"\x8f\x01")]
         with pytest.raises(RefusedError, match="illegal function"):
             await link.write(1, 15, 9, [1, 0, 1])
 
