@@ -268,7 +268,7 @@ def portable_scenarios() -> list[str]:
         specs = scenario.federates.values()
         devices = [device for spec in specs for device in getattr(spec, "devices", ())]
         if any(spec.kind == "feeder" for spec in specs) and all(
-            set("*?[") & set(device) for device in devices
+            set("*?[") & set(device) and not re.search(r"_\d", device) for device in devices
         ):
             portable.append(name)
     return portable
