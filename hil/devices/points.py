@@ -239,11 +239,9 @@ class PointSpec(DeviceFileSection):
     def limits(self) -> tuple[float, float] | None:
         """Lowest and highest value that may be written; None where the file does not say."""
         values = list((self.enum or {}).values())
-        if values and self.min is None and self.max is None:
-            return float(min(values)), float(max(values))
-        if self.min is None or self.max is None:
-            return None
-        return float(self.min), float(self.max)
+        low = min(values) if self.min is None and values else self.min
+        high = max(values) if self.max is None and values else self.max
+        return None if low is None or high is None else (float(low), float(high))
 
     def function(self, *, bits: bool, words: int) -> int:
         """Return the Modbus function that writes the point: 5, 6, 15 or 16."""

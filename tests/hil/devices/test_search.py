@@ -164,6 +164,8 @@ async def drive(spec: DeviceSpec, draw: random.Random) -> None:
             guard.forget()
             writer.put(name, cast(float, wanted))
             await writer.idle.wait()
+            if point.max_step or point.max_rate:
+                continue  # stepped from where the device stands
             slack = 1e-9 * max(1.0, abs(wanted or 0), abs(point.offset))
             assert low - slack <= memory.value(places[name]) <= high + slack
         assert [t for t in told if t[1] in ("failed", "fault", "refused")] == []
