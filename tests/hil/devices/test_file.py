@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_every_key_is_described_by_the_schema() -> None:
     schema = device_schema()
     assert schema["additionalProperties"] is False
     assert set(schema["$defs"]["PointSpec"]["properties"]) == set(PointSpec.model_fields)
+
+
+def test_every_key_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "device-files.md").read_text(encoding="utf-8")
+    sections = device_schema()["$defs"].values()
+    keys = {key for s in (device_schema(), *sections) for key in s["properties"]}
+    assert {key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", page)} == set()
 
 
 @pytest.mark.parametrize(
