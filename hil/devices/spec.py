@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ class SerialSpec(DeviceFileSection):
     baud: int = Field(9600, ge=300, le=4_000_000, description="bits per second")
     parity: Literal["none", "even", "odd"] = "none"
     stop_bits: Literal[1, 2] = 1
-    data_bits: Literal[7, 8] = 8
+    data_bits: Literal[8] = Field(8, description="RTU frames are bytes of 8 bits")
 
 
 class ConnectionSpec(DeviceFileSection):
@@ -85,6 +86,14 @@ class ConnectionSpec(DeviceFileSection):
                 f"{'there' if self.serial else 'missing'}",
                 "both, as {framing: serial, serial: {port: /dev/ttyUSB0, baud: 9600}}, or none",
             )
+        if self.serial is not None and (self.host, self.port) != ("127.0.0.1", 502):
+            raise problem(
+                f"host {self.host} and port {self.port} with framing serial", "no host and no port"
+            )
+        if self.unit == 0 and self.framing != "tcp":
+            raise problem(
+                f"unit 0 with framing {self.framing}, where nobody answers it", "1 to 255"
+            )
         if self.tls is not None and self.framing != "tcp":
             raise problem(f"tls with framing {self.framing}", "framing tcp")
         if isinstance(self.reply_unit, int) and not 0 <= self.reply_unit <= 255:
@@ -95,7 +104,7 @@ class ConnectionSpec(DeviceFileSection):
     def endpoint(self) -> str:
         """Return the address that devices behind one gateway or on one line share."""
         if self.serial is not None:
-            return self.serial.port
+            return os.path.realpath(self.serial.port)  # also by the name of its adapter
         return f"{'127.0.0.1' if self.host == 'localhost' else self.host}:{self.port}"
 
     @property

@@ -126,6 +126,20 @@ def test_every_key_is_in_the_reference() -> None:
             "connection: {framing: rtu-over-tcp, tls: {ca: a, cert: b, key: c}}\n",
             "tls with framing rtu-over-tcp; expected framing tcp",
         ),
+        (
+            "name: t\nsunspec: [1]\n"
+            "connection: {framing: serial, serial: {port: /dev/ttyS0}, host: 192.0.2.1}\n",
+            "host 192.0.2.1 and port 502 with framing serial; expected no host and no port",
+        ),
+        (
+            "name: t\nsunspec: [1]\nconnection: {framing: rtu-over-tcp, unit: 0}\n",
+            "unit 0 with framing rtu-over-tcp, where nobody answers it",
+        ),
+        (
+            "name: t\nsunspec: [1]\n"
+            "connection: {framing: serial, serial: {port: /dev/ttyS0, data_bits: 7}}\n",
+            "connection.serial.data_bits: found 7; expected 8",
+        ),
         ("name: t\nsunspec: [1]\nconnection: {reply_unit: all}\n", "connection.reply_unit"),
         (
             HEAD + "  a: {table: input, address: 0, type: uint32}\n"
