@@ -21,7 +21,8 @@ from hil.adapter.watchdog_client import WatchdogClient
 from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError
 from hil.devices.spec import DeviceSpec
-from hil.modbus.client import ClientStats, ModbusClient
+from hil.modbus.client import ModbusClient
+from hil.modbus.connection import ClientStats
 
 _SUPERVISE_S = 0.25
 _LATENESS_KEPT = 200_000

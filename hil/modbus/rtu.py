@@ -1,8 +1,7 @@
 """Modbus RTU framing: unit id, PDU and checksum, on a serial line or in a TCP stream.
 
 Source: "MODBUS over Serial Line Specification and Implementation Guide V1.02" (2006), section 2.5.
-A frame carries no transaction id, so a reply can only be told from a late one by silence: after a
-request without a whole reply nothing is sent until the line has been quiet.
+A frame carries no transaction id; `hil.modbus.missing` tells a reply from a late one.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def rtu_frame(unit: int, pdu: bytes) -> bytes:
     return body + checksum(body)
 
 
-def reply_size(data: bytes) -> int:
+def reply_size(data: bytes | bytearray) -> int:
     """Return the size of the reply that begins in `data`; 0 while it is not known, -1 for none."""
     if len(data) < 3:
         return 0

@@ -82,6 +82,37 @@ def test_late_reply_is_thrown_away_and_the_next_is_right(raw_device: Any) -> Non
     assert raw_device.connections == 1
 
 
+def test_a_late_reply_on_another_connection_is_thrown_away(raw_device: Any) -> None:
+    """Transaction ids do not begin anew, so a gateway may send it there."""
+    answers = iter([[b"nothing of Modbus"], [frame(1, 1, b"\x03\x02\x00\x63")]])
+    raw_device.behaviour = lambda tid, unit, asked, honest: [
+        *next(answers, []),
+        frame(tid, unit, honest),
+    ]
+
+    async def work(link: ModbusClient) -> None:
+        with pytest.raises(WrongReplyError):
+            await link.read(1, "holding", 0, 1)
+        assert await link.read(1, "holding", 0, 1) == b"\0\0"
+
+    assert with_link(work, port=raw_device.port).stats.late_replies == 1
+
+
+def test_silent_units_do_not_end_the_connection_of_those_that_answer(raw_device: Any) -> None:
+    raw_device.behaviour = lambda tid, unit, asked, honest: (
+        [frame(tid, unit, honest)] if unit == 1 else []
+    )
+
+    async def work(link: ModbusClient) -> None:
+        for _ in range(2):
+            await link.read(1, "holding", 0, 1)
+            for unit in (2, 3):
+                with pytest.raises(NoReplyError):
+                    await link.read(unit, "holding", 0, 1)
+
+    assert with_link(work, port=raw_device.port, timeout_s=0.05).stats.connects == 1
+
+
 def test_a_deadline_is_kept(raw_device: Any) -> None:
     raw_device.behaviour = lambda *_: []
 

@@ -10,6 +10,7 @@ import struct
 import threading
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ from hil.devices.errors import (
 )
 from hil.devices.points import Quality
 from hil.devices.spec import ConnectionSpec, DeviceSpec, SerialSpec
-from hil.modbus.client import ClientStats, ModbusClient, _Connection
+from hil.modbus.client import ModbusClient
+from hil.modbus.connection import ClientStats, Connection
 from hil.modbus.pdu import read_request
 from hil.modbus.rtu import checksum, reply_size, rtu_frame
 
@@ -176,6 +178,13 @@ def at_gateway(reply: Reply, work: Callable[[ModbusClient], Awaitable[None]]) ->
     return asyncio.run(run())
 
 
+def honest(asked: bytes) -> list[bytes | float]:
+    """Each register holds its address; register 0 is 42."""
+    address, count = struct.unpack_from(">HH", asked, 2)
+    registers = [address + i or 0x2A for i in range(count)]
+    return [rtu_frame(asked[0], struct.pack(f">BB{count}H", asked[1], 2 * count, *registers))]
+
+
 GOOD = rtu_frame(1, b"\x03\x02\x00\x2a")
 WRONG: dict[str, list[bytes | float]] = {
     "checksum": [GOOD[:-1] + bytes((GOOD[-1] ^ 1,))],
@@ -192,7 +201,7 @@ WRONG: dict[str, list[bytes | float]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_not_the_reply_is_never_used(name: str) -> None:
-    answers = iter([WRONG[name], [GOOD]])
+    wrong = iter([WRONG[name]])
 
     async def work(link: ModbusClient) -> None:
         with pytest.raises(ExchangeError) as caught:
@@ -200,7 +209,7 @@ def test_what_is_not_the_reply_is_never_used(name: str) -> None:
         assert isinstance(caught.value, NoReplyError if name == "part" else WrongReplyError)
         assert await link.read(1, "holding", 0, 1) == b"\x00\x2a"
 
-    at_gateway(lambda _: next(answers), work)
+    at_gateway(lambda asked: next(wrong, honest(asked)), work)
 
 
 class Silent(asyncio.Transport):
@@ -219,7 +228,7 @@ class Silent(asyncio.Transport):
 @given(st.lists(st.binary(max_size=9) | st.sampled_from([GOOD, GOOD[:3], GOOD[3:]]), max_size=4))
 def test_only_the_very_frame_that_was_asked_for_is_a_reply(pieces: list[bytes]) -> None:
     async def work() -> bytes | ExchangeError:
-        connection = _Connection(ClientStats(), lambda: 0.0, rtu=True, pause_s=0.0)
+        connection = Connection(ClientStats(), lambda: 0.0, rtu=True, pause_s=0.0)
         connection.connection_made(Silent())
         asked = read_request("holding", 0, 1)
         task = asyncio.create_task(connection.exchange(1, asked, ConnectionSpec(timeout_s=60)))
@@ -241,17 +250,21 @@ def test_only_the_very_frame_that_was_asked_for_is_a_reply(pieces: list[bytes]) 
     assert (got == GOOD[1:-2]) == (sent == GOOD)
 
 
-def test_a_late_reply_is_thrown_away_before_the_next_request() -> None:
-    """There is no transaction id that would tell it from the reply to the next request."""
-    late = rtu_frame(1, b"\x03\x02\x00\x63")
-    answers: Iterator[list[bytes | float]] = iter([[0.3, late], [GOOD]])
+@pytest.mark.parametrize("late_s", [0.3, 0.5])
+def test_a_late_reply_is_never_taken_for_that_to_another_address(late_s: float) -> None:
+    """There is no transaction id; a read of another size tells whether it still comes."""
+    waits: Iterator[list[bytes | float]] = iter([[late_s]])
 
     async def work(link: ModbusClient) -> None:
         with pytest.raises(NoReplyError):
-            await link.read(1, "holding", 0, 1)
-        assert await link.read(1, "holding", 0, 1) == b"\x00\x2a"
+            await link.read(1, "holding", 0x63, 1)
+        got = b""
+        while not got:
+            with contextlib.suppress(ExchangeError):
+                got = await link.read(1, "holding", 0x2A, 1)
+        assert got == b"\x00\x2a"
 
-    assert at_gateway(lambda _: next(answers), work).stats.late_replies == 1
+    at_gateway(lambda asked: [*next(waits, []), *honest(asked)], work)
 
 
 def test_a_port_that_is_not_there_or_in_use_is_said(line: Line) -> None:
@@ -270,6 +283,16 @@ def test_a_port_that_is_not_there_or_in_use_is_said(line: Line) -> None:
         holder.close()
 
     asyncio.run(work())
+
+
+def test_two_names_of_one_port_are_one_line(line: Line, tmp_path: Path) -> None:
+    other = tmp_path / "usb-adapter"
+    other.symlink_to(line.ports[1])
+    names = [
+        ConnectionSpec(framing="serial", serial=SerialSpec(port=str(port))).endpoint
+        for port in (other, line.ports[1])
+    ]
+    assert names[0] == names[1] == line.ports[1]
 
 
 def test_units_of_one_address_agree_on_the_line() -> None:
