@@ -3,7 +3,7 @@
 ``python benchmarks/hil_adapter.py --devices 200 --duration 600 --json`` polls emulated thermostats
 once per second from one adapter and prints the CPU of the adapter (all threads of its process),
 the lateness of the polls and how many were lost; then the latency of one read of 60 registers
-beside the bare pymodbus client, in turns, on the same server.
+beside the bare pymodbus client, in turns, on the same server, as Modbus/TCP and as RTU over TCP.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pymodbus import FramerType
 from pymodbus.client import AsyncModbusTcpClient
 
 from hil.adapter.adapter import Adapter
@@ -33,15 +34,22 @@ from hil.modbus.client import ModbusClient
 
 READ_COUNT = 60
 SERVER = """
-import asyncio, struct
+import asyncio, struct, sys
+from hil.modbus.rtu import rtu_frame
 async def client(reader, writer):
     while True:
-        head = await reader.readexactly(7)
-        tid, _, length, unit = struct.unpack(">HHHB", head)
-        pdu = await reader.readexactly(length - 1)
-        n = struct.unpack(">BHH", pdu[:5])[2]
+        if sys.argv[1] == "tcp":
+            head = await reader.readexactly(7)
+            tid, _, length, unit = struct.unpack(">HHHB", head)
+            pdu = await reader.readexactly(length - 1)
+        else:
+            unit, *pdu = await reader.readexactly(8)
+        n = struct.unpack(">BHH", bytes(pdu[:5]))[2]
         body = bytes([pdu[0], 2 * n]) + bytes(2 * n)
-        writer.write(struct.pack(">HHHB", tid, 0, len(body) + 1, unit) + body)
+        if sys.argv[1] == "tcp":
+            writer.write(struct.pack(">HHHB", tid, 0, len(body) + 1, unit) + body)
+        else:
+            writer.write(rtu_frame(unit, body))
 async def main():
     server = await asyncio.start_server(client, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -145,14 +153,19 @@ def _pace(specs: list[DeviceSpec], duration_s: float, *, command: bool) -> dict[
     }
 
 
-async def measure_latency(rounds: int, per_round: int = 100) -> dict[str, Any]:
+async def measure_latency(
+    rounds: int, per_round: int = 100, *, framing: Literal["tcp", "rtu-over-tcp"] = "tcp"
+) -> dict[str, Any]:
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", SERVER, framing, stdout=asyncio.subprocess.PIPE
     )
     assert server.stdout is not None
     port = int(await server.stdout.readline())
-    link = ModbusClient(ConnectionSpec(port=port, timeout_s=1.0))
-    bare = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=1.0, retries=0)
+    link = ModbusClient(ConnectionSpec(port=port, timeout_s=1.0, framing=framing))
+    bare = AsyncModbusTcpClient(
+        "127.0.0.1", port=port, timeout=1.0, retries=0,
+        framer=FramerType.SOCKET if framing == "tcp" else FramerType.RTU,
+    )  # fmt: skip
     await bare.connect()
     times: dict[str, list[float]] = {"adapter": [], "pymodbus": []}
 
@@ -194,6 +207,7 @@ def main() -> None:
     options = parser.parse_args()
     result = {
         "latency": asyncio.run(measure_latency(options.rounds)),
+        "latency_rtu": asyncio.run(measure_latency(options.rounds, framing="rtu-over-tcp")),
         "pace": measure_pace(options.devices, options.duration, command=options.command),
     }
     if options.json:
