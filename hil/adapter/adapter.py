@@ -55,12 +55,16 @@ class Adapter:
     audit : Append-only audit log, one JSON object per line.
     read_only : Refuse every write; devices elsewhere may then be read without arming.
     watchdog : bool
-        Start the independent watchdog process for the armed devices (tests may leave it out).
+        Start the independent watchdog process for the armed devices, and lock them against other
+        runs (tests, and devices that end with this process, may leave it out).
+    may_kill : bool
+        Whether the watchdog may end this process (SIGKILL) when it hangs and may hold the only
+        connection that a device takes. Without it, a device with `one_connection` is refused.
     via : (str, int); Proxies that devices are reached through, by name. Arming and certificates go
         by the device's own address, and the watchdog goes straight to it.
 
     Raises ArmingError: A device is not on loopback and not armed, or `armed` has an unknown name.
-    Raises DeviceError: Two devices have the same name.
+    Raises DeviceError: Two devices have the same name, or one could not be made safe.
     """
 
     def __init__(
@@ -72,14 +76,19 @@ class Adapter:
         read_only: bool = False,
         watchdog: bool = True,
         via: Mapping[str, tuple[str, int]] | None = None,
+        may_kill: bool = True,
     ) -> None:
         names = [d.name for d in devices]
         for name in names:
             if names.count(name) > 1:
                 raise DeviceError(f"two devices are called '{name}'", expected="unique names")
         check_arming(devices, armed, read_only=read_only)
+        if watchdog and not may_kill:
+            _refuse_one_connection([d for d in devices if d.name in armed])
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
-        self._core = AdapterLoop(devices, set(armed), Path(audit), watchdog, self._tell, via or {})
+        self._core = AdapterLoop(
+            devices, set(armed), Path(audit), watchdog, self._tell, via or {}, may_kill
+        )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -91,10 +100,10 @@ class Adapter:
     def start(self, *, wait_s: float = 0.0) -> None:
         """Start thread, watchdog and polling; wait up to `wait_s` for a first reading of all.
 
-        In the main thread, SIGTERM then ends the program by `SystemExit` (so that `close` runs),
-        unless the program has a handler of its own.
+        In the main thread, SIGTERM and SIGHUP then end the program by `SystemExit` (so that `close`
+        runs), unless the program has a handler of its own or ignores them.
 
-        Raises DeviceError: The audit log cannot be written, or the watchdog does not start.
+        Raises DeviceError: Another run commands a device, or the watchdog does not start.
         """
         if self._thread is not None:
             return
@@ -106,8 +115,9 @@ class Adapter:
         started.result()
         atexit.register(self.close)
         in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _exit_on_signal)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if in_main and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _exit_on_signal)
         if wait_s > 0:
             self.poll(timeout_s=wait_s)
 
@@ -140,6 +150,13 @@ class Adapter:
             return False
         self._thread.join(timeout_s + 5.0)
         return self._core.all_safe
+
+    def unsafe(self) -> list[tuple[str, str, float]]:
+        """Return what was not made safe: device, point, value it last stood at or nan.
+
+        Of interest after `close`. Before, a device that is commanded is not safe either.
+        """
+        return self._core.unsafe()
 
     def __enter__(self) -> Adapter:
         self.start()
@@ -328,6 +345,17 @@ class Adapter:
         except concurrent.futures.TimeoutError:
             future.cancel()
             return False
+
+
+def _refuse_one_connection(armed: Sequence[DeviceSpec]) -> None:
+    for spec in armed:
+        if getattr(spec.connection, "one_connection", False):
+            raise DeviceError(
+                "the device takes one connection only: the watchdog can make it safe only when it "
+                "may end a process that hangs",
+                where=f"device '{spec.name}'",
+                expected="may_kill=True",
+            )
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class AdapterLoop:
         watchdog: bool,
         tell: Callable[[str, str, str], None],
         via: Mapping[str, tuple[str, int]],
+        may_kill: bool = True,
     ) -> None:
-        self.audit = AuditLog(audit)
+        self.audit = AuditLog(audit, on_lost=partial(tell, "", "audit"))
         self.tell = tell
         self.stop = asyncio.Event()
         self.close_timeout_s = 5.0
@@ -67,7 +69,14 @@ class AdapterLoop:
         self._armed = [w for w in self.writers.values() if w.guard.armed]
         self._watchdog: WatchdogClient | None = None
         if watchdog and self._armed:
-            self._watchdog = WatchdogClient(audit, self._watchdog_fired, self._watchdog_lost)
+            self._watchdog = WatchdogClient(
+                audit,
+                self._watchdog_fired,
+                self._watchdog_lost,
+                lambda why: tell("", "audit", f"watchdog: {why}"),
+                may_kill=may_kill,
+            )
+        self._rescued = False  # by the watchdog, at the end
         self._watchdog_gone = ""
         self._planned: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {}
         self._beat_s = time.monotonic()
@@ -109,7 +118,7 @@ class AdapterLoop:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._loop_error)
         if self._watchdog is not None:
-            await self._watchdog.start()
+            await self._watchdog.start([w.guard.spec for w in self._armed])
         self._beat_s = time.monotonic()
         n = max(len(self.readers), 1)
         for i, reader in enumerate(self.readers.values()):
@@ -152,14 +161,21 @@ class AdapterLoop:
             for writer in self._armed:
                 if writer.is_safe or writer.left_alone or self._never_met(writer):
                     self._watchdog.release(writer.name)
-            await self._watchdog.close()
+            self._rescued = await self._watchdog.close()
         await asyncio.sleep(0)  # let closed transports say goodbye
         self.audit.close()
 
     @property
     def all_safe(self) -> bool:
         """Return True where every armed device has its safe values, verified, or was left alone."""
-        return all(w.is_safe or w.left_alone for w in self._armed)
+        return self._rescued or all(w.is_safe or w.left_alone for w in self._armed)
+
+    def unsafe(self) -> list[tuple[str, str, float]]:
+        """Return (device, point, value it stands at or nan) of what was not made safe."""
+        if self.all_safe:
+            return []
+        open_ = [w for w in self._armed if not (w.is_safe or w.left_alone)]
+        return [(w.name, point, value) for w in open_ for point, value in w.not_safe().items()]
 
     def _task(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

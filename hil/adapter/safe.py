@@ -12,6 +12,7 @@ from hil.adapter.access import PointAccess, difference
 from hil.adapter.curves import CurveJob, adopt
 from hil.adapter.guard import Guard, SelfReversion
 from hil.adapter.held import HeldValues
+from hil.adapter.safe_check import check_of
 from hil.adapter.sequence import Write, frames_of, safe_requests
 from hil.devices.errors import DeviceError, LinkError, is_transient
 
@@ -39,6 +40,7 @@ class SafeState:
         self._own_timers = SelfReversion(guard.spec.points)
         self._retry_s = 0.0
         self._next_s = -math.inf
+        self._open = dict.fromkeys(guard.safe_points(), math.nan)  # points and what was read back
 
     def pause_s(self, now_s: float) -> float:
         """Return how long until the next try.
@@ -50,6 +52,13 @@ class SafeState:
     def begin(self) -> None:
         """Note that the device must be made safe, at once."""
         self._retry_s, self._next_s = 0.0, -math.inf
+        self._open = dict.fromkeys(self._guard.safe_points(), math.nan)
+
+    def unverified(self) -> dict[str, float]:
+        """Return the points that are not verified to be safe: the value last read, or nan."""
+        value = self._reader.state()[0]
+        last = {p: float(value[i]) for p, i in self._reader.slot.items()}
+        return {p: v if math.isfinite(v) else last.get(p, v) for p, v in self._open.items()}
 
     async def write(self, why: str) -> str:
         """Write every safe value, verified; return what went wrong, '' for nothing."""
@@ -89,8 +98,17 @@ class SafeState:
         except DeviceError as error:
             failure = error.what
             reached = not (isinstance(error, LinkError) or is_transient(error))
+<<<<<<< HEAD
         if not failure and not spec.release:
             self._held.hold(point, sent or {point: value}, time.monotonic(), safe=True)
+=======
+        if not failure and sent and not spec.release:
+            self._held.hold(point, sent, time.monotonic(), safe=True)
+        if failure:
+            self._open[point] = back
+        else:
+            self._open.pop(point, None)
+>>>>>>> 56a3900 (Watchdog: reads back, takes over from a hung adapter, backs off, holds no output; a full disk stops no safe write; a lock per device)
         self._log(point, why, failure, value, sent.get(point, math.nan), back)
         return failure, reached
 
@@ -142,14 +160,21 @@ class SafeState:
         """Return the writes that make the device safe, as the watchdog sends them.
 
         Each has ``function``, ``address``, ``registers``, ``mask`` (None, or the bits of the one
-        register that are changed), ``point`` and ``value``.
+        register that are changed), ``point``, ``value``, ``of`` (the point whose safe state it
+        belongs to: these writes succeed or fail together) and ``check`` (None, or how it is read
+        back: see `check_of`).
 
         Raises DeviceError: A place or a scale factor is not known yet.
         """
         plan: list[dict[str, Any]] = []
         for point in self._guard.safe_points():
-            for request in safe_requests(self._reader.spec.points[point], point):
+            spec = self._reader.spec.points[point]
+            for request in safe_requests(spec, point):
                 frames, sent = frames_of(self._reader, request)
                 shown = point if point in sent else request[0].point
-                plan += [asdict(f) | {"point": shown, "value": sent[shown]} for f in frames]
+                checked = spec.release or shown == point
+                check = check_of(self._reader, shown, sent[shown]) if checked else None
+                more = {"point": shown, "value": sent[shown], "of": point}
+                plan += [asdict(f) | more | {"check": None} for f in frames]
+                plan[-1]["check"] = check
         return plan

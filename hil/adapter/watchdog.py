@@ -5,60 +5,38 @@ The adapter sends one plan per armed device (the raw writes that make it safe) a
 When the beats stop for a device's heartbeat, or the socket closes before the device was released,
 the watchdog opens its own connection and writes the plan until the device has confirmed it.
 
+An adapter that hangs may hold the only connection that a device takes. The watchdog then ends its
+process by SIGKILL: at once where the device file says `one_connection`, else when the device
+cannot be reached beside it.
+
 It shares no code with the adapter's client on purpose: what broke the adapter must not break it.
 
 Messages, one JSON object per line. Adapter to watchdog: ``{"plan": {...}}``, ``{"beat": 1}``,
-``{"release": NAME}``. Watchdog to adapter: ``{"ready": 1}``, ``{"fired": [NAME, ...]}``.
+``{"release": NAME}``. Watchdog to adapter: ``{"ready": 1}``, ``{"fired": [NAME, ...]}``,
+``{"log_lost": WHY}``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
-import ssl
-import struct
 import sys
+import syslog
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grid_models.base.errors import reason_of
 from hil.adapter.audit import AuditLog
-from hil.modbus.tls import client_context
+from hil.adapter.watchdog_rescue import NotSafe, Rescue
+from hil.adapter.watchdog_wire import SafeWrites
 
-_RETRY_S = 0.1
-_GIVE_UP_S = 300.0
-
-
-@dataclass
-class SafeWrites:
-    """How one device is made safe.
-
-    Parameters
-    ----------
-    tls : ca, cert, key, server_name.
-    writes : In the order of writing, as `hil.adapter.safe.SafeState.plan` gives them.
-    """
-
-    name: str
-    host: str
-    port: int
-    unit: int
-    tls: dict[str, Any] | None
-    timeout_s: float
-    heartbeat_s: float
-    writes: list[Any]
-    fired: bool = False
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """Address; devices that share it share one connection."""
-        return self.host, self.port
+_TAKE_OVER_S = 1.0
 
 
 class Watchdog:
@@ -68,15 +46,24 @@ class Watchdog:
     ----------
     sock : Connected to the adapter.
     now : Monotonic clock of the beats, s.
+    may_kill : Whether an adapter that hangs may be ended.
     """
 
     def __init__(
-        self, sock: socket.socket, audit: AuditLog, now: Callable[[], float] = time.monotonic
+        self,
+        sock: socket.socket,
+        audit: AuditLog,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        may_kill: bool = False,
     ) -> None:
         self._sock, self._audit, self._now = sock, audit, now
+        self._adapter_pid = os.getppid() if may_kill else -1
         self._plans: dict[str, SafeWrites] = {}
         self._last_beat_s = now()
         self._over = asyncio.Event()
+        self._rescues: dict[tuple[str, int], tuple[Rescue, asyncio.Task[list[NotSafe]]]] = {}
+        self._locks: dict[str, int] = {}
 
     async def run(self) -> int:
         """Serve until the adapter is gone and every device is safe; return the exit code."""
@@ -85,9 +72,9 @@ class Watchdog:
             loop.add_signal_handler(number, self._over.set)
         reader, writer = await asyncio.open_connection(sock=self._sock)
         self._writer = writer
+        self._audit.on_lost = lambda why: self._say({"log_lost": why})
         self._say({"ready": 1})
         listening = asyncio.create_task(self._listen(reader))
-        tasks: set[asyncio.Task[list[str]]] = set()
         while not self._over.is_set():
             limit = min((p.heartbeat_s for p in self._plans.values()), default=1.0)
             with suppress(TimeoutError):
@@ -95,14 +82,29 @@ class Watchdog:
             late = await self._late()
             if late:
                 self._say({"fired": [p.name for p in late]})
-                tasks |= self._fire(late, "no beat from the adapter")
+                self._fire(late, "no beat from the adapter")
         listening.cancel()
-        left = [p for p in self._plans.values() if not p.fired]
-        tasks |= self._fire(left, "the adapter is gone")
-        failed = [name for names in await asyncio.gather(*tasks) for name in names]
+        failed = await self._finish()
         self._writer.transport.abort()
         await asyncio.sleep(0)
         return 1 if failed else 0
+
+    async def _finish(self) -> list[NotSafe]:
+        """Make safe what was not released, and say what could not be made safe."""
+        for name in self._locks.keys() - self._plans.keys():
+            self._unlock(name)
+        self._fire(list(self._plans.values()), "the adapter is gone")
+        tasks = [task for _, task in self._rescues.values()]
+        failed = [entry for found in await asyncio.gather(*tasks) for entry in found]
+        for device, point, value in failed:
+            text = f"feederate: {device} is not safe: {point} should be {value:g}; given up"
+            syslog.syslog(syslog.LOG_CRIT, text)
+        return failed
+
+    def _unlock(self, name: str) -> None:
+        """Let other runs use a device that is safe, once the adapter is gone."""
+        if self._over.is_set() and (fd := self._locks.pop(name, -1)) >= 0:
+            os.close(fd)
 
     async def _late(self) -> list[SafeWrites]:
         """Return the devices whose heartbeat has passed without a beat."""
@@ -127,6 +129,8 @@ class Watchdog:
         if "plan" in message:
             plan = SafeWrites(**message["plan"])
             self._plans[plan.name] = plan
+            if plan.lock_fd >= 0:
+                self._locks[plan.name] = plan.lock_fd
         elif "release" in message:
             self._plans.pop(message["release"], None)
 
@@ -134,117 +138,40 @@ class Watchdog:
         with suppress(ConnectionError, RuntimeError):
             self._writer.write((json.dumps(message) + "\n").encode())
 
-    def _fire(self, plans: list[SafeWrites], why: str) -> set[asyncio.Task[list[str]]]:
-        """Start one task per address; each returns the devices it could not make safe."""
+    def _fire(self, plans: list[SafeWrites], why: str) -> None:
+        """Make devices safe, in one task per address."""
         groups: dict[tuple[str, int], list[SafeWrites]] = {}
         for plan in plans:
             plan.fired = True
             groups.setdefault(plan.endpoint, []).append(plan)
-        return {asyncio.create_task(self._make_safe(group, why)) for group in groups.values()}
-
-    async def _make_safe(self, plans: list[SafeWrites], why: str) -> list[str]:
-        left = list(plans)
-        give_up_s = time.monotonic() + _GIVE_UP_S
-        while left and time.monotonic() < give_up_s:
-            try:
-                reader, writer = await _connect(left[0])
-            except (OSError, TimeoutError, ssl.SSLError) as error:
-                failure = reason_of(error) or "no connection in time"
-                self._record(left[0], "failed", f"{why}: {failure}")
-                await asyncio.sleep(_RETRY_S)
+        for endpoint, group in groups.items():
+            if endpoint in self._rescues and not self._rescues[endpoint][1].done():
+                self._rescues[endpoint][0].add(group)
                 continue
-            for plan in list(left):
-                failure = await self._write_plan(plan, reader, writer, why)
-                if failure:
-                    self._record(plan, "failed", f"{why}: {failure}")
-                    left.append(left.pop(left.index(plan)))
-                    break  # what follows on this connection cannot be trusted
-                left.remove(plan)
-            writer.transport.abort()
-            if left:
-                await asyncio.sleep(_RETRY_S)
-        for plan in left:
-            self._record(plan, "failed", f"given up after {_GIVE_UP_S:g} s")
-        return [p.name for p in left]
+            if any(p.one_connection for p in group):
+                self._take_over(self._now(), group, 0.0)
+            take_over = partial(self._take_over, self._now(), group, _TAKE_OVER_S)
+            rescue = Rescue(why, self._audit.record, take_over, self._unlock)
+            rescue.add(group)
+            self._rescues[endpoint] = rescue, asyncio.create_task(rescue.run())
 
-    async def _write_plan(
-        self, plan: SafeWrites, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: str
-    ) -> str:
-        """Write the plan and check every echo; return what went wrong, '' for nothing."""
-        for tid, write in enumerate(plan.writes, start=1):
-            point, value = write["point"], write["value"]
-            try:
-                failure = await asyncio.wait_for(
-                    _write(
-                        reader,
-                        writer,
-                        tid,
-                        plan.unit,
-                        write["function"],
-                        write["address"],
-                        write["registers"],
-                    ),
-                    plan.timeout_s,
-                )
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, ssl.SSLError) as error:
-                failure = reason_of(error) or "no answer in time"
-            if failure:
-                return f"{point}: {failure}"
-            self._audit.record(
-                plan.name, point, verdict="safe", asked=value, sent=value, why=f"watchdog: {why}"
-            )
-        return ""
+    def _take_over(self, fired_s: float, plans: list[SafeWrites], after_s: float) -> bool:
+        """End an adapter that hangs, since it may hold the only connection to the devices.
 
-    def _record(self, plan: SafeWrites, verdict: str, why: str) -> None:
-        self._audit.record(plan.name, "", verdict=verdict, why=f"watchdog: {why}")
-
-
-async def _connect(plan: SafeWrites) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    context = name = None
-    if plan.tls:
-        paths = (Path(plan.tls[k]) for k in ("ca", "cert", "key"))
-        context = client_context(*paths)
-        name = plan.tls.get("server_name") or plan.host
-    return await asyncio.wait_for(
-        asyncio.open_connection(plan.host, plan.port, ssl=context, server_hostname=name),
-        max(plan.timeout_s, 0.2),
-    )
-
-
-async def _write(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    tid: int,
-    unit: int,
-    function: int,
-    address: int,
-    registers: list[int],
-) -> str:
-    """Write registers or bits; return what was wrong with the reply, '' for nothing."""
-    pdu = _pdu(function, address, registers)
-    writer.write(struct.pack(">HHHB", tid, 0, len(pdu) + 1, unit) + pdu)
-    head = await reader.readexactly(7)
-    got_tid, protocol, length, got_unit = struct.unpack(">HHHB", head)
-    if protocol != 0 or not 3 <= length <= 254:
-        return f"not a Modbus/TCP header: {head.hex(' ')}"
-    reply = await reader.readexactly(length - 1)
-    if (got_tid, got_unit) != (tid, unit):
-        return f"transaction {got_tid}, unit {got_unit} answered"
-    if reply[0] == function | 0x80:
-        return f"refused with exception {reply[1]}"
-    return "" if reply == pdu[:5] else f"echo {reply[:5].hex(' ')}, sent {pdu[:5].hex(' ')}"
-
-
-def _pdu(function: int, address: int, values: list[int]) -> bytes:
-    if function == 5:
-        return struct.pack(">BHH", 5, address, 0xFF00 if values[0] else 0)
-    if function == 6:
-        return struct.pack(">BHH", 6, address, values[0])
-    n = len(values)
-    if function == 15:
-        packed = sum(1 << i for i, v in enumerate(values) if v).to_bytes((n + 7) // 8, "little")
-        return struct.pack(">BHHB", 15, address, n, len(packed)) + packed
-    return struct.pack(f">BHHB{n}H", 16, address, n, 2 * n, *values)
+        The parent of this process is the adapter's as long as it exists, so no other is hit.
+        """
+        silent = self._last_beat_s <= fired_s and self._now() - fired_s >= after_s
+        if self._over.is_set() or not silent or os.getppid() != self._adapter_pid:
+            return False
+        names = ", ".join(p.name for p in plans)
+        why = f"watchdog: the adapter hangs and may hold the only connection to {names}: "
+        why += f"process {self._adapter_pid} is ended"
+        for plan in plans:
+            self._audit.record(plan.name, "", verdict="killed", why=why)
+        with suppress(ProcessLookupError):
+            os.kill(self._adapter_pid, signal.SIGKILL)
+        self._adapter_pid = -1
+        return True
 
 
 def main(argv: list[str]) -> int:
@@ -252,14 +179,14 @@ def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[1]))
     audit = AuditLog(Path(argv[2]), by="watchdog")
     try:
-        return asyncio.run(_run(sock, audit))
+        return asyncio.run(_run(sock, audit, may_kill="may-kill" in argv[3:]))
     finally:
         audit.close()
 
 
-async def _run(sock: socket.socket, audit: AuditLog) -> int:
+async def _run(sock: socket.socket, audit: AuditLog, may_kill: bool) -> int:
     sock.setblocking(False)
-    return await Watchdog(sock, audit).run()
+    return await Watchdog(sock, audit, may_kill=may_kill).run()
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hil.adapter.lock import DeviceLock
 from hil.devices.errors import DeviceError
 from hil.devices.spec import DeviceSpec
 
 _START_S = 10.0
+_CONNECTION = {
+    "host", "port", "unit", "timeout_s", "connect_timeout_s", "connect_delay_s", "pause_s",
+    "framing", "serial", "one_connection", "reply_unit",
+}  # fmt: skip
 
 
 class WatchdogClient:
@@ -27,33 +32,63 @@ class WatchdogClient:
     audit : Audit log that the watchdog appends to as well.
     on_fired : Called with the names of the devices that the watchdog took over.
     on_lost : Called when the watchdog is gone.
+    on_log_lost : Called with the reason when the watchdog cannot write the audit log.
+    may_kill : Whether the watchdog may end this process when it hangs and holds the only
+        connection to a device.
     """
 
     def __init__(
-        self, audit: Path, on_fired: Callable[[Sequence[str]], None], on_lost: Callable[[], None]
+        self,
+        audit: Path,
+        on_fired: Callable[[Sequence[str]], None],
+        on_lost: Callable[[], None],
+        on_log_lost: Callable[[str], None],
+        *,
+        may_kill: bool = True,
     ) -> None:
         self._audit = audit
         self._on_fired = on_fired
         self._on_lost = on_lost
+        self._on_log_lost = on_log_lost
+        self._may_kill = may_kill
+        self._locks: dict[str, DeviceLock] = {}
         self._closing = False
         self.process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Start the process and wait until it is ready.
+    async def start(self, specs: Sequence[DeviceSpec]) -> None:
+        """Lock the devices, start the process and wait until it is ready.
 
-        Raises DeviceError: It did not start; nothing may be written then.
+        Raises DeviceError: Another run commands a device, or the watchdog did not start; nothing
+        may be written then.
         """
+        try:
+            for spec in specs:
+                self._locks[spec.name] = DeviceLock(spec, self._audit)
+            await self._start()
+        except DeviceError:
+            self._unlock()
+            raise
+
+    def _unlock(self) -> None:
+        for lock in self._locks.values():
+            lock.close()
+
+    async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with theirs:
             arguments = [str(theirs.fileno()), str(self._audit.resolve())]
+            arguments += ["may-kill"] if self._may_kill else []
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "hil.adapter.watchdog", *arguments],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *(lock.fd for lock in self._locks.values())],
+                # What reads this process's output must not wait for a watchdog that outlives it.
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the terminal must not end the watchdog
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
@@ -67,6 +102,8 @@ class WatchdogClient:
             raise DeviceError(
                 "the watchdog did not start", expected="python -m hil.adapter.watchdog"
             )
+        for lock in self._locks.values():
+            lock.watched_by(self.process.pid)
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -75,6 +112,8 @@ class WatchdogClient:
                 message = json.loads(line)
                 if "fired" in message:
                     self._on_fired(message["fired"])
+                elif "log_lost" in message:
+                    self._on_log_lost(message["log_lost"])
         if not self._closing:
             self._on_lost()
 
@@ -84,9 +123,10 @@ class WatchdogClient:
         tls = connection.tls.model_dump(mode="json") if connection.tls else None
         if tls:
             tls |= {k: str(Path(tls[k]).resolve()) for k in ("ca", "cert", "key")}
-        plan = connection.model_dump(include={"host", "port", "unit", "timeout_s"})
+        plan = connection.model_dump(mode="json", include=_CONNECTION)
         plan |= {"name": spec.name, "tls": tls, "heartbeat_s": spec.guard.heartbeat_s}
-        self._send({"plan": plan | {"writes": writes}})
+        lock = self._locks.get(spec.name)
+        self._send({"plan": plan | {"writes": writes, "lock_fd": lock.fd if lock else -1}})
 
     def beat(self) -> None:
         """Say that the adapter is alive."""
@@ -100,8 +140,14 @@ class WatchdogClient:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write((json.dumps(message) + "\n").encode())
 
-    async def close(self) -> None:
-        """Disconnect; the watchdog makes safe what was not released, then ends by itself."""
+    async def close(self) -> bool:
+        """Disconnect; the watchdog makes safe what was not released, then ends by itself.
+
+        Returns
+        -------
+        safe : bool
+            Whether it ended by now and made safe what was not released.
+        """
         self._closing = True
         if self._writer is not None:
             self._writer.close()
@@ -109,9 +155,11 @@ class WatchdogClient:
                 await self._writer.wait_closed()
         if self._listening is not None:
             self._listening.cancel()
-        if self.process is not None:
-            for _ in range(100):
-                if self.process.poll() is not None:
-                    return
-                await asyncio.sleep(0.02)
-            # It is still making a device safe, and goes on after this process.
+        self._unlock()
+        if self.process is None:
+            return False
+        for _ in range(100):
+            if self.process.poll() is not None:
+                return self.process.returncode == 0
+            await asyncio.sleep(0.02)
+        return False  # it is still making a device safe, and goes on after this process

@@ -52,6 +52,7 @@ class DeviceWriter:
         self._access = PointAccess(reader)
         self._held = HeldValues(reader.spec)
         self._safe = SafeState(self._access, guard, self._held, self._record)
+        self.not_safe = self._safe.unverified
         self._curve_writer = CurveWriter(
             self._access, guard, self._held, self._record, self._tell, self._stopped
         )
