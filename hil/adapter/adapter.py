@@ -349,7 +349,7 @@ class Adapter:
 
 def _refuse_one_connection(armed: Sequence[DeviceSpec]) -> None:
     for spec in armed:
-        if getattr(spec.connection, "one_connection", False):
+        if spec.connection.one_connection:
             raise DeviceError(
                 "the device takes one connection only: the watchdog can make it safe only when it "
                 "may end a process that hangs",

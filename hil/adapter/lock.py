@@ -98,16 +98,13 @@ def _folder() -> Path:
 
 
 def _address(connection: ConnectionSpec) -> str:
-    serial = getattr(connection, "serial", None)
-    at = serial.port if serial else f"{connection.host}:{connection.port}"
-    return f"{at}, unit {connection.unit}"
+    return f"{connection.endpoint}, unit {connection.unit}"
 
 
 def _key(connection: ConnectionSpec) -> str:
     """Return the same text for every way to write a device's address."""
-    serial = getattr(connection, "serial", None)
-    if serial:
-        return f"{Path(serial.port).resolve()}-{connection.unit}"
+    if connection.serial is not None:
+        return f"{Path(connection.serial.port).resolve()}-{connection.unit}"
     host = connection.host
     try:
         ipaddress.ip_address(host)

@@ -77,8 +77,11 @@ class Wire:
     _tid: int = 0
     _asked: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     _late: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
-    _free_s: float = 0.0
     heard_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        # The adapter's last request may have been answered just now.
+        self._free_s = self.heard_s + self.plan.pause_s
 
     @property
     def _is_rtu(self) -> bool:
@@ -237,7 +240,7 @@ async def _open_serial(plan: SafeWrites, serial: dict[str, Any]) -> Wire:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", buffering=0)
     )
-    plan.pause_s = max(plan.pause_s, 3.5 * _CHARACTER_BITS / baud)
+    plan.pause_s = max(plan.pause_s, 3.5 * _CHARACTER_BITS / baud)  # ends a frame
     return Wire(plan, reader, lambda data: _write_all(fd, data), transport.close)
 
 

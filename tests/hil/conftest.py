@@ -59,6 +59,9 @@ class RawDevice:
         self._writers: set[asyncio.StreamWriter] = set()
         self._ready.set()
         await self._stop.wait()
+        for sock in server.sockets:  # a watchdog may just be connecting: take no more, then close
+            self._loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.01)
         server.close()
         for writer in list(self._writers):
             writer.transport.abort()
