@@ -62,26 +62,29 @@ class SafeState:
 
     async def write(self, why: str) -> str:
         """Write every safe value, verified; return what went wrong, '' for nothing."""
-        failure, reached = "", True
+        failure, most_s = "", 0.0
         for point, left in self._guard.handed_over.items():
             self._record(point, verdict="left", why=f"handed over: {left}")
         for point in self._guard.safe_points():
-            failed, answered = await self.write_point(point, why)
-            failure, reached = failed or failure, reached and answered
+            failed, longest_s = await self.write_point(point, why)
+            failure, most_s = failed or failure, max(most_s, longest_s)
         for model, curve in self._reader.spec.curves.items():
             if curve.safe:
-                failure = await self._write_curve(model, curve.safe, why) or failure
+                failed = await self._write_curve(model, curve.safe, why)
+                failure, most_s = failed or failure, MOST_RETRY_S if failed else most_s
         if failure:
-            # Where nothing reached the device, nothing was worn.
-            self._retry_s = grown(self._retry_s, MOST_RETRY_S if reached else MOST_UNREACHED_S)
+            self._retry_s = grown(self._retry_s, most_s)
             self._next_s = time.monotonic() + self._retry_s
         else:
             self._own_timers.clear()
         return failure
 
-    async def write_point(self, point: str, why: str) -> tuple[str, bool]:
-        """Make one point safe; return what went wrong, and whether a write may have arrived."""
-        spec, reached = self._reader.spec.points[point], True
+    async def write_point(self, point: str, why: str) -> tuple[str, float]:
+        """Make one point safe; return what went wrong, and the longest pause before the next try.
+
+        Where no write reached the device, none has worn its flash.
+        """
+        spec, most_s = self._reader.spec.points[point], MOST_RETRY_S
         value = math.nan if spec.safe_value is None or spec.release else float(spec.safe_value)
         sent: dict[str, float] = {}
         back = math.nan
@@ -90,6 +93,7 @@ class SafeState:
             if self._own_timers.leaves_alone(point, time.monotonic()):
                 back, failure = await self._look(point, value)
                 why = f"{why}, by the device's own timer"
+                most_s = FIRST_RETRY_S
             else:
                 for request in safe_requests(spec, point):
                     sent |= await self._access.write(request)
@@ -97,20 +101,16 @@ class SafeState:
                 self._own_timers.note(point, wrong=bool(failure), now_s=time.monotonic())
         except DeviceError as error:
             failure = error.what
-            reached = not (isinstance(error, LinkError) or is_transient(error))
-<<<<<<< HEAD
-        if not failure and not spec.release:
-            self._held.hold(point, sent or {point: value}, time.monotonic(), safe=True)
-=======
-        if not failure and sent and not spec.release:
-            self._held.hold(point, sent, time.monotonic(), safe=True)
+            if isinstance(error, LinkError) or is_transient(error):
+                most_s = MOST_UNREACHED_S
         if failure:
             self._open[point] = back
         else:
             self._open.pop(point, None)
->>>>>>> 56a3900 (Watchdog: reads back, takes over from a hung adapter, backs off, holds no output; a full disk stops no safe write; a lock per device)
+        if not failure and not spec.release:
+            self._held.hold(point, sent or {point: value}, time.monotonic(), safe=True)
         self._log(point, why, failure, value, sent.get(point, math.nan), back)
-        return failure, reached
+        return failure, most_s if failure else 0.0
 
     def _log(
         self, point: str, why: str, failure: str, asked: float, sent: float, back: float

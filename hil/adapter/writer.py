@@ -240,8 +240,8 @@ class DeviceWriter:
             except GuardError:
                 return
             except DeviceError as error:
-                failure, transient = error.what, is_transient(error)
-                lost = isinstance(error, (NoReplyError, LinkError))
+                failure, lost = error.what, isinstance(error, NoReplyError)
+                transient = is_transient(error) or isinstance(error, LinkError)
             values = {"asked": order.asked, "sent": sent.get(point, math.nan), "read_back": back}
             if not failure:
                 self.guard.sent(point, decision.value, time.monotonic())
