@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -289,10 +290,11 @@ class DeviceReader:
         """Note a usable reply to a request of the writer."""
         self._heard_s = time.monotonic()
 
-    def since(self, asked_s: float) -> FloatArray:
-        """Return the values in the order of `names`; nan where none is good and read since."""
+    def since(self, asked_s: float) -> Callable[[str], float]:
+        """Return the reading of each point by its name; nan where none is good and read since."""
         value, good_s, bad, *_ = self.state()
-        return np.where(~bad & (good_s >= asked_s), value, np.nan)
+        fresh = np.append(np.where(~bad & (good_s >= asked_s), value, np.nan), np.nan)
+        return lambda point: float(fresh[self.slot.get(point, -1)])
 
     def resolution(self, point: str) -> float:
         """Return the step of a point whose scale factor may change, else 0."""

@@ -230,7 +230,7 @@ class DeviceWriter:
         """
         self._held.forget(point)
         self._at_safe = False
-        self.touched = True
+        touched, self.touched = self.touched, True
         while not self.safe_why and point not in self._orders.waiting:
             lost = transient = False
             sent: dict[str, float] = {}
@@ -242,6 +242,7 @@ class DeviceWriter:
             except DeviceError as error:
                 failure, lost = error.what, isinstance(error, NoReplyError)
                 transient = is_transient(error) or isinstance(error, LinkError)
+                self.touched = touched or self.reader.link.stats.connects > 0
             values = {"asked": order.asked, "sent": sent.get(point, math.nan), "read_back": back}
             if not failure:
                 self.guard.sent(point, decision.value, time.monotonic())
@@ -319,12 +320,8 @@ class DeviceWriter:
         """Compare a poll that began at `asked_s` with what was sent."""
         if self.safe_why or not self._held.points:
             return
-        values, slot = self.reader.since(asked_s), self.reader.slot
-
-        def reading(point: str) -> float:
-            return float(values[slot[point]]) if point in slot else math.nan
-
-        for change in self._held.changes(reading, asked_s, self.reader.resolution):
+        reading, resolution = self.reader.since(asked_s), self.reader.resolution
+        for change in self._held.changes(reading, asked_s, resolution):
             self._changed(change)
 
     def _changed(self, change: Change) -> None:

@@ -341,6 +341,17 @@ def test_a_device_never_met_does_not_hold_up_the_end(tmp_path: Path, unused_port
     assert time.monotonic() - start_s < 300.0
 
 
+def test_a_command_that_never_went_out_leaves_nothing_to_make_safe(
+    tmp_path: Path, unused_port: int, until: Callable[..., bool]
+) -> None:
+    with Adapter([spec_of(unused_port)], armed={"d"}, audit=tmp_path / "a.jsonl") as adapter:
+        adapter.heartbeat()
+        adapter.command("d", "mode", 1)
+        assert until(lambda: list(adapter.not_commanded()) == [("d", "mode")])
+        assert adapter.close(timeout_s=600.0)
+        assert adapter.faults() == {}
+
+
 def test_not_started_and_closed(tmp_path: Path) -> None:
     adapter = Adapter([spec_of(1)], audit=tmp_path / "a.jsonl")
     with pytest.raises(DeviceError, match="not running"):
