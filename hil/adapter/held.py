@@ -48,7 +48,6 @@ class _Held:
     tolerance: float
     since_s: float
     safe: bool
-    seen: bool  # whether a read has shown the value since
 
 
 @dataclass
@@ -58,6 +57,7 @@ class HeldValues:
     spec: DeviceSpec
     _held: dict[str, _Held] = field(default_factory=dict)
     _changes: dict[str, deque[float]] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)  # points around a set-point that keep their value
 
     @property
     def points(self) -> list[str]:
@@ -72,7 +72,7 @@ class HeldValues:
         Parameters
         ----------
         sent : Of the set-point and of the points around it. Those are compared once a poll has
-            shown them: a register that triggers something may fall back by itself at once.
+            ever shown them: a register that triggers something may fall back by itself at once.
         """
         self.forget(point)
         for name, value in sent.items():
@@ -81,7 +81,9 @@ class HeldValues:
             if read_back is None:
                 continue
             key, tolerance = read_back.point or name, read_back.tolerance
-            self._held[key] = _Held(point, value, tolerance, now_s, safe, name == point)
+            self._held[key] = _Held(point, value, tolerance, now_s, safe)
+            if name == point:
+                self._seen.add(key)
 
     def forget(self, point: str) -> None:
         """Forget a set-point and what is around it."""
@@ -114,8 +116,8 @@ class HeldValues:
             if value != value or asked_s < held.since_s:
                 continue
             if not difference(held.sent, value, held.tolerance + resolution(name)):
-                held.seen = True
-            elif held.seen:
+                self._seen.add(name)
+            elif name in self._seen:
                 change = Change(held.point, name, held.sent, value, held.safe)
                 found.setdefault(held.point, change)
         return list(found.values())

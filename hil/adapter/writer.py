@@ -109,16 +109,15 @@ class DeviceWriter:
         """
         if not self.guard.armed:
             return
-        if self.safe_why:
-            self._safe.begin()  # without the rest of the pause
-            self._awake()
-            return
         self._orders.clear()
         self._curves.clear()
         self._safe_again.clear()
         self._held.clear()
         self.guard.forget()
         self._awake()
+        if self.safe_why:
+            self._safe.begin()  # without the rest of the pause
+            return
         if not (self.touched or always):
             self._leave(why)
             return
