@@ -69,13 +69,8 @@ class AuditLog:
 
         Parameters
         ----------
-<<<<<<< HEAD
-        verdict : 'written', 'clamped', 'limited', 'refused', 'failed', 'changed', 'safe', 'fault',
-            'left'.
-=======
         verdict : 'written', 'clamped', 'limited', 'refused', 'failed', 'changed', 'left', 'safe',
             'fault', 'killed', 'lost'.
->>>>>>> 56a3900 (Watchdog: reads back, takes over from a hung adapter, backs off, holds no output; a full disk stops no safe write; a lock per device)
         why : In words.
         """
         line: dict[str, Any] = {
