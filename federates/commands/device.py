@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from federates.commands import device_write
 from federates.commands.terminal import output
 from federates.errors import ScenarioError
 from grid_models.base.errors import nearest_name, reason_of
@@ -29,11 +30,10 @@ from hil.devices.file import (
     load_device_file,
     shipped_devices,
 )
-from hil.devices.points import Quality, Value
+from hil.devices.points import Quality
 from hil.devices.spec import DeviceSpec
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?[^\s/:]+:\d{1,5}(?:/\d+)?")
-_WRITE_S = 10.0
 _STYLES = {Quality.GOOD: "green", Quality.STALE: "yellow", Quality.BAD: "red"}
 
 
@@ -139,48 +139,55 @@ def read(
 
 def write(file: str, point: str, value: str, armed: tuple[str, ...], hold_s: float = 0.0) -> None:
     """Write one point through the guard, show what was read back, and hold it for a while."""
-    if _is_url(file):
-        raise ScenarioError(
-            "an address has no limits", where=file, expected="a device file, which declares them"
-        )
-    spec = load_device_file(_existing(file))
-    with tempfile.TemporaryDirectory() as folder:
-        audit = Path(folder) / "audit.jsonl"
-        adapter = Adapter([spec], armed=armed, audit=audit, watchdog=False)
-        adapter.start(wait_s=_patience_s(spec))
-        try:
-            adapter.poll(timeout_s=_patience_s(spec))
-            adapter.command(spec.name, point, _number(value))
-            adapter.heartbeat()
-            done = adapter.flush(timeout_s=_WRITE_S)
-            problems = [e for e in adapter.events() if e.kind != "quality"]
-            row = _read(adapter, spec).get(point)
-            _hold(adapter, spec, point, _number(value), hold_s)
-        finally:
-            adapter.close()
-    console = output()
-    for event in problems:
-        console.print(f"{event.kind}: {event.text}", markup=False, soft_wrap=True)
-    if not done or any(e.kind in ("refused", "failed", "fault", "safe") for e in problems):
-        raise ScenarioError(f"{point} was not written", where=spec.name)
-    if row is not None:
-        _show(console, {point: row})
-    console.print("the device goes back to its safe state now, as when a run ends")
+    spec, console = _with_limits(file), output()
+
+    def show(adapter: Adapter) -> None:
+        rows = _read(adapter, spec)
+        _show(console, {point: rows[point]} if point in rows else {})
+
+    values = {point: device_write.number(value)}
+    device_write.write(spec, values, armed, hold_s, _patience_s(spec), console, show)
 
 
-def watch(target: str, points: tuple[str, ...], period_s: float, count: int | None) -> None:
-    """Show a device's points again and again until Ctrl-C."""
-    spec = _readable(target)
-    console = output()
-    with _reader(spec) as adapter:
+def watch(
+    target: str,
+    points: tuple[str, ...],
+    period_s: float,
+    count: int | None,
+    held: tuple[str, ...] = (),
+    armed: tuple[str, ...] = (),
+) -> None:
+    """Show a device's points again and again until Ctrl-C; hold set-points meanwhile."""
+    values, console = device_write.assignments(held), output()
+    if armed and not values:
+        raise ScenarioError("--arm without a set-point", expected="--set POINT=VALUE")
+    spec = _with_limits(target) if values else _readable(target)
+    patience_s = _patience_s(spec)
+    opened = device_write.commanding(spec, armed, patience_s, console) if values else _reader(spec)
+    with opened as adapter:
+        if values:
+            device_write.command(adapter, spec, values, console)
         k = 0
         while count is None or k < count:
-            if k:
+            if k and values:
+                device_write.hold(adapter, spec, values, period_s, console)
+            elif k:
                 time.sleep(period_s)
             k += 1
             rows, _ = _chosen(_read(adapter, spec), points, spec)
             console.print(time.strftime("%H:%M:%S"), style="bold")
             _show(console, rows)
+    if values:
+        console.print(device_write.standing(spec), markup=False, soft_wrap=True)
+
+
+def _with_limits(target: str) -> DeviceSpec:
+    """Return the device of a device file: without one nothing may be written."""
+    if _is_url(target):
+        raise ScenarioError(
+            "an address has no limits", where=target, expected="a device file, which declares them"
+        )
+    return load_device_file(_existing(target))
 
 
 def _is_url(target: str) -> bool:
@@ -216,14 +223,6 @@ def _readable(target: str) -> DeviceSpec:
     return spec.model_copy(update={"sunspec": models})
 
 
-def _hold(adapter: Adapter, spec: DeviceSpec, point: str, value: Value, hold_s: float) -> None:
-    end_s = time.monotonic() + hold_s
-    while (left_s := end_s - time.monotonic()) > 0:
-        adapter.heartbeat()
-        adapter.command(spec.name, point, value)
-        time.sleep(min(left_s, spec.guard.heartbeat_s / 4))
-
-
 @contextmanager
 def _reader(spec: DeviceSpec) -> Iterator[Adapter]:
     """Give a read-only adapter on one device."""
@@ -239,13 +238,6 @@ def _reader(spec: DeviceSpec) -> Iterator[Adapter]:
 
 def _patience_s(spec: DeviceSpec) -> float:
     return spec.connection.connect_timeout_s + 4.0 * spec.connection.timeout_s
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the name of a value; the guard knows them
 
 
 def _read(adapter: Adapter, spec: DeviceSpec) -> dict[str, Row]:

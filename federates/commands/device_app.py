@@ -90,14 +90,19 @@ def device_watch(
     points: Points = None,
     period: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings.")] = 1.0,
     count: Annotated[int | None, typer.Option(min=1, help="Readings; default: endless.")] = None,
+    held: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="POINT=VALUE", help="Hold this set-point meanwhile."),
+    ] = None,
+    arm: Arm = None,
 ) -> None:
-    """Read a device again and again, until Ctrl-C."""
+    """Read a device again and again, until Ctrl-C; with --set hold set-points meanwhile."""
     from federates.commands.device import watch
 
-    watch(target, tuple(points or ()), period, count)
+    watch(target, tuple(points or ()), period, count, tuple(held or ()), tuple(arm or ()))
 
 
-@device_app.command("write")
+@device_app.command("write", context_settings={"ignore_unknown_options": True})
 def device_write(
     file: DeviceFile,
     point: Annotated[str, typer.Argument(metavar="POINT")],

@@ -46,8 +46,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "device read 192.0.2.7:502/1",
         "device read lab/inverter.yaml p_w q_var --json",
     ),
-    "device watch": ("device watch 192.0.2.7:502/1 701.W --period 2",),
-    "device write": ("device write lab/inverter.yaml var_set_pct 5 --arm inverter --hold 10",),
+    "device watch": (
+        "device watch 192.0.2.7:502/1 701.W --period 2",
+        "device watch lab/inverter.yaml p_w --set w_limit_pct=50 --arm inverter",
+    ),
+    "device write": ("device write lab/inverter.yaml var_set_pct -5 --arm inverter --hold 10",),
     "emulate inverter": ("emulate inverter --port 1502",),
     "emulate battery": ("emulate battery --port 1502",),
     "emulate thermostat": ("emulate thermostat --port 1502",),

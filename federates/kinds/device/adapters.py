@@ -27,6 +27,8 @@ from grid_models.feeder.model import Der
 from hil.adapter.adapter import Adapter
 from hil.adapter.guard import check_arming
 from hil.adapter.snapshot import Snapshot
+from hil.adapter.unsafe import unsafe_text
+from hil.devices.errors import NotSafeError
 from hil.devices.file import load_device_file
 from hil.devices.points import Quality
 from hil.devices.spec import DeviceSpec
@@ -108,7 +110,7 @@ class AdapterGroup:
         advance: Callable[[Surroundings], None] | None = None,
         last: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self._names = [der.name for der in ders]
+        self._names, self._specs = [der.name for der in ders], specs
         self.connections = [spec.connection for spec in specs]
         self._adapter = adapter
         self._advance, self._last = advance, last
@@ -197,7 +199,10 @@ class AdapterGroup:
         return {**{key: stats[key] for key in counts if key in stats}, **late}
 
     def close(self) -> None:
-        """Stop the heartbeats and bring the devices to their safe state."""
+        """Stop the heartbeats and bring the devices to their safe state.
+
+        Raises NotSafeError: A real device is not.
+        """
         with ExitStack() as stack:
             for callback in self._last:
                 stack.callback(callback)
@@ -205,9 +210,13 @@ class AdapterGroup:
             self._pulse.close()
 
     def _close_adapter(self) -> None:
-        if not self._adapter.close():
-            # Its watchdog still tries to reach a device, and is a child of this process.
-            _UNFINISHED.append(self._adapter)
+        if self._adapter.close():
+            return
+        # Its watchdog still tries to reach a device, and is a child of this process.
+        _UNFINISHED.append(self._adapter)
+        text = unsafe_text(self._adapter.unsafe(), self._specs)
+        if text and self._advance is None:  # emulated devices end with the run
+            raise NotSafeError(f"{text}; a watchdog process goes on trying")
 
 
 def _factors(port: PortPoint, ders: Sequence[Der], specs: Sequence[DeviceSpec]) -> FloatArray:

@@ -8,7 +8,7 @@ its own model of these DERs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from federates.kinds.device.roles import ROLES, PortPoint, Role, role_of
 from federates.kinds.device.section import DeviceFederateSection
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, node_label
+from hil.devices.errors import NotSafeError
 
 if TYPE_CHECKING:
     from federates.attacks.modbus.wire import ModbusWire
@@ -306,14 +307,26 @@ class DeviceFederate(Federate):
         return out | (self.wire.summary() if self.wire is not None else {})
 
     def close(self) -> None:
-        """Bring all devices to their safe state; end the emulators."""
+        """Bring all devices to their safe state; end the emulators.
+
+        Raises NotSafeError: A real device is not safe; the run then fails with exit code 3.
+        """
         with ExitStack() as stack:
             if self.wire is not None:
                 stack.callback(self.wire.close)
             for _, live in self._live:
-                stack.callback(live.close)
+                stack.callback(self._close_live, live)
             if self.wire is not None:
                 self.wire.stop()  # an attack ends with its run, so that devices can be made safe
+
+    def _close_live(self, live: Live) -> None:
+        try:
+            live.close()
+        except NotSafeError as error:
+            if self._store is not None:
+                with suppress(OSError):  # a full disk
+                    self._store.event(self.name, "not_safe", None, text=error.what)
+            raise
 
 
 def _chosen(

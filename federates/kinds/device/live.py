@@ -75,7 +75,10 @@ class Live(Protocol):
         ...
 
     def close(self) -> None:
-        """Bring the devices to their safe state and disconnect."""
+        """Bring the devices to their safe state and disconnect.
+
+        Raises NotSafeError: A real device is not safe; device, point and value are in the message.
+        """
         ...
 
 
