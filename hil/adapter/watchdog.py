@@ -93,6 +93,8 @@ class Watchdog:
         """Make safe what was not released, and say what could not be made safe."""
         for name in self._locks.keys() - self._plans.keys():
             self._unlock(name)
+        for rescue, _ in self._rescues.values():
+            rescue.hurry()
         self._fire(list(self._plans.values()), "the adapter is gone")
         tasks = [task for _, task in self._rescues.values()]
         failed = [entry for found in await asyncio.gather(*tasks) for entry in found]

@@ -18,6 +18,7 @@ GIVE_UP_S = 3600.0
 FIRST_PAUSE_S, MOST_PAUSE_S, MOST_UNREACHED_S = 0.1, 5.0, 1.0
 _FIRST_SILENCE_S, _MOST_SILENCE_S = 15.0, 120.0
 _WRONG_LIMIT = 3
+_SLICE_S = 0.1
 _TELL_AGAIN_S = 60.0
 
 NotSafe = tuple[str, str, float]
@@ -95,14 +96,21 @@ class Rescue:
         self._record(job.plan.name, point, verdict="failed", why=f"watchdog: {text}", asked=value)
         return job.plan.name, point, value
 
+    def hurry(self) -> None:
+        """End a pause: the adapter is gone, and what it held is free."""
+        self._pause_s = 0.0
+
     async def _pause(self) -> None:
+        """Wait for the next try, a late reply or `hurry`."""
+        began_s = time.monotonic()
         try:
-            if self._wire is not None:
-                await self._wire.listen(self._pause_s)
-                return
+            while (left_s := began_s + self._pause_s - time.monotonic()) > 0:
+                if self._wire is None:
+                    await asyncio.sleep(min(left_s, _SLICE_S))
+                elif await self._wire.listen(min(left_s, _SLICE_S)):
+                    return
         except (OSError, WireError):
             self._disconnect()
-        await asyncio.sleep(self._pause_s)
 
     def _disconnect(self) -> None:
         if self._wire is not None:

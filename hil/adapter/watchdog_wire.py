@@ -120,8 +120,8 @@ class Wire:
         self._asked.clear()
         self._late.clear()
 
-    async def listen(self, wait_s: float) -> None:
-        """Wait for late replies; return at once when one came."""
+    async def listen(self, wait_s: float) -> bool:
+        """Wait for late replies; return True at once when one came."""
         try:
             async with asyncio.timeout(wait_s):
                 while not self._late:
@@ -129,7 +129,8 @@ class Wire:
                     if not self._is_rtu:
                         self._scan()
         except TimeoutError:
-            pass
+            return False
+        return True
 
     async def _receive(self) -> None:
         data = await self.reader.read(4096)

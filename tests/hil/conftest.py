@@ -37,6 +37,8 @@ class RawDevice:
         self.input = [0] * 65536
         self.coils = [0] * 65536
         self.behaviour: Behaviour | None = None
+        self.refuse = False
+        """Whether further connections are ended at once."""
         self.writes: list[tuple[float, int, int, list[int]]] = []
         self.requests: list[bytes] = []
         self.connections = 0
@@ -69,6 +71,9 @@ class RawDevice:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.refuse:
+            writer.transport.abort()
+            return
         if self._ssl is not None:
             self.peers.append(peer_role(writer.get_extra_info("ssl_object")))
         self._writers.add(writer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -47,3 +49,38 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match="audit log"):
         AuditLog(tmp_path / "file" / "audit.jsonl")
+
+
+def test_a_full_disk_loses_lines_and_says_so_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    log = AuditLog(Path("/dev/full"), on_lost=told.append)
+    for _ in range(3):
+        log.record("d", "p", verdict="written", why="command")
+    assert told == ["the audit log cannot be written: No space left on device"]
+    assert capfd.readouterr().err.count("/dev/full") == 1
+    log.close()
+
+
+def test_a_line_that_a_full_disk_cut_off_is_left_out_and_the_lost_ones_are_counted(
+    tmp_path: Path,
+) -> None:
+    program = """
+import resource, sys
+from pathlib import Path
+from hil.adapter.audit import AuditLog
+log = AuditLog(Path(sys.argv[1]))
+for size in (1000, 1000, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    for i in range(5):
+        log.record("d", f"p{i}", verdict="written", why="command")
+"""
+    path = tmp_path / "audit.jsonl"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=60)
+    records = read_audit(path)
+    lost = next(r for r in records if r["verdict"] == "lost")
+    whole = len(records) - 1
+    assert lost["why"] == f"{15 - whole} lines before could not be written"
+    assert [r["point"] for r in records[-4:]] == ["p1", "p2", "p3", "p4"]
+    assert len(path.read_text().splitlines()) == len(records) + 1  # the line that was cut off

@@ -7,8 +7,10 @@ does not touch; `benchmarks/hil_safe_state.py` measures the real times.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,11 +22,13 @@ from typing import Any
 
 import pytest
 
+from hil.adapter import lock
 from hil.adapter.adapter import Adapter
 from hil.adapter.audit import AuditLog, read_audit
 from hil.adapter.loop import AdapterLoop
+from hil.adapter.unsafe import unsafe_text
 from hil.adapter.watchdog import Watchdog
-from hil.devices.errors import GuardError
+from hil.devices.errors import DeviceError, GuardError
 from hil.devices.spec import DeviceSpec
 
 #: Of tests that wait for one, and of tests in which none may pass unnoticed.
@@ -91,17 +95,22 @@ def devices(make_raw_device: Callable[..., Any]) -> list[Any]:
 @pytest.fixture
 def start(tmp_path: Path, devices: list[Any]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
+    watchdogs: list[int] = []
 
-    def run(end: str, heartbeat_s: float = LONG_S) -> subprocess.Popen[str]:
+    def run(
+        end: str, heartbeat_s: float = LONG_S, audit: Path = tmp_path / "audit.jsonl"
+    ) -> subprocess.Popen[str]:
         words = [str(heartbeat_s), *(str(d.port) for d in devices)]
         program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / "audit.jsonl"), end, *words],
+            [sys.executable, "-c", PROGRAM, str(audit), end, *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(program)
         assert program.stdout is not None
         line = program.stdout.readline()
         assert line.strip() == "commanded", program.communicate(timeout=5)[1]
+        for path in Path(f"/proc/{program.pid}/task").glob("*/children"):
+            watchdogs.extend(map(int, path.read_text().split()))
         for device in devices:
             assert 260 in device.written(10)
             assert 1 in device.written(3)
@@ -111,6 +120,9 @@ def start(tmp_path: Path, devices: list[Any]) -> Iterator[Callable[..., subproce
     for program in started:
         program.kill()
         program.communicate(timeout=5)
+    for pid in watchdogs:  # it would try for long: its devices end now
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def is_safe(device: Any) -> bool:
@@ -193,14 +205,51 @@ def test_a_set_point_that_is_not_a_number_makes_its_device_safe(
 
 
 def test_the_watchdog_goes_on_until_the_device_is_back(
-    start: Any, devices: list[Any], until: Any
+    start: Any, devices: list[Any], until: Any, tmp_path: Path
 ) -> None:
+    """Meanwhile it keeps the device's lock, but not the output of the program that is gone."""
     program = start("beat")
     devices[0].behaviour = lambda tid, unit, asked, honest: ["reset"]
     os.kill(program.pid, signal.SIGKILL)
     assert until(lambda: is_safe(devices[1]) and is_safe(devices[2]), LIMIT_S)
+    assert program.communicate(timeout=LIMIT_S)[0] == ""  # as `| tee` waits for its end
+    assert not is_safe(devices[0])
+    other = Adapter([spec_at(devices[0].port)], armed={"d"}, audit=tmp_path / "other.jsonl")
+    with pytest.raises(DeviceError, match=r"process \d+, which still makes it safe after run"):
+        other.start()
     devices[0].behaviour = None
     assert until(lambda: is_safe(devices[0]), LIMIT_S)
+
+
+def test_a_full_disk_stops_no_safe_write(start: Any, devices: list[Any], until: Any) -> None:
+    program = start("beat", LONG_S, Path("/dev/full"))
+    os.kill(program.pid, signal.SIGKILL)
+    wait_until_safe(devices, until)
+    assert program.communicate(timeout=LIMIT_S)[1].count("the audit log cannot be written") == 1
+
+
+def test_a_stopped_adapter_that_holds_the_only_connection_is_ended(
+    start: Any, devices: list[Any], until: Any, tmp_path: Path
+) -> None:
+    program = start("beat", HEARTBEAT_S)
+    for device in devices:
+        device.refuse = True  # what is there stays, what comes is ended
+    os.kill(program.pid, signal.SIGSTOP)
+    assert program.wait(LIMIT_S) == -signal.SIGKILL
+    for device in devices:
+        device.refuse = False
+    wait_until_safe(devices, until)
+    killed = [r for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "killed"]
+    assert len(killed) == 1
+    assert f"process {program.pid} is ended" in killed[0]["why"]
+
+
+def test_what_cannot_be_taken_over_is_refused_at_the_start(tmp_path: Path) -> None:
+    spec = spec_at(1)
+    connection = spec.connection.model_copy(update={"one_connection": True})
+    spec = spec.model_copy(update={"connection": connection})
+    with pytest.raises(DeviceError, match=r"one connection only.*may_kill=True"):
+        Adapter([spec], armed={"d"}, audit=tmp_path / "audit.jsonl", may_kill=False)
 
 
 def test_the_watchdog_acts_when_a_heartbeat_has_passed_without_a_beat(
@@ -290,6 +339,42 @@ def test_a_watchdog_that_is_killed_ends_all_commands(
         assert until(lambda: raw_device.holding[10] == SAFE, LIMIT_S)
         with pytest.raises(GuardError, match="the watchdog is gone"):
             adapter.command("d", "set_c", 27)
+
+
+def test_two_runs_cannot_command_one_device(
+    tmp_path: Path, raw_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE_S", 0.0)
+    spec = spec_at(raw_device.port)
+    by_name = spec.at(host="localhost")
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    with Adapter([spec], armed={"d"}, audit=first):
+        words = f"process {os.getpid()}, run {first.resolve()}"
+        with pytest.raises(DeviceError, match=re.escape(words)):
+            Adapter([by_name], armed={"d"}, audit=second).start()
+        with Adapter([by_name], audit=second) as reader:  # readers need no lock
+            assert reader.poll()["d"]["set_c"].value == 0
+        with Adapter([spec.at(unit=2)], armed={"d"}, audit=second):
+            pass  # another unit of a gateway
+    with Adapter([by_name], armed={"d"}, audit=second):
+        pass
+
+
+def test_what_is_not_safe_is_named_with_the_value_it_stands_at(
+    tmp_path: Path, raw_device: Any
+) -> None:
+    spec = spec_at(raw_device.port)
+    adapter = Adapter([spec], armed={"d"}, audit=tmp_path / "audit.jsonl", watchdog=False)
+    adapter.start(wait_s=LIMIT_S)
+    adapter.heartbeat()
+    adapter.command("d", "set_c", 26)
+    assert adapter.flush()
+    adapter.refresh(timeout_s=LIMIT_S)
+    raw_device.behaviour = lambda tid, unit, asked, honest: []
+    assert not adapter.close(timeout_s=0.2)
+    assert adapter.unsafe() == [("d", "set_c", 26.0)]
+    text = unsafe_text(adapter.unsafe(), [spec])
+    assert text == "not safe: d.set_c last stood at 26, should be 20"
 
 
 def test_audit_lines_of_both_processes_are_whole(
