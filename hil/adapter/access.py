@@ -30,7 +30,12 @@ class PointAccess:
         self._changing = asyncio.Lock()
 
     async def write(self, request: Sequence[Write]) -> dict[str, float]:
-        """Send one request; return the values that its registers stand for, by point."""
+        """Send one request; return the values that its registers stand for, by point.
+
+        Raises NotNowError: A SunSpec model has moved, or a scale factor is not available.
+        """
+        for write in request:
+            await self.reader.verify_model(write.point)
         frames, sent = frames_of(self.reader, request)
         for frame in frames:
             await self._send(frame)

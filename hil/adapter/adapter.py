@@ -203,6 +203,11 @@ class Adapter:
         """Return the device's texts: text points, and a SunSpec device's Mn, Md, SN and Vr."""
         return dict(self._core.reader(device).texts)
 
+    def reasons(self, device: str) -> dict[str, str]:
+        """Return why a point, or a text, is not good, by name; what is good is left out."""
+        reader = self._core.reader(device)
+        return reader.reasons() | reader.text_reasons
+
     def sunspec_map(self, device: str) -> SunSpecMap | None:
         """Return what the SunSpec scan found; None before it, or for another kind of device."""
         return self._core.reader(device).map

@@ -4,77 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from hil.adapter.snapshot import Snapshot
-from hil.adapter.sunspec import SunSpecMap, scan
-from hil.devices.codec import BlockCodec, Request, plan_requests, times_power
+from hil.adapter.plan import Block, PollPlan, Target, plan_blocks
+from hil.adapter.point_states import Listed, PointStates
+from hil.adapter.sunspec import ModelBlock, SunSpecMap, label_of, read_registers, scan
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
     LinkError,
     NoReplyError,
+    NotNowError,
     RefusedError,
-    ScanError,
     WrongReplyError,
+    is_transient,
 )
 from hil.devices.places import Place, as_in_file, in_order, place_of
-from hil.devices.points import PointSpec, Quality
+from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
 from hil.devices.sunspec_models import text_of
 from hil.modbus.client import ModbusClient
 
-FloatArray = npt.NDArray[np.float64]
-Listed = tuple[str, Place | None, PointSpec | None]
-_FINITE = (-sys.float_info.max, sys.float_info.max)
-_BUSY = (5, 6)
-"""Modbus exceptions that ask for another try later."""
+_SILENT_LIMIT = 2
+"""Reads without a reply, one after the other, that end a poll: the device is away."""
+_SCAN_PAUSE_S = 5.0  # longest pause between two scans that fail
+_SURE_S = 0.25
+"""How long `verify_model` holds: the requests of one command follow each other."""
+Received = list[tuple[Block, bytes]]
 
 
-@dataclass
-class _Block:
-    """One read and the slots that it fills."""
-
-    request: Request
-    slots: npt.NDArray[np.intp]
-    codec: BlockCodec | None  # None for bits
-
-    def raw(self, data: bytes, places: list[Place]) -> FloatArray:
-        """Return the raw values of the slots."""
-        if self.codec is not None:
-            return self.codec.raw(data)
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-        first = self.request.address
-        return np.array([float(bits[places[s].address - first]) for s in self.slots])
-
-
-class DeviceReader:
+class DeviceReader(PointStates):
     """The points of one device, how they are fetched, and their values with quality and age."""
 
     def __init__(self, spec: DeviceSpec, link: ModbusClient) -> None:
-        self.spec = spec
+        super().__init__(spec)
         self.link = link
-        self.generation = 0
         self.map: SunSpecMap | None = None
         self.texts: dict[str, str] = {}
+        self.text_reasons: dict[str, str] = {}
         self.last_error = ""
         self.scans = 0
-        self._lock = threading.Lock()
         self._preparing = asyncio.Lock()
-        self._blocks: dict[float, list[_Block]] = {}
+        self._plans: dict[float, PollPlan] = {}
         self._heard_s = -math.inf
-        self._ready = False
-        self._lay_out(self._plain_places())
+        self._ready = not spec.has_sunspec
+        self._scan_error: DeviceError | None = None
+        self._scan_pause_s = self._next_scan_s = 0.0
+        self._scanned_s = -math.inf
+        self._sure_s: dict[str, float] = {}
+        self._connects = 0
+        self._unread = {
+            name: place for name, p in spec.points.items()
+            if p.type == "string" and (place := self._plain_place(p)) is not None
+        }  # fmt: skip
         # Points of the file have their places from the start, even before a scan.
-        self._ready = not spec.has_sunspec and not self._text_points()
+        self._set_points(
+            [
+                Listed(n, self._plain_place(p), p, p.sunspec or "")
+                for n, p in spec.points.items()
+                if p.type != "string"
+            ]
+        )
 
     @property
     def unit(self) -> int:
@@ -87,21 +80,55 @@ class DeviceReader:
         periods = {p.poll_s or self.spec.poll_s for p in self.spec.points.values()}
         return sorted(periods | ({self.spec.poll_s} if self.spec.sunspec else set()))
 
-    def _plain_places(self) -> list[Listed]:
-        return [(n, place_of(p), p) for n, p in self.spec.points.items() if p.type != "string"]
-
-    def _text_points(self) -> list[tuple[str, PointSpec]]:
-        return [(n, p) for n, p in self.spec.points.items() if p.type == "string"]
-
     # -- layout ---------------------------------------------------------------------------------
 
+    def _plain_place(self, point: PointSpec) -> Place | None:
+        place, base = place_of(point), self.spec.connection.base_address
+        if place is None:
+            return None
+        if point.type == "string":
+            place = replace(place, words=point.length)
+        words = tuple(w + base for w in place.word_addresses)
+        return replace(place, address=place.address + base, word_addresses=words)
+
+    def _set_points(self, listed: list[Listed]) -> None:
+        self.lay_out(listed, self.map.factors if self.map else {})
+        self._listed = listed
+        self._plan_all()
+
+    def _plan_all(self) -> None:
+        models = {m.label: m for m in self.map.models} if self.map else {}
+        targets: dict[float, list[Target]] = {}
+        for i, (_, place, _, model) in enumerate(self._listed):
+            if place is not None and not self._write_only[i]:
+                target = Target(place, i, models.get(model))
+                targets.setdefault(float(self._period[i]), []).append(target)
+        connection = self.spec.connection
+        self._plans = {p: PollPlan(plan_blocks(t, connection)) for p, t in sorted(targets.items())}
+        self._connects = self.link.stats.connects
+
     async def prepare(self) -> None:
-        """Scan for SunSpec models and read the texts, once after the device was away."""
+        """Scan for SunSpec models, once after the device was away; after a failure not at once."""
         if self._prepared:
             return
         async with self._preparing:
             if not self._prepared:
                 await self._prepare()
+
+    async def _prepare(self) -> None:
+        if self._scan_error is not None and time.monotonic() < self._next_scan_s:
+            raise self._scan_error.with_traceback(None)
+        try:
+            await self._scan()
+        except (LinkError, NoReplyError):
+            raise  # the link has a back-off of its own
+        except DeviceError as error:
+            pause_s = max(2.0 * self._scan_pause_s, min(self.spec.poll_s, 0.5))
+            self._scan_pause_s = min(pause_s, _SCAN_PAUSE_S)
+            self._next_scan_s = time.monotonic() + self._scan_pause_s
+            self._scan_error = error
+            raise
+        self._scan_error, self._scan_pause_s = None, 0.0
 
     @property
     def _prepared(self) -> bool:
@@ -109,200 +136,256 @@ class DeviceReader:
         away = self.spec.has_sunspec and self.silent_s >= self.spec.bad_limit_s()
         return self._ready and not away
 
-    async def _prepare(self) -> None:
-        for name, point in self._text_points():
-            if point.table is not None and point.address is not None:
-                data = await self.link.read(self.unit, point.table, point.address, point.length)
-                words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
-                self.texts[name] = text_of(in_order(words, point.word_order, point.byte_order))
-        if self.spec.has_sunspec:
-            wanted = _wanted_models(self.spec)
-            limit = self.spec.connection.max_registers
-            self.map = await scan(self.link, self.unit, wanted=wanted, max_registers=limit)
-            self.texts.update(self.map.identity)
-            self._lay_out(self._mapped_places(self.map))
-        self._heard_s = time.monotonic()
+    async def _scan(self) -> None:
+        spec, connection = self.spec, self.spec.connection
+        found = await scan(
+            self.link,
+            self.unit,
+            wanted={*spec.sunspec, *spec.curves},
+            also={label_of(p.sunspec)[1] for p in spec.points.values() if p.sunspec},
+            max_registers=connection.max_registers,
+            base=connection.sunspec_base,
+        )
+        self.map = found
+        self.texts.update(found.identity)
+        self._set_points(self._found_points(found))
+        for i, (_, place, point, _) in enumerate(self._listed):
+            if place is None and point is not None:
+                self.fail(np.array([i]), f"the device has no {point.sunspec}", bad=True)
+        self.heard()
+        self._scanned_s = time.monotonic()
         self.scans += 1
         self._ready = True
 
-    def _mapped_places(self, found: SunSpecMap) -> list[Listed]:
-        places: list[Listed] = []
+    def _found_points(self, found: SunSpecMap) -> list[Listed]:
+        """Return the points of the file, then those of whole models and the factors in use."""
+        listed = []
         for name, point in self.spec.points.items():
-            if point.type == "string":
+            if point.sunspec is None:
+                if point.type != "string":
+                    listed.append(Listed(name, self._plain_place(point), point))
                 continue
-            place = place_of(point)
-            if point.sunspec is not None:
-                if point.sunspec not in found.points:
-                    raise ScanError(
-                        f"the device does not have {point.sunspec}",
-                        where=f"{self.spec.name}.{name}",
-                    )
-                model_place = found.points[point.sunspec].place
-                place = as_in_file(model_place, point)
-            places.append((name, place, point))
-        whole = {str(m) for m in self.spec.sunspec}
-        factors = {p.place.sf for p in found.points.values() if isinstance(p.place.sf, str)}
-        used = {p.sf for _, p, _ in places if p is not None and isinstance(p.sf, str)}
-        moving = {f for f in factors & used if not found.points[f].static}
+            known = found.points.get(point.sunspec)
+            place = None if known is None else as_in_file(known.place, point)
+            if place is not None and place.kind == "string":
+                self._unread[name] = place
+                continue
+            listed.append(Listed(name, place, point, label_of(point.sunspec)[0]))
+        used = {p.place.sf for p in listed if p.place is not None and isinstance(p.place.sf, str)}
+        # What is not there now may come: it is read with the values from then on.
+        read = {
+            f for f in used & found.factors.keys()
+            if not found.points[f].static or math.isnan(found.factors[f])
+        }  # fmt: skip
         for name, known in found.points.items():
-            model = name.partition(".")[0].partition("#")[0]
-            in_whole = model in whole and known.place.kind != "string"
-            if (in_whole or name in moving) and name not in self.spec.points:
-                places.append((name, known.place, None))
-        return places
+            label, model = label_of(name)
+            in_whole = model in self.spec.sunspec and known.place.kind != "string"
+            if (in_whole or name in read) and name not in self.spec.points:
+                listed.append(Listed(name, known.place, None, label))
+        return listed
 
-    def _lay_out(self, listed: list[Listed]) -> None:
-        names = [name for name, _, _ in listed]
-        places = [place or Place("holding", 0, "uint16") for _, place, _ in listed]
-        n = len(names)
-        slot = {name: i for i, name in enumerate(names)}
-        period = [(p.poll_s if p else None) or self.spec.poll_s for _, _, p in listed]
-        plausible = [p.plausible if p and p.plausible else _FINITE for _, _, p in listed]
-        with self._lock:
-            if getattr(self, "names", None) != names:
-                self.generation += 1
-                self.names = names
-                self._value = np.full(n, np.nan)
-                self._good_s = np.full(n, -np.inf)
-                self._bad = np.zeros(n, dtype=bool)
-            self.slot = slot
-            self.places = places
-            self._raw = np.full(n, np.nan)
-            self._scale = np.array([p.scale for p in places])
-            self._offset = np.array([p.offset for p in places])
-            self._low = np.array([low for low, _ in plausible])
-            self._high = np.array([high for _, high in plausible])
-            self._stale_limit = np.array([self.spec.stale_limit_s(p) for p in period])
-            self._bad_limit = np.array([self.spec.bad_limit_s(p) for p in period])
-            self._set_factors(places)
-        usable = [i for i, (_, place, _) in enumerate(listed) if place is not None]
-        self._blocks = {
-            p: self._plan([i for i in usable if period[i] == p]) for p in sorted(set(period))
-        }
-
-    def _set_factors(self, places: list[Place]) -> None:
-        found = self.map
-        self._sf_slot = np.full(len(places), -1)
-        self._sf = np.zeros(len(places))
-        for i, place in enumerate(places):
-            if isinstance(place.sf, str):
-                self._sf[i] = found.factors.get(place.sf, np.nan) if found else np.nan
-                self._sf_slot[i] = self.slot.get(place.sf, -1)
-            elif place.sf is not None:
-                self._sf[i] = place.sf
-        self._scaled = bool(np.any(self._sf != 0) or np.any(self._sf_slot >= 0))
-
-    def _plan(self, members: list[int]) -> list[_Block]:
-        connection = self.spec.connection
-        # Inside a SunSpec map every register is there, so any gap may be read over.
-        gap = 124 if self.spec.has_sunspec else connection.max_gap
-        places = [self.places[i] for i in members]
-        requests = plan_requests(places, max_registers=connection.max_registers, max_gap=gap)
-        blocks = []
-        for request in requests:
-            slots = np.array([members[i] for i in request.members], dtype=np.intp)
-            inside = [self.places[s] for s in slots]
-            bits = request.table in ("coil", "discrete")
-            codec = None if bits else BlockCodec(inside, request.address, request.count)
-            blocks.append(_Block(request, slots, codec))
-        return blocks
+    async def _read_texts(self) -> None:
+        """Read the text points that were not read yet."""
+        for name, place in list(self._unread.items()):
+            try:
+                data = await self.link.read(self.unit, place.table, place.address, place.words)
+            except ExchangeError as error:
+                self.text_reasons[name] = error.what
+                if isinstance(error, (LinkError, NoReplyError)):
+                    return
+                if isinstance(error, RefusedError) and not is_transient(error):
+                    del self._unread[name]
+                continue
+            words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
+            self.texts[name] = text_of(in_order(words, place.word_order, place.byte_order))
+            self.text_reasons.pop(name, None)
+            del self._unread[name]
+            self.heard()
 
     # -- reading --------------------------------------------------------------------------------
 
     async def poll(self, period_s: float | None = None) -> bool:
         """Read the points of one period (default all); return True where every read was good."""
+        good = True
         try:
             await self.prepare()
         except DeviceError as error:
-            self._note(error, slice(None))
-            return False
-        good = True
-        received: list[npt.NDArray[np.intp]] = []
-        periods = self._blocks if period_s is None else (period_s,)
-        for block in [b for p in periods for b in self._blocks.get(p, [])]:
-            request = block.request
-            try:
-                data = await self.link.read(
-                    self.unit, request.table, request.address, request.count
-                )
-            except (RefusedError, WrongReplyError) as error:
-                good = False
-                self._note(error, block.slots)
-                if isinstance(error, WrongReplyError):
-                    break
-                continue
-            except ExchangeError as error:
-                good = False
-                self._note(error, None)
-                break  # the other reads would time out, too
-            self._raw[block.slots] = block.raw(data, self.places)
-            received.append(block.slots)
-        if received:
-            self._take(np.concatenate(received))
+            self.last_error = error.what
+            if isinstance(error, (LinkError, NoReplyError)):
+                self.fail(slice(None), error.what, bad=False)
+                return False
+            good = False
+            slots = np.flatnonzero(self._of_model != "")
+            self.fail(slots, error.what, bad=not is_transient(error))
+        self._look_for_reconnect()
+        for period in list(self._plans) if period_s is None else [period_s]:
+            if period in self._plans:
+                good = await self._poll_plan(self._plans[period], period_s is None) and good
+        if self._unread:
+            await self._read_texts()
         return good
 
-    def _note(self, error: DeviceError, slots: npt.NDArray[np.intp] | slice | None) -> None:
-        """Remember an error; a wrong or refused read makes its values bad at once."""
-        self.last_error = error.what
-        if isinstance(error, RefusedError) and error.code in _BUSY:
+    def _look_for_reconnect(self) -> None:
+        """Try split blocks whole again on a new connection: the device may have been mended."""
+        if self._connects == self.link.stats.connects:
             return
-        lost = isinstance(error, (NoReplyError, LinkError))
-        if slots is not None and not lost:
-            with self._lock:
-                self._bad[slots] = True
+        self._connects = self.link.stats.connects
+        self._sure_s.clear()
+        is_split = any(plan.is_split for plan in self._plans.values())
+        if is_split and not self.spec.connection.close_after_poll:
+            self._plan_all()
 
-    def _take(self, slots: npt.NDArray[np.intp]) -> None:
-        """Turn the raw values of `slots` into values; what is not there is bad."""
-        raw = self._raw[slots]
-        if self._scaled:
-            pointer = self._sf_slot[slots]
-            sf = np.where(pointer >= 0, self._raw[pointer], self._sf[slots])
-            raw = times_power(raw, sf)
-        with np.errstate(over="ignore"):  # too large is infinite, and so not good
-            value = raw * self._scale[slots] + self._offset[slots]
-        ok = (value >= self._low[slots]) & (value <= self._high[slots])  # nan is never ok
-        now = time.monotonic()
-        self._heard_s = now
-        with self._lock:
-            self._bad[slots] = ~ok
-            kept = slots[ok]
-            self._value[kept] = value[ok]
-            self._good_s[kept] = now
+    async def _poll_plan(self, plan: PollPlan, everything: bool) -> bool:
+        layout, good, silent = self._layout, True, 0
+        received: Received = []
+        queue = plan.begin(everything=everything)
+        while queue and silent < _SILENT_LIMIT:
+            block = queue.pop(0)
+            asked = block.request
+            try:
+                data = await self.link.read(self.unit, asked.table, asked.address, asked.count)
+            except ExchangeError as error:
+                if layout != self._layout:
+                    return False
+                good = False
+                silent = silent + 1 if isinstance(error, NoReplyError) else 0
+                queue[:0] = self._not_read(plan, block, error)
+                if isinstance(error, (LinkError, WrongReplyError)):
+                    break  # there is no connection any more
+            else:
+                silent = 0
+                block.answered()
+                received.append((block, data))
+            if layout != self._layout:  # scanned meanwhile: slots and places are others
+                return False
+        for block in queue:
+            self.fail(block.slots, self.last_error, bad=False)
+        if queue:
+            plan.not_reached(queue[0])
+        good = await self._accept(received) and good
+        if any(block in plan.absent for block, _ in received):
+            self._plan_all()  # it is there again, so others may be, too
+        return good
+
+    def _not_read(self, plan: PollPlan, block: Block, error: ExchangeError) -> list[Block]:
+        """Note why a block was not read; return the parts of it to read now."""
+        self.last_error = error.what
+        if isinstance(error, RefusedError) and is_transient(error):
+            block.put_off()
+        refused = isinstance(error, RefusedError) and not is_transient(error)
+        # A wrong or refused read makes its values bad at once; a lost one lets them age.
+        self.fail(block.slots, error.what, bad=refused or isinstance(error, WrongReplyError))
+        return plan.refused(block) if refused else []
+
+    async def _accept(self, received: Received) -> bool:
+        """Take what was read, where the models still are where the scan found them."""
+        layout, doubt = self._layout, ""
+        try:
+            await self._confirm(received)
+        except DeviceError as error:
+            doubt = self.last_error = error.what
+        if layout != self._layout:
+            return False
+        taken = []
+        for block, data in received:
+            if doubt and block.models:
+                self.fail(block.slots, doubt, bad=False)
+            elif block.slots.size:
+                taken.append((block, data))
+        if taken:
+            self.heard()
+            raw = [block.raw(data) for block, data in taken]
+            self.take(np.concatenate([block.slots for block, _ in taken]), np.concatenate(raw))
+        return not doubt
+
+    # -- the SunSpec map ------------------------------------------------------------------------
+
+    async def _confirm(self, received: Received) -> None:
+        """Check the models of what was read by their headers.
+
+        Raises NotNowError: One is not where the scan found it.
+        Raises ExchangeError: A header could not be read.
+        """
+        seen: dict[str, int] = {}
+        for k, (block, data) in enumerate(received):
+            for model, found in block.headers(data):
+                self._compare(model, found)
+                seen[model.label] = k
+        # A header that was read before a block says nothing of the time of the block.
+        unsure = {
+            model.label: model
+            for k, (block, _) in enumerate(received)
+            for model in block.models.values()
+            if seen.get(model.label, -1) < k
+        }
+        for model in unsure.values():
+            await self._read_header(model)
+
+    async def verify_model(self, point: str) -> None:
+        """Check before a write that the SunSpec model of a point is where the scan found it.
+
+        Raises NotNowError: It is not; the next `prepare` scans again.
+        Raises ExchangeError: The header of the model could not be read.
+        """
+        spec = self.spec.points.get(point)
+        label, _ = label_of((spec and spec.sunspec) or point)
+        model = next((m for m in self.map.models if m.label == label), None) if self.map else None
+        if model is None or time.monotonic() - self._sure_s.get(label, -math.inf) < _SURE_S:
+            return
+        await self._read_header(model)
+        self._sure_s[label] = time.monotonic()
+
+    async def _read_header(self, model: ModelBlock) -> None:
+        first, second = await read_registers(self.link, self.unit, model.address, 2)
+        self._compare(model, (first, second))
+
+    def _compare(self, model: ModelBlock, found: tuple[int, int]) -> None:
+        """Raise NotNowError and have the device scanned again where a model has moved."""
+        if found == (model.model, model.length):
+            return
+        why = (
+            f"the SunSpec map has changed: at {model.address} the device has model {found[0]} of "
+            f"{found[1]} registers, the scan found {model.model} of {model.length}; scanned again"
+        )
+        self._ready = False
+        self._sure_s.clear()
+        self.last_error = why
+        self.fail(np.flatnonzero(self._of_model != ""), why, bad=True)
+        raise NotNowError(why)
 
     # -- asking ---------------------------------------------------------------------------------
 
-    def state(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return value, time of the last good value, bad, stale limit, bad limit of each point.
-
-        In the order of `names`; copies where they may change.
-        """
-        with self._lock:
-            now = self._value.copy(), self._good_s.copy(), self._bad.copy()
-            return *now, self._stale_limit, self._bad_limit
-
-    def current(self, point: str) -> float:
-        """Return the value of a point where it is good, else nan."""
-        state, i = self.state(), self.slot.get(point)
-        quality, _ = Snapshot.judge(time.monotonic(), state)
-        return float(state[0][i]) if i is not None and quality[i] == Quality.GOOD else math.nan
-
     def heard(self) -> None:
-        """Note a usable reply to a request of the writer."""
+        """Note a usable reply."""
         self._heard_s = time.monotonic()
 
-    def since(self, asked_s: float) -> Callable[[str], float]:
-        """Return the reading of each point by its name; nan where none is good and read since."""
-        value, good_s, bad, *_ = self.state()
-        fresh = np.append(np.where(~bad & (good_s >= asked_s), value, np.nan), np.nan)
-        return lambda point: float(fresh[self.slot.get(point, -1)])
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the device gave a usable reply."""
+        return time.monotonic() - self._heard_s
 
-    def resolution(self, point: str) -> float:
-        """Return the step of a point whose scale factor may change, else 0."""
-        i = self.slot[point]
-        at = self._sf_slot[i]
-        if at < 0 or not abs(self._raw[at]) <= 10:
-            return 0.0
-        return float(abs(10.0 ** self._raw[at] * self._scale[i]))
+    def place(self, point: str) -> tuple[Place, float]:
+        """Return where a point is and its scale factor now.
+
+        Raises NotNowError: The device was not scanned yet.
+        Raises DeviceError: The device does not have the point.
+        """
+        where = f"{self.spec.name}.{point}"
+        if not self._ready:
+            raise NotNowError("the device was not scanned yet", where=where)
+        if point in self.slot:
+            i = self.slot[point]
+            if self._listed[i].place is None:
+                raise DeviceError(self.reasons()[point], where=where)
+            return self.now_at(i)
+        if self.map is not None and point in self.map.points:
+            place = self.map.points[point].place
+            sf = place.sf
+            factor = self.map.factors.get(sf, math.nan) if isinstance(sf, str) else float(sf or 0)
+            if math.isnan(factor) and time.monotonic() - self._scanned_s > _SCAN_PAUSE_S:
+                self._ready = False  # it may be there by now
+            return place, factor
+        raise DeviceError("no such point", where=where)
 
     def same_place(self, point: str) -> set[str]:
         """Return the points that are read from the registers of a point."""
@@ -314,44 +397,3 @@ class DeviceReader:
             and other.address < place.end
             and place.address < other.end
         }
-
-    @property
-    def moving_factors(self) -> bool:
-        """Return True where scale factors are read with the values, because they may change."""
-        return bool(np.any(self._sf_slot >= 0))
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the device gave a usable reply."""
-        return time.monotonic() - self._heard_s
-
-    def all_bad(self, now_s: float) -> bool:
-        """Return True where no point is better than bad."""
-        return bool(np.all(Snapshot.judge(now_s, self.state())[0] == Quality.BAD))
-
-    def place(self, point: str) -> tuple[Place, float]:
-        """Return where a point is and its scale factor now.
-
-        Raises DeviceError: The device was not scanned yet.
-        """
-        if not self._ready:
-            raise DeviceError("the device was not scanned yet", where=f"{self.spec.name}.{point}")
-        if point in self.slot:
-            i = self.slot[point]
-            at = self._sf_slot[i]
-            return self.places[i], float(self._raw[at] if at >= 0 else self._sf[i])
-        if self.map is not None and point in self.map.points:
-            place = self.map.points[point].place
-            sf = place.sf
-            factor = self.map.factors.get(sf, math.nan) if isinstance(sf, str) else float(sf or 0)
-            return place, factor
-        raise DeviceError("no such point", where=f"{self.spec.name}.{point}")
-
-
-def _wanted_models(spec: DeviceSpec) -> set[int]:
-    named = {p.sunspec for p in spec.points.values() if p.sunspec}
-    return {
-        *spec.sunspec,
-        *spec.curves,
-        *(int(n.partition(".")[0].partition("#")[0]) for n in named),
-    }

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from hil.devices.errors import DeviceError, ExchangeError, RefusedError, ScanError, WrongReplyError
+from hil.devices.errors import (
+    DeviceError,
+    ExchangeError,
+    RefusedError,
+    ScanError,
+    WrongReplyError,
+    is_transient,
+)
 from hil.devices.spec import ConnectionSpec, TlsSpec
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
@@ -16,6 +23,16 @@ from hil.modbus.client import ModbusClient
 BASES = (40000, 50000, 0)
 _MARK = 0x53756E53  # "SunS"
 _MAX_MODELS = 256
+
+
+def label_of(point: str) -> tuple[str, int]:
+    """Return the label and the number of the model that a SunSpec point belongs to.
+
+    Of a name without a model number: that name and 0.
+    """
+    label = point.partition(".")[0]
+    number = label.partition("#")[0]
+    return label, int(number) if number.isdigit() else 0
 
 
 @dataclass(frozen=True)
@@ -72,15 +89,21 @@ async def scan(
     unit: int,
     *,
     wanted: Collection[int] | None = None,
+    also: Collection[int] = (),
     max_registers: int = 125,
+    base: int | None = None,
 ) -> SunSpecMap:
     """Scan a device for its SunSpec map; lay out the models `wanted`, by default all defined ones.
 
-    Raises ScanError: No map at 40000, 50000 or 0; a model that is wanted is not there; the chain is
-    broken.
+    Parameters
+    ----------
+    also : Models that are laid out where the device has them.
+    base : Address of the mark "SunS"; by default looked for at 40000, 50000 and 0.
+
+    Raises ScanError: No map there; a model that is wanted is not there; the chain is broken.
     Raises ExchangeError: The device did not answer.
     """
-    base = await _find_base(link, unit)
+    base = await _find_base(link, unit, BASES if base is None else (base,))
     found = SunSpecMap(base, await _chain(link, unit, base))
     ids = {b.model for b in found.models}
     for model in sorted(set(wanted or ())):
@@ -89,24 +112,26 @@ async def scan(
             raise ScanError(f"the device has no SunSpec model {model}", expected=f"one of {has}")
     known = set(model_ids())
     for block in found.models:
-        if block.model in known and (wanted is None or block.model in {1, *wanted}):
+        if block.model in known and (wanted is None or block.model in {1, *wanted, *also}):
             await _lay_out(found, link, unit, block, max_registers)
     return found
 
 
-async def _find_base(link: ModbusClient, unit: int) -> int:
+async def _find_base(link: ModbusClient, unit: int, bases: Sequence[int]) -> int:
     last: ExchangeError | None = None
-    for base in BASES:
+    for base in bases:
         try:
             first, second = await read_registers(link, unit, base, 2)
         except (RefusedError, WrongReplyError) as error:
+            if is_transient(error):
+                raise
             last = error
             continue
         if first << 16 | second == _MARK:
             return base
     if isinstance(last, WrongReplyError):
         raise last
-    raise ScanError("no SunSpec map found", expected=f"'SunS' at {', '.join(map(str, BASES))}")
+    raise ScanError("no SunSpec map found", expected=f"'SunS' at {', '.join(map(str, bases))}")
 
 
 async def _chain(link: ModbusClient, unit: int, base: int) -> list[ModelBlock]:
@@ -117,7 +142,9 @@ async def _chain(link: ModbusClient, unit: int, base: int) -> list[ModelBlock]:
     while len(models) < _MAX_MODELS and at + 2 <= 65536:
         try:
             model, length = await read_registers(link, unit, at, 2)
-        except RefusedError:
+        except RefusedError as error:
+            if is_transient(error):
+                raise
             # Some devices have an end mark of one register.
             model, length = (await read_registers(link, unit, at, 1))[0], 0
         if model == END_MODEL:
@@ -182,7 +209,8 @@ def scan_device(connection: ConnectionSpec) -> SunSpecMap:
         link = ModbusClient(connection)
         try:
             limit = connection.max_registers
-            return await scan(link, connection.unit, max_registers=limit)
+            base = connection.sunspec_base
+            return await scan(link, connection.unit, max_registers=limit, base=base)
         finally:
             link.close()
             await asyncio.sleep(0)

@@ -241,7 +241,11 @@ class Request:
 
 
 def plan_requests(
-    places: Sequence[Place], *, max_registers: int = 125, max_gap: int = 0
+    places: Sequence[Place],
+    *,
+    max_registers: int = 125,
+    max_gap: int = 0,
+    borders: Sequence[int] = (),
 ) -> list[Request]:
     """Return the fewest reads that fetch all places.
 
@@ -252,6 +256,7 @@ def plan_requests(
     ----------
     max_registers : Most registers of one read.
     max_gap : Most registers between two wanted ones that may be read as well.
+    borders : Addresses that no read crosses; each is the first of what lies behind it.
     """
     requests: list[Request] = []
     for table in ("coil", "discrete", "input", "holding"):
@@ -263,6 +268,7 @@ def plan_requests(
         for i in members:
             place = places[i]
             fits = place.end - start <= max_registers and place.address - end <= max_gap
+            fits = fits and not any(start < b < place.end for b in borders)
             if current and not fits:
                 requests.append(Request(table, start, end - start, tuple(current)))
                 current = []

@@ -68,10 +68,6 @@ class GuardError(DeviceError):
     """The guard refused a write."""
 
 
-class NotSafeError(DeviceError):
-    """A device was not brought to its safe state."""
-
-
 class ScanError(DeviceError):
     """No SunSpec map was found, or a model that the file asks for is not in it."""
 
@@ -106,8 +102,7 @@ class NotNowError(DeviceError):
 
 
 NOT_NOW_CODES = (5, 6, 10, 11)
-"""Modbus exceptions that say nothing against the request: acknowledge, busy, and a gateway that
-does not reach the device now (two codes)."""
+"""Modbus exceptions that ask for another try: acknowledge, busy, gateway without the device (2)."""
 
 
 def is_transient(error: Exception) -> bool:
