@@ -125,7 +125,10 @@ def read_emulated_as(kind: str, base_dir: Path, where: str) -> EmulatedAs:
             error.what, where=where, expected=error.expected, nearest=error.nearest
         ) from None
     beside = Path(config).parent if path.is_file() else base_dir
-    return EmulatedAs(config, read_device_file(device, beside, where))
+    spec = read_device_file(device, beside, where)
+    # The emulator speaks plain Modbus/TCP, whatever line leads to the device.
+    plain = spec.connection.model_copy(update={"framing": "tcp", "serial": None, "tls": None})
+    return EmulatedAs(config, spec.model_copy(update={"connection": plain}))
 
 
 def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,14 @@ def test_later_entries_win_and_the_feeder_gives_the_order(scenario) -> None:
              "time.real_time={factor: 1}"],
             ["'bench.pv_76_1' and 'bench.pv_65_1' are the same device (127.0.0.1:1502, unit 1)"],
         ),
+        (
+            ["federates.bench.devices={pv_65_1: 'emulated:froniu'}"],
+            ["no such emulator configuration: 'froniu'", "did you mean 'fronius'?"],
+        ),
+        (
+            ["federates.bench.devices={pv_65_1: 'emulated:daikin'}"],
+            ["no point 'var_set_pct'", "options: {points:"],
+        ),
         (["federates.bench.options={points: {q_kvr: q}}"], ["no port 'q_kvr'", "q_kvar"]),
         (["federates.bench.options={settle_s: 1e6}"], ["settle_s is 1e+06", "43200"]),
         (
@@ -124,6 +133,48 @@ def test_mistakes_are_named_before_anything_starts(scenario, overrides, words) -
     for word in words:
         assert word in str(caught.value)
     assert "federates.bench" in str(caught.value)
+
+
+def test_a_configuration_beside_the_scenario_brings_its_device_file(
+    scenario, tmp_path: Path
+) -> None:
+    """The emulator speaks Modbus/TCP whatever line the file has; W in the file are W."""
+    file = """
+    name: lab
+    connection: {framing: rtu-over-tcp, unit: 9}
+    points:
+      p_w: {table: input, address: 0, type: int16, unit: W}
+      q_var: {table: input, address: 1, type: int16, unit: var}
+      set_var: {table: holding, address: 0, type: int16, unit: var, access: rw, min: -30000,
+                max: 30000, safe_value: 0}
+    """
+    config = """
+    name: lab
+    device: lab.yaml
+    unit: 9
+    registers:
+      p: {table: input, address: 0, type: int16}
+      q: {table: input, address: 1, type: int16}
+      q_set: {table: holding, address: 0, type: int16, access: rw}
+    physics:
+      kind: inverter
+      rated_w: 30000
+      time_constant_s: 0.1
+      commands: [{what: q_var, point: q_set}]
+      shows: {p: p_w, q: q_var}
+    """
+    for name, text in (("lab.yaml", file), ("lab.emulator.yaml", config)):
+        (tmp_path / name).write_text(textwrap.dedent(text), encoding="utf-8")
+    small = scenario(
+        "grid.ders=[{kind: pv, at: ['65.1'], kw: 20, kva: 25}]",
+        "federates.setter.options.ders=['*']",
+        "federates.bench.devices={'*': 'emulated:lab.emulator.yaml'}",
+        "federates.bench.options={points: {q_set_kvar: set_var}}",
+    )
+    result = run(small, out=tmp_path / "run", placement="single", steps=5)
+    values = [pq.read_table(result.folder / f"signals/bench.{n}.parquet")[1][-1].as_py()
+              for n in ("q_kvar", "p_kw")]  # fmt: skip
+    assert values == [pytest.approx(-10.0, abs=0.1), pytest.approx(20.0, abs=0.1)]
 
 
 def test_arming_names_devices_of_the_scenario_only(scenario) -> None:
