@@ -39,7 +39,7 @@ def test_the_devices_do_what_they_are_told(result: RunResult) -> None:
     p = {k: v for f in FEDERATES for k, v in last(result, f"{f}.p_kw").items()}
     limited = {"fronius": 3.0, "growatt": 3.0}
     charging = {"sma": -2.0, "kostal": -2.0, "victron": -2.0}
-    discharging = {"goodwe": 3.0}
+    discharging = {"goodwe": 3.0, "sungrow": 3.0}
     for name, expected in (limited | charging | discharging).items():
         assert p[name] == pytest.approx(expected, abs=0.1), name
     wanted = last(result, "volt_var.q_set_kvar")

@@ -175,6 +175,14 @@ def test_a_set_point_that_the_device_forgets_is_written_again(name: str, tmp_pat
         assert not [e for e in adapter.events() if e.kind == "fault"]
 
 
+def test_the_sign_of_a_power_comes_from_another_register(tmp_path: Path) -> None:
+    with driven("sungrow", tmp_path) as (adapter, unit):
+        for register, value in (("ems_mode", 2), ("command", 0xAA), ("forced_w", 1500)):
+            unit.bank.put(register, value)
+        wait_for(adapter, "sungrow", "p_w", -1500)
+        assert unit.bank.word(Table.input, 13021) == pytest.approx(1500, abs=2)
+
+
 def config_file(device: str) -> Path:
     from hil.devices.file import find_device_file
 
