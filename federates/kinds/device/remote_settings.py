@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from federates.errors import RunError
-from hil.devices.inverter_change import VoltVarChange
+from hil.devices.inverter_sunspec import AXES, STORED, Values, wanted_curves, wanted_points
 
 if TYPE_CHECKING:
     from hil.adapter.sunspec import SunSpecMap
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from hil.mitm.rules import WirePoint
     from hil.modbus.client import ModbusClient
 
-_STORED = 3  # the curve that the intruder writes; the owner's is another
 _COMPLETED = 1
-_AXES = {705: ("V", "Var"), 706: ("V", "W")}
-Values = dict[str, float]
 
 
 class SunSpecDevice:
@@ -101,7 +98,7 @@ class RemoteSettings:
         async def whole() -> None:
             link, unit = ModbusClient(self._connection), self._connection.unit
             try:
-                found = await scan(link, unit, wanted=(704, *_AXES))
+                found = await scan(link, unit, wanted=(704, *AXES))
                 await work(SunSpecDevice(link, unit, found))
             finally:
                 link.close()
@@ -113,65 +110,21 @@ class RemoteSettings:
             raise RunError(f"the attack's settings: {error}", federate="attack") from None
 
 
-def wanted_points(change: InverterChange) -> Values:
-    """Return the points outside curves that a change sets, in the order of writing."""
-    if change.power_factor is None:
-        return {}
-    absorbs = float(change.power_factor < 0.0)
-    return {
-        "704.PFWInj.PF": abs(change.power_factor),
-        "704.PFWInj.Ext": absorbs,
-        "704.PFWInjEna": 1.0,
-    }
-
-
-def wanted_curves(change: InverterChange) -> dict[int, Values]:
-    """Return what a change sets of the curve of each model; voltages in percent."""
-    out: dict[int, Values] = {}
-    for model, curve in ((705, change.volt_var), (706, change.volt_watt)):
-        if curve is None:
-            continue
-        head, values = f"{model}.Crv[{_STORED}].", {}
-        points = curve.points()
-        if points is not None:
-            x_name, y_name = _AXES[model]
-            values[f"{head}ActPt"] = float(len(points[0]))
-            for i, (v_pu, y_pct) in enumerate(zip(*points, strict=True), start=1):
-                values[f"{head}Pt[{i}].{x_name}"] = 100.0 * v_pu
-                values[f"{head}Pt[{i}].{y_name}"] = y_pct
-        if curve.response_s is not None:
-            values[f"{head}RspTms"] = curve.response_s
-        if isinstance(curve, VoltVarChange):
-            values |= _reference(head, curve)
-        out[model] = values
-    return out
-
-
-def _reference(head: str, curve: VoltVarChange) -> Values:
-    """Return what a change sets of the reference voltage."""
-    values: Values = {}
-    if curve.v_ref_pu is not None:
-        values |= {f"{head}VRef": 100.0 * curve.v_ref_pu, f"{head}VRefAutoEna": 0.0}
-    if curve.v_ref_auto_s is not None:
-        values |= {f"{head}VRefAutoTms": curve.v_ref_auto_s, f"{head}VRefAutoEna": 1.0}
-    return values
-
-
 async def _curve(device: SunSpecDevice, model: int) -> Values:
     """Return the curve in force, under the names of the stored one."""
-    here, stored = f"{model}.Crv[1].", f"{model}.Crv[{_STORED}]."
+    here, stored = f"{model}.Crv[1].", f"{model}.Crv[{STORED}]."
     count = (await device.read([f"{here}ActPt"]))[f"{here}ActPt"]
     names = ["ActPt", "DeptRef", "RspTms"]
     if model == 705:
         names += ["Pri", "VRef", "VRefAutoEna", "VRefAutoTms"]
-    names += [f"Pt[{i}].{axis}" for i in range(1, int(count) + 1) for axis in _AXES[model]]
+    names += [f"Pt[{i}].{axis}" for i in range(1, int(count) + 1) for axis in AXES[model]]
     values = await device.read([here + name for name in names])
     return {stored + name: values[here + name] for name in names}
 
 
 async def _adopt(device: SunSpecDevice, model: int, values: Values) -> None:
     """Write the stored curve and let the device take it over."""
-    await device.write({**values, f"{model}.AdptCrvReq": float(_STORED)})
+    await device.write({**values, f"{model}.AdptCrvReq": float(STORED)})
     result = (await device.read([f"{model}.AdptCrvRslt"]))[f"{model}.AdptCrvRslt"]
     if result != _COMPLETED:
         raise RunError(f"the device did not adopt the curve of model {model}", federate="attack")
