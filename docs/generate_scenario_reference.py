@@ -208,6 +208,9 @@ def _action_parts() -> Iterator[str]:
             rows = _table(action).splitlines()
             kept = [row for row in rows if not row.startswith("| `kind` |")]
             yield "\n".join(kept) + "\n" if len(kept) > 2 else ""
+            for name, field in action.model_fields.items():
+                for inner in _models_in(field.annotation):
+                    yield f"#### {kind}: `{name}`\n\n{_table(inner)}"
 
 
 def _attack_names() -> Iterator[str]:
@@ -220,6 +223,13 @@ def _attack_names() -> Iterator[str]:
     yield f"\n## Techniques of MITRE ATT&CK for ICS {VERSION}\n"
     yield "| id | name |\n| --- | --- |"
     yield from (f"| `{key}` | {name} |" for key, name in TECHNIQUES.items())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
 
 
 def _section(field: FieldInfo) -> str:
