@@ -4,12 +4,16 @@ An attacker steepens the curves of some inverters until the feeder's voltage osc
 the others, by itself and without a model or messages, moves its own curve: its reactive power then
 moves the voltage off the steep part of the attacked curves, and its own curve off its slope.
 
-Sources: D. Arnold, C. Roberts et al. at LBNL, "Adaptive Control of Distributed Energy Resources for
-Distribution Grid Voltage Stability", IEEE Trans. Power Systems, 2022: a filtered square of the
-voltage's deviation from its average drives, with leakage, a shift of the curve's breakpoints. The
-form with two averages and the gain 50 is that of the authors' simulator
-(https://github.com/lbnl-cybersecurity/ceds-cigar). Here, in place of their rule for the direction,
-the shift is towards the nominal voltage, and it is held where IEEE 1547-2018 allows a reference.
+Source: the adaptive inverter controller in the simulator of Lawrence Berkeley National Laboratory,
+https://github.com/lbnl-cybersecurity/ceds-cigar, `pycigar/controllers/adaptive_inverter_controller.py`
+(its work on DERs under attack: D. Arnold, C. Roberts et al.). There the voltage passes a high-pass
+(1 rad/s), a square and a low-pass (0.1 rad/s); while the result is above a threshold, all
+breakpoints are shifted by the integral of the high-passed square times a gain (20). Here
+
+* the high-pass is the deviation from an exponential average, discretised exactly as the low-pass;
+* the low-passed square itself is integrated, less the threshold, and the shift decays;
+* the shift is towards the nominal voltage, where theirs is always downwards;
+* it is the reference voltage that moves, within the range of IEEE 1547-2018.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ For every node by itself, with v the voltage of step k,
 
 w is the amplitude of an alternation from step to step, 0 for a ramp, and ``sin^2(pi f h)`` times
 the amplitude at a frequency f, h the period of the detector. High-pass, square and low-pass are the
-intensity that D. Arnold, C. Roberts et al. let inverters adapt to ("Adaptive Control of Distributed
-Energy Resources for Distribution Grid Voltage Stability", IEEE Trans. Power Systems, 2022).
+observer of the adaptive controller in https://github.com/lbnl-cybersecurity/ceds-cigar, see
+`controllers.baselines.adaptive_volt_var`; the second difference in place of its high-pass leaves
+nothing of a ramp, such as a cloud's.
 """
 
 from __future__ import annotations
