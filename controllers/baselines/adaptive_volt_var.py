@@ -5,9 +5,9 @@ the others, by itself and without a model or messages, moves its own curve: its 
 moves the voltage off the steep part of the attacked curves, and its own curve off its slope.
 
 Source: the adaptive inverter controller in the simulator of Lawrence Berkeley National Laboratory,
-https://github.com/lbnl-cybersecurity/ceds-cigar, `pycigar/controllers/adaptive_inverter_controller.py`
-(its work on DERs under attack: D. Arnold, C. Roberts et al.). There the voltage passes a high-pass
-(1 rad/s), a square and a low-pass (0.1 rad/s); while the result is above a threshold, all
+https://github.com/lbnl-cybersecurity/ceds-cigar, `adaptive_inverter_controller.py` (of its work
+on DERs under attack: D. Arnold, C. Roberts et al.). There the voltage passes a high-pass (1 rad/s),
+a square and a low-pass (0.1 rad/s); while the result is above a threshold, all
 breakpoints are shifted by the integral of the high-passed square times a gain (20). Here
 
 * the high-pass is the deviation from an exponential average, discretised exactly as the low-pass;
