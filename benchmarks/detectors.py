@@ -173,9 +173,15 @@ def plan(only: list[str]) -> dict[str, list[tuple[str, str | None]]]:
         if only and name not in only:
             continue
         spec = load_attack(path)
-        if spec.scenario is not None:
+        if spec.scenario is not None and not has_detectors(spec.scenario):
             by_scenario.setdefault(spec.scenario, [("clean", None)]).append((name, str(path)))
     return by_scenario
+
+
+def has_detectors(scenario: str) -> bool:
+    """Return whether a scenario has detectors of its own, as settings-attack-ieee123."""
+    federates = load_yaml(find_scenario(scenario)).data["federates"].values()
+    return any(spec["kind"] == "detector" for spec in federates)
 
 
 def text(value: Any, digits: int = 2) -> str:
