@@ -68,6 +68,10 @@ class GuardError(DeviceError):
     """The guard refused a write."""
 
 
+class NotSafeError(DeviceError):
+    """A device was not brought to its safe state."""
+
+
 class ScanError(DeviceError):
     """No SunSpec map was found, or a model that the file asks for is not in it."""
 
