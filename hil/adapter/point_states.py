@@ -74,7 +74,7 @@ class PointStates:
         plausible = [p.point.plausible if p.point else None for p in listed]
         period = [(p.point.poll_s if p.point else None) or self.spec.poll_s for p in listed]
         with self._lock:
-            if self.names != names:
+            if self._layout == 0 or self.names != names:
                 self.generation += 1
                 self.names = names
                 self._value = np.full(n, np.nan)

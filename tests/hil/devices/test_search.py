@@ -28,7 +28,7 @@ from hil.devices.places import TYPE_WORDS, Place
 from hil.devices.points import PointSpec, RawType
 from hil.devices.rules import rule_hints, rule_problems
 from hil.devices.spec import DeviceSpec
-from hil.modbus.client import ModbusClient
+from hil.modbus.client import ClientStats, ModbusClient
 
 FILES = 1000
 BITS = ("coil", "discrete")
@@ -99,6 +99,7 @@ class Registers:
     """Registers in memory in place of a connection; some show what another one was set to."""
 
     def __init__(self, draw: random.Random) -> None:
+        self.stats = ClientStats()
         self.cells = {
             table: [
                 draw.choice([0, 1] if table in BITS else [0, 0xFFFF, 0x8000, 77])
