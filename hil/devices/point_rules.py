@@ -203,9 +203,12 @@ SET_POINT = [
          and (c.point.reversion.refresh_s or 0) + c.spec.connection.timeout_s
          >= c.point.reversion.seconds,
          "the timer ends before it is written again", "less than seconds - connection.timeout_s"),
-    Rule("read-back-before-reversion", "readback.delay_s",
-         lambda c: c.point.readback and c.point.reversion
-         and c.point.readback.delay_s >= c.point.reversion.seconds,
-         "the device has reverted before the read-back", "less than reversion.seconds"),
+    Rule("read-back-in-time", "readback.delay_s",
+         lambda c: c.point.readback and c.point.readback.delay_s >= c.life_s,
+         "the set-point has ended or is written again before it is read",
+         "less than {c.life_s:g} s"),
+    Rule("rewrite-has-an-effect", "rewrite_s",
+         lambda c: c.point.rewrite_s and c.point.reversion and c.point.rewrite_s >= c.refresh_s,
+         "reversion repeats the set-point sooner", "less than {c.refresh_s:g} s, or no rewrite_s"),
 ]  # fmt: skip
 """What is commanded can be written, is verified and lasts."""

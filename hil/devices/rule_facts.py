@@ -316,3 +316,15 @@ class PointFacts:
     def heartbeat_s(self) -> float:
         """Heartbeat of the device."""
         return self.spec.guard.heartbeat_s
+
+    @cached_property
+    def refresh_s(self) -> float:
+        """Time after which a timer in the device is started anew; infinite without one."""
+        timer = self.point.reversion
+        return math.inf if timer is None else timer.refresh_s or timer.seconds / 2.0
+
+    @cached_property
+    def life_s(self) -> float:
+        """Time after which a set-point is written again, or ends with its command."""
+        times = (self.refresh_s, self.point.rewrite_s or math.inf, self.spec.guard.input_limit_s)
+        return min(times)

@@ -496,6 +496,13 @@ def test_device_write_needs_arming_a_file_and_its_limits(inverter, capsys) -> No
     assert inverter.ask()["q_kvar"] == [0.0]
 
 
+def test_device_check_hints_at_what_may_be_a_slip(capsys, tmp_path: Path) -> None:
+    file = tmp_path / "manual.yaml"
+    file.write_text("name: t\npoints:\n  t_c: {table: holding, address: 40011, type: int16}\n")
+    assert call(["device", "check", str(file)]) == 0
+    assert f"hint: {file}:3: points.t_c.address: 40011 looks like" in capsys.readouterr().out
+
+
 def test_device_check_explains_each_mistake(capsys, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: x\npoints:\n  p: {tabel: input, address: 0, type: uint16}\n")

@@ -195,10 +195,18 @@ ROWS = [
     Row("refresh-before-reversion",
         POINTS + SET + LIMITS + "reversion: {point: tm, seconds: 10, refresh_s: 60}}\n" + TIMER,
         "3: points.sp.reversion.refresh_s: the timer ends"),
-    Row("read-back-before-reversion",
-        POINTS + SET + LIMITS + "reversion: {point: tm, seconds: 10}, readback: {delay_s:"
-        " 10}}\n" + TIMER,
-        "3: points.sp.readback.delay_s: the device has reverted"),
+    *(
+        Row("read-back-in-time", POINTS + SET + LIMITS
+            + f"{keys}, readback: {{delay_s: {delay}}}}}\n" + TIMER,
+            "3: points.sp.readback.delay_s: the set-point has ended or is written again before it "
+            f"is read; expected less than {delay} s")
+        for keys, delay in (
+            ("reversion: {point: tm, seconds: 10}", 5), ("rewrite_s: 2", 2), ("unit: W", 10)
+        )
+    ),
+    Row("rewrite-has-an-effect",
+        POINTS + SET + LIMITS + "reversion: {point: tm, seconds: 10}, rewrite_s: 5}\n" + TIMER,
+        "3: points.sp.rewrite_s: reversion repeats the set-point sooner"),
     Row("parts-of-each-other",
         POINTS + READ + "string, length: 2}\n  b: {table: input, address: 1, type: int16}\n",
         "4: points.b.address: overlaps 'a'"),
