@@ -13,11 +13,9 @@ from grid_models.base.yaml_lines import KeyPath, dotted
 from hil.devices.codec import plan_requests
 from hil.devices.points import GuardWrite
 from hil.devices.rule_facts import PointFacts
-from hil.devices.spec import ConnectionSpec, CurveSpec, DeviceSpec
+from hil.devices.spec import CurveSpec, DeviceSpec
 
 Role = Literal["readback", "timer", "write", "heartbeat", "scale", "sign"]
-
-_ADDRESS = {k: ConnectionSpec.model_fields[k].default for k in ("host", "port")}
 
 
 @dataclass(frozen=True)
@@ -199,13 +197,6 @@ class DeviceFacts:
     def is_written(self) -> bool:
         """Return True where a set-point may be written."""
         return any(p.writable for p in self.spec.points.values())
-
-    @cached_property
-    def unused_of_line(self) -> dict[str, None]:
-        """Keys of a network address beside a serial line."""
-        connection = self.spec.connection
-        given = {k for k in ("host", "port") if getattr(connection, k) != _ADDRESS[k]}
-        return {f"connection.{k}": None for k in given if connection.serial is not None}
 
     @cached_property
     def longest_poll_s(self) -> float:
