@@ -176,7 +176,7 @@ async def _lay_out(
         last = point.name.rpartition(".")[2]
         if point.name in factors:
             found.factors[point.name] = float(struct.unpack(">h", struct.pack(">H", *words))[0])
-        elif last in ("NPt", "NCrv"):
+        elif last in ("NPt", "NCrv", "NCrvSet", "NCtl"):
             found.counts[point.name] = words[0]
         elif point.place.kind == "string" and block.model == 1:
             found.identity[last] = text_of(words)

@@ -121,8 +121,8 @@ DEVICE = [
 ]  # fmt: skip
 
 CURVE = [
-    Rule("curve-model", "", lambda c: c.model not in (705, 706, 712), "not a curve model",
-         "705, 706 or 712"),
+    Rule("curve-model", "", lambda c: not 705 <= c.model <= 712, "not a curve model",
+         "705 to 712"),
     *each("curve-order", "x y", "falling", "{value[0]:g} > {value[1]:g}", "low, high"),
     Rule("safe-curve-inside", "safe", lambda c: c.outside, "{c.outside}", "inside x and y"),
     Rule("safe-curve-rises", "safe", lambda c: c.falls, "first coordinates fall",

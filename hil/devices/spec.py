@@ -171,7 +171,10 @@ class GuardSpec(DeviceFileSection):
 
 
 class CurveSpec(DeviceFileSection):
-    """Limits of a SunSpec curve model that may be adopted (705, 706, 712)."""
+    """Limits of a SunSpec curve model that may be adopted (705 to 712).
+
+    In 711 the first coordinate is a deadband in Hz and the second a slope.
+    """
 
     curve: int = Field(2, ge=2, le=100, description="stored curve to write; 1 is read-only")
     x: Span = Field(description="lowest and highest first coordinate")

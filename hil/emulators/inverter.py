@@ -6,7 +6,7 @@ energies, and a battery that runs empty inside the step, are the exceptions).
 
 Simplifications, all of them: fundamental frequency only; no momentary cessation and no ride-through
 beyond the trip limits; constant power factor and constant var respond at once (the standard allows
-10 s); reactive power at night; no frequency-watt.
+10 s); reactive power at night.
 """
 
 from __future__ import annotations
@@ -127,6 +127,36 @@ class TripRelay:
         return np.asarray(beyond & (self.beyond_s >= self.clear_s - 1e-9))
 
 
+class FrequencyDroop:
+    """Frequency-droop (clause 6.5.2.7, table 23): the power before the disturbance, plus a share.
+
+    It counts from the output at the moment in which the frequency left the deadband, comes before
+    the limit of active power (clause 4.7), and ends when the share is gone.
+    """
+
+    def __init__(self, settings: InverterSettings) -> None:
+        n = settings.n
+        self._settings = settings
+        self._share: Array = np.zeros(n)
+        self._before_kw: Array = np.zeros(n)
+        self.active: Flags = np.zeros(n, dtype=bool)
+
+    def step(self, dt_s: float, hz: Array, p_kw: Array, limit_kw: Array, asked_kw: Array) -> Array:
+        """Return the wanted active power, kW; `asked_kw` where no droop acts."""
+        s = self._settings
+        over = np.maximum(hz - 60.0 - s.droop_over_hz, 0.0) / (60.0 * s.droop_over_slope)
+        under = np.maximum(60.0 - s.droop_under_hz - hz, 0.0) / (60.0 * s.droop_under_slope)
+        aim = np.where(s.droop_on, under - over, 0.0)
+        begins = (aim != 0.0) & ~self.active
+        self._before_kw = np.where(begins, p_kw, self._before_kw)
+        self.active = s.droop_on & ((aim != 0.0) | (self.active & (np.abs(self._share) > 1e-3)))
+        self._share = np.where(
+            self.active, self._share + _alpha(dt_s, s.droop_response_s) * (aim - self._share), 0.0
+        )
+        before = np.minimum(self._before_kw, limit_kw)
+        return np.where(self.active, before + self._share * s.w_max_kw, asked_kw)
+
+
 class InverterFleet:
     """n inverters at their terminals.
 
@@ -167,6 +197,7 @@ class InverterFleet:
         self._volt_var_pct: Array = np.zeros(n)
         self._v_ref: Array = np.ones(n)
         self._settled = not running
+        self.droop = FrequencyDroop(self.settings)
         self.tripped: Flags = np.zeros((len(self.relay.names), n), dtype=bool)
         self.p_kw: Array = np.zeros(n)
         self.q_kvar: Array = np.zeros(n)
@@ -235,6 +266,8 @@ class InverterFleet:
             enters, self._ok_s - s.service_delay_s, self._ramp_s + dt_s * self.in_service
         )
         self._ramp_s = np.where(self.in_service | enters, self._ramp_s, 0.0)
+        # A ramp that is over stays so when its setting is made longer.
+        self._ramp_s = np.where(self._ramp_s >= s.service_ramp_s, np.inf, self._ramp_s)
         self.in_service |= enters
 
     def _active(self, dt_s: float, lowest: Array, highest: Array) -> Array:
@@ -249,12 +282,14 @@ class InverterFleet:
             gain = np.ones(self.n)
         self._volt_watt_pct = self._volt_watt_pct + gain * (curve - self._volt_watt_pct)
         base = np.where(s.volt_watt_available, highest, s.w_max_kw)
-        top = np.minimum(s.w_max_kw * self._limit_pct / 100.0, base * self._volt_watt_pct / 100.0)
+        limit_kw = s.w_max_kw * self._limit_pct / 100.0
         share = np.minimum(self._ramp_s / np.maximum(s.service_ramp_s, 1e-9), 1.0)
-        top = np.minimum(top, share * s.w_max_kw)
+        top = np.minimum(base * self._volt_watt_pct / 100.0, share * s.w_max_kw)
         asked = np.where(s.wset_on, s.wset_kw, self.source.idle_kw(highest))
         low = np.maximum(lowest, -share * s.w_max_kw)
-        return np.minimum(np.minimum(np.maximum(asked, low), highest), top)
+        wanted = self.droop.step(dt_s, self.hz, self.p_kw, limit_kw, asked)
+        top = np.minimum(top, np.where(self.droop.active, np.inf, limit_kw))
+        return np.minimum(np.minimum(np.maximum(wanted, low), highest), top)
 
     def _reactive(self, dt_s: float, p: Array) -> tuple[Array, Codes, Flags]:
         """Return wanted reactive power, kvar; priority; and where the power factor rules."""

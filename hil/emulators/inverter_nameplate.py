@@ -7,20 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hil.emulators.inverter import BatterySource, InverterFleet
-from hil.emulators.inverter_settings import CURVE_POINTS, VarRef
+from hil.emulators.inverter_settings import CURVE_POINTS, TRIP_LIMITS, VarRef
 from hil.emulators.reversion import CurveModel
 from hil.emulators.sunspec_image import SunSpecImage
 
 CURVES = 3
 _REPEATS: Mapping[str, int] = {"NPt": CURVE_POINTS, "NCrv": CURVES}
+#: As many points as there are limits of a kind.
+_TRIPS: Mapping[str, int] = {"NPt": 2, "NCrvSet": CURVES}
+#: What trips by which model.
+TRIP_MODELS = {
+    707: "under_voltage", 708: "over_voltage", 709: "under_frequency", 710: "over_frequency",
+}  # fmt: skip
 #: Models in the order of the map, with the counts of their repeating groups.
 MODELS: Sequence[tuple[int, Mapping[str, int]]] = (
     (1, {}), (701, {}), (702, {}), (703, {}), (704, {}),
     (705, _REPEATS), (706, _REPEATS), (712, _REPEATS), (713, {}), (715, {}),
+    *((model, _TRIPS) for model in TRIP_MODELS), (711, {"NCtl": CURVES}),
 )  # fmt: skip
 _CATEGORY_B, _CATEGORY_2 = 1, 1
-#: CtrlModes bits of model 702: limit of W, W, var, power factor, volt-var, watt-var, volt-watt.
-_CTRL_MODES = sum(1 << bit for bit in (0, 1, 2, 3, 4, 9, 10))
+#: CtrlModes bits of model 702: limit of W, W, var, power factor, volt-var, frequency-watt, the four
+#: trips, watt-var, volt-watt.
+_CTRL_MODES = sum(1 << bit for bit in (0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13))
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ def fill(
     })  # fmt: skip
     _controls(image, kw, kva)
     _curves(image, fleet, row, curves)
+    _trips(image, curves)
+    _droop(image, fleet, row, curves[-1])
     _storage(image, fleet, row)
     _put_all(image, 715, {
         "LocRemCtl": 0, "DERHb": 0, "ControllerHb": 0, "AlarmReset": 0, "OpCtl": 1,
@@ -160,7 +170,7 @@ def _curves(
         image.limits[model, "RvrtCrv"] = (0, CURVES)
     for model in (705, 706):
         image.put(model, "RspTms_SF", -1)
-    volt_var, volt_watt, watt_var = curves
+    volt_var, volt_watt, watt_var = curves[:3]
     extra = {
         705: {"DeptRef": VarRef.va_max, "Pri": 1, "VRef": 100.0, "VRefAuto": 100.0,
               "VRefAutoEna": 0, "VRefAutoTms": 300, "RspTms": s.volt_var_response_s[row]},
@@ -175,6 +185,38 @@ def _curves(
         for number in range(1, CURVES + 1):
             curve.put(image, number, x[:points], y[:points], **extra[curve.model])
             image.limits[curve.model, f"Crv[{number}].Pri"] = (0, 1)
+
+
+def _trips(image: SunSpecImage, curves: Sequence[CurveModel]) -> None:
+    for curve in curves:
+        if curve.model not in TRIP_MODELS:
+            continue
+        kind, in_pct = TRIP_MODELS[curve.model], curve.x == "V"
+        _put_all(image, curve.model, {
+            "Ena": 1, "AdptCrvReq": 1, "AdptCrvRslt": 1, f"{curve.x}_SF": -2, "Tms_SF": -2,
+        })  # fmt: skip
+        limits = sorted((100.0 * x if in_pct else x, t) for x, t in TRIP_LIMITS[kind])
+        x, seconds = map(list, zip(*limits, strict=True))
+        for number in range(1, CURVES + 1):
+            curve.put(image, number, x, seconds)
+
+
+def _droop(image: SunSpecImage, fleet: InverterFleet, row: int, model: CurveModel) -> None:
+    s = fleet.settings
+    _put_all(image, 711, {
+        "Ena": 0, "AdptCtlReq": 1, "AdptCtlRslt": 1, "RvrtTms": 0, "RvrtRem": 0, "RvrtCtl": 0,
+        "Db_SF": -3, "K_SF": -3, "RspTms_SF": -1,
+    })  # fmt: skip
+    image.limits[711, "RvrtCtl"] = (0, CURVES)
+    for number in range(1, CURVES + 1):
+        model.put(image, number, [], [], DbOf=s.droop_over_hz[row], DbUf=s.droop_under_hz[row],
+                  KOf=s.droop_over_slope[row], KUf=s.droop_under_slope[row],
+                  RspTms=s.droop_response_s[row])  # fmt: skip
+        _limit_all(image, 711, {
+            f"Ctl[{number}].{key}": span
+            for key, span in (("DbOf", (0.017, 1.0)), ("DbUf", (0.017, 1.0)), ("KOf", (0.02, 0.05)),
+                              ("KUf", (0.02, 0.05)), ("RspTms", (0.2, 10.0)))
+        })  # fmt: skip
 
 
 def _storage(image: SunSpecImage, fleet: InverterFleet, row: int) -> None:

@@ -1,8 +1,9 @@
 """Settings of inverters: ratings, enter service, limits, curves; arrays of one row per inverter.
 
 Defaults are those of IEEE 1547-2018, normal category B, abnormal category II: table 4 (enter
-service), table 8 (volt-var), table 10 (volt-watt), tables 12 and 18 (trip). The response times are
-open-loop response times: the time to 90 % of a step (clause 3.1).
+service), table 8 (volt-var), table 10 (volt-watt), tables 12 and 18 (trip), table 24
+(frequency-droop). The response times are open-loop response times: the time to 90 % of a step
+(clause 3.1).
 """
 
 from __future__ import annotations
@@ -125,6 +126,10 @@ class InverterSettings:
         self.var_pct = _full(n, 0.0)
         self.var_ref: Codes = np.full(n, VarRef.var_max, dtype=np.int64)
         self.var_priority: Codes = np.full(n, Priority.reactive, dtype=np.int64)
+        self.droop_on: Flags = np.zeros(n, dtype=bool)
+        self.droop_over_hz, self.droop_under_hz = _full(n, 0.036), _full(n, 0.036)
+        self.droop_over_slope, self.droop_under_slope = _full(n, 0.05), _full(n, 0.05)
+        self.droop_response_s = _full(n, 5.0)
         self._curves(n)
 
     def _curves(self, n: int) -> None:

@@ -1,4 +1,4 @@
-"""One inverter's registers: SunSpec models 1, 701-706, 712, 713 and 715 on its physics."""
+"""One inverter's registers: SunSpec models 1, 701-713 and 715 on its physics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hil.emulators.inverter import BatterySource, InverterFleet
-from hil.emulators.inverter_nameplate import MODELS, Nameplate, fill
+from hil.emulators.inverter_nameplate import MODELS, TRIP_MODELS, Nameplate, fill
 from hil.emulators.inverter_settings import VarRef
 from hil.emulators.reversion import CurveModel, ReversionTimer, controls_704, curve_models
 from hil.emulators.sunspec_image import SunSpecImage
@@ -86,8 +86,8 @@ class InverterUnit:
                 reversion.start(self.bank, self.time_s)
         for curve in self.curves:
             m = curve.model
-            if (m, "AdptCrvReq") in touched:
-                curve.adopt(self.bank, int(self.bank.get(m, "AdptCrvReq")), self.time_s)
+            if (m, curve.request) in touched:
+                curve.adopt(self.bank, int(self.bank.get(m, curve.request)), self.time_s)
             elif {(m, "Ena"), (m, "RvrtTms")} & touched:
                 curve.start(self.bank, self.time_s)
         beat = self.bank.get(715, "ControllerHb")
@@ -145,7 +145,7 @@ class InverterUnit:
     def _adopt_curves(self) -> None:
         s, i, get = self.fleet.settings, self.row, self.bank.get
         shapes = (s.volt_var, s.volt_watt, s.watt_var)
-        for model, curve in zip(self.curves, shapes, strict=True):
+        for model, curve in zip(self.curves[:3], shapes, strict=True):
             x, y = model.points(self.bank, 1)
             of_volts = model.x == "V"
             curve.set_row(i, [v / 100 for v in x] if of_volts else x, y)
@@ -162,6 +162,25 @@ class InverterUnit:
         s.watt_var_on[i] = get(712, "Ena") == 1
         s.watt_var_ref[i] = int(get(712, "Crv[1].DeptRef"))
         s.watt_var_priority[i] = int(get(712, "Crv[1].Pri"))
+        self._adopt_trips()
+        s.droop_on[i] = get(711, "Ena") == 1
+        s.droop_over_hz[i], s.droop_under_hz[i] = get(711, "Ctl[1].DbOf"), get(711, "Ctl[1].DbUf")
+        s.droop_over_slope[i] = max(get(711, "Ctl[1].KOf"), 1e-3)
+        s.droop_under_slope[i] = max(get(711, "Ctl[1].KUf"), 1e-3)
+        s.droop_response_s[i] = get(711, "Ctl[1].RspTms")
+
+    def _adopt_trips(self) -> None:
+        """Take the trip limits of 707 to 710; a function that is off never trips."""
+        relay, i = self.fleet.relay, self.row
+        for model, kind in zip(self.curves[3:7], TRIP_MODELS.values(), strict=True):
+            rows = [k for k, (name, _) in enumerate(relay.names) if name == kind]
+            scale = 100.0 if model.x == "V" else 1.0
+            x, seconds = model.points(self.bank, 1)
+            limits = sorted(zip(x, seconds, strict=True), reverse=kind.startswith("over"))
+            on = self.bank.get(model.model, "Ena") == 1
+            never = [(math.nan, math.inf)] * len(rows)
+            for row, (limit, clear_s) in zip(rows, (limits if on else []) + never, strict=False):
+                relay.limit[row, i], relay.clear_s[row, i] = limit / scale, clear_s
 
     def _refresh(self) -> None:
         """Bring measurements up to date, once per change of the device's time."""

@@ -382,3 +382,38 @@ def test_faults_come_and_go_by_the_side_channel(client: Any, grid: Any) -> None:
             devices_clients[1].write(address, b"\0\0\0\5")
         devices_clients[0].write(address, b"\0\0\0\6")
         assert feed(fault="none")["p_kw"] == [10.0, 10.0]  # physics did not drift
+
+
+def test_trip_limits_and_droop_are_adopted(client: Any) -> None:
+    plant = inverters(1, 10.0)
+    with background(plant) as devices:
+        device = client(devices.ports[0])
+        device.scan(connect=False)
+        trip = device.models[708][0]
+        assert [(p.V.cvalue, p.Tms.cvalue) for p in trip.Crv[0].MustTrip.Pt] == [
+            (110.0, 2.0), (120.0, 0.16),
+        ]  # fmt: skip
+        trip.Crv[1].MustTrip.Pt[0].V.cvalue, trip.Crv[1].MustTrip.Pt[0].Tms.cvalue = 115.0, 13.0
+        trip.write()
+        trip.AdptCrvReq.value = 2
+        trip.write()
+        trip.read()
+        assert trip.AdptCrvRslt.value == 1
+        relay = plant.fleet.relay
+        row = relay.names.index(("over_voltage", 1))
+        assert (relay.limit[row, 0], relay.clear_s[row, 0]) == pytest.approx((1.15, 13.0))
+        trip.Ena.value = 0
+        trip.write()
+        assert np.isnan(relay.limit[[row, row - 1], 0]).all()
+        droop = device.models[711][0]
+        droop.Ctl[1].DbOf.cvalue, droop.Ctl[1].KOf.cvalue = 0.5, 0.03
+        droop.write()
+        droop.AdptCtlReq.value, droop.Ena.value = 2, 1
+        droop.write()
+        droop.read()
+        assert droop.AdptCtlRslt.value == 1
+        settings = plant.fleet.settings
+        assert settings.droop_on[0]
+        assert (settings.droop_over_hz[0], settings.droop_over_slope[0]) == pytest.approx(
+            (0.5, 0.03)
+        )

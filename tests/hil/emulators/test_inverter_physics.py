@@ -269,3 +269,58 @@ def test_powers_are_those_of_opender() -> None:
             assert (expected >= np.minimum(before, now) - 2e-3).all(), row
             assert (expected <= np.maximum(before, now) + 2e-3).all(), row
     assert len(kinds) == 9
+
+
+def droop(**settings: float) -> InverterFleet:
+    fleet = one()
+    fleet.settings.droop_on[:] = True
+    fleet.settings.droop_response_s[:] = settings.pop("response_s", 1.0)
+    fleet.step(1.0)
+    return fleet
+
+
+def test_frequency_droop_and_its_response() -> None:
+    fleet = droop()
+    share = (61.0 - 60.036) / (60.0 * 0.05)  # table 23
+    p, _ = fleet.step(1.0, hz=61.0)
+    assert p[0] == pytest.approx(10.0 * (1.0 - 0.9 * share))
+    p, _ = fleet.step(100.0, hz=61.0)
+    assert p[0] == pytest.approx(10.0 * (1.0 - share))
+    p, _ = fleet.step(100.0)
+    p, _ = fleet.step(1.0)
+    assert p[0] == 10.0
+    assert not fleet.droop.active.any()
+
+
+def test_frequency_droop_counts_from_the_power_before_and_passes_the_limit() -> None:
+    """Tables 38 and 39 of IEEE 1547.1: a limit of 50 % is left upwards, volt-watt is not."""
+    fleet = droop()
+    s = fleet.settings
+    s.limit_on[:], s.limit_pct[:], s.volt_watt_on[:] = True, 50.0, True
+    s.volt_watt.set_row(0, (1.06, 1.10), (100.0, 20.0))
+    s.volt_watt_response_s[:] = 0.5
+    powers = [
+        fleet.step(100.0, v_pu=v, hz=hz)[0][0] / 10.0
+        for v, hz in ((1.0, 60.0), (1.09, 60.0), (1.09, 59.36), (1.0, 59.36), (1.0, 60.0))
+    ]
+    # The over-voltage trip (1.10 pu) is not reached; 0.201 is the share of 59.36 Hz.
+    assert powers == pytest.approx([0.5, 0.4, 0.4, 0.4 + 0.604 / 3.0, 0.4], abs=2e-3)
+
+
+@given(st.floats(0.05, 5.0), st.integers(1, 20))
+def test_frequency_droop_does_not_depend_on_the_step(seconds: float, parts: int) -> None:
+    whole, split = droop(), droop()
+    expected = whole.step(seconds, hz=60.5)[0]
+    for _ in range(parts):
+        found = split.step(seconds / parts, hz=60.5)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_ramp_that_is_over_does_not_begin_anew() -> None:
+    fleet = one(running=False)
+    s = fleet.settings
+    s.service_delay_s[:], s.service_ramp_s[:] = 1.0, 1.0
+    for _ in range(4):
+        fleet.step(1.0)
+    s.service_ramp_s[:] = 300.0
+    assert fleet.step(1.0)[0][0] == 10.0
