@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -27,6 +28,8 @@ class PointAccess:
 
     def __init__(self, reader: DeviceReader) -> None:
         self.reader = reader
+        self.seen: dict[str, tuple[float, float]] = {}
+        """Monotonic time and value of the last verification of a point."""
         self._changing = asyncio.Lock()
 
     async def write(self, request: Sequence[Write]) -> dict[str, float]:
@@ -77,11 +80,13 @@ class PointAccess:
         """
         spec = self.reader.spec.points[point].read_back
         if spec is None:
+            self.seen[point] = time.monotonic(), sent
             return math.nan, ""
         if spec.delay_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for((urgent or asyncio.Event()).wait(), spec.delay_s)
         found = await self.read(spec.point or point)
+        self.seen[point] = time.monotonic(), found
         return found, difference(sent, found, spec.tolerance)
 
     def how_verified(self, point: str) -> str:

@@ -40,7 +40,7 @@ class SafeState:
         self._own_timers = SelfReversion(guard.spec.points)
         self._retry_s = 0.0
         self._next_s = -math.inf
-        self._open = dict.fromkeys(guard.safe_points(), math.nan)  # points and what was read back
+        self._open = set(guard.safe_points())
 
     def pause_s(self, now_s: float) -> float:
         """Return how long until the next try.
@@ -52,13 +52,17 @@ class SafeState:
     def begin(self) -> None:
         """Note that the device must be made safe, at once."""
         self._retry_s, self._next_s = 0.0, -math.inf
-        self._open = dict.fromkeys(self._guard.safe_points(), math.nan)
+        self._open = set(self._guard.safe_points())
 
     def unverified(self) -> dict[str, float]:
         """Return the points that are not verified to be safe: the value last read, or nan."""
-        value = self._reader.state()[0]
-        last = {p: float(value[i]) for p, i in self._reader.slot.items()}
-        return {p: v if math.isfinite(v) else last.get(p, v) for p, v in self._open.items()}
+        value, good_s, *_ = self._reader.state()
+        found = {}
+        for point in (p for p in self._guard.spec.points if p in self._open):
+            i = self._reader.slot.get(point)
+            polled = (-math.inf, math.nan) if i is None else (float(good_s[i]), float(value[i]))
+            found[point] = max(polled, self._access.seen.get(point, (-math.inf, math.nan)))[1]
+        return found
 
     async def write(self, why: str) -> str:
         """Write every safe value, verified; return what went wrong, '' for nothing."""
@@ -103,10 +107,7 @@ class SafeState:
             failure = error.what
             if isinstance(error, LinkError) or is_transient(error):
                 most_s = MOST_UNREACHED_S
-        if failure:
-            self._open[point] = back
-        else:
-            self._open.pop(point, None)
+        (self._open.add if failure else self._open.discard)(point)
         if not failure and not spec.release:
             self._held.hold(point, sent or {point: value}, time.monotonic(), safe=True)
         self._log(point, why, failure, value, sent.get(point, math.nan), back)

@@ -491,8 +491,10 @@ def test_device_write_needs_arming_a_file_and_its_limits(inverter, capsys) -> No
     assert call(["device", "write", file, "var_set_pct", "12.5", "--arm", "inverter"]) == 0
     assert "12.5" in capsys.readouterr().out
     assert call(["device", "write", file, "var_set_pct", "99", "--arm", "inverter"]) == 0
-    assert "99 is outside -44 to 44" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "99 is outside -44 to 44" in out
     # Back in its safe state, as the command says.
+    assert "inverter is in its safe state: " in out
     assert inverter.ask()["q_kvar"] == [0.0]
 
 

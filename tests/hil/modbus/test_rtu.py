@@ -22,7 +22,10 @@ from pymodbus.server import ModbusSerialServer
 from pymodbus.server import ModbusTcpServer as PymodbusServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from hil.adapter import watchdog_rescue
 from hil.adapter.adapter import Adapter
+from hil.adapter.watchdog_rescue import Rescue
+from hil.adapter.watchdog_wire import SafeWrites
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
@@ -301,3 +304,39 @@ def test_units_of_one_address_agree_on_the_line() -> None:
     assert link.spec.pause_s == 0.5
     with pytest.raises(DeviceError, match=r"disagree on 'framing' of 127\.0\.0\.1:1502"):
         link.share(ConnectionSpec(port=1502, unit=3, framing="rtu-over-tcp"))
+
+
+@pytest.mark.parametrize("where", ["serial", "rtu-over-tcp"])
+def test_the_watchdogs_own_code_speaks_it_too(where: str, line: Line) -> None:
+    """It writes a register, bits of a register and two registers, and reads them back."""
+    base = {"function": 6, "address": 3, "registers": [7], "mask": None, "point": "a",
+            "value": 7.0, "of": "a", "check": None}  # fmt: skip
+    check = {"function": 3, "address": 3, "count": 1, "format": ">h", "low": 7, "high": 7,
+             "delay_s": 0.0, "reversion_s": 0.0}  # fmt: skip
+    both = {"function": 16, "address": 8, "registers": [1, 2], "point": "c", "of": "c"}
+    two = check | {"address": 8, "count": 2, "format": ">i", "low": 65538, "high": 65538}
+    writes = [base | {"check": check}, base | both | {"check": two},
+              base | {"address": 5, "registers": [0xF0], "mask": 0xF0, "point": "b", "of": "b"},
+              base | {"address": 90, "point": "none", "of": "none"}]  # fmt: skip
+    records: list[dict[str, Any]] = []
+
+    def record(device: str, point: str, **fields: Any) -> None:
+        records.append({"point": point, **fields})
+
+    async def work() -> list[Any]:
+        async with at_pymodbus(where, line) as keys:
+            plan = {"host": "127.0.0.1", "port": 1, "unit": 7, "timeout_s": 10, "heartbeat_s": 1}
+            rescue = Rescue("test", record, lambda: False, lambda name: None)
+            rescue.add([SafeWrites("d", writes=writes, **plan | keys)])
+            failed = await rescue.run()
+            link = ModbusClient(ConnectionSpec(timeout_s=10, connect_timeout_s=10, **keys))
+            now = await link.read(7, "holding", 5, 1)
+            link.close()
+            assert now == bytes([0, 105 & 0x0F | 0xF0])
+            return failed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog_rescue, "GIVE_UP_S", 0.2)
+        assert asyncio.run(work()) == [("d", "none", 7.0)]
+    assert [r["point"] for r in records if r["verdict"] == "safe"] == ["a", "c", "b"]
+    assert "refused with exception 2" in str([r["why"] for r in records])
