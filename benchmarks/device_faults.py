@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -230,7 +231,7 @@ CASES = [
     Case("device off 12 s, SIGTERM, back", device_does("away", TERM, 12.0), RUN + WRITE),
     Case("device silent, SIGKILL", device_does("silent", KILL), PYTHON),
     Case("device busy (6), SIGKILL", device_does("busy", KILL), PYTHON),
-    Case("replies after 1 s, timeout 0.3 s, SIGKILL", KILL, PYTHON, {}, {"timeout_s": 2.0}),
+    Case("replies after 1 s, timeout 0.3 s, SIGKILL", KILL, PYTHON),
     Case("one connection, refuses, SIGSTOP", STOP, WAYS, {"connections": "refuse"}, ONE),
     Case("one connection, ends the first, SIGSTOP", STOP, PYTHON, {"connections": "kick"}, ONE),
     Case("one connection, lets wait, SIGSTOP", STOP, PYTHON, {"connections": "queue"}, ONE),
@@ -258,12 +259,7 @@ def measure(case: Case, way: str) -> dict[str, Any]:
             start_s = time.monotonic()
             start_s += case.happens(device, by)
             safe = until(lambda: device.safe_s > 0, by, start_s + LIMIT_S - time.monotonic())
-            code = by.process.poll()
-            for _ in range(80):
-                code = by.process.poll()
-                if code is not None or "SIGSTOP" in case.fault:
-                    break
-                time.sleep(0.1)
+            end = how_it_ended(by)
             time.sleep(1.0)
             safe = safe and device.safe_s > 0
             seconds = max(device.safe_s - start_s, 0.0) if safe else float("inf")
@@ -271,8 +267,26 @@ def measure(case: Case, way: str) -> dict[str, Any]:
             text = by.end()
             device.close()
     told = next((line for line in text if "not safe" in line or "cannot be written" in line), "")
-    return {"fault": case.fault, "way": way, "seconds": round(seconds, 2), "code": code,
-            "told": told.replace(folder, "").removeprefix("error: ")[:160]}  # fmt: skip
+    return {"fault": case.fault, "way": way, "seconds": round(seconds, 2), "end": end,
+            "told": readable(told, folder)}  # fmt: skip
+
+
+def readable(line: str, folder: str) -> str:
+    """Return what was said without what differs from run to run."""
+    line = line.replace(folder, "FOLDER").removeprefix("error: ")
+    return re.sub(r"run-\d+|feederate-device-\w+", "OUT", line)
+
+
+def how_it_ended(by: Commanding) -> str:
+    """Wait a while for the end of the process; return its exit code or what it does."""
+    for _ in range(80):
+        if (code := by.process.poll()) is not None:
+            return f"exit {code}" if code >= 0 else signal.Signals(-code).name
+        stat = (Path("/proc") / str(by.process.pid) / "stat").read_text().rpartition(")")[2]
+        if stat.split()[0] == "T":
+            return "stopped"
+        time.sleep(0.1)
+    return "goes on"
 
 
 def until(condition: Callable[[], bool], by: Commanding, limit_s: float = LIMIT_S) -> bool:
@@ -285,6 +299,12 @@ def until(condition: Callable[[], bool], by: Commanding, limit_s: float = LIMIT_
     return True
 
 
+def as_line(row: Mapping[str, Any]) -> str:
+    """Return a row of the table."""
+    seconds = f"{row['seconds']:.2f}"
+    return f"| {row['fault']} | {row['way']} | {seconds} | {row['end']} | {row['told'] or '-'} |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -293,15 +313,16 @@ def main() -> None:
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGHUP):  # a shell may have them ignored
         signal.signal(number, signal.SIG_DFL)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not options.json:
+        print("| what happens | commanded by | seconds to safe | process | it says |")
+        print(5 * "| --- " + "|")
     for case in CASES:
         for way in case.ways:
             if options.only in f"{case.fault}, {way}":
                 rows.append(measure(case, way))
                 if not options.json:
-                    row = rows[-1]
-                    print(f"{row['fault']:42} {row['way']:13} {row['seconds']:6.2f} s  "
-                          f"exit {row['code']}  {row['told']}", flush=True)  # fmt: skip
+                    print(as_line(rows[-1]), flush=True)
     unsafe = [row for row in rows if row["seconds"] == float("inf")]
     if options.json:
         print(json.dumps({"rows": rows, "unsafe": len(unsafe)}))

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from hil.adapter.access import PointAccess
 from hil.adapter.audit import AuditLog
@@ -52,7 +51,7 @@ class DeviceWriter:
         self._access = PointAccess(reader)
         self._held = HeldValues(reader.spec)
         self._safe = SafeState(self._access, guard, self._held, self._record)
-        self.not_safe = self._safe.unverified
+        self.not_safe, self.safe_plan = self._safe.unverified, self._safe.plan
         self._curve_writer = CurveWriter(
             self._access, guard, self._held, self._record, self._tell, self._stopped
         )
@@ -379,10 +378,6 @@ class DeviceWriter:
         if failure:
             self.go_safe(f"{point}: {failure}")
         self._at_safe = was_safe and not self.safe_why
-
-    def safe_plan(self) -> list[dict[str, Any]]:
-        """Return the writes that make the device safe; see `SafeState.plan`."""
-        return self._safe.plan()
 
     # -- heartbeat --------------------------------------------------------------------------------
 

@@ -57,11 +57,6 @@ class Bench:
         self.adapter.command("d", point, value)
         assert self.adapter.flush(timeout_s=60.0)
 
-    def plan(self) -> list[tuple[Any, ...]]:
-        """What the watchdog would write."""
-        keys = ("function", "address", "registers", "mask", "point")
-        return [tuple(w[k] for k in keys) for w in self.adapter._core.writers["d"].safe_plan()]
-
     def kinds(self) -> list[str]:
         self.said += self.adapter.events()
         return [event.kind for event in self.said]
@@ -251,7 +246,11 @@ def test_bits_of_a_register_leave_the_others_alone(bench: Bench) -> None:
     bench.device.holding[BITS] = 0xA00A
     bench.command(9, "pair")
     assert bench.device.holding[BITS] | 1 == 0xA09B
-    assert bench.plan()[-1] == (6, BITS, [0x0010], 0x00F0, "pair")
+    plan = adapter._core.writers["d"].safe_plan()
+    assert plan[-1] == {
+        "function": 6, "address": BITS, "registers": [0x0010], "mask": 0x00F0,
+        "point": "pair", "value": 1.0, "of": "pair", "check": None,
+    }  # fmt: skip
 
     def toggled() -> bool:
         adapter.heartbeat()
@@ -267,7 +266,17 @@ def test_one_request_holds_mode_set_point_and_enable(bench: Bench) -> None:
     adapter = bench.start(set_w={**AROUND, "reversion": None, "one_request": True})
     bench.command(-60)
     assert [w[1:] for w in bench.device.writes] == [(16, MODE, [2, 0x10000 - 60, 1])]
-    assert bench.plan() == [(16, MODE, [2, 0, 1], None, "set_w")]
+    assert adapter._core.writers["d"].safe_plan() == [
+        {
+            "function": 16, "address": MODE, "registers": [2, 0, 1], "mask": None,
+            "point": "set_w", "value": 0.0, "of": "set_w",
+            "check": {
+                "function": 3, "address": MODE + 1, "count": 1, "format": ">h",
+                "low": pytest.approx(0, abs=1e-6), "high": pytest.approx(0, abs=1e-6),
+                "delay_s": 0.0, "reversion_s": 0.0,
+            },
+        }
+    ]  # fmt: skip
     assert adapter.close()
     assert bench.device.holding[MODE : ON + 1] == [2, 0, 1]
 
@@ -289,7 +298,17 @@ def test_the_safe_state_can_hand_control_back(bench: Bench) -> None:
     release = {"safe_value": None, "release": [{"point": "mode", "value": 0}]}
     adapter = bench.start(set_w={**AROUND, **release})
     bench.command(60)
-    assert bench.plan() == [(6, MODE, [0], None, "mode")]
+    assert adapter._core.writers["d"].safe_plan() == [
+        {
+            "function": 6, "address": MODE, "registers": [0], "mask": None,
+            "point": "mode", "value": 0.0, "of": "set_w",
+            "check": {
+                "function": 3, "address": MODE, "count": 1, "format": ">H",
+                "low": pytest.approx(0, abs=1e-6), "high": pytest.approx(0, abs=1e-6),
+                "delay_s": 0.0, "reversion_s": 0.0,
+            },
+        }
+    ]  # fmt: skip
     assert adapter.close()
     assert bench.device.holding[MODE : ON + 1] == [0, 60, 1]
     assert "control handed back to the device" in read_audit(bench.audit)[-1]["why"]
