@@ -198,7 +198,9 @@ class Guard:
     ) -> float:
         """Return the value as near to `value` as step and rate allow from where the device is."""
         known = (state.sent, reading, float(spec.safe_value or 0.0))
-        basis = next(v for v in known if math.isfinite(v))
+        # A device may stand outside the limits: a step from there would be a command outside, too.
+        low, high = spec.limits or (value, value)
+        basis = min(max(next(v for v in known if math.isfinite(v)), low), high)
         reach = spec.max_step if spec.max_step is not None else math.inf
         if spec.max_rate is not None:
             # After a long pause the rate allows at most the change of two heartbeats.

@@ -35,7 +35,7 @@ def encode(
     """Return the registers for `value`, and the value that they stand for.
 
     Rounds to the nearest raw value; where that would be outside `low` to `high`, to the next one
-    inside. A value that is outside itself is rounded towards them.
+    inside.
 
     Raises DeviceError: The value is not finite, does not fit the type, means "not implemented", has
     no raw value inside the limits, or the scale factor is not there.
@@ -44,8 +44,6 @@ def encode(
     if not math.isfinite(value) or not math.isfinite(factor):
         raise DeviceError(f"{value} cannot be encoded", expected="a finite value and scale factor")
     exact = (value - place.offset) / factor
-    # A step from where the device stands may be outside the limits: then it is not made longer.
-    low, high = min(low, value), max(high, value)
     # 7 * 0.1 is a little more than 0.7, which is still a limit of 0.7
     slack = 1e-12 * max(abs(value), abs(place.offset)) if place.is_float else 1e-9 * abs(factor)
     for raw in _near(place, exact):

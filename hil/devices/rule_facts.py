@@ -167,11 +167,16 @@ class PointFacts:
 
     @cached_property
     def manual_address(self) -> int | None:
-        """Address that a number of the manual's kind (40001, 30001, 10001) stands for."""
-        first = {"holding": 40001, "input": 30001, "discrete": 10001}.get(self.place.table, 0)
-        at = self.place.address - first
-        plain = self.point.sunspec is None and not self.spec.has_sunspec
-        return at if first and plain and 0 <= at < 9999 else None
+        """Address that a number of the manual's kind (40001, 30001, 10001) stands for.
+
+        None where another point of the table has an address that no such number is.
+        """
+        table = self.point.table or ""
+        first = {"holding": 40001, "input": 30001, "discrete": 10001}.get(table, 65536)
+        used = [p.address for p in self.spec.points.values() if p.table == table and p.address]
+        like = used and all(first <= address < first + 9999 for address in used)
+        plain = self.point.address is not None and not self.spec.has_sunspec
+        return self.point.address - first if like and plain and self.point.address else None
 
     @cached_property
     def gap(self) -> int:

@@ -64,6 +64,13 @@ def test_first_step_starts_from_the_reading_then_from_the_safe_value() -> None:
     assert guard(max_step=2).decide("set_c", 30.0, 0.0, math.nan).value == 22.0
 
 
+@pytest.mark.parametrize(("reading", "first"), [(500.0, 28.0), (-500.0, 12.0)])
+def test_a_step_from_outside_the_limits_starts_at_the_limit(reading: float, first: float) -> None:
+    """A device that stands at 500 is not told 498, which the file does not allow."""
+    assert guard(max_step=2).decide("set_c", 20.0, 0.0, reading).value == first
+    assert guard(max_rate=1).decide("set_c", 20.0, 0.0, reading).value in (26.0, 14.0)
+
+
 def test_rate_counts_from_the_last_write_and_saves_up_two_heartbeats_at_most() -> None:
     g = guard(max_rate=1.0)
     g.sent("set_c", 20.0, 100.0)
