@@ -15,6 +15,11 @@ from hil.devices.places import TYPE_WORDS, Place, place_of, raw_range, sentinel_
 from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
 
+_DEFAULTS = {
+    key: field.get_default(call_default_factory=True)
+    for key, field in PointSpec.model_fields.items()
+}
+
 
 @dataclass(frozen=True)
 class Wrong:
@@ -40,10 +45,7 @@ class PointFacts:
 
     def given(self, key: str) -> bool:
         """Return True where a key says something."""
-        return bool(
-            getattr(self.point, key)
-            != PointSpec.model_fields[key].get_default(call_default_factory=True)
-        )
+        return bool(getattr(self.point, key) != _DEFAULTS[key])
 
     @cached_property
     def missing(self) -> dict[str, None]:
