@@ -150,7 +150,7 @@ async def drive(spec: DeviceSpec, draw: random.Random) -> None:
     places = {name: reader.place(name)[0] for name in reader.slot}
     elsewhere = {n for n, p in places.items() if p.sf or p.factor_from or p.sign_from}
     shown = {n: p.readback.point for n, p in spec.points.items() if p.readback and p.readback.point}
-    if elsewhere & {*shown.values(), *(n for n, p in spec.points.items() if p.writable)}:
+    if elsewhere & {*shown.values(), *(n for n, p in spec.points.items() if p.access != "r")}:
         return  # what a scale elsewhere does to a command is not the file's matter
     memory.shown = [(places[n], places[other]) for n, other in shown.items() if n != other]
     for name in guard.safe_points():  # the device stands inside its limits
