@@ -8,6 +8,7 @@ FeederateError (grid_models.base.errors)
 |-- PartnerError          an external program or another host does not as agreed; becomes a RunError
 |-- MessageError          a message of an external program cannot be read; becomes a RunError
 |-- DeviceNotGoodError    a device is not good where the scenario demands it; becomes a RunError
+|-- NoAnswerError         nothing could be read from a device                         exit code 3
 |-- RunError              a federate crashed, hung, died or lost its connection      exit code 3
 `-- RunInterruptedError   the user stopped the run; what was recorded is readable    exit code 130
 """
@@ -62,6 +63,10 @@ class PartnerError(FeederateError):
 
 class DeviceNotGoodError(FeederateError):
     """A device is not good, and the scenario says that the run then ends."""
+
+
+class NoAnswerError(FeederateError):
+    """Nothing could be read from a device."""
 
 
 class RunError(FeederateError):

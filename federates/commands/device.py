@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from federates.commands import device_write
+from federates.commands.options import print_json
 from federates.commands.terminal import output
-from federates.errors import ScenarioError
+from federates.errors import NoAnswerError, ScenarioError
 from grid_models.base.errors import nearest_name, reason_of
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
-from hil.devices.errors import DeviceFileError
+from hil.devices.errors import DeviceFileError, ExchangeError
 from hil.devices.file import (
     check_device_file,
     device_hints,
@@ -34,6 +36,8 @@ from hil.devices.points import Quality
 from hil.devices.spec import DeviceSpec
 
 _URL = re.compile(r"(?:(?:modbus|tcp)://)?[^\s/:]+:\d{1,5}(?:/\d+)?")
+_AGAIN_S = 0.2
+_LEFT = ("point", "model", "reason")
 _STYLES = {Quality.GOOD: "green", Quality.STALE: "yellow", Quality.BAD: "red"}
 
 
@@ -79,7 +83,7 @@ def import_file(registry: Path, out: Path | None) -> None:
 def scan_device(target: str) -> None:
     """Show the SunSpec models of a device."""
     spec = _spec(target)
-    found = sunspec.scan_device(spec.connection)
+    found = _scan(spec)
     console = output()
     who = " ".join(found.identity.get(k, "") for k in ("Mn", "Md", "Vr", "SN")).strip()
     console.print(f"{who or 'unnamed device'}, map at {found.base}", markup=False)
@@ -96,6 +100,7 @@ class Row(NamedTuple):
     ----------
     value : A number in `unit`, nan where there is none; or the text of a text point.
     symbol : The name of an enumeration's value, '' for none.
+    reason : Why the quality is not good, '' where it is.
     """
 
     value: float | str
@@ -103,6 +108,7 @@ class Row(NamedTuple):
     unit: str
     quality: Quality
     age_s: float
+    reason: str = ""
 
     @property
     def there(self) -> bool:
@@ -112,29 +118,54 @@ class Row(NamedTuple):
 
 def read(
     target: str, points: tuple[str, ...], *, every: bool = False, as_json: bool = False
-) -> dict[str, Any] | None:
-    """Read a device once and show its points; with `as_json` return them.
+) -> None:
+    """Read a device once and show its points.
 
     `every`: Also the points of its SunSpec models that the device does not implement.
+
+    Raises NoAnswerError: No point could be read.
     """
     spec = _readable(target)
     with _reader(spec) as adapter:
-        rows, hidden = _chosen(_read(adapter, spec), points, spec, every)
+        rows, hidden = _chosen(_read_patiently(adapter, spec, points), points, spec, every)
+        answers = adapter.stats["replies"] + adapter.stats["refused"]
+    failed = not any(row.there for row in rows.values())
+    why = next((row.reason for row in rows.values() if row.reason), "no point was read")
+    if failed and not answers:
+        raise _no_answer(spec, why)
     if as_json:
-        return {
-            name: {
-                "value": row.value if row.there else None,
-                "unit": row.unit,
-                "quality": str(row.quality),
-            }
-            | ({"name": row.symbol} if row.symbol else {})
-            for name, row in rows.items()
-        }
-    console = output()
-    _show(console, rows)
-    if hidden:
-        console.print(f"{hidden} points that the device does not implement; --all shows them")
-    return None
+        print_json({name: _as_json(row) for name, row in rows.items()})
+    else:
+        console = output()
+        _show(console, rows)
+        if hidden:
+            console.print(f"{hidden} points that the device does not implement; --all shows them")
+    if failed:
+        raise NoAnswerError(f"no point could be read: {why}", where=spec.name)
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    value = row.value if row.there else None
+    more = {"name": row.symbol, "reason": row.reason}
+    return {"value": value, "unit": row.unit, "quality": str(row.quality)} | {
+        key: text for key, text in more.items() if text
+    }
+
+
+def _no_answer(spec: DeviceSpec, why: str) -> NoAnswerError:
+    at = f"{spec.connection.endpoint}, unit {spec.connection.unit}"
+    return NoAnswerError(f"nothing answered at {at}: {why}", where=spec.name)
+
+
+def _read_patiently(adapter: Adapter, spec: DeviceSpec, points: tuple[str, ...]) -> dict[str, Row]:
+    """Read a device; again for a while where it is busy or did not reply."""
+    end_s = time.monotonic() + _patience_s(spec)
+    while True:
+        rows = _read(adapter, spec)
+        awaited = adapter.awaited(spec.name)
+        if not awaited & set(points or rows) or time.monotonic() > end_s:
+            return rows
+        time.sleep(_AGAIN_S)
 
 
 def write(file: str, point: str, value: str, armed: tuple[str, ...], hold_s: float = 0.0) -> None:
@@ -218,9 +249,16 @@ def _readable(target: str) -> DeviceSpec:
         return spec
     from hil.devices.sunspec_models import model_ids
 
-    found = sunspec.scan_device(spec.connection)
+    found = _scan(spec)
     models = sorted({block.model for block in found.models} & set(model_ids()))
     return spec.model_copy(update={"sunspec": models})
+
+
+def _scan(spec: DeviceSpec) -> sunspec.SunSpecMap:
+    try:
+        return sunspec.scan_device(spec.connection)
+    except ExchangeError as error:
+        raise _no_answer(spec, error.what) from None
 
 
 @contextmanager
@@ -243,11 +281,14 @@ def _patience_s(spec: DeviceSpec) -> float:
 def _read(adapter: Adapter, spec: DeviceSpec) -> dict[str, Row]:
     """Read a device now; return all its points, those of its SunSpec models among them."""
     readings = adapter.poll(timeout_s=_patience_s(spec))[spec.name]
+    reasons = adapter.reasons(spec.name)
     found = adapter.sunspec_map(spec.name)
     rows = {}
     for name, text in adapter.texts(spec.name).items():
         # The identity of a SunSpec device is in its common model, 1.
         rows[name if name in spec.points else f"1.{name}"] = Row(text, "", "", Quality.GOOD, 0.0)
+    for name in spec.points.keys() & reasons.keys() - readings.keys() - rows.keys():  # texts
+        rows[name] = Row("", "", "", Quality.BAD, math.inf, reasons[name])
     for name, reading in readings.items():
         point = spec.points.get(name)
         of_model = found.points.get((point and point.sunspec) or name) if found else None
@@ -255,8 +296,10 @@ def _read(adapter: Adapter, spec: DeviceSpec) -> dict[str, Row]:
         unit = (point.unit if point else "") or (of_model.unit if of_model and as_it_is else "")
         names = (point and point.enum) or (of_model.symbols if of_model else {})
         symbol = next((word for word, n in names.items() if n == reading.value), "")
-        rows[name] = Row(reading.value, symbol, unit, reading.quality, reading.age_s)
-    return rows
+        why = reasons.get(name, "") if reading.quality is not Quality.GOOD else ""
+        rows[name] = Row(reading.value, symbol, unit, reading.quality, reading.age_s, why)
+    in_file = {name: rows[name] for name in spec.points if name in rows}
+    return in_file | rows
 
 
 def _chosen(
@@ -277,18 +320,31 @@ def _chosen(
 
 
 def _show(console: Console, rows: Mapping[str, Row]) -> None:
-    table = _table("point", "value", "unit", "quality", "age s")
+    explained = any(row.reason for row in rows.values())
+    columns = ["point", "value", "unit", "quality", "age s", *["reason"] * explained]
+    table = _table(*columns)
     for name, row in rows.items():
-        value = row.value if isinstance(row.value, str) else f"{row.value:g}" if row.there else "-"
         age = f"{row.age_s:.1f}" if math.isfinite(row.age_s) else "-"
-        words = f"{value} {row.symbol}" if row.symbol else value
+        words = f"{_digits(row)} {row.symbol}" if row.symbol else _digits(row)
         quality = Text(str(row.quality), _STYLES[row.quality])
-        table.add_row(Text(name), Text(words), Text(row.unit), quality, age)
+        cells = [Text(name), Text(words), Text(row.unit), quality, Text(age)]
+        table.add_row(*cells, *[Text(row.reason)] * explained)
     console.print(table)
+
+
+def _digits(row: Row) -> str:
+    """Return a value with every digit that the device gave."""
+    value = row.value
+    if isinstance(value, str) or not row.there:
+        return str(value) if row.there else "-"
+    if value.is_integer():
+        return f"{value:.0f}"
+    single = np.float32(value)
+    return str(single) if float(single) == value else f"{value:.15g}"
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("point", "model") else "right")
+        table.add_column(column, justify="left" if column in _LEFT else "right")
     return table

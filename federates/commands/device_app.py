@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from federates.commands import complete
-from federates.commands.options import Arm, AsJson, print_json
+from federates.commands.options import Arm, AsJson
 
 device_app = typer.Typer(
     help="One device: check its file, scan, read, watch, write.",
@@ -79,9 +79,7 @@ def device_read(
     """Read a device once."""
     from federates.commands.device import read
 
-    values = read(target, tuple(points or ()), every=every, as_json=as_json)
-    if values is not None:
-        print_json(values)
+    read(target, tuple(points or ()), every=every, as_json=as_json)
 
 
 @device_app.command("watch")

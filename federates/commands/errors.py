@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from federates.errors import RunError, RunInterruptedError
+from federates.errors import NoAnswerError, RunError, RunInterruptedError
 from grid_models.base.errors import FeederateError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 3, 130
@@ -30,6 +30,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return FAILED, lines
     if isinstance(error, RunInterruptedError):
         return INTERRUPTED, [f"{error.what}; what was recorded is readable in {error.where}"]
+    if isinstance(error, NoAnswerError):
+        return FAILED, _lines(error)
     if isinstance(error, FeederateError):
         lines = _lines(error)
         if error.__cause__ is not None and not isinstance(error.__cause__, FeederateError):

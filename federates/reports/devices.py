@@ -22,6 +22,7 @@ _CHARTS: tuple[tuple[str, str, str, str, tuple[float, ...]], ...] = (
     ("Quality", "0 good, 1 stale, 2 bad", "quality", "", (0.0, 2.0)),
 )
 _DEVICES = "lowest, median and highest device"
+_MOST_EVENTS = 50
 _LATENESS = ("lateness_p50_ms", "lateness_p99_ms", "lateness_max_ms")
 
 
@@ -32,7 +33,7 @@ def device_sections(run: RunData) -> Iterator[PageSection]:
         blocks: list[Block] = []
         if charts := _charts(run, name):
             blocks.append(in_rows(charts))
-        blocks += [*_lateness(run, name), *_devices(run, name)]
+        blocks += [*_lateness(run, name), *_devices(run, name), *_quality_events(run, name)]
         if blocks:
             title = "Devices" if len(names) == 1 else f"Devices of {name}"
             yield PageSection(title, blocks)
@@ -132,6 +133,23 @@ def _devices(run: RunData, name: str) -> Iterator[TableBlock]:
     ]
     head = ("Device", "Good, s", "Stale, s", "Bad, s", *verdicts)
     yield TableBlock(head, rows, numbers=range(1, len(head)))
+
+
+def _quality_events(run: RunData, name: str) -> Iterator[Block]:
+    """Show which points of which device became bad or good again, and why."""
+    told = [
+        event
+        for event in run.events()
+        if event.get("federate") == name and event.get("what") == "quality"
+    ]
+    if told:
+        rows = [
+            (f"{float(e['time_s']):,.0f}", str(e.get("device", "")), str(e.get("text", "")))
+            for e in told[:_MOST_EVENTS]
+        ]
+        yield TableBlock(("Time, s", "Device", "Quality of its points"), rows, numbers=(0,))
+    if len(told) > _MOST_EVENTS:
+        yield Text(f"{len(told) - _MOST_EVENTS} more changes of quality are in events.jsonl.")
 
 
 def _audit(run: RunData, name: str) -> Counter[tuple[str, str]]:

@@ -208,6 +208,10 @@ class Adapter:
         reader = self._core.reader(device)
         return reader.reasons() | reader.text_reasons
 
+    def awaited(self, device: str) -> set[str]:
+        """Return the points that were not read yet, but may be soon: busy, or no reply."""
+        return self._core.reader(device).awaited()
+
     def sunspec_map(self, device: str) -> SunSpecMap | None:
         """Return what the SunSpec scan found; None before it, or for another kind of device."""
         return self._core.reader(device).map

@@ -17,6 +17,7 @@ import numpy as np
 from grid_models.base.errors import nearest_name
 from hil.adapter.audit import AuditLog
 from hil.adapter.guard import Guard
+from hil.adapter.quality_events import QualityEvents
 from hil.adapter.reader import DeviceReader
 from hil.adapter.watchdog_client import WatchdogClient
 from hil.adapter.writer import DeviceWriter
@@ -83,7 +84,7 @@ class AdapterLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lateness: deque[float] = deque(maxlen=_LATENESS_KEPT)
         self._polls = self._lost_polls = 0
-        self._was_bad: dict[str, bool] = {}
+        self._quality = {name: QualityEvents(r) for name, r in self.readers.items()}
 
     def _link(self, device: DeviceSpec, via: Mapping[str, tuple[str, int]]) -> ModbusClient:
         """Return the link of an address; devices behind one address share it."""
@@ -322,11 +323,9 @@ class AdapterLoop:
             self._task(writer.beat())
 
     def _tell_quality(self, now: float) -> None:
-        for name, reader in self.readers.items():
-            bad = reader.all_bad(now)
-            if bad != self._was_bad.get(name, False):
-                self._was_bad[name] = bad
-                self.tell(name, "quality", f"bad: {reader.last_error}" if bad else "good again")
+        for name, events in self._quality.items():
+            for text in events.texts(now):
+                self.tell(name, "quality", text)
 
     def _watchdog_fired(self, names: Sequence[str]) -> None:
         for name in names:

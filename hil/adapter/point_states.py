@@ -37,7 +37,7 @@ class Cause(IntEnum):
 
 _WORDS = {
     Cause.unread: "never read",
-    Cause.not_implemented: "not implemented by the device, or no number",
+    Cause.not_implemented: "not implemented",
     Cause.no_factor: "the scale factor or sign is not available",
     Cause.write_only: "write-only, never read",
 }
@@ -94,6 +94,7 @@ class PointStates:
             self._period = np.array(period)
             self._stale_limit = np.array([self.spec.stale_limit_s(p) for p in period])
             self._bad_limit = np.array([self.spec.bad_limit_s(p) for p in period])
+            self._in_file = np.array([p.point is not None for p in listed], dtype=bool)
             self._of_model = np.array([p.model for p in listed], dtype=object)
             self._write_only = np.array(
                 [bool(p.point and p.point.write_only) for p in listed], bool
@@ -206,10 +207,21 @@ class PointStates:
             return f"{self._found[i]:.10g} is not plausible ({low:g} to {high:g})"
         return _WORDS.get(cause) or f"last read {age_s:.1f} s ago"
 
-    def asked(self) -> npt.NDArray[np.bool_]:
-        """Return which points are to be read and were tried, in the order of `names`."""
+    def watched(self) -> npt.NDArray[np.bool_]:
+        """Return which points were tried and should be there, in the order of `names`.
+
+        A point of a whole SunSpec model that the device does not implement should not.
+        """
         with self._lock:
-            return ~np.isin(self._cause, (Cause.unread, Cause.write_only))
+            absent = ~self._in_file & (self._cause == Cause.not_implemented)
+            tried: npt.NDArray[np.bool_] = self._cause != Cause.unread
+            return np.asarray(tried & ~self._write_only & ~absent)
+
+    def awaited(self) -> set[str]:
+        """Return the points that never were good, but that nothing says will not be soon."""
+        with self._lock:
+            open_ = ~self._bad & np.isneginf(self._good_s) & ~self._write_only
+            return {self.names[i] for i in np.flatnonzero(open_).tolist()}
 
     def current(self, point: str) -> float:
         """Return the value of a point where it is good, else nan."""
@@ -235,10 +247,6 @@ class PointStates:
     def moving_factors(self) -> bool:
         """Return True where factors are read with the values, because they may change."""
         return bool(np.any(self._sf_slot >= 0)) or bool(self._multipliers)
-
-    def all_bad(self, now_s: float) -> bool:
-        """Return True where no point is better than bad."""
-        return bool(np.all(self.quality(now_s) == Quality.BAD))
 
     def now_at(self, i: int) -> tuple[Place, float]:
         """Return where a point is, with its scale as it is now, and its scale factor now."""
