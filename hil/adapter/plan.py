@@ -13,8 +13,6 @@ from hil.devices.codec import BlockCodec, Request, plan_requests
 from hil.devices.places import Place
 from hil.devices.spec import ConnectionSpec
 
-_MOST_SPLITS = 8
-"""Blocks that are split in one poll; the parts of others wait for the next one."""
 _MOST_SKIPPED = 4
 """Polls that leave out a block whose registers are not available now."""
 _SUNSPEC_GAP = 124  # inside a SunSpec map every register is there, so any gap may be read over
@@ -112,20 +110,19 @@ class PollPlan:
     Parameters
     ----------
     absent : Blocks of one point that the device refuses; one of them is asked in each poll.
+    split_on : Number of the connection on which a block was split last; None: all are whole.
     """
 
     blocks: list[Block]
     absent: list[Block] = field(default_factory=list)
-    is_split: bool = False
+    split_on: int | None = None
     _first: Block | None = None
-    _splits: int = 0
 
     def begin(self, *, everything: bool = False) -> list[Block]:
         """Return the blocks of the next poll, that first which the last poll did not reach.
 
         With `everything` those as well whose registers were not available a moment ago.
         """
-        self._splits = 0
         at = self.blocks.index(self._first) if self._first in self.blocks else 0
         self._first = None
         out = []
@@ -143,12 +140,12 @@ class PollPlan:
         """Begin the next poll with a block."""
         self._first = first
 
-    def refused(self, block: Block) -> list[Block]:
-        """Split a block that the device refuses; return the parts that are read in this poll."""
+    def refused(self, block: Block, connection: int) -> list[Block]:
+        """Split a block that the device refuses; return its parts."""
         if block not in self.blocks:  # absent, or split by another poll meanwhile
             return []
         at = self.blocks.index(block)
-        self.is_split = True
+        self.split_on = connection
         if len(block.targets) == 1:
             self.absent.append(self.blocks.pop(at))
             return []
@@ -157,8 +154,7 @@ class PollPlan:
         if block.models:
             parts.reverse()  # the header last
         self.blocks[at : at + 1] = parts
-        self._splits += 1
-        return parts if self._splits <= _MOST_SPLITS else []
+        return parts
 
 
 def _part(block: Block, targets: Sequence[Target]) -> Block:

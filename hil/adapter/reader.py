@@ -12,6 +12,7 @@ import numpy as np
 from hil.adapter.plan import Block, PollPlan, Target, plan_blocks
 from hil.adapter.point_states import Listed, PointStates
 from hil.adapter.sunspec import ModelBlock, SunSpecMap, label_of, read_registers, scan
+from hil.devices.codec import sf_factor
 from hil.devices.errors import (
     DeviceError,
     ExchangeError,
@@ -30,6 +31,8 @@ from hil.modbus.client import ModbusClient
 
 _SILENT_LIMIT = 2
 """Reads without a reply, one after the other, that end a poll: the device is away."""
+_REFUSED_LIMIT = 16
+"""Refused reads that end a poll, so that splitting large blocks takes several polls."""
 _SCAN_PAUSE_S = 5.0  # longest pause between two scans that fail
 _SURE_S = 0.25
 """How long `verify_model` holds: the requests of one command follow each other."""
@@ -55,7 +58,6 @@ class DeviceReader(PointStates):
         self._scan_pause_s = self._next_scan_s = 0.0
         self._scanned_s = -math.inf
         self._sure_s: dict[str, float] = {}
-        self._connects = 0
         self._unread = {
             name: place for name, p in spec.points.items()
             if p.type == "string" and (place := self._plain_place(p)) is not None
@@ -105,7 +107,6 @@ class DeviceReader(PointStates):
                 targets.setdefault(float(self._period[i]), []).append(target)
         connection = self.spec.connection
         self._plans = {p: PollPlan(plan_blocks(t, connection)) for p, t in sorted(targets.items())}
-        self._connects = self.link.stats.connects
 
     async def prepare(self) -> None:
         """Scan for SunSpec models, once after the device was away; after a failure not at once."""
@@ -175,7 +176,7 @@ class DeviceReader(PointStates):
         # What is not there now may come: it is read with the values from then on.
         read = {
             f for f in used & found.factors.keys()
-            if not found.points[f].static or math.isnan(found.factors[f])
+            if not found.points[f].static or math.isnan(sf_factor(found.factors[f]))
         }  # fmt: skip
         for name, known in found.points.items():
             label, model = label_of(name)
@@ -227,19 +228,16 @@ class DeviceReader(PointStates):
 
     def _look_for_reconnect(self) -> None:
         """Try split blocks whole again on a new connection: the device may have been mended."""
-        if self._connects == self.link.stats.connects:
-            return
-        self._connects = self.link.stats.connects
-        self._sure_s.clear()
-        is_split = any(plan.is_split for plan in self._plans.values())
-        if is_split and not self.spec.connection.close_after_poll:
+        now = self.link.stats.connects
+        split = any(plan.split_on not in (None, now) for plan in self._plans.values())
+        if split and not self.spec.connection.close_after_poll:
             self._plan_all()
 
     async def _poll_plan(self, plan: PollPlan, everything: bool) -> bool:
-        layout, good, silent = self._layout, True, 0
+        layout, good, silent, refused = self._layout, True, 0, 0
         received: Received = []
         queue = plan.begin(everything=everything)
-        while queue and silent < _SILENT_LIMIT:
+        while queue and silent < _SILENT_LIMIT and refused < _REFUSED_LIMIT:
             block = queue.pop(0)
             asked = block.request
             try:
@@ -249,6 +247,7 @@ class DeviceReader(PointStates):
                     return False
                 good = False
                 silent = silent + 1 if isinstance(error, NoReplyError) else 0
+                refused += isinstance(error, RefusedError)
                 queue[:0] = self._not_read(plan, block, error)
                 if isinstance(error, (LinkError, WrongReplyError)):
                     break  # there is no connection any more
@@ -275,7 +274,7 @@ class DeviceReader(PointStates):
         refused = isinstance(error, RefusedError) and not is_transient(error)
         # A wrong or refused read makes its values bad at once; a lost one lets them age.
         self.fail(block.slots, error.what, bad=refused or isinstance(error, WrongReplyError))
-        return plan.refused(block) if refused else []
+        return plan.refused(block, self.link.stats.connects) if refused else []
 
     async def _accept(self, received: Received) -> bool:
         """Take what was read, where the models still are where the scan found them."""
@@ -382,7 +381,7 @@ class DeviceReader(PointStates):
             place = self.map.points[point].place
             sf = place.sf
             factor = self.map.factors.get(sf, math.nan) if isinstance(sf, str) else float(sf or 0)
-            if math.isnan(factor) and time.monotonic() - self._scanned_s > _SCAN_PAUSE_S:
+            if math.isnan(sf_factor(factor)) and time.monotonic() - self._scanned_s > _SCAN_PAUSE_S:
                 self._ready = False  # it may be there by now
             return place, factor
         raise DeviceError("no such point", where=where)
