@@ -513,5 +513,5 @@ def test_device_check_explains_each_mistake(capsys, tmp_path: Path) -> None:
     assert "table" in error
     assert call(["device", "check", str(tmp_path / "none.yaml")]) == 2
     assert "no such device file" in capsys.readouterr().err
-    assert call(["device", "scan", "127.0.0.1:1/1"]) == 2
+    assert call(["device", "scan", "127.0.0.1:1/1"]) == 3
     assert capsys.readouterr().err.startswith("error: ")

@@ -108,6 +108,7 @@ class Registers:
             for table in (*BITS, "input", "holding")
         }
         self.shown: list[tuple[Place, Place]] = []
+        self.stats = ClientStats()
 
     async def read(self, unit: int, table: str, address: int, count: int) -> bytes:
         cells = self.cells[table][address : address + count]
