@@ -127,8 +127,11 @@ def read(
     """
     spec = _readable(target)
     with _reader(spec) as adapter:
-        rows, hidden = _chosen(_read_patiently(adapter, spec, points), points, spec, every)
-        answers = adapter.stats["replies"] + adapter.stats["refused"]
+        found, stats = _read_patiently(adapter, spec, points), adapter.stats
+    answers = stats["replies"] + stats["refused"]
+    if not found:
+        raise _no_answer(spec, stats["last_errors"].get(spec.name, "no point was read"))
+    rows, hidden = _chosen(found, points, spec, every)
     failed = not any(row.there for row in rows.values())
     why = next((row.reason for row in rows.values() if row.reason), "no point was read")
     if failed and not answers:
@@ -163,7 +166,7 @@ def _read_patiently(adapter: Adapter, spec: DeviceSpec, points: tuple[str, ...])
     while True:
         rows = _read(adapter, spec)
         awaited = adapter.awaited(spec.name)
-        if not awaited & set(points or rows) or time.monotonic() > end_s:
+        if (rows and not awaited & set(points or rows)) or time.monotonic() > end_s:
             return rows
         time.sleep(_AGAIN_S)
 

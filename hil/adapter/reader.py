@@ -195,12 +195,12 @@ class DeviceReader(PointStates):
                 if isinstance(error, (LinkError, NoReplyError)):
                     return
                 if isinstance(error, RefusedError) and not is_transient(error):
-                    del self._unread[name]
+                    self._unread.pop(name, None)  # another poll may have read it
                 continue
             words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
             self.texts[name] = text_of(in_order(words, place.word_order, place.byte_order))
             self.text_reasons.pop(name, None)
-            del self._unread[name]
+            self._unread.pop(name, None)  # another poll may have read it
             self.heard()
 
     # -- reading --------------------------------------------------------------------------------
