@@ -19,8 +19,9 @@ from hil.devices.errors import (
 from hil.devices.spec import ConnectionSpec
 from hil.modbus.frames import Splitter, frame, parts
 from hil.modbus.missing import Asked, MissingReplies
-from hil.modbus.pdu import is_exception, reply_problem
+from hil.modbus.pdu import WRITE_FUNCTIONS, is_exception, reply_problem
 from hil.modbus.rtu import CHECKSUM_BYTES, checksum, reply_size, rtu_frame
+from hil.modbus.turns import Turns
 
 _SILENT_LIMIT = 2
 """Requests without a reply after which the connection is taken for half open and made anew."""
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._tid: int = after._tid if after else 0
         self._splitter = Splitter()
         self._reply = bytearray()
-        self._lock = asyncio.Lock()
+        self._turns = Turns()
         self._waiting: _Waiting | None = None
         self._heard: set[int] = set()
         self._silent = 0
@@ -92,12 +93,15 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Return True where no request waits."""
-        return not self._lock.locked()
+        return not self._turns.busy
 
     async def exchange(self, unit: int, request: bytes, spec: ConnectionSpec) -> bytes:
-        """Send a request and return the reply to it; deadlines are those of `spec`."""
+        """Send a request and return the reply to it; deadlines are those of `spec`.
+
+        Writes go before reads that wait.
+        """
         asked = Asked(unit, request, spec.reply_unit)
-        async with self._lock:
+        async with self._turns.turn(first=request[0] in WRITE_FUNCTIONS):
             if self._rtu and self.missing:
                 await self._rule_out_late_replies(asked, spec.timeout_s)
             return await self._exchange(asked, spec.timeout_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,11 +34,20 @@ class SerialTransport(asyncio.Transport):
             self._protocol.data_received(data)
 
     def write(self, data: Any) -> None:
-        """Send a frame; it fits into the port's buffer."""
+        """Send a frame, which fits into the port's buffer unless the line does not take any more.
+
+        pyserial's own write would try for ever then.
+        """
+        problem: OSError | None = None
         try:
-            self._port.write(data)
+            sent = os.write(self._port.fileno(), data)
+        except BlockingIOError:
+            sent = 0
         except OSError as error:
-            self._loop.call_soon(self._end, error)
+            sent, problem = 0, error
+        if sent < len(data):
+            problem = problem or OSError("the serial line takes no more bytes")
+            self._loop.call_soon(self._end, problem)
 
     def is_closing(self) -> bool:
         """Return whether the port is closed."""
@@ -53,6 +64,10 @@ class SerialTransport(asyncio.Transport):
     def _end(self, error: Exception | None) -> None:
         if self._port.is_open:
             self._loop.remove_reader(self._port.fileno())
+            import termios  # Unix only, as the ports are
+
+            with contextlib.suppress(OSError, termios.error):
+                self._port.reset_output_buffer()  # closing waits for what is not sent yet
             self._port.close()
             self._protocol.connection_lost(error)
 

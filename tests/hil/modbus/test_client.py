@@ -113,6 +113,18 @@ def test_silent_units_do_not_end_the_connection_of_those_that_answer(raw_device:
     assert with_link(work, port=raw_device.port, timeout_s=0.05).stats.connects == 1
 
 
+def test_a_write_goes_before_the_reads_that_wait(raw_device: Any) -> None:
+    """A safe value must not wait until all devices behind a gateway were polled."""
+
+    async def work(link: ModbusClient) -> None:
+        await link.read(1, "holding", 0, 1)
+        reads = [link.read(1, "holding", address, 1) for address in range(1, 6)]
+        await asyncio.gather(*reads, link.write(1, 6, 40, [7]))
+
+    with_link(work, port=raw_device.port)
+    assert [pdu[0] for pdu in raw_device.requests] == [3, 3, 6, 3, 3, 3, 3]
+
+
 def test_a_deadline_is_kept(raw_device: Any) -> None:
     raw_device.behaviour = lambda *_: []
 

@@ -288,6 +288,55 @@ def test_a_port_that_is_not_there_or_in_use_is_said(line: Line) -> None:
     asyncio.run(work())
 
 
+def test_a_line_that_takes_no_more_bytes_is_a_lost_link() -> None:
+    """As with an adapter that hangs; the event loop must not wait for it."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(slave, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(slave, bytes(4096))
+
+    async def work() -> None:
+        line = SerialSpec(port=os.ttyname(slave))
+        link = ModbusClient(ConnectionSpec(framing="serial", serial=line, timeout_s=10))
+        with pytest.raises(LinkError, match="the serial line takes no more bytes"):
+            await link.read(1, "holding", 0, 1)
+        link.close()
+
+    asyncio.run(work())
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_line_that_was_pulled_out_is_used_again_when_it_is_back(tmp_path: Path) -> None:
+    port = tmp_path / "usb-adapter"
+
+    async def work() -> None:
+        spec, loop = SerialSpec(port=str(port)), asyncio.get_running_loop()
+        link = ModbusClient(
+            ConnectionSpec(framing="serial", serial=spec, timeout_s=5, reconnect_max_s=0.01)
+        )
+        for _ in range(2):
+            master, slave = pty.openpty()
+            tty.setraw(slave)
+            port.symlink_to(os.ttyname(slave))
+            loop.add_reader(master, lambda at=master: os.write(at, honest(os.read(at, 8))[0]))
+            assert await link.read(1, "holding", 7, 1) == b"\0\7"
+            loop.remove_reader(master)
+            os.close(slave)
+            os.close(master)
+            port.unlink()
+            while link.connected:
+                await asyncio.sleep(0.001)
+            with pytest.raises(LinkError, match="No such file"):
+                await link.read(1, "holding", 7, 1)
+            await asyncio.sleep(0.02)
+        assert link.stats.connects == 2
+
+    asyncio.run(work())
+
+
 def test_two_names_of_one_port_are_one_line(line: Line, tmp_path: Path) -> None:
     other = tmp_path / "usb-adapter"
     other.symlink_to(line.ports[1])
