@@ -24,7 +24,7 @@ import struct
 import sys
 import time
 import tty
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -205,7 +205,8 @@ class Device:
         self._random = random.Random(seed)
         self._kinds: list[Any] = [*PDUS, *(RTU if self.rtu else TCP), *LATE]
         self._buffer = b""
-        self._free_s = 0.0
+        self._replies: deque[tuple[bytes, float]] = deque()
+        self._busy = False
         self.send: Callable[[bytes], None] = lambda data: None
 
     def take(self, data: bytes) -> None:
@@ -216,13 +217,22 @@ class Device:
             request, self._buffer = self._buffer[:size], self._buffer[size:]
             tid = 0 if self.rtu else int.from_bytes(request[:2], "big")
             unit, pdu = (request[0], request[1:-2]) if self.rtu else (request[6], request[7:])
-            data, wait_s = self._answer(tid, unit, pdu)
-            loop = asyncio.get_running_loop()
-            self._free_s = max(self._free_s, loop.time()) + wait_s
-            if self._free_s <= loop.time():
-                self.send(data)
-            else:
-                loop.call_at(self._free_s, lambda data=data: self.send(data))
+            self._replies.append(self._answer(tid, unit, pdu))
+        if not self._busy:
+            self._send_next()
+
+    def _send_next(self) -> None:
+        """Send replies until one takes its time; no reply overtakes another."""
+        self._busy = False
+        while self._replies:
+            data, wait_s = self._replies[0]
+            if wait_s:
+                self._replies[0] = data, 0.0
+                self._busy = True
+                asyncio.get_running_loop().call_later(wait_s, self._send_next)
+                return
+            self._replies.popleft()
+            self.send(data)
 
     def _answer(self, tid: int, unit: int, asked: bytes) -> tuple[bytes, float]:
         r = self._random

@@ -101,10 +101,13 @@ class Connection(asyncio.Protocol):
         Writes go before reads that wait.
         """
         asked = Asked(unit, request, spec.reply_unit)
-        async with self._turns.turn(first=request[0] in WRITE_FUNCTIONS):
-            if self._rtu and self.missing:
+        await self._turns.take(first=request[0] in WRITE_FUNCTIONS)
+        try:
+            if self.missing:
                 await self._rule_out_late_replies(asked, spec.timeout_s)
             return await self._exchange(asked, spec.timeout_s)
+        finally:
+            self._turns.give()
 
     async def _rule_out_late_replies(self, asked: Asked, timeout_s: float) -> None:
         self.missing.forget(self._now())

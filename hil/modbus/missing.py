@@ -19,7 +19,7 @@ Form = tuple[int, int]
 """Function and data bytes: replies to reads of one form cannot be told apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Asked:
     """A request and the unit ids that its reply may carry."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
 
 
 class Turns:
@@ -23,9 +21,8 @@ class Turns:
         """Return True while somebody holds it."""
         return self._busy
 
-    @contextlib.asynccontextmanager
-    async def turn(self, *, first: bool) -> AsyncIterator[None]:
-        """Wait for a turn and hold it."""
+    async def take(self, *, first: bool) -> None:
+        """Wait for a turn; `give` ends it."""
         if self._busy:
             mine = asyncio.get_running_loop().create_future()
             self._queues[not first].append(mine)
@@ -33,15 +30,12 @@ class Turns:
                 await mine
             except asyncio.CancelledError:
                 if mine.done() and not mine.cancelled():  # it was given before the cancellation
-                    self._give()
+                    self.give()
                 raise
         self._busy = True
-        try:
-            yield
-        finally:
-            self._give()
 
-    def _give(self) -> None:
+    def give(self) -> None:
+        """End a turn: the next one has it, or nobody."""
         for queue in self._queues:
             while queue:
                 waiting = queue.popleft()

@@ -8,6 +8,7 @@ import os
 import pty
 import struct
 import threading
+import time
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -293,9 +294,14 @@ def test_a_line_that_takes_no_more_bytes_is_a_lost_link() -> None:
     master, slave = pty.openpty()
     tty.setraw(slave)
     os.set_blocking(slave, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(slave, bytes(4096))
+    full = 0
+    while full < 10:  # the system moves what is written to another buffer meanwhile
+        try:
+            os.write(slave, bytes(8))
+            full = 0
+        except BlockingIOError:
+            full += 1
+            time.sleep(0.005)
 
     async def work() -> None:
         line = SerialSpec(port=os.ttyname(slave))

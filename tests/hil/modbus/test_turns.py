@@ -19,16 +19,18 @@ def test_the_first_go_before_the_others_and_nobody_is_forgotten(
         turns, order = Turns(), []
 
         async def one(i: int) -> None:
-            async with turns.turn(first=first[i]):
-                order.append(i)
-                await asyncio.sleep(0)
-
-        async with turns.turn(first=False):
-            assert turns.busy
-            tasks = [asyncio.create_task(one(i)) for i in range(len(first))]
+            await turns.take(first=first[i])
+            order.append(i)
             await asyncio.sleep(0)
-            for i in cancelled & set(range(len(first))):
-                tasks[i].cancel()
+            turns.give()
+
+        await turns.take(first=False)
+        assert turns.busy
+        tasks = [asyncio.create_task(one(i)) for i in range(len(first))]
+        await asyncio.sleep(0)
+        for i in cancelled & set(range(len(first))):
+            tasks[i].cancel()
+        turns.give()
         await asyncio.gather(*tasks, return_exceptions=True)
         left = [i for i in range(len(first)) if i not in cancelled]
         assert order == sorted(left, key=lambda i: (not first[i], i))
@@ -42,12 +44,13 @@ def test_a_turn_that_was_given_is_passed_on_when_its_taker_is_cancelled() -> Non
         turns = Turns()
 
         async def hold() -> None:
-            async with turns.turn(first=False):
-                pass
+            await turns.take(first=False)
+            turns.give()
 
-        async with turns.turn(first=False):
-            gone, next_one = asyncio.create_task(hold()), asyncio.create_task(hold())
-            await asyncio.sleep(0)
+        await turns.take(first=False)
+        gone, next_one = asyncio.create_task(hold()), asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        turns.give()
         gone.cancel()  # its turn is given, but it has not run since
         with contextlib.suppress(asyncio.CancelledError):
             await gone
