@@ -169,7 +169,8 @@ def rtu_cut(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) 
 
 
 def rtu_behind(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
-    return rtu_frame(unit, forged) + r.randbytes(r.randint(1, 20))
+    """The registers are right, for the frame is whole where the rest comes later."""
+    return rtu_frame(unit, reply_to(asked)) + r.randbytes(r.randint(1, 20))
 
 
 def rtu_behind_garbage(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
@@ -177,7 +178,7 @@ def rtu_behind_garbage(r: random.Random, tid: int, unit: int, asked: bytes, forg
 
 
 def rtu_twice(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
-    return 2 * rtu_frame(unit, forged)
+    return 2 * rtu_frame(unit, reply_to(asked))
 
 
 def rtu_mbap(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
@@ -239,7 +240,8 @@ class Device:
         whole = self._whole(tid, unit, reply_to(asked))
         if self.honest or r.random() < HONEST_SHARE:
             return whole, 0.0
-        kind = r.choice(self._kinds)
+        # A checked frame that lies about its length and comes late cannot be told from another.
+        kind = r.choice(self._kinds[len(PDUS) :] if self.rtu and self._busy else self._kinds)
         self.counts[kind if isinstance(kind, str) else kind.__name__] += 1
         if kind == "late":
             return whole, self.timeout_s * r.uniform(1.1, 4.5)

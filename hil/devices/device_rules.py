@@ -95,6 +95,9 @@ DEVICE = [
     Rule("range-of-a-heartbeat", "guard.heartbeat_range",
          lambda c: c.spec.guard.heartbeat_range and c.spec.guard.heartbeat_point is None,
          "there is no heartbeat_point", "the point that counts, or no range"),
+    Rule("units-of-a-line", "connection.unit",
+         lambda c: c.spec.connection.framing != "tcp" and not 1 <= c.spec.connection.unit <= 247,
+         "found {c.spec.connection.unit}, to which nothing answers on a serial line", "1 to 247"),
     Rule("delay-of-each-poll", "connection.connect_delay_s",
          lambda c: c.spec.connection.close_after_poll
          and c.spec.connection.connect_delay_s >= c.spec.poll_s,

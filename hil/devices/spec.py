@@ -90,10 +90,6 @@ class ConnectionSpec(DeviceFileSection):
             raise problem(
                 f"host {self.host} and port {self.port} with framing serial", "no host and no port"
             )
-        if self.unit == 0 and self.framing != "tcp":
-            raise problem(
-                f"unit 0 with framing {self.framing}, where nobody answers it", "1 to 255"
-            )
         if self.tls is not None and self.framing != "tcp":
             raise problem(f"tls with framing {self.framing}", "framing tcp")
         if isinstance(self.reply_unit, int) and not 0 <= self.reply_unit <= 255:

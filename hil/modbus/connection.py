@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
                 return
             del self._reply[:size]
             unit, reply = whole[0], whole[1:-CHECKSUM_BYTES]
-            if not waiting.asked.fits(unit, reply) and self.missing.take_late(unit, reply):
+            if not waiting.asked.fits(unit, reply) and self.missing.fits(unit, reply):
                 self.stats.late_replies += 1
             elif self._reply:
                 self._wrong(f"{len(self._reply)} bytes behind the reply")

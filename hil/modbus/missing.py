@@ -55,28 +55,23 @@ class MissingReplies:
         limit_s = now_s - LATEST_REPLY_S
         self._missing = [(asked, end_s) for asked, end_s in self._missing if end_s > limit_s]
 
-    def take_late(self, unit: int, reply: bytes) -> bool:
-        """Return True for a reply to a missing request; what the unit was asked before is over."""
-        for asked, _ in self._missing:
-            if asked.fits(unit, reply):
-                self._end(asked.unit, unit, reply)
-                return True
-        return False
+    def fits(self, unit: int, reply: bytes) -> bool:
+        """Tell whether a reply may be a late one to a missing request."""
+        return any(asked.fits(unit, reply) for asked, _ in self._missing)
 
     def answered(self, asked: Asked, unit: int, reply: bytes, now_s: float) -> None:
-        """Take a reply; where it may as well be a late one, that of `asked` is missing."""
-        if self._end(asked.unit, unit, reply):
-            self.add(asked, now_s)
-        elif form := form_of(asked.request):
-            self._answered.setdefault(asked.unit, {})[form] = asked.request
+        """Take the reply to a request: what its unit was asked before is over.
 
-    def _end(self, of_unit: int, unit: int, reply: bytes) -> bool:
-        """End a unit's requests up to the first that the reply fits, or all; tell if one fits."""
-        mine = [m for m in self._missing if m[0].unit == of_unit]
+        Where it may as well be a late one, what was asked after that is missing, as is its own.
+        """
+        mine = [m for m in self._missing if m[0].unit == asked.unit]
         first = next((i for i, m in enumerate(mine) if m[0].fits(unit, reply)), len(mine))
         over = {id(m) for m in mine[: first + 1]}
         self._missing = [m for m in self._missing if id(m) not in over]
-        return first < len(mine)
+        if first < len(mine):
+            self.add(asked, now_s)
+        elif form := form_of(asked.request):
+            self._answered.setdefault(asked.unit, {})[form] = asked.request
 
     def probe(self, asked: Asked) -> Asked | None:
         """Return a read to send before `asked`, so that no late reply can be taken for its own.

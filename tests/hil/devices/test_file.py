@@ -133,7 +133,7 @@ def test_every_key_is_in_the_reference() -> None:
         ),
         (
             "name: t\nsunspec: [1]\nconnection: {framing: rtu-over-tcp, unit: 0}\n",
-            "unit 0 with framing rtu-over-tcp, where nobody answers it",
+            "connection.unit: found 0, to which nothing answers on a serial line",
         ),
         (
             "name: t\nsunspec: [1]\n"
