@@ -171,8 +171,8 @@ def short_words(words: list[str]) -> list[str]:
     if words[0] == "replay" and "--into" in words:
         return [*words, "--steps", "730"]  # a trace that begins after an hour
     quick = {"list", "check", "compare", "new", "replay"}
-    quick_two = (["attack", "explain"], ["device", "check"])
-    assert words[0] in quick or words[:2] in quick_two, f"feederate {words[0]}: how?"
+    quick_pairs = (["attack", "explain"], ["device", "check"], ["device", "test"])
+    assert words[0] in quick or words[:2] in quick_pairs, f"feederate {words[0]}: how?"
     return words
 
 

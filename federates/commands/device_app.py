@@ -11,7 +11,7 @@ from federates.commands import complete
 from federates.commands.options import Arm, AsJson
 
 device_app = typer.Typer(
-    help="One device: check its file, scan, read, watch, write.",
+    help="One device: check its file, scan, read, watch, write, test.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -114,3 +114,64 @@ def device_write(
     from federates.commands.device import write
 
     write(file, point, value, tuple(arm or ()), hold)
+
+
+@device_app.command("test")
+def device_test(
+    file: DeviceFile,
+    procedure: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="volt-var, volt-watt, constant-pf, constant-q, limit-active-power, ride-through, "
+            "frequency-watt or priority.",
+        ),
+    ],
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT_OR_CMD",
+            help="Grid simulator: HOST:PORT of an emulator's side channel, or a command with "
+            "{v_pu} and {f_hz}, run per step. Without it a shipped FILE is tested on an emulator.",
+        ),
+    ] = None,
+    arm: Arm = None,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for page and table; default runs/...")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="All characteristics and power levels, the standard's response times."
+        ),
+    ] = False,
+    response_time: Annotated[
+        float | None, typer.Option(min=0.2, max=90.0, help="Response time to set, s.")
+    ] = None,
+    category: Annotated[
+        str, typer.Option(metavar="A|B", help="Normal category, if the device does not tell.")
+    ] = "",
+    abnormal: Annotated[
+        str, typer.Option(metavar="I|II|III", help="Abnormal category, if it does not tell.")
+    ] = "",
+) -> None:
+    """Run a type test of IEEE 1547.1-2020; exit code 3: the device did not pass."""
+    from federates.commands.device_test import run_test
+
+    for value, name, known in (
+        (category, "--category", ("A", "B")),
+        (abnormal, "--abnormal", ("I", "II", "III")),
+    ):
+        if value and value not in known:
+            raise typer.BadParameter(
+                f"found '{value}'; expected {', '.join(known)}", param_hint=name
+            )
+    done = run_test(
+        file, procedure, grid=grid, armed=tuple(arm or ()), out=out, as_json=as_json, full=full,
+        response_s=response_time, normal=category, abnormal=abnormal,
+    )  # fmt: skip
+    if as_json:
+        print_json(done)
+    if not done["passed"]:
+        raise typer.Exit(3)

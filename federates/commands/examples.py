@@ -51,6 +51,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "device watch lab/inverter.yaml p_w --set w_limit_pct=50 --arm inverter",
     ),
     "device write": ("device write lab/inverter.yaml var_set_pct -5 --arm inverter --hold 10",),
+    "device test": (
+        "device test sunspec-inverter-1547 --procedure volt-var",
+        "device test lab/inverter.yaml --procedure volt-watt --arm inverter --grid 127.0.0.1:1600",
+    ),
     "emulate inverter": ("emulate inverter --port 1502",),
     "emulate battery": ("emulate battery --port 1502",),
     "emulate thermostat": ("emulate thermostat --port 1502",),

@@ -286,6 +286,9 @@ ROWS = [
     Row("range-of-a-heartbeat", "name: t\nguard: {heartbeat_range: [0, 1]}\npoints:\n"
         + READ + "int16}\n",
         "2: guard.heartbeat_range: there is no heartbeat_point"),
+    Row("units-of-a-line", "name: t\n"
+        "connection: {framing: serial, serial: {port: /dev/x}, unit: 0}\npoints:\n"
+        + READ + "int16}\n", "2: connection.unit: found 0"),
     Row("delay-of-each-poll", "name: t\n"
         "connection: {close_after_poll: true, connect_delay_s: 3}\npoints:\n"
         + READ + "int16}\n", "2: connection.connect_delay_s: each poll connects anew"),

@@ -1,0 +1,116 @@
+"""Procedures on the emulator, through the adapter; and devices that do not pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hil.devices.errors import DeviceError
+from hil.devices.file import load_device_file
+from hil.devices.spec import DeviceSpec
+from hil.emulators.background import Background, background
+from hil.emulators.inverter_plant import inverters
+from hil.emulators.options import Clock, EmulatorOptions
+from hil.type_tests.engine import Check
+from hil.type_tests.grid import ChannelGrid, GridSimulator, open_grid
+from hil.type_tests.procedures import PROCEDURES
+from hil.type_tests.run import Outcome, needs, run_procedure
+
+TIME = EmulatorOptions(grid_port=0, time=Clock.grid, step_s=1.0)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Background]:
+    """One inverter for all procedures: each leaves it as it was."""
+    with background(inverters(1, 10.0, 11.136), TIME) as devices:
+        yield devices
+
+
+@pytest.fixture
+def grid(bench: Background) -> Iterator[GridSimulator]:
+    grid = open_grid(f"127.0.0.1:{bench.grid_port}")
+    yield grid
+    grid.close()
+
+
+def spec_at(port: int, name: str = "sunspec-inverter-1547") -> DeviceSpec:
+    return load_device_file(name).at(port=port)
+
+
+def run(
+    name: str, spec: DeviceSpec, grid: GridSimulator, folder: Path, **options: object
+) -> Outcome:
+    return run_procedure(
+        name, spec, grid, armed=[spec.name], audit=folder / "audit.jsonl", watchdog=False,
+        **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROCEDURES)
+def test_the_emulator_passes(
+    name: str, bench: Background, grid: GridSimulator, tmp_path: Path
+) -> None:
+    outcome = run(name, spec_at(bench.ports[0]), grid, tmp_path)
+    assert [r.step.name + ": " + r.why for r in outcome.results if not r.passed] == []
+    assert outcome.passed
+    assert 0.0 <= outcome.worst["used"] <= 1.0
+    assert all(r.checks for r in outcome.results if r.step.judge != "stay")
+    # The device is as before: nothing is on, full power.
+    settings = bench.host.plant.fleet.settings  # type: ignore[attr-defined]
+    on = (settings.volt_var_on, settings.volt_watt_on, settings.droop_on, settings.limit_on)
+    assert not any(flags.any() for flags in (*on, settings.pf_on, settings.var_on))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "what"),
+    [("volt-var", "drift:1.0", "q_pu"), ("limit-active-power", "drift:1.0", "p_pu")],
+)
+def test_a_device_with_wrong_readings_fails(
+    name: str, fault: str, what: str, tmp_path: Path
+) -> None:
+    with background(inverters(1, 10.0, 11.136), TIME) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        assert isinstance(grid, ChannelGrid)
+        grid._ask(fault=fault)
+        outcome = run(name, spec_at(devices.ports[0]), grid, tmp_path)
+        grid.close()
+    assert not outcome.passed
+    assert any(what in r.why for r in outcome.results)
+
+
+def test_a_device_that_trips_too_late_or_never_fails(tmp_path: Path) -> None:
+    plant = inverters(1, 10.0, 11.136)
+    relay = plant.fleet.relay
+
+    class Slow(type(relay)):  # type: ignore[misc]
+        def step(self, dt_s, v_pu, hz):  # type: ignore[no-untyped-def]
+            return super().step(0.5 * dt_s, v_pu, hz)
+
+    relay.__class__ = Slow
+    with background(plant, TIME) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        outcome = run("ride-through", spec_at(devices.ports[0]), grid, tmp_path)
+        grid.close()
+    failed = {r.step.judge for r in outcome.results if not r.passed}
+    assert "trip" in failed
+    assert all("clearing_s" in r.why for r in outcome.results if r.step.judge == "trip")
+
+
+def test_a_device_file_without_a_point_is_refused_with_what_is_missing() -> None:
+    spec = load_device_file("sunspec-inverter")
+    assert 705 in needs("volt-var", spec)
+    with pytest.raises(DeviceError) as error:
+        needs("volt-watt", spec)
+    assert "706.Ena" in str(error.value)
+    with pytest.raises(DeviceError) as error:
+        needs("frequency-watt", spec)
+    assert "curves: 711" in str(error.value)
+
+
+def test_a_check_of_nan_fails_and_says_how_much_it_uses() -> None:
+    assert not Check("p_pu", math.nan, 0.0, 0.5, 1.0).passed
+    assert Check("p_pu", 0.75, 0.0, 0.5, 1.0).used == pytest.approx(0.5)
+    assert math.isnan(Check("p_pu", 0.75, 0.1).used)
