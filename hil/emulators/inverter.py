@@ -131,7 +131,8 @@ class FrequencyDroop:
     """Frequency-droop (clause 6.5.2.7, table 23): the power before the disturbance, plus a share.
 
     It counts from the output at the moment in which the frequency left the deadband, comes before
-    the limit of active power (clause 4.7), and ends when the share is gone.
+    the limit of active power (clause 4.7), and ends when the share is gone. The response time is
+    that of the way to what the source can do.
     """
 
     def __init__(self, settings: InverterSettings) -> None:
@@ -141,7 +142,10 @@ class FrequencyDroop:
         self._before_kw: Array = np.zeros(n)
         self.active: Flags = np.zeros(n, dtype=bool)
 
-    def step(self, dt_s: float, hz: Array, p_kw: Array, limit_kw: Array, asked_kw: Array) -> Array:
+    def step(
+        self, dt_s: float, hz: Array, p_kw: Array, limit_kw: Array, asked_kw: Array,
+        low_kw: Array, high_kw: Array,
+    ) -> Array:  # fmt: skip
         """Return the wanted active power, kW; `asked_kw` where no droop acts."""
         s = self._settings
         over = np.maximum(hz - 60.0 - s.droop_over_hz, 0.0) / (60.0 * s.droop_over_slope)
@@ -150,10 +154,11 @@ class FrequencyDroop:
         begins = (aim != 0.0) & ~self.active
         self._before_kw = np.where(begins, p_kw, self._before_kw)
         self.active = s.droop_on & ((aim != 0.0) | (self.active & (np.abs(self._share) > 1e-3)))
-        self._share = np.where(
-            self.active, self._share + _alpha(dt_s, s.droop_response_s) * (aim - self._share), 0.0
-        )
         before = np.minimum(self._before_kw, limit_kw)
+        aim_kw = np.clip(before + aim * s.w_max_kw, low_kw, high_kw) - before
+        gain = _alpha(dt_s, s.droop_response_s)
+        share = self._share + gain * (aim_kw / np.maximum(s.w_max_kw, 1e-9) - self._share)
+        self._share = np.where(self.active, share, 0.0)
         return np.where(self.active, before + self._share * s.w_max_kw, asked_kw)
 
 
@@ -287,7 +292,7 @@ class InverterFleet:
         top = np.minimum(base * self._volt_watt_pct / 100.0, share * s.w_max_kw)
         asked = np.where(s.wset_on, s.wset_kw, self.source.idle_kw(highest))
         low = np.maximum(lowest, -share * s.w_max_kw)
-        wanted = self.droop.step(dt_s, self.hz, self.p_kw, limit_kw, asked)
+        wanted = self.droop.step(dt_s, self.hz, self.p_kw, limit_kw, asked, low, highest)
         top = np.minimum(top, np.where(self.droop.active, np.inf, limit_kw))
         return np.minimum(np.minimum(np.maximum(wanted, low), highest), top)
 

@@ -26,10 +26,12 @@ from hil.type_tests.procedures import Step
 
 #: Reactive power that a device that ceased to energise may still exchange, pu (4.5).
 _PASSIVE_Q_PU = 0.1
-#: Readings during a disturbance or while a trip is waited for, where time is ours.
-_SAMPLES = 16
+#: Readings during a disturbance, and while a trip is waited for where time is ours.
+_SAMPLES, _TRIP_SAMPLES = 16, 50
 #: Share of a response time by which a reading may be late and still tell it.
 _LATE_SHARE = 0.1
+#: A device is settled where its output moves less than so much in this time.
+_STILL_PU, _STILL_S = 0.002, 1.0
 #: How long a device that tripped is watched for coming back by itself, s.
 _OFF_S = 0.8
 _SERVICE_TRIES = 20
@@ -159,8 +161,23 @@ class Engine:
         if self.bench.apply(step.functions):
             f = step.functions
             slow = [c.response_s for c in (f.volt_var, f.volt_watt, f.droop) if c is not None]
-            self.grid.wait(max([1.0, *(2.0 * s for s in slow)]))
+            self._settle(2.0 * max(slow, default=0.5))
         return self.bench.measure()
+
+    def _settle(self, least_s: float) -> None:
+        """Wait until new settings are in force: `t.LIMIT_S`, less where the output stands still."""
+        if self.grid.own_time:
+            self.grid.wait(max(least_s, t.LIMIT_S))
+            return
+        end_s = self.grid.now_s() + t.LIMIT_S
+        self.grid.wait(least_s)
+        last = self.bench.measure()
+        while self.grid.now_s() < end_s:
+            self.grid.wait(_STILL_S)
+            now = self.bench.measure()
+            if max(abs(now.p - last.p), abs(now.q - last.q)) < _STILL_PU:
+                return
+            last = now
 
     # -- steady state -----------------------------------------------------------------------------
 
@@ -221,7 +238,7 @@ class Engine:
         last_s, cleared_s, gap_s = begin_s, math.inf, 0.0
         while math.isinf(cleared_s) and last_s - begin_s <= 1.2 * step.seconds + gap_s:
             if self.grid.own_time:
-                self.grid.wait(step.seconds / _SAMPLES)
+                self.grid.wait(step.seconds / _TRIP_SAMPLES)
             m = self.bench.measure()
             now_s = self.grid.now_s()
             gap_s, last_s = max(gap_s, now_s - last_s), now_s

@@ -138,6 +138,9 @@ def expected_q(functions: Functions, v_pu: float, p: float, ratings: Ratings) ->
     return f.watt_var.at(p) if f.watt_var else 0.0
 
 
+#: Below this active power a device need not provide all of its reactive power, but a share that
+#: falls to nothing with the active power (IEEE Std 1547-2018, 5.2).
+LOW_POWER_PU = 0.2
 #: Largest measurement error that table 3 of IEEE Std 1547-2018 allows in steady state, and the
 #: factor that clause 4.2 of IEEE Std 1547.1-2020 puts to it. Time: share of what is measured.
 MRA_V_PU, MRA_HZ, MRA_P_PU, MRA_Q_PU, MRA_TIME = 0.01, 0.01, 0.05, 0.05, 0.01
@@ -186,6 +189,8 @@ def band_q(functions: Functions, state: State, ratings: Ratings, p: float) -> Ba
     ]
     margin = MRA_FACTOR * MRA_Q_PU
     target = expected_q(functions, state.v_pu, p, ratings)
+    if functions.power_factor is None and p < LOW_POWER_PU:
+        spread.append(target * max(p, 0.0) / LOW_POWER_PU)
     return Band(min(spread) - margin, target, max(spread) + margin)
 
 

@@ -150,7 +150,7 @@ def _constant(
     w: Wishes, clause: str, name: str, on: Functions, powers: Sequence[float]
 ) -> Iterator[Step]:
     low, high = t.V_LOW + _AV, t.V_HIGH - _AV
-    seconds = w.response_s or (t.CONSTANT_S if w.full else 1.0)
+    seconds = w.response_s or t.CONSTANT_S
     points = [(1.0, power) for power in powers] + [(v, 1.0) for v in (low, high, low)]
     for v, power in points:
         label = f"{name}, {power:.0%}, {v:g} pu"
@@ -171,9 +171,8 @@ def limit_active_power(w: Wishes) -> Iterator[Step]:
         for limit in t.LIMITS:
             on = replace(base, limit=limit)
             name = f"{limit:.0%}" + (f", repetition {repetition + 1}" if w.full else "")
-            yield Step("5.13", f"{name}, no limit", base, "p", seconds=settle)
-            seconds = t.LIMIT_S if w.full else 5.0
-            yield Step("5.13", f"{name}, limit", on, "p most", seconds=seconds)
+            yield Step("5.13", f"{name}, no limit", base, "p", seconds=t.LIMIT_S)
+            yield Step("5.13", f"{name}, limit", on, "p most", seconds=t.LIMIT_S)
             for what, v, hz in (
                 ("59 Hz", 1.0, 59.0), ("nominal", 1.0, 60.0), ("61 Hz", 1.0, 61.0),
                 ("nominal", 1.0, 60.0), ("1.08 pu", 1.08, 60.0), ("nominal", 1.0, 60.0),
