@@ -10,7 +10,7 @@ from typing import Any
 
 from hil.adapter.adapter import Adapter
 from hil.adapter.sunspec import scan_device
-from hil.devices.errors import DeviceError
+from hil.devices.errors import DeviceError, NoReplyError
 from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
 from hil.type_tests.bench import (
@@ -143,7 +143,11 @@ def run_procedure(
                 results.append(result)
                 each(result)
     finally:
-        adapter.close()
+        safe = adapter.close()
+    if not safe:
+        raise NoReplyError(
+            "was not brought to its safe values; the watchdog goes on trying", where=spec.name
+        )
     left = [*skipped(procedure, wishes), *engine.not_run]
     return Outcome(procedure, spec.name, ratings, results, left)
 
