@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from federates.commands import complete
-from federates.commands.options import Arm, AsJson
+from federates.commands.options import Arm, AsJson, print_json
 
 device_app = typer.Typer(
     help="One device: check its file, scan, read, watch, write, test.",

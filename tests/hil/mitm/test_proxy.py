@@ -448,10 +448,11 @@ def test_forged_readings_do_not_move_the_guards_limits(tmp_path: Path) -> None:
 def test_a_forged_reading_does_not_stretch_a_step_once_we_have_written(tmp_path: Path) -> None:
     rules = [RewriteRule(0, point="limit_pct", value=55.0)]
     with inverter(tmp_path, rules, max_step=5) as (devices, _, proxy, adapter):
-        adapter.command("inverter", "limit_pct", 100.0)  # the device has 100 %, the guard 60 %
+        # The device stands at 100 %; a step of 5 % from there would be outside the limit of 60 %.
+        adapter.command("inverter", "limit_pct", 100.0)
         assert adapter.flush()
-        assert true_limit_pct(devices) == 95.0
-        for limit in (90.0, 85.0):
+        assert true_limit_pct(devices) == 60.0
+        for limit in (55.0, 50.0):
             adapter.command("inverter", "limit_pct", 0.0)
             assert adapter.flush()
             assert true_limit_pct(devices) == limit
@@ -460,7 +461,7 @@ def test_a_forged_reading_does_not_stretch_a_step_once_we_have_written(tmp_path:
         adapter.command("inverter", "limit_pct", 0.0)
         adapter.flush(timeout_s=0.3)
         # One step; that reads back as 55, which is a fault, and 50 is safe.
-        assert true_limit_pct(devices) in (80.0, 50.0)
+        assert true_limit_pct(devices) in (45.0, 50.0)
         assert "inverter" in adapter.faults()
 
 
