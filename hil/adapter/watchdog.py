@@ -5,9 +5,9 @@ The adapter sends one plan per armed device (the raw writes that make it safe) a
 When the beats stop for a device's heartbeat, or the socket closes before the device was released,
 the watchdog opens its own connection and writes the plan until the device has confirmed it.
 
-An adapter that hangs may hold the only connection that a device takes. The watchdog then ends its
-process by SIGKILL: at once where the device file says `one_connection`, else when the device
-cannot be reached beside it.
+An adapter that hangs may hold the only connection that a device takes. When the device cannot be
+reached beside it, the watchdog ends its process by SIGKILL: at once where the device file says
+`one_connection`, else after a second without a sign of life.
 
 It shares no code with the adapter's client on purpose: what broke the adapter must not break it.
 
@@ -93,6 +93,8 @@ class Watchdog:
         """Make safe what was not released, and say what could not be made safe."""
         for name in self._locks.keys() - self._plans.keys():
             self._unlock(name)
+        # By a signal to this process, the adapter may still be there, and must stop commanding.
+        self._say({"fired": list(self._plans)})
         for rescue, _ in self._rescues.values():
             rescue.hurry()
         self._fire(list(self._plans.values()), "the adapter is gone")
@@ -135,6 +137,8 @@ class Watchdog:
                 self._locks[plan.name] = plan.lock_fd
         elif "release" in message:
             self._plans.pop(message["release"], None)
+            for rescue, _ in self._rescues.values():
+                rescue.drop(message["release"])
 
     def _say(self, message: dict[str, Any]) -> None:
         with suppress(ConnectionError, RuntimeError):
@@ -150,9 +154,8 @@ class Watchdog:
             if endpoint in self._rescues and not self._rescues[endpoint][1].done():
                 self._rescues[endpoint][0].add(group)
                 continue
-            if any(p.one_connection for p in group):
-                self._take_over(self._now(), group, 0.0)
-            take_over = partial(self._take_over, self._now(), group, _TAKE_OVER_S)
+            after_s = 0.0 if any(p.one_connection for p in group) else _TAKE_OVER_S
+            take_over = partial(self._take_over, self._now(), group, after_s)
             rescue = Rescue(why, self._audit.record, take_over, self._unlock)
             rescue.add(group)
             self._rescues[endpoint] = rescue, asyncio.create_task(rescue.run())

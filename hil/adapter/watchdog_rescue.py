@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ NotSafe = tuple[str, str, float]
 """Device, point and the value that it should have."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """The writes of one point, which succeed or fail together."""
 
@@ -72,6 +71,10 @@ class Rescue:
             if plan.name not in begun:
                 jobs = itertools.groupby(plan.writes, lambda w: w.get("of", w["point"]))
                 self._jobs += [_Job(plan, list(writes)) for _, writes in jobs]
+
+    def drop(self, device: str) -> None:
+        """Leave a device alone: the adapter has made it safe."""
+        self._jobs = [job for job in self._jobs if job.plan.name != device]
 
     async def run(self) -> list[NotSafe]:
         """Try until everything is confirmed or an hour has passed; return what is not safe."""
@@ -125,7 +128,7 @@ class Rescue:
             if self._wire is None:
                 self._wire, self._rounds = await open_wire(job.plan), 0
             for job in list(self._jobs):
-                if job.plan.unit in silent:
+                if job.plan.unit in silent or job not in self._jobs:
                     continue  # behind a gateway other units may answer
                 sent = True
                 try:
@@ -133,6 +136,8 @@ class Rescue:
                 except TimeoutError:
                     failure = "no answer in time"
                     silent.add(job.plan.unit)
+                if job not in self._jobs:
+                    continue  # dropped meanwhile
                 if failure:
                     self._tell(job, failure)
                 else:
@@ -140,13 +145,14 @@ class Rescue:
                     self._finish(job)
             self._rounds += 1
             self._require_sign_of_life(self._wire)
-        except (OSError, WireError, ssl.SSLError, FeederateError) as error:
+        except Exception as error:  # whatever it is, it must not end the tries
             # What follows on this connection cannot be trusted; another point comes first then.
-            if not isinstance(error, WireError):
-                error = WireError(reason_of(error) or "no connection in time")
-            self._tell(job, str(error))
-            self._jobs.remove(job)
-            self._jobs.append(job)
+            known = isinstance(error, (WireError, FeederateError))
+            text = str(error) if known else reason_of(error) or "no connection in time"
+            self._tell(job, text)
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._jobs.append(job)
             self._disconnect()
         return sent
 

@@ -9,7 +9,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ import pytest
 from federates.assembly.federation import Assembly
 from federates.cli import call
 from federates.errors import RunError, ScenarioError
+from federates.kinds.device import adapters
 from federates.kinds.device.adapters import AdapterGroup, Pulse
 from federates.kinds.device.emulators import Emulator, rating_groups
 from federates.kinds.device.federate import DeviceFederate
@@ -27,6 +28,7 @@ from federates.runs.runner import RunResult, run
 from federates.scenario.schema import Scenario, load_scenario
 from grid_models.feeder.model import Der
 from hil.adapter.snapshot import Snapshot
+from hil.devices.errors import NotSafeError
 from hil.devices.file import load_device_file, shipped_devices
 from hil.devices.points import Quality
 from hil.emulators.options import EmulatorOptions
@@ -400,6 +402,33 @@ def test_what_was_never_asked_for_is_not_sent_and_what_is_no_number_is() -> None
     group.exchange(Surroundings(np.ones(2), 1.0, 20.0, 1.0), asked)
     group.close()
     assert adapter.commands == []
+
+
+class UnsafeAdapter(FakeAdapter):
+    """Did not reach one of its devices at the end."""
+
+    def close(self) -> bool:
+        return False
+
+    def unsafe(self) -> list[tuple[str, str, float]]:
+        return [("pv_1", "w_limit_pct", 50.0)]
+
+
+def test_a_real_device_that_is_not_safe_at_the_end_fails_the_run(monkeypatch) -> None:
+    """An emulated one ends with the run. The exit code: `benchmarks/device_faults.py`."""
+    monkeypatch.setattr(adapters, "_UNFINISHED", [])
+    der = Der("pv_1", "pv", "1", (1,), 20.0, 10.0, 0.0)
+    spec = load_device_file("sunspec-inverter").at(name="pv_1")
+    role = ROLES["inverter"]
+    parts: Any = ([der], [spec], role.inputs, role.outputs, UnsafeAdapter(), 5.0)
+    ended: list[bool] = []
+    real = AdapterGroup(*parts, last=[lambda: ended.append(True)])
+    with pytest.raises(
+        NotSafeError, match=r"pv_1\.w_limit_pct last stood at 50 %, should be 100 %"
+    ):
+        real.close()
+    AdapterGroup(*parts, advance=lambda around: None, last=[lambda: ended.append(True)]).close()
+    assert ended == [True, True]
 
 
 def test_the_pulse_stops_when_steps_stop(until: Callable[..., bool]) -> None:
