@@ -150,7 +150,7 @@ class Rescue:
             known = isinstance(error, (WireError, FeederateError))
             text = str(error) if known else reason_of(error) or "no connection in time"
             self._tell(job, text)
-            if job in self._jobs:
+            if self._wire is not None and job in self._jobs:
                 self._jobs.remove(job)
                 self._jobs.append(job)
             self._disconnect()
