@@ -31,7 +31,7 @@ how, heartbeat_s, audit, *ports = sys.argv[1:]
 point = {"table": "holding", "address": 0, "type": "int16", "scale": 0.1, "access": "rw",
          "min": 10, "max": 30, "safe_value": 20}
 specs = [DeviceSpec.model_validate({
-    "name": f"d{p}", "connection": {"port": p}, "guard": {"heartbeat_s": heartbeat_s},
+    "name": f"d{p}", "connection": {"port": int(p)}, "guard": {"heartbeat_s": float(heartbeat_s)},
     "points": {"set_c": point}}) for p in ports]
 adapter = Adapter(specs, armed=[s.name for s in specs], audit=Path(audit))
 adapter.start(wait_s=5)
