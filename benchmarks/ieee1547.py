@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hil.devices.file import load_device_file
@@ -23,6 +24,12 @@ from hil.type_tests.procedures import PROCEDURES
 from hil.type_tests.run import Outcome, run_procedure
 
 RATED_KW, RATED_KVA = 10.0, 11.136
+#: Voltages (%) and clearing times (s) of under- and over-voltage trips by abnormal category.
+TRIPS: dict[str, dict[int, tuple[list[float], list[float]]]] = {
+    "I": {707: ([45, 70], [0.16, 2]), 708: ([110, 120], [2, 0.16])},
+    "II": {707: ([45, 70], [0.16, 10]), 708: ([110, 120], [2, 0.16])},
+    "III": {707: ([50, 88], [2, 21]), 708: ([110, 120], [13, 0.16])},
+}
 
 
 def emulator() -> InverterFleet:
@@ -30,17 +37,32 @@ def emulator() -> InverterFleet:
     return InverterFleet([RATED_KW], [RATED_KVA])
 
 
-def opender() -> InverterFleet:
-    """Return OpenDER's inverter."""
+def opender(category: str = "II") -> InverterFleet:
+    """Return OpenDER's inverter of an abnormal category."""
     from _opender_fleet import OpenDerFleet
 
-    return OpenDerFleet(RATED_KW, RATED_KVA)
+    return OpenDerFleet(RATED_KW, RATED_KVA, category)
 
 
-def tested(make: Callable[[], InverterFleet], procedure: str, *, full: bool) -> Outcome:
+def plant_of(fleet: InverterFleet, category: str) -> InverterPlant:
+    """Return an inverter with the default trip settings of an abnormal category."""
+    plant = InverterPlant(fleet)
+    unit = plant.units[0]
+    for curve in unit.curves:
+        if curve.model in TRIPS[category]:
+            curve.put(unit.bank, 1, *TRIPS[category][curve.model])
+    unit.bank.put(702, "AbnOpCatRtg", ["I", "II", "III"].index(category))
+    unit._adopt_settings()
+    return plant
+
+
+def tested(
+    make: Callable[[], InverterFleet], procedure: str, category: str, *, full: bool
+) -> Outcome:
     """Run a procedure on a new inverter."""
     options = EmulatorOptions(grid_port=0, time=Clock.grid, step_s=1.0)
-    with background(InverterPlant(make()), options) as devices, tempfile.TemporaryDirectory() as at:
+    plant = plant_of(make(), category)
+    with background(plant, options) as devices, tempfile.TemporaryDirectory() as at:
         grid = open_grid(f"127.0.0.1:{devices.grid_port}")
         spec = load_device_file("sunspec-inverter-1547").at(port=devices.ports[0])
         try:
@@ -56,16 +78,20 @@ def main(words: list[str]) -> None:
     """Print the table."""
     full = "--full" in words
     chosen = [word for word in words if word in PROCEDURES] or list(PROCEDURES)
-    devices: dict[str, Callable[[], InverterFleet]] = {"emulator": emulator}
+    devices: dict[str, tuple[str, Callable[[], InverterFleet]]] = {"emulator": ("II", emulator)}
     if importlib.util.find_spec("opender") is not None:
-        devices["OpenDER"] = opender
+        devices["OpenDER"] = "II", opender
+        for category in ("I", "III"):
+            devices[f"OpenDER, {category}"] = category, partial(opender, category)
     print("| procedure | device | passed | steps | worst | error | accepted | s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     failed: list[str] = []
     for procedure in chosen:
-        for name, make in devices.items():
+        for name, (category, make) in devices.items():
+            if category != "II" and procedure != "ride-through":
+                continue
             begin_s = time.monotonic()
-            outcome = tested(make, procedure, full=full)
+            outcome = tested(make, procedure, category, full=full)
             bad = [r for r in outcome.results if not r.passed]
             worst = outcome.worst
             cells = (

@@ -46,6 +46,7 @@ class Step:
     seconds : How long the step lasts; the longest clearing time for a trip.
     response_s : Open-loop response time that is judged; 0: none.
     share : Least share of the current before the disturbance.
+    trip, trip_range : Limit (pu or Hz) and clearing time (s) of a trip, and what may be set.
     """
 
     clause: str
@@ -58,6 +59,8 @@ class Step:
     seconds: float = 0.0
     response_s: float = 0.0
     share: float = 0.0
+    trip: tuple[float, float] | None = None
+    trip_range: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,33 +241,45 @@ def ride_through(w: Wishes) -> Iterator[Step]:
     """5.4 and 5.5: the trips as they are set, and the disturbances that may not trip it."""
     trips = w.trips or {}
     for model in _TRIP_CLAUSES:
-        for number, (limit, seconds) in enumerate(trips.get(model, ()), start=1):
-            yield from _trip(model, number, limit, seconds)
+        ranges = t.TRIP_RANGES[w.ratings.abnormal][model]
+        for number, setting in enumerate(trips.get(model, ()), start=1):
+            allowed = ranges[number - 1] if number <= len(ranges) else None
+            yield from _trip(model, number, setting, allowed)
     for ride in t.VOLTAGE_RIDES[w.ratings.abnormal]:
         if not _trips_before(trips, 707 if ride.value < 1.0 else 708, ride):
-            yield from _ride(ride, "5.4.7" if ride.value > 1.0 else "5.4.4", v_pu=ride.value)
+            yield from _ride(ride, "5.4.7" if ride.value > 1.0 else "5.4.4", of_voltage=True)
     for ride in t.FREQUENCY_RIDES:
         if not _trips_before(trips, 709 if ride.value < _NOMINAL else 710, ride):
-            yield from _ride(ride, "5.5.4" if ride.value > _NOMINAL else "5.5.3", hz=ride.value)
+            clause = "5.5.4" if ride.value > _NOMINAL else "5.5.3"
+            yield from _ride(ride, clause, of_voltage=False)
 
 
-def _trip(model: int, number: int, limit: float, seconds: float) -> Iterator[Step]:
+def _trip(
+    model: int,
+    number: int,
+    setting: tuple[float, float],
+    allowed: tuple[tuple[float, float], tuple[float, float]] | None,
+) -> Iterator[Step]:
     """Yield: just inside the limit for longer than its time, nominal, then beyond the limit."""
+    limit, seconds = setting
     over, of_voltage = model in (708, 710), model in (707, 708)
     margin = 2.0 * MRA_V_PU if of_voltage else 2.0 * MRA_HZ
     sign = 1.0 if over else -1.0
     name = f"{_TRIP_NAMES[model]} {number}, {limit:g} {'pu' if of_voltage else 'Hz'}"
-    key = "v_pu" if of_voltage else "hz"
     clause = _TRIP_CLAUSES[model]
     yield Step(clause, f"{name}, before", Functions(), "back")
-    inside: dict[str, float] = {key: limit - sign * margin}
     longer_s = seconds * (1.0 + 2.0 * MRA_TIME)
-    yield Step(clause, f"{name}, inside", Functions(), "stay", seconds=longer_s, **inside)
+    stay = Step(clause, f"{name}, inside", Functions(), "stay", seconds=longer_s)
+    yield _at(stay, of_voltage, limit - sign * margin)
     yield Step(clause, f"{name}, nominal again", Functions(), "back", seconds=t.RESTORE_S,
                share=t.RESTORE_SHARE)  # fmt: skip
-    beyond = max(limit + sign * margin, 0.0)
-    yield Step(clause, f"{name}, {seconds:g} s", Functions(), "trip", seconds=seconds,
-               **{key: beyond})  # fmt: skip
+    trip = Step(clause, f"{name}, {seconds:g} s", Functions(), "trip", seconds=seconds,
+                trip=setting, trip_range=allowed)  # fmt: skip
+    yield _at(trip, of_voltage, max(limit + sign * margin, 0.0))
+
+
+def _at(step: Step, of_voltage: bool, value: float) -> Step:
+    return replace(step, v_pu=value) if of_voltage else replace(step, hz=value)
 
 
 def _trips_before(trips: Trips, model: int, ride: t.Ride) -> bool:
@@ -281,14 +296,15 @@ _RIDE_JUDGES: Mapping[str, Judge] = {
 }  # fmt: skip
 
 
-def _ride(ride: t.Ride, clause: str, **where: float) -> Iterator[Step]:
-    unit = "pu" if "v_pu" in where else "Hz"
+def _ride(ride: t.Ride, clause: str, *, of_voltage: bool) -> Iterator[Step]:
+    unit = "pu" if of_voltage else "Hz"
     name = f"{ride.mode} {ride.value:g} {unit}, {ride.seconds:.3g} s"
     judge = _RIDE_JUDGES[ride.mode]
     yield Step(clause, f"{name}, before", Functions(), "back")
     # A frequency-droop is off: the power has to stay.
-    yield Step(clause, name, Functions(), judge, seconds=ride.seconds,
-               share=t.RESTORE_SHARE, **where)  # fmt: skip
+    disturbed = Step(clause, name, Functions(), judge, seconds=ride.seconds,
+                     share=t.RESTORE_SHARE)  # fmt: skip
+    yield _at(disturbed, of_voltage, ride.value)
     yield Step(clause, f"{name}, restored", Functions(), "back", seconds=t.RESTORE_S,
                share=t.RESTORE_SHARE)  # fmt: skip
 

@@ -14,6 +14,7 @@ from hil.devices.spec import DeviceSpec
 from hil.emulators.background import Background, background
 from hil.emulators.inverter_plant import inverters
 from hil.emulators.options import Clock, EmulatorOptions
+from hil.type_tests import tables
 from hil.type_tests.engine import Check
 from hil.type_tests.grid import ChannelGrid, GridSimulator, open_grid
 from hil.type_tests.procedures import PROCEDURES
@@ -81,8 +82,13 @@ def test_a_device_with_wrong_readings_fails(
     assert any(what in r.why for r in outcome.results)
 
 
-def test_a_device_that_trips_too_late_or_never_fails(tmp_path: Path) -> None:
+def test_a_device_that_trips_too_late_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FREQUENCY_RIDES", ())
     plant = inverters(1, 10.0, 11.136)
+    for model in (709, 710):  # 300 s each
+        plant.units[0].bank.put(model, "Ena", 0)
     relay = plant.fleet.relay
 
     class Slow(type(relay)):  # type: ignore[misc]
@@ -97,6 +103,43 @@ def test_a_device_that_trips_too_late_or_never_fails(tmp_path: Path) -> None:
     failed = {r.step.judge for r in outcome.results if not r.passed}
     assert "trip" in failed
     assert all("clearing_s" in r.why for r in outcome.results if r.step.judge == "trip")
+
+
+def test_a_device_without_momentary_cessation_is_not_of_category_iii(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FREQUENCY_RIDES", ())
+    plant = inverters(1, 10.0, 11.136)
+    unit = plant.units[0]
+    for model in (707, 708, 709, 710):  # no trips: the disturbances of category III are long
+        unit.bank.put(model, "Ena", 0)
+    unit._adopt_settings()
+    with background(plant, TIME) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        spec = spec_at(devices.ports[0])
+        outcome = run("ride-through", spec, grid, tmp_path, abnormal="III")
+        grid.close()
+    assert len(outcome.results) == 12
+    assert {r.step.judge for r in outcome.results if not r.passed} == {"cease"}
+
+
+def test_a_trip_setting_outside_the_range_of_its_category_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FREQUENCY_RIDES", ())
+    plant = inverters(1, 10.0, 11.136)
+    unit = plant.units[0]
+    unit.curves[4].put(unit.bank, 1, [110.0, 125.0], [2.0, 0.16])
+    for model in (707, 709, 710):
+        unit.bank.put(model, "Ena", 0)
+    unit._adopt_settings()
+    with background(plant, TIME) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        outcome = run("ride-through", spec_at(devices.ports[0]), grid, tmp_path)
+        grid.close()
+    failed = [r for r in outcome.results if not r.passed]
+    assert [r.step.v_pu for r in failed] == pytest.approx([1.27])
+    assert "limit, set is 1.25" in failed[0].why
 
 
 def test_a_device_file_without_a_point_is_refused_with_what_is_missing() -> None:
