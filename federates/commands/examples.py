@@ -58,7 +58,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "emulate inverter": ("emulate inverter --port 1502",),
     "emulate battery": ("emulate battery --port 1502",),
     "emulate thermostat": ("emulate thermostat --port 1502",),
-    "emulate device": ("emulate victron --port 1502", "emulate device my-device.emulator.yaml"),
+    "emulate device": (
+        "emulate device victron --port 1502",
+        "emulate device my-device.emulator.yaml",
+    ),
 }
 """Command -> command lines, without the program's name."""
 

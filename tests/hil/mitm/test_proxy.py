@@ -347,9 +347,12 @@ def test_the_watchdog_goes_past_the_proxy(
             program.kill()
             program.communicate(timeout=5)
         assert until(lambda: raw_device.holding[10] == 200)
-        assert {
-            r["by"] for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"
-        } == {"watchdog"}
+        assert until(  # it reads back first
+            lambda: (
+                {r["by"] for r in read_audit(tmp_path / "audit.jsonl") if r["verdict"] == "safe"}
+                == {"watchdog"}
+            )
+        )
 
 
 # -- an emulated inverter ----------------------------------------------------------------------
