@@ -147,7 +147,9 @@ def _quality_events(run: RunData, name: str) -> Iterator[Block]:
             (f"{float(e['time_s']):,.0f}", str(e.get("device", "")), str(e.get("text", "")))
             for e in told[:_MOST_EVENTS]
         ]
-        yield TableBlock(("Time, s", "Device", "Quality of its points"), rows, numbers=(0,))
+        yield TableBlock(
+            ("Time, s", "Device", "Quality of its points"), rows, numbers=(0,), wrap=(2,)
+        )
     if len(told) > _MOST_EVENTS:
         yield Text(f"{len(told) - _MOST_EVENTS} more changes of quality are in events.jsonl.")
 

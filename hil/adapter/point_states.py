@@ -137,8 +137,7 @@ class PointStates:
             # A factor that should have come with the value, but did not, may be another by now.
             lost = (at >= 0) & ~here[at] & (self._period[at] == self._period[slots])
             slots, raw, at = slots[~lost], raw[~lost], at[~lost]
-        known, _ = self._known(now, slots)
-        if self._scaled:
+            known, _ = self._known(now, slots)
             raw = times_power(raw, np.where(at >= 0, known[at], self._sf[slots]))
         with np.errstate(over="ignore"):  # too large is infinite, and so not good
             part = raw * self._scale[slots]
@@ -146,14 +145,17 @@ class PointStates:
         ok = self._plausible(slots, value)
         if self._multipliers:
             known, values = self._known(now, slots)
+            known[slots] = np.where(ok, self._raw[slots], np.nan)
             values[slots] = np.where(ok, value, np.nan)
             value = part * self._multipliers.of(known, values)[slots] + self._offset[slots]
             ok = self._plausible(slots, value)
-        cause = np.select(
-            [ok, np.isnan(self._raw[slots]), np.isnan(value)],
-            [Cause.none, Cause.not_implemented, Cause.no_factor],
-            Cause.implausible,
-        )
+        cause: npt.NDArray[Any] | Cause = Cause.none
+        if not ok.all():
+            cause = np.select(
+                [ok, np.isnan(self._raw[slots]), np.isnan(value)],
+                [Cause.none, Cause.not_implemented, Cause.no_factor],
+                Cause.implausible,
+            )
         with self._lock:
             self._cause[slots] = cause
             self._found[slots] = value

@@ -29,10 +29,11 @@ class QualityEvents:
         watched = points.watched()
         if len(names) != len(bad) or len(bad) != len(watched):  # scanned just now
             return []
-        bad &= watched
-        was = np.fromiter((n in self._bad for n in names), dtype=bool, count=len(names))
-        changed = [names[i] for i in np.flatnonzero(bad != was).tolist()]
-        due = [n for n in changed if now_s - self._told_s.get(n, -np.inf) >= _PAUSE_S]
+        changed = {names[i] for i in np.flatnonzero(bad & watched).tolist()} ^ self._bad
+        if not changed:
+            return []
+        ripe = {n for n in changed if now_s - self._told_s.get(n, -np.inf) >= _PAUSE_S}
+        due = [n for n in names if n in ripe]
         if not due:
             return []
         self._told_s |= dict.fromkeys(due, now_s)

@@ -75,3 +75,25 @@ def test_lateness_is_that_of_the_steps_and_of_the_polls(finished: Path, tmp_path
         ["40", "3", "1.2", "8.0", "1,234.5"],
         ["1,200", "7", "1.2", "8.0", "1,234.5"],
     ]
+
+
+def test_points_that_were_not_good_are_shown_with_their_reason(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert "Quality of its points" not in section(finished)
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    event = {"federate": "houses", "event": "device", "device": "house_1_1", "what": "quality"}
+    with (folder / "events.jsonl").open("a") as file:
+        for k in range(53):
+            why = f"bad: temp_c: {90 + k} is not plausible (-40 to 60)"
+            file.write(json.dumps(event | {"time_s": 30.0 * k, "text": why}) + "\n")
+
+    devices = section(folder)
+
+    rows = re.findall(
+        r"<tr><td[^>]*>([^<]*)</td><td[^>]*>house_1_1</td><td[^>]*>(bad[^<]*)<", devices
+    )
+    assert rows[1] == ("30", "bad: temp_c: 91 is not plausible (-40 to 60)")
+    assert len(rows) == 50
+    assert "3 more changes of quality are in events.jsonl" in devices
