@@ -1,1 +1,1 @@
-"""Modbus/TCP: client, frames, TLS, captures."""
+"""Modbus over TCP, RTU over TCP and serial lines: client, frames, TLS, captures."""
