@@ -384,8 +384,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--framing", choices=("tcp", "rtu-over-tcp", "serial"), default="tcp")
     parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--devices", type=int, default=50, help="read side by side")
-    parser.add_argument("--timeout", type=float, default=0.05, help="deadline of a request, s")
+    parser.add_argument("--devices", type=int, default=200, help="read side by side")
+    parser.add_argument("--timeout", type=float, default=0.2, help="deadline of a request, s")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     result = asyncio.run(

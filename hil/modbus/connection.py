@@ -144,6 +144,8 @@ class Connection(asyncio.Protocol):
             self._free_s = self._now() + self._pause_s
             if self._rtu and not answered:
                 self.missing.add(asked, self._now())
+                # Quiet, so that a late reply does not meet the next request on the line.
+                self._free_s = self._now() + max(self._pause_s, timeout_s)
 
     def _frame(self, asked: Asked) -> bytes:
         if self._rtu:

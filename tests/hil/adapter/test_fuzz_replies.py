@@ -15,7 +15,8 @@ BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "hil_fuzz_replies.py"
 @pytest.mark.parametrize("framing", ["tcp", "rtu-over-tcp", "serial"])
 def test_no_malformed_forged_or_late_reply_is_ever_good(framing: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--framing", framing, "--frames", "600", "--seed", "7"],
+        [sys.executable, str(BENCHMARK), "--framing", framing, "--frames", "600", "--seed", "7",
+         "--devices", "60"],
         check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
