@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hil.adapter.sunspec import SunSpecMap
 from hil.devices.errors import DeviceError
 from hil.devices.file import load_device_file
-from hil.devices.spec import DeviceSpec
+from hil.devices.spec import ConnectionSpec, DeviceSpec
 from hil.emulators.background import Background, background
 from hil.emulators.inverter_plant import inverters
 from hil.emulators.options import Clock, EmulatorOptions
+from hil.type_tests import run as run_module
 from hil.type_tests import tables
 from hil.type_tests.engine import Check
 from hil.type_tests.grid import ChannelGrid, GridSimulator, open_grid
@@ -157,3 +159,43 @@ def test_a_check_of_nan_fails_and_says_how_much_it_uses() -> None:
     assert not Check("p_pu", math.nan, 0.0, 0.5, 1.0).passed
     assert Check("p_pu", 0.75, 0.0, 0.5, 1.0).used == pytest.approx(0.5)
     assert math.isnan(Check("p_pu", 0.75, 0.1).used)
+
+
+def test_by_the_wall_clock_a_late_reading_does_not_judge_the_response(tmp_path: Path) -> None:
+    options = EmulatorOptions(grid_port=0, speed=50.0)  # 0.5 s are over in 10 ms
+    with background(inverters(1, 10.0, 11.136), options) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        outcome = run("volt-watt", spec_at(devices.ports[0]), grid, tmp_path)
+        grid.close()
+    assert outcome.passed
+    late = [r for r in outcome.results if "response time not judged" in r.note]
+    assert late
+    assert all(len(r.checks) == 1 for r in late)
+
+
+def test_a_device_that_lacks_a_model_is_refused_with_its_number(
+    bench: Background, grid: GridSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_module.scan_device
+
+    def older(connection: ConnectionSpec) -> SunSpecMap:
+        found = whole(connection)
+        found.models = [block for block in found.models if block.model != 711]
+        return found
+
+    monkeypatch.setattr(run_module, "scan_device", older)
+    spec = spec_at(bench.ports[0])
+    with pytest.raises(DeviceError) as error:
+        run("frequency-watt", spec, grid, tmp_path)
+    assert "SunSpec models 711" in str(error.value)
+    assert run("volt-watt", spec, grid, tmp_path).passed  # what needs no 711 is tested
+
+
+def test_a_limit_of_the_device_file_ends_the_test(
+    bench: Background, grid: GridSimulator, tmp_path: Path
+) -> None:
+    spec = spec_at(bench.ports[0])
+    narrow = {n: p.model_copy(update={"max": 50.0}) if n == "w_limit_pct" else p
+              for n, p in spec.points.items()}  # fmt: skip
+    with pytest.raises(DeviceError, match=r"clamped: w_limit_pct = 66"):
+        run("limit-active-power", spec.model_copy(update={"points": narrow}), grid, tmp_path)
