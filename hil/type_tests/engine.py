@@ -255,7 +255,7 @@ class Engine:
         most_p, _ = self._off_limits()
         return StepResult(step, after, (
             *_in_range(step),
-            Check("clearing_s", cleared_s, 0.0, step.seconds, longest_s + gap_s),
+            Check("clearing_s", cleared_s, -math.inf, step.seconds, longest_s + gap_s),
             Check(f"p_pu {_OFF_S:g} s after", after.p, -most_p, 0.0, most_p),
         ), note)  # fmt: skip
 

@@ -232,7 +232,7 @@ def priority(w: Wishes) -> Iterator[Step]:
                        seconds=2.0 * w.settle(slowest))  # fmt: skip
 
 
-_TRIP_CLAUSES = {707: "5.4.3", 708: "5.4.2", 709: "5.5.2", 710: "5.5.1"}
+_TRIP_CLAUSES = {707: "5.4.3", 708: "5.4.2", 709: "5.5", 710: "5.5"}
 _TRIP_NAMES = {707: "under-voltage", 708: "over-voltage", 709: "under-frequency",
                710: "over-frequency"}  # fmt: skip
 
@@ -250,8 +250,7 @@ def ride_through(w: Wishes) -> Iterator[Step]:
             yield from _ride(ride, "5.4.7" if ride.value > 1.0 else "5.4.4", of_voltage=True)
     for ride in t.FREQUENCY_RIDES:
         if not _trips_before(trips, 709 if ride.value < _NOMINAL else 710, ride):
-            clause = "5.5.4" if ride.value > _NOMINAL else "5.5.3"
-            yield from _ride(ride, clause, of_voltage=False)
+            yield from _ride(ride, "5.5", of_voltage=False)
 
 
 def _trip(
@@ -324,7 +323,7 @@ def skipped(name: str, w: Wishes) -> list[str]:
                     "(--full)")  # fmt: skip
     if name == "ride-through":
         left.append("other trip settings than those that are in force; five repetitions; steps of "
-                    "phase angle (5.4.5), rate of change of frequency")  # fmt: skip
+                    "phase angle, rate of change of frequency")  # fmt: skip
         left += [
             f"{ride.mode} operation at {ride.value:g} pu: a trip in force ends it"
             for ride in t.VOLTAGE_RIDES[w.ratings.abnormal]
