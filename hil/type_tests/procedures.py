@@ -245,12 +245,18 @@ def ride_through(w: Wishes) -> Iterator[Step]:
         for number, setting in enumerate(trips.get(model, ()), start=1):
             allowed = ranges[number - 1] if number <= len(ranges) else None
             yield from _trip(model, number, setting, allowed)
+    for ride, model in _rides(w):
+        if not _trips_before(trips, model, ride):
+            clause = {707: "5.4.4", 708: "5.4.7"}.get(model, "5.5")
+            yield from _ride(ride, clause, of_voltage=model in (707, 708))
+
+
+def _rides(w: Wishes) -> Iterator[tuple[t.Ride, int]]:
+    """Yield the disturbances of a category, with the model of the trips on their side."""
     for ride in t.VOLTAGE_RIDES[w.ratings.abnormal]:
-        if not _trips_before(trips, 707 if ride.value < 1.0 else 708, ride):
-            yield from _ride(ride, "5.4.7" if ride.value > 1.0 else "5.4.4", of_voltage=True)
+        yield ride, 707 if ride.value < 1.0 else 708
     for ride in t.FREQUENCY_RIDES:
-        if not _trips_before(trips, 709 if ride.value < _NOMINAL else 710, ride):
-            yield from _ride(ride, "5.5", of_voltage=False)
+        yield ride, 709 if ride.value < _NOMINAL else 710
 
 
 def _trip(
@@ -285,7 +291,7 @@ def _trips_before(trips: Trips, model: int, ride: t.Ride) -> bool:
     """Return True where a trip setting ends a disturbance before its ride-through time."""
     sign = 1.0 if model in (708, 710) else -1.0
     return any(
-        sign * (ride.value - limit) > 0.0 and seconds <= ride.seconds * 1.01
+        sign * (ride.value - limit) > 0.0 and seconds <= ride.seconds
         for limit, seconds in trips.get(model, ())
     )
 
@@ -325,9 +331,10 @@ def skipped(name: str, w: Wishes) -> list[str]:
         left.append("other trip settings than those that are in force; five repetitions; steps of "
                     "phase angle, rate of change of frequency")  # fmt: skip
         left += [
-            f"{ride.mode} operation at {ride.value:g} pu: a trip in force ends it"
-            for ride in t.VOLTAGE_RIDES[w.ratings.abnormal]
-            if _trips_before(w.trips or {}, 707 if ride.value < 1.0 else 708, ride)
+            f"{ride.mode} operation at {ride.value:g} {'pu' if model < 709 else 'Hz'}: a trip in "
+            "force ends it"
+            for ride, model in _rides(w)
+            if _trips_before(w.trips or {}, model, ride)
         ]
     if name in ("volt-var", "constant-pf", "constant-q"):
         left.append("unbalanced voltages (table 24)")
