@@ -10,6 +10,7 @@ from typing import Any
 
 from hil.adapter.adapter import Adapter
 from hil.adapter.sunspec import scan_device
+from hil.adapter.unsafe import unsafe_text
 from hil.devices.errors import DeviceError, NoReplyError
 from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
@@ -145,11 +146,9 @@ def run_procedure(
     finally:
         safe = adapter.close()
     if not safe:
-        raise NoReplyError(
-            "was not brought to its safe values; the watchdog goes on trying", where=spec.name
-        )
-    left = [*skipped(procedure, wishes), *engine.not_run]
-    return Outcome(procedure, spec.name, ratings, results, left)
+        raise NoReplyError(unsafe_text(adapter.unsafe(), [spec]) or "not safe", where=spec.name)
+    not_run = [*skipped(procedure, wishes), *engine.not_run]
+    return Outcome(procedure, spec.name, ratings, results, not_run)
 
 
 def _for_test(

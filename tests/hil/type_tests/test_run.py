@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hil.adapter.sunspec import SunSpecMap
-from hil.devices.errors import DeviceError
+from hil.devices.errors import DeviceError, NoReplyError
 from hil.devices.file import load_device_file
 from hil.devices.spec import ConnectionSpec, DeviceSpec
 from hil.emulators.background import Background, background
@@ -18,6 +18,7 @@ from hil.emulators.options import Clock, EmulatorOptions
 from hil.type_tests import run as run_module
 from hil.type_tests import tables
 from hil.type_tests.engine import Check
+from hil.type_tests.functions import Ratings
 from hil.type_tests.grid import ChannelGrid, GridSimulator, open_grid
 from hil.type_tests.procedures import PROCEDURES
 from hil.type_tests.run import Outcome, needs, run_procedure
@@ -29,6 +30,8 @@ STEPS = {
     "ride-through": 56, "frequency-watt": 18, "priority": 32,
 }  # fmt: skip
 TIME = EmulatorOptions(grid_port=0, time=Clock.grid, step_s=1.0)
+
+RATINGS = Ratings(10e3, 11136.0, 4900.0, 4900.0, 480.0, "B", "II")
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +209,21 @@ def test_a_limit_of_the_device_file_ends_the_test(
               for n, p in spec.points.items()}  # fmt: skip
     with pytest.raises(DeviceError, match=r"clamped: w_limit_pct = 66"):
         run("limit-active-power", spec.model_copy(update={"points": narrow}), grid, tmp_path)
+
+
+def test_what_was_not_made_safe_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with background(inverters(1, 10.0, 11.136), TIME) as devices:
+        grid = open_grid(f"127.0.0.1:{devices.grid_port}")
+        assert isinstance(grid, ChannelGrid)
+        spec = spec_at(devices.ports[0])
+        steps = list(PROCEDURES["volt-watt"](run_module.Wishes(RATINGS)))[:1]
+
+        def falls_silent(_result: object) -> None:
+            grid._ask(fault="silent")
+
+        close = run_module.Adapter.close
+        monkeypatch.setattr(run_module.Adapter, "close", lambda self: close(self, timeout_s=0.5))
+        monkeypatch.setitem(PROCEDURES, "volt-watt", lambda _wishes: iter(steps))
+        with pytest.raises(NoReplyError, match=r"not safe: inverter\.\w+ last stood at"):
+            run("volt-watt", spec, grid, tmp_path, each=falls_silent)
+        grid.close()
