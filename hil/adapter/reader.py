@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from hil.adapter.model_check import ModelCheck
 from hil.adapter.plan import Block, PollPlan, Target, plan_blocks
 from hil.adapter.point_states import Listed, PointStates
-from hil.adapter.sunspec import ModelBlock, SunSpecMap, label_of, read_registers, scan
+from hil.adapter.sunspec import SunSpecMap, label_of, scan
 from hil.devices.codec import sf_factor
 from hil.devices.errors import (
     DeviceError,
@@ -34,8 +35,6 @@ _SILENT_LIMIT = 2
 _REFUSED_LIMIT = 16
 """Refused reads that end a poll, so that splitting large blocks takes several polls."""
 _SCAN_PAUSE_S = 5.0  # longest pause between two scans that fail
-_SURE_S = 0.25
-"""How long `verify_model` holds: the requests of one command follow each other."""
 Received = list[tuple[Block, bytes]]
 
 
@@ -57,7 +56,7 @@ class DeviceReader(PointStates):
         self._scan_error: DeviceError | None = None
         self._scan_pause_s = self._next_scan_s = 0.0
         self._scanned_s = -math.inf
-        self._sure_s: dict[str, float] = {}
+        self._check = ModelCheck(link, self.unit, self._map_moved)
         self._unread = {
             name: place for name, p in spec.points.items()
             if p.type == "string" and (place := self._plain_place(p)) is not None
@@ -280,7 +279,7 @@ class DeviceReader(PointStates):
         """Take what was read, where the models still are where the scan found them."""
         layout, doubt = self._layout, ""
         try:
-            await self._confirm(received)
+            await self._check.after_poll(received)
         except DeviceError as error:
             doubt = self.last_error = error.what
         if layout != self._layout:
@@ -297,29 +296,6 @@ class DeviceReader(PointStates):
             self.take(np.concatenate([block.slots for block, _ in taken]), np.concatenate(raw))
         return not doubt
 
-    # -- the SunSpec map ------------------------------------------------------------------------
-
-    async def _confirm(self, received: Received) -> None:
-        """Check the models of what was read by their headers.
-
-        Raises NotNowError: One is not where the scan found it.
-        Raises ExchangeError: A header could not be read.
-        """
-        seen: dict[str, int] = {}
-        for k, (block, data) in enumerate(received):
-            for model, found in block.headers(data):
-                self._compare(model, found)
-                seen[model.label] = k
-        # A header that was read before a block says nothing of the time of the block.
-        unsure = {
-            model.label: model
-            for k, (block, _) in enumerate(received)
-            for model in block.models.values()
-            if seen.get(model.label, -1) < k
-        }
-        for model in unsure.values():
-            await self._read_header(model)
-
     async def verify_model(self, point: str) -> None:
         """Check before a write that the SunSpec model of a point is where the scan found it.
 
@@ -328,29 +304,14 @@ class DeviceReader(PointStates):
         """
         spec = self.spec.points.get(point)
         label, _ = label_of((spec and spec.sunspec) or point)
-        model = next((m for m in self.map.models if m.label == label), None) if self.map else None
-        if model is None or time.monotonic() - self._sure_s.get(label, -math.inf) < _SURE_S:
-            return
-        await self._read_header(model)
-        self._sure_s[label] = time.monotonic()
+        for model in self.map.models if self.map else ():
+            if model.label == label:
+                await self._check.before_write(model)
 
-    async def _read_header(self, model: ModelBlock) -> None:
-        first, second = await read_registers(self.link, self.unit, model.address, 2)
-        self._compare(model, (first, second))
-
-    def _compare(self, model: ModelBlock, found: tuple[int, int]) -> None:
-        """Raise NotNowError and have the device scanned again where a model has moved."""
-        if found == (model.model, model.length):
-            return
-        why = (
-            f"the SunSpec map has changed: at {model.address} the device has model {found[0]} of "
-            f"{found[1]} registers, the scan found {model.model} of {model.length}; scanned again"
-        )
+    def _map_moved(self, why: str) -> None:
         self._ready = False
-        self._sure_s.clear()
         self.last_error = why
         self.fail(np.flatnonzero(self._of_model != ""), why, bad=True)
-        raise NotNowError(why)
 
     # -- asking ---------------------------------------------------------------------------------
 
