@@ -23,8 +23,7 @@ from hil.adapter.watchdog_client import WatchdogClient
 from hil.adapter.writer import DeviceWriter
 from hil.devices.errors import DeviceError
 from hil.devices.spec import DeviceSpec
-from hil.modbus.client import ModbusClient
-from hil.modbus.connection import ClientStats
+from hil.modbus.client import ClientStats, ModbusClient
 
 _SUPERVISE_S = 0.25
 _LATENESS_KEPT = 200_000

@@ -21,6 +21,8 @@ from hil.modbus.rtu import silence_s
 from hil.modbus.serial_line import open_serial
 from hil.modbus.tls import client_context
 
+__all__ = ["ClientStats", "ModbusClient"]
+
 
 class ModbusClient:
     """A connection to one address, made when needed and made again when lost.
