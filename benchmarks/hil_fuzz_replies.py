@@ -139,17 +139,19 @@ def tcp_text(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes)
 
 def rtu_bits(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
     """Up to three bits, which the checksum always shows."""
-    whole = int.from_bytes(sent := rtu_frame(unit, forged), "big")
-    for bit in r.sample(range(8 * len(sent)), r.randint(1, 3)):
-        whole ^= 1 << bit
-    return whole.to_bytes(len(sent), "big")
+    sent = rtu_frame(unit, forged)
+    return flipped(sent, sum(1 << bit for bit in r.sample(range(8 * len(sent)), r.randint(1, 3))))
 
 
 def rtu_burst(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:
     """Up to 16 bits in a row, which the checksum always shows."""
     sent = rtu_frame(unit, forged)
-    burst = r.randrange(1, 1 << 16) << r.randrange(8 * len(sent) - 15)
-    return (int.from_bytes(sent, "big") ^ burst).to_bytes(len(sent), "big")
+    return flipped(sent, r.randrange(1, 1 << 16) << r.randrange(8 * len(sent) - 15))
+
+
+def flipped(sent: bytes, bits: int) -> bytes:
+    """Flip bits, counted as they are sent: the lowest of each byte first."""
+    return (int.from_bytes(sent, "little") ^ bits).to_bytes(len(sent), "little")
 
 
 def rtu_checksum(r: random.Random, tid: int, unit: int, asked: bytes, forged: bytes) -> bytes:

@@ -25,13 +25,17 @@ class SerialTransport(asyncio.Transport):
         protocol.connection_made(self)
 
     def _read(self) -> None:
-        try:
-            data = self._port.read(_MOST_BYTES)
+        try:  # not pyserial's own read, which cannot take the 1024th open file of a process
+            data = os.read(self._port.fileno(), _MOST_BYTES)
+        except BlockingIOError:
+            return
         except OSError as error:  # the adapter was pulled out
             self._end(error)
             return
         if data:
             self._protocol.data_received(data)
+        else:
+            self._end(OSError("the serial line ended"))
 
     def write(self, data: Any) -> None:
         """Send a frame, which fits into the port's buffer unless the line does not take any more.

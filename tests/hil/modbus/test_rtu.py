@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import resource
 import struct
 import threading
 import time
@@ -341,6 +342,34 @@ def test_a_line_that_was_pulled_out_is_used_again_when_it_is_back(tmp_path: Path
         assert link.stats.connects == 2
 
     asyncio.run(work())
+
+
+def test_a_line_in_a_program_with_many_open_files() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 1200:
+        pytest.skip("this system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1200), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024 - len(os.listdir("/dev/fd")))]
+
+    async def read() -> None:
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(master, lambda: os.write(master, honest(os.read(master, 8))[0]))
+        spec = SerialSpec(port=os.ttyname(slave))
+        link = ModbusClient(ConnectionSpec(framing="serial", serial=spec, timeout_s=10))
+        assert await link.read(1, "holding", 7, 1) == b"\0\7"
+        link.close()
+        loop.remove_reader(master)
+        os.close(master)
+        os.close(slave)
+
+    try:
+        asyncio.run(read())
+    finally:
+        for file in held:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_two_names_of_one_port_are_one_line(line: Line, tmp_path: Path) -> None:
