@@ -21,7 +21,7 @@ from federates.commands import device_write
 from federates.commands.options import print_json
 from federates.commands.terminal import output
 from federates.errors import NoAnswerError, ScenarioError
-from grid_models.base.errors import nearest_name, reason_of
+from grid_models.base.errors import listed, nearest_name, reason_of
 from hil.adapter import sunspec
 from hil.adapter.adapter import Adapter
 from hil.devices.errors import DeviceFileError, ExchangeError
@@ -191,7 +191,10 @@ def watch(
     held: tuple[str, ...] = (),
     armed: tuple[str, ...] = (),
 ) -> None:
-    """Show a device's points again and again until Ctrl-C; hold set-points meanwhile."""
+    """Show a device's points again and again until Ctrl-C; hold set-points meanwhile.
+
+    Raises NoAnswerError: In none of `count` readings a point could be read.
+    """
     values, console = device_write.assignments(held), output()
     if armed and not values:
         raise ScenarioError("--arm without a set-point", expected="--set POINT=VALUE")
@@ -201,7 +204,7 @@ def watch(
     with opened as adapter:
         if values:
             device_write.command(adapter, spec, values, console)
-        k = 0
+        k, there = 0, False
         while count is None or k < count:
             if k and values:
                 device_write.hold(adapter, spec, values, period_s, console)
@@ -211,6 +214,10 @@ def watch(
             rows, _ = _chosen(_read(adapter, spec), points, spec)
             console.print(time.strftime("%H:%M:%S"), style="bold")
             _show(console, rows)
+            there = there or any(row.there for row in rows.values())
+    if not (there or values):
+        why = next((row.reason for row in rows.values() if row.reason), "no point was read")
+        raise NoAnswerError(f"no point could be read: {why}", where=spec.name)
     if values:
         console.print(device_write.standing(spec), markup=False, soft_wrap=True)
 
@@ -228,20 +235,22 @@ def _is_url(target: str) -> bool:
     return _URL.fullmatch(target) is not None and not Path(target).exists()
 
 
-def _existing(file: str) -> Path:
+def _existing(file: str, other: str = "") -> Path:
     path = find_device_file(file)
     if not path.is_file():
+        shipped = shipped_devices()
         raise ScenarioError(
             "no such device file",
             where=file,
-            expected=f"a path, HOST:PORT/UNIT, or one of {', '.join(shipped_devices())}",
+            expected=f"{other}a path, or one of {', '.join(shipped)}",
+            nearest=nearest_name(file, shipped),
         )
     return path
 
 
 def _spec(target: str) -> DeviceSpec:
     if not _is_url(target):
-        return load_device_file(_existing(target))
+        return load_device_file(_existing(target, "HOST:PORT/UNIT, "))
     return DeviceSpec(name="device", connection=sunspec.parse_url(target))
 
 
@@ -314,6 +323,7 @@ def _chosen(
             raise ScenarioError(
                 f"no point is called '{point}'",
                 where=spec.name,
+                expected=listed(list(rows)),
                 nearest=nearest_name(point, rows),
             )
     if points:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from federates.commands.terminal import messages, output
 from federates.core.run_store import new_run_dir
-from federates.errors import RunError, ScenarioError
+from federates.errors import NoAnswerError, RunError, ScenarioError
 from federates.reports.type_test import PAGE, TABLE, write_type_test
 from grid_models.base.errors import nearest_name
 from hil.devices.errors import ExchangeError
@@ -105,7 +105,12 @@ def _bench(
             expected="HOST:PORT of an emulator's side channel, or 'CMD {v_pu} {f_hz}'",
         )  # fmt: skip
     if grid is not None:
-        simulator = open_grid(grid)
+        try:
+            simulator = open_grid(grid)
+        except GridError as error:
+            if error.where == "--grid":  # the command, as it was given
+                raise
+            raise NoAnswerError(f"nothing answers: {error.what}", where=error.where) from None
         at = spec.connection
         with contextlib.closing(simulator):
             yield spec, simulator, f"{at.host}:{at.port}, unit {at.unit}; grid simulator {grid}"

@@ -5,6 +5,7 @@ The device has the same guard and watchdog as in a run, and is made safe at the 
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -26,11 +27,19 @@ _NOT_WRITTEN = ("refused", "failed", "fault", "safe", "delayed")
 
 
 def number(text: str) -> float | str:
-    """Return a value of the command line: a number, or the name of one, which the guard knows."""
+    """Return a value of the command line: a number, or the name of one, which the guard knows.
+
+    Raises ScenarioError: Not a finite number.
+    """
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return text
+    if not math.isfinite(value):
+        raise ScenarioError(
+            "not a finite number", where=text, expected="a number, or a name of the point's enum"
+        )
+    return value
 
 
 def assignments(texts: tuple[str, ...]) -> dict[str, Value]:

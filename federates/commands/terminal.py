@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 80
+_HEAD_WIDTH = 8
 _REFRESH_S = 0.1
 # A parent program reads the progress as lines "progress DONE TOTAL" on standard error.
 PROGRESS, PROGRESS_LINES, PROGRESS_WORD = "FEEDERATE_PROGRESS", "lines", "progress"
@@ -53,13 +55,17 @@ def bars(console: Console, unit: str = "steps") -> Progress:
 def print_table(
     console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int]
 ) -> None:
-    """Print rows of plain text; the columns `numbers` are right-aligned and not broken."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    """Print rows of plain text; names (column 0) and the columns `numbers` stay whole."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    lines = [tuple(row) for row in rows]
     for i, words in enumerate(head):
         number = i in numbers
         justify: JustifyMethod = "right" if number else "left"
-        table.add_column(words, justify=justify, no_wrap=number, overflow="fold")
-    for row in rows:
+        if number:  # a long heading over short numbers takes the width of the names
+            longest = max([_HEAD_WIDTH, *(len(row[i]) for row in lines)])
+            words = "\n".join(textwrap.wrap(words, longest, break_long_words=False))
+        table.add_column(words, justify=justify, no_wrap=number or i == 0, overflow="fold")
+    for row in lines:
         table.add_row(*map(Text, row))
     console.print(table)
 

@@ -25,6 +25,12 @@ from hil.type_tests.run import Outcome
 PAGE, TABLE = "report.html", "steps.csv"
 _CHECK_COLUMNS = ("what", "value", "low", "target", "high")
 _QUANTITIES = {"p_pu": "Active power", "q_pu": "Reactive power"}
+_WORDS = {
+    "p_pu": "active power",
+    "q_pu": "reactive power",
+    "current_pu": "current",
+    "clearing_s": "clearing time, s",
+}
 
 
 def write_type_test(folder: Path, outcome: Outcome, tested: str) -> Path:
@@ -87,8 +93,8 @@ def _figures(outcome: Outcome) -> Iterator[PageSection]:
         rows = [
             (k, c) for k, r in enumerate(outcome.results, 1) for c in r.checks if c.what == what
         ]
-        if len(rows) < 2:
-            continue
+        if len(rows) < 2 or not any(math.isfinite(c.target) for _, c in rows):
+            continue  # limits on one side only: nothing to draw
         accepted = {
             "lowest": [_finite(c.low) for _, c in rows],
             "mean": [_finite(c.target) for _, c in rows],
@@ -118,15 +124,18 @@ def _table(results: Sequence[StepResult]) -> PageSection:
     rows = []
     for k, result in enumerate(results, start=1):
         step = result.step
-        where = [str(k), step.clause, step.name, f"{step.v_pu:.3f}", f"{step.hz:.3f}"]
+        where = [step.name, f"{step.v_pu:.3f}", f"{step.hz:.3f}"]
         for check in result.checks or (Check("no trip", math.nan),):
             verdict = "passed" if check.passed or not result.checks else "failed"
             figures = [_short(v) for v in (check.value, check.low, check.target, check.high)]
-            rows.append([*where, check.what, *figures, verdict, result.note])
-    head = ["Step", "Clause", "What", "Voltage pu", "Frequency Hz", "Quantity", "Measured",
-            "Lowest", "Expected", "Highest", "", "Remark"]  # fmt: skip
-    return PageSection("Steps", [TableBlock(head, rows, (0, 3, 4, 6, 7, 8, 9), wrap=(2, 11))])
+            quantity = " ".join(_WORDS.get(word, word) for word in check.what.split(" "))
+            rows.append([str(k), verdict, *where, quantity, *figures, step.clause, result.note])
+    head = ["Step", "Result", "What", "Voltage pu", "Hz", "Quantity", "Measured", "Lowest",
+            "Expected", "Highest", "Clause", "Remark"]  # fmt: skip
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return PageSection("Steps", [TableBlock(head, rows, (0, 3, 4, 6, 7, 8, 9), wrap=(2, 5, 11))])
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "-"
+    return f"{round(value, 4) + 0.0:.5g}" if math.isfinite(value) else "-"  # never -0

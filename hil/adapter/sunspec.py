@@ -187,7 +187,7 @@ def parse_url(url: str, *, tls: TlsSpec | None = None) -> ConnectionSpec:
 
     Raises DeviceError.
     """
-    expected = "modbus://HOST:PORT/UNIT"
+    expected = "[modbus://]HOST:PORT/UNIT with a port of 1 to 65535 and a unit of 0 to 255"
     parts = urlsplit(url if "://" in url else f"modbus://{url}")
     try:
         port = parts.port or (802 if tls else 502)

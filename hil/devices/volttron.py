@@ -95,8 +95,13 @@ def import_registry(path: Path) -> Imported:
             reader = csv.reader(file)
             header = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if any(c.strip() for c in row)]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DeviceFileError([Problem(str(path), 0, "", reason_of(error))]) from None
+    except UnicodeError:
+        raise DeviceFileError(
+            [Problem(str(path), 0, "", "not a text file in UTF-8; expected a CSV")]
+        ) from None
+    except (OSError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or reason_of(error)
+        raise DeviceFileError([Problem(str(path), 0, "", f"{why}; expected a CSV")]) from None
     registry = _Registry(path, _columns(path, header))
     points: dict[str, dict[str, Any]] = {}
     lines: dict[str, int] = {}

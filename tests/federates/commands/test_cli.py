@@ -342,6 +342,15 @@ def test_a_summary_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "report.html" not in out
 
 
+def test_a_long_heading_leaves_room_for_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    head = ("Detector", "In", "False alarms in each whole day of the clean run", "AUC")
+    row = ("oscillation", "baseline", "0.0", "1.00")
+    cli_terminal.print_table(cli_terminal.output(), head, [row], (2, 3))
+    printed = capsys.readouterr().out
+    assert [line.split() for line in printed.splitlines() if "osc" in line] == [list(row)]
+    assert max(map(len, printed.splitlines())) <= cli_terminal.WIDTH
+
+
 def test_the_progress_bar_goes_to_standard_error_of_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,8 +91,24 @@ def _nothing_answers(port: int, capsys: pytest.CaptureFixture[str], tmp_path: Pa
         said = capsys.readouterr().err
         assert f"nothing answered at 127.0.0.1:{port}, unit 1: " in said
         assert "Connection refused" in said
+    assert call(["device", "watch", str(away), "--count", "1"]) == 3
+    assert "no point could be read: not connected" in capsys.readouterr().err
 
 
 def test_a_negative_value_is_no_option(meter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["device", "write", meter, "set_w", "-500", "--arm", "meter"]) == 0
     assert "-500" in capsys.readouterr().out
+
+
+def test_wrong_names_and_values_name_what_is_there(
+    meter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {
+        ("check", "victorn"): "did you mean 'victron'?",
+        ("read", meter, "nosuch"): "expected energy_wh, ratio,",
+        ("write", meter, "set_w", "nan", "--arm", "meter"): "nan: not a finite number; expected",
+        ("read", "127.0.0.1:1502/300"): "a unit of 0 to 255",
+    }
+    for words, told in wrong.items():
+        assert call(["device", *words]) == 2
+        assert told in capsys.readouterr().err
