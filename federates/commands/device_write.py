@@ -9,7 +9,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +17,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from federates.errors import RunError, ScenarioError
+from grid_models.base.errors import listed
 from hil.adapter.adapter import Adapter
 from hil.adapter.unsafe import unsafe_text
 from hil.devices.points import Value
@@ -112,8 +113,17 @@ def command(
         return
     what = f"{', '.join(values)}: not written"
     if set(kinds) & set(_NOT_WRITTEN) == {"refused"}:
-        raise ScenarioError(what, where=spec.name)
+        raise ScenarioError(what, where=spec.name, expected=_allowed(spec, values))
     _fail(spec, what if kinds else f"{what} within {_WRITE_S:g} s")
+
+
+def _allowed(spec: DeviceSpec, points: Iterable[str]) -> str:
+    """Return what the device file lets be written to points that it has."""
+    names = {name: spec.points[name] for name in points}
+    return "; ".join(
+        f"{name} " + (listed(list(p.enum)) if p.enum else f"{p.min:g} to {p.max:g}")
+        for name, p in names.items()
+    )
 
 
 def hold(

@@ -31,7 +31,7 @@ emulate_app = typer.Typer(
     rich_markup_mode=None,
 )
 _ABOUT = {
-    EmulatorRole.inverter: "PV inverters, SunSpec 701-706, 712, 713, 715, after IEEE 1547-2018.",
+    EmulatorRole.inverter: "PV inverters, SunSpec 701 to 713 and 715, after IEEE 1547-2018.",
     EmulatorRole.battery: "Batteries, SunSpec models of the inverter with 713 and 704 WSet.",
     EmulatorRole.thermostat: "Thermostats with CTA-2045 verbs, each in a house.",
     EmulatorRole.device: "Devices of a configuration; 'emulate CONFIG' is the same.",

@@ -106,7 +106,8 @@ DEVICE = [
          lambda c: c.spec.connection.sunspec_base is not None and not c.spec.has_sunspec,
          "the file has no SunSpec point", "a SunSpec point or model, or no such key"),
     Rule("base-of-points", "connection.base_address",
-         lambda c: c.spec.connection.base_address and not any(p.is_plain for p in c.points),
+         lambda c: c.spec.connection.base_address
+         and not any(p.table for p in c.spec.points.values()),
          "the file has no point with an address", "a point with an address, or no such key"),
     Rule("stale-between-polls", "stale_after_s",
          lambda c: c.spec.stale_after_s and c.spec.stale_after_s < c.longest_poll_s,

@@ -151,8 +151,8 @@ ACCESS = [
          and c.safe not in c.point.enum.values(),
          "found {c.safe:g}", "a value of enum"),
     *each("limits-fit", "min max", "unfit_limits",
-           "{value:g} does not fit {c.kind} at scale {c.point.scale:g}",
-           "{c.ends[0]:g} to {c.ends[1]:g}, what the register can hold"),
+           "{value:.12g} does not fit {c.kind} at scale {c.point.scale:g}",
+           "{c.ends[0]:.12g} to {c.ends[1]:.12g}, what the register can hold"),
     *each("limits-limit", "min max", "endless_limits", "found {value:g}, which limits nothing",
            "what the device can do, below 1e12"),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ registers:
   temp: {table: holding, address: 6, type: int16, scale: 0.1, value: 19.8}
   serial: {table: holding, address: 7, type: string, length: 3, value: SN-042}
   set_w: {table: holding, address: 11, type: int16, access: rw}
+  mode: {table: holding, address: 12, type: uint16, access: rw}
 physics: {kind: inverter}
 """
 FILE = """
@@ -38,6 +39,8 @@ points:
   lost: {{table: holding, address: 20, type: string, length: 2}}
   set_w: {{table: holding, address: 11, type: int16, unit: W, access: rw, min: -1000, max: 0,
            safe_value: 0}}
+  mode: {{table: holding, address: 12, type: uint16, access: rw, enum: {{auto: 0, hand: 1}},
+          safe_value: 0}}
 """
 
 
@@ -107,6 +110,7 @@ def test_wrong_names_and_values_name_what_is_there(
         ("check", "victorn"): "did you mean 'victron'?",
         ("read", meter, "nosuch"): "expected energy_wh, ratio,",
         ("write", meter, "set_w", "nan", "--arm", "meter"): "nan: not a finite number; expected",
+        ("write", meter, "mode", "7", "--arm", "meter"): "not written; expected mode auto, hand",
         ("read", "127.0.0.1:1502/300"): "a unit of 0 to 255",
     }
     for words, told in wrong.items():
