@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import FeederateError
 
+_STATE_WIDTH = 10  # of 80 columns, with four states
 _RESERVED = frozenset(
     (BASELINE, ATTACKED, "pre", "scenario", "attack", "folder", "states", "status", "detectors")
 )
@@ -202,11 +204,11 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
     title = with_changes(f"{runs.spec.title or runs.spec.id}, on {runs.scenario}", runs.changes)
     console.print(title, markup=False)
     for plant, keys in runs.groups:
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         grid.add_column(Text(f"{plant}: metric" if plant else "Metric"), overflow="fold")
         grid.add_column("Unit", no_wrap=True)
         for name in runs.names:
-            column = name.replace(CLEAN, f"\n{CLEAN}") if name.endswith(CLEAN) else name
+            column = "\n".join(textwrap.wrap(name, _STATE_WIDTH, break_long_words=False))
             grid.add_column(Text(column), justify="right", overflow="fold")
         for key in keys:
             cells = [Text(runs.number(key, name)) for name in runs.names]
