@@ -171,9 +171,11 @@ class InverterChange(Section):
             raise ValueError("a power_factor of 0.01 to 1, or of -1 to -0.01")
         if not (self.volt_var or self.volt_watt or self.power_factor or self.trips):
             raise ValueError("at least one of volt_var, volt_watt, power_factor, trips")
+        if self.volt_var and self.power_factor:
+            raise ValueError("one of volt_var and power_factor, which goes before the curve")
         if not self.beyond_standard and (problems := list(self.beyond())):
             raise ValueError(
-                f"settings that IEEE 1547-2018 allows, or beyond_standard: true; found "
+                f"settings that IEEE 1547-2018 allows, or beyond_standard: true; outside are "
                 f"{'; '.join(problems)}"
             )
         return self

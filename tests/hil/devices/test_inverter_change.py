@@ -67,6 +67,7 @@ def test_what_it_does_not_allow_has_to_be_said(change: dict[str, Any], key: str)
         ({"volt_var": {"v_pu": [1.1, 0.9], "q_pct": [1, 2]}}, "rising values"),
         ({"volt_watt": {"v_pu": [1.0, 1.0], "p_pct": [1, 2]}}, "rising values"),
         ({"power_factor": 0.0}, "power_factor of 0.01 to 1"),
+        ({"power_factor": 0.9, "volt_var": {"response_s": 5}}, "one of volt_var and power_factor"),
         ({"trips": {"over_voltage_3": {"limit": 1.2}}}, "over_voltage_2"),
     ],
 )
