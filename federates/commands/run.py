@@ -79,9 +79,12 @@ def carry_out(
     """
     from federates.runs.runner import run
 
-    # SIGTERM has the same effect as Ctrl-C: devices go to their safe state.
+    # SIGTERM and a closed terminal have the same effect as Ctrl-C: devices go to their safe state,
+    # and what was recorded is readable. `nohup` keeps its meaning.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
     command = command or options.command()
     with _live_page(options.live) as on_start:
         try:

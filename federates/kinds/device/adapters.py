@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
+from federates.errors import PartnerError
 from federates.kinds.device.emulators import Emulator, rating_groups
 from federates.kinds.device.live import is_emulated
 from federates.kinds.device.models import Surroundings
@@ -28,7 +29,7 @@ from hil.adapter.adapter import Adapter
 from hil.adapter.guard import check_arming
 from hil.adapter.snapshot import Snapshot
 from hil.adapter.unsafe import unsafe_text
-from hil.devices.errors import NotSafeError
+from hil.devices.errors import DeviceError, NotSafeError
 from hil.devices.file import load_device_file
 from hil.devices.points import Quality
 from hil.devices.spec import DeviceSpec
@@ -265,7 +266,10 @@ def _adapter(
     armed: Sequence[str],
     watchdog: bool = True,
 ) -> Adapter:
-    """Start an adapter, through the proxies of an attack where there are any."""
+    """Start an adapter, through the proxies of an attack where there are any.
+
+    Raises PartnerError: Another run commands a device, or the watchdog does not start.
+    """
     wire = federate.wire
     adapter = Adapter(
         specs,
@@ -276,7 +280,10 @@ def _adapter(
     )
     if wire:
         wire.use_scans_of(adapter, specs)
-    adapter.start(wait_s=wait_s)
+    try:
+        adapter.start(wait_s=wait_s)
+    except DeviceError as error:  # another run commands a device: no code failed, no traceback
+        raise PartnerError(str(error), federate=federate.name) from None
     return adapter
 
 

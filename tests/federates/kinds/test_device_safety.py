@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.devices.file import shipped_devices
+from hil.adapter.lock import DeviceLock
+from hil.devices.file import load_device_file, shipped_devices
 from hil.emulators.options import EmulatorOptions
 from hil.emulators.process import EmulatorProcess
 
@@ -201,14 +202,33 @@ def test_a_federation_that_hangs(start, device) -> None:
     run.wait_for_audit(verdict="safe", by="adapter", why="no heartbeat of the federation")
 
 
-def test_sigterm_ends_the_run_in_order(start, device) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_the_run_in_order(start, device, number) -> None:
+    """SIGHUP: the terminal was closed."""
+    usual = signal.signal(number, signal.SIG_DFL)  # `nohup pytest` has it ignored
     run = start("thread")
+    signal.signal(number, usual)
     device.wait_for(-10.0)
-    run.process.terminate()
+    run.process.send_signal(number)
     device.wait_for(0.0)
     assert run.process.wait(LIMIT_S) == 130
     assert json.loads((run.out / "summary.json").read_text())["status"] == "interrupted"
     run.wait_for_audit(verdict="safe", by="adapter")
+
+
+def test_a_device_that_another_run_commands(device, tmp_path) -> None:
+    spec = load_device_file("sunspec-inverter")
+    connection = spec.connection.model_copy(update={"port": device.port})
+    lock = DeviceLock(spec.model_copy(update={"connection": connection}), tmp_path / "first")
+    try:
+        run = Run(tmp_path, device, "thread")
+        assert run.process.wait(LIMIT_S) == 3
+    finally:
+        lock.close()
+    said = run.log.read_text(encoding="utf-8")
+    assert f"another run commands it: process {os.getpid()}, run {tmp_path}/first" in said
+    assert "traceback" not in said.lower()
+    assert not run.audit()
 
 
 def test_set_points_that_are_no_numbers(start, device) -> None:
