@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,7 +72,8 @@ def commanding(
         adapter.start(wait_s=patience_s)
         yield adapter
     finally:
-        adapter.close()
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C only ends the wait
+            adapter.close()
         _tell(adapter, console)
         if not (text := unsafe_text(adapter.unsafe(), [spec])):
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from federates.core.pacing import Pacer
 from federates.core.progress import Progress, StallWatch
 from federates.errors import PartnerError
 from grid_models.base.errors import FeederateError
+from hil.devices.errors import DeviceError
 
 _PAUSE_POLL_S = 0.05
 
@@ -33,6 +34,8 @@ class Failure:
         """Describe an exception: the message for the user, the traceback for the log file."""
         if isinstance(error, PartnerError):  # no code of ours failed
             return cls(error.federate, str(error))
+        if isinstance(error, DeviceError):  # not safe, commanded by another run: no code failed
+            return cls(federate, str(error))
         text = "".join(traceback.format_exception(error))
         if isinstance(error, FeederateError):
             return cls(federate, str(error), text)

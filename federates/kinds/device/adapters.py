@@ -11,14 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from federates.errors import PartnerError
 from federates.kinds.device.emulators import Emulator, rating_groups
 from federates.kinds.device.live import is_emulated
 from federates.kinds.device.models import Surroundings
@@ -29,7 +28,7 @@ from hil.adapter.adapter import Adapter
 from hil.adapter.guard import check_arming
 from hil.adapter.snapshot import Snapshot
 from hil.adapter.unsafe import unsafe_text
-from hil.devices.errors import DeviceError, NotSafeError
+from hil.devices.errors import NotSafeError
 from hil.devices.file import load_device_file
 from hil.devices.points import Quality
 from hil.devices.spec import DeviceSpec
@@ -211,7 +210,10 @@ class AdapterGroup:
             self._pulse.close()
 
     def _close_adapter(self) -> None:
-        if self._adapter.close():
+        safe = False
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C ends the wait; what is said stays
+            safe = self._adapter.close()
+        if safe:
             return
         # Its watchdog still tries to reach a device, and is a child of this process.
         _UNFINISHED.append(self._adapter)
@@ -268,7 +270,7 @@ def _adapter(
 ) -> Adapter:
     """Start an adapter, through the proxies of an attack where there are any.
 
-    Raises PartnerError: Another run commands a device, or the watchdog does not start.
+    Raises DeviceError: Another run commands a device, or the watchdog does not start.
     """
     wire = federate.wire
     adapter = Adapter(
@@ -280,10 +282,7 @@ def _adapter(
     )
     if wire:
         wire.use_scans_of(adapter, specs)
-    try:
-        adapter.start(wait_s=wait_s)
-    except DeviceError as error:  # another run commands a device: no code failed, no traceback
-        raise PartnerError(str(error), federate=federate.name) from None
+    adapter.start(wait_s=wait_s)
     return adapter
 
 

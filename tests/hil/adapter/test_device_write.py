@@ -50,7 +50,7 @@ def test_a_negative_set_point_is_written_and_then_the_safe_values(
     ("words", "why"),
     [
         (("p_w", "-20"), "expected --arm bench"),
-        (("p_w", "nan", "--arm", "bench"), "p_w: not written"),
+        (("p_w", "nan", "--arm", "bench"), "nan: not a finite number"),
         (("p_x", "1", "--arm", "bench"), "did you mean 'p_w'?"),
         (("p_w", "much", "--arm", "bench"), "'much' is not a value of this point"),
     ],
