@@ -50,6 +50,7 @@ class DeviceReader(PointStates):
         self.last_error = ""
         self.scans = 0
         self._preparing = asyncio.Lock()
+        self._polling = asyncio.Lock()
         self._plans: dict[float, PollPlan] = {}
         self._heard_s = -math.inf
         self._ready = not spec.has_sunspec
@@ -205,7 +206,14 @@ class DeviceReader(PointStates):
     # -- reading --------------------------------------------------------------------------------
 
     async def poll(self, period_s: float | None = None) -> bool:
-        """Read the points of one period (default all); return True where every read was good."""
+        """Read the points of one period (default all); return True where every read was good.
+
+        One poll at a time: a second one would find the blocks that this one is splitting.
+        """
+        async with self._polling:
+            return await self._poll(period_s)
+
+    async def _poll(self, period_s: float | None) -> bool:
         good = True
         try:
             await self.prepare()
