@@ -144,7 +144,11 @@ class ModbusClient:
                 )  # fmt: skip
         # A line on which something went wrong is left quiet until what is on it has passed.
         quiet_s = spec.timeout_s if connection.missing else 0.0
-        await asyncio.sleep(max(spec.connect_delay_s, quiet_s))
+        try:
+            await asyncio.sleep(max(spec.connect_delay_s, quiet_s))
+        except asyncio.CancelledError:
+            connection.drop("given up before the first request")
+            raise
         return connection
 
     @property

@@ -191,6 +191,22 @@ def test_the_first_request_waits_for_the_device(raw_device: Any) -> None:
     with_link(work, port=raw_device.port, connect_delay_s=0.1)
 
 
+def test_a_connection_that_is_given_up_before_its_first_request_is_closed(
+    raw_device: Any,
+) -> None:
+    async def work(link: ModbusClient) -> None:
+        task = asyncio.create_task(link.read(1, "holding", 0, 1))
+        while not raw_device.connections:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        while raw_device._writers:
+            await asyncio.sleep(0.01)
+
+    with_link(work, port=raw_device.port, connect_delay_s=60.0)
+    assert (raw_device.connections, raw_device.requests) == (1, [])
+
+
 @pytest.mark.parametrize("code", [0, 7, 0x80, 0xFF])
 def test_an_unknown_exception_code_is_a_refusal_and_keeps_the_link(
     raw_device: Any, code: int
