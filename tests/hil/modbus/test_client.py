@@ -200,8 +200,9 @@ def test_a_connection_that_is_given_up_before_its_first_request_is_closed(
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait([task])
-        while raw_device._writers:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(LIMIT_S):
+            while raw_device._writers:
+                await asyncio.sleep(0.01)
 
     with_link(work, port=raw_device.port, connect_delay_s=60.0)
     assert (raw_device.connections, raw_device.requests) == (1, [])
