@@ -85,6 +85,13 @@ def check_arming(
             )
 
 
+def _refresh_s(spec: PointSpec) -> float:
+    """Return after how long a set-point is written again; inf where it holds by itself."""
+    timer = spec.reversion
+    by_timer = (timer.refresh_s or timer.seconds / 2.0) if timer else math.inf
+    return min(spec.rewrite_s or math.inf, by_timer)
+
+
 class Guard:
     """The guard of one device.
 
@@ -101,6 +108,7 @@ class Guard:
         self.handed_over: dict[str, str] = {}
         self._curve_failures: dict[int, int] = {}
         self._states = {name: _State() for name, p in spec.points.items() if p.writable}
+        self._refresh_s = {name: _refresh_s(spec.points[name]) for name in self._states}
 
     def admit(self, point: str, value: Value) -> float:
         """Return the value as a number; the refusals that are known without the device.
@@ -189,7 +197,7 @@ class Guard:
         if why and spec.on_limit == "refuse":
             return Decision("refused", math.nan, why)
         state.asked = asked
-        if value == state.sent and now_s - state.sent_s < self._refresh_s(spec):
+        if value == state.sent and now_s - state.sent_s < self._refresh_s[point]:
             return Decision("unchanged", value)
         return Decision(verdict, value, why)
 
@@ -208,19 +216,12 @@ class Guard:
             reach = min(reach, spec.max_rate * min(now_s - state.sent_s, most))
         return min(max(value, basis - reach), basis + reach)
 
-    @staticmethod
-    def _refresh_s(spec: PointSpec) -> float:
-        timer = spec.reversion
-        by_timer = (timer.refresh_s or timer.seconds / 2.0) if timer else math.inf
-        return min(spec.rewrite_s or math.inf, by_timer)
-
     def due(self, now_s: float) -> list[tuple[str, float]]:
         """Return (point, value) of what must be written again to keep it alive."""
         return [
             (name, state.sent)
             for name, state in self._states.items()
-            if now_s - state.sent_s >= self._refresh_s(self.spec.points[name])
-            and math.isfinite(state.sent)
+            if now_s - state.sent_s >= self._refresh_s[name] and math.isfinite(state.sent)
         ]
 
     def sent(self, point: str, value: float, now_s: float) -> None:

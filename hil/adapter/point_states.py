@@ -102,6 +102,8 @@ class PointStates:
             self._cause[self._write_only] = Cause.write_only
             self._set_factors(factors)
             self._multipliers = Multipliers(self.places, self.slot)
+            # Factors that are read with the values, because they may change.
+            self.moving_factors = bool(np.any(self._sf_slot >= 0)) or bool(self._multipliers)
 
     def _set_factors(self, factors: dict[str, float]) -> None:
         self._sf_slot = np.full(len(self.places), -1)
@@ -245,16 +247,13 @@ class PointStates:
             return 0.0
         return float(abs(10.0 ** self._raw[at] * self._scale[i]))
 
-    @property
-    def moving_factors(self) -> bool:
-        """Return True where factors are read with the values, because they may change."""
-        return bool(np.any(self._sf_slot >= 0)) or bool(self._multipliers)
-
     def now_at(self, i: int) -> tuple[Place, float]:
         """Return where a point is, with its scale as it is now, and its scale factor now."""
-        raw, value = self._known(time.monotonic())
         at = self._sf_slot[i]
         place = self.places[i]
+        if at < 0 and not (place.factor_from or place.sign_from):
+            return place, float(self._sf[i])
+        raw, value = self._known(time.monotonic())
         if place.factor_from or place.sign_from:
             place = replace(place, scale=place.scale * self._multipliers.of(raw, value)[i])
         return place, float(raw[at] if at >= 0 else self._sf[i])

@@ -53,7 +53,8 @@ class DeviceReader(PointStates):
         self._polling = asyncio.Lock()
         self._plans: dict[float, PollPlan] = {}
         self._heard_s = -math.inf
-        self._ready = not spec.has_sunspec
+        self._is_sunspec = spec.has_sunspec
+        self._ready = not self._is_sunspec
         self._scan_error: DeviceError | None = None
         self._scan_pause_s = self._next_scan_s = 0.0
         self._scanned_s = -math.inf
@@ -134,7 +135,7 @@ class DeviceReader(PointStates):
     @property
     def _prepared(self) -> bool:
         # A SunSpec device that was away for long may come back with another map.
-        away = self.spec.has_sunspec and self.silent_s >= self.spec.bad_limit_s()
+        away = self._is_sunspec and self.silent_s >= self.spec.bad_limit_s()
         return self._ready and not away
 
     async def _scan(self) -> None:
