@@ -54,7 +54,7 @@ def check(file: str) -> None:
     console.print(f"{path}: in order", markup=False, soft_wrap=True)
     for hint in device_hints(path):
         console.print(f"hint: {hint}", markup=False, soft_wrap=True)
-    console.print(f"  {spec.name} at {at.endpoint}, unit {at.unit}", markup=False)
+    console.print(f"  {spec.name} at {at.address}", markup=False)
     console.print(
         f"  {len(spec.points)} points; SunSpec models {spec.sunspec or '-'}", markup=False
     )
@@ -156,7 +156,7 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 
 def _no_answer(spec: DeviceSpec, why: str) -> NoAnswerError:
-    at = f"{spec.connection.endpoint}, unit {spec.connection.unit}"
+    at = spec.connection.address
     return NoAnswerError(f"nothing answered at {at}: {why}", where=spec.name)
 
 

@@ -113,7 +113,7 @@ def _bench(
             raise NoAnswerError(f"nothing answers: {error.what}", where=error.where) from None
         at = spec.connection
         with contextlib.closing(simulator):
-            yield spec, simulator, f"{at.host}:{at.port}, unit {at.unit}; grid simulator {grid}"
+            yield spec, simulator, f"{at.address}; grid simulator {grid}"
         return
     # The address of a shipped file stands for any; an emulator takes its place.
     from hil.emulators.options import Clock, EmulatorOptions

@@ -75,8 +75,7 @@ def mitm_command(
     with proxy:
         proxy.learn(spec.name, points)
         place = ":".join(map(str, proxy.places[spec.name]))
-        device_at = f"{at.host}:{at.port}, unit {at.unit}"
-        _say(console, f"listening: {place}, before {spec.name} at {device_at}; Ctrl-C ends it")
+        _say(console, f"listening: {place}, before {spec.name} at {at.address}; Ctrl-C ends it")
         _carry_out(attack, proxy, console, duration_s)
     _say_undone(console, spec.name, proxy.unrestored())
 

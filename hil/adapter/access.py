@@ -12,6 +12,7 @@ from hil.adapter.reader import DeviceReader
 from hil.adapter.sequence import Frame, Write, frames_of
 from hil.devices.codec import decode_one, sf_factor
 from hil.devices.errors import NotNowError
+from hil.modbus.pdu import unpack
 
 ECHO_ONLY = "verified by the echo only"
 
@@ -66,10 +67,7 @@ class PointAccess:
             self.reader.unit, place.table, place.address, place.words
         )
         self.reader.heard()
-        if place.is_bit:
-            return float(data[0] & 1)
-        words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
-        return decode_one(place, words, sf=sf)
+        return decode_one(place, unpack(place.table, place.words, data), sf=sf)
 
     async def verify(
         self, point: str, sent: float, urgent: asyncio.Event | None = None

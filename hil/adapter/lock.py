@@ -34,7 +34,7 @@ class DeviceLock:
 
     def __init__(self, spec: DeviceSpec, run: Path) -> None:
         self._owner = {"pid": os.getpid(), "run": str(run.resolve())}
-        where = f"device '{spec.name}' at {_address(spec.connection)}"
+        where = f"device '{spec.name}' at {spec.connection.address}"
         path = _folder() / f"device-{re.sub(r'[^A-Za-z0-9.]+', '-', _key(spec.connection))}.lock"
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -95,10 +95,6 @@ def _folder() -> Path:
     except OSError as error:
         raise DeviceError(f"no folder for lock files: {error.strerror}: {folder}") from None
     return folder
-
-
-def _address(connection: ConnectionSpec) -> str:
-    return f"{connection.endpoint}, unit {connection.unit}"
 
 
 def _key(connection: ConnectionSpec) -> str:

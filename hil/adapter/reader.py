@@ -29,6 +29,7 @@ from hil.devices.points import PointSpec
 from hil.devices.spec import DeviceSpec
 from hil.devices.sunspec_models import text_of
 from hil.modbus.client import ModbusClient
+from hil.modbus.pdu import unpack
 
 _SILENT_LIMIT = 2
 """Reads without a reply, one after the other, that end a poll: the device is away."""
@@ -198,7 +199,7 @@ class DeviceReader(PointStates):
                 if isinstance(error, RefusedError) and not is_transient(error):
                     self._unread.pop(name, None)  # another poll may have read it
                 continue
-            words = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
+            words = unpack(place.table, place.words, data)
             self.texts[name] = text_of(in_order(words, place.word_order, place.byte_order))
             self.text_reasons.pop(name, None)
             self._unread.pop(name, None)  # another poll may have read it

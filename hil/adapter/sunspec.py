@@ -19,6 +19,7 @@ from hil.devices.errors import (
 from hil.devices.spec import ConnectionSpec, TlsSpec
 from hil.devices.sunspec_models import END_MODEL, ModelPoint, lay_out, model_ids, text_of
 from hil.modbus.client import ModbusClient
+from hil.modbus.pdu import unpack
 
 BASES = (40000, 50000, 0)
 _MARK = 0x53756E53  # "SunS"
@@ -80,7 +81,7 @@ async def read_registers(
     while len(registers) < count:
         part = min(max_registers, count - len(registers))
         data = await link.read(unit, "holding", address + len(registers), part)
-        registers += struct.unpack(f">{part}H", data)
+        registers += unpack("holding", part, data)
     return registers
 
 

@@ -104,6 +104,11 @@ class ConnectionSpec(DeviceFileSection):
         return f"{'127.0.0.1' if self.host == 'localhost' else self.host}:{self.port}"
 
     @property
+    def address(self) -> str:
+        """Return the endpoint and unit: one text for one device."""
+        return f"{self.endpoint}, unit {self.unit}"
+
+    @property
     def is_loopback(self) -> bool:
         """Return True where the host can only be this machine; a serial line leads elsewhere."""
         if self.serial is not None:

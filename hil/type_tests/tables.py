@@ -13,8 +13,6 @@ from hil.type_tests.functions import Curve, Droop
 
 V_LOW, V_HIGH = 0.88, 1.10
 F_LOW, F_HIGH = 58.8, 61.2
-#: Reactive power that a category has to provide: injected, absorbed.
-Q_RANGE = {"A": (0.44, 0.25), "B": (0.44, 0.44)}
 
 #: Volt-var, tables 25 to 27: shortest response time is 1 s in each.
 VOLT_VAR = {

@@ -29,7 +29,6 @@ from federates.kinds.device.live import (
     EmulatedAs,
     Flags,
     Live,
-    address_of,
     is_emulated,
     read_device_file,
     read_emulated_as,
@@ -88,7 +87,7 @@ class DeviceFederate(Federate):
         self._is_simulated = np.array([kind == SIMULATED for kind in self.kinds_of])
         self._build_model()
         self.specs = self._read_files()
-        self.hardware = {name: address_of(spec) for name, spec in self.specs.items()}
+        self.hardware = {name: spec.connection.address for name, spec in self.specs.items()}
         self.wall_clock = bool(self.specs)
         self._intruder = find_intruder(self._context, self.ders, self.kinds_of, self.role.name)
         if self._intruder is not None:

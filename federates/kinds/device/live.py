@@ -154,11 +154,6 @@ def read_device_file(name: str, base_dir: Path, where: str) -> DeviceSpec:
     return load_device_file(path)
 
 
-def address_of(spec: DeviceSpec) -> str:
-    """Return the address of a device; the same text for two device files of one device."""
-    return f"{spec.connection.endpoint}, unit {spec.connection.unit}"
-
-
 def require_points(spec: DeviceSpec, wanted: Sequence[PortPoint], where: str) -> None:
     """Refuse a device file without a point that a port needs."""
     for p in wanted:
