@@ -85,8 +85,10 @@ def _check_prices(problem: ClearingProblem) -> None:
 
     if not np.isfinite(problem.import_price):
         raise refuse("import_price", problem.import_price, "a finite price")
-    if not (np.isfinite(problem.xi) and problem.xi >= 0):
-        raise refuse("xi", problem.xi, "a finite price, 0 or more")
+    for name in ("xi", "import_slope"):
+        value = getattr(problem, name)
+        if not (np.isfinite(value) and value >= 0):
+            raise refuse(name, value, "a finite price, 0 or more")
     if not 0 < problem.v_min_pu < problem.v_max_pu < np.inf:
         raise refuse(
             "v_min_pu", problem.v_min_pu, f"above 0 and below v_max_pu ({problem.v_max_pu})"

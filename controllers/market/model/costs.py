@@ -19,8 +19,8 @@ def cost(
 ) -> float:
     """Return the objective, money per hour.
 
-    ``sum(alpha_p/2 P_G^2 + alpha_q/2 Q_G^2 + beta (P_L - P_L0)^2) + xi sum(r l) + price P_import``
-    (thesis, cost function (1), with the import at its linear price).
+    ``sum(alpha_p/2 P_G^2 + alpha_q/2 Q_G^2 + beta (P_L - P_L0)^2) + xi sum(r l)
+    + price P_import + slope/2 P_import^2`` (thesis, cost function (1), with the import priced).
     """
     bids = problem.bids
     devices = (
@@ -29,7 +29,8 @@ def cost(
         + bids.beta * (p_load - bids.p_load0) ** 2
     )
     losses = float(problem.network.r_pu @ l_line)
-    return float(devices.sum()) + problem.xi * losses + problem.import_price * p_import
+    imported = (problem.import_price + 0.5 * problem.import_slope * p_import) * p_import
+    return float(devices.sum()) + problem.xi * losses + imported
 
 
 def reactive_load(bids: Bids, p_load: FloatArray) -> FloatArray:

@@ -123,22 +123,30 @@ class PriceModel:
         self._order = self._pattern.data.astype(np.intp) - 1
 
     def prices(
-        self, problem: ClearingProblem, at: Flows, sigma: FloatArray, kappa: FloatArray
+        self,
+        problem: ClearingProblem,
+        at: Flows,
+        sigma: FloatArray,
+        kappa: FloatArray,
+        p_import: float = 0.0,
     ) -> Prices:
         """Return the prices at the flows `at` under the multipliers `sigma` and `kappa`, (n,).
+
+        `p_import`: at which the import's price is taken where it has a slope.
 
         Raises MarketError: The power flow has no sensitivity here: at its voltage collapse.
         """
         net, m = self.network, self._m
         right = np.zeros((4 * m, 3))
-        right[self._p[net.parent[1:] == 0], 0] = problem.import_price
+        energy_price = problem.marginal_import_price(p_import)
+        right[self._p[net.parent[1:] == 0], 0] = energy_price
         right[self._nu, 0] = problem.xi * net.r_pu[1:]
         right[self._rho, 1] = -sigma[1:]
         right[self._nu, 2] = kappa[1:]
         found = self._solve(at, right) if m else right
-        energy = np.full(net.size, problem.import_price)
+        energy = np.full(net.size, energy_price)
         p, q = (np.vstack([np.zeros((1, 3)), found[k]]) for k in (self._p, self._q))
-        p[0, 0] = problem.import_price
+        p[0, 0] = energy_price
         return Prices(
             PriceParts(energy, p[:, 0] - energy, p[:, 1], p[:, 2]),
             PriceParts(np.zeros(net.size), q[:, 0], q[:, 1], q[:, 2]),

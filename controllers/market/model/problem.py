@@ -45,7 +45,10 @@ class ClearingProblem:
     bids : Bids
     xi : float. Price of losses, money per pu of loss.
     import_price : float
-        Linear price of the import at the point of common coupling (the root bus), money per pu.
+        Price of the import at the point of common coupling (the root bus), money per pu.
+    import_slope : float
+        What the price of the import rises by per pu of import, money per pu^2: the supply's price
+        is ``import_price + import_slope P_import``. Only a central clearing takes one.
     v_min_pu, v_max_pu : float. Voltage band of every bus but the root, whose voltage is fixed.
     """
 
@@ -55,6 +58,11 @@ class ClearingProblem:
     import_price: float
     v_min_pu: float = 0.95
     v_max_pu: float = 1.05
+    import_slope: float = 0.0
+
+    def marginal_import_price(self, p_import: float) -> float:
+        """Return what one more pu of import costs at an import of `p_import`."""
+        return self.import_price + self.import_slope * p_import
 
     @property
     def v_sq_min(self) -> FloatArray:

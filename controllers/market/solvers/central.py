@@ -114,10 +114,13 @@ class CentralMarket:
     def _prepared(self, problem: ClearingProblem) -> tuple[ConeForm, bool]:
         """Load the numbers of `problem` into the solver, which is set up if need be."""
         needed = Freedom.of(problem.bids)
-        if self._form is None or not self._form.free.covers(needed):
-            free = needed if self._form is None else self._form.free.union(needed)
+        sloped = problem.import_slope > 0.0
+        form = self._form
+        if form is None or form.sloped != sloped or not form.free.covers(needed):
+            free = needed if form is None else form.free.union(needed)
             flow = typical_flow(self.network, problem.bids)
-            self._form, self._solver = ConeForm(self.network, free, flow), None
+            self._form, self._solver = ConeForm(self.network, free, flow, sloped=sloped), None
+        assert self._form is not None
         data = self._form.data(problem)
         if self._solver is None:
             self._solver = new_solver(self._form, data, self._tolerance)
@@ -137,8 +140,10 @@ class CentralMarket:
         found, dual = form.primal(problem, np.asarray(solution.x)), form.duals(z)
         flows = Flows(found["p_line"], found["q_line"], found["l_line"], found["v_sq"])
         sigma = dual["v_high"] - dual["v_low"]
-        prices = self._price_model.prices(problem, flows, sigma, dual["current"])
-        dispatch = _dispatch(problem, found, prices)
+        first = self.network.parent == 0
+        p_import = float(found["p_line"][first].sum() + found["p_load"][0] - found["p_gen"][0])
+        prices = self._price_model.prices(problem, flows, sigma, dual["current"], p_import)
+        dispatch = _dispatch(problem, found, prices, p_import)
         return Clearing(
             dispatch=dispatch,
             prices=prices,
@@ -171,11 +176,12 @@ def new_solver(form: ConeForm, data: ConeData, tolerance: float) -> Any:
     return clarabel.DefaultSolver(p, data.q, a, data.b, cones, settings)
 
 
-def _dispatch(problem: ClearingProblem, found: dict[str, FloatArray], prices: Prices) -> Dispatch:
+def _dispatch(
+    problem: ClearingProblem, found: dict[str, FloatArray], prices: Prices, p_import: float
+) -> Dispatch:
     net, bids = problem.network, problem.bids
     q_load = reactive_load(bids, found["p_load"])
     first = net.parent == 0
-    p_import = found["p_line"][first].sum() + found["p_load"][0] - found["p_gen"][0]
     shunt = net.b_pu[0] * found["v_sq"][0]
     q_import = found["q_line"][first].sum() + q_load[0] - found["q_gen"][0] - shunt
     total = cost(
@@ -184,12 +190,12 @@ def _dispatch(problem: ClearingProblem, found: dict[str, FloatArray], prices: Pr
         q_gen=found["q_gen"],
         p_load=found["p_load"],
         l_line=found["l_line"],
-        p_import=float(p_import),
+        p_import=p_import,
     )
     return Dispatch(
         **found,
         q_load=q_load,
-        p_import=float(p_import),
+        p_import=p_import,
         q_import=float(q_import),
         lmp_p=prices.p.total,
         lmp_q=prices.q.total,

@@ -90,10 +90,14 @@ class ConeForm:
     ----------
     free : Freedom. Devices that get an unknown.
     flow : ndarray of float, (n - 1,). Size of each line's flow, for scaling only.
+    sloped : bool. Whether the price of the import rises with it, which couples what meets at the
+        root.
     """
 
-    def __init__(self, network: BranchNetwork, free: Freedom, flow: FloatArray) -> None:
-        self.network = network
+    def __init__(
+        self, network: BranchNetwork, free: Freedom, flow: FloatArray, *, sloped: bool = False
+    ) -> None:
+        self.network, self.sloped = network, sloped
         self._flow = flow
         self.free = free
         self._gen = np.flatnonzero(free.p_gen)
@@ -136,15 +140,35 @@ class ConeForm:
         self._order = numbered.data.astype(np.intp) - 1
         self._entries = np.concatenate([values, np.zeros(len(d_rows))])
         self._pattern = numbered
+        self._lay_out_curvature()
+
+    def _lay_out_curvature(self) -> None:
+        """Fix the pattern of P: the devices' diagonal, and what makes up the import if sloped."""
+        first, at_root = self.network.parent[1:] == 0, (self._gen == 0, self._load == 0)
+        parts = [np.flatnonzero(first) + self._x[0].start]
+        parts += [
+            np.flatnonzero(m) + self._x[k].start for k, m in zip((4, 6), at_root, strict=True)
+        ]
+        self._imported = np.concatenate(parts) if self.sloped else np.zeros(0, dtype=np.intp)
+        i, j = np.triu_indices(len(self._imported))
+        device = np.arange(self._devices.start, self.n_x)
+        rows = np.concatenate([device, self._imported[i]])
+        cols = np.concatenate([device, self._imported[j]])
+        self._pairs = i, j
+        # Column by column as the solver stores it; `_curvature_at`: where each number is added.
+        places, self._curvature_at = np.unique(cols * self.n_x + rows, return_inverse=True)
+        self._curvature_rows = (places % self.n_x).astype(np.int32)
+        count = np.bincount(places // self.n_x, minlength=self.n_x)
+        self._curvature_pointer = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
 
     def matrices(self, data: ConeData) -> tuple[sparse.csc_matrix, sparse.csc_matrix]:
         """Return P (upper triangle) and A as the solver takes them."""
         a = sparse.csc_matrix(
             (data.a, self._pattern.indices, self._pattern.indptr), shape=(self.n_rows, self.n_x)
         )
-        at = np.arange(self._devices.start, self.n_x)
-        pointer = np.concatenate([np.zeros(4 * self.lines), np.arange(len(at) + 1)])
-        p = sparse.csc_matrix((data.p, at, pointer.astype(np.int32)), shape=(self.n_x, self.n_x))
+        p = sparse.csc_matrix(
+            (data.p, self._curvature_rows, self._curvature_pointer), shape=(self.n_x, self.n_x)
+        )
         return p, a
 
     def _balance_rows(self) -> list[tuple[IntArray, IntArray, FloatArray]]:
@@ -251,7 +275,23 @@ class ConeForm:
         slope[self._x[5]] = alpha_q * bids.q_gen_min[q] * w_q
         shift = bids.p_load_min[d] - bids.p_load0[d]
         slope[self._x[6]] = (beta * shift + problem.import_price * (d == 0)) * w_d
-        return ConeData(curvature, slope, entries[self._order], self._right_side(problem, reactive))
+        if self.sloped:
+            curvature = np.concatenate([curvature, self._import_curvature(problem, slope, w_g, w_d)])
+        p = np.bincount(self._curvature_at, curvature, len(self._curvature_rows))
+        return ConeData(p, slope, entries[self._order], self._right_side(problem, reactive))
+
+    def _import_curvature(
+        self, problem: ClearingProblem, slope: FloatArray, w_g: FloatArray, w_d: FloatArray
+    ) -> FloatArray:
+        """Add ``s/2 P_import^2`` with ``P_import = c'x + c0``: return ``s c c'``, add ``s c0 c``."""
+        g, d, bids = self._gen == 0, self._load == 0, problem.bids
+        n_lines = len(self._imported) - int(g.sum()) - int(d.sum())
+        c = np.concatenate([np.ones(n_lines), -w_g[g], w_d[d]])
+        slope[self._imported] += (
+            problem.import_slope * float(bids.p_load_min[0] - bids.p_gen_min[0]) * c
+        )
+        i, j = self._pairs
+        return np.asarray(problem.import_slope * c[i] * c[j])
 
     def _right_side(self, problem: ClearingProblem, reactive: FloatArray) -> FloatArray:
         net, bids, row = self.network, problem.bids, self._row

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from controllers.core.mail import FloatArray
+from controllers.market.model.errors import MarketError
 from controllers.market.model.problem import ClearingProblem, Dispatch
 from controllers.market.solvers.atoms import COPY, Atoms, P, Q, Scales
 from controllers.market.solvers.iteration import WIDTH, Iteration, Plan
@@ -40,7 +41,14 @@ def iterate(
     **options. Of the algorithm.
 
     Raises ControllerError: The problem is none, or an option is out of range.
+    Raises MarketError: The price of the import has a slope.
     """
+    if problem.import_slope:
+        raise MarketError(
+            f"import_slope is {problem.import_slope:g}",
+            where="distributed clearing",
+            expected="0: only a central clearing takes a price of the import that rises with it",
+        )
     atoms = Atoms.of(problem, scales or algorithm.scales)
     plan = Plan(atoms.norm(), problem.import_price, seed)
     state = algorithm(atoms, plan, **options)

@@ -240,3 +240,29 @@ def test_no_bids_cost_nothing() -> None:
     found = clear(replace(problem, bids=nothing)).dispatch
     assert found.cost == pytest.approx(0.0, abs=1e-5)
     np.testing.assert_allclose(found.p_line, 0.0, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=sizes, seed=seeds, root=st.booleans())
+def test_a_price_that_rises_with_the_import_clears_where_supply_meets_demand(
+    size: int, seed: int, root: bool
+) -> None:
+    problem = grown_problem(size, seed=seed)
+    if root:  # devices at the root are a part of what the import serves
+        change = {f.name: getattr(problem.bids, f.name).copy() for f in fields(Bids)}
+        change["p_gen_max"][0], change["alpha_p"][0] = 0.05, 3 * problem.import_price
+        change["p_load0"][0] = change["p_load_max"][0] = 0.1
+        problem = replace(problem, bids=Bids(**change))
+    sloped = replace(problem, import_slope=0.3 * problem.import_price)
+    found = clear(sloped).dispatch
+    price = sloped.marginal_import_price(found.p_import)
+    assert found.lmp_p[0] == pytest.approx(price, rel=1e-9)
+    # At that price, taken as given, the same dispatch is the cheapest.
+    taken = clear(replace(problem, import_price=price)).dispatch
+    assert taken.p_import == pytest.approx(found.p_import, abs=2e-6)
+    np.testing.assert_allclose(taken.lmp_p, found.lmp_p, rtol=1e-5)
+
+
+def test_a_distributed_clearing_refuses_a_price_that_rises_with_the_import() -> None:
+    with pytest.raises(MarketError, match="import_slope"):
+        clear(replace(CASES["light"], import_slope=1.0), "pac")
