@@ -23,8 +23,10 @@ _SHIPPED = {
     "ieee123": "IEEE 123-node test feeder, 4.16 kV, 3.5 MW, 85 load buses, seven regulators",
     "ieee123-der-rich": "IEEE 123 with 1008 houses, 348 water heaters, 207 PV and 173 batteries "
     "in place of its spot loads",
+    "ieee123-der-rich-homes": "The same feeder with one DER for each house and water heater, 1736 "
+    "in all",
 }
-_DER_RICH = "ieee123-der-rich"
+_DER_RICH = ("ieee123-der-rich", "ieee123-der-rich-homes")
 
 
 def shipped_feeders() -> dict[str, str]:
@@ -47,11 +49,15 @@ def load_feeder(model: str | Path) -> Feeder:
     """
     if str(model).lower() in _SHIPPED:
         name = str(model).lower()
-        if name == _DER_RICH:
+        if name in _DER_RICH:
+            from grid_models.ders.homes import single_units
             from grid_models.ders.rich_feeder import shipped_ders
 
+            ders = shipped_ders()
+            if name == _DER_RICH[1]:
+                ders = single_units(ders)
             # The houses stand for the spot loads; both would serve the same customers twice.
-            return replace(load_feeder("ieee123"), name=name, loads=(), ders=shipped_ders())
+            return replace(load_feeder("ieee123"), name=name, loads=(), ders=ders)
         return _shipped_feeder(name)
     path = require_model_path(model)
     if path.is_dir():

@@ -244,17 +244,20 @@ class HouseFleet:
 def houses_of_ders(ders: Sequence[Der], seed: int) -> tuple[HouseParameters, NDArray[np.intp]]:
     """Return the single houses behind house DERs, and the DER (by position) of each.
 
-    `Der.count` houses share the rating ``-p_min_kw`` in random parts, the largest at most 2.5
-    times the smallest (4 to 10 kW in the thesis when the mean is near 7).
+    `Der.count` houses share the rating ``-p_min_kw`` in proportion to their `house_parts`.
     """
-    labels: list[str] = []
-    owner: list[int] = []
-    for i, der in enumerate(ders):
-        labels += [f"{der.name}/{k}" for k in range(der.count)]
-        owner += [i] * der.count
-    group = np.array(owner, dtype=np.intp)
-    part = uniform_between(label_keys(labels, seed), 0, 4.0, 10.0)
+    labels = [f"{der.name}/{k}" for der in ders for k in range(der.count)]
+    group = np.repeat(np.arange(len(ders), dtype=np.intp), [der.count for der in ders])
+    part = house_parts(labels, seed)
     total = grouped(group, part, len(ders))
     rating = np.array([-der.p_min_kw for der in ders])
     rated = part * (rating / np.maximum(total, 1e-12))[group]
     return HouseParameters.draw(labels, seed, rated), group
+
+
+def house_parts(labels: Sequence[str], seed: int) -> Array:
+    """Return the part of each house in the rating of its DER, from 4 to 10, shape (n,).
+
+    The thesis' houses have 4 to 10 kW; the largest of a DER is at most 2.5 times the smallest.
+    """
+    return uniform_between(label_keys(labels, seed), 0, 4.0, 10.0)
