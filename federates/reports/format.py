@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 _NAMES = {
     "v_max_pu": "Highest voltage",
     "v_min_pu": "Lowest voltage",
+    "v_std_pu": "Standard deviation of voltages, all nodes and steps",
     "out_of_band_node_hours": "Out of the voltage band",
     "dead_node_hours": "Nodes without voltage",
     "losses_kwh": "Losses",
     "import_kwh": "Import",
+    "import_peak_kw": "Highest import",
     "loading_max_pct": "Highest loading of a line or transformer",
     "overload_h": "Time with an overload",
     "line_losses_kwh": "Losses of lines",

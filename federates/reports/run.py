@@ -28,6 +28,7 @@ from federates.reports.format import (
 from federates.reports.page import write_page
 from federates.reports.storage import plan_signals, storage_sections
 from federates.reports.traces import trace_sections
+from federates.reports.voltage_hours import voltage_hour_sections
 from federates.runs.data import BINS, OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from federates.scenario.attack_wording import span
@@ -334,6 +335,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     attack_section,
     voltages,
     place_sections,
+    voltage_hour_sections,
     power,
     equipment_sections,
     market_sections,

@@ -27,6 +27,8 @@ class VoltageMetrics:
         self._filled = 0
         self._dt_h = 0.0
         self._v_max_pu, self._v_min_pu = -np.inf, np.inf
+        self._import_peak_kw = -np.inf
+        self._n_v, self._off_pu, self._off_sq_pu = 0, 0.0, 0.0
         self._out_h = self._losses_kwh = self._import_kwh = self._abs_q_kvarh = 0.0
 
     def add(
@@ -55,22 +57,32 @@ class VoltageMetrics:
         # A node without voltage is NaN here: it is neither too high nor too low.
         self._v_max_pu = max(self._v_max_pu, float(np.fmax.reduce(v_pu, axis=None)))
         self._v_min_pu = min(self._v_min_pu, float(np.fmin.reduce(v_pu, axis=None)))
+        # Deviations from 1 pu: sums of squares of the voltages themselves would cancel.
+        off_pu = v_pu[~np.isnan(v_pu)] - 1.0
+        self._n_v += off_pu.size
+        self._off_pu += float(off_pu.sum())
+        self._off_sq_pu += float(np.square(off_pu).sum())
         out = int(np.count_nonzero((v_pu < self._band[0]) | (v_pu > self._band[1])))
         self._out_h += out * dt_h
         import_kw, losses_kw = self._source[:n].sum(axis=0)
         self._import_kwh += float(import_kw) * dt_h
+        self._import_peak_kw = max(self._import_peak_kw, float(self._source[:n, 0].max()))
         self._losses_kwh += float(losses_kw) * dt_h
         self._abs_q_kvarh += float(np.abs(self._q_kvar[:n]).sum()) * dt_h
 
     def totals(self) -> dict[str, float]:
         """Return the metrics of all steps."""
         self._add_block()
+        n = max(self._n_v, 1)
+        variance = self._off_sq_pu / n - (self._off_pu / n) ** 2
         return {
             "v_max_pu": self._v_max_pu,
             "v_min_pu": self._v_min_pu,
+            "v_std_pu": max(variance, 0.0) ** 0.5,
             "out_of_band_node_hours": self._out_h,
             "losses_kwh": self._losses_kwh,
             "import_kwh": self._import_kwh,
+            "import_peak_kw": self._import_peak_kw,
             "abs_q_kvarh": self._abs_q_kvarh,
         }
 

@@ -71,6 +71,9 @@ def test_metrics_are_those_of_the_steps_after_the_warm_up(runs: dict[str, RunRes
         assert metrics["v_max_pu"] == v_pu[counts].max()
         assert metrics["v_min_pu"] == v_pu[counts].min()
         assert metrics["out_of_band_node_hours"] == pytest.approx(out.sum() * 5 / 3600)
+        assert metrics["v_std_pu"] == pytest.approx(v_pu[counts].std())
+        imports_kw = read_signal(result.folder / "signals", "feeder.import_kw")[2][counts]
+        assert metrics["import_peak_kw"] == imports_kw.max()
         for port, key in (("losses_kw", "losses_kwh"), ("import_kw", "import_kwh")):
             values = read_signal(result.folder / "signals", f"feeder.{port}")[2][counts]
             assert metrics[key] == pytest.approx(values.sum() * 5 / 3600)
