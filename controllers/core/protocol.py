@@ -13,15 +13,20 @@ Mail sent at time t is read at the receiver's next step at the earliest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
 from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, Feeder
+
+if TYPE_CHECKING:
+    from grid_models.profiles.table import Profiles
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class ControlSite:
     period_s : Time between two steps of the controller.
     v_min_pu, v_max_pu : The voltage band to hold.
     seed : Seed of the run.
+    start_s : Time of day at the run's time 0.
+    outlook : Returns the day that forecasts are taken from; None where there is no grid.
     """
 
     feeder: Feeder
@@ -43,6 +50,22 @@ class ControlSite:
     v_min_pu: float = 0.95
     v_max_pu: float = 1.05
     seed: int = 0
+    start_s: float = 0.0
+    outlook: Callable[[], Profiles] | None = None
+
+    def forecast(self, times_s: FloatArray) -> dict[str, FloatArray]:
+        """Return the day's columns at times of the run, as a perfect forecast knows them.
+
+        Beyond the end of a table the last row holds; without a grid the columns have their defaults
+        (`grid_models.profiles.table`).
+        """
+        from grid_models.profiles.table import DEFAULTS
+
+        if self.outlook is None:
+            return {name: np.full(times_s.shape, value) for name, value in DEFAULTS.items()}
+        day = self.outlook()
+        last = np.nextafter(day.end_s, day.time_s[0])
+        return day.sample(np.clip(self.start_s + times_s, day.time_s[0], last))
 
     def band_pu(self, margin_pu: float, where: str) -> tuple[float, float]:
         """Return the voltage band with a margin at both ends; an empty band is refused."""
@@ -79,6 +102,8 @@ class Controller(Protocol):
     in the scenario's ``period_s``, for controllers whose agents need several rounds of mail in it;
     and a classmethod ``settling_s(period_s, **options) -> float``: about how long it needs from a
     cold start, where that is not ten steps. A run's metrics leave it out (``time.warm_up_s``).
+    One whose agents have levels says so by a classmethod ``level_of(agent) -> str``; `agents` gives
+    those of a level one after the other. A scenario may split it by levels.
     """
 
     inputs: tuple[Port, ...]

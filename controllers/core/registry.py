@@ -39,6 +39,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.market.agents.primary:PrimaryMarket",
             "primary market: bids and awards by mail, cleared centrally, by PAC, NST-PAC or ADMM",
         ),
+        "local-market": (
+            "controllers.market.agents.local.controller:LocalMarket",
+            "local market of homes, their agents and operators, by mail: three levels or fewer",
+        ),
         "resilience-manager": (
             "controllers.market.agents.manager:ResilienceManager",
             "brings the import back after an attack by bending the market's prices, by mail",

@@ -20,7 +20,7 @@ from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
 from grid_models.profiles.files import KNOWN_COLUMNS
-from grid_models.profiles.table import Profiles
+from grid_models.profiles.table import DAY_S, Profiles
 
 if TYPE_CHECKING:
     from grid_models.opendss.circuit import Circuit
@@ -221,12 +221,19 @@ class GridSite:
                 return Profiles.read(self._user_path(spec.path))
         return self._generated(spec.kind)
 
-    def _generated(self, kind: str) -> Profiles:
-        """Return a generated day that covers the run."""
+    def outlook(self) -> Profiles:
+        """Return the day as forecasts have it: a generated one with a day after the run's end."""
+        spec = self.grid.profiles
+        if spec.kind == "master" or spec.path is not None:
+            return self.profiles()
+        return self._generated(spec.kind, ahead_s=DAY_S)
+
+    def _generated(self, kind: str, ahead_s: float = 0.0) -> Profiles:
+        """Return a generated day that covers the run, and `ahead_s` after it."""
         spec, time = self.grid.profiles, self._scenario.time
         seed = self._scenario.seed if spec.seed is None else spec.seed
-        step_s = min(900, max(1, round(time.step_s)))
-        length_s = int(-(-(time.start_s + time.duration_s) // 1))
+        step_s = min(900, max(60 if ahead_s else 1, round(time.step_s)))
+        length_s = int(-(-(time.start_s + time.duration_s + ahead_s) // 1))
         try:
             make = _kept_day if length_s <= _LONGEST_KEPT * step_s else Profiles.generate
             return make(kind, seed, step_s, length_s)

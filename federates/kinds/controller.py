@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -18,6 +18,7 @@ from grid_models.feeder.model import Der, Feeder, Source
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
+    from grid_models.profiles.table import Profiles
 
 _SETTLING_STEPS = 10
 """Of a controller that does not say: ten steps, as of the demo's."""
@@ -32,8 +33,10 @@ class ControllerSection(GridUserSection):
     ders: list[str] | None = Field(
         None, description="Names or globs of the DERs it commands; default: all inverters."
     )
-    split: int | Literal["agents", "areas"] = Field(
-        1, description="Number of federates its agents are spread over, or one for each."
+    split: int | Literal["agents", "areas", "levels"] = Field(
+        1,
+        description="Number of federates its agents are spread over, or one for each agent, for "
+        "each area, or for each level of a market.",
     )
     areas: int = Field(
         4, ge=1, description="Number of areas when split by areas, at most one per bus."
@@ -87,6 +90,8 @@ class ControllerFederate(Federate):
             return [(agent,) for agent in agents]
         if section.split == "areas":
             return _by_area(context, section.areas, agents)
+        if section.split == "levels":
+            return _by_level(context, controller, agents)
         n = section.split
         if n > len(agents):
             raise context.error(
@@ -151,6 +156,8 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
             v_min_pu=band.v_min_pu,
             v_max_pu=band.v_max_pu,
             seed=context.scenario.seed,
+            start_s=context.scenario.time.start_s,
+            outlook=_outlook(context),
         )
         context.shared["setup"] = cls, site
     cls, site = context.shared["setup"]
@@ -165,12 +172,32 @@ def _feeder(context: FederateContext) -> Feeder:
     return Feeder("no feeder", Source("", 1.0), {})
 
 
+def _outlook(context: FederateContext) -> Callable[[], Profiles] | None:
+    """Return what gives the plant's day and the next; None where no plant has a grid."""
+    scenario = context.scenario
+    has_grid = scenario.plants or "grid" in scenario.model_fields_set
+    return context.site.outlook if has_grid else None
+
+
 def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, ...]:
     ders = _feeder(context).ders
     if globs is None:
         return tuple(der for der in ders if der.kind in _INVERTERS)
     chosen = context.ders(globs, "ders")
     return tuple(der for der in ders if der.name in chosen)
+
+
+def _by_level(
+    context: FederateContext, controller: type[Controller], agents: tuple[str, ...]
+) -> list[tuple[str, ...]]:
+    level_of = getattr(controller, "level_of", None)
+    if level_of is None:
+        raise context.error(
+            f"the agents of '{controller.__name__}' have no levels",
+            "split",
+            expected="a number, 'agents' or 'areas'",
+        )
+    return [tuple(group) for _, group in itertools.groupby(agents, key=level_of)]
 
 
 def _by_area(

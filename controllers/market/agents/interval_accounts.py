@@ -31,7 +31,7 @@ class IntervalAccounts:
     Parameters
     ----------
     buses : tuple of str. Of the n SMOs.
-    import_price : float. Money per MWh.
+    import_price : float or None. Money per MWh; None: that of each schedule's clearing.
     step_h : float. Time between two steps, hours.
 
     Attributes
@@ -41,7 +41,7 @@ class IntervalAccounts:
     settled : int. Number of intervals that have ended.
     """
 
-    def __init__(self, buses: tuple[str, ...], import_price: float, step_h: float) -> None:
+    def __init__(self, buses: tuple[str, ...], import_price: float | None, step_h: float) -> None:
         self._buses, self._import_price, self._step_h = buses, import_price, step_h
         self.settled = 0
         self._in_force: list[tuple[Schedule, int]] = []
@@ -65,7 +65,11 @@ class IntervalAccounts:
                 self._buses,
                 schedule.prices,
                 schedule,
-                import_price=self._import_price,
+                import_price=(
+                    float(schedule.prices.p.energy[0])
+                    if self._import_price is None
+                    else self._import_price
+                ),
                 hours=steps * self._step_h,
             )
             for schedule, steps in self._in_force

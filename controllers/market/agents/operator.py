@@ -12,7 +12,7 @@ ones change nothing, and one changed on its way cannot leap ahead of those that 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from controllers.market.agents.bid_receiver import BidReceiver, merged_events
 from controllers.market.agents.reweighing import FACTOR_MIN, Weights
 from controllers.market.agents.schedule import CentralScheduler, Schedule
 from controllers.market.agents.smo import AWARD_FIELDS
-from controllers.market.model.participants import Participants, bid_column
+from controllers.market.model.participants import bid_column
 
 TRIAL, COMMIT = 0.0, 1.0
 SOLVED, FAILED = 1.0, -1.0
@@ -66,19 +66,31 @@ def read_weights(message: FloatArray) -> tuple[int, float, Weights] | str:
     return int(number), order, Weights(alpha, beta, 1.0 / float(factors[0]))
 
 
+class Parties(Protocol):
+    """Who sends bids to an operator."""
+
+    @property
+    def buses(self) -> tuple[str, ...]:
+        """Bus of each."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each as an agent."""
+
+
 class Operator(ABC):
     """What an operator does whoever clears: schedules in force, orders, answers, events.
 
     Parameters
     ----------
-    table : Participants
+    table : Parties
 
     Attributes
     ----------
     schedule : Schedule or None. In force.
     """
 
-    def __init__(self, table: Participants) -> None:
+    def __init__(self, table: Parties) -> None:
         self.table = table
         self.schedule: Schedule | None = None
         self.events: list[dict[str, Any]] = []
@@ -181,11 +193,11 @@ class CentralOperator(Operator):
 
     Parameters
     ----------
-    table : Participants
+    table : Parties
     silent_steps : int. Steps without mail after which an SMO is silent.
     """
 
-    def __init__(self, table: Participants, scheduler: CentralScheduler, silent_steps: int) -> None:
+    def __init__(self, table: Parties, scheduler: CentralScheduler, silent_steps: int) -> None:
         super().__init__(table)
         self.receiver = BidReceiver(table.names, silent_steps)
         self._scheduler = scheduler

@@ -123,10 +123,10 @@ class MarketOptions(ControllerOptions):
                 where="option 'clearing_options'",
                 expected="a mapping of the algorithm's options",
             )
-        _check_range("load_cost", self.load_cost, open_low=True)
-        _check_factors("generator_cost", self.generator_cost, 0.0, math.inf)
-        _check_factors("unfaithful", self.unfaithful, 0.0, 1.0)
-        _check_factors("overstated", self.overstated, 0.0, math.inf)
+        check_range("load_cost", self.load_cost, open_low=True)
+        check_factors("generator_cost", self.generator_cost, 0.0, math.inf)
+        check_factors("unfaithful", self.unfaithful, 0.0, 1.0)
+        check_factors("overstated", self.overstated, 0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class ManagerOptions(ControllerOptions):
 
     def check(self) -> None:
         """Check ranges and tables."""
-        _check_range("score_prior", self.score_prior, high=1.0)
-        _check_factors("score_priors", self.score_priors, 0.0, 1.0)
+        check_range("score_prior", self.score_prior, high=1.0)
+        check_factors("score_priors", self.score_priors, 0.0, 1.0)
 
 
 def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) -> int:
@@ -219,7 +219,8 @@ def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) ->
     return steps
 
 
-def _check_range(name: str, pair: Any, high: float = math.inf, *, open_low: bool = False) -> None:
+def check_range(name: str, pair: Any, high: float = math.inf, *, open_low: bool = False) -> None:
+    """Raise where an option is no pair [low, high] of numbers from 0 to `high`."""
     numbers = isinstance(pair, list | tuple) and len(pair) == 2
     numbers = numbers and all(
         isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in pair
@@ -233,7 +234,8 @@ def _check_range(name: str, pair: Any, high: float = math.inf, *, open_low: bool
         )
 
 
-def _check_factors(name: str, table: Mapping[str, float], low: float, high: float) -> None:
+def check_factors(name: str, table: Mapping[str, float], low: float, high: float) -> None:
+    """Raise where an option is no mapping to numbers from `low` to `high`."""
     if not isinstance(table, Mapping):
         raise ControllerError(f"is {table!r}", where=f"option {name}", expected="a mapping")
     for key, value in table.items():

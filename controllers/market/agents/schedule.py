@@ -69,6 +69,8 @@ class MarketTerms:
     import_price: float
     v_min_pu: float = 0.95
     v_max_pu: float = 1.05
+    import_slope: float = 0.0
+    """Money per MWh that the import's price rises by per MW of import."""
 
     @property
     def mw(self) -> float:
@@ -86,6 +88,7 @@ class MarketTerms:
             import_price=self.import_price * self.mw,
             v_min_pu=self.v_min_pu,
             v_max_pu=self.v_max_pu,
+            import_slope=self.import_slope * self.mw**2,
         )
 
 
@@ -107,6 +110,10 @@ class CentralScheduler:
     rows : ndarray of int (n,). Of the SMOs in the network.
     clearing : str. See `controllers.market.clearing`; a class with ``clear(problem)``.
     options : mapping, optional. Of that class.
+
+    Attributes
+    ----------
+    terms : MarketTerms. Prices may change from one clearing to the next, the network may not.
     """
 
     def __init__(
@@ -116,7 +123,7 @@ class CentralScheduler:
         clearing: str = "central",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._rows, self._terms = rows, terms
+        self._rows, self.terms = rows, terms
         self._market = clearing_class(clearing)(terms.network, **(options or {}))
 
     def clear(self, bids: FloatArray, weights: Weights) -> Schedule:
@@ -129,11 +136,11 @@ class CentralScheduler:
 
         Raises MarketError: There is no dispatch, or the bids are none.
         """
-        rows, mw, n = self._rows, self._terms.mw, self._terms.network.size
+        rows, mw, n = self._rows, self.terms.mw, self.terms.network.size
         factors = Weights(np.ones(n), np.ones(n), weights.xi)
         factors.alpha[rows] = weights.alpha
         factors.beta[rows] = weights.beta
-        clearing = self._market.clear(weighted(self._terms.problem(rows, bids), factors))
+        clearing = self._market.clear(weighted(self.terms.problem(rows, bids), factors))
         d = clearing.dispatch
         return Schedule(
             p_load=d.p_load[rows] * mw,

@@ -125,7 +125,7 @@ def participants_of(
     glob of `costs` matches no generator.
     """
     mine = _dispatched(ders)
-    buses, rows, fixed = _served(feeder, mine, row_of, fixed_load_pu)
+    buses, rows, fixed = served_buses(feeder, mine, row_of, fixed_load_pu)
     smo = {row: i for i, row in enumerate(rows)}
     is_load = np.array([d.kind == "flexible_load" for d in mine])
     owner = np.array([smo[row_of[d.bus]] for d in mine], dtype=np.intp)
@@ -162,10 +162,13 @@ def _dispatched(ders: Sequence[Der]) -> tuple[Der, ...]:
     return mine
 
 
-def _served(
+def served_buses(
     feeder: Feeder, ders: Sequence[Der], row_of: Mapping[str, int], fixed_load_pu: float
 ) -> tuple[tuple[str, ...], tuple[int, ...], FloatArray]:
-    """Return bus and row of each SMO, and the feeder's own load there, kW and kvar, (2, n)."""
+    """Return bus and row of each SMO, and the feeder's own load there, kW and kvar, (2, n).
+
+    Raises ControllerError: A load or DER is at no bus that the network serves.
+    """
     loads = feeder.loads if fixed_load_pu > 0.0 else ()
     for what, name, bus in [("load", x.name, x.bus) for x in loads] + [
         ("DER", d.name, d.bus) for d in ders

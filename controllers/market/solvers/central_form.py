@@ -276,14 +276,17 @@ class ConeForm:
         shift = bids.p_load_min[d] - bids.p_load0[d]
         slope[self._x[6]] = (beta * shift + problem.import_price * (d == 0)) * w_d
         if self.sloped:
-            curvature = np.concatenate([curvature, self._import_curvature(problem, slope, w_g, w_d)])
+            curvature = np.concatenate(
+                [curvature, self._import_curvature(problem, slope, w_g, w_d)]
+            )
         p = np.bincount(self._curvature_at, curvature, len(self._curvature_rows))
+        p = p.astype(np.float64, copy=False)
         return ConeData(p, slope, entries[self._order], self._right_side(problem, reactive))
 
     def _import_curvature(
         self, problem: ClearingProblem, slope: FloatArray, w_g: FloatArray, w_d: FloatArray
     ) -> FloatArray:
-        """Add ``s/2 P_import^2`` with ``P_import = c'x + c0``: return ``s c c'``, add ``s c0 c``."""
+        """Return ``s c c'`` for ``s/2 P_import^2``, ``P_import = c'x + c0``; add ``s c0 c``."""
         g, d, bids = self._gen == 0, self._load == 0, problem.bids
         n_lines = len(self._imported) - int(g.sum()) - int(d.sum())
         c = np.concatenate([np.ones(n_lines), -w_g[g], w_d[d]])

@@ -1,0 +1,1 @@
+"""The local market as agents: homes, secondary agents, operators of both markets."""

@@ -1,0 +1,51 @@
+"""Bills that travel down the market, in whole units of money, as cumulative amounts.
+
+What an operator has billed is told as the sum since the start. A message that is lost is made good
+by the next one, and books balance at any time: what is billed above and not yet divided below is in
+transit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.market.model.settlement import UNIT
+
+Units = NDArray[np.int64]
+_LARGEST = 2.0**53
+
+
+class Bills:
+    """Divides what each of n payers is billed among those below it.
+
+    Attributes
+    ----------
+    received : int64 (n,). Billed from above, since the start.
+    divided : int64 (m,). Billed to those below, since the start.
+    """
+
+    def __init__(self, n: int, m: int) -> None:
+        self.received: Units = np.zeros(n, dtype=np.int64)
+        self.divided: Units = np.zeros(m, dtype=np.int64)
+
+    def take(self, payer: IntArray, told: FloatArray, divide: Callable[[Units], Units]) -> None:
+        """Take cumulative bills `told` (k,) of `payer` (k,), and divide what is new.
+
+        A number that is no amount is passed over.
+        """
+        ok = np.abs(told) <= _LARGEST
+        total = self.received.copy()
+        total[payer[ok]] = np.rint(told[ok]).astype(np.int64)
+        new = total - self.received
+        if new.any():
+            self.divided += divide(new)
+            self.received = total
+
+
+def money(units: Units) -> FloatArray:
+    """Return amounts in money."""
+    return np.asarray(units * UNIT)

@@ -1,0 +1,266 @@
+"""The day of the hosted homes: forecast, plan, and what both say of an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.core.protocol import ControlSite
+from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.table import LocalTable
+from controllers.market.consumer.homes import HomeForecast, Homes, Storages, Trips
+from controllers.market.consumer.plan import HomePlan, plan_homes
+from controllers.market.consumer.plan_model import PlanOptions
+from grid_models.ders.batteries import BatteryParameters
+from grid_models.ders.houses import HouseParameters, houses_of_ders
+from grid_models.ders.vehicles import VehicleParameters
+from grid_models.feeder.model import Der
+
+SLOT_S = 1800.0
+SLOTS = 48
+RETURN_H = 2.0
+"""Time in which a home goes back to its plan's energy and temperature."""
+GUARD_H = 0.25
+"""A battery offers no more than it can do for so long."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What the day says of an interval: power and flexibility of each home's parts, kW, (n,)."""
+
+    base_kw: FloatArray
+    pv: FloatArray
+    pv_flex: FloatArray
+    heat: FloatArray
+    heat_flex: FloatArray
+    battery: FloatArray
+    battery_down: FloatArray
+    battery_up: FloatArray
+    vehicle: FloatArray
+    vehicle_down: FloatArray
+    vehicle_up: FloatArray
+
+
+class HomeDay:
+    """The day of some homes.
+
+    Parameters
+    ----------
+    hosted : (n,). Positions of the homes in `LocalTable.home_names`.
+    ders, owner : Their devices, and the home of each among the hosted.
+    """
+
+    def __init__(
+        self,
+        table: LocalTable,
+        hosted: IntArray,
+        ders: Sequence[Der],
+        owner: IntArray,
+        options: LocalMarketOptions,
+        site: ControlSite,
+    ) -> None:
+        self._site, self._options = site, options
+        self.n = n = hosted.size
+        names = tuple(table.home_names[i] for i in hosted)
+        self.flexibility = table.draw(site.seed, "flexibility", names, options.flexibility)
+        self._scale = self.flexibility / max(options.flexibility[1], 1e-9)
+        self.homes, self._base_rating = _homes(names, ders, owner, site.seed)
+        houses = [d.name for d in ders if d.kind == "house"]
+        stores = [d for d in ders if d.kind in ("battery", "vehicle")]
+        self._house_owner = owner[[d.kind == "house" for d in ders]] if houses else owner[:0]
+        kinds = np.array([d.kind for d in stores])
+        store_owner = owner[[d.kind in ("battery", "vehicle") for d in ders]] if stores else owner[:0]
+        self._stores = {k: (np.flatnonzero(kinds == k), store_owner[kinds == k] if stores else store_owner)
+                        for k in ("battery", "vehicle")}  # fmt: skip
+        vehicles = [d for d in stores if d.kind == "vehicle"]
+        start = VehicleParameters.of_ders(vehicles, site.seed).start_kwh
+        defaults = BatteryParameters()
+        self._soc = {
+            "battery": defaults.soc_start * self.homes.battery.energy_kwh,
+            "vehicle": np.bincount(self._stores["vehicle"][1], start, n).astype(np.float64),
+        }
+        self._temp_c = self.homes.houses.start_c.copy()
+        self._plan: HomePlan | None = None
+        self._plan_start_s = 0.0
+        self.planned_kw: FloatArray = np.full(n, np.nan)
+
+    def read(self, inputs: Mapping[str, FloatArray]) -> None:
+        """Take the meters of temperature and stored energy; one that shows nothing changes nothing."""
+        if "temp_c" in inputs:
+            total = np.bincount(self._house_owner, inputs["temp_c"], self.n)
+            count = np.bincount(self._house_owner, minlength=self.n)
+            mean = np.divide(total, count, out=np.full(self.n, np.nan), where=count > 0)
+            self._temp_c = np.where(np.isfinite(mean), mean, self._temp_c)
+        if "soc_kwh" in inputs:
+            for kind, (at, who) in self._stores.items():
+                stored = np.bincount(who, inputs["soc_kwh"][at], self.n)
+                has = np.bincount(who, minlength=self.n) > 0
+                self._soc[kind] = np.where(has & np.isfinite(stored), stored, self._soc[kind])
+
+    def plan(self, time_s: float) -> list[dict[str, Any]]:
+        """Plan the day from `time_s` on, once a day; return what cannot be met, as events."""
+        if self._plan is not None and time_s < self._plan_start_s + SLOTS * SLOT_S - SLOT_S:
+            return []
+        self._plan_start_s = time_s
+        options = PlanOptions(delta_high=min(self._options.flexibility[1], 1.0))
+        self._plan = made = plan_homes(
+            self.homes, self._forecast(time_s), self._soc["battery"], self._soc["vehicle"],
+            self._temp_c, options,
+        )  # fmt: skip
+        merged: dict[str, list[str]] = {}
+        for event in made.events:
+            merged.setdefault(event.event, []).append(event.home)
+        return [{"event": kind, "homes": homes} for kind, homes in merged.items()]
+
+    def _forecast(self, time_s: float) -> HomeForecast:
+        times = time_s + SLOT_S * np.arange(SLOTS)
+        # Means over each slot, as the plan's steps have them.
+        fine = times[:, None] + SLOT_S / 30.0 * np.arange(30)
+        day = {k: v.mean(axis=1) for k, v in self._site.forecast(fine).items()}
+        found = HomeForecast(
+            step_s=SLOT_S,
+            start_s=(self._site.start_s + time_s) % 86400.0,
+            irradiance_pu=np.clip(day["irradiance_pu"], 0.0, 1.0),
+            temp_c=day["temp_c"],
+            base_kw=self._base_rating[:, None] * day["load_pu"],
+            price_per_kwh=self._options.price_scale * day["price_per_kwh"],
+        )
+        if self._options.forecast_error > 0.0:
+            from controllers.market.consumer.forecast_errors import disturbed
+
+            found = disturbed(found, self.homes.names, self._site.seed, self._options.forecast_error)
+        return found
+
+    def at(self, time_s: float, dt_s: float) -> Interval:
+        """Return what the day says of the interval of `dt_s` that begins at `time_s`."""
+        day = {k: float(v[0]) for k, v in self._site.forecast(np.array([time_s])).items()}
+        base = self._base_rating * day["load_pu"]
+        sun = self.homes.pv_kw * min(max(day["irradiance_pu"], 0.0), 1.0)
+        none = np.zeros(self.n)
+        if self._plan is None:
+            return Interval(base, sun, none, none, none, none, none, none, none, none, none)
+        plan = self._plan
+        since = (time_s - self._plan_start_s) / SLOT_S
+        slot = int(np.clip(since, 0, SLOTS - 1))
+        part = float(np.clip(since - slot, 0.0, 1.0))
+        p = {k: v[:, slot] for k, v in plan.p_kw.items()}
+        flex = {k: v[:, slot] * self._scale for k, v in plan.delta_kw.items()}
+        self.planned_kw = plan.net_kw[:, slot]
+        stored = {}
+        for kind in ("battery", "vehicle"):
+            planned = plan.soc_kwh[kind][:, slot] * (1.0 - part) + plan.soc_kwh[kind][:, slot + 1] * part
+            stored[kind] = self._storage(kind, p[kind], flex[kind], planned, dt_s)
+        heat, heat_flex = self._heat(-p["heat_pump"], flex["heat_pump"], slot, part, day["temp_c"])
+        return Interval(base, sun, np.minimum(flex["pv"], sun), heat, heat_flex,
+                        *stored["battery"], *stored["vehicle"])  # fmt: skip
+
+    def _storage(
+        self, kind: str, p: FloatArray, flex: FloatArray, planned_kwh: FloatArray, dt_s: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return baseline and flexibility down and up of a storage, back towards its plan."""
+        low, high = self._limits(kind, dt_s)
+        usable = np.abs(p) + flex > 0.0  # a vehicle that is away has neither
+        back = np.where(usable, (self._soc[kind] - planned_kwh) / RETURN_H, 0.0)
+        base = np.clip(p + back, low, high)
+        return base, np.minimum(flex, base - low), np.minimum(flex, high - base)
+
+    def _limits(self, kind: str, dt_s: float) -> tuple[FloatArray, FloatArray]:
+        """Return the least and largest injection that the stored energy allows for a while."""
+        unit: Storages = getattr(self.homes, kind)
+        hours = max(GUARD_H, dt_s / 3600.0)
+        least, most = unit.soc_min * unit.energy_kwh, unit.soc_max * unit.energy_kwh
+        soc = self._soc[kind]
+        low = np.maximum(unit.p_min_kw, np.minimum(soc - most, 0.0) / unit.charge_efficiency / hours)
+        high = np.minimum(unit.p_max_kw, np.maximum(soc - least, 0.0) * unit.discharge_efficiency / hours)
+        return low, high
+
+    def battery_limits(self, dt_s: float) -> tuple[FloatArray, FloatArray]:
+        """Return the least and largest injection of the batteries, kW, each (n,)."""
+        return self._limits("battery", dt_s)
+
+    def _heat(
+        self, heat: FloatArray, flex: FloatArray, slot: int, part: float, temp_out_c: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the heat pump's baseline and flexibility, back towards the plan's temperature."""
+        assert self._plan is not None
+        houses = self.homes.houses
+        temp = self._plan.temp_c
+        planned = temp[:, slot] * (1.0 - part) + temp[:, slot + 1] * part
+        cooling = temp_out_c > 0.5 * (houses.heat_set_c + houses.cool_set_c)
+        off = (self._temp_c - planned) * np.where(cooling, 1.0, -1.0)
+        back = off * houses.c_kwh_per_k / np.maximum(houses.cop, 1e-9) / RETURN_H
+        base = np.clip(heat + back, 0.0, houses.hvac_kw)
+        return base, np.minimum(flex, houses.hvac_kw - base)
+
+    def holding_kw(self, time_s: float) -> FloatArray:
+        """Return what the heat pump draws on average to hold the set-point, kW, (n,)."""
+        out = float(self._site.forecast(np.array([time_s]))["temp_c"][0])
+        h = self.homes.houses
+        excess = np.maximum(out - h.cool_set_c, 0.0) + np.maximum(h.heat_set_c - out, 0.0)
+        return np.minimum(excess / np.maximum(h.r_k_per_kw * h.cop, 1e-9), h.hvac_kw)
+
+
+def _homes(
+    names: tuple[str, ...], ders: Sequence[Der], owner: IntArray, seed: int
+) -> tuple[Homes, FloatArray]:
+    """Return the devices of the homes, and what else each house draws at a load of 1 pu, kW."""
+    n = len(names)
+
+    def of(kind: str, values: Sequence[float]) -> FloatArray:
+        mine = [d.kind == kind for d in ders]
+        return np.bincount(owner[mine], np.array(values), n).astype(np.float64) if any(mine) else np.zeros(n)
+
+    def column(kind: str, field: str) -> list[float]:
+        return [getattr(d, field) for d in ders if d.kind == kind]
+
+    houses, group = houses_of_ders([d for d in ders if d.kind == "house"], seed)
+    house_owner = owner[[d.kind == "house" for d in ders]][group] if len(group) else owner[:0]
+    vehicles = [d for d in ders if d.kind == "vehicle"]
+    use = VehicleParameters.of_ders(vehicles, seed)
+    energy = of("vehicle", column("vehicle", "energy_kwh"))
+    per_vehicle = [energy_share for energy_share in use.target_kwh]
+    target = of("vehicle", per_vehicle) / np.maximum(energy, 1e-9)
+    battery, stored = BatteryParameters(), {}
+    for kind in ("battery", "vehicle"):
+        stored[kind] = Storages.alike(
+            of(kind, column(kind, "energy_kwh")),
+            of(kind, column(kind, "p_min_kw")),
+            of(kind, column(kind, "p_max_kw")),
+            battery.soc_min, battery.soc_max, battery.charge_efficiency,
+        )  # fmt: skip
+    last = [of("vehicle", list(x)) for x in (use.leave_h, use.return_h, use.trip_kwh)]
+    trips = Trips(last[0] % 24.0, last[1] % 24.0, last[2], target, last[0] % 24.0)
+    merged, base = _merged(houses, house_owner, n)
+    return Homes(names, merged, of("pv", column("pv", "p_max_kw")), *stored.values(), trips), base
+
+
+def _merged(
+    houses: HouseParameters, owner: IntArray, n: int
+) -> tuple[HouseParameters, FloatArray]:
+    """Return one house per home: conductances and ratings add up, temperatures are means."""
+    count = np.bincount(owner, minlength=n)
+
+    def total(values: FloatArray) -> FloatArray:
+        return np.bincount(owner, values, n).astype(np.float64)
+
+    def mean(values: FloatArray, without: float) -> FloatArray:
+        return np.where(count > 0, total(values) / np.maximum(count, 1), without)
+
+    conductance = total(1.0 / houses.r_k_per_kw)
+    base = total(houses.base_kw)
+    merged = HouseParameters(
+        r_k_per_kw=np.where(count > 0, 1.0 / np.maximum(conductance, 1e-9), 2.0),
+        c_kwh_per_k=np.where(count > 0, total(houses.c_kwh_per_k), 2.0),
+        cop=mean(houses.cop, 3.0),
+        hvac_kw=total(houses.hvac_kw),
+        heat_set_c=mean(houses.heat_set_c, 20.0),
+        cool_set_c=mean(houses.cool_set_c, 24.0),
+        band_k=mean(houses.band_k, 1.0),
+        base_kw=base,
+        start_c=mean(houses.start_c, 22.0),
+    )
+    return merged, base

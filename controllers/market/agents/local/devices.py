@@ -1,0 +1,228 @@
+"""The devices of the hosted homes: meters, plan, baseline and range, set-points; arrays by device.
+
+Powers are injections in kW. A home's baseline is, by level of the market:
+
+| levels | heat pump | battery, vehicle | PV |
+| --- | --- | --- | --- |
+| hierarchy | the plan's, and back to the plan's indoor temperature | the plan's, and back to the plan's energy | all there is |
+| primary | what holds the set-point on average | the home's own net load | all there is |
+| none | as metered last | the home's own net load | all there is |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.core.ports import Port
+from controllers.core.protocol import ControlSite
+from controllers.market.agents.local.day import HomeDay
+from controllers.market.agents.local.offers import P0, P_MAX, P_MIN
+from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.table import LOAD, PV, STORAGE, LocalTable
+from controllers.market.model.participants import LOAD_POWER_FACTOR
+
+HEATER_KW, HEATER_MEMORY = 0.35, 30
+"""Mean draw of a water heater before it is metered; intervals over which it is averaged."""
+Q_LIMIT_PU = 0.44
+"""Reactive power over rating of an inverter, IEEE 1547-2018 Category B."""
+_TAN_PHI = float(np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR)
+
+
+@dataclass
+class Baseline:
+    """Baseline and flexibility of each home's parts, kW, all (n,)."""
+
+    other: FloatArray
+    heat: FloatArray
+    heat_down: FloatArray
+    heat_up: FloatArray
+    pv: FloatArray
+    pv_down: FloatArray
+    battery: FloatArray
+    battery_down: FloatArray
+    battery_up: FloatArray
+    vehicle: FloatArray
+    vehicle_down: FloatArray
+    vehicle_up: FloatArray
+
+    @staticmethod
+    def empty(n: int) -> Baseline:
+        """Return the baseline of homes of which nothing is known yet."""
+        return Baseline(*np.zeros((12, n)))
+
+
+class HomeDevices:
+    """The devices of some homes.
+
+    Parameters
+    ----------
+    hosted : (n,). Positions of the homes in `LocalTable.home_names`, ascending.
+    """
+
+    def __init__(
+        self, table: LocalTable, hosted: IntArray, options: LocalMarketOptions, site: ControlSite
+    ) -> None:
+        self._levels = options.levels
+        self.n = hosted.size
+        at = np.flatnonzero(np.isin(table.der_home, hosted))
+        self._ders = ders = tuple(table.ders[i] for i in at)
+        self._owner: IntArray = np.searchsorted(hosted, table.der_home[at])
+        self._kind = table.der_kind[at]
+        self._at = {
+            kind: np.flatnonzero([d.kind == kind for d in ders])
+            for kind in ("house", "pv", "battery", "vehicle", "flexible_load")
+        }
+        rating = np.array([max(d.p_max_kw, -d.p_min_kw) for d in ders])
+        self._share = rating / np.maximum(np.bincount(self._owner, rating), 1e-9)[self._owner] \
+            if ders else rating
+        for where in self._at.values():  # of the home's devices of the same kind
+            total = np.bincount(self._owner[where], rating[where], self.n)
+            self._share[where] = rating[where] / np.maximum(total[self._owner[where]], 1e-9)
+        self._rating = rating
+        self._inverter_kva = np.where(
+            np.isin(self._kind, (PV, STORAGE)), [d.kva for d in ders], 0.0
+        ) if ders else rating
+        self.day = HomeDay(table, hosted, ders, self._owner, options, site)
+        self._heater = HEATER_KW * np.bincount(
+            self._owner[self._at["flexible_load"]],
+            [ders[i].count for i in self._at["flexible_load"]], self.n,
+        )  # fmt: skip
+        self._metered = np.full(len(ders), np.nan)
+        self._offered = self._now = Baseline.empty(self.n)
+        names = tuple(d.name for d in ders)
+        self._names = names
+        houses, stores = self._of("house"), self._of("battery", "vehicle")
+        self.inputs = tuple(port for port in (
+            Port("p_kw", "kW", names),
+            Port("temp_c", "degC", houses, initial=np.nan, required=False),
+            Port("soc_kwh", "kWh", stores, initial=np.nan, required=False),
+        ) if port.labels)  # fmt: skip
+        self._set_at = np.sort(np.concatenate([self._at[k] for k in ("house", "pv", "battery", "vehicle")]))
+        self._q_at = np.sort(np.concatenate([self._at[k] for k in ("pv", "battery")]))
+        self.outputs = tuple(port for port in (
+            Port("p_set_kw", "kW", tuple(names[i] for i in self._set_at)),
+            Port("q_set_kvar", "kvar", tuple(names[i] for i in self._q_at)),
+        ) if port.labels)  # fmt: skip
+        self._p_set, self._q_set = np.zeros(len(ders)), np.zeros(len(ders))
+
+    def _of(self, *kinds: str) -> tuple[str, ...]:
+        return tuple(d.name for d in self._ders if d.kind in kinds)
+
+    def _sum(self, kind: str, values: FloatArray) -> FloatArray:
+        """Return the sums over each home of what devices of a kind have, (n,)."""
+        at = self._at[kind]
+        return np.bincount(self._owner[at], values[at], self.n).astype(np.float64, copy=False)
+
+    # --- meters ----------------------------------------------------------------------------------
+
+    def read(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+        """Read the meters; return each home's power by kind, (n, 3), NaN where one shows nothing.
+
+        What was offered last becomes the baseline.
+        """
+        self._now = self._offered
+        p = inputs["p_kw"] if self._ders else np.zeros(0)
+        self._metered = np.where(np.isfinite(p), p, np.nan)
+        self.day.read(inputs)
+        heater = -self._sum("flexible_load", self._metered)
+        seen = np.isfinite(heater)
+        self._heater = np.where(
+            seen, self._heater + (heater - self._heater) / HEATER_MEMORY, self._heater
+        )
+        out = np.zeros((self.n, 3))
+        for kind in (LOAD, PV, STORAGE):
+            mine = self._kind == kind
+            out[:, kind] = np.bincount(self._owner[mine], self._metered[mine], self.n)
+        return out
+
+    def plan(self, time_s: float) -> list[dict[str, Any]]:
+        """Plan the day if that is due; return what cannot be met, as events."""
+        return self.day.plan(time_s) if self._levels == "hierarchy" else []
+
+    # --- baseline and range ----------------------------------------------------------------------
+
+    def offer(self, time_s: float, dt_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return baseline, least and largest power by kind for an interval, each (n, 3)."""
+        b = self._baseline(time_s, dt_s)
+        self._offered = b
+        p0 = np.stack([-b.other - b.heat, b.pv, b.battery + b.vehicle], axis=1)
+        down = np.stack([b.heat_down, b.pv_down, b.battery_down + b.vehicle_down], axis=1)
+        up = np.stack([b.heat_up, np.zeros(self.n), b.battery_up + b.vehicle_up], axis=1)
+        return p0, p0 - down, p0 + up
+
+    def _baseline(self, time_s: float, dt_s: float) -> Baseline:
+        day, n = self.day, self.n
+        none = np.zeros(n)
+        now = day.at(time_s, dt_s)
+        other = now.base_kw + self._heater
+        if self._levels == "hierarchy":
+            return Baseline(other, now.heat, now.heat_flex, np.minimum(now.heat_flex, now.heat),
+                            now.pv, now.pv_flex, now.battery, now.battery_down, now.battery_up,
+                            now.vehicle, now.vehicle_down, now.vehicle_up)  # fmt: skip
+        metered_house = np.nan_to_num(-self._sum("house", self._metered))
+        heat = day.holding_kw(time_s)
+        if self._levels == "none":
+            heat = np.maximum(metered_house - now.base_kw, 0.0)
+        low, high = day.battery_limits(dt_s)
+        battery = np.clip(metered_house + self._heater - now.pv, low, high)
+        share = day.flexibility if self._levels == "primary" else none
+        return Baseline(other, heat, none, share * heat, now.pv, share * now.pv,
+                        battery, none, none, none, none, none)  # fmt: skip
+
+    @property
+    def planned_kw(self) -> FloatArray:
+        """The plan's net power in the interval offered last, NaN without a plan, (n,)."""
+        return self.day.planned_kw
+
+    def reactive(self, p0: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return reactive baseline and room of each home, kvar, for its power by kind (n, 3)."""
+        kva = np.bincount(self._owner, self._inverter_kva, self.n)
+        p = np.abs(p0[:, PV] + p0[:, STORAGE])
+        room = np.minimum(np.sqrt(np.maximum(kva**2 - p**2, 0.0)), Q_LIMIT_PU * kva)
+        return _TAN_PHI * p0[:, LOAD], room
+
+    # --- set-points ------------------------------------------------------------------------------
+
+    def follow(self, base: FloatArray, change: FloatArray, q_kvar: FloatArray) -> None:
+        """Set the devices for a change of the baseline (n,) and reactive power (n,).
+
+        `base`: the offers for this interval, (n, len(OFFER_FIELDS)).
+        """
+        b, rises = self._now, change >= 0.0
+        p0, low, high = base[:, P0], base[:, P_MIN], base[:, P_MAX]
+        room = np.where(rises[:, None], high - p0, p0 - low)
+        part = np.divide(np.abs(change), room.sum(axis=1), out=np.zeros(self.n),
+                         where=room.sum(axis=1) > 1e-9)  # fmt: skip
+        part = np.where(rises, part, -part)
+
+        def moved(kw: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:
+            return np.asarray(kw + part * np.where(rises, up, down))
+
+        heat = moved(-b.heat, b.heat_down, b.heat_up)
+        cap = heat - (b.other - self._heater)
+        pv = moved(b.pv, b.pv_down, np.zeros(self.n))
+        targets = {
+            "house": cap,
+            "battery": moved(b.battery, b.battery_down, b.battery_up),
+            "vehicle": moved(b.vehicle, b.vehicle_down, b.vehicle_up),
+            "pv": np.where(pv < b.pv - 1e-9, pv, np.inf),
+        }
+        for kind, target in targets.items():
+            at = self._at[kind]
+            self._p_set[at] = self._share[at] * target[self._owner[at]]
+        pv_at, house_at = self._at["pv"], self._at["house"]
+        self._p_set[pv_at] = np.minimum(self._p_set[pv_at], self._rating[pv_at])
+        if self._levels == "none":
+            self._p_set[house_at] = -self._rating[house_at]  # no cap
+        kva = np.maximum(np.bincount(self._owner, self._inverter_kva, self.n), 1e-9)
+        q = (q_kvar - _TAN_PHI * p0[:, LOAD])[self._owner]
+        self._q_set = q * self._inverter_kva / kva[self._owner]
+
+    def values(self) -> dict[str, FloatArray]:
+        """Return the set-points."""
+        return {"p_set_kw": self._p_set[self._set_at], "q_set_kvar": self._q_set[self._q_at]}

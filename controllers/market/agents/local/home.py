@@ -1,0 +1,176 @@
+"""Homes (CMAs): each plans its day, offers what it will do and could do, and follows its award.
+
+At the first interval a home plans its devices for a day (`controllers.market.consumer.plan`). For
+each interval it offers the plan's power as its baseline, brought back to the plan where the state of
+charge or the indoor temperature has left it, with the plan's flexibility as the range. Sun and
+demand are taken from the home's own meter and forecast. An award changes the baseline; the change is
+divided among the devices by the range that each offered.
+
+Without a market that plans (`levels` 'primary' or 'none') thermostats run free, the battery serves
+the home's own net load, and only the heat pump is offered.
+
+A home that hears nothing changes its baseline as it was asked last, for `silent_after` intervals;
+then it goes by its own plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.core.ports import Port
+from controllers.core.protocol import ControlSite
+from controllers.market.agents.local.devices import HomeDevices
+from controllers.market.agents.local.offers import (
+    GAMMA,
+    GAMMA_MAX,
+    METERED,
+    OFFER_FIELDS,
+    P0,
+    P_MAX,
+    P_MIN,
+    Q0,
+    Q_ROOM,
+)
+from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.sma import AWARD_FIELDS
+from controllers.market.agents.local.table import KINDS, LocalTable
+from controllers.market.agents.mail_tables import Latest
+from controllers.core.errors import ControllerError
+from grid_models.base import counter_rng
+from grid_models.base.errors import nearest_name
+
+
+class HomeGroup:
+    """The hosted homes as arrays.
+
+    Parameters
+    ----------
+    hosted : sequence of int. Their positions in `LocalTable.home_names`, ascending.
+    rounds : int. Rounds of mail in an interval.
+    """
+
+    def __init__(
+        self,
+        table: LocalTable,
+        hosted: Sequence[int],
+        options: LocalMarketOptions,
+        site: ControlSite,
+        rounds: int,
+    ) -> None:
+        self._options = o = options
+        self.hosted: IntArray = np.array(hosted, dtype=np.int64)
+        self.names = [table.home_names[i] for i in self.hosted]
+        n = self.n = self.hosted.size
+        self._interval_s = rounds * site.period_s
+        self.devices = HomeDevices(table, self.hosted, options, site)
+        self.cost = table.draw(site.seed, "home cost", self.names, o.home_cost)
+        self._faith = _by_glob(self.names, table.home_names, o.unfaithful)
+        self._error, self._seed = o.response_error, site.seed
+        self._streams = counter_rng.stream_ids(f"response:{name}" for name in self.names)
+        pace_s = o.mail_rounds * site.period_s
+        self._pace = 1.0 - math.exp(-pace_s / o.response_s) if o.response_s > 0.0 else 1.0
+        self._inbox = Latest(n, len(AWARD_FIELDS))
+        self._offered: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
+        self._offered[:, GAMMA] = GAMMA_MAX
+        self._base = self._offered
+        # What is asked for: change of the baseline, kW and kvar; since which interval.
+        self._asked: FloatArray = np.zeros((n, 2))
+        self._asked_at: IntArray = np.full(n, -1, dtype=np.int64)
+        self._done: FloatArray = np.zeros((n, 2))
+        self._metered: FloatArray = np.full((n, len(KINDS)), np.nan)
+        self._shown: FloatArray = np.zeros(n)
+        self._plan_kw: FloatArray = np.full(n, np.nan)
+        self._events: list[dict[str, Any]] = []
+        self.inputs = self.devices.inputs
+        self.outputs: tuple[Port, ...] = self.devices.outputs
+
+    def take_awards(
+        self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int
+    ) -> None:
+        """Take awards (k, len(AWARD_FIELDS)) of the homes `sender`; the newest counts."""
+        self._inbox.absorb(sender, rounds, rows, step)
+
+    def begin(self, interval: int, time_s: float, inputs: Mapping[str, FloatArray]) -> None:
+        """Begin an interval: read the meters; the offers made for it are its baseline."""
+        self._base = self._offered
+        self._metered = self.devices.read(inputs)
+        self._events += self.devices.plan(time_s)
+
+    def offers(self, interval: int) -> FloatArray:
+        """Return the offers for `interval`, (n, len(OFFER_FIELDS))."""
+        rows = np.zeros((self.n, len(OFFER_FIELDS)))
+        rows[:, 0] = interval
+        p0, low, high = self.devices.offer(interval * self._interval_s, self._interval_s)
+        rows[:, P0], rows[:, P_MIN], rows[:, P_MAX] = p0, low, high
+        room = 0.5 * (high - low).sum(axis=1)
+        rows[:, GAMMA] = np.where(
+            room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX
+        )
+        rows[:, Q0], rows[:, Q_ROOM] = self.devices.reactive(p0)
+        rows[:, METERED] = self._metered
+        self._offered = rows
+        self._plan_kw = self.devices.planned_kw
+        return rows
+
+    def steer(self, interval: int) -> None:
+        """Move the devices towards what was awarded for the interval that has begun."""
+        told, base = self._inbox.values, self._base
+        p0, q0 = base[:, P0].sum(axis=1), base[:, Q0]
+        when = np.rint(told[:, 0]).astype(np.int64)
+        now = (self._inbox.round >= 0) & (when == interval)
+        self._asked[now] = (told[:, 1:3] - np.stack([p0, q0], axis=1))[now]
+        self._asked_at = np.where(now, interval, self._asked_at)
+        self._asked[self._asked_at + self._options.silent_after < interval] = 0.0
+        low, high = (base[:, part].sum(axis=1) - p0 for part in (P_MIN, P_MAX))
+        uniform = counter_rng.uniform(self._seed, self._streams, max(interval, 0), 0)
+        wrong = self._error * math.sqrt(3.0) * (2.0 * uniform - 1.0)
+        asked = self._asked * (self._faith * (1.0 + wrong))[:, None]
+        self._done += self._pace * (asked - self._done)
+        change = np.clip(self._done[:, 0], low, high)
+        q = q0 + np.clip(self._done[:, 1], -base[:, Q_ROOM], base[:, Q_ROOM])
+        self.devices.follow(base, change, q)
+
+    def values(self) -> dict[str, FloatArray]:
+        """Return the outputs of the homes and of their devices."""
+        told, base = self._inbox.values, self._base
+        bid, metered = base[:, P0].sum(axis=1), self._metered.sum(axis=1)
+        self._shown = np.where(np.isfinite(metered), metered, self._shown)
+        return self.devices.values() | {
+            "home_plan_kw": np.where(np.isfinite(self._plan_kw), self._plan_kw, bid),
+            "home_bid_kw": bid,
+            "home_set_kw": bid + self._asked[:, 0],
+            "home_metered_kw": self._shown,
+            "home_price_per_kwh": told[:, 3],
+            "home_flex_price_per_kwh": told[:, 4],
+        }
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call."""
+        told, self._events = self._events, []
+        return told
+
+
+def _by_glob(
+    names: Sequence[str], every: Sequence[str], table: Mapping[str, float]
+) -> FloatArray:
+    """Return the factor of each home, 1 where no glob names it; the last glob wins.
+
+    Raises ControllerError: A glob names no home.
+    """
+    values = np.ones(len(names))
+    for glob, factor in table.items():
+        if not any(fnmatchcase(name, glob) for name in every):
+            raise ControllerError(
+                f"no home is called '{glob}'",
+                where="option 'unfaithful'",
+                expected="names or globs of homes",
+                nearest=nearest_name(glob, every),
+            )
+        values[[fnmatchcase(name, glob) for name in names]] = factor
+    return values

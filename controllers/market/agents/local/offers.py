@@ -1,0 +1,144 @@
+"""Offers, as homes send them to agents and agents to operators, and the receiver's book of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.local.table import KINDS, per
+
+_K = len(KINDS)
+OFFER_FIELDS = (
+    "interval", *(f"p0_{k}" for k in KINDS), *(f"p_min_{k}" for k in KINDS),
+    *(f"p_max_{k}" for k in KINDS), "q0", "q_room", "gamma", *(f"metered_{k}" for k in KINDS),
+)  # fmt: skip
+"""An offer for one interval: baseline and range of each kind of device (kW, injections positive),
+reactive baseline and room (kvar), disutility ``gamma (P - P0)^2`` (money per kW^2 h), and what was
+metered in the interval that ended last (kW; NaN: unknown)."""
+P0, P_MIN, P_MAX = slice(1, 1 + _K), slice(1 + _K, 1 + 2 * _K), slice(1 + 2 * _K, 1 + 3 * _K)
+Q0, Q_ROOM, GAMMA = 1 + 3 * _K, 2 + 3 * _K, 3 + 3 * _K
+METERED = slice(4 + 3 * _K, 4 + 4 * _K)
+GAMMA_MAX = 1e9
+"""Of who has no flexibility: any positive number, the range is zero."""
+_SLACK_KW = 1e-6
+_LARGEST = 1e9
+
+
+def faults(rows: FloatArray) -> NDArray[np.str_]:
+    """Return what is wrong with each offer, (m,): '', 'not_finite' or 'contradictory'."""
+    numbers = rows[:, : METERED.start]
+    finite = (np.abs(numbers) <= _LARGEST).all(axis=1)
+    low, mid, high = rows[:, P_MIN], rows[:, P0], rows[:, P_MAX]
+    crossed = ((low > mid + _SLACK_KW) | (mid > high + _SLACK_KW)).any(axis=1)
+    crossed |= (rows[:, GAMMA] <= 0.0) | (rows[:, Q_ROOM] < 0.0)
+    return np.where(~finite, "not_finite", np.where(crossed, "contradictory", ""))
+
+
+class OfferBook:
+    """The last good offer of each of n senders.
+
+    Attributes
+    ----------
+    rows : (n, len(OFFER_FIELDS)). Zero where none came yet.
+    interval : int64 (n,). The interval each is for; -1 where none came yet.
+    received, odd : (n,). Messages since the last `count`, and those of them that were refused.
+    """
+
+    def __init__(self, names: Sequence[str], silent_after: int) -> None:
+        self.names = tuple(names)
+        n = len(self.names)
+        self.rows: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
+        self.rows[:, GAMMA] = GAMMA_MAX
+        self.interval: IntArray = np.full(n, -1, dtype=np.int64)
+        self.received, self.odd = np.zeros(n), np.zeros(n)
+        self.events: list[dict[str, Any]] = []
+        self._silent_after = silent_after
+        self._silent = np.zeros(n, dtype=bool)
+        self._told: dict[str, IntArray] = {}
+
+    def take(self, sender: IntArray, rows: FloatArray, now: int) -> None:
+        """Take offers in: `sender` (m,), `rows` (m, len(OFFER_FIELDS)), in the interval `now`.
+
+        An offer that is no offer is refused and the last good one stays; one that comes after the
+        interval before its own counts as late, but is used; one that came before is passed over.
+        """
+        if not sender.size:
+            return
+        np.add.at(self.received, sender, 1.0)
+        wrong = faults(rows)
+        when = np.where(np.abs(rows[:, 0]) <= _LARGEST, rows[:, 0], -1.0)
+        interval = np.rint(when).astype(np.int64)
+        dated = (interval >= 0) & (interval <= now + 1)
+        wrong = np.where(
+            (wrong == "") & ~dated, "misdated", wrong
+        )
+        for fault in ("not_finite", "contradictory", "misdated"):
+            self._tell(f"offer_{fault}", sender[wrong == fault], now)
+        bad = wrong != ""
+        np.add.at(self.odd, sender[bad], 1.0)
+        good = np.flatnonzero(~bad & (interval > self.interval[sender]))
+        self._tell("offer_late", sender[good[interval[good] <= now]], now)
+        # Oldest first: of several offers of one sender the newest is written last.
+        good = good[np.argsort(interval[good], kind="stable")]
+        self.rows[sender[good]] = rows[good]
+        self.interval[sender[good]] = interval[good]
+
+    def _tell(self, event: str, who: IntArray, now: int) -> None:
+        """Leave an event with the names, once per sender and interval."""
+        if not who.size:
+            return
+        told = self._told.setdefault(event, np.full(len(self.names), -1, dtype=np.int64))
+        new = np.unique(who[told[who] < now])
+        told[new] = now
+        if new.size:
+            self.events.append({"event": event, "agents": [self.names[i] for i in new.tolist()]})
+
+    def usable(self, interval: int) -> FloatArray:
+        """Return the offers for `interval`; whoever is silent keeps its baseline and has no range.
+
+        Who falls silent, or is back, is told as an event.
+        """
+        silent = self.interval + self._silent_after < interval
+        known = self.interval >= 0
+        for event, who in (
+            ("agent_silent", silent & known & ~self._silent),
+            ("agent_back", self._silent & ~silent),
+        ):
+            self._tell(event, np.flatnonzero(who), interval)
+        self._silent = silent & known
+        rows = self.rows.copy()
+        for part in (P_MIN, P_MAX):
+            rows[:, part] = np.where(silent[:, None], rows[:, P0], rows[:, part])
+        rows[:, Q_ROOM] = np.where(silent, 0.0, rows[:, Q_ROOM])
+        # A meter reading counts once, for the interval before the offer's.
+        rows[:, METERED] = np.where((self.interval == interval)[:, None], rows[:, METERED], np.nan)
+        return rows
+
+    def count(self) -> tuple[FloatArray, FloatArray]:
+        """Return `received` and `odd` since the last call."""
+        counted = self.received, self.odd
+        self.received, self.odd = np.zeros(len(self.names)), np.zeros(len(self.names))
+        return counted
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call."""
+        told, self.events = self.events, []
+        return told
+
+
+def summed(owner: IntArray, rows: FloatArray, n: int, interval: int) -> FloatArray:
+    """Return the offers of n aggregators, each the sum of those it owns.
+
+    Quadratic disutilities that share one deviation as it costs least add up like parallel
+    resistances: ``1/gamma = sum 1/gamma_i``.
+    """
+    parts = rows.copy()
+    parts[:, GAMMA] = 1.0 / rows[:, GAMMA]
+    out = per(owner, parts, n)
+    out[:, 0] = interval
+    out[:, GAMMA] = 1.0 / np.maximum(out[:, GAMMA], 1.0 / GAMMA_MAX)
+    return out

@@ -1,0 +1,110 @@
+"""Options of the controller ``local-market``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controllers.core.options import ControllerOptions, option
+from controllers.market.agents.options import check_factors, check_range
+
+LEVELS = ("hierarchy", "primary", "none")
+
+
+@dataclass(frozen=True)
+class LocalMarketOptions(ControllerOptions):
+    """Options of the controller ``local-market``.
+
+    Attributes
+    ----------
+    unfaithful : mapping of glob over homes to float
+        The part of an award that the devices of these homes follow, 0 to 1.
+    """
+
+    levels: str = option(
+        "hierarchy",
+        "Which markets there are: 'hierarchy' is all three, with homes that plan; 'primary': "
+        "operators add up what the homes' devices do, and divide an award among them; 'none': "
+        "no award, the prices are those of the demand as it is.",
+        choices=LEVELS,
+    )
+    interval_s: float = option(
+        60.0,
+        "Period of the secondary and the consumer market; at least four rounds of mail.",
+        above=0.0,
+    )
+    primary_interval_s: float = option(
+        300.0, "Period of the primary market, a multiple of `interval_s`.", above=0.0
+    )
+    mail_rounds: int = option(
+        1,
+        "Rounds of mail within the federate's ``period_s``; all but one are mail only.",
+        low=1,
+    )
+    price_scale: float = option(
+        1.0, "Factor on the day's ``price_per_kwh``, which is the supply's price at no import.",
+        above=0.0,
+    )  # fmt: skip
+    price_slope: float = option(
+        0.0, "What the supply's price rises by, money per kWh and MW of import.", low=0.0
+    )
+    loss_price_per_kwh: float = option(0.003, "xi, money per kWh of losses.", low=0.0)
+    price_cap_per_kwh: float = option(
+        1.0, "Most that an agent pays, or is paid, per kWh in the secondary market.", above=0.0
+    )
+    home_cost: Sequence[float] = option(
+        (0.15, 0.4),
+        "Range that each home's marginal cost of using all its flexibility is drawn from, money "
+        "per kWh.",
+        shown="[low, high]",
+    )
+    flexibility: Sequence[float] = option(
+        (0.1, 0.5),
+        "Range that the flexible part of each home's heat pump, battery and vehicle is drawn from.",
+        shown="[low, high]",
+    )
+    homes_per_agent: int = option(
+        4, "Homes of a secondary agent, where that gives an operator 3 to 12 agents.", low=1
+    )
+    epsilon: float = option(
+        0.01, "What a level of the secondary market may give up for the next ones, relative.",
+        low=0.0, high=1.0,
+    )  # fmt: skip
+    negative_prices: str = option(
+        "allow", "Policy of the consumer market for negative prices.", choices=("allow", "floor")
+    )
+    forecast_error: float = option(
+        0.0, "Relative standard deviation of a home's forecasts of sun, demand and price.", low=0.0
+    )
+    fixed_load_pu: float = option(
+        1.0, "Multiple of nominal at which the feeder's own loads stand.", low=0.0
+    )
+    response_s: float = option(
+        0.0, "Time constant with which devices follow an award; 0: at once.", low=0.0
+    )
+    response_error: float = option(
+        0.0,
+        "Standard deviation of the error of what a home does, relative to what it was asked to "
+        "change, drawn once per home and interval.",
+        low=0.0,
+    )
+    unfaithful: Mapping[str, float] = field(default_factory=dict)
+    score_prior: Sequence[float] = option(
+        (0.8, 1.0), "Range that each agent's prior score is drawn from.", shown="[low, high]"
+    )
+    memory: float = option(
+        20.0, "Of the scores, in intervals; the prior has that weight.", above=1.0
+    )
+    silent_after: int = option(
+        3, "Intervals without mail after which a partner counts as silent.", low=1
+    )
+    manager: str | None = option(
+        None, "Name of the resilience manager's agent; None: there is none."
+    )
+
+    def check(self) -> None:
+        """Check ranges and tables."""
+        check_range("home_cost", self.home_cost, open_low=True)
+        check_range("flexibility", self.flexibility, high=1.0)
+        check_range("score_prior", self.score_prior, high=1.0)
+        check_factors("unfaithful", self.unfaithful, 0.0, 1.0)

@@ -1,0 +1,94 @@
+"""Scores of secondary agents: commitment per kind of device, trustability, and resilience.
+
+Commitment asks whether an agent did what it was scheduled: the evidence of an interval is
+``1 - |metered - scheduled| / (half the range offered)``, kind by kind, where a schedule divides the
+change of the baseline among kinds by the range that each offered. Trustability asks whether its
+offers came, and were in order. `controllers.market.agents.scores` has the averages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray
+from controllers.market.agents.local.offers import METERED, P0, P_MAX, P_MIN
+from controllers.market.agents.local.table import KINDS
+from controllers.market.agents.scores import BetaScore, resilience_score, trust_evidence
+
+_LEAST_KW = 0.05
+"""Half a range below which nothing was offered, so that nothing is learnt."""
+_LOWEST = 0.01
+"""A score never is 0: the secondary market divides by it."""
+
+
+class AgentScores:
+    """Scores of m agents.
+
+    Parameters
+    ----------
+    prior : (m,). Score before any evidence.
+    memory : float. Intervals after which evidence has faded to 1/e.
+    """
+
+    def __init__(self, prior: FloatArray, memory: float) -> None:
+        self._m = prior.size
+        self._commitment = BetaScore(np.repeat(prior, len(KINDS)), memory, memory)
+        self._trust = BetaScore(prior, memory, memory)
+        self._weight = np.ones((self._m, len(KINDS)))
+        # (interval, scheduled per kind, half range per kind), of the last intervals.
+        self._promised: deque[tuple[int, FloatArray, FloatArray]] = deque(maxlen=3)
+
+    def promise(
+        self, who: NDArray[np.bool_], offers: FloatArray, p: FloatArray, interval: int
+    ) -> None:
+        """Note what the agents `who` (m,) were scheduled for `interval`: `p` (m,) in all, kW."""
+        p0, low, high = (offers[:, part] for part in (P0, P_MIN, P_MAX))
+        change = (p - p0.sum(axis=1))[:, None]
+        room = np.where(change >= 0.0, high - p0, p0 - low)
+        total = np.maximum(room.sum(axis=1, keepdims=True), 1e-9)
+        scheduled = p0 + change * room / total
+        half = 0.5 * (high - low)
+        last = self._promised[-1] if self._promised else None
+        if last is not None and last[0] == interval:
+            scheduled = np.where(who[:, None], scheduled, last[1])
+            half = np.where(who[:, None], half, last[2])
+            self._promised.pop()
+        else:
+            scheduled = np.where(who[:, None], scheduled, np.nan)
+        self._promised.append((interval, scheduled, half))
+
+    def add(self, offers: FloatArray, received: FloatArray, odd: FloatArray, interval: int) -> None:
+        """Take in what the offers for `interval` metered, two before it, and how they came."""
+        self._trust.add(trust_evidence(received, 1.0, odd, np.zeros(self._m)))
+        kept = next((x for x in self._promised if x[0] == interval - 2), None)
+        if kept is None:
+            return
+        _, scheduled, half = kept
+        off = np.abs(offers[:, METERED] - scheduled) / np.maximum(half, _LEAST_KW)
+        known = np.isfinite(off) & (half > _LEAST_KW)
+        self._commitment.add((1.0 - off).ravel(), known.ravel())
+        self._weight = np.where(np.isfinite(half), np.maximum(half, 1e-3), 1e-3)
+
+    @property
+    def by_kind(self) -> FloatArray:
+        """Commitment per kind of device, (m, len(KINDS))."""
+        return self._commitment.value.reshape(self._m, len(KINDS))
+
+    @property
+    def commitment(self) -> FloatArray:
+        """Commitment of each agent, its kinds weighted by the range that they offered, (m,)."""
+        w = self._weight
+        return np.asarray((self.by_kind * w).sum(axis=1) / w.sum(axis=1))
+
+    @property
+    def trustability(self) -> FloatArray:
+        """How many of its offers came and were in order, (m,)."""
+        return self._trust.value
+
+    @property
+    def resilience(self) -> FloatArray:
+        """Geometric mean of both, at least 0.01, (m,)."""
+        return np.maximum(resilience_score(self.commitment, self.trustability), _LOWEST)

@@ -1,0 +1,166 @@
+"""Secondary agents (SMAs): each adds up its homes' offers, and clears the consumer market for them.
+
+Upwards, once per interval: the sum of the homes' offers. Downwards, as soon as a schedule of its
+operator comes: prices and set-points for its homes (`controllers.market.consumer.game`), in which
+the agent is the leader (CMO) and its homes the followers (CMAs).
+
+Without a schedule for an interval an agent asks its homes for the same change of their baseline as
+before, for `silent_after` intervals; then for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.local.bills import Bills, Units
+from controllers.market.agents.local.offers import (
+    GAMMA,
+    P0,
+    P_MAX,
+    P_MIN,
+    Q0,
+    Q_ROOM,
+    OfferBook,
+    summed,
+)
+from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.table import LocalTable
+from controllers.market.agents.mail_tables import Latest
+from controllers.market.consumer.game import clear_consumer, consumer_units
+from controllers.market.secondary.retail import retail_units
+
+SCHEDULE_FIELDS = ("interval", "p", "q", "price", "billed")
+"""From operator to agent: kW, kvar, price of active power per kWh, units of money."""
+AWARD_FIELDS = ("interval", "p", "q", "price", "flex_price", "billed")
+"""From agent to home: kW, kvar, mu and mu_flex per kWh, units of money."""
+
+
+class SmaGroup:
+    """The hosted secondary agents as arrays.
+
+    Parameters
+    ----------
+    hosted : sequence of int. Their positions in `LocalTable.agent_names`, ascending.
+
+    Attributes
+    ----------
+    homes : ndarray of int. Positions of their homes in `LocalTable.home_names`.
+    awards : (homes, len(AWARD_FIELDS)). What each home was told last; NaN before.
+    """
+
+    def __init__(
+        self, table: LocalTable, hosted: Sequence[int], options: LocalMarketOptions
+    ) -> None:
+        self.hosted: IntArray = np.array(hosted, dtype=np.int64)
+        self.n = self.hosted.size
+        self.homes: IntArray = np.flatnonzero(np.isin(table.home_agent, self.hosted))
+        self.owner: IntArray = np.searchsorted(self.hosted, table.home_agent[self.homes])
+        self.book = OfferBook([table.home_names[i] for i in self.homes], options.silent_after)
+        self._policy, self._alone = options.negative_prices, options.levels != "hierarchy"
+        self._silent_after = options.silent_after
+        self._inbox = Latest(self.n, len(SCHEDULE_FIELDS))
+        self._offers = self.book.rows
+        self._change: FloatArray = np.zeros((self.n, 2))
+        self._price: FloatArray = np.zeros(self.n)
+        self._prices: FloatArray = np.zeros((2, self.n))
+        self._hours = options.interval_s / 3600.0
+        self._asked: IntArray = np.full(self.n, -1, dtype=np.int64)
+        self._cleared: IntArray = np.full(self.n, -1, dtype=np.int64)
+        self.awards: FloatArray = np.full((self.homes.size, len(AWARD_FIELDS)), np.nan)
+        self.bills = Bills(self.n, self.homes.size)
+        self.short_kw: FloatArray = np.zeros(self.n)
+
+    def bid(self, interval: int) -> FloatArray:
+        """Return each agent's offer for `interval`, (n, len(OFFER_FIELDS))."""
+        self._offers = self.book.usable(interval)
+        return summed(self.owner, self._offers, self.n, interval)
+
+    def take_schedules(
+        self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int
+    ) -> NDArray[np.bool_]:
+        """Take schedules (k, len(SCHEDULE_FIELDS)); return which agents have a new one, (n,)."""
+        before = self._inbox.round.copy()
+        self._inbox.absorb(sender, rounds, rows, step)
+        new: NDArray[np.bool_] = self._inbox.round > before
+        if new.any():
+            who = np.flatnonzero(new)
+            self.bills.take(who, self._inbox.values[who, 4], self._divided)
+        return new
+
+    def clear(
+        self, new: NDArray[np.bool_], interval: int, *, late: bool
+    ) -> NDArray[np.bool_]:
+        """Award homes for `interval`; return which agents did, (n,).
+
+        Those do which have a `new` (n,) schedule, and when it is `late` those which have none.
+        """
+        told = self._inbox.values
+        who = new | (late & (self._cleared < interval) & (self._asked >= 0))
+        base_p, base_q = self._base()
+        # A schedule is for the coming interval or, after a change in the present one, for that.
+        when = np.clip(np.rint(told[:, 0]), interval - 1, interval).astype(np.int64)
+        when = np.where(new, when, interval)
+        self._asked = np.where(new, when, self._asked)
+        self._change[new] = (told[:, 1:3] - np.stack([base_p, base_q], axis=1))[new]
+        self._price = np.where(new, told[:, 3], self._price)
+        self._change[self._asked + self._silent_after < when] = 0.0
+        self._cleared = np.where(who, np.maximum(when, self._cleared), self._cleared)
+        p, price, flex_price = self._divided_power(base_p + self._change[:, 0])
+        room = self._offers[:, Q_ROOM]
+        share = room / np.maximum(np.bincount(self.owner, room, self.n), 1e-9)[self.owner]
+        q = self._offers[:, Q0] + np.clip(share * self._change[self.owner, 1], -room, room)
+        told_now = (when[self.owner], p, q, price, flex_price, self.bills.divided)
+        self.awards = np.where(who[self.owner, None], np.stack(told_now, axis=1), self.awards)
+        return who
+
+    def _base(self) -> tuple[FloatArray, FloatArray]:
+        p0 = self._offers[:, P0].sum(axis=1)
+        return (
+            np.bincount(self.owner, p0, self.n).astype(np.float64),
+            np.bincount(self.owner, self._offers[:, Q0], self.n).astype(np.float64),
+        )
+
+    def _divided_power(self, target: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return power, price and flexibility price of every home for the agents' targets (n,)."""
+        o = self._offers
+        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
+        if self._alone:
+            p, self.short_kw = shared(self.owner, p0, low, high, target)
+            price = self._price[self.owner]
+            return p, price, np.zeros_like(price)
+        made = clear_consumer(
+            self.owner, p0, low, high, o[:, GAMMA], target, self._price, self._policy
+        )
+        self.short_kw, self._prices = made.short, np.stack([made.mu, made.mu_flex])
+        return made.p, made.mu[self.owner], made.mu_flex[self.owner]
+
+    def _divided(self, new: Units) -> Units:
+        """Divide new bills of the agents among their homes, by the last awards."""
+        p = np.nan_to_num(self.awards[:, 1])
+        if self._alone:
+            return retail_units(new, p, self.owner)
+        p0 = self._offers[:, P0].sum(axis=1)
+        return consumer_units(new, self.owner, p, p0, *self._prices, hours=self._hours)
+
+
+def shared(
+    owner: IntArray, p0: FloatArray, low: FloatArray, high: FloatArray, target: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Divide each owner's change of the baseline by the room in its direction; return p and short.
+
+    Parameters
+    ----------
+    owner : (m,). p0, low, high : (m,). target : (n,), what the sum per owner is to be.
+    """
+    n = target.size
+    change = target - np.bincount(owner, p0, n)
+    room = np.where(change[owner] >= 0.0, high - p0, p0 - low)
+    total = np.bincount(owner, room, n)
+    part = np.divide(np.abs(change), total, out=np.zeros(n), where=total > 1e-12)
+    used = np.minimum(part, 1.0)
+    p = p0 + np.sign(change)[owner] * used[owner] * room
+    return p, change - np.sign(change) * used * total

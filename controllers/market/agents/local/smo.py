@@ -1,0 +1,276 @@
+"""Market operators (SMOs): each clears the secondary market for its agents.
+
+Once per interval an operator hears its agents' offers, scores what they did, clears the secondary
+market (`controllers.market.secondary`) for the power that the primary market awarded it, and tells
+its agents their schedules. The sum of the schedules, with the flexibility that is left, is its bid
+to the primary market (slides, "Connecting secondary market to primary"). An award that changes
+within an interval, as the resilience manager makes it, is cleared and passed down at once.
+
+Without an award of its own an operator goes on with the last one; before the first its agents get
+no schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.local.bills import Bills, Units, money
+from controllers.market.agents.local.offers import (
+    GAMMA,
+    METERED,
+    P0,
+    P_MAX,
+    P_MIN,
+    Q0,
+    Q_ROOM,
+    OfferBook,
+)
+from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.scores import AgentScores
+from controllers.market.agents.local.sma import SCHEDULE_FIELDS, shared
+from controllers.market.agents.local.table import KINDS, LocalTable
+from controllers.market.agents.mail_tables import Latest
+from controllers.market.model.participants import IDLE_COST, LOAD_POWER_FACTOR
+from controllers.market.secondary.clearing import clear_secondary
+from controllers.market.secondary.problem import SecondaryBids, SecondaryProblem
+from controllers.market.secondary.retail import retail_units
+
+SMO_AWARD_FIELDS = ("interval", "p_load", "p_gen", "q_gen", "price_p", "price_q", "billed")
+"""From the primary operator: MW, Mvar, money per MWh, units of money."""
+TAN_PHI = float(np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR)
+Q_COST_PER_MVARH = 5.0
+"""Cost of reactive power at the end of its range; without one it has no best amount."""
+
+
+class OperatorGroup:
+    """The hosted operators as arrays.
+
+    Parameters
+    ----------
+    hosted : sequence of int. Their positions in `LocalTable.names`, ascending.
+
+    Attributes
+    ----------
+    agents : ndarray of int. Positions of their agents in `LocalTable.agent_names`.
+    scheduled : (agents, 2). What each agent was told last, kW and kvar; NaN before.
+    bid_kw : (n, 3). Least, scheduled and largest power of the bid to the primary market.
+    award_kw, price_per_kwh : (n,). Of the primary market; NaN and 0 before the first award.
+    uplift_units : int64 (n,). What the price cap left uncovered, since the start.
+    """
+
+    def __init__(
+        self, table: LocalTable, hosted: Sequence[int], options: LocalMarketOptions, seed: int
+    ) -> None:
+        self._options = options
+        self.hosted: IntArray = np.array(hosted, dtype=np.int64)
+        self.n = self.hosted.size
+        self.agents: IntArray = np.flatnonzero(np.isin(table.agent_smo, self.hosted))
+        self.owner: IntArray = np.searchsorted(self.hosted, table.agent_smo[self.agents])
+        names = [table.agent_names[i] for i in self.agents]
+        self.book = OfferBook(names, options.silent_after)
+        prior = table.draw(seed, "prior score", names, options.score_prior)
+        self.scores = AgentScores(prior, options.memory)
+        self._fixed = np.stack([table.fixed_kw, table.fixed_kvar], axis=1)[self.hosted]
+        self._inbox = Latest(self.n, len(SMO_AWARD_FIELDS))
+        self._offers = self.book.rows
+        m = self.agents.size
+        self.scheduled: FloatArray = np.full((m, 2), np.nan)
+        self._spread: FloatArray = np.zeros(m)
+        self._interval: IntArray = np.full(self.n, -1, dtype=np.int64)
+        self.bills = Bills(self.n, m)
+        self.uplift: FloatArray = np.zeros(self.n)
+        self._shown: FloatArray = np.zeros(m)
+        self.counts = {"secondary_clearings": 0, "secondary_fallbacks": 0}
+
+    # --- from below ------------------------------------------------------------------------------
+
+    def take_offers(self, interval: int) -> None:
+        """Take the offers for `interval` as they are known now; score what was metered."""
+        self._offers = self.book.usable(interval)
+        received, odd = self.book.count()
+        self.scores.add(self._offers, received, odd, interval)
+
+    # --- from above ------------------------------------------------------------------------------
+
+    def take_awards(
+        self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int
+    ) -> NDArray[np.bool_]:
+        """Take awards (k, len(SMO_AWARD_FIELDS)); return whose power or price changed, (n,)."""
+        before = self._inbox.values.copy()
+        self._inbox.absorb(sender, rounds, rows, step)
+        now = self._inbox.values
+        self.bills.take(np.arange(self.n), np.where(self.told, now[:, 6], 0.0), self._divided)
+        return np.asarray((now[:, 1:6] != before[:, 1:6]).any(axis=1))
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """Which operators have an award, (n,)."""
+        return self._inbox.round >= 0
+
+    @property
+    def award_kw(self) -> FloatArray:
+        """Net injection awarded by the primary market, NaN before the first award, (n,)."""
+        award = self._inbox.values
+        return np.where(self.told, (award[:, 2] - award[:, 1]) * 1000.0, np.nan)
+
+    @property
+    def price_per_kwh(self) -> FloatArray:
+        """Marginal price of active power at the bus, 0 before the first award, (n,)."""
+        return self._inbox.values[:, 4] / 1000.0
+
+    # --- the secondary market --------------------------------------------------------------------
+
+    def clear(self, who: NDArray[np.bool_], interval: int) -> NDArray[np.bool_]:
+        """Schedule the agents of the operators `who` (n,) for `interval`; return which did."""
+        who = who & self.told
+        if self._options.levels == "none" or not who.any():
+            return np.zeros(self.n, dtype=bool)
+        p, q, delta = self._cleared(who)
+        chosen = who[self.owner]
+        self.scheduled = np.where(chosen[:, None], np.stack([p, q], axis=1), self.scheduled)
+        self._spread = np.where(chosen, delta, self._spread)
+        self._interval = np.where(who, interval, self._interval)
+        self.scores.promise(chosen, self._offers, p, interval)
+        return who
+
+    def _cleared(self, who: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return set-points, kW and kvar, and the flexibility left, of the agents of `who`."""
+        o, award, owner = self._offers, self._inbox.values, self.owner
+        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
+        target = self.award_kw + self._fixed[:, 0]
+        q_target = (award[:, 3] - TAN_PHI * award[:, 1]) * 1000.0 + self._fixed[:, 1]
+        if self._options.levels == "primary":
+            p, _ = shared(owner, p0, low, high, np.nan_to_num(target))
+            room = o[:, Q_ROOM]
+            q, _ = shared(owner, o[:, Q0], o[:, Q0] - room, o[:, Q0] + room,
+                          np.nan_to_num(q_target))  # fmt: skip
+            return p, q, np.minimum(p - low, high - p)
+        at = np.flatnonzero(who[owner])
+        some = np.flatnonzero(who)
+        room = o[at, Q_ROOM]
+        bids = SecondaryBids(
+            owner=np.searchsorted(some, owner[at]),
+            p0=p0[at], p_min=low[at], p_max=high[at],
+            q0=o[at, Q0], q_min=o[at, Q0] - room, q_max=o[at, Q0] + room,
+            beta_p=o[at, GAMMA],
+            beta_q=Q_COST_PER_MVARH / 1000.0 / np.maximum(2.0 * room, 1e-3),
+            score=self.scores.resilience[at],
+        )  # fmt: skip
+        problem = SecondaryProblem(
+            bids,
+            p_target=target[some], q_target=q_target[some],
+            price_p=award[some, 4] / 1000.0, price_q=award[some, 5] / 1000.0,
+            price_cap=np.full(some.size, self._options.price_cap_per_kwh),
+            epsilon=self._options.epsilon,
+        )  # fmt: skip
+        made = clear_secondary(problem)
+        self.counts["secondary_clearings"] += some.size
+        self.counts["secondary_fallbacks"] += int(made.fallback.sum())
+        self.uplift[some] = made.uplift
+        p, q, delta = self.scheduled[:, 0].copy(), self.scheduled[:, 1].copy(), self._spread.copy()
+        p[at], q[at], delta[at] = made.p, made.q, np.maximum(made.delta_p, 0.0)
+        return p, q, delta
+
+    def schedules(self, who: NDArray[np.bool_], interval: int) -> FloatArray:
+        """Return the messages to the agents of `who` (n,), (their number, SCHEDULE_FIELDS)."""
+        at = np.flatnonzero(who[self.owner])
+        price = self.price_per_kwh[self.owner[at]]
+        told = (np.full(at.size, float(interval)), *self.scheduled[at].T, price,
+                self.bills.divided[at])  # fmt: skip
+        rows: FloatArray = np.stack(told, axis=1)
+        assert rows.shape[1] == len(SCHEDULE_FIELDS)
+        return rows
+
+    # --- the bid to the primary market -----------------------------------------------------------
+
+    @property
+    def bid_kw(self) -> FloatArray:
+        """Least, scheduled and largest net injection that is bid, (n, 3); fixed loads included."""
+        o = self._offers
+        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
+        if self._options.levels == "none":
+            low = high = p0
+        elif self._options.levels == "hierarchy":
+            ready = np.isfinite(self.scheduled[:, 0])
+            p0 = np.where(ready, self.scheduled[:, 0], p0)
+            low = np.where(ready, p0 - self._spread, low)
+            high = np.where(ready, p0 + self._spread, high)
+        sums = [np.bincount(self.owner, x, self.n) for x in (low, p0, high)]
+        return np.stack(sums, axis=1) - self._fixed[:, :1]
+
+    def bids(self) -> FloatArray:
+        """Return the bids to the primary market, (n, len(BID_FIELDS)), MW and money per hour.
+
+        The net injection is bid as a load that moves round what the secondary market scheduled.
+        Its reactive power follows at the loads' tangent; what differs from that, and the room of
+        the inverters, is bid as reactive generation.
+        """
+        o, n = self._offers, self.n
+        low, mid, high = self.bid_kw.T / 1000.0
+        softness = np.bincount(self.owner, 1.0 / o[:, GAMMA], n)
+        beta = np.where(softness > 0.0, 1e6 / np.maximum(softness, 1e-9), IDLE_COST)
+        room = np.bincount(self.owner, o[:, Q_ROOM], n) / 1000.0
+        if self._options.levels == "none":
+            room = np.zeros(n)
+        q0 = (np.bincount(self.owner, o[:, Q0], n) - self._fixed[:, 1]) / 1000.0
+        offset = q0 - TAN_PHI * mid
+        idle, none = np.full(n, IDLE_COST), np.zeros(n)
+        alpha_q = Q_COST_PER_MVARH / np.maximum(room + np.abs(offset), 1e-3)
+        columns = (-mid, -TAN_PHI * mid, -high, -low, none, none, offset - room, offset + room,
+                   idle, alpha_q, beta)  # fmt: skip
+        return np.stack(columns, axis=1)
+
+    # --- money -----------------------------------------------------------------------------------
+
+    def _divided(self, new: Units) -> Units:
+        """Divide new bills of the operators among their agents, by the power scheduled last."""
+        p = np.where(np.isfinite(self.scheduled[:, 0]), self.scheduled[:, 0],
+                     self._offers[:, P0].sum(axis=1))  # fmt: skip
+        return retail_units(new, p, self.owner)
+
+    # --- what is known ---------------------------------------------------------------------------
+
+    @property
+    def metered_kw(self) -> FloatArray:
+        """What the agents metered in the interval before the last offers', NaN: unknown."""
+        return np.asarray(self._offers[:, METERED].sum(axis=1))
+
+    @property
+    def metered_net_mw(self) -> FloatArray:
+        """Net injection of each operator by its agents' meters, (n,); NaN where one is unknown."""
+        net = np.bincount(self.owner, self.metered_kw, self.n) - self._fixed[:, 0]
+        return np.asarray(net / 1000.0)
+
+    def values(self) -> dict[str, FloatArray]:
+        """Return the outputs of the operators and of their agents."""
+        o, scores = self._offers, self.scores
+        low, mid, high = self.bid_kw.T
+        bid, metered = o[:, P0].sum(axis=1), self.metered_kw
+        self._shown = np.where(np.isfinite(metered), metered, self._shown)
+        told = {
+            "sma_bid_kw": bid,
+            "sma_bid_min_kw": o[:, P_MIN].sum(axis=1),
+            "sma_bid_max_kw": o[:, P_MAX].sum(axis=1),
+            "sma_set_kw": np.where(np.isfinite(self.scheduled[:, 0]), self.scheduled[:, 0], bid),
+            "sma_metered_kw": self._shown,
+            "trustability": scores.trustability,
+            "resilience": scores.resilience,
+            "sma_pays_money": money(self.bills.divided),
+            "smo_bid_kw": mid,
+            "smo_bid_min_kw": low,
+            "smo_bid_max_kw": high,
+            "smo_award_kw": np.where(self.told, self.award_kw, mid),
+            "tariff_per_kwh": self.price_per_kwh,
+            "uplift_per_h": self.uplift,
+        }
+        by_kind = {f"commitment_{k}": x for k, x in zip(KINDS, scores.by_kind.T, strict=True)}
+        return told | by_kind
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call."""
+        return self.book.take_events()
