@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from grid_models.ders.houses import HouseFleet, HouseParameters
 from hil.emulators.plant import Array, checked_inputs
@@ -106,8 +107,11 @@ class ThermostatPlant:
 
 
 def thermostats(
-    names: Sequence[str], rated_kw: float = 7.0, *, seed: int = 1, temp_out_c: float = 32.0
+    names: Sequence[str], rated_kw: ArrayLike = 7.0, *, seed: int = 1, temp_out_c: float = 32.0
 ) -> ThermostatPlant:
-    """Return one thermostat per name; each house depends on the seed and its own name only."""
+    """Return one thermostat per name; each house depends on the seed and its own name only.
+
+    `rated_kw` is one rating of all houses, or one of each.
+    """
     houses = HouseFleet(HouseParameters.draw(names, seed, rated_kw))
     return ThermostatPlant(houses, temp_out_c)

@@ -17,13 +17,16 @@ from hil.emulators.process import EmulatorProcess
 
 
 def rating_groups(ders: Sequence[Der], configs: Sequence[str] = ()) -> Iterator[list[int]]:
-    """Yield the positions of DERs that one emulator process can serve: equal ratings.
+    """Yield the positions of DERs that one emulator process can serve.
 
+    Those of inverters, batteries and configurations have equal ratings; thermostats may differ.
     `configs` are the names of their configurations, '' for the models of this package.
     """
     groups: dict[tuple[str, float, float, float, float, int], list[int]] = {}
     for i, (der, config) in enumerate(zip(ders, configs or [""] * len(ders), strict=True)):
         key = (config, der.kva, der.p_max_kw, der.p_min_kw, der.energy_kwh, len(der.phases))
+        if not config and der.kind in ("house", "flexible_load"):
+            key = ("", 0.0, 0.0, 0.0, 0.0, 0)
         groups.setdefault(key, []).append(i)
     yield from groups.values()
 
@@ -40,7 +43,7 @@ def _options(
     elif role == "battery":
         ratings["kwh"] = der.energy_kwh
     else:
-        ratings = {"kw": -der.p_min_kw, "seed": seed}
+        ratings = {"kw_each": tuple(-d.p_min_kw for d in ders), "seed": seed}
     names = ",".join(d.name for d in ders)
     kind = EmulatorRole.device if config else EmulatorRole(role)
     return EmulatorOptions(kind, names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings)
@@ -59,7 +62,7 @@ class Emulator:
 
     Parameters
     ----------
-    ders : Equal ratings; one device each.
+    ders : One device each; equal ratings, except those of thermostats.
     seed : Of the houses.
     dt_s : Period of the device federate; the physics takes one step per period.
     log : Takes what the process writes on standard error.

@@ -207,6 +207,10 @@ def test_emulators_are_grouped_by_rating() -> None:
 
     ders = [der("a", 1.0), der("b", 2.0), der("c", 1.0)]
     assert list(rating_groups(ders)) == [[0, 2], [1]]
+    homes = [Der(name, "house", "1", (1,), kw, 0.0, -kw) for name, kw in (("d", 4.0), ("e", 9.0))]
+    # One process serves all thermostats: twenty homes are of twenty sizes.
+    assert list(rating_groups([*ders, *homes])) == [[0, 2], [1], [3, 4]]
+    assert list(rating_groups(homes, ["configured", "configured"])) == [[0], [1]]
 
 
 def test_a_simulated_run_has_no_bench(scenario, tmp_path: Path) -> None:
