@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.core import registry
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray, Mail
 from controllers.core.options import parse_options
@@ -27,8 +28,8 @@ from controllers.market.agents.detection import ImportDetector, Thresholds
 from controllers.market.agents.mail_tables import Latest, Sorter, messages
 from controllers.market.agents.mitigation import STATES, Answer, Mitigation, MitigationSettings
 from controllers.market.agents.operator import ANSWER_HEAD, weights_message
-from controllers.market.agents.options import ManagerOptions, MarketOptions, whole_steps
-from controllers.market.agents.primary import manager_links, report_links, site_participants
+from controllers.market.agents.options import ManagerOptions, whole_steps
+from controllers.market.agents.primary import manager_links, report_links
 from controllers.market.agents.scores import (
     BetaScore,
     commitment_evidence,
@@ -36,7 +37,7 @@ from controllers.market.agents.scores import (
     trust_evidence,
 )
 from controllers.market.agents.smo import by_bus
-from controllers.market.model.participants import draw
+from controllers.market.model.participants import draw, smo_names
 
 AGENT = "resilience"
 # Samples the schedule's constant error is averaged over: long against an interval.
@@ -57,8 +58,8 @@ class ResilienceManager:
         if tuple(hosted) != (AGENT,):
             raise ControllerError(f"hosts {hosted}", where="resilience-manager", expected=AGENT)
         # The market's public register: which operators there are. Nothing of it moves with time.
-        table, _ = site_participants(site, MarketOptions(fixed_load_pu=o.fixed_load_pu))
-        self._names, self._n = table.names, len(table.names)
+        buses = smo_buses(site, o)
+        self._names, self._n = smo_names(buses), len(buses)
         period = site.period_s
         self._per_sample = whole_steps("sample_s", o.sample_s, period)
         self._per_interval = whole_steps("interval_s", o.interval_s, period, 4)
@@ -80,7 +81,7 @@ class ResilienceManager:
                 noise_kw=o.sigma_kw,
             ),
         )
-        self._start_scores(table.buses, site.seed)
+        self._start_scores(buses, site.seed)
         self._declare(o.operator)
         self._step = 0
         self._bias_kw, self._bias_weight = 0.0, 0.0
@@ -280,3 +281,22 @@ class ResilienceManager:
             "alarms_count": float(self._alarms),
             "mitigation_rounds_count": float(self.mitigation.rounds),
         }
+
+
+def smo_buses(site: ControlSite, options: ManagerOptions) -> tuple[str, ...]:
+    """Return the buses of the operators of the market that the manager watches.
+
+    Any controller is such a market that has links to and from the manager (`report_links`,
+    `manager_links`) and a class method ``smo_buses(site, fixed_load_pu)`` that gives these buses.
+
+    Raises ControllerError: There is no such controller, or it has no operators to watch.
+    """
+    found: Any = registry.resolve(options.market)
+    if not callable(getattr(found, "smo_buses", None)):
+        raise ControllerError(
+            f"controller '{options.market}' has no market operators to watch",
+            where="option market",
+            expected="market, or a controller with the class method smo_buses(site, fixed_load_pu)",
+        )
+    buses: tuple[str, ...] = found.smo_buses(site, options.fixed_load_pu)
+    return buses

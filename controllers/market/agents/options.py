@@ -139,6 +139,10 @@ class ManagerOptions(ControllerOptions):
         Priors known better.
     """
 
+    market: str = option(
+        "market",
+        "Controller whose operators are watched: a shipped name, or ``module:Class``.",
+    )
     interval_s: float = option(60.0, "Market period, as the market has it.", above=0.0)
     fixed_load_pu: float = option(
         1.0,

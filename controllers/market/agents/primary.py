@@ -139,6 +139,11 @@ class PrimaryMarket:
         self._declare_ports(mine)
 
     @classmethod
+    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+        """Return the buses of the SMOs, in their order; see `manager.smo_buses`."""
+        return site_participants(site, MarketOptions(fixed_load_pu=fixed_load_pu))[0].buses
+
+    @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
         """Return the operator, the SMOs, and with a distributed clearing an agent per bus."""
         asked = parse_options(MarketOptions, options, "market")

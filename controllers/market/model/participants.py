@@ -85,7 +85,7 @@ class Participants:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the SMOs as agents."""
-        return tuple(f"smo_{bus}" for bus in self.buses)
+        return smo_names(self.buses)
 
     @property
     def q_room_mvar(self) -> FloatArray:
@@ -97,6 +97,11 @@ class Participants:
     def per_smo(self, values: FloatArray) -> FloatArray:
         """Return the sums of `values` (m,) over each SMO's DERs, shape (n,)."""
         return np.bincount(self.owner, values, len(self.buses)).astype(np.float64, copy=False)
+
+
+def smo_names(buses: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the SMOs at some buses as agents."""
+    return tuple(f"smo_{bus}" for bus in buses)
 
 
 def participants_of(

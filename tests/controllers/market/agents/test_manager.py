@@ -383,6 +383,8 @@ def test_attacks_that_look_the_same_at_the_substation_are_answered_the_same() ->
         ({"relax": 0.0}, "relax"),
         ({"score_prior": [0.4, 1.4]}, "score_prior"),
         ({"sigma": 2.0}, "sigma_kw"),
+        ({"market": "markt"}, "market"),
+        ({"market": "none"}, "controller 'none' has no market operators to watch"),
     ],
 )
 def test_options_that_cannot_work_are_refused_by_name(
@@ -391,6 +393,27 @@ def test_options_that_cannot_work_are_refused_by_name(
     with pytest.raises(ControllerError) as caught:
         ResilienceManager(attack_site(), (AGENT,), **(MANAGER | options))
     assert message in str(caught.value)
+
+
+class TwoOperators(PrimaryMarket):
+    """Another market with operators of its own."""
+
+    @classmethod
+    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+        return ("b3", "b4") if fixed_load_pu else ("b3",)
+
+
+def test_it_watches_the_operators_of_any_market_that_names_them() -> None:
+    mine = ResilienceManager(attack_site(), (AGENT,), **MANAGER)
+    market = PrimaryMarket(attack_site(), PrimaryMarket.agents(attack_site(), **MARKET), **MARKET)
+    reports = {link.key for link in market.links_out if link.kind == "report"}
+    assert reports == {link.key for link in mine.links_in if link.kind == "report"}
+    other = f"{__name__}:TwoOperators"
+    for pu, names in ((1.0, ("smo_b3", "smo_b4")), (0.0, ("smo_b3",))):
+        options = MANAGER | {"market": other, "score_priors": {}, "fixed_load_pu": pu}
+        manager = ResilienceManager(attack_site(), (AGENT,), **options)
+        assert manager.outputs[0].labels == names
+        assert [link.source for link in manager.links_in] == [*names, "operator"]
 
 
 def test_one_agent_only() -> None:
