@@ -26,9 +26,7 @@ from numpy.typing import NDArray
 from controllers.core.mail import FloatArray
 from controllers.market.model.errors import MarketError
 from controllers.market.model.prices import PriceParts, Prices
-
-UNIT = 1e-6
-_LARGEST = 2.0**53
+from controllers.market.model.whole_units import LARGEST, UNIT
 
 
 class Quantities(Protocol):
@@ -153,7 +151,7 @@ def _rent(p: PriceParts, q: PriceParts, name: str, net_p: FloatArray, net_q: Flo
 
 def _units(amounts: FloatArray) -> NDArray[np.int64]:
     rounded = np.rint(amounts)
-    if not np.isfinite(rounded).all() or np.abs(rounded).sum() > _LARGEST:
+    if not np.isfinite(rounded).all() or np.abs(rounded).sum() > LARGEST:
         raise MarketError(
             "an amount is not finite, or has too many units to be exact",
             where="settlement",
