@@ -1,1 +1,1 @@
-"""Consumer market: homes plan their devices, a market operator sets them prices, they respond."""
+"""The consumer market: homes plan their devices, and answer the prices of their operator."""

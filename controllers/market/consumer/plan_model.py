@@ -1,0 +1,239 @@
+"""Equations of the devices of a home over the horizon, as terms of a `BatchQp` (stage I).
+
+Paper 003, "Stage I: Multiperiod optimization to coordinate DERs". Arrays here are (H, n): steps
+first, homes last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.market.consumer.batch_ldl import Array, Index
+from controllers.market.consumer.batch_qp import BatchQp
+from controllers.market.consumer.homes import Storages
+from grid_models.base.errors import GridModelError
+from grid_models.base.options import Options, option
+
+
+@dataclass(frozen=True)
+class PlanOptions(Options):
+    """Weights of stage I; docs/home-plans.md says how they were chosen."""
+
+    flex_per_kwh: float = option(0.01, "Worth of flexibility", low=0.0)
+    delta_low: float = option(0.05, "Least flexibility, share of |P| (eps1)", low=0.0, high=0.9)
+    delta_high: float = option(0.3, "Most flexibility, share of |P| (eps2)", low=0.0, high=1.0)
+    throughput_factor: float = option(
+        1.05, "Throughput cost over that from which the plan is exact", low=0.0
+    )
+    ramp_per_kw2: float = option(5e-4, "Cycling: cost of (P(t+1) - P(t))^2", low=0.0)
+    own_pv_per_kwh: float = option(0.01, "Use of own PV: weight of (sum of P)^2 / rating", low=0.0)
+    curtail_per_kwh: float = option(0.03, "Cost of PV that is not used", low=0.0)
+    limit_per_kwh: float = option(10.0, "State of charge outside its limits, per step", low=0.0)
+    target_per_kwh: float = option(1.0, "Energy missing at the target or at the end", low=0.0)
+    discomfort_per_k_h: float = option(2.0, "Temperature outside the comfort band", low=0.0)
+    tracking_per_k2_h: float = option(0.01, "Temperature off its set-point, squared", low=0.0)
+
+    def check(self) -> None:
+        """Check what concerns several options."""
+        if not self.delta_low < self.delta_high:
+            raise GridModelError(
+                f"{self.delta_low} is not accepted",
+                where="option 'delta_low'",
+                expected=f"less than delta_high, {self.delta_high}",
+            )
+
+
+class Storage(NamedTuple):
+    """A storage's places in the problem, each (H,): power, charging, flexibility, energy..."""
+
+    power: Index
+    charge: Index
+    delta: Index
+    energy: Index
+    slack: Index
+    balance: Index
+
+    def local(self) -> list[int]:
+        """Return what couples with one step only, in the order of elimination."""
+        return [*self.charge, *self.slack, *self.delta]
+
+
+class Pv(NamedTuple):
+    """The places of a PV unit's power and flexibility, each (H,)."""
+
+    power: Index
+    delta: Index
+
+
+class StorageCase(NamedTuple):
+    """What a storage meets: (n,) or (H, n).
+
+    Attributes
+    ----------
+    start_kwh : (n,).
+    trip_kwh : (H, n). Used outside the home in each step.
+    away : (H, n).
+    low_kwh, high_kwh : (H, n). Limits at the end of each step.
+    low_price : (H, n). Cost of energy below `low_kwh`.
+    reserve_low, reserve_high : (H, n). 1 where the flexibility must have its energy, else 0.
+    due : (H, n). Where a target is due at the end of the step.
+    throughput : (n,). Cost of |P|, per kWh.
+    """
+
+    start_kwh: Array
+    trip_kwh: Array
+    away: NDArray[np.bool_]
+    low_kwh: Array
+    high_kwh: Array
+    low_price: Array
+    reserve_low: Array
+    reserve_high: Array
+    due: NDArray[np.bool_]
+    throughput: Array
+
+
+def add_storage(
+    qp: BatchQp,
+    units: Storages,
+    case: StorageCase,
+    price: Array,
+    hours: float,
+    options: PlanOptions,
+) -> Storage:
+    """Add a battery or vehicle: P = discharging - charging, |P| = P + 2 charging.
+
+    e(t+1) = e(t) - dt (P + charging)/eta_d + dt eta_c charging - trip: the paper prints eta for
+    both directions; 1/eta when discharging is the reading that creates no energy.
+    """
+    steps = len(price)
+    power, charge, delta, energy = (qp.variables(steps) for _ in range(4))
+    below, above = qp.variables(steps), qp.variables(steps)
+    out = hours / units.discharge_efficiency
+    loss = out - hours * units.charge_efficiency
+    right = -case.trip_kwh
+    first = slice(0, 1)
+    balance = [
+        qp.equal(
+            right[first] + case.start_kwh,
+            (energy[first], 1.0), (power[first], out), (charge[first], loss),
+        ),
+        qp.equal(
+            right[1:],
+            (energy[1:], 1.0), (energy[:-1], -1.0), (power[1:], out), (charge[1:], loss),
+        ),
+    ]  # fmt: skip
+    low, high = options.delta_low, options.delta_high
+    qp.at_most(0.0, (charge, -1.0))
+    qp.at_most(0.0, (power, -1.0), (charge, -1.0))
+    qp.at_most(0.0, (delta, 1.0), (power, -high), (charge, -2.0 * high))
+    qp.at_most(0.0, (delta, -1.0), (power, low), (charge, 2.0 * low))
+    qp.at_most(-units.p_min_kw, (power, -1.0), (delta, 1.0))
+    qp.at_most(units.p_max_kw, (power, 1.0), (delta, 1.0))
+    qp.at_most(-case.low_kwh, (energy, -1.0), (below, -1.0), (delta, case.reserve_low * out))
+    gain = hours * units.charge_efficiency
+    qp.at_most(case.high_kwh, (energy, 1.0), (above, -1.0), (delta, case.reserve_high * gain))
+    qp.at_most(0.0, (below, -1.0))
+    qp.at_most(0.0, (above, -1.0))
+    qp.cost(power, hours * (case.throughput - price))
+    qp.cost(charge, 2.0 * hours * case.throughput)
+    qp.cost(delta, -hours * options.flex_per_kwh)
+    qp.cost(below, case.low_price)
+    qp.cost(above, options.limit_per_kwh)
+    qp.square(options.ramp_per_kw2, 0.0, (power[1:], 1.0), (power[:-1], -1.0))
+    for columns in (power, charge, delta):
+        qp.fix(columns, case.away)
+    return Storage(power, charge, delta, energy, np.r_[below, above], np.concatenate(balance))
+
+
+def add_pv(
+    qp: BatchQp, available_kw: Array, price: Array, hours: float, options: PlanOptions
+) -> Pv:
+    """Add PV with curtailment: 0 <= P - delta, P + delta <= available.
+
+    eps1 P <= delta would keep the PV from full power and is left out. A linear cost of curtailment
+    above the worth of flexibility, not the paper's square, keeps PV from being curtailed for it:
+    the square has no slope at full power.
+    """
+    power, delta = qp.variables(len(price)), qp.variables(len(price))
+    qp.at_most(0.0, (delta, -1.0))
+    qp.at_most(0.0, (delta, 1.0), (power, -options.delta_high))
+    qp.at_most(available_kw, (power, 1.0), (delta, 1.0))
+    qp.cost(power, -hours * (price + options.curtail_per_kwh))
+    qp.cost(delta, -hours * options.flex_per_kwh)
+    dark = available_kw < 1e-3
+    qp.fix(power, dark)
+    qp.fix(delta, dark)
+    return Pv(power, delta)
+
+
+class Heat(NamedTuple):
+    """The places of a heat pump's u and v (`add_heat_pump`) and of the temperature, each (H,)."""
+
+    u: Index
+    v: Index
+    temp: Index
+    slack: Index
+    balance: Index
+
+
+class HeatCase(NamedTuple):
+    """A house: (n,) or (H, n).
+
+    Attributes
+    ----------
+    start_c : (n,). theta : (n,). Share of the temperature difference left after a step.
+    gain_k_per_kw : (H, n). Change of the temperature; negative where the pump cools.
+    outdoor_c, set_c : (H, n).
+    low_c, high_c : (n,). Comfort band.
+    rated_kw : (n,).
+    """
+
+    start_c: Array
+    theta: Array
+    gain_k_per_kw: Array
+    outdoor_c: Array
+    set_c: Array
+    low_c: Array
+    high_c: Array
+    rated_kw: Array
+
+
+def add_heat_pump(
+    qp: BatchQp, case: HeatCase, price: Array, hours: float, options: PlanOptions
+) -> Heat:
+    """Add a heat pump: `HouseFleet`'s equations over the horizon; the comfort band is soft."""
+    steps = len(price)
+    # P = (u + v) / (eps2 - eps1) and delta = eps1 P + u: the shares' limits are u >= 0, v >= 0.
+    u, v, temp, below, above = (qp.variables(steps) for _ in range(5))
+    low, high = options.delta_low, options.delta_high
+    one = 1.0 / (high - low)
+    warm = -one * case.gain_k_per_kw
+    right = (1.0 - case.theta) * case.outdoor_c
+    first = slice(0, 1)
+    balance = [
+        qp.equal(
+            right[first] + case.theta * case.start_c,
+            (temp[first], 1.0), (u[first], warm[first]), (v[first], warm[first]),
+        ),
+        qp.equal(
+            right[1:],
+            (temp[1:], 1.0), (temp[:-1], -case.theta), (u[1:], warm[1:]), (v[1:], warm[1:]),
+        ),
+    ]  # fmt: skip
+    qp.at_most(0.0, (u, -1.0))
+    qp.at_most(0.0, (v, -1.0))
+    qp.at_most(case.rated_kw, (u, one * (1.0 + high)), (v, one * (1.0 + low)))
+    qp.at_most(-case.low_c, (temp, -1.0), (below, -1.0))
+    qp.at_most(case.high_c, (temp, 1.0), (above, -1.0))
+    qp.at_most(0.0, (below, -1.0))
+    qp.at_most(0.0, (above, -1.0))
+    qp.cost(u, hours * one * (price - high * options.flex_per_kwh))
+    qp.cost(v, hours * one * (price - low * options.flex_per_kwh))
+    qp.cost(below, hours * options.discomfort_per_k_h)
+    qp.cost(above, hours * options.discomfort_per_k_h)
+    qp.square(hours * options.tracking_per_k2_h, case.set_c, (temp, 1.0))
+    return Heat(u, v, temp, np.r_[below, above], np.concatenate(balance))
