@@ -68,13 +68,14 @@ def plan_homes(
             )
     forecast, starts, events = cleaned(homes, forecast, starts)
     draft = _Draft(homes, forecast, starts, options)
+    # First what draws most: the other devices then see the net load that it leaves.
+    draft.plan_heat(np.flatnonzero(homes.houses.hvac_kw > 0.0))
     has = [homes.pv_kw > 0.0, homes.battery.energy_kwh > 0.0, homes.vehicle.energy_kwh > 0.0]
     for kinds in product((False, True), repeat=3):
         some = np.logical_and.reduce([h == k for h, k in zip(has, kinds, strict=True)])
         if any(kinds) and some.any():
             present = [k for k, there in zip(KINDS[:3], kinds, strict=True) if there]
             draft.plan_electric(np.flatnonzero(some), present)
-    draft.plan_heat(np.flatnonzero(homes.houses.hvac_kw > 0.0))
     plan = draft.finished()
     events += plan_events(homes, plan, draft.cases, draft.wanted_kwh)
     return replace(plan, events=tuple(events))
@@ -119,6 +120,7 @@ class _Draft:
         pv = homes.pv_kw
         slope = 1.0 + np.divide(discharge, pv, out=np.zeros_like(pv), where=pv > 0.0)
         least = self.price.min(axis=0) - 2.0 * o.own_pv_per_kwh * np.where(pv > 0.0, slope, 0.0)
+        least = least - o.price_rise_per_kw * (pv + discharge)
         loss = 1.0 / units.discharge_efficiency - units.charge_efficiency
         exact = o.delta_high * o.flex_per_kwh + 0.5 * loss * np.maximum(-least, 0.0)
         return np.asarray(o.throughput_factor * exact)
@@ -145,6 +147,11 @@ class _Draft:
             weight = self.options.own_pv_per_kwh * self.hours / homes.pv_kw
             powers = [(unit.power, 1.0) for unit in storages.values()]
             qp.square(weight * (available >= 1e-3), 0.0, (pv.power, 1.0), *powers)
+        if self.options.price_rise_per_kw > 0.0:
+            own = [(unit.power, 1.0) for unit in storages.values()]
+            own += [] if pv is None else [(pv.power, 1.0)]
+            load = (self.forecast.base_kw.T - self.p_kw["heat_pump"])[:, some]
+            qp.square(0.5 * self.options.price_rise_per_kw * self.hours, load, *own)
         solution = qp.solve([*local, *_by_time(sweep)])
         self._note(some, solution)
         if pv is not None:
@@ -156,12 +163,17 @@ class _Draft:
             self.overlap_kw[some] = np.maximum(self.overlap_kw[some], overlap)
 
     def plan_heat(self, some: Index) -> None:
-        """Plan heat pumps; nothing but the price connects them with a home's other devices."""
+        """Plan heat pumps, before a home's other devices."""
         if not len(some):
             return
         case = self._heat_case(some)
         qp = BatchQp(len(some))
         heat = add_heat_pump(qp, case, self.price[:, some], self.hours, self.options)
+        if self.options.price_rise_per_kw > 0.0:
+            one = 1.0 / (self.options.delta_high - self.options.delta_low)
+            base = self.forecast.base_kw.T[:, some]
+            weight = 0.5 * self.options.price_rise_per_kw * self.hours
+            qp.square(weight, -base, (heat.u, one), (heat.v, one))
         local = [*heat.slack, *heat.u, *heat.v]
         solution = qp.solve([*local, *_by_time([heat.balance, heat.temp])])
         self._note(some, solution)

@@ -36,6 +36,9 @@ class PlanOptions(Options):
     target_per_kwh: float = option(1.0, "Energy missing at the target or at the end", low=0.0)
     discomfort_per_k_h: float = option(2.0, "Temperature outside the comfort band", low=0.0)
     tracking_per_k2_h: float = option(0.01, "Temperature off its set-point, squared", low=0.0)
+    price_rise_per_kw: float = option(
+        0.0, "Rise of the price per kW of the home's net load, as all homes do alike", low=0.0
+    )
 
     def check(self) -> None:
         """Check what concerns several options."""

@@ -12,6 +12,7 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.core.protocol import ControlSite
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.table import LocalTable
+from controllers.market.consumer.forecast_errors import ForecastErrors, with_errors
 from controllers.market.consumer.homes import HomeForecast, Homes, Storages, Trips
 from controllers.market.consumer.plan import HomePlan, plan_homes
 from controllers.market.consumer.plan_model import PlanOptions
@@ -64,6 +65,7 @@ class HomeDay:
         site: ControlSite,
     ) -> None:
         self._site, self._options = site, options
+        self._all_homes = len(table.home_names)
         self.n = n = hosted.size
         names = tuple(table.home_names[i] for i in hosted)
         self.flexibility = table.draw(site.seed, "flexibility", names, options.flexibility)
@@ -106,7 +108,12 @@ class HomeDay:
         if self._plan is not None and time_s < self._plan_start_s + SLOTS * SLOT_S - SLOT_S:
             return []
         self._plan_start_s = time_s
-        options = PlanOptions(delta_high=min(self._options.flexibility[1], 1.0))
+        o = self._options
+        options = PlanOptions(
+            delta_high=min(o.flexibility[1], 1.0),
+            # A home takes the others to do as it does: what it shifts moves the price a thousandfold.
+            price_rise_per_kw=o.price_slope / 1000.0 * self._all_homes,
+        )
         self._plan = made = plan_homes(
             self.homes, self._forecast(time_s), self._soc["battery"], self._soc["vehicle"],
             self._temp_c, options,
@@ -130,9 +137,10 @@ class HomeDay:
             price_per_kwh=self._options.price_scale * day["price_per_kwh"],
         )
         if self._options.forecast_error > 0.0:
-            from controllers.market.consumer.forecast_errors import disturbed
-
-            found = disturbed(found, self.homes.names, self._site.seed, self._options.forecast_error)
+            std = self._options.forecast_error
+            errors = ForecastErrors(irradiance_std=std, base_std=std, price_std=std)
+            day = int((self._site.start_s + time_s) // 86400.0)
+            found = with_errors(found, self.homes.names, self._site.seed, day, errors)
         return found
 
     def at(self, time_s: float, dt_s: float) -> Interval:

@@ -195,11 +195,6 @@ class OperatorGroup:
         p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
         if self._options.levels == "none":
             low = high = p0
-        elif self._options.levels == "hierarchy":
-            ready = np.isfinite(self.scheduled[:, 0])
-            p0 = np.where(ready, self.scheduled[:, 0], p0)
-            low = np.where(ready, p0 - self._spread, low)
-            high = np.where(ready, p0 + self._spread, high)
         sums = [np.bincount(self.owner, x, self.n) for x in (low, p0, high)]
         return np.stack(sums, axis=1) - self._fixed[:, :1]
 
