@@ -50,6 +50,7 @@ _CLASSES: Mapping[DerKind, str] = {
     "inverter": "Generator",
     "flexible_load": "Load",
     "house": "Load",
+    "vehicle": "Storage",
 }
 
 

@@ -75,7 +75,8 @@ class Grid(Section):
     )
     der_table: str | None = Field(
         None,
-        description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der.",
+        description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der, and "
+        "of VehicleUse for vehicles.",
     )
     profiles: ProfileSection = ProfileSection()
 

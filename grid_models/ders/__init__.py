@@ -1,1 +1,1 @@
-"""DERs: placement rules, and models of PV, batteries, houses and water heaters."""
+"""DERs: placement rules, and models of PV, batteries, houses, water heaters and electric vehicles."""

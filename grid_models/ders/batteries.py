@@ -68,9 +68,13 @@ class BatteryFleet:
 
     def advance(self, dt_s: float, p_kw: Array) -> None:
         """Integrate injections inside `limits` over the step."""
+        # Rounding only: the limits already keep the power small enough.
+        self.soc_kwh = np.minimum(np.maximum(self.stored(dt_s, p_kw), self._low), self._high)
+
+    def stored(self, dt_s: float, p_kw: Array) -> Array:
+        """Return the energy after a step with these injections, kWh, shape (n,)."""
         hours = dt_s / 3600.0
         # One of the two terms is the larger for charging, the other for discharging.
         change = np.minimum(-p_kw * self._eta_c, -p_kw / self._eta_d)
-        soc = self.soc_kwh + hours * change
-        # Rounding only: the limits already keep the power small enough.
-        self.soc_kwh = np.minimum(np.maximum(soc, self._low), self._high)
+        soc: Array = self.soc_kwh + hours * change
+        return soc

@@ -68,10 +68,11 @@ def homes_of(ders: Sequence[Der]) -> HomeTable:
     """Return the homes of a feeder's DERs: one for each house DER, in the order of the DERs.
 
     A device belongs to the house of its bus that has its phases, or whose phases differ least; of
-    several, to the one with the fewest devices of that kind, in the order of the DERs. So the
-    units of a bus and phase go to its houses in turn, and no house has two of a kind while another
-    has none. A device at a bus without a house is a home of its own; those follow the others. A
-    house DER that stands for several houses (`Der.count`) is one home.
+    several, to the one with the fewest devices of that kind; of those to the one with its number
+    (`vehicle_1_1_5` to `house_1_1_5`), else to the first in the order of the DERs. So no house has
+    two of a kind while another of its bus and phase has none. A device at a bus without a house is
+    a home of its own; those follow the others. A house DER that stands for several houses
+    (`Der.count`) is one home.
     """
     house = [i for i, der in enumerate(ders) if der.kind == "house"]
     at_bus: dict[str, list[int]] = {}
@@ -89,9 +90,11 @@ def homes_of(ders: Sequence[Der]) -> HomeTable:
             alone.append(i)
             continue
         held = taken.setdefault(der.kind, np.zeros(len(house), dtype=np.int64))
-        # The first of several equal ones, as min() gives it.
-        phases = set(der.phases)
-        k = min(at_bus[der.bus], key=lambda k: (len(phases ^ set(ders[house[k]].phases)), held[k]))
+        phases, own = set(der.phases), _number(der)
+        k = min(
+            (len(phases ^ set(ders[house[k]].phases)), held[k], own != _number(ders[house[k]]), k)
+            for k in at_bus[der.bus]
+        )[3]
         held[k] += 1
         home[i] = k
     named = [*house, *alone]
@@ -101,3 +104,8 @@ def homes_of(ders: Sequence[Der]) -> HomeTable:
         tuple(ders[i].bus for i in named),
         home,
     )
+
+
+def _number(der: Der) -> str:
+    """Return a DER's name without its first word: `1_1_5` of `house_1_1_5`."""
+    return der.name.partition("_")[2]

@@ -6,6 +6,7 @@ Injections are positive (kW, kvar): a battery that charges and a house are negat
 | --- | --- | --- |
 | pv | upper limit (curtailment) | no limit |
 | battery, inverter | requested injection | the last good one, at first 0 |
+| vehicle | requested injection (negative: charging) | it charges at full power until full |
 | flexible_load | requested injection (negative) | full demand |
 | flexible_load with energy, house | smallest injection: demand is capped | no cap |
 
@@ -29,6 +30,7 @@ from grid_models.ders.disturbances import DerDisturbance, altered_kw, altered_un
 from grid_models.ders.houses import HouseFleet, houses_of_ders
 from grid_models.ders.rules import DerError
 from grid_models.ders.tanks import TankFleet, tanks_of_ders
+from grid_models.ders.vehicles import VehicleFleet
 from grid_models.feeder.model import Der
 
 Array = NDArray[np.float64]
@@ -41,8 +43,8 @@ class DerFleet:
     Parameters
     ----------
     ders : Their order is the order of every array.
-    seed : For the houses and tanks behind house and flexible-load DERs.
-    battery : Of all batteries.
+    seed : For the houses and tanks behind house and flexible-load DERs, and the use of vehicles.
+    battery : Of all batteries and vehicles.
     priority : What an inverter keeps when p and q together pass its rating.
     q_limit_pu : Largest reactive power over kVA, in (0, 1]; 0.44 is IEEE 1547-2018 Category B.
     pv_temp_coeff_per_k : Relative change of PV power per K of outdoor temperature above 25 degrees
@@ -93,7 +95,10 @@ class DerFleet:
         self._p_set = np.where(self._nan_is_free, np.nan, 0.0)
         self._q_set = np.zeros(n)
         self._p_kw = np.zeros(n)
-        self.batteries = BatteryFleet(self._of(self._battery), battery or BatteryParameters())
+        cells = battery or BatteryParameters()
+        self.batteries = BatteryFleet(self._of(self._battery), cells)
+        self.vehicles = VehicleFleet(self._of(self._vehicle), cells, seed)
+        self._vehicle_kva, self._q_limit_pu = self._kva[self._vehicle].copy(), q_limit_pu
         self._build_thermal(seed)
 
     def _of(self, index: Index) -> tuple[Der, ...]:
@@ -109,6 +114,7 @@ class DerFleet:
             where.setdefault("tank" if tank else der.kind, []).append(i)
         self._pv = _as_index(where.get("pv", []))
         self._battery = _as_index(where.get("battery", []))
+        self._vehicle = _as_index(where.get("vehicle", []))
         self._flexible = _as_index(where.get("flexible_load", []))
         self._tank = _as_index(where.get("tank", []))
         self._house = _as_index(where.get("house", []))
@@ -116,7 +122,7 @@ class DerFleet:
         self._loads = _as_index(
             sorted(i for k in ("flexible_load", "tank", "house") for i in where.get(k, []))
         )
-        self._has_loads = not self._present <= {"pv", "battery", "inverter"}
+        self._has_loads = not self._present <= {"pv", "battery", "inverter", "vehicle"}
 
     def _build_thermal(self, seed: int) -> None:
         self.houses: HouseFleet | None = None
@@ -130,14 +136,14 @@ class DerFleet:
             self.tanks = TankFleet(tank_parameters)
 
     @property
-    def battery_names(self) -> tuple[str, ...]:
-        """Labels of `soc_kwh`."""
-        return tuple(d.name for d in self._of(self._battery))
+    def storage_names(self) -> tuple[str, ...]:
+        """Labels of `soc_kwh`: batteries, then vehicles."""
+        return tuple(d.name for i in (self._battery, self._vehicle) for d in self._of(i))
 
     @property
     def soc_kwh(self) -> Array:
-        """Energy in each battery, kWh, shape (len(battery_names),)."""
-        return self.batteries.soc_kwh
+        """Energy in each battery and vehicle, kWh, shape (len(storage_names),)."""
+        return np.concatenate([self.batteries.soc_kwh, self.vehicles.soc_kwh])
 
     @property
     def house_names(self) -> tuple[str, ...]:
@@ -171,6 +177,7 @@ class DerFleet:
         *,
         load_pu: float | Array = 1.0,
         disturbance: DerDisturbance | None = None,
+        time_s: float = 0.0,
     ) -> tuple[Array, Array]:
         """Advance the plant by one step; return p_kw and q_kvar, means over the step, each (n,).
 
@@ -183,6 +190,7 @@ class DerFleet:
         p_set_kw, q_set_kvar : (n,). Set-points, see the module's table; None holds the last.
         load_pu : (n,). Demand of houses and flexible loads, multiple of nominal.
         disturbance : Changes to the DERs that bypass their controls and set-points.
+        time_s : Time of day at the begin of the step; vehicles leave and return by it.
 
         Raises DerError: A set-point array has the wrong shape, or dt_s or the weather is not a
         usable number.
@@ -192,6 +200,12 @@ class DerFleet:
         self._take_set_points(p_set_kw, q_set_kvar)
         if not self.n:
             return np.zeros(0), np.zeros(0)
+        if "vehicle" in self._present:
+            self.vehicles.plug(time_s, dt_s)
+            # Neither active nor reactive power where no vehicle is plugged in.
+            kva = np.where(self.vehicles.home, self._vehicle_kva, 0.0)
+            self._kva[self._vehicle], self._kva_sq[self._vehicle] = kva, kva**2
+            self._q_limit[self._vehicle] = self._q_limit_pu * kva
         low, high = self._bounds(dt_s, irradiance_pu, temp_c, load_pu)
         if self._var_first:
             q = np.minimum(np.maximum(self._q_set, -self._q_limit), self._q_limit)
@@ -213,6 +227,8 @@ class DerFleet:
             q = np.where(disturbance.connected, q, 0.0)
         if "battery" in self._present:
             self.batteries.advance(dt_s, p[self._battery])
+        if "vehicle" in self._present:
+            self.vehicles.advance(dt_s, p[self._vehicle])
         self._p_kw = p
         # A copy, so that a caller who writes into the result does not change the headroom.
         return p.copy(), q
@@ -247,6 +263,8 @@ class DerFleet:
             high[self._pv] = self._pv_rating * sun
         if "battery" in self._present:
             low[self._battery], high[self._battery] = self.batteries.limits(dt_s)
+        if "vehicle" in self._present:
+            low[self._vehicle], high[self._vehicle] = self.vehicles.limits(dt_s)
         if "flexible_load" in self._present:
             demand = load_pu[self._flexible] if isinstance(load_pu, np.ndarray) else load_pu
             low[self._flexible] = self._p_rating_low[self._flexible] * demand
@@ -257,6 +275,9 @@ class DerFleet:
         """Return p inside [low, high] and the rating; loads are overwritten afterwards."""
         # fmin and fmax pass over NaN: an unlimited PV unit gives all it has.
         p = np.fmin(self._p_set, high)
+        if "vehicle" in self._present:
+            free = np.isnan(self._p_set[self._vehicle])
+            p[self._vehicle] = np.where(free, low[self._vehicle], p[self._vehicle])
         np.maximum(p, low, out=p)
         np.minimum(p, room, out=p)
         return np.maximum(p, -room, out=p)
@@ -347,10 +368,10 @@ def _check_ders(ders: Sequence[Der]) -> None:
             fault = "p_min_kw <= p_max_kw"
         elif der.kind == "pv" and der.p_min_kw != 0.0:
             fault = "p_min_kw = 0 <= p_max_kw for PV"
-        elif der.kind == "battery" and not (
+        elif der.kind in ("battery", "vehicle") and not (
             der.energy_kwh > 0.0 and der.p_min_kw <= 0.0 <= der.p_max_kw
         ):
-            fault = "a battery with energy_kwh > 0 and p_min_kw <= 0 <= p_max_kw"
+            fault = f"a {der.kind} with energy_kwh > 0 and p_min_kw <= 0 <= p_max_kw"
         elif der.kind in ("house", "flexible_load") and (der.p_max_kw > 0.0 or der.count < 1):
             fault = "a load: p_min_kw <= p_max_kw <= 0, count >= 1"
         elif der.kind == "house" and der.p_max_kw != 0.0:

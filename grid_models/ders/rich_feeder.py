@@ -29,10 +29,12 @@ from typing import cast, get_args
 
 from grid_models.base.csv_tables import Row, read_table
 from grid_models.ders.rules import DerError
-from grid_models.feeder.model import Der, DerKind
+from grid_models.feeder.model import Der, DerKind, VehicleUse
 
 TABLE = "ieee123_der_rich.csv"
-COLUMNS = tuple(f.name for f in fields(Der) if f.name != "volt_var")
+COLUMNS = tuple(f.name for f in fields(Der) if f.name not in ("volt_var", "vehicle"))
+USE_COLUMNS = tuple(f.name for f in fields(VehicleUse))
+"""Columns that a table may have besides; an empty cell is drawn or the default."""
 
 
 def shipped_ders() -> tuple[Der, ...]:
@@ -53,9 +55,14 @@ def _der(row: Row) -> Der:
     phases = tuple(int(c) for c in digits if c in "123")
     if len(phases) != len(digits):
         raise row.error("phases", f"'{digits}' are no phases", expected="digits of 1, 2 and 3")
+    kind = cast(DerKind, row.choice("kind", get_args(DerKind)))
+    use = {name: row.number_of(name) for name in USE_COLUMNS if row.cells.get(name)}
+    if use and kind != "vehicle":
+        column = next(iter(use))
+        raise row.error(column, f"a {kind} does not use it", expected="an empty cell")
     return Der(
         row.text("name"),
-        cast(DerKind, row.choice("kind", get_args(DerKind))),
+        kind,
         row.text("bus"),
         phases,
         row.number_of("kva"),
@@ -63,4 +70,5 @@ def _der(row: Row) -> Der:
         row.number_of("p_min_kw"),
         row.number_of("energy_kwh"),
         row.whole_number("count"),
+        vehicle=VehicleUse(**use) if kind == "vehicle" else None,
     )

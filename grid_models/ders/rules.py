@@ -19,14 +19,16 @@ from typing import Any, ClassVar, Literal, get_args
 from grid_models.base.counter_rng import stream_id
 from grid_models.base.errors import FeederateError, GridModelError, nearest_name
 from grid_models.base.options import Options, checked_choice, option, parse_options
-from grid_models.feeder.model import Der, DerKind, Feeder
+from grid_models.feeder.model import Der, DerKind, Feeder, VehicleUse
 
-SiteRule = Literal["load_buses", "load_phases", "every_bus"]
+SiteRule = Literal["load_buses", "load_phases", "every_bus", "houses"]
+_USE_KEYS = ("leave_h", "return_h", "trip_kwh", "soc_target", "soc_start")
 #: kVA over kW that leaves 44 % of the kVA for reactive power at full sun: 1 / sqrt(1 - 0.44**2),
 #: the Category B capability of IEEE 1547-2018, table 7.
 KVA_PER_KW = 1.0 / math.sqrt(1.0 - 0.44**2)
 _KVA_KEYS = ("kva", "kva_per_load_kw", "total_kva")
 _KW_KEYS = ("kw", "kw_per_load_kw", "total_kw")
+_HOURS = {"battery": 2.7, "vehicle": 8.0}
 SIZES = (_KVA_KEYS, _KW_KEYS)
 """Keys for apparent and for active power; of each group a rule has one at most."""
 
@@ -48,10 +50,11 @@ class DerRule(Options):
     at: SiteRule | Sequence[str] = option(
         "load_buses",
         "Sites: one per load bus with the phases of its loads; one per load bus and phase (a delta "
-        "load counts on the phases it touches); one per bus except the source; or the buses that "
-        "match the names or globs given (`'65'`, `'6*'`, or `'65.1'` for one phase), in any case, "
-        "with all their phases.",
-        shown="`load_buses`, `load_phases`, `every_bus` or list of text",
+        "load counts on the phases it touches); one per bus except the source; one per house DER "
+        "of the model or of a rule before (its rating is its load); or the buses that match the "
+        "names or globs given (`'65'`, `'6*'`, or `'65.1'` for one phase), in any case, with all "
+        "their phases.",
+        shown="`load_buses`, `load_phases`, `every_bus`, `houses` or list of text",
     )
     fraction: float = option(
         1.0,
@@ -99,7 +102,25 @@ class DerRule(Options):
         None,
         "Split every site into single-phase units. True for 'load_phases'; False for the others.",
     )
-    hours: float = option(2.7, "Energy of a battery over its power rating.", above=0.0, high=1e3)
+    hours: float | None = option(
+        None, "Energy over power rating: 2.7 for a battery, 8 for a vehicle.", above=0.0, high=1e3
+    )
+    v2g: bool = option(False, "A vehicle may also feed the grid (V2G); else it charges only (V1G).")
+    leave_h: float | None = option(
+        None, "Hour of day at which a vehicle leaves. Drawn from 6.5 to 9.", low=0.0, high=24.0
+    )
+    return_h: float | None = option(
+        None, "At which it returns; with `leave_h`. Drawn from 16 to 19.", low=0.0, high=24.0
+    )
+    trip_kwh: float | None = option(
+        None, "Energy it uses while it is away. Drawn from 5 to 13.", low=0.0, high=1e6
+    )
+    soc_target: float | None = option(
+        None, "Share of its energy that it should have when it leaves; 0.8.", low=0.1, high=1.0
+    )
+    soc_start: float | None = option(
+        None, "Share of its energy at the start of the run; full.", low=0.1, high=1.0
+    )
     flexibility: float = option(
         0.3, "Share of a flexible load's power that can be shed, 0..1.", low=0.0, high=1.0
     )
@@ -121,6 +142,10 @@ class DerRule(Options):
                 where="option 'at'",
                 expected=f"{' | '.join(get_args(SiteRule))} or a list of buses",
             )
+        of_vehicles = [k for k in _USE_KEYS if getattr(self, k) is not None]
+        if (of_vehicles or self.v2g) and self.kind != "vehicle":
+            name = of_vehicles[0] if of_vehicles else "v2g"
+            raise DerError(f"{name} is given", expected="kind: vehicle, which alone uses it")
         given = [[k for k in keys if getattr(self, k) is not None] for keys in SIZES]
         for keys in given:
             if len(keys) > 1:
@@ -199,11 +224,15 @@ def load_kw_by_node(feeder: Feeder) -> dict[str, dict[int, float]]:
     return {bus: found[bus] for bus in feeder.buses if bus in found}
 
 
-def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
+def sites(feeder: Feeder, rule: DerRule, before: Sequence[Der] = ()) -> tuple[Site, ...]:
     """Return the sites of a rule before `fraction` is applied, in the feeder's order.
+
+    `before`: DERs whose houses are sites, too.
 
     Raises DerError: The feeder has no such site, or a bus or glob matches nothing.
     """
+    if rule.at == "houses":
+        return _houses(rule, (*feeder.ders, *before))
     load = load_kw_by_node(feeder)
     if rule.at in ("load_buses", "load_phases"):
         places = [(bus, tuple(sorted(by_phase))) for bus, by_phase in load.items()]
@@ -224,6 +253,23 @@ def sites(feeder: Feeder, rule: DerRule) -> tuple[Site, ...]:
             f"feeder '{feeder.name}' has no site for at: {rule.at}",
             where=f"DER rule '{rule.name_prefix}'",
             expected="a feeder with loads, or at: every_bus",
+        )
+    return tuple(found)
+
+
+def _houses(rule: DerRule, ders: Sequence[Der]) -> tuple[Site, ...]:
+    """Return a site at each house."""
+    found = [
+        Site(d.bus, d.name.removeprefix("house_"), group, -d.p_min_kw, rule.splits_phases)
+        for d in ders
+        if d.kind == "house"
+        for group in ([(p,) for p in d.phases] if rule.splits_phases else [d.phases])
+    ]
+    if not found:
+        raise DerError(
+            "there is no house for at: houses",
+            where=f"DER rule '{rule.name_prefix}'",
+            expected="a model with houses (ieee123-der-rich-homes), or a rule of them before",
         )
     return tuple(found)
 
@@ -289,7 +335,7 @@ def _sizes(taken: Sequence[Site], rule: DerRule, quantity: str) -> list[float] |
 def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
     """Place units by one rule or several.
 
-    `feeder`: Any; its own DERs are not looked at.
+    `feeder`: Any; of its own DERs only the houses are looked at (`at: houses`).
 
     Units come rule by rule, in the feeder's order of buses, named ``pv_65`` or, single-phase,
     ``pv_65_1``.
@@ -297,7 +343,9 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
     Raises DerError: No site, an unknown bus (with the nearest name), or two units of one name.
     """
     rules = [rule] if isinstance(rule, DerRule) else list(rule)
-    units = [unit for each in rules for unit in _place_one(feeder, each)]
+    units: list[Der] = []
+    for each in rules:
+        units += _place_one(feeder, each, units)
     seen: set[str] = set()
     for unit in units:
         # OpenDSS does not tell upper from lower case.
@@ -311,8 +359,8 @@ def place(feeder: Feeder, rule: DerRule | Sequence[DerRule]) -> tuple[Der, ...]:
     return tuple(units)
 
 
-def _place_one(feeder: Feeder, rule: DerRule) -> list[Der]:
-    taken = _chosen(sites(feeder, rule), rule)
+def _place_one(feeder: Feeder, rule: DerRule, before: Sequence[Der]) -> list[Der]:
+    taken = _chosen(sites(feeder, rule, before), rule)
     is_load = rule.kind in ("flexible_load", "house")
     ratio = rule.kva_per_kw or (1.0 if is_load else KVA_PER_KW)
     kva, kw = _sizes(taken, rule, "kva"), _sizes(taken, rule, "kw")
@@ -332,14 +380,19 @@ def _unit(rule: DerRule, site: Site, kva: float, kw: float) -> Der:
             where=f"DER rule '{rule.name_prefix}'",
             expected="kva at least kw",
         )
-    p_max, p_min, energy, count = kw, 0.0, 0.0, 1
-    if rule.kind in ("battery", "inverter"):
+    p_max, p_min, energy, count, use = kw, 0.0, 0.0, 1, None
+    if rule.kind in ("battery", "inverter", "vehicle"):
         p_min = -kw
-    if rule.kind == "battery":
-        energy = rule.hours * kw
+    if rule.kind in _HOURS:
+        energy = (rule.hours or _HOURS[rule.kind]) * kw
+    if rule.kind == "vehicle":
+        p_max = kw if rule.v2g else 0.0
+        use = VehicleUse(*(getattr(rule, k) for k in _USE_KEYS))
     elif rule.kind == "flexible_load":
         p_max, p_min = -(1.0 - rule.flexibility) * kw, -kw
     elif rule.kind == "house":
         p_max, p_min, count = 0.0, -kw, max(1, round(kw / rule.kw_per_house))
     name = f"{rule.name_prefix}_{site.suffix}"
-    return Der(name, rule.kind, site.bus, site.phases, kva, p_max, p_min, energy, count)
+    return Der(
+        name, rule.kind, site.bus, site.phases, kva, p_max, p_min, energy, count, vehicle=use
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Connection = Literal["wye", "delta"]
 LoadModel = Literal["PQ", "I", "Z"]
-DerKind = Literal["pv", "battery", "inverter", "flexible_load", "house"]
+DerKind = Literal["pv", "battery", "inverter", "flexible_load", "house", "vehicle"]
 
 
 def node_label(bus: str, phase: int) -> str:
@@ -188,11 +188,27 @@ class VoltVarCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class VehicleUse:
+    """How an electric vehicle is used; what is None is drawn by its name, or a default.
+
+    It is away from `leave_h` to `return_h` (hours of day) and uses `trip_kwh` then. `soc_target` is
+    the share of its energy that it should have when it leaves, `soc_start` that of a run's start.
+    """
+
+    leave_h: float | None = None
+    return_h: float | None = None
+    trip_kwh: float | None = None
+    soc_target: float | None = None
+    soc_start: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Der:
     """A distributed energy resource behind one point of connection, equal power on its phases.
 
     `kva` bounds the apparent power; `p_max_kw` is the largest injection (PV at full sun, battery
-    discharge), `p_min_kw` the smallest (negative: a battery charging, a flexible load).
+    discharge), `p_min_kw` the smallest (negative: a battery charging, a flexible load). A vehicle
+    with `p_max_kw` 0 only charges (V1G), one with more also feeds the grid (V2G).
     Reactive headroom at injection p is ``sqrt(kva**2 - p**2)``.
     """
 
@@ -207,6 +223,7 @@ class Der:
     count: int = 1
     volt_var: VoltVarCurve | None = None
     """Curve that the resource follows while nobody commands its reactive power."""
+    vehicle: VehicleUse | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -342,7 +342,7 @@ def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
     if name is None:
         kinds = ", ".join(sorted({der.kind for der in ders}))
         raise context.error(
-            f"devices of several kinds ({kinds})",
+            f"no role fits all these devices ({kinds})",
             "devices",
             expected="inverters, batteries or thermostats; one federate for each",
         )

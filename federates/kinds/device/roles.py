@@ -105,5 +105,5 @@ _KIND_ROLES: Mapping[str, RoleName] = {
 
 def role_of(ders: Sequence[Der]) -> RoleName | None:
     """Return the role that all DERs have; None where they differ or there is none."""
-    roles = {_KIND_ROLES[der.kind] for der in ders}
+    roles = {_KIND_ROLES.get(der.kind) for der in ders}
     return roles.pop() if len(roles) == 1 else None

@@ -16,6 +16,7 @@ from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.feeder.attack import GridAttack, branches_of
 from federates.kinds.feeder.commands import INPUTS, GridCommands, used_inputs
 from federates.kinds.feeder.demand import Demand
+from federates.kinds.feeder.departures import Departures
 from federates.kinds.feeder.grid_files import FOLDER, write_grid
 from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
 from federates.kinds.feeder.ports import (
@@ -82,6 +83,8 @@ class FeederFederate(Federate):
         self._k = 0
         ends = (wire.target.partition(".") for wire in scenario.wires)
         fed = {port for federate, _, port in ends if federate == self.name}
+        vehicles = self._fleet.vehicles
+        self._departures = Departures(vehicles) if vehicles.names else None
         self._measures = not fed.isdisjoint(("p_meas_kw", "q_meas_kvar"))
         self._source_fed = not fed.isdisjoint(("source_v_pu", "source_deg"))
         der_names = tuple(der.name for der in ders)
@@ -124,7 +127,7 @@ class FeederFederate(Federate):
         touched = {} if self.physical is None else self.physical.labels
         switched = bool(branches_of(touched)) or "switch_set" in fed
         self._gear = Switchgear(circuit) if switched else None
-        self._measured = Measured(circuit, self._gear)
+        self._measured = Measured(circuit, self._gear, self._fleet)
         self._more = OptionalOutputs(self._measured, used)
         self._commands = GridCommands(self._measured, fed, self._gear)
         self._attack: GridAttack | None = None
@@ -168,7 +171,10 @@ class FeederFederate(Federate):
             inputs["q_set_kvar"],
             load_pu=day["load_pu"][k],
             disturbance=None if attack is None else attack.ders,
+            time_s=self._start_s + time_s,
         )
+        if self._departures is not None:
+            self._departures.tell(time_s, self._equipment.tell, counts)
         if self._measures:
             measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
             p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
@@ -233,4 +239,6 @@ class FeederFederate(Federate):
     def summary(self) -> dict[str, float]:
         """Return the run's metrics."""
         totals = self._metrics.totals() | self._equipment.totals()
+        if self._departures is not None:
+            totals |= self._departures.totals()
         return totals if self._attack is None else totals | self._attack.summary()

@@ -13,6 +13,7 @@ import numpy as np
 from federates.core.federate import FloatArray, Port
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.scenario.schema import Scenario
+from grid_models.ders.plant import DerFleet
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.node_voltages import NodeVoltages
 from grid_models.opendss.readings import Readings
@@ -22,11 +23,17 @@ from grid_models.opendss.states import CapacitorStates, TapPositions
 class Measured:
     """What can be read of a circuit, each part bound to the engine when it is first used.
 
-    `gear`: What opens and closes lines and switches; None where nothing does.
+    Parameters
+    ----------
+    gear : What opens and closes lines and switches; None where nothing does.
+    fleet : The DERs; without it there are none.
     """
 
-    def __init__(self, circuit: Circuit, gear: Switchgear | None = None) -> None:
+    def __init__(
+        self, circuit: Circuit, gear: Switchgear | None = None, fleet: DerFleet | None = None
+    ) -> None:
         self.circuit, self._gear = circuit, gear
+        self.fleet = DerFleet(()) if fleet is None else fleet
 
     def alive(self, values: FloatArray) -> FloatArray:
         """Return values of nodes with 0 for those that were cut off from the source."""
@@ -143,6 +150,24 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         "Steps in service per capacitor bank: 1 or 0 for a bank of one.",
         lambda m: m.capacitors.names,
         lambda m: m.capacitors.steps(),
+    ),
+    "temp_c": OptionalOutput(
+        "degC",
+        "Mean indoor temperature of each house DER at the end of the step.",
+        lambda m: m.fleet.house_names,
+        lambda m: m.fleet.temp_c,
+    ),
+    "soc_kwh": OptionalOutput(
+        "kWh",
+        "Energy in each battery and electric vehicle at the end of the step.",
+        lambda m: m.fleet.storage_names,
+        lambda m: m.fleet.soc_kwh,
+    ),
+    "plugged": OptionalOutput(
+        "1",
+        "1 for an electric vehicle that was at home the whole step, else 0.",
+        lambda m: m.fleet.vehicles.names,
+        lambda m: m.fleet.vehicles.home.astype(np.float64),
     ),
 }
 

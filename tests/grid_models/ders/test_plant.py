@@ -116,7 +116,7 @@ def test_battery_by_hand():
     # 10 % is kept: (3.742 - 1) * 0.95 = 2.605 kWh can still come out.
     assert one(BATTERY, p_set=5.0, dt=3600.0, fleet=fleet)[0] == pytest.approx(2.605)
     assert one(BATTERY, p_set=5.0, dt=3600.0, fleet=fleet)[0] == pytest.approx(0.0, abs=1e-12)
-    assert fleet.battery_names == ("bat",)
+    assert fleet.storage_names == ("bat",)
 
 
 def test_battery_set_points_hold_and_start_idle():
