@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,9 +33,9 @@ _LONGEST_KEPT = 20_000  # steps: 1 MB
 
 
 @lru_cache(maxsize=32)
-def _kept_day(kind: str, seed: int, step_s: int, duration_s: int) -> Profiles:
+def _kept_day(kind: str, seed: int, step_s: int, duration_s: int, **weather: Any) -> Profiles:
     """Return a generated day; the points of a sweep share those of their seeds."""
-    return Profiles.generate(kind, seed, step_s, duration_s)
+    return Profiles.generate(kind, seed, step_s, duration_s, **weather)
 
 
 class GridSite:
@@ -236,7 +236,7 @@ class GridSite:
         length_s = int(-(-(time.start_s + time.duration_s + ahead_s) // 1))
         try:
             make = _kept_day if length_s <= _LONGEST_KEPT * step_s else Profiles.generate
-            return make(kind, seed, step_s, length_s)
+            return make(kind, seed, step_s, length_s, **spec.generated)
         except ProfileError as error:  # of its length: the schema checks the rest
             error.where = f"{self._scenario.where('time')}: {error.where}"
             raise

@@ -31,8 +31,9 @@ class ControllerSection(GridUserSection):
     kind: Literal["controller"]
     controller: str = Field(description="A shipped name, or module:Class of your own.")
     ders: list[str] | None = Field(
-        None, description="Names or globs of the DERs it commands; default: all inverters "
-        "(PV, batteries and inverters; vehicles are not there all day)."
+        None,
+        description="Names or globs of the DERs it commands; default: all inverters "
+        "(PV, batteries and inverters; vehicles are not there all day).",
     )
     split: int | Literal["agents", "areas", "levels"] = Field(
         1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, WithJsonSchema, field_validator
+from pydantic import Field, TypeAdapter, WithJsonSchema, field_validator, model_validator
 
 from grid_models.base.sections import (
     DAY_S,
@@ -34,6 +34,35 @@ class ProfileSection(Section):
     )
     seed: Seed | None = Field(None, description="Seed of the generated day; default: the run's.")
     repeat: bool = Field(False, description="Repeat the table when the run is longer.")
+    latitude_deg: float | None = Field(
+        None, ge=-90, le=90, description="Of the generated day's sun. Default: 37.77."
+    )
+    day_of_year: int | None = Field(
+        None, ge=1, le=366, description="Of the generated day's sun. Default: 172, midsummer."
+    )
+    temp_mean_c: float | None = Field(
+        None, ge=-40, le=50, description="Mean of the generated outdoor temperature. Default: 22."
+    )
+    temp_amplitude_k: float | None = Field(
+        None,
+        ge=0,
+        le=30,
+        description="Half the daily range of the generated temperature under a clear sky; it is "
+        "highest at 15 h. Default: 7.",
+    )
+
+    @property
+    def generated(self) -> dict[str, Any]:
+        """What is given of the generated day."""
+        names = ("latitude_deg", "day_of_year", "temp_mean_c", "temp_amplitude_k")
+        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+
+    @model_validator(mode="after")
+    def _used(self) -> ProfileSection:
+        if self.path is not None and self.generated:
+            names = ", ".join(self.generated)
+            raise ValueError(f"no {names} beside path: the user's own table has its own weather")
+        return self
 
 
 class Grid(Section):
@@ -77,6 +106,11 @@ class Grid(Section):
         None,
         description="A CSV table of DERs; columns: the fields of grid_models.feeder.model.Der, and "
         "of VehicleUse for vehicles.",
+    )
+    heat_pumps: Literal["thermostat", "variable_speed"] = Field(
+        "thermostat",
+        description="What a house does under a set-point: its thermostat runs below it, or its "
+        "heat pump runs at it, inside the comfort band.",
     )
     profiles: ProfileSection = ProfileSection()
 

@@ -1,1 +1,1 @@
-"""DERs: placement rules, and models of PV, batteries, houses, water heaters and electric vehicles."""
+"""DERs: placement rules; models of PV, batteries, vehicles, houses and water heaters."""

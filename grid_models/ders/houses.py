@@ -11,7 +11,8 @@ prints P as an injection, P <= 0, which gives the same equations.)
 
 The thermostat has hysteresis and looks one step ahead: a unit that would cross its switching-off
 temperature inside the step runs only until then. At 1 s this is a plain on/off thermostat; at 15
-min the power is the mean over the step and the comfort band still holds.
+min the power is the mean over the step and the comfort band still holds. A heat pump with variable
+speed draws what it is told instead, as long as its comfort band and its rating allow.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class HouseFleet:
     ----------
     parameters : Of n houses.
     power_factor : Of everything in the house, lagging.
+    variable_speed : What a limit of `step` means for HVAC: False, the thermostat runs below it;
+        True, HVAC runs at it.
 
     Attributes
     ----------
@@ -118,9 +121,15 @@ class HouseFleet:
     hvac_kw, base_kw : (n,). Consumption in the last step by use.
     """
 
-    def __init__(self, parameters: HouseParameters, power_factor: float = 0.95) -> None:
+    def __init__(
+        self,
+        parameters: HouseParameters,
+        power_factor: float = 0.95,
+        variable_speed: bool = False,
+    ) -> None:
         checked_number("power_factor", power_factor, low=0.0, high=1.0, open_low=True)
         self.parameters = p = parameters
+        self._variable_speed = variable_speed
         self.n = len(p.r_k_per_kw)
         self.tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
         self.temp_in_c: Array = p.start_c.copy()
@@ -165,7 +174,10 @@ class HouseFleet:
         temp_out_c : Outdoor temperature over the step; scalar or shape (n,).
         load_pu : Multiple of `base_kw`; scalar or shape (n,).
         limit_kw : Demand response: the most each group may draw, shape (groups,); inf = no limit.
-            HVAC gives way, all of a group by the same ratio; other consumption does not.
+            HVAC gives way, all of a group by the same ratio; other consumption does not. With
+            variable speed HVAC draws the whole of what is left, in proportion to its ratings, down
+            to the lower end of the comfort band where it is warmer outside than the middle of the
+            set-points (cooling), else up to the upper end (heating).
         group : (n,). The group of each house; by default every house is its own.
         disturbance : Of the groups. Moves the thermostats, then switches HVAC on or off, past
             limits too. A unit that is switched on while its thermostat would rest cools where it is
@@ -182,7 +194,9 @@ class HouseFleet:
         gain = (1.0 - theta) * self._rho
         hvac = self._wanted_hvac_kw(free, gain)
         self.base_kw = p.base_kw * load_pu
-        if limit_kw is not None:
+        if limit_kw is not None and self._variable_speed:
+            hvac = self._followed(hvac, free, gain, temp_out_c, limit_kw, group)
+        elif limit_kw is not None:
             hvac = hvac * self._kept_share(hvac, limit_kw, group)
         heats = self._heating
         if disturbance is not None and group is not None:
@@ -226,6 +240,31 @@ class HouseFleet:
         excess = np.where(self._cooling, free - self._cool_off_c, 0.0)
         excess = np.where(self._heating, self._heat_off_c - free, excess)
         return np.minimum(np.maximum(excess / gain, 0.0), self.parameters.hvac_kw)
+
+    def _followed(
+        self,
+        wanted_kw: Array,
+        free: Array,
+        gain: Array,
+        temp_out_c: float | Array,
+        limit_kw: Array,
+        group: NDArray[np.intp] | None,
+    ) -> Array:
+        """Return HVAC at the limits, where there are any; the thermostats where there are none."""
+        p = self.parameters
+        if group is None:
+            group = np.arange(self.n, dtype=np.intp)
+        room = np.maximum(limit_kw - grouped(group, self.base_kw, len(limit_kw)), 0.0)
+        rated = grouped(group, p.hvac_kw, len(limit_kw))
+        asked = p.hvac_kw * np.minimum(room / np.maximum(rated, 1e-12), 1.0)[group]
+        cold = temp_out_c < 0.5 * (p.heat_set_c + p.cool_set_c)
+        to_the_end = np.where(cold, self._cool_on_c - free, free - self._heat_on_c) / gain
+        told = np.isfinite(limit_kw)[group]
+        hvac = np.where(told, np.minimum(asked, np.maximum(to_the_end, 0.0)), wanted_kw)
+        runs = hvac > 0.0
+        self._cooling = np.where(told, runs & ~cold, self._cooling)
+        self._heating = np.where(told, runs & cold, self._heating)
+        return hvac
 
     def _kept_share(
         self, flexible_kw: Array, limit_kw: Array, group: NDArray[np.intp] | None

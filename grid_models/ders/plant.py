@@ -9,6 +9,7 @@ Injections are positive (kW, kvar): a battery that charges and a house are negat
 | vehicle | requested injection (negative: charging) | it charges at full power until full |
 | flexible_load | requested injection (negative) | full demand |
 | flexible_load with energy, house | smallest injection: demand is capped | no cap |
+| house with a variable-speed heat pump | requested injection | its thermostat decides |
 
 An infinite set-point, and a NaN that the table gives no meaning, is dropped: the last good one
 holds. The same holds for a reactive set-point that is not finite. Loads take no reactive set-point;
@@ -35,6 +36,7 @@ from grid_models.feeder.model import Der
 
 Array = NDArray[np.float64]
 Index = slice | NDArray[np.intp]
+HEAT_PUMPS = ("thermostat", "variable_speed")
 
 
 class DerFleet:
@@ -50,6 +52,8 @@ class DerFleet:
     pv_temp_coeff_per_k : Relative change of PV power per K of outdoor temperature above 25 degrees
         C; 0 as in the thesis, -0.0035 is usual for silicon.
     power_factor : Of houses and flexible loads, lagging.
+    heat_pumps : What a house does under a cap, see `HouseFleet`: its thermostat runs below it, or
+        its heat pump runs at it.
 
     Attributes
     ----------
@@ -70,10 +74,12 @@ class DerFleet:
         q_limit_pu: float = 1.0,
         pv_temp_coeff_per_k: float = 0.0,
         power_factor: float = 0.95,
+        heat_pumps: Literal["thermostat", "variable_speed"] = "thermostat",
     ) -> None:
         self.ders = tuple(ders)
         _check_ders(self.ders)
         checked_choice("priority", priority, ("watt", "var"), error=DerError)
+        checked_choice("heat_pumps", heat_pumps, HEAT_PUMPS, error=DerError)
         for name, value in (("q_limit_pu", q_limit_pu), ("power_factor", power_factor)):
             checked_number(name, value, low=0.0, high=1.0, open_low=True, error=DerError)
         self.names = tuple(d.name for d in self.ders)
@@ -99,7 +105,7 @@ class DerFleet:
         self.batteries = BatteryFleet(self._of(self._battery), cells)
         self.vehicles = VehicleFleet(self._of(self._vehicle), cells, seed)
         self._vehicle_kva, self._q_limit_pu = self._kva[self._vehicle].copy(), q_limit_pu
-        self._build_thermal(seed)
+        self._build_thermal(seed, heat_pumps == "variable_speed")
 
     def _of(self, index: Index) -> tuple[Der, ...]:
         """Return the DERs of an index."""
@@ -124,12 +130,12 @@ class DerFleet:
         )
         self._has_loads = not self._present <= {"pv", "battery", "inverter", "vehicle"}
 
-    def _build_thermal(self, seed: int) -> None:
+    def _build_thermal(self, seed: int, variable_speed: bool) -> None:
         self.houses: HouseFleet | None = None
         self.tanks: TankFleet | None = None
         if "house" in self._present:
             parameters, self._house_group = houses_of_ders(self._of(self._house), seed)
-            self.houses = HouseFleet(parameters)
+            self.houses = HouseFleet(parameters, variable_speed=variable_speed)
             self._house_count = np.bincount(self._house_group).astype(np.float64)
         if "tank" in self._present:
             tank_parameters, self._tank_group = tanks_of_ders(self._of(self._tank), seed)

@@ -342,7 +342,7 @@ def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
     if name is None:
         kinds = ", ".join(sorted({der.kind for der in ders}))
         raise context.error(
-            f"no role fits all these devices ({kinds})",
+            f"devices of {'several kinds' if ',' in kinds else 'this kind'} ({kinds})",
             "devices",
             expected="inverters, batteries or thermostats; one federate for each",
         )

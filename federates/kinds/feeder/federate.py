@@ -68,7 +68,7 @@ class FeederFederate(Federate):
         circuit = site.take_circuit()
         self._circuit = circuit
         self.warnings = site.feeder.notes
-        self._fleet = DerFleet(ders, seed=scenario.seed)
+        self._fleet = DerFleet(ders, seed=scenario.seed, heat_pumps=grid.heat_pumps)
         self._dt_s = context.period_s
         self._warm_up_s = context.warm_up_s
         self._start_s = time.start_s

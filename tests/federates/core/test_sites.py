@@ -104,3 +104,20 @@ def test_who_runs_the_ders_of_a_shipped_feeder_is_not_asked() -> None:
     notes = _site("grid.model=ieee13", "grid.file_ders=none").feeder.notes
     assert notes == ("grid.file_ders is not used: grid.model is no OpenDSS file",)
     assert _site("grid.model=ieee13").feeder.notes == ()
+
+
+def test_the_weather_of_the_generated_day_may_be_given() -> None:
+    plain, hot = (
+        _site("time.step_s=900"),
+        _site(
+            "time.step_s=900",
+            "grid.profiles={kind: clear, temp_mean_c: 30, temp_amplitude_k: 10, day_of_year: 355}",
+        ),
+    )
+    usual, found = (site.profiles() for site in (plain, hot))
+    # The daily wave has a mean of 30 and goes up by 10 K; weather noise is below 1 K.
+    assert found["temp_c"].mean() == pytest.approx(30.0, abs=1.0)
+    assert found["temp_c"].max() == pytest.approx(40.0, abs=1.0)
+    assert found["irradiance_pu"].max() < 0.6 < usual["irradiance_pu"].max()
+    assert (found["load_pu"] == usual["load_pu"]).all()
+    assert (found["price_per_kwh"] == usual["price_per_kwh"]).all()

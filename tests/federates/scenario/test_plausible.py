@@ -39,6 +39,9 @@ WRONG = [
     ("seed: 1", "seed: 99999999999999999999", 1, "seed: found 99999999999999999999; expected a "
      "whole number from 0 to 9223372036854775807"),
     ("kind: clear", "seed: -1", 8, "grid.profiles.seed: found -1; expected a whole number from 0"),
+    ("kind: clear", "temp_mean_c: 300", 8, "grid.profiles.temp_mean_c: found 300; expected a "
+     "number from -40 to 50"),
+    ("kind: clear", "path: my.csv, day_of_year: 3", 8, "expected no day_of_year beside path"),
     ("step_s: 60", "step_s: 1e9", 2, "time.step_s: found 1000000000.0; expected a number from "
      "1e-06 to 86400"),
     ("duration_s: 600", "start_s: 1e9", 2, "time: profile generation: duration_s is 1000086400"),
