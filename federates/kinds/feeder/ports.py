@@ -153,13 +153,13 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
     "temp_c": OptionalOutput(
         "degC",
-        "Mean indoor temperature of each house DER at the end of the step.",
+        "Mean indoor temperature of each house DER at the end of the step, by the feeder's model.",
         lambda m: m.fleet.house_names,
         lambda m: m.fleet.temp_c,
     ),
     "soc_kwh": OptionalOutput(
         "kWh",
-        "Energy in each battery and electric vehicle at the end of the step.",
+        "Energy in each battery and electric vehicle at the end of the step, likewise.",
         lambda m: m.fleet.storage_names,
         lambda m: m.fleet.soc_kwh,
     ),

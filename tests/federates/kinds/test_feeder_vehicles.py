@@ -83,6 +83,27 @@ def test_ports_event_and_metric(tmp_path: Path) -> None:
     assert done.metrics["vehicles_left_below_target_count"] == len(held)
 
 
+def test_heat_pumps_of_the_grid_run_at_a_set_point_where_it_says_so(tmp_path: Path) -> None:
+    house = {"kind": "house", "at": ["671"], "kw": 70}
+    hold = {"port": "p_set_kw", "unit": "kW", "values": [[0, -40.0]], "ders": ["house_*"]}
+    drawn = {}
+    for pumps in ("thermostat", "variable_speed"):
+        grid = {"model": "ieee13", "ders": [house], "heat_pumps": pumps}
+        case = CASE | {
+            "time": {"start_s": 43200, "duration_s": 300, "step_s": 60},
+            "grid": grid | {"profiles": {"temp_mean_c": 26}},
+            "federates": {
+                "feeder": {"kind": "feeder"},
+                "hold": {"kind": "signal", "options": hold},
+            },
+        }
+        (tmp_path / "pumps.yaml").write_text(yaml_text(case))
+        done = run(load_scenario(tmp_path / "pumps.yaml"), out=tmp_path / pumps, placement="single")
+        drawn[pumps] = read_signal(done.folder / "signals", "feeder.p_kw")[2][1:, 0]
+    assert drawn["variable_speed"] == pytest.approx(np.full(4, -40.0))
+    assert (drawn["thermostat"] > -40.0 + 1.0).all(), "most units rest at first"
+
+
 def test_without_vehicles_there_is_no_metric_of_them(tmp_path: Path) -> None:
     done = run(load_scenario("voltvar-ieee13"), out=tmp_path / "r", placement="single", steps=2)
     assert not [key for key in done.metrics if "vehicle" in key]
