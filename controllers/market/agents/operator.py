@@ -77,6 +77,10 @@ class Parties(Protocol):
     def names(self) -> tuple[str, ...]:
         """Name of each as an agent."""
 
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Row of each in the market's network."""
+
 
 class Operator(ABC):
     """What an operator does whoever clears: schedules in force, orders, answers, events.

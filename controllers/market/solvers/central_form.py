@@ -280,8 +280,12 @@ class ConeForm:
                 [curvature, self._import_curvature(problem, slope, w_g, w_d)]
             )
         p = np.bincount(self._curvature_at, curvature, len(self._curvature_rows))
-        p = p.astype(np.float64, copy=False)
-        return ConeData(p, slope, entries[self._order], self._right_side(problem, reactive))
+        return ConeData(
+            np.asarray(p, dtype=np.float64),
+            slope,
+            entries[self._order],
+            self._right_side(problem, reactive),
+        )
 
     def _import_curvature(
         self, problem: ClearingProblem, slope: FloatArray, w_g: FloatArray, w_d: FloatArray

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
-from controllers.market.model.settlement import UNIT
+from controllers.market.model.whole_units import UNIT
 
 Units = NDArray[np.int64]
 _LARGEST = 2.0**53

@@ -71,14 +71,15 @@ class HomeDay:
         self.flexibility = table.draw(site.seed, "flexibility", names, options.flexibility)
         self._scale = self.flexibility / max(options.flexibility[1], 1e-9)
         self.homes, self._base_rating = _homes(names, ders, owner, site.seed)
-        houses = [d.name for d in ders if d.kind == "house"]
-        stores = [d for d in ders if d.kind in ("battery", "vehicle")]
-        self._house_owner = owner[[d.kind == "house" for d in ders]] if houses else owner[:0]
-        kinds = np.array([d.kind for d in stores])
-        store_owner = owner[[d.kind in ("battery", "vehicle") for d in ders]] if stores else owner[:0]
-        self._stores = {k: (np.flatnonzero(kinds == k), store_owner[kinds == k] if stores else store_owner)
-                        for k in ("battery", "vehicle")}  # fmt: skip
-        vehicles = [d for d in stores if d.kind == "vehicle"]
+        kinds = np.array([d.kind for d in ders])
+        stores = np.isin(kinds, ("battery", "vehicle"))
+        self._house_owner = owner[kinds == "house"]
+        # Place among the labels of `soc_kwh`, and home, of each store.
+        self._stores = {
+            k: (np.flatnonzero(kinds[stores] == k), owner[kinds == k])
+            for k in ("battery", "vehicle")
+        }
+        vehicles = [d for d in ders if d.kind == "vehicle"]
         start = VehicleParameters.of_ders(vehicles, site.seed).start_kwh
         defaults = BatteryParameters()
         self._soc = {
@@ -91,7 +92,7 @@ class HomeDay:
         self.planned_kw: FloatArray = np.full(n, np.nan)
 
     def read(self, inputs: Mapping[str, FloatArray]) -> None:
-        """Take the meters of temperature and stored energy; one that shows nothing changes nothing."""
+        """Take the temperatures and stored energies that are numbers."""
         if "temp_c" in inputs:
             total = np.bincount(self._house_owner, inputs["temp_c"], self.n)
             count = np.bincount(self._house_owner, minlength=self.n)
@@ -111,7 +112,7 @@ class HomeDay:
         o = self._options
         options = PlanOptions(
             delta_high=min(o.flexibility[1], 1.0),
-            # A home takes the others to do as it does: what it shifts moves the price a thousandfold.
+            # A home takes the others to do as it does.
             price_rise_per_kw=o.price_slope / 1000.0 * self._all_homes,
         )
         self._plan = made = plan_homes(
@@ -120,21 +121,21 @@ class HomeDay:
         )  # fmt: skip
         merged: dict[str, list[str]] = {}
         for event in made.events:
-            merged.setdefault(event.event, []).append(event.home)
-        return [{"event": kind, "homes": homes} for kind, homes in merged.items()]
+            merged.setdefault(event.kind, []).append(f"{event.home}: {event.text}")
+        return [{"event": f"home_plan_{k}", "homes": texts} for k, texts in merged.items()]
 
     def _forecast(self, time_s: float) -> HomeForecast:
         times = time_s + SLOT_S * np.arange(SLOTS)
         # Means over each slot, as the plan's steps have them.
         fine = times[:, None] + SLOT_S / 30.0 * np.arange(30)
-        day = {k: v.mean(axis=1) for k, v in self._site.forecast(fine).items()}
+        mean = {k: v.mean(axis=1) for k, v in self._site.forecast(fine).items()}
         found = HomeForecast(
             step_s=SLOT_S,
             start_s=(self._site.start_s + time_s) % 86400.0,
-            irradiance_pu=np.clip(day["irradiance_pu"], 0.0, 1.0),
-            temp_c=day["temp_c"],
-            base_kw=self._base_rating[:, None] * day["load_pu"],
-            price_per_kwh=self._options.price_scale * day["price_per_kwh"],
+            irradiance_pu=np.clip(mean["irradiance_pu"], 0.0, 1.0),
+            temp_c=mean["temp_c"],
+            base_kw=self._base_rating[:, None] * mean["load_pu"],
+            price_per_kwh=self._options.price_scale * mean["price_per_kwh"],
         )
         if self._options.forecast_error > 0.0:
             std = self._options.forecast_error
@@ -160,7 +161,7 @@ class HomeDay:
         self.planned_kw = plan.net_kw[:, slot]
         stored = {}
         for kind in ("battery", "vehicle"):
-            planned = plan.soc_kwh[kind][:, slot] * (1.0 - part) + plan.soc_kwh[kind][:, slot + 1] * part
+            planned = _between(plan.soc_kwh[kind], slot, part)
             stored[kind] = self._storage(kind, p[kind], flex[kind], planned, dt_s)
         heat, heat_flex = self._heat(-p["heat_pump"], flex["heat_pump"], slot, part, day["temp_c"])
         return Interval(base, sun, np.minimum(flex["pv"], sun), heat, heat_flex,
@@ -180,11 +181,10 @@ class HomeDay:
         """Return the least and largest injection that the stored energy allows for a while."""
         unit: Storages = getattr(self.homes, kind)
         hours = max(GUARD_H, dt_s / 3600.0)
-        least, most = unit.soc_min * unit.energy_kwh, unit.soc_max * unit.energy_kwh
         soc = self._soc[kind]
-        low = np.maximum(unit.p_min_kw, np.minimum(soc - most, 0.0) / unit.charge_efficiency / hours)
-        high = np.minimum(unit.p_max_kw, np.maximum(soc - least, 0.0) * unit.discharge_efficiency / hours)
-        return low, high
+        room = np.maximum(unit.soc_max * unit.energy_kwh - soc, 0.0) / unit.charge_efficiency
+        left = np.maximum(soc - unit.soc_min * unit.energy_kwh, 0.0) * unit.discharge_efficiency
+        return np.maximum(unit.p_min_kw, -room / hours), np.minimum(unit.p_max_kw, left / hours)
 
     def battery_limits(self, dt_s: float) -> tuple[FloatArray, FloatArray]:
         """Return the least and largest injection of the batteries, kW, each (n,)."""
@@ -196,8 +196,7 @@ class HomeDay:
         """Return the heat pump's baseline and flexibility, back towards the plan's temperature."""
         assert self._plan is not None
         houses = self.homes.houses
-        temp = self._plan.temp_c
-        planned = temp[:, slot] * (1.0 - part) + temp[:, slot + 1] * part
+        planned = _between(self._plan.temp_c, slot, part)
         cooling = temp_out_c > 0.5 * (houses.heat_set_c + houses.cool_set_c)
         off = (self._temp_c - planned) * np.where(cooling, 1.0, -1.0)
         back = off * houses.c_kwh_per_k / np.maximum(houses.cop, 1e-9) / RETURN_H
@@ -212,43 +211,48 @@ class HomeDay:
         return np.minimum(excess / np.maximum(h.r_k_per_kw * h.cop, 1e-9), h.hvac_kw)
 
 
+def _between(values: FloatArray, slot: int, part: float) -> FloatArray:
+    """Return values (n, SLOTS + 1) at `part` of a slot, (n,)."""
+    return np.asarray(values[:, slot] * (1.0 - part) + values[:, slot + 1] * part)
+
+
 def _homes(
     names: tuple[str, ...], ders: Sequence[Der], owner: IntArray, seed: int
 ) -> tuple[Homes, FloatArray]:
     """Return the devices of the homes, and what else each house draws at a load of 1 pu, kW."""
-    n = len(names)
+    n, kinds = len(names), np.array([d.kind for d in ders])
 
-    def of(kind: str, values: Sequence[float]) -> FloatArray:
-        mine = [d.kind == kind for d in ders]
-        return np.bincount(owner[mine], np.array(values), n).astype(np.float64) if any(mine) else np.zeros(n)
+    def of(kind: str, values: Sequence[float] | FloatArray) -> FloatArray:
+        values = np.array(values, dtype=np.float64)
+        return np.bincount(owner[kinds == kind], values, n).astype(np.float64)
 
     def column(kind: str, field: str) -> list[float]:
         return [getattr(d, field) for d in ders if d.kind == kind]
 
     houses, group = houses_of_ders([d for d in ders if d.kind == "house"], seed)
-    house_owner = owner[[d.kind == "house" for d in ders]][group] if len(group) else owner[:0]
+    house_owner = owner[kinds == "house"][group]
     vehicles = [d for d in ders if d.kind == "vehicle"]
     use = VehicleParameters.of_ders(vehicles, seed)
     energy = of("vehicle", column("vehicle", "energy_kwh"))
-    per_vehicle = [energy_share for energy_share in use.target_kwh]
-    target = of("vehicle", per_vehicle) / np.maximum(energy, 1e-9)
-    battery, stored = BatteryParameters(), {}
-    for kind in ("battery", "vehicle"):
-        stored[kind] = Storages.alike(
-            of(kind, column(kind, "energy_kwh")),
-            of(kind, column(kind, "p_min_kw")),
-            of(kind, column(kind, "p_max_kw")),
-            battery.soc_min, battery.soc_max, battery.charge_efficiency,
-        )  # fmt: skip
-    last = [of("vehicle", list(x)) for x in (use.leave_h, use.return_h, use.trip_kwh)]
-    trips = Trips(last[0] % 24.0, last[1] % 24.0, last[2], target, last[0] % 24.0)
+    target = of("vehicle", use.target_kwh) / np.maximum(energy, 1e-9)
+    limits = BatteryParameters()
+    battery, vehicle = (
+        Storages.alike(
+            *(of(kind, column(kind, x)) for x in ("energy_kwh", "p_min_kw", "p_max_kw")),
+            limits.soc_min,
+            limits.soc_max,
+            limits.charge_efficiency,
+        )
+        for kind in ("battery", "vehicle")
+    )
+    leave, back, trip = (of("vehicle", x) for x in (use.leave_h, use.return_h, use.trip_kwh))
+    trips = Trips(leave % 24.0, back % 24.0, trip, target, leave % 24.0)
     merged, base = _merged(houses, house_owner, n)
-    return Homes(names, merged, of("pv", column("pv", "p_max_kw")), *stored.values(), trips), base
+    pv = of("pv", column("pv", "p_max_kw"))
+    return Homes(names, merged, pv, battery, vehicle, trips), base
 
 
-def _merged(
-    houses: HouseParameters, owner: IntArray, n: int
-) -> tuple[HouseParameters, FloatArray]:
+def _merged(houses: HouseParameters, owner: IntArray, n: int) -> tuple[HouseParameters, FloatArray]:
     """Return one house per home: conductances and ratings add up, temperatures are means."""
     count = np.bincount(owner, minlength=n)
 

@@ -2,11 +2,13 @@
 
 Powers are injections in kW. A home's baseline is, by level of the market:
 
-| levels | heat pump | battery, vehicle | PV |
-| --- | --- | --- | --- |
-| hierarchy | the plan's, and back to the plan's indoor temperature | the plan's, and back to the plan's energy | all there is |
-| primary | what holds the set-point on average | the home's own net load | all there is |
-| none | as metered last | the home's own net load | all there is |
+| levels | heat pump | battery and vehicle |
+| --- | --- | --- |
+| hierarchy | the plan's, back to the plan's temperature | the plan's, back to the plan's energy |
+| primary | what holds the set-point on average | the home's own net load |
+| none | as metered last | the home's own net load |
+
+PV gives what there is.
 """
 
 from __future__ import annotations
@@ -77,33 +79,30 @@ class HomeDevices:
             kind: np.flatnonzero([d.kind == kind for d in ders])
             for kind in ("house", "pv", "battery", "vehicle", "flexible_load")
         }
-        rating = np.array([max(d.p_max_kw, -d.p_min_kw) for d in ders])
-        self._share = rating / np.maximum(np.bincount(self._owner, rating), 1e-9)[self._owner] \
-            if ders else rating
+        rating = np.array([max(d.p_max_kw, -d.p_min_kw) for d in ders], dtype=np.float64)
+        self._share: FloatArray = np.zeros(len(ders))
         for where in self._at.values():  # of the home's devices of the same kind
             total = np.bincount(self._owner[where], rating[where], self.n)
             self._share[where] = rating[where] / np.maximum(total[self._owner[where]], 1e-9)
         self._rating = rating
-        self._inverter_kva = np.where(
-            np.isin(self._kind, (PV, STORAGE)), [d.kva for d in ders], 0.0
-        ) if ders else rating
+        kva = np.array([d.kva for d in ders], dtype=np.float64)
+        self._inverter_kva = np.where(np.isin(self._kind, (PV, STORAGE)), kva, 0.0)
         self.day = HomeDay(table, hosted, ders, self._owner, options, site)
-        self._heater = HEATER_KW * np.bincount(
-            self._owner[self._at["flexible_load"]],
-            [ders[i].count for i in self._at["flexible_load"]], self.n,
-        )  # fmt: skip
+        counts = np.array([d.count for d in ders], dtype=np.float64)
+        self._heater = HEATER_KW * self._sum("flexible_load", counts)
         self._metered = np.full(len(ders), np.nan)
         self._offered = self._now = Baseline.empty(self.n)
         names = tuple(d.name for d in ders)
         self._names = names
-        houses, stores = self._of("house"), self._of("battery", "vehicle")
         self.inputs = tuple(port for port in (
             Port("p_kw", "kW", names),
-            Port("temp_c", "degC", houses, initial=np.nan, required=False),
-            Port("soc_kwh", "kWh", stores, initial=np.nan, required=False),
+            Port("temp_c", "degC", self._of("house"), initial=np.nan, required=False),
+            Port("soc_kwh", "kWh", self._of("battery", "vehicle"), initial=np.nan, required=False),
         ) if port.labels)  # fmt: skip
-        self._set_at = np.sort(np.concatenate([self._at[k] for k in ("house", "pv", "battery", "vehicle")]))
-        self._q_at = np.sort(np.concatenate([self._at[k] for k in ("pv", "battery")]))
+        # Without a market thermostats run free.
+        houses = () if self._levels == "none" else ("house",)
+        self._set_at = self._all("battery", "vehicle", "pv", *houses)
+        self._q_at = self._all("battery", "pv")
         self.outputs = tuple(port for port in (
             Port("p_set_kw", "kW", tuple(names[i] for i in self._set_at)),
             Port("q_set_kvar", "kvar", tuple(names[i] for i in self._q_at)),
@@ -112,6 +111,10 @@ class HomeDevices:
 
     def _of(self, *kinds: str) -> tuple[str, ...]:
         return tuple(d.name for d in self._ders if d.kind in kinds)
+
+    def _all(self, *kinds: str) -> IntArray:
+        """Return the positions of the devices of some kinds, ascending."""
+        return np.flatnonzero([d.kind in kinds for d in self._ders])
 
     def _sum(self, kind: str, values: FloatArray) -> FloatArray:
         """Return the sums over each home of what devices of a kind have, (n,)."""
@@ -215,10 +218,8 @@ class HomeDevices:
         for kind, target in targets.items():
             at = self._at[kind]
             self._p_set[at] = self._share[at] * target[self._owner[at]]
-        pv_at, house_at = self._at["pv"], self._at["house"]
+        pv_at = self._at["pv"]
         self._p_set[pv_at] = np.minimum(self._p_set[pv_at], self._rating[pv_at])
-        if self._levels == "none":
-            self._p_set[house_at] = -self._rating[house_at]  # no cap
         kva = np.maximum(np.bincount(self._owner, self._inverter_kva, self.n), 1e-9)
         q = (q_kvar - _TAN_PHI * p0[:, LOAD])[self._owner]
         self._q_set = q * self._inverter_kva / kva[self._owner]

@@ -1,9 +1,9 @@
 """Homes (CMAs): each plans its day, offers what it will do and could do, and follows its award.
 
 At the first interval a home plans its devices for a day (`controllers.market.consumer.plan`). For
-each interval it offers the plan's power as its baseline, brought back to the plan where the state of
-charge or the indoor temperature has left it, with the plan's flexibility as the range. Sun and
-demand are taken from the home's own meter and forecast. An award changes the baseline; the change is
+each interval it offers the plan's power as its baseline, brought back to the plan where stored
+energy or indoor temperature have left it, with the plan's flexibility as the range. Sun and demand
+are those of the home's own forecast and meters. An award changes the baseline; the change is
 divided among the devices by the range that each offered.
 
 Without a market that plans (`levels` 'primary' or 'none') thermostats run free, the battery serves
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
@@ -41,7 +42,6 @@ from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.sma import AWARD_FIELDS
 from controllers.market.agents.local.table import KINDS, LocalTable
 from controllers.market.agents.mail_tables import Latest
-from controllers.core.errors import ControllerError
 from grid_models.base import counter_rng
 from grid_models.base.errors import nearest_name
 
@@ -90,9 +90,7 @@ class HomeGroup:
         self.inputs = self.devices.inputs
         self.outputs: tuple[Port, ...] = self.devices.outputs
 
-    def take_awards(
-        self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int
-    ) -> None:
+    def take_awards(self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int) -> None:
         """Take awards (k, len(AWARD_FIELDS)) of the homes `sender`; the newest counts."""
         self._inbox.absorb(sender, rounds, rows, step)
 
@@ -109,9 +107,7 @@ class HomeGroup:
         p0, low, high = self.devices.offer(interval * self._interval_s, self._interval_s)
         rows[:, P0], rows[:, P_MIN], rows[:, P_MAX] = p0, low, high
         room = 0.5 * (high - low).sum(axis=1)
-        rows[:, GAMMA] = np.where(
-            room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX
-        )
+        rows[:, GAMMA] = np.where(room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX)
         rows[:, Q0], rows[:, Q_ROOM] = self.devices.reactive(p0)
         rows[:, METERED] = self._metered
         self._offered = rows
@@ -156,9 +152,7 @@ class HomeGroup:
         return told
 
 
-def _by_glob(
-    names: Sequence[str], every: Sequence[str], table: Mapping[str, float]
-) -> FloatArray:
+def _by_glob(names: Sequence[str], every: Sequence[str], table: Mapping[str, float]) -> FloatArray:
     """Return the factor of each home, 1 where no glob names it; the last glob wins.
 
     Raises ControllerError: A glob names no home.

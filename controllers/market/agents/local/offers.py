@@ -73,9 +73,7 @@ class OfferBook:
         when = np.where(np.abs(rows[:, 0]) <= _LARGEST, rows[:, 0], -1.0)
         interval = np.rint(when).astype(np.int64)
         dated = (interval >= 0) & (interval <= now + 1)
-        wrong = np.where(
-            (wrong == "") & ~dated, "misdated", wrong
-        )
+        wrong = np.where((wrong == "") & ~dated, "misdated", wrong)
         for fault in ("not_finite", "contradictory", "misdated"):
             self._tell(f"offer_{fault}", sender[wrong == fault], now)
         bad = wrong != ""

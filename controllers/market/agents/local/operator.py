@@ -19,7 +19,7 @@ from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.table import OPERATOR, LocalTable
 from controllers.market.agents.operator import CentralOperator
 from controllers.market.agents.schedule import CentralScheduler, MarketTerms
-from controllers.market.model.settlement import UNIT
+from controllers.market.model.whole_units import UNIT
 
 _CLEARING_ROUND = 3
 

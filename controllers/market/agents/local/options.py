@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from controllers.core.options import ControllerOptions, option
 from controllers.market.agents.options import check_factors, check_range
+from controllers.market.consumer.game import POLICIES, Policy
 
 LEVELS = ("hierarchy", "primary", "none")
 
@@ -70,8 +71,8 @@ class LocalMarketOptions(ControllerOptions):
         0.01, "What a level of the secondary market may give up for the next ones, relative.",
         low=0.0, high=1.0,
     )  # fmt: skip
-    negative_prices: str = option(
-        "allow", "Policy of the consumer market for negative prices.", choices=("allow", "floor")
+    negative_prices: Policy = option(
+        "allow", "Policy of the consumer market for negative prices.", choices=POLICIES
     )
     forecast_error: float = option(
         0.0, "Relative standard deviation of a home's forecasts of sun, demand and price.", low=0.0

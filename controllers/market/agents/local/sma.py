@@ -91,9 +91,7 @@ class SmaGroup:
             self.bills.take(who, self._inbox.values[who, 4], self._divided)
         return new
 
-    def clear(
-        self, new: NDArray[np.bool_], interval: int, *, late: bool
-    ) -> NDArray[np.bool_]:
+    def clear(self, new: NDArray[np.bool_], interval: int, *, late: bool) -> NDArray[np.bool_]:
         """Award homes for `interval`; return which agents did, (n,).
 
         Those do which have a `new` (n,) schedule, and when it is `late` those which have none.
