@@ -2,7 +2,7 @@
 
 ControllerError                 a controller cannot be built or used as asked
 `-- MarketError                 a market cannot be cleared or settled as asked
-    |-- BidError                a bid is not one: names the bus and the field
+    |-- BidError                a bid is not one: names the bus or agent and the field
     `-- NoDispatchError         no dispatch satisfies the limits, or the solver found none
 """
 
@@ -16,10 +16,14 @@ class MarketError(ControllerError):
 
 
 class BidError(MarketError):
-    """A bid is not one; `bus` and `field` say which part of it (None: no single bus)."""
+    """A bid is not one; `bus` or `agent` and `field` say which part (None: no single one)."""
 
-    def __init__(self, what: str, *, bus: str | None, field: str, expected: str) -> None:
+    def __init__(
+        self, what: str, *, bus: str | None, field: str, expected: str, agent: str | None = None
+    ) -> None:
         where = f"bids.{field}" if bus is None else f"bid of bus '{bus}', {field}"
+        if agent is not None:
+            where = f"bid of agent {agent}, {field}"
         super().__init__(what, where=where, expected=expected)
         self.bus = bus
         self.field = field

@@ -1,0 +1,1 @@
+"""The secondary market: each operator schedules and pays its agents, all operators in one batch."""

@@ -1,0 +1,211 @@
+"""Levels 2 to 4 of the secondary market, each reduced to a search over one or two multipliers.
+
+- `ride`: levels 2 and 3, ``f1 + w f`` with the largest weight w that the bound of level 1 allows.
+  Between two changes of who is at a limit the schedule is linear in w, so the step to the bound is
+  the root of a quadratic.
+- `settle`: level 4 under both bounds. Its Lagrangian ``f4 + y1 f1 + y3 f3`` is strictly convex, so
+  f1 falls with y1 and, along the y1 that keeps the first bound, f3 falls with y3.
+
+All searches are monotone and bracketed: they end. An operator that is done no longer moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.core.mail import FloatArray
+from controllers.market.secondary.pools import ROUNDS, Cells, Point, over_pools, respond
+
+_ENOUGH = 1e-12  # of the room that a bound leaves
+_ROUNDING = 1e-14  # of the sum that is bounded
+_LEAP = 16.0
+
+
+@dataclass
+class _Search:
+    """A bracketed search for the least multiplier that satisfies a bound, of each operator."""
+
+    at: FloatArray
+    ceiling: FloatArray
+    done: NDArray[np.bool_]
+    low: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def begin(cls, at: FloatArray, ceiling: FloatArray) -> _Search:
+        """Begin at `at`; neither 0 nor `ceiling` has been tried."""
+        return cls(at, ceiling, np.zeros(len(at), bool), np.full(len(at), -1.0), 2 * ceiling + 1)
+
+    def move(
+        self, lacks: FloatArray, near: FloatArray, step: FloatArray, unit: FloatArray
+    ) -> FloatArray:
+        """Move on where `lacks` is not near 0, and return by how much, (n,).
+
+        Above 0 it says that the multiplier is too small.
+        """
+        at = self.at
+        self.low = np.where(lacks > 0, at, self.low)
+        self.high = np.where(lacks <= 0, at, self.high)
+        self.done = (
+            self.done
+            | (np.abs(lacks) <= near)
+            | ((at == 0) & (lacks <= 0))
+            | ((at == self.ceiling) & (lacks >= 0))
+            | (self.high - self.low < 4e-16 * self.high)
+        )
+        with np.errstate(invalid="ignore"):
+            # A step into the unknown is limited: nearly flat ends would send it to infinity.
+            new = np.clip(at + step, 0, np.minimum(self.ceiling, _LEAP * (at + unit)))
+            inside = (new > self.low) & (new < self.high)
+            middle = np.where(np.isfinite(self.high), 0.5 * (self.low + self.high), 4 * at + unit)
+        new = np.where(inside, new, np.maximum(middle, 0))
+        by = np.where(self.done, 0.0, new - at)
+        self.at = np.where(self.done, at, new)
+        return by
+
+
+def ride(
+    cells: Cells, bound: FloatArray, nu: FloatArray, gains: FloatArray | None = None
+) -> tuple[Point, NDArray[np.bool_]]:
+    """Minimise a level under ``f1 <= bound`` and the sums of the pools.
+
+    Parameters
+    ----------
+    bound : ndarray (n,). At least the smallest f1 that the sums allow.
+    nu : ndarray (3, n). Where to begin.
+    gains : ndarray (w, 3, n) or None
+        Level 2: maximise ``sum(gains x)``. None is level 3: minimise ``sum |x - middle|``.
+
+    Returns the point, and which operators are solved, (n,).
+    """
+    far = np.maximum(np.abs(cells.low - cells.x0), np.abs(cells.high - cells.x0))
+    ceiling = 1 + 4 * (cells.pull * far).max(axis=(0, 1))
+    search = _Search.begin(np.zeros(len(bound)), ceiling)
+    near = np.zeros(0)
+    for _ in range(ROUNDS):
+        w = search.at
+        kink, push = (w, 0.0) if gains is None else (0.0, -w * gains)
+        point = respond(cells, cells.pull, nu, kink=kink, push=push)
+        f1 = cells.unreliability(point.x)
+        if not near.size:
+            near = _ENOUGH * np.maximum(bound - f1, 0) + _ROUNDING * bound
+        drive = -np.sign(point.x - cells.middle) if gains is None else gains
+        dx, dnu = point.moves(drive)
+        bend = over_pools(cells.pull * dx * dx)
+        grow = over_pools(2 * cells.pull * (point.x - cells.x0) * dx)
+        room = bound - f1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.sqrt(np.maximum(grow * grow + 4 * bend * room, 0))
+            step = 2 * room / (grow + root)
+        by = search.move(room, near, step, ceiling)
+        if search.done.all():
+            break
+        nu = point.nu + dnu * by
+    return point, search.done & point.ok
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """A point at which the bound of level 1 holds, with its multiplier `y1` (n,)."""
+
+    y1: FloatArray
+    point: Point
+    away: FloatArray  # df1/dx
+    f1_y1: FloatArray  # df1/dy1, (n,)
+    x_y1: tuple[FloatArray, FloatArray]  # dx/dy1, dnu/dy1
+    ok: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of levels 1 and 3, (n,): what f may be, and the least that it can be (None: not known)."""
+
+    f1: FloatArray
+    f3: FloatArray
+    least_f1: FloatArray
+    least_f3: FloatArray
+
+    def take(self, operators: NDArray[np.int64]) -> Bounds:
+        """Return some operators' bounds."""
+        return Bounds(*(getattr(self, name)[operators] for name in self.__dataclass_fields__))
+
+
+def _secular(
+    value: FloatArray, least: FloatArray, bound: FloatArray, rate: FloatArray
+) -> FloatArray:
+    """Step of a multiplier for ``value = bound``; near its end, value - least falls as 1/y^2."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        over = value - least
+        step = 2 * over * (1 - np.sqrt(over / (bound - least))) / rate
+        return np.where(np.isfinite(step), step, (bound - value) / rate)
+
+
+def _weigh(
+    cells: Cells, bounds: Bounds, y1: FloatArray, y3: FloatArray, nu: FloatArray
+) -> _Weighed:
+    """Minimise ``f4 + y3 f3`` under the bound of level 1, from a guess of `y1`."""
+    unit = np.where(cells.high > cells.low, cells.beta / cells.pull, 0).max(axis=(0, 1))
+    search = _Search.begin(y1, np.full(len(y1), np.inf))
+    near = _ENOUGH * np.maximum(bounds.f1 - bounds.least_f1, 0) + _ROUNDING * bounds.f1
+    for _ in range(ROUNDS):
+        y1 = search.at
+        point = respond(cells, cells.beta + y1 * cells.pull, nu, kink=y3)
+        f1 = cells.unreliability(point.x)
+        away = 2 * cells.pull * (point.x - cells.x0)
+        x_y1 = point.moves(-away)
+        rate = over_pools(away * x_y1[0])
+        step = _secular(f1, bounds.least_f1, bounds.f1, rate)
+        by = search.move(f1 - bounds.f1, near, step, unit)
+        if search.done.all():
+            break
+        nu = point.nu + x_y1[1] * by
+    return _Weighed(y1, point, away, rate, x_y1, search.done & point.ok)
+
+
+def settle(cells: Cells, bounds: Bounds, nu: FloatArray) -> tuple[Point, NDArray[np.bool_]]:
+    """Minimise level 4 under the bounds of levels 1 and 3 and the sums of the pools.
+
+    Returns the point, and which operators are solved, (n,).
+    """
+    n = len(bounds.f1)
+    first = _weigh(cells, bounds, np.zeros(n), np.zeros(n), nu)
+    x, price, ok = first.point.x.copy(), first.point.nu.copy(), first.ok.copy()
+    give = first.point.give
+    rows = np.flatnonzero(cells.stiffness(x) > bounds.f3)
+    if rows.size:
+        point, solved = _stiffen(
+            cells.take(rows), bounds.take(rows), first.y1[rows], price[:, rows]
+        )
+        x[..., rows], price[:, rows], ok[rows] = point.x, point.nu, solved
+    return Point(x, price, give, ok), ok
+
+
+def _stiffen(
+    cells: Cells, bounds: Bounds, y1: FloatArray, nu: FloatArray
+) -> tuple[Point, NDArray[np.bool_]]:
+    far = np.maximum(np.abs(cells.low - cells.x0), np.abs(cells.high - cells.x0))
+    unit = 2 * (cells.beta * far).max(axis=(0, 1))
+    search = _Search.begin(np.zeros(len(y1)), np.full(len(y1), np.inf))
+    size = over_pools(cells.high - cells.low)
+    near = _ENOUGH * np.maximum(bounds.f3 - bounds.least_f3, 0) + _ROUNDING * size
+    for _ in range(ROUNDS):
+        at = _weigh(cells, bounds, y1, search.at, nu)
+        f3 = cells.stiffness(at.point.x)
+        side = np.sign(at.point.x - cells.middle)
+        dx, dnu = at.point.moves(-side)
+        rate, cross = over_pools(side * dx), over_pools(at.away * dx)
+        held = (at.y1 > 0) & (at.f1_y1 < 0)
+        ratio = np.divide(-cross, at.f1_y1, where=held, out=np.zeros_like(cross))  # dy1/dy3
+        rate = rate + ratio * cross
+        with np.errstate(divide="ignore", invalid="ignore"):
+            plain = (bounds.f3 - f3) / rate
+        step = np.where(held, _secular(f3, bounds.least_f3, bounds.f3, rate), plain)
+        by = search.move(f3 - bounds.f3, near, step, unit)
+        if search.done.all():
+            break
+        y1 = np.clip(at.y1 + ratio * by, at.y1 / _LEAP, at.y1 * _LEAP)
+        nu = at.point.nu + (dnu + at.x_y1[1] * ratio) * by
+    return at.point, search.done & at.ok
