@@ -43,7 +43,11 @@ def mixed_homes(count, seed=1, share=0.5):
 
 def starts(homes):
     """Return the stored energy of batteries and vehicles and the temperature at midnight."""
-    return 0.4 * homes.battery.energy_kwh, 0.5 * homes.vehicle.energy_kwh, homes.houses.start_c
+    return (
+        0.4 * homes.battery.energy_kwh,
+        0.5 * homes.vehicle.energy_kwh,
+        homes.houses.start_c.copy(),
+    )
 
 
 def summer_day(homes, seed=1, step_s=STEP_S, steps=STEPS):

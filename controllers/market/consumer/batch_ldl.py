@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Layers = list[tuple[Index, Index]]
+LEAST_PIVOT = 1e-9  # where cancellation leaves less than that, or the wrong sign
 
 
 def layers(targets: Sequence[int] | Index) -> Layers:
@@ -37,6 +38,8 @@ def layers(targets: Sequence[int] | Index) -> Layers:
 class _Stage(NamedTuple):
     """Columns that are eliminated together: none of them has an entry in another's row."""
 
+    pivots: Index
+    signs: Array  # of the pivots, (pivots, 1)
     lower: Index  # positions of their entries below the diagonal, and the column and row of each
     column: Index
     row: Index
@@ -54,6 +57,7 @@ class LdlPattern:
     ----------
     size : Of the matrices.
     pairs : (i, j) of the entries off the diagonal, in either triangle; repeats do no harm.
+    negative : Which pivots are negative; the others are positive.
     order : Order of elimination, a permutation of ``range(size)``. Neighbours in the order that do
         not depend on each other are eliminated in one numpy operation.
 
@@ -62,7 +66,13 @@ class LdlPattern:
     entries : Number of entries of a matrix in the factor's layout; the diagonal comes first.
     """
 
-    def __init__(self, size: int, pairs: Sequence[tuple[int, int]], order: Sequence[int]) -> None:
+    def __init__(
+        self,
+        size: int,
+        pairs: Sequence[tuple[int, int]],
+        order: Sequence[int],
+        negative: Sequence[int] = (),
+    ) -> None:
         rank = np.empty(size, dtype=np.intp)
         rank[list(order)] = np.arange(size)
         ranks: list[int] = rank.tolist()
@@ -73,6 +83,8 @@ class LdlPattern:
             elif i != j:
                 below[j].add(i)
         self._size = size
+        self._signs = np.ones(size)
+        self._signs[list(negative)] = -1.0
         self._position: dict[int, int] = {j * size + j: j for j in range(size)}
         rows: list[list[int]] = [[] for _ in range(size)]
         for j in order:  # fill: eliminating a column joins all of its rows
@@ -106,11 +118,16 @@ class LdlPattern:
                     target.append(self.position(rows[j][m], i))
         index = [np.array(x, dtype=np.intp) for x in lists[:5]]
         changes = layers(target), layers(row), layers(column)
-        return _Stage(index[0], index[1], index[2], index[3], index[4], *changes)
+        signs = self._signs[group, None]
+        return _Stage(
+            np.array(group), signs, index[0], index[1], index[2], index[3], index[4], *changes
+        )
 
     def factor(self, values: Array) -> None:
         """Turn matrices of shape (entries, n) into their factors, in place."""
         for stage in self._stages:
+            pivots = stage.signs * values[stage.pivots]
+            values[stage.pivots] = stage.signs * np.maximum(pivots, LEAST_PIVOT)
             unscaled = values[stage.lower]
             scaled = unscaled / values[stage.column]
             for pairs, target in stage.updates:

@@ -82,7 +82,7 @@ class BatchQp:
         self._fixed.append((columns, where))
 
     def solve(
-        self, order: Sequence[int], most: int = 80, chunk: int = 256, tolerance: float = 1e-9
+        self, order: Sequence[int], most: int = 80, chunk: int = 512, tolerance: float = 1e-9
     ) -> QpSolution:
         """Solve all problems.
 
@@ -91,7 +91,8 @@ class BatchQp:
         order : Of elimination: all variables and multipliers.
         most : Iterations.
         chunk : Problems at a time; it changes speed only.
-        tolerance : Of the residuals; the complementarity is held to 1/10 of it.
+        tolerance : Of the residuals, relative to the largest price (at least 1); the mean
+            complementarity is held to 1/1000 of it.
         """
         free = np.ones((self.size, self.n))
         for columns, where in self._fixed:
@@ -110,20 +111,22 @@ class BatchQp:
         for start in range(0, self.n, chunk):
             left = np.arange(start, min(start + chunk, self.n))
             rows = squares.take(left), equal.take(left), below.take(left)
-            point = InteriorPoint(pattern, *rows, dual, linear[:, left], free[:, left], tolerance)
-            for iteration in range(most):
-                done = point.done()
-                if done.any():
-                    x[:, left[done]] = point.x[:, done]
+            with np.errstate(all="ignore"):  # a problem without a solution, until `most`
+                point = InteriorPoint(
+                    pattern, *rows, dual, linear[:, left], free[:, left], tolerance
+                )
+                for iteration in range(most + 1):
+                    done = point.done()
                     converged[left[done]] = True
-                    iterations[left[done]] = iteration
-                    if done.all():
-                        break
+                    if iteration == most:
+                        done[:] = True
+                    x[:, left[done]], iterations[left[done]] = point.x[:, done], iteration
                     left = left[~done]
-                    point.keep(np.flatnonzero(~done))
-                point.advance()
-            else:
-                x[:, left], iterations[left] = point.x, most
+                    if not len(left):
+                        break
+                    if done.any():
+                        point.keep(np.flatnonzero(~done))
+                    point.advance()
         off = squares.times(x) - squares.right
         objective = total(linear * free * x) + total(squares.weight * off * off)
         return QpSolution(x, objective, converged, iterations)

@@ -57,7 +57,7 @@ def _pattern(size: int, order: tuple[int, ...], *parts: bytes) -> KktPattern:
     pairs = list(zip(rows[6][rows[2]].tolist(), rows[3].tolist(), strict=True))
     for (left, right), column in ((square, rows[1]), (below, rows[5])):
         pairs += zip(column[left].tolist(), column[right].tolist(), strict=True)
-    ldl = LdlPattern(size, pairs, order)
+    ldl = LdlPattern(size, pairs, order, rows[6].tolist())
     place = np.array([ldl.position(i, j) for i, j in pairs], dtype=np.intp)
     ends = np.cumsum([len(rows[2]), len(square[0])])
     return KktPattern(
@@ -114,7 +114,8 @@ class InteriorPoint:
         free: Array,
         tolerance: float,
     ) -> None:
-        self._pattern, self._dual, self._tolerance = pattern, dual, tolerance
+        self._pattern, self._dual = pattern, dual
+        self._tolerance = tolerance * np.maximum(np.abs(linear).max(axis=0, initial=0.0), 1.0)
         self._squares, self._equal, self._below = squares, equal, below
         self._linear, self._free = linear * free, free
         below.relax_empty()
@@ -173,8 +174,8 @@ class InteriorPoint:
     def done(self) -> NDArray[np.bool_]:
         """Return which problems are solved, (n,)."""
         worst = np.maximum(np.abs(self._r_x).max(axis=0), np.abs(self._r_s).max(axis=0))
-        out: NDArray[np.bool_] = worst <= self._tolerance
-        return out & (self._mu <= 0.1 * self._tolerance)
+        out: NDArray[np.bool_] = np.maximum(worst, 1000.0 * self._mu) <= self._tolerance
+        return out
 
     def keep(self, some: Index) -> None:
         """Go on with some of the problems."""
@@ -182,7 +183,7 @@ class InteriorPoint:
             setattr(self, name, getattr(self, name).take(some))
         for name in ("_linear", "_free", "_fixed_part", "_product", "x", "s", "z", "_r_x", "_r_s"):
             setattr(self, name, getattr(self, name)[:, some])
-        self._mu = self._mu[some]
+        self._mu, self._tolerance = self._mu[some], self._tolerance[some]
 
     def _direction(self, r_c: Array) -> tuple[Array, Array, Array]:
         """Return the Newton step for the complementarity residual r_c."""
@@ -205,6 +206,8 @@ class InteriorPoint:
         centre = share * share * share * self._mu
         dx, ds, dz = self._direction(product + ds * dz - centre)
         step = 0.995 * np.minimum(_longest(s, ds), _longest(z, dz))
-        self.x = self.x + step * dx
-        self.s, self.z = s + step * ds, z + step * dz
+        # A problem that rounding has spoilt stays where it is, and does not converge.
+        sound = np.isfinite(total(dx)) & np.isfinite(step)
+        self.x = np.where(sound, self.x + step * dx, self.x)
+        self.s, self.z = np.where(sound, s + step * ds, s), np.where(sound, z + step * dz, z)
         self._residuals()

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from controllers.market.consumer.batch_ldl import Array, Index
 from controllers.market.consumer.batch_qp import BatchQp, QpSolution
+from controllers.market.consumer.device_cases import heat_case, storage_cases, stored_kwh
 from controllers.market.consumer.home_plan import KINDS, OVERLAP_KW, HomeEvent, HomePlan
 from controllers.market.consumer.homes import HomeForecast, Homes
 from controllers.market.consumer.plan_events import cleaned, plan_events
@@ -27,7 +28,6 @@ from controllers.market.consumer.plan_model import (
     add_pv,
     add_storage,
 )
-from controllers.market.consumer.storage_case import storage_case, stored_kwh
 from controllers.market.model.errors import MarketError
 
 __all__ = ["KINDS", "OVERLAP_KW", "HomeEvent", "HomePlan", "PlanOptions", "plan_homes"]
@@ -77,7 +77,7 @@ def plan_homes(
             present = [k for k, there in zip(KINDS[:3], kinds, strict=True) if there]
             draft.plan_electric(np.flatnonzero(some), present)
     plan = draft.finished()
-    events += plan_events(homes, plan, draft.cases, draft.wanted_kwh)
+    events += plan_events(homes, plan, draft.cases)
     return replace(plan, events=tuple(events))
 
 
@@ -95,35 +95,9 @@ class _Draft:
         self.delta_kw = {kind: np.zeros((steps, h)) for kind in KINDS}
         self.overlap_kw, self.objective = np.zeros(h), np.zeros(h)
         self.converged = np.ones(h, dtype=bool)
-        day = (forecast.start_s, forecast.step_s, steps)
-        self.cases = {
-            name: storage_case(units, trips, starts[name], day, self._throughput(name), options)
-            for name, units, trips in (
-                ("battery", homes.battery, None),
-                ("vehicle", homes.vehicle, homes.trips),
-            )
-        }
-        self.wanted_kwh = homes.trips.away(*day).T * homes.trips.trip_kwh
-        rating = np.clip(forecast.wide("irradiance_pu").T, 0.0, None)
-        self.available_kw = rating * homes.pv_kw
-
-    def _throughput(self, name: str) -> Array:
-        """Return the cost of |P| from which charging and discharging at once does not pay.
-
-        1 kW of both at once adds 2 kW to |P| and so 2 eps2 to the flexibility, and it loses
-        1/eta_d - eta_c kW of stored energy, whose worth is at least the least price less the
-        largest slope of the use of own PV.
-        """
-        o, homes = self.options, self.homes
-        units = getattr(homes, name)
-        discharge = homes.battery.p_max_kw + homes.vehicle.p_max_kw
-        pv = homes.pv_kw
-        slope = 1.0 + np.divide(discharge, pv, out=np.zeros_like(pv), where=pv > 0.0)
-        least = self.price.min(axis=0) - 2.0 * o.own_pv_per_kwh * np.where(pv > 0.0, slope, 0.0)
-        least = least - o.price_rise_per_kw * (pv + discharge)
-        loss = 1.0 / units.discharge_efficiency - units.charge_efficiency
-        exact = o.delta_high * o.flex_per_kwh + 0.5 * loss * np.maximum(-least, 0.0)
-        return np.asarray(o.throughput_factor * exact)
+        self.cases = storage_cases(homes, forecast, starts, options)
+        self.heat = heat_case(homes.houses, forecast, starts["temp"])
+        self.available_kw = forecast.wide("irradiance_pu").T.clip(0.0) * homes.pv_kw
 
     def plan_electric(self, some: Index, kinds: Sequence[str]) -> None:
         """Plan PV, batteries and vehicles of homes that have the same `kinds` of them."""
@@ -166,7 +140,7 @@ class _Draft:
         """Plan heat pumps, before a home's other devices."""
         if not len(some):
             return
-        case = self._heat_case(some)
+        case = HeatCase._make(x[..., some] for x in self.heat)
         qp = BatchQp(len(some))
         heat = add_heat_pump(qp, case, self.price[:, some], self.hours, self.options)
         if self.options.price_rise_per_kw > 0.0:
@@ -180,30 +154,6 @@ class _Draft:
         u, v = solution.x[heat.u], solution.x[heat.v]
         use = (u + v) / (self.options.delta_high - self.options.delta_low)
         self._keep("heat_pump", some, -use, self.options.delta_low * use + u)
-
-    def _heat_case(self, some: Index) -> HeatCase:
-        """Return the houses' equations.
-
-        A pump cools in steps that are warmer than the middle of the set-points, else it heats. The
-        set-point that it tracks is the outdoor temperature, held between the two: what asks least
-        of the pump.
-        """
-        p = self.homes.houses
-        outdoor = self.forecast.wide("temp_c").T
-        theta = np.exp(-self.hours / (p.r_k_per_kw * p.c_kwh_per_k))
-        gain = (1.0 - theta) * p.r_k_per_kw * p.cop
-        cools = outdoor > 0.5 * (p.heat_set_c + p.cool_set_c)
-        everything = HeatCase(
-            start_c=self.starts["temp"],
-            theta=theta,
-            gain_k_per_kw=np.where(cools, -gain, gain),
-            outdoor_c=outdoor,
-            set_c=np.clip(outdoor, p.heat_set_c, p.cool_set_c),
-            low_c=p.heat_set_c - 0.5 * p.band_k,
-            high_c=p.cool_set_c + 0.5 * p.band_k,
-            rated_kw=p.hvac_kw,
-        )
-        return HeatCase._make(x[..., some] for x in everything)
 
     def _note(self, some: Index, solution: QpSolution) -> None:
         self.objective[some] += solution.objective
@@ -227,8 +177,7 @@ class _Draft:
 
     def finished(self) -> HomePlan:
         """Return the plans; energies and temperatures follow from the powers."""
-        everyone = np.arange(len(self.objective))
-        heat = self._heat_case(everyone)
+        heat = self.heat
         temp = [self.starts["temp"]]
         for k, gain in enumerate(heat.gain_k_per_kw):
             drift = (1.0 - heat.theta) * heat.outdoor_c[k]
@@ -255,5 +204,13 @@ class _Draft:
 
 
 def _by_time(sweep: Sequence[Index]) -> list[int]:
-    """Return columns step by step."""
-    return [int(column) for columns in zip(*sweep, strict=True) for column in columns]
+    """Return an order of steps: every second one, of the rest every second one, until 12 are left.
+
+    Steps that are no neighbours are eliminated in one operation; the last 12 come one by one.
+    """
+    order: list[int] = []
+    left = range(len(sweep[0]) if sweep else 0)
+    while len(left) > 12:
+        order += [int(columns[step]) for columns in sweep for step in left[::2]]
+        left = left[1::2]
+    return order + [int(columns[step]) for step in left for columns in sweep]

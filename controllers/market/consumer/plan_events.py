@@ -54,15 +54,12 @@ def cleaned(
     return replace(forecast, **filled), kept, events
 
 
-def plan_events(
-    homes: Homes, plan: HomePlan, cases: dict[str, StorageCase], wanted_kwh: Array
-) -> list[HomeEvent]:
+def plan_events(homes: Homes, plan: HomePlan, cases: dict[str, StorageCase]) -> list[HomeEvent]:
     """Return where starts are outside limits, and where trips, targets and comfort are missed.
 
     Parameters
     ----------
     cases : Of batteries and vehicles of all homes.
-    wanted_kwh : (H, h). What the vehicles' trips would use.
     """
     events: list[HomeEvent] = []
 
@@ -86,7 +83,7 @@ def plan_events(
         )
         tell(outside & (back < 0), "limits", text + "not inside in this plan", start, low, high)
     case = cases["vehicle"]
-    short = (wanted_kwh - case.trip_kwh).sum(axis=0)
+    short = (case.wanted_kwh - case.trip_kwh).sum(axis=0)
     text = "the trip needs {:.2f} kWh more than the vehicle can have"
     tell(short > 1e-6, "trip", text, short)
     due = homes.trips.target_soc * homes.vehicle.energy_kwh

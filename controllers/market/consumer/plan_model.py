@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from controllers.market.consumer.batch_ldl import Array, Index
 from controllers.market.consumer.batch_qp import BatchQp
 from controllers.market.consumer.homes import Storages
-from grid_models.base.errors import GridModelError
+from controllers.market.model.errors import MarketError
 from grid_models.base.options import Options, option
 
 
@@ -23,6 +23,7 @@ from grid_models.base.options import Options, option
 class PlanOptions(Options):
     """Weights of stage I; docs/home-plans.md says how they were chosen."""
 
+    error = MarketError
     flex_per_kwh: float = option(0.01, "Worth of flexibility", low=0.0)
     delta_low: float = option(0.05, "Least flexibility, share of |P| (eps1)", low=0.0, high=0.9)
     delta_high: float = option(0.3, "Most flexibility, share of |P| (eps2)", low=0.0, high=1.0)
@@ -43,7 +44,7 @@ class PlanOptions(Options):
     def check(self) -> None:
         """Check what concerns several options."""
         if not self.delta_low < self.delta_high:
-            raise GridModelError(
+            raise MarketError(
                 f"{self.delta_low} is not accepted",
                 where="option 'delta_low'",
                 expected=f"less than delta_high, {self.delta_high}",
@@ -78,7 +79,8 @@ class StorageCase(NamedTuple):
     Attributes
     ----------
     start_kwh : (n,).
-    trip_kwh : (H, n). Used outside the home in each step.
+    trip_kwh, wanted_kwh : (H, n). Used outside the home in each step; what would be used if the
+        vehicle could store it.
     away : (H, n).
     low_kwh, high_kwh : (H, n). Limits at the end of each step.
     low_price : (H, n). Cost of energy below `low_kwh`.
@@ -89,6 +91,7 @@ class StorageCase(NamedTuple):
 
     start_kwh: Array
     trip_kwh: Array
+    wanted_kwh: Array
     away: NDArray[np.bool_]
     low_kwh: Array
     high_kwh: Array

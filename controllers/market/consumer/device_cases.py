@@ -1,18 +1,50 @@
-"""What a storage meets over the horizon: trips, limits that can be kept, targets.
+"""What devices meet over the horizon: trips, limits that can be kept, targets, temperatures.
 
 Arrays are (H, n): steps first, homes last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from controllers.market.consumer.batch_ldl import Array
-from controllers.market.consumer.homes import Storages, Trips
-from controllers.market.consumer.plan_model import PlanOptions, StorageCase
+from controllers.market.consumer.homes import HomeForecast, Homes, Storages, Trips
+from controllers.market.consumer.plan_model import HeatCase, PlanOptions, StorageCase
+from grid_models.ders.houses import HouseParameters
 
 
-def storage_case(
+def storage_cases(
+    homes: Homes, forecast: HomeForecast, starts: Mapping[str, Array], options: PlanOptions
+) -> dict[str, StorageCase]:
+    """Return the cases of batteries and vehicles of all homes."""
+    day = (forecast.start_s, forecast.step_s, forecast.shape[1])
+    price = forecast.wide("price_per_kwh").T
+    cases = {}
+    for name, trips in (("battery", None), ("vehicle", homes.trips)):
+        units: Storages = getattr(homes, name)
+        throughput = _throughput_per_kwh(homes, units, price, options)
+        cases[name] = _storage_case(units, trips, starts[name], day, throughput, options)
+    return cases
+
+
+def _throughput_per_kwh(homes: Homes, units: Storages, price: Array, options: PlanOptions) -> Array:
+    """Return the cost of |P| from which charging and discharging at once does not pay, (n,).
+
+    1 kW of both at once adds 2 kW to |P|, so 2 eps2 to the flexibility, and loses 1/eta_d - eta_c
+    of stored power, whose worth is at least the least price less the steepest slope of the use of
+    own PV.
+    """
+    pv, discharge = homes.pv_kw, homes.battery.p_max_kw + homes.vehicle.p_max_kw
+    slope = 1.0 + np.divide(discharge, pv, out=np.zeros_like(pv), where=pv > 0.0)
+    least = price.min(axis=0) - 2.0 * options.own_pv_per_kwh * np.where(pv > 0.0, slope, 0.0)
+    loss = 1.0 / units.discharge_efficiency - units.charge_efficiency
+    exact = options.delta_high * options.flex_per_kwh + 0.5 * loss * np.maximum(-least, 0.0)
+    return np.asarray(options.throughput_factor * exact)
+
+
+def _storage_case(
     units: Storages,
     trips: Trips | None,
     start_kwh: Array,
@@ -61,6 +93,7 @@ def storage_case(
     return StorageCase(
         start_kwh=start_kwh,
         trip_kwh=trip,
+        wanted_kwh=wanted,
         away=away,
         low_kwh=low_kwh,
         high_kwh=high_kwh,
@@ -69,6 +102,29 @@ def storage_case(
         reserve_high=reserve_high,
         due=due,
         throughput=throughput,
+    )
+
+
+def heat_case(houses: HouseParameters, forecast: HomeForecast, start_c: Array) -> HeatCase:
+    """Return the equations of all houses.
+
+    A pump cools in steps that are warmer than the middle of the set-points, else it heats. The
+    set-point that it tracks is the outdoor temperature, held between the two: what asks least of
+    the pump.
+    """
+    outdoor = forecast.wide("temp_c").T
+    theta = np.exp(-forecast.step_s / 3600.0 / (houses.r_k_per_kw * houses.c_kwh_per_k))
+    gain = (1.0 - theta) * houses.r_k_per_kw * houses.cop
+    cools = outdoor > 0.5 * (houses.heat_set_c + houses.cool_set_c)
+    return HeatCase(
+        start_c=start_c,
+        theta=theta,
+        gain_k_per_kw=np.where(cools, -gain, gain),
+        outdoor_c=outdoor,
+        set_c=np.clip(outdoor, houses.heat_set_c, houses.cool_set_c),
+        low_c=houses.heat_set_c - 0.5 * houses.band_k,
+        high_c=houses.cool_set_c + 0.5 * houses.band_k,
+        rated_kw=houses.hvac_kw,
     )
 
 
