@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,10 @@ class Bundle:
 
     sent_ns: int
     mail: Mail
+
+    HEAD_BYTES: ClassVar[int] = _HEADER.size
+    LINK_BYTES: ClassVar[int] = 16
+    """Of a message beside its numbers."""
 
     def to_bytes(self) -> bytes:
         """Return the bytes that cross HELICS."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.core.ports import Port
-from federates.core.links import LinkInbox, LinkQuality
+from federates.core.links import Bundle, LinkInbox, LinkQuality
 from federates.core.mail_routes import Wirable, mail_routes, unknown_name
 from federates.core.oedisi import Message
 from federates.core.record_globs import unmatched_records
@@ -87,6 +87,8 @@ class FederateWiring:
     feeds: Mapping[str, tuple[Feed, ...]] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     mail_routes: tuple[tuple[str, int], ...] = ()
+    message_bytes: int = 0
+    """Longest message that it sends in a step: a published port, or the mail to one federate."""
     link_quality: Mapping[str, LinkQuality] = field(default_factory=dict)
     first: tuple[tuple[str, Feed, FloatArray], ...] = ()
     """Initial values of inputs other than the port's own: port, feed, the source's values."""
@@ -154,10 +156,22 @@ def wire(
             feeds={name: tuple(port_feeds) for name, port_feeds in feeds[f.name].items()},
             published=tuple(p.name for p in f.outputs if (f.name, p.name) in consumed | shown),
             mail_routes=routes[f.name],
+            message_bytes=_message_bytes(f, consumed | shown, routes[f.name]),
             link_quality=quality[f.name],
         )
         for f in federates
     }
+
+
+def _message_bytes(
+    federate: Wirable, published: Collection[tuple[str, str]], routes: Sequence[tuple[str, int]]
+) -> int:
+    """Return the length of the longest message that a federate can send in a step."""
+    ports = (8 * len(p.labels) for p in federate.outputs if (federate.name, p.name) in published)
+    mail: dict[str, int] = {}
+    for link, (peer, _) in zip(federate.links_out, routes, strict=True):
+        mail[peer] = mail.get(peer, Bundle.HEAD_BYTES) + Bundle.LINK_BYTES + 8 * link.width
+    return max((*ports, *mail.values()), default=0)
 
 
 def _shown(
@@ -280,7 +294,7 @@ def _connect(
             feeds[target.name].setdefault(target_port.name, []).append(
                 _feed(connection, source.name, source_port, target_port, pairs)
             )
-        if not matched:
+        if not matched and (target_port.labels or len(targets) == 1):
             example = sources[0][1].labels[:3]
             problems.append(
                 f"{where}: no label of {target.name}.{target_port.name} "

@@ -16,20 +16,27 @@ from pathlib import Path
 
 from federates.core.oedisi import Topic
 from federates.errors import ScenarioError
-from federates.hosts.helics_broker import NETWORK_OPTIONS, Endpoint
+from federates.core.wiring import FederateWiring
+from federates.hosts.helics_broker import NETWORK_OPTIONS, TCP_MESSAGE_BYTES, Endpoint
 from federates.hosts.outcome import Failure
 from federates.kinds.external import ExternalFederate
 from grid_models.base import parent
 
 # tcp_ss has one listening socket, the broker's, and foreign programs can name it on their own.
-# Components of OEDI-SI are written for zmq, where a message has any length.
-_CORE, _OEDISI_CORE = "tcp_ss", "zmq"
+# zmq_ss has one, too, and a message there has any length; it takes twice as long to start.
+# Components of OEDI-SI are written for zmq.
+_CORE, _LONG_CORE, _OEDISI_CORE = "tcp_ss", "zmq_ss", "zmq"
 _FINISH_S = 5.0
 
 
-def network_core(externals: Iterable[ExternalFederate]) -> str:
+def network_core(
+    externals: Iterable[ExternalFederate], wirings: Mapping[str, FederateWiring]
+) -> str:
     """Return the HELICS core type of a run over the network."""
-    return _OEDISI_CORE if any(e.speaks_oedisi for e in externals) else _CORE
+    if any(e.speaks_oedisi for e in externals):
+        return _OEDISI_CORE
+    longest = max((wiring.message_bytes for wiring in wirings.values()), default=0)
+    return _CORE if longest <= TCP_MESSAGE_BYTES else _LONG_CORE
 
 
 def topics_of(externals: Iterable[ExternalFederate]) -> dict[tuple[str, str], Topic]:

@@ -24,10 +24,12 @@ os.register_at_fork(after_in_child=gc.freeze)
 
 # A short tick makes a lost peer known in seconds; a long timeout lets a loaded machine register.
 _COMMON = "--tick=1s --timeout=60s --loglevel=no_print"
-# HELICS' TCP cores hang, without a word, on a message that is longer than the receiver's buffer;
-# theirs is 4096 bytes, which the voltages of 500 nodes fill.
+# HELICS' TCP cores hang, without a word, on a message that is longer than the receiver's buffer.
+# The broker's is 4096 bytes, which the voltages of 500 nodes fill, but for this option. That of a
+# core is 10192 bytes whatever is asked for, HELICS' own header included.
 MAX_MESSAGE_BYTES = 1 << 20
 NETWORK_OPTIONS = f"--maxsize={MAX_MESSAGE_BYTES}"
+TCP_MESSAGE_BYTES = 9000
 ERROR_CODE = 3
 _FIRST_PORT, _END_PORT = 10240, 32768
 

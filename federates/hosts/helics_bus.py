@@ -23,11 +23,11 @@ from federates.core.oedisi import Codec, Topic
 from federates.core.shell import Shell, SignalBus
 from federates.core.wiring import FederateWiring
 from federates.errors import MessageError, PartnerError
-from federates.hosts.helics_broker import ERROR_CODE, MAX_MESSAGE_BYTES, Core
+from federates.hosts.helics_broker import ERROR_CODE, TCP_MESSAGE_BYTES, Core
 from federates.hosts.loop import Memory, MemoryBus
 from federates.hosts.outcome import BusLostError
 
-_ANY_LENGTH = ("inproc", "zmq")
+_ANY_LENGTH = ("inproc", "zmq", "zmq_ss")
 # Above the rounding of seconds within decades, below the shortest period, 1e-6 s.
 _SAME_TIME_S = 4e-7
 _EARLY_NS = 400
@@ -192,7 +192,7 @@ class HelicsBus(MemoryBus):
             if port.name in wiring.published:
                 topic = f"{federate.name}/{port.name}"
                 labels = json.dumps(list(port.labels))
-                self._refuse_too_long(topic, max(8 * len(port.labels), len(labels)))
+                self._refuse_too_long(topic, 8 * len(port.labels))
                 publication = h.helicsFederateRegisterGlobalPublication(
                     self._member.fed, topic, h.HELICS_DATA_TYPE_VECTOR, port.unit
                 )
@@ -264,10 +264,10 @@ class HelicsBus(MemoryBus):
         h.helicsEndpointSendBytesTo(self._endpoint, data, f"{peer}/mail")
 
     def _refuse_too_long(self, what: str, n_bytes: int) -> None:
-        if self._member.limited and n_bytes > MAX_MESSAGE_BYTES - 1024:
+        if self._member.limited and n_bytes > TCP_MESSAGE_BYTES:
             raise ValueError(
-                f"{what} has {n_bytes} bytes a step; processes can exchange {MAX_MESSAGE_BYTES} "
-                "in one message (threads any number)"
+                f"{what} has {n_bytes} bytes a step; over TCP processes can exchange "
+                f"{TCP_MESSAGE_BYTES} in one message (threads any number)"
             )
 
     def receive(self) -> list[Bundle]:

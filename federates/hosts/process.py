@@ -146,7 +146,7 @@ def run_processes(
     outcome = Outcome()
     children: list[_Child] = []
     try:
-        broker = _Broker(store, total, reach, externals)
+        broker = _Broker(store, total, reach, external.network_core(externals, wirings), externals)
         if broker.child is not None:
             children.append(broker.child)
         members: list[_Child] = []
@@ -192,10 +192,14 @@ class _Broker:
     """The broker of a run: a child of this process, or one on another host."""
 
     def __init__(
-        self, store: RunStore, total: int, reach: Reach, externals: Sequence[ExternalFederate]
+        self,
+        store: RunStore,
+        total: int,
+        reach: Reach,
+        core_type: str,
+        externals: Sequence[ExternalFederate],
     ) -> None:
         self.child: _Child | None = None
-        core_type = external.network_core(externals)
         if reach.join is not None:
             self.endpoint = Endpoint(core_type, reach.join)
             return

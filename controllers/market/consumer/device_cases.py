@@ -39,6 +39,7 @@ def _throughput_per_kwh(homes: Homes, units: Storages, price: Array, options: Pl
     pv, discharge = homes.pv_kw, homes.battery.p_max_kw + homes.vehicle.p_max_kw
     slope = 1.0 + np.divide(discharge, pv, out=np.zeros_like(pv), where=pv > 0.0)
     least = price.min(axis=0) - 2.0 * options.own_pv_per_kwh * np.where(pv > 0.0, slope, 0.0)
+    least = least - options.price_rise_per_kw * (pv + discharge)
     loss = 1.0 / units.discharge_efficiency - units.charge_efficiency
     exact = options.delta_high * options.flex_per_kwh + 0.5 * loss * np.maximum(-least, 0.0)
     return np.asarray(options.throughput_factor * exact)

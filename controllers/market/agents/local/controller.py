@@ -159,7 +159,7 @@ class LocalMarket:
                   for x in ("bid", "bid_min", "bid_max", "award")]  # fmt: skip
         ports += [Port("tariff_per_kwh", "per_kwh", tuple(operators)),
                   Port("uplift_per_h", "money", tuple(operators))]  # fmt: skip
-        self.outputs = tuple(port for port in ports if port.labels)
+        self.outputs = tuple(ports)
         if self._operator is not None:
             self.outputs += self._operator.outputs
 

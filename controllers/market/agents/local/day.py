@@ -238,7 +238,9 @@ def _homes(
     limits = BatteryParameters()
     battery, vehicle = (
         Storages.alike(
-            *(of(kind, column(kind, x)) for x in ("energy_kwh", "p_min_kw", "p_max_kw")),
+            of(kind, column(kind, "energy_kwh")),
+            of(kind, column(kind, "p_min_kw")),
+            of(kind, column(kind, "p_max_kw")),
             limits.soc_min,
             limits.soc_max,
             limits.charge_efficiency,

@@ -94,19 +94,19 @@ class HomeDevices:
         self._offered = self._now = Baseline.empty(self.n)
         names = tuple(d.name for d in ders)
         self._names = names
-        self.inputs = tuple(port for port in (
+        self.inputs = (
             Port("p_kw", "kW", names),
             Port("temp_c", "degC", self._of("house"), initial=np.nan, required=False),
             Port("soc_kwh", "kWh", self._of("battery", "vehicle"), initial=np.nan, required=False),
-        ) if port.labels)  # fmt: skip
+        )
         # Without a market thermostats run free.
         houses = () if self._levels == "none" else ("house",)
         self._set_at = self._all("battery", "vehicle", "pv", *houses)
         self._q_at = self._all("battery", "pv")
-        self.outputs = tuple(port for port in (
+        self.outputs = (
             Port("p_set_kw", "kW", tuple(names[i] for i in self._set_at)),
             Port("q_set_kvar", "kvar", tuple(names[i] for i in self._q_at)),
-        ) if port.labels)  # fmt: skip
+        )
         self._p_set, self._q_set = np.zeros(len(ders)), np.zeros(len(ders))
 
     def _of(self, *kinds: str) -> tuple[str, ...]:

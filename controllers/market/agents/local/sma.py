@@ -140,7 +140,7 @@ class SmaGroup:
         """Divide new bills of the agents among their homes, by the last awards."""
         p = np.nan_to_num(self.awards[:, 1])
         if self._alone:
-            return retail_units(new, p, self.owner)
+            return retail_units(new, p, self.owner, price_per_kwh=self._price, hours=self._hours)
         p0 = self._offers[:, P0].sum(axis=1)
         return consumer_units(new, self.owner, p, p0, *self._prices, hours=self._hours)
 

@@ -38,7 +38,7 @@ from controllers.market.agents.mail_tables import Latest
 from controllers.market.model.participants import IDLE_COST, LOAD_POWER_FACTOR
 from controllers.market.secondary.clearing import clear_secondary
 from controllers.market.secondary.problem import SecondaryBids, SecondaryProblem
-from controllers.market.secondary.retail import retail_units
+from controllers.market.secondary.retail import retail_tariffs, retail_units
 
 SMO_AWARD_FIELDS = ("interval", "p_load", "p_gen", "q_gen", "price_p", "price_q", "billed")
 """From the primary operator: MW, Mvar, money per MWh, units of money."""
@@ -85,6 +85,7 @@ class OperatorGroup:
         self.bills = Bills(self.n, m)
         self.uplift: FloatArray = np.zeros(self.n)
         self._shown: FloatArray = np.zeros(m)
+        self._tariff: FloatArray = np.zeros(self.n)
         self.counts = {"secondary_clearings": 0, "secondary_fallbacks": 0}
 
     # --- from below ------------------------------------------------------------------------------
@@ -226,7 +227,11 @@ class OperatorGroup:
         """Divide new bills of the operators among their agents, by the power scheduled last."""
         p = np.where(np.isfinite(self.scheduled[:, 0]), self.scheduled[:, 0],
                      self._offers[:, P0].sum(axis=1))  # fmt: skip
-        return retail_units(new, p, self.owner)
+        hours = self._options.interval_s / 3600.0
+        units = retail_units(new, p, self.owner, price_per_kwh=self.price_per_kwh, hours=hours)
+        load_price, _ = retail_tariffs(units, p, self.owner, self.n, hours=hours)
+        self._tariff = np.where(np.isfinite(load_price), load_price, self._tariff)
+        return units
 
     # --- what is known ---------------------------------------------------------------------------
 
@@ -260,7 +265,7 @@ class OperatorGroup:
             "smo_bid_min_kw": low,
             "smo_bid_max_kw": high,
             "smo_award_kw": np.where(self.told, self.award_kw, mid),
-            "tariff_per_kwh": self.price_per_kwh,
+            "tariff_per_kwh": self._tariff,
             "uplift_per_h": self.uplift,
         }
         by_kind = {f"commitment_{k}": x for k, x in zip(KINDS, scores.by_kind.T, strict=True)}
