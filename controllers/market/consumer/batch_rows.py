@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import ArrayLike
 
-from controllers.market.consumer.batch_ldl import Array, Index, layers
+from controllers.market.consumer.batch_ldl import Array, Index, Sums, rows_of
 
 Term = tuple[Index, ArrayLike]
 
@@ -51,7 +51,14 @@ class SparseRows:
         self.right = np.concatenate([*rows.right, wide])
         self.weight = np.concatenate([*rows.weight, wide])
         self.count = rows.count
-        self._by_row, self._by_column = layers(self.row), layers(self.column)
+        self._by_row, self._by_column = Sums(self.row), Sums(self.column)
+        self._columns = self.column[self._by_row.order]
+        self._rows = self.row[self._by_column.order]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self._row_values = self.value[self._by_row.order]
+        self._column_values = self.value[self._by_column.order]
 
     def take(self, some: Index) -> SparseRows:
         """Return the rows of some of the problems."""
@@ -59,23 +66,22 @@ class SparseRows:
         part.value, part.right, part.weight = (
             x[:, some] for x in (self.value, self.right, self.weight)
         )
+        part._arrange()
         return part
 
     def times(self, x: Array) -> Array:
         """Return the rows times x, (count, n)."""
         out = np.zeros((self.count, x.shape[1]))
-        for at, target in self._by_row:
-            out[target] += self.value[at] * x[self.column[at]]
+        out[self._by_row.targets] = self._by_row.of(self._row_values * rows_of(x, self._columns))
         return out
 
     def add_transposed(self, y: Array, out: Array) -> None:
         """Add the transposed rows times y to `out`, (size, n)."""
-        for at, target in self._by_column:
-            out[target] += self.value[at] * y[self.row[at]]
+        sums = self._by_column
+        out[sums.targets] += sums.of(self._column_values * rows_of(y, self._rows))
 
     def relax_empty(self) -> None:
         """Give rows whose every variable is fixed at 0 a right-hand side with room."""
-        size = np.zeros((self.count, self.right.shape[1]))
-        for at, target in self._by_row:
-            size[target] += np.abs(self.value[at])
+        size = np.zeros_like(self.right)
+        size[self._by_row.targets] = self._by_row.of(np.abs(self._row_values))
         self.right = np.where(size > 0.0, self.right, 1.0)

@@ -13,19 +13,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.market.consumer.batch_ldl import Array, Index, Layers, LdlPattern, layers
+from controllers.market.consumer.batch_ldl import Array, Index, LdlPattern, Sums, rows_of
 from controllers.market.consumer.batch_rows import SparseRows
 
 REGULAR = 1e-8  # Proximal term of the multipliers: it keeps pivots of steps without power from 0.
 
 
 class _Products(NamedTuple):
-    """Pairs of nonzeros of a row (as positions), their row, and the entry each pair adds to."""
+    """Pairs of nonzeros of a row (as positions), their row, and sums by the entry they add to."""
 
     left: Index
     right: Index
     row: Index
-    entries: Layers
+    sums: Sums
 
 
 class KktPattern(NamedTuple):
@@ -62,10 +62,16 @@ def _pattern(size: int, order: tuple[int, ...], *parts: bytes) -> KktPattern:
     ends = np.cumsum([len(rows[2]), len(square[0])])
     return KktPattern(
         ldl,
-        _Products(*square, rows[0][square[0]], layers(place[ends[0] : ends[1]])),
-        _Products(*below, rows[4][below[0]], layers(place[ends[1] :])),
+        _products(square, rows[0], place[ends[0] : ends[1]]),
+        _products(below, rows[4], place[ends[1] :]),
         place[: ends[0]],
     )
+
+
+def _products(pairs: tuple[Index, Index], row: Index, entries: Index) -> _Products:
+    sums = Sums(entries)
+    left, right = pairs[0][sums.order], pairs[1][sums.order]
+    return _Products(left, right, row[left], sums)
 
 
 def _row_pairs(row: Index) -> tuple[Index, Index]:
@@ -130,17 +136,15 @@ class InteriorPoint:
         out[: len(self._free)] = 1.0 - self._free
         out[self._dual] = -REGULAR
         out[self._pattern.equal] = self._equal.value
-        p = self._pattern.squares
-        for some, target in p.entries:
-            value = self._squares.value[p.left[some]] * self._squares.value[p.right[some]]
-            out[target] += 2.0 * self._squares.weight[p.row[some]] * value
+        p, squares = self._pattern.squares, self._squares
+        value = squares.value[p.left] * squares.value[p.right]
+        out[p.sums.targets] += p.sums.of(2.0 * squares.weight[p.row] * value)
         return out
 
     def _factor(self, weight: Array) -> None:
         matrix = self._fixed_part.copy()
         p = self._pattern.below
-        for some, target in p.entries:
-            matrix[target] += self._product[some] * weight[p.row[some]]
+        matrix[p.sums.targets] += p.sums.of(self._product * rows_of(weight, p.row))
         self._pattern.ldl.factor(matrix)
         self._factors = matrix
 

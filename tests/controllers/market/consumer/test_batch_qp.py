@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.consumer.batch_ldl import LdlPattern, layers
+from controllers.market.consumer.batch_ldl import LdlPattern, Sums
 from controllers.market.consumer.batch_qp import BatchQp
 
 seeds = st.integers(0, 10_000)
@@ -54,13 +54,15 @@ def test_factors_solve_quasi_definite_systems(seed, size):
     np.testing.assert_allclose(right, expected, atol=1e-9)
 
 
-def test_layers_hold_each_target_once():
-    targets = [3, 1, 3, 0, 1, 3]
-    groups = layers(targets)
-    assert sorted(int(k) for some, _ in groups for k in some) == list(range(6))
-    for some, target in groups:
-        assert len(set(target.tolist())) == len(target)
-        assert [targets[k] for k in some] == target.tolist()
+@given(targets=st.lists(st.integers(0, 6), max_size=20))
+def test_sums_by_target(targets):
+    values = np.arange(1.0, 2.0 * len(targets) + 1.0).reshape(-1, 2)
+    expected = np.zeros((7, 2))
+    np.add.at(expected, np.array(targets, dtype=int), values)
+    sums, found = Sums(targets), np.zeros((7, 2))
+    found[sums.targets] = sums.of(values[sums.order])
+    assert sorted(sums.targets.tolist()) == sorted(set(targets))
+    assert np.array_equal(found, expected)
 
 
 @settings(max_examples=20, deadline=None)
