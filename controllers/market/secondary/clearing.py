@@ -112,6 +112,7 @@ def clear_secondary(problem: SecondaryProblem) -> SecondaryClearing:
     return result
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def _clear_batch(
     problem: SecondaryProblem,
 ) -> tuple[FloatArray, FloatArray, Prepared, NDArray[np.bool_]]:
@@ -139,8 +140,8 @@ def _clear_batch(
         base = respond(cells, cells.pull, start_prices(cells))
         lowest = level3.value[rows]
         bounds = Bounds(bound[rows], lowest + room[rows], cells.unreliability(base.x), lowest)
-        point, ok = settle(cells, bounds, base.nu)
-        return _Solved(point.x, point.nu, lowest, ok)
+        x, nu, ok = settle(cells, bounds, base.nu)
+        return _Solved(x, nu, lowest, ok)
 
     level4, apart = _either(ready, least, apart, fourth)
     pools = agents.pools(~ready.generates & apart[agents.owner[: len(ready.generates)]])
@@ -176,8 +177,7 @@ def _least_generation(
     slack = problem.epsilon * np.abs(f2)
     left = ready.revenue - f2
     slack = np.where(left < -SLACK, slack, np.clip(left, 0, slack)) + SLACK
-    with np.errstate(divide="ignore"):
-        least = most - slack / ((1 - FLOOR_SHARE) * problem.price_cap)
+    least = most - slack / ((1 - FLOOR_SHARE) * problem.price_cap)
     low = generated(cells.low)
     reach = ready.total[0] - (cells.high.sum(axis=0)[0] - generated(cells.high))
     binds = both.all(axis=0) & (problem.price_cap > 0) & (least > np.maximum(low, reach))

@@ -41,6 +41,7 @@ class Prepared:
     revenue: FloatArray
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def prepare(problem: SecondaryProblem) -> tuple[Prepared, Cells, Point]:
     """Clear level 1 and fix the signs."""
     bids, n = problem.bids, problem.size

@@ -6,7 +6,8 @@
 - `settle`: level 4 under both bounds. Its Lagrangian ``f4 + y1 f1 + y3 f3`` is strictly convex, so
   f1 falls with y1 and, along the y1 that keeps the first bound, f3 falls with y3.
 
-All searches are monotone and bracketed: they end. An operator that is done no longer moves.
+All searches are monotone and bracketed: they end. An operator that is done no longer moves. They
+divide by 0 on the way; the caller ignores it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from controllers.core.mail import FloatArray
 from controllers.market.secondary.pools import ROUNDS, Cells, Point, over_pools, respond
 
-_ENOUGH = 1e-12  # of the room that a bound leaves
+_ENOUGH = 1e-10  # of the room that a bound leaves
 _ROUNDING = 1e-14  # of the sum that is bounded
 _LEAP = 16.0
 
@@ -33,11 +34,14 @@ class _Search:
     done: NDArray[np.bool_]
     low: FloatArray
     high: FloatArray
+    lacked: FloatArray
 
     @classmethod
     def begin(cls, at: FloatArray, ceiling: FloatArray) -> _Search:
         """Begin at `at`; neither 0 nor `ceiling` has been tried."""
-        return cls(at, ceiling, np.zeros(len(at), bool), np.full(len(at), -1.0), 2 * ceiling + 1)
+        n = len(at)
+        done, low, lacked = np.zeros(n, bool), np.full(n, -1.0), np.full(n, np.inf)
+        return cls(at, ceiling, done, low, 2 * ceiling + 1, lacked)
 
     def move(
         self, lacks: FloatArray, near: FloatArray, step: FloatArray, unit: FloatArray
@@ -56,12 +60,15 @@ class _Search:
             | ((at == self.ceiling) & (lacks >= 0))
             | (self.high - self.low < 4e-16 * self.high)
         )
-        with np.errstate(invalid="ignore"):
-            # A step into the unknown is limited: nearly flat ends would send it to infinity.
-            new = np.clip(at + step, 0, np.minimum(self.ceiling, _LEAP * (at + unit)))
-            inside = (new > self.low) & (new < self.high)
-            middle = np.where(np.isfinite(self.high), 0.5 * (self.low + self.high), 4 * at + unit)
-        new = np.where(inside, new, np.maximum(middle, 0))
+        # A step into the unknown is limited: nearly flat ends would send it to infinity. Where a
+        # step did not halve what is lacking, or leaves the bracket, the bracket is cut.
+        new = np.clip(at + step, 0, np.minimum(self.ceiling, _LEAP * (at + unit)))
+        good = (new > self.low) & (new < self.high) & (np.abs(lacks) <= 0.5 * self.lacked)
+        good |= np.isposinf(step) & (self.high > self.ceiling)
+        self.lacked = np.abs(lacks)
+        middle = np.sqrt(np.maximum(self.low, 1e-3 * self.high) * self.high)
+        middle = np.where(np.isfinite(self.high), middle, 4 * at + unit)
+        new = np.where(good, new, np.where((self.low < 0) & (lacks <= 0), 0.0, middle))
         by = np.where(self.done, 0.0, new - at)
         self.at = np.where(self.done, at, new)
         return by
@@ -97,9 +104,8 @@ def ride(
         bend = over_pools(cells.pull * dx * dx)
         grow = over_pools(2 * cells.pull * (point.x - cells.x0) * dx)
         room = bound - f1
-        with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.sqrt(np.maximum(grow * grow + 4 * bend * room, 0))
-            step = 2 * room / (grow + root)
+        root = np.sqrt(np.maximum(grow * grow + 4 * bend * room, 0))
+        step = 2 * room / (grow + root)
         by = search.move(room, near, step, ceiling)
         if search.done.all():
             break
@@ -137,10 +143,9 @@ def _secular(
     value: FloatArray, least: FloatArray, bound: FloatArray, rate: FloatArray
 ) -> FloatArray:
     """Step of a multiplier for ``value = bound``; near its end, value - least falls as 1/y^2."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        over = value - least
-        step = 2 * over * (1 - np.sqrt(over / (bound - least))) / rate
-        return np.where(np.isfinite(step), step, (bound - value) / rate)
+    over = value - least
+    step = 2 * over * (1 - np.sqrt(over / (bound - least))) / rate
+    return np.where(np.isfinite(step), step, (bound - value) / rate)
 
 
 def _weigh(
@@ -165,22 +170,23 @@ def _weigh(
     return _Weighed(y1, point, away, rate, x_y1, search.done & point.ok)
 
 
-def settle(cells: Cells, bounds: Bounds, nu: FloatArray) -> tuple[Point, NDArray[np.bool_]]:
+def settle(
+    cells: Cells, bounds: Bounds, nu: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Minimise level 4 under the bounds of levels 1 and 3 and the sums of the pools.
 
-    Returns the point, and which operators are solved, (n,).
+    Returns powers (w, 3, n), prices of the sums (3, n), and which operators are solved (n,).
     """
     n = len(bounds.f1)
     first = _weigh(cells, bounds, np.zeros(n), np.zeros(n), nu)
-    x, price, ok = first.point.x.copy(), first.point.nu.copy(), first.ok.copy()
-    give = first.point.give
+    x, price, ok = first.point.x, first.point.nu, first.ok
     rows = np.flatnonzero(cells.stiffness(x) > bounds.f3)
     if rows.size:
         point, solved = _stiffen(
             cells.take(rows), bounds.take(rows), first.y1[rows], price[:, rows]
         )
         x[..., rows], price[:, rows], ok[rows] = point.x, point.nu, solved
-    return Point(x, price, give, ok), ok
+    return x, price, ok
 
 
 def _stiffen(
@@ -200,8 +206,7 @@ def _stiffen(
         held = (at.y1 > 0) & (at.f1_y1 < 0)
         ratio = np.divide(-cross, at.f1_y1, where=held, out=np.zeros_like(cross))  # dy1/dy3
         rate = rate + ratio * cross
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plain = (bounds.f3 - f3) / rate
+        plain = (bounds.f3 - f3) / rate
         step = np.where(held, _secular(f3, bounds.least_f3, bounds.f3, rate), plain)
         by = search.move(f3 - bounds.f3, near, step, unit)
         if search.done.all():

@@ -32,7 +32,7 @@ class Cells:
     """One number per agent slot, pool and operator, (w, 3, n); blank where there is no agent.
 
     `pull` is 1/RS, `middle` the middle of the bid's range, as far as `low` to `high` contains it;
-    `total` (3, n) is the sum of each pool.
+    `total` (3, n) is the sum of each pool, `size` (3, n) the largest that it could be.
     """
 
     x0: FloatArray
@@ -42,6 +42,7 @@ class Cells:
     pull: FloatArray
     beta: FloatArray
     total: FloatArray
+    size: FloatArray
 
     def take(self, operators: NDArray[np.int64]) -> Cells:
         """Return some operators' cells."""
@@ -128,6 +129,7 @@ class Agents:
             out[where] = values
             return out
 
+        most = np.maximum(np.abs(self.low), np.abs(self.high))
         return Cells(
             x0=padded(self.x0, 0.0),
             low=padded(self.low, 0.0),
@@ -136,6 +138,7 @@ class Agents:
             pull=padded(self.pull, 1.0),
             beta=padded(self.beta, 1.0),
             total=total,
+            size=padded(most, 0.0).sum(axis=0),
         )
 
     def sums(self, values: FloatArray, pools: NDArray[np.int64]) -> FloatArray:
@@ -154,20 +157,19 @@ class Point:
     x : ndarray (w, 3, n)
     nu : ndarray (3, n). Marginal price of each pool's sum.
     give : ndarray (w, 3, n). dx/dnu of each cell: 0 at a limit and at the kink.
+    gives : ndarray (3, n). Its sum over each pool.
     ok : ndarray of bool, (n,). The sums were met to rounding.
     """
 
     x: FloatArray
     nu: FloatArray
     give: FloatArray
+    gives: FloatArray
     ok: NDArray[np.bool_]
 
     def moves(self, drive: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return dx (w, 3, n) and dnu (3, n) under a drive of the cells that keeps all sums."""
-        give = self.give.sum(axis=0)
-        dnu = np.divide(
-            -(self.give * drive).sum(axis=0), give, where=give > 0, out=np.zeros_like(give)
-        )
+        dnu = -(self.give * drive).sum(axis=0) / np.where(self.gives > 0, self.gives, np.inf)
         return self.give * (dnu + drive), dnu
 
 
@@ -182,7 +184,8 @@ def respond(
     """Return the powers of least cost that have the sums of the pools.
 
     The sum of a pool rises with nu piecewise linearly: Newton's method is exact on a piece; a
-    bracket keeps it from cycling. A pool that is done no longer moves.
+    bracket keeps it from cycling. A pool that is done no longer moves. Divides by 0 on the way:
+    the caller ignores it.
 
     Parameters
     ----------
@@ -196,8 +199,7 @@ def respond(
     falls, rises = centre - reach, centre + reach
     kinked = reach > 0
     below, above = np.full_like(nu, -np.inf), np.full_like(nu, np.inf)
-    size = np.maximum(np.abs(cells.low), np.abs(cells.high)).sum(axis=0)
-    tolerance = _ROUNDING * (np.abs(cells.total) + size)
+    tolerance = _ROUNDING * cells.size
     for _ in range(ROUNDS):
         free = nu * slope
         x = np.minimum(np.maximum(cells.middle, falls + free), rises + free)
@@ -205,22 +207,19 @@ def respond(
         lacks = cells.total - x.sum(axis=0)
         moving = (x > cells.low) & (x < cells.high) & ((x != cells.middle) | ~kinked)
         give = slope * moving
-        total = give.sum(axis=0)
-        done = np.abs(lacks) <= tolerance + _EPS * np.abs(nu) * total
+        gives = give.sum(axis=0)
+        done = np.abs(lacks) <= tolerance + _EPS * np.abs(nu) * gives
         if done.all():
             break
         below = np.where(lacks > 0, nu, below)
         above = np.where(lacks < 0, nu, above)
-        stuck = (total == 0) & ~done
-        with np.errstate(divide="ignore", invalid="ignore"):
-            new = nu + lacks / total
+        stuck = (gives == 0) & ~done
+        new = nu + lacks / gives
         if stuck.any():
             new = np.where(stuck, _next_to_move(cells, x, lacks, slope, centre, reach), new)
         inside = (new > below) & (new < above)
-        with np.errstate(invalid="ignore"):
-            new = np.where(inside, new, 0.5 * (below + above))
-        nu = np.where(done, nu, new)
-    return Point(x, nu, give, done.all(axis=0))
+        nu = np.where(done, nu, np.where(inside, new, 0.5 * (below + above)))
+    return Point(x, nu, give, gives, done.all(axis=0))
 
 
 def _next_to_move(
