@@ -72,7 +72,7 @@ def against_cvxpy(compared: int) -> dict[str, float]:
     theirs, seconds = np.empty_like(ours), []
     for i in range(compared):
         began = time.process_time()
-        theirs[i] = clear_by_cone(problem, ready, i)[2]
+        theirs[i] = clear_by_cone(problem, ready, i)[1]
         seconds.append(time.process_time() - began)
     apart = (np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-3)).max(axis=0)
     differences = {f"difference_f{k + 1}": float(apart[k]) for k in range(4)}

@@ -16,12 +16,13 @@ and the generation in all; levels 2 to 4 are then searches over one or two multi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
+from controllers.market.model.errors import NoDispatchError
 from controllers.market.secondary.fallback import clear_by_cone
 from controllers.market.secondary.first_level import (
     FLOOR_SHARE,
@@ -54,7 +55,8 @@ class SecondaryClearing:
     violation : (n,)
         The largest violation of a limit, a sum (kW, kvar), the budget (money/h) or the bound of a
         level, that one over its size where it is above 1.
-    fallback : bool (n,). Solved by clarabel, because the batch did not.
+    fallback : bool (n,)
+        Solved by clarabel, because the batch did not; level 1 alone where that did not, either.
     uplift : money/h (n,)
         What the payments exceed the operator's revenue by, where no schedule keeps the budget.
     short_p, short_q : kW, kvar (n,)
@@ -103,10 +105,14 @@ def clear_secondary(problem: SecondaryProblem) -> SecondaryClearing:
     if not again.size:
         return result
     m = len(problem.bids.owner)
+    level_1, alone, *_ = _clear_batch(replace(problem, epsilon=0.0))
     for i in again:
         mine = np.flatnonzero(problem.bids.owner == i)
-        p, q, objectives[i] = clear_by_cone(problem, ready, int(i))
-        x[mine], x[m + mine] = p, q
+        both = np.concatenate((mine, m + mine))
+        try:
+            x[both], objectives[i] = clear_by_cone(problem, ready, int(i))
+        except NoDispatchError:  # the schedule of level 1 there always is
+            x[both], objectives[i] = level_1[both], alone[i]
     result = _clearing(problem, ready, x, objectives)
     result.fallback[again] = True
     return result

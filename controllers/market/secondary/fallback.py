@@ -21,8 +21,8 @@ TOLERANCE = 1e-10
 
 def clear_by_cone(
     problem: SecondaryProblem, ready: Prepared, operator: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return p (k,), q (k,) of an operator's agents and F1 to F4, (4,).
+) -> tuple[FloatArray, FloatArray]:
+    """Return powers of an operator's k agents, active then reactive (2k,), and F1 to F4, (4,).
 
     Raises NoDispatchError: The solver found no solution of a level.
     """
@@ -31,7 +31,7 @@ def clear_by_cone(
     bids, eps = problem.bids, problem.epsilon
     mine = np.flatnonzero(bids.owner == operator)
     if not mine.size:
-        return np.zeros(0), np.zeros(0), np.zeros(4)
+        return np.zeros(0), np.zeros(4)
     both = np.concatenate((mine, mine + len(bids.owner)))
     k, agents, cap = len(mine), ready.agents, problem.price_cap[operator]
     pull, middle, reach = agents.pull[both], agents.middle[both], agents.reach[both]
@@ -70,7 +70,7 @@ def clear_by_cone(
         if level == 1 and found <= ready.revenue[operator] + SLACK:
             budget = max(ready.revenue[operator], found) + SLACK
             limits.append(cp.sum(pay) <= budget / units[1])
-    return size * z.value[:k], size * z.value[k:], best
+    return size * z.value, best
 
 
 def _solve(level: Any, operator: int) -> float:

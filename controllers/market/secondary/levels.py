@@ -22,6 +22,7 @@ from controllers.market.secondary.pools import ROUNDS, Cells, Point, over_pools,
 
 _ENOUGH = 1e-10  # of the room that a bound leaves
 _ROUNDING = 1e-14  # of the sum that is bounded
+_TOLERATED = 1e3  # times that, where a bracket has no number between its ends
 _LEAP = 16.0
 
 
@@ -35,13 +36,14 @@ class _Search:
     low: FloatArray
     high: FloatArray
     lacked: FloatArray
+    ok: NDArray[np.bool_]
 
     @classmethod
     def begin(cls, at: FloatArray, ceiling: FloatArray) -> _Search:
         """Begin at `at`; neither 0 nor `ceiling` has been tried."""
         n = len(at)
         done, low, lacked = np.zeros(n, bool), np.full(n, -1.0), np.full(n, np.inf)
-        return cls(at, ceiling, done, low, 2 * ceiling + 1, lacked)
+        return cls(at, ceiling, done, low, 2 * ceiling + 1, lacked, done)
 
     def move(
         self, lacks: FloatArray, near: FloatArray, step: FloatArray, unit: FloatArray
@@ -53,13 +55,10 @@ class _Search:
         at = self.at
         self.low = np.where(lacks > 0, at, self.low)
         self.high = np.where(lacks <= 0, at, self.high)
-        self.done = (
-            self.done
-            | (np.abs(lacks) <= near)
-            | ((at == 0) & (lacks <= 0))
-            | ((at == self.ceiling) & (lacks >= 0))
-            | (self.high - self.low < 4e-16 * self.high)
-        )
+        ends = ((at == 0) & (lacks <= 0)) | ((at == self.ceiling) & (lacks >= 0))
+        closed = self.high - self.low < 4e-16 * self.high
+        self.done = self.done | (np.abs(lacks) <= near) | ends | closed
+        self.ok = self.done & (ends | (np.abs(lacks) <= _TOLERATED * near))
         # A step into the unknown is limited: nearly flat ends would send it to infinity. Where a
         # step did not halve what is lacking, or leaves the bracket, the bracket is cut.
         new = np.clip(at + step, 0, np.minimum(self.ceiling, _LEAP * (at + unit)))
@@ -110,7 +109,7 @@ def ride(
         if search.done.all():
             break
         nu = point.nu + dnu * by
-    return point, search.done & point.ok
+    return point, search.ok & point.ok
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _weigh(
         if search.done.all():
             break
         nu = point.nu + x_y1[1] * by
-    return _Weighed(y1, point, away, rate, x_y1, search.done & point.ok)
+    return _Weighed(y1, point, away, rate, x_y1, search.ok & point.ok)
 
 
 def settle(
@@ -213,4 +212,4 @@ def _stiffen(
             break
         y1 = np.clip(at.y1 + ratio * by, at.y1 / _LEAP, at.y1 * _LEAP)
         nu = at.point.nu + (dnu + at.x_y1[1] * ratio) * by
-    return at.point, search.done & at.ok
+    return at.point, search.ok & at.ok

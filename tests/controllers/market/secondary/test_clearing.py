@@ -11,7 +11,7 @@ from _secondary_cases import random_market, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.model.errors import BidError, MarketError
+from controllers.market.model.errors import BidError, MarketError, NoDispatchError
 from controllers.market.secondary import clearing as module
 from controllers.market.secondary.clearing import SecondaryClearing, clear_secondary
 from controllers.market.secondary.fallback import clear_by_cone
@@ -61,7 +61,7 @@ def test_optima_equal_those_of_a_cone_solver(epsilon: float) -> None:
     ready, _, _ = prepare(problem)
     assert not result.fallback.any()
     for i in range(5):
-        _, _, expected = clear_by_cone(problem, ready, i)
+        _, expected = clear_by_cone(problem, ready, i)
         np.testing.assert_allclose(result.objectives[i], expected, rtol=1e-6, atol=1e-8)
 
 
@@ -208,23 +208,47 @@ def test_operators_without_agents() -> None:
     assert (result.objectives[1] == 0).all()
 
 
-def test_what_the_batch_does_not_solve_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def half_solved(monkeypatch: pytest.MonkeyPatch) -> SecondaryProblem:
+    """A market of three operators, of whom the batch gets the second wrong."""
     problem = random_market(3, 5, widths=(3, 4))
-    good = clear_secondary(problem)
+    batch = module._clear_batch
 
     def fails(problem: SecondaryProblem) -> Any:
         x, objectives, ready, ok = batch(problem)
-        ok[1] = False
-        x[problem.bids.owner.searchsorted(1)] += 1.0
+        if problem.epsilon > 0:
+            x[problem.bids.owner.searchsorted(1)] += 1.0
         return x, objectives, ready, ok
 
-    batch = module._clear_batch
     monkeypatch.setattr(module, "_clear_batch", fails)
-    result = clear_secondary(problem)
+    return problem
+
+
+def test_what_the_batch_does_not_solve_falls_back(
+    half_solved: SecondaryProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = clear_secondary(half_solved)
     assert result.fallback.tolist() == [False, True, False]
+    monkeypatch.undo()
+    good = clear_secondary(half_solved)
     np.testing.assert_allclose(result.p, good.p, atol=1e-4)
     np.testing.assert_allclose(result.objectives, good.objectives, rtol=1e-6)
     assert result.violation.max() < 1e-6
+
+
+def test_where_that_fails_level_1_stands(
+    half_solved: SecondaryProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise NoDispatchError("none", status="none", where="here", expected="one")
+
+    monkeypatch.setattr(module, "clear_by_cone", fails)
+    result = clear_secondary(half_solved)
+    assert result.fallback.tolist() == [False, True, False]
+    assert result.violation.max() < 1e-9
+    alone = clear_secondary(replace(half_solved, epsilon=0.0))
+    mine = half_solved.bids.owner == 1
+    np.testing.assert_array_equal(result.p[mine], alone.p[mine])
 
 
 @pytest.mark.parametrize(
