@@ -169,9 +169,9 @@ def _least_generation(
     owner = agents.owner[:m]
     both = np.zeros((2, problem.size), bool)
     both[ready.generates.astype(np.int64), owner] = True
-    counts = (both.all(axis=0) & (problem.price_cap > 0))[owner] & ready.generates
+    matters = both.all(axis=0) & (problem.price_cap > 0)
     gains = np.zeros_like(cells.x0)
-    gains[agents.slot[:m], 0, owner] = counts
+    gains[agents.slot[:m], 0, owner] = ready.generates & matters[owner]
     point, ok = ride(cells, bound, first.nu, gains)
 
     def generated(x: FloatArray) -> FloatArray:
@@ -186,7 +186,7 @@ def _least_generation(
     least = most - slack / ((1 - FLOOR_SHARE) * problem.price_cap)
     low = generated(cells.low)
     reach = ready.total[0] - (cells.high.sum(axis=0)[0] - generated(cells.high))
-    binds = both.all(axis=0) & (problem.price_cap > 0) & (least > np.maximum(low, reach))
+    binds = matters & (least > np.maximum(low, reach))
     return np.where(binds, least, -np.inf), generated(first.x), f2, ok
 
 
@@ -253,7 +253,8 @@ def _clearing(
     wrong[:3] = (np.maximum(value[:, :3] - allowed, 0) / np.maximum(1, np.abs(allowed))).T
     wrong[3] = np.abs(agents.sums(x, pools) - ready.total).max(axis=0)
     np.maximum.at(wrong[4], agents.owner, np.maximum(agents.low - x, x - agents.high))
-    budget = np.where(dropped, 0, np.maximum(paid - SLACK, 0))
+    least_paid = np.maximum(objectives[:, 1] - ready.revenue, 0)
+    budget = np.where(dropped, 0, np.maximum(paid - least_paid - SLACK, 0))
     flexible = agents.reach - np.abs(x - agents.middle)
     return SecondaryClearing(
         p=x[:m],
