@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from federates.core.oedisi import Topic
-from federates.errors import ScenarioError
 from federates.core.wiring import FederateWiring
+from federates.errors import ScenarioError
 from federates.hosts.helics_broker import NETWORK_OPTIONS, TCP_MESSAGE_BYTES, Endpoint
 from federates.hosts.outcome import Failure
 from federates.kinds.external import ExternalFederate

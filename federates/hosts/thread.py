@@ -41,7 +41,8 @@ def run_threads(
     Each group of shells has a thread and a HELICS federate of its own, and a pacer where one of
     them keeps the wall clock.
     """
-    core_type = external.network_core(externals) if externals else "inproc"
+    wirings = {name: shell.wiring for group in groups for name, shell in group.items()}
+    core_type = external.network_core(externals, wirings) if externals else "inproc"
     # External programs may not support keys, so their broker has none.
     key = "" if externals else uuid.uuid4().hex
     outcome = Outcome()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from controllers.market.model.errors import MarketError
-from controllers.market.model.settlement import UNIT
+from controllers.market.model.whole_units import UNIT
 
 IntArray = NDArray[np.int64]
 _LARGEST = 2.0**53
