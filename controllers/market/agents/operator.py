@@ -136,7 +136,7 @@ class Operator(ABC):
 
     def put_in_force(self, found: Schedule, interval: int) -> None:
         """Let a schedule be the one that is awarded and settled."""
-        if not found.exact:
+        if not found.exact and (self.schedule is None or self.schedule.exact):
             self.say("relaxation_not_exact", cone_gap_pu=found.cone_gap_pu)
         self.schedule = found
         self._interval = interval

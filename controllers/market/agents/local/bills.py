@@ -20,7 +20,7 @@ _LARGEST = 2.0**53
 
 
 class Bills:
-    """Divides what each of n payers is billed among those below it.
+    """Divides what each of n payers is billed among those below it, `owner` (m,).
 
     Attributes
     ----------
@@ -28,9 +28,10 @@ class Bills:
     divided : int64 (m,). Billed to those below, since the start.
     """
 
-    def __init__(self, n: int, m: int) -> None:
+    def __init__(self, owner: IntArray, n: int) -> None:
+        self._owner = owner
         self.received: Units = np.zeros(n, dtype=np.int64)
-        self.divided: Units = np.zeros(m, dtype=np.int64)
+        self.divided: Units = np.zeros(owner.size, dtype=np.int64)
 
     def take(self, payer: IntArray, told: FloatArray, divide: Callable[[Units], Units]) -> None:
         """Take cumulative bills `told` (k,) of `payer` (k,), and divide what is new.
@@ -42,7 +43,8 @@ class Bills:
         total[payer[ok]] = np.rint(told[ok]).astype(np.int64)
         new = total - self.received
         if new.any():
-            self.divided += divide(new)
+            # Who has no new bill divides nothing, whatever others do.
+            self.divided += np.where(new[self._owner] != 0, divide(new), 0)
             self.received = total
 
 

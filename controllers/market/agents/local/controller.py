@@ -158,7 +158,8 @@ class LocalMarket:
         ports += [Port(f"smo_{x}_kw", "kW", tuple(operators))
                   for x in ("bid", "bid_min", "bid_max", "award")]  # fmt: skip
         ports += [Port("tariff_per_kwh", "per_kwh", tuple(operators)),
-                  Port("uplift_per_h", "money", tuple(operators))]  # fmt: skip
+                  Port("uplift_money", "money", tuple(operators)),
+                  Port("fixed_pays_money", "money", tuple(operators))]  # fmt: skip
         self.outputs = tuple(ports)
         if self._operator is not None:
             self.outputs += self._operator.outputs
@@ -267,7 +268,7 @@ class LocalMarket:
         told |= smos.values()
         if self._operator is not None:
             told |= self._operator.values()
-        return {port.name: told[port.name] for port in self.outputs}
+        return {port.name: np.array(told[port.name]) for port in self.outputs}
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""

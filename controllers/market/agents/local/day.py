@@ -204,11 +204,16 @@ class HomeDay:
         return base, np.minimum(flex, houses.hvac_kw - base)
 
     def holding_kw(self, time_s: float) -> FloatArray:
-        """Return what the heat pump draws on average to hold the set-point, kW, (n,)."""
+        """Return what the heat pump draws to come to its set-point and hold it, kW, (n,)."""
         out = float(self._site.forecast(np.array([time_s]))["temp_c"][0])
-        h = self.homes.houses
-        excess = np.maximum(out - h.cool_set_c, 0.0) + np.maximum(h.heat_set_c - out, 0.0)
-        return np.minimum(excess / np.maximum(h.r_k_per_kw * h.cop, 1e-9), h.hvac_kw)
+        h, temp = self.homes.houses, self._temp_c
+
+        def needed(above: FloatArray, drift: FloatArray) -> FloatArray:
+            return np.maximum(drift / h.r_k_per_kw + above * h.c_kwh_per_k / RETURN_H, 0.0) / h.cop
+
+        cooling = needed(temp - h.cool_set_c, out - temp)
+        heating = needed(h.heat_set_c - temp, temp - out)
+        return np.minimum(np.maximum(cooling, heating), h.hvac_kw)
 
 
 def _between(values: FloatArray, slot: int, part: float) -> FloatArray:

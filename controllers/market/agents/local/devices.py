@@ -25,7 +25,7 @@ from controllers.core.protocol import ControlSite
 from controllers.market.agents.local.day import HomeDay
 from controllers.market.agents.local.offers import P0, P_MAX, P_MIN
 from controllers.market.agents.local.options import LocalMarketOptions
-from controllers.market.agents.local.table import LOAD, PV, STORAGE, LocalTable
+from controllers.market.agents.local.table import LOAD, PV, STORAGE, LocalTable, over_kinds
 from controllers.market.model.participants import LOAD_POWER_FACTOR
 
 HEATER_KW, HEATER_MEMORY = 0.35, 30
@@ -96,8 +96,8 @@ class HomeDevices:
         self._names = names
         self.inputs = (
             Port("p_kw", "kW", names),
-            Port("temp_c", "degC", self._of("house"), initial=np.nan, required=False),
-            Port("soc_kwh", "kWh", self._of("battery", "vehicle"), initial=np.nan, required=False),
+            Port("temp_c", "degC", self._of("house"), initial=22.0),
+            Port("soc_kwh", "kWh", self._of("battery", "vehicle")),
         )
         # Without a market thermostats run free.
         houses = () if self._levels == "none" else ("house",)
@@ -187,7 +187,7 @@ class HomeDevices:
         kva = np.bincount(self._owner, self._inverter_kva, self.n)
         p = np.abs(p0[:, PV] + p0[:, STORAGE])
         room = np.minimum(np.sqrt(np.maximum(kva**2 - p**2, 0.0)), Q_LIMIT_PU * kva)
-        return _TAN_PHI * p0[:, LOAD], room
+        return _TAN_PHI * p0[:, LOAD], room if self._levels != "none" else np.zeros(self.n)
 
     # --- set-points ------------------------------------------------------------------------------
 
@@ -199,8 +199,8 @@ class HomeDevices:
         b, rises = self._now, change >= 0.0
         p0, low, high = base[:, P0], base[:, P_MIN], base[:, P_MAX]
         room = np.where(rises[:, None], high - p0, p0 - low)
-        part = np.divide(np.abs(change), room.sum(axis=1), out=np.zeros(self.n),
-                         where=room.sum(axis=1) > 1e-9)  # fmt: skip
+        total = over_kinds(room)
+        part = np.divide(np.abs(change), total, out=np.zeros(self.n), where=total > 1e-9)
         part = np.where(rises, part, -part)
 
         def moved(kw: FloatArray, down: FloatArray, up: FloatArray) -> FloatArray:

@@ -30,6 +30,7 @@ from controllers.market.agents.local.devices import HomeDevices
 from controllers.market.agents.local.offers import (
     GAMMA,
     GAMMA_MAX,
+    KNOWN,
     METERED,
     OFFER_FIELDS,
     P0,
@@ -40,7 +41,7 @@ from controllers.market.agents.local.offers import (
 )
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.sma import AWARD_FIELDS
-from controllers.market.agents.local.table import KINDS, LocalTable
+from controllers.market.agents.local.table import KINDS, LocalTable, over_kinds
 from controllers.market.agents.mail_tables import Latest
 from grid_models.base import counter_rng
 from grid_models.base.errors import nearest_name
@@ -106,10 +107,12 @@ class HomeGroup:
         rows[:, 0] = interval
         p0, low, high = self.devices.offer(interval * self._interval_s, self._interval_s)
         rows[:, P0], rows[:, P_MIN], rows[:, P_MAX] = p0, low, high
-        room = 0.5 * (high - low).sum(axis=1)
+        room = 0.5 * over_kinds(high - low)
         rows[:, GAMMA] = np.where(room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX)
         rows[:, Q0], rows[:, Q_ROOM] = self.devices.reactive(p0)
-        rows[:, METERED] = self._metered
+        known = np.asarray(np.isfinite(self._metered).all(axis=1))
+        rows[:, KNOWN] = known
+        rows[:, METERED] = np.where(known[:, None], self._metered, 0.0)
         self._offered = rows
         self._plan_kw = self.devices.planned_kw
         return rows
@@ -117,13 +120,13 @@ class HomeGroup:
     def steer(self, interval: int) -> None:
         """Move the devices towards what was awarded for the interval that has begun."""
         told, base = self._inbox.values, self._base
-        p0, q0 = base[:, P0].sum(axis=1), base[:, Q0]
+        p0, q0 = over_kinds(base[:, P0]), base[:, Q0]
         when = np.rint(told[:, 0]).astype(np.int64)
         now = (self._inbox.round >= 0) & (when == interval)
         self._asked[now] = (told[:, 1:3] - np.stack([p0, q0], axis=1))[now]
         self._asked_at = np.where(now, interval, self._asked_at)
         self._asked[self._asked_at + self._options.silent_after < interval] = 0.0
-        low, high = (base[:, part].sum(axis=1) - p0 for part in (P_MIN, P_MAX))
+        low, high = (over_kinds(base[:, part]) - p0 for part in (P_MIN, P_MAX))
         uniform = counter_rng.uniform(self._seed, self._streams, max(interval, 0), 0)
         wrong = self._error * math.sqrt(3.0) * (2.0 * uniform - 1.0)
         asked = self._asked * (self._faith * (1.0 + wrong))[:, None]
@@ -135,7 +138,7 @@ class HomeGroup:
     def values(self) -> dict[str, FloatArray]:
         """Return the outputs of the homes and of their devices."""
         told, base = self._inbox.values, self._base
-        bid, metered = base[:, P0].sum(axis=1), self._metered.sum(axis=1)
+        bid, metered = over_kinds(base[:, P0]), over_kinds(self._metered)
         self._shown = np.where(np.isfinite(metered), metered, self._shown)
         return self.devices.values() | {
             "home_plan_kw": np.where(np.isfinite(self._plan_kw), self._plan_kw, bid),

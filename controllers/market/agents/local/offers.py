@@ -14,14 +14,15 @@ from controllers.market.agents.local.table import KINDS, per
 _K = len(KINDS)
 OFFER_FIELDS = (
     "interval", *(f"p0_{k}" for k in KINDS), *(f"p_min_{k}" for k in KINDS),
-    *(f"p_max_{k}" for k in KINDS), "q0", "q_room", "gamma", *(f"metered_{k}" for k in KINDS),
+    *(f"p_max_{k}" for k in KINDS), "q0", "q_room", "gamma", "metered",
+    *(f"metered_{k}" for k in KINDS),
 )  # fmt: skip
 """An offer for one interval: baseline and range of each kind of device (kW, injections positive),
-reactive baseline and room (kvar), disutility ``gamma (P - P0)^2`` (money per kW^2 h), and what was
-metered in the interval that ended last (kW; NaN: unknown)."""
+reactive baseline and room (kvar), disutility ``gamma (P - P0)^2`` (money per kW^2 h), whether all
+meters showed a number (1 or 0), and what they showed of the interval that ended last (kW)."""
 P0, P_MIN, P_MAX = slice(1, 1 + _K), slice(1 + _K, 1 + 2 * _K), slice(1 + 2 * _K, 1 + 3 * _K)
 Q0, Q_ROOM, GAMMA = 1 + 3 * _K, 2 + 3 * _K, 3 + 3 * _K
-METERED = slice(4 + 3 * _K, 4 + 4 * _K)
+KNOWN, METERED = 4 + 3 * _K, slice(5 + 3 * _K, 5 + 4 * _K)
 GAMMA_MAX = 1e9
 """Of who has no flexibility: any positive number, the range is zero."""
 _SLACK_KW = 1e-6
@@ -30,8 +31,7 @@ _LARGEST = 1e9
 
 def faults(rows: FloatArray) -> NDArray[np.str_]:
     """Return what is wrong with each offer, (m,): '', 'not_finite' or 'contradictory'."""
-    numbers = rows[:, : METERED.start]
-    finite = (np.abs(numbers) <= _LARGEST).all(axis=1)
+    finite = (np.abs(rows) <= _LARGEST).all(axis=1)
     low, mid, high = rows[:, P_MIN], rows[:, P0], rows[:, P_MAX]
     crossed = ((low > mid + _SLACK_KW) | (mid > high + _SLACK_KW)).any(axis=1)
     crossed |= (rows[:, GAMMA] <= 0.0) | (rows[:, Q_ROOM] < 0.0)
@@ -113,7 +113,7 @@ class OfferBook:
             rows[:, part] = np.where(silent[:, None], rows[:, P0], rows[:, part])
         rows[:, Q_ROOM] = np.where(silent, 0.0, rows[:, Q_ROOM])
         # A meter reading counts once, for the interval before the offer's.
-        rows[:, METERED] = np.where((self.interval == interval)[:, None], rows[:, METERED], np.nan)
+        rows[:, KNOWN] = np.where(self.interval == interval, rows[:, KNOWN], 0.0)
         return rows
 
     def count(self) -> tuple[FloatArray, FloatArray]:
@@ -128,6 +128,11 @@ class OfferBook:
         return told
 
 
+def metered(rows: FloatArray) -> FloatArray:
+    """Return what was metered by kind, (m, len(KINDS)), NaN where not all of it is known."""
+    return np.where(rows[:, KNOWN, None] > 0.5, rows[:, METERED], np.nan)
+
+
 def summed(owner: IntArray, rows: FloatArray, n: int, interval: int) -> FloatArray:
     """Return the offers of n aggregators, each the sum of those it owns.
 
@@ -139,4 +144,6 @@ def summed(owner: IntArray, rows: FloatArray, n: int, interval: int) -> FloatArr
     out = per(owner, parts, n)
     out[:, 0] = interval
     out[:, GAMMA] = 1.0 / np.maximum(out[:, GAMMA], 1.0 / GAMMA_MAX)
+    unknown = np.bincount(owner[rows[:, KNOWN] < 0.5], minlength=n)
+    out[:, KNOWN] = np.where(unknown > 0, 0.0, 1.0)
     return out

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from controllers.market.agents.local.offers import METERED, P0, P_MAX, P_MIN
-from controllers.market.agents.local.table import KINDS
+from controllers.market.agents.local.offers import P0, P_MAX, P_MIN, metered
+from controllers.market.agents.local.table import KINDS, over_kinds
 from controllers.market.agents.scores import BetaScore, resilience_score, trust_evidence
 
 _LEAST_KW = 0.05
@@ -46,9 +46,9 @@ class AgentScores:
     ) -> None:
         """Note what the agents `who` (m,) were scheduled for `interval`: `p` (m,) in all, kW."""
         p0, low, high = (offers[:, part] for part in (P0, P_MIN, P_MAX))
-        change = (p - p0.sum(axis=1))[:, None]
+        change = (p - over_kinds(p0))[:, None]
         room = np.where(change >= 0.0, high - p0, p0 - low)
-        total = np.maximum(room.sum(axis=1, keepdims=True), 1e-9)
+        total = np.maximum(over_kinds(room), 1e-9)[:, None]
         scheduled = p0 + change * room / total
         half = 0.5 * (high - low)
         last = self._promised[-1] if self._promised else None
@@ -58,6 +58,7 @@ class AgentScores:
             self._promised.pop()
         else:
             scheduled = np.where(who[:, None], scheduled, np.nan)
+            half = np.where(who[:, None], half, np.nan)
         self._promised.append((interval, scheduled, half))
 
     def add(self, offers: FloatArray, received: FloatArray, odd: FloatArray, interval: int) -> None:
@@ -67,10 +68,10 @@ class AgentScores:
         if kept is None:
             return
         _, scheduled, half = kept
-        off = np.abs(offers[:, METERED] - scheduled) / np.maximum(half, _LEAST_KW)
+        off = np.abs(metered(offers) - scheduled) / np.maximum(half, _LEAST_KW)
         known = np.isfinite(off) & (half > _LEAST_KW)
         self._commitment.add((1.0 - off).ravel(), known.ravel())
-        self._weight = np.where(np.isfinite(half), np.maximum(half, 1e-3), 1e-3)
+        self._weight = np.where(np.isfinite(half), np.maximum(half, 1e-3), self._weight)
 
     @property
     def by_kind(self) -> FloatArray:
@@ -81,7 +82,7 @@ class AgentScores:
     def commitment(self) -> FloatArray:
         """Commitment of each agent, its kinds weighted by the range that they offered, (m,)."""
         w = self._weight
-        return np.asarray((self.by_kind * w).sum(axis=1) / w.sum(axis=1))
+        return over_kinds(self.by_kind * w) / over_kinds(w)
 
     @property
     def trustability(self) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.local.bills import Bills, Units
 from controllers.market.agents.local.offers import (
     GAMMA,
@@ -28,7 +29,7 @@ from controllers.market.agents.local.offers import (
     summed,
 )
 from controllers.market.agents.local.options import LocalMarketOptions
-from controllers.market.agents.local.table import LocalTable
+from controllers.market.agents.local.table import LocalTable, over_kinds
 from controllers.market.agents.mail_tables import Latest
 from controllers.market.consumer.game import clear_consumer, consumer_units
 from controllers.market.secondary.retail import retail_units
@@ -71,7 +72,7 @@ class SmaGroup:
         self._asked: IntArray = np.full(self.n, -1, dtype=np.int64)
         self._cleared: IntArray = np.full(self.n, -1, dtype=np.int64)
         self.awards: FloatArray = np.full((self.homes.size, len(AWARD_FIELDS)), np.nan)
-        self.bills = Bills(self.n, self.homes.size)
+        self.bills = Bills(self.owner, self.n)
         self.short_kw: FloatArray = np.zeros(self.n)
 
     def bid(self, interval: int) -> FloatArray:
@@ -84,6 +85,7 @@ class SmaGroup:
     ) -> NDArray[np.bool_]:
         """Take schedules (k, len(SCHEDULE_FIELDS)); return which agents have a new one, (n,)."""
         before = self._inbox.round.copy()
+        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         self._inbox.absorb(sender, rounds, rows, step)
         new: NDArray[np.bool_] = self._inbox.round > before
         if new.any():
@@ -116,7 +118,7 @@ class SmaGroup:
         return who
 
     def _base(self) -> tuple[FloatArray, FloatArray]:
-        p0 = self._offers[:, P0].sum(axis=1)
+        p0 = over_kinds(self._offers[:, P0])
         return (
             np.bincount(self.owner, p0, self.n).astype(np.float64),
             np.bincount(self.owner, self._offers[:, Q0], self.n).astype(np.float64),
@@ -125,7 +127,7 @@ class SmaGroup:
     def _divided_power(self, target: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return power, price and flexibility price of every home for the agents' targets (n,)."""
         o = self._offers
-        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
+        p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
         if self._alone:
             p, self.short_kw = shared(self.owner, p0, low, high, target)
             price = self._price[self.owner]
@@ -141,7 +143,7 @@ class SmaGroup:
         p = np.nan_to_num(self.awards[:, 1])
         if self._alone:
             return retail_units(new, p, self.owner, price_per_kwh=self._price, hours=self._hours)
-        p0 = self._offers[:, P0].sum(axis=1)
+        p0 = over_kinds(self._offers[:, P0])
         return consumer_units(new, self.owner, p, p0, *self._prices, hours=self._hours)
 
 

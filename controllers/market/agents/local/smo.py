@@ -2,9 +2,13 @@
 
 Once per interval an operator hears its agents' offers, scores what they did, clears the secondary
 market (`controllers.market.secondary`) for the power that the primary market awarded it, and tells
-its agents their schedules. The sum of the schedules, with the flexibility that is left, is its bid
-to the primary market (slides, "Connecting secondary market to primary"). An award that changes
-within an interval, as the resilience manager makes it, is cleared and passed down at once.
+its agents their schedules. An award that changes within an interval, as the resilience manager
+makes it, is cleared and passed down at once.
+
+Its bid to the primary market is the sum of its agents' offers. The slides ("Connecting secondary
+market to primary") bid the sum of the schedules and the flexibility left round them. With that the
+primary market moves the baseline from which it measures the cost of flexibility, and within a few
+intervals every operator stands at its limit with none left (docs/market-day.md).
 
 Without an award of its own an operator goes on with the last one; before the first its agents get
 no schedule.
@@ -19,21 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.local.bills import Bills, Units, money
 from controllers.market.agents.local.offers import (
     GAMMA,
-    METERED,
     P0,
     P_MAX,
     P_MIN,
     Q0,
     Q_ROOM,
     OfferBook,
+    metered,
 )
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.scores import AgentScores
 from controllers.market.agents.local.sma import SCHEDULE_FIELDS, shared
-from controllers.market.agents.local.table import KINDS, LocalTable
+from controllers.market.agents.local.table import KINDS, LocalTable, over_kinds
 from controllers.market.agents.mail_tables import Latest
 from controllers.market.model.participants import IDLE_COST, LOAD_POWER_FACTOR
 from controllers.market.secondary.clearing import clear_secondary
@@ -60,7 +65,8 @@ class OperatorGroup:
     scheduled : (agents, 2). What each agent was told last, kW and kvar; NaN before.
     bid_kw : (n, 3). Least, scheduled and largest power of the bid to the primary market.
     award_kw, price_per_kwh : (n,). Of the primary market; NaN and 0 before the first award.
-    uplift_units : int64 (n,). What the price cap left uncovered, since the start.
+    kept : int64 (n,). Billed to the feeder's own loads at the bus, since the start.
+    uplift : (n,). Money that payments within the price cap lack, since the start.
     """
 
     def __init__(
@@ -80,9 +86,9 @@ class OperatorGroup:
         self._offers = self.book.rows
         m = self.agents.size
         self.scheduled: FloatArray = np.full((m, 2), np.nan)
-        self._spread: FloatArray = np.zeros(m)
         self._interval: IntArray = np.full(self.n, -1, dtype=np.int64)
-        self.bills = Bills(self.n, m)
+        self.bills = Bills(self.owner, self.n)
+        self.kept: Units = np.zeros(self.n, dtype=np.int64)
         self.uplift: FloatArray = np.zeros(self.n)
         self._shown: FloatArray = np.zeros(m)
         self._tariff: FloatArray = np.zeros(self.n)
@@ -103,6 +109,8 @@ class OperatorGroup:
     ) -> NDArray[np.bool_]:
         """Take awards (k, len(SMO_AWARD_FIELDS)); return whose power or price changed, (n,)."""
         before = self._inbox.values.copy()
+        # A number of another size than a feeder's is no award.
+        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         self._inbox.absorb(sender, rounds, rows, step)
         now = self._inbox.values
         self.bills.take(np.arange(self.n), np.where(self.told, now[:, 6], 0.0), self._divided)
@@ -129,28 +137,29 @@ class OperatorGroup:
     def clear(self, who: NDArray[np.bool_], interval: int) -> NDArray[np.bool_]:
         """Schedule the agents of the operators `who` (n,) for `interval`; return which did."""
         who = who & self.told
-        if self._options.levels == "none" or not who.any():
-            return np.zeros(self.n, dtype=bool)
-        p, q, delta = self._cleared(who)
+        if not who.any():
+            return who
+        p, q, uplift = self._cleared(who)
+        new = who & (interval > self._interval)
+        self.uplift += np.where(new, uplift * self._options.interval_s / 3600.0, 0.0)
         chosen = who[self.owner]
         self.scheduled = np.where(chosen[:, None], np.stack([p, q], axis=1), self.scheduled)
-        self._spread = np.where(chosen, delta, self._spread)
         self._interval = np.where(who, interval, self._interval)
         self.scores.promise(chosen, self._offers, p, interval)
         return who
 
     def _cleared(self, who: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return set-points, kW and kvar, and the flexibility left, of the agents of `who`."""
+        """Return the set-points of the agents of `who`, kW and kvar, and uplifts, money/h."""
         o, award, owner = self._offers, self._inbox.values, self.owner
-        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
+        p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
         target = self.award_kw + self._fixed[:, 0]
         q_target = (award[:, 3] - TAN_PHI * award[:, 1]) * 1000.0 + self._fixed[:, 1]
-        if self._options.levels == "primary":
+        if self._options.levels != "hierarchy":
             p, _ = shared(owner, p0, low, high, np.nan_to_num(target))
             room = o[:, Q_ROOM]
             q, _ = shared(owner, o[:, Q0], o[:, Q0] - room, o[:, Q0] + room,
                           np.nan_to_num(q_target))  # fmt: skip
-            return p, q, np.minimum(p - low, high - p)
+            return p, q, np.zeros(self.n)
         at = np.flatnonzero(who[owner])
         some = np.flatnonzero(who)
         room = o[at, Q_ROOM]
@@ -172,10 +181,9 @@ class OperatorGroup:
         made = clear_secondary(problem)
         self.counts["secondary_clearings"] += some.size
         self.counts["secondary_fallbacks"] += int(made.fallback.sum())
-        self.uplift[some] = made.uplift
-        p, q, delta = self.scheduled[:, 0].copy(), self.scheduled[:, 1].copy(), self._spread.copy()
-        p[at], q[at], delta[at] = made.p, made.q, np.maximum(made.delta_p, 0.0)
-        return p, q, delta
+        (p, q), uplift = self.scheduled.T.copy(), np.zeros(self.n)
+        p[at], q[at], uplift[some] = made.p, made.q, made.uplift
+        return p, q, uplift
 
     def schedules(self, who: NDArray[np.bool_], interval: int) -> FloatArray:
         """Return the messages to the agents of `who` (n,), (their number, SCHEDULE_FIELDS)."""
@@ -193,9 +201,7 @@ class OperatorGroup:
     def bid_kw(self) -> FloatArray:
         """Least, scheduled and largest net injection that is bid, (n, 3); fixed loads included."""
         o = self._offers
-        p0, low, high = (o[:, part].sum(axis=1) for part in (P0, P_MIN, P_MAX))
-        if self._options.levels == "none":
-            low = high = p0
+        p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
         sums = [np.bincount(self.owner, x, self.n) for x in (low, p0, high)]
         return np.stack(sums, axis=1) - self._fixed[:, :1]
 
@@ -211,8 +217,6 @@ class OperatorGroup:
         softness = np.bincount(self.owner, 1.0 / o[:, GAMMA], n)
         beta = np.where(softness > 0.0, 1e6 / np.maximum(softness, 1e-9), IDLE_COST)
         room = np.bincount(self.owner, o[:, Q_ROOM], n) / 1000.0
-        if self._options.levels == "none":
-            room = np.zeros(n)
         q0 = (np.bincount(self.owner, o[:, Q0], n) - self._fixed[:, 1]) / 1000.0
         offset = q0 - TAN_PHI * mid
         idle, none = np.full(n, IDLE_COST), np.zeros(n)
@@ -224,21 +228,33 @@ class OperatorGroup:
     # --- money -----------------------------------------------------------------------------------
 
     def _divided(self, new: Units) -> Units:
-        """Divide new bills of the operators among their agents, by the power scheduled last."""
+        """Divide new bills of the operators among their agents, by the power scheduled last.
+
+        The feeder's own loads at an operator's bus pay as an agent of that power would.
+        """
         p = np.where(np.isfinite(self.scheduled[:, 0]), self.scheduled[:, 0],
-                     self._offers[:, P0].sum(axis=1))  # fmt: skip
+                     over_kinds(self._offers[:, P0]))  # fmt: skip
+        has = (self._fixed[:, 0] > 0.0) | (np.bincount(self.owner, minlength=self.n) == 0)
+        loads = np.flatnonzero(has)
+        owner = np.concatenate([self.owner, loads])
+        power = np.concatenate([p, -self._fixed[loads, 0]])
+        order = np.argsort(owner, kind="stable")
         hours = self._options.interval_s / 3600.0
-        units = retail_units(new, p, self.owner, price_per_kwh=self.price_per_kwh, hours=hours)
-        load_price, _ = retail_tariffs(units, p, self.owner, self.n, hours=hours)
-        self._tariff = np.where(np.isfinite(load_price), load_price, self._tariff)
-        return units
+        units = np.zeros(owner.size, dtype=np.int64)
+        units[order] = retail_units(
+            new, power[order], owner[order], price_per_kwh=self.price_per_kwh, hours=hours
+        )
+        price, _ = retail_tariffs(units[order], power[order], owner[order], self.n, hours=hours)
+        self._tariff = np.where((new != 0) & np.isfinite(price), price, self._tariff)
+        self.kept[loads] += np.where(new[loads] != 0, units[p.size :], 0)
+        return units[: p.size]
 
     # --- what is known ---------------------------------------------------------------------------
 
     @property
     def metered_kw(self) -> FloatArray:
         """What the agents metered in the interval before the last offers', NaN: unknown."""
-        return np.asarray(self._offers[:, METERED].sum(axis=1))
+        return np.asarray(over_kinds(metered(self._offers)))
 
     @property
     def metered_net_mw(self) -> FloatArray:
@@ -250,12 +266,12 @@ class OperatorGroup:
         """Return the outputs of the operators and of their agents."""
         o, scores = self._offers, self.scores
         low, mid, high = self.bid_kw.T
-        bid, metered = o[:, P0].sum(axis=1), self.metered_kw
-        self._shown = np.where(np.isfinite(metered), metered, self._shown)
+        bid, seen = over_kinds(o[:, P0]), self.metered_kw
+        self._shown = np.where(np.isfinite(seen), seen, self._shown)
         told = {
             "sma_bid_kw": bid,
-            "sma_bid_min_kw": o[:, P_MIN].sum(axis=1),
-            "sma_bid_max_kw": o[:, P_MAX].sum(axis=1),
+            "sma_bid_min_kw": over_kinds(o[:, P_MIN]),
+            "sma_bid_max_kw": over_kinds(o[:, P_MAX]),
             "sma_set_kw": np.where(np.isfinite(self.scheduled[:, 0]), self.scheduled[:, 0], bid),
             "sma_metered_kw": self._shown,
             "trustability": scores.trustability,
@@ -266,7 +282,8 @@ class OperatorGroup:
             "smo_bid_max_kw": high,
             "smo_award_kw": np.where(self.told, self.award_kw, mid),
             "tariff_per_kwh": self._tariff,
-            "uplift_per_h": self.uplift,
+            "uplift_money": self.uplift,
+            "fixed_pays_money": money(self.kept),
         }
         by_kind = {f"commitment_{k}": x for k, x in zip(KINDS, scores.by_kind.T, strict=True)}
         return told | by_kind

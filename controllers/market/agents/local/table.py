@@ -142,3 +142,11 @@ def per(owner: IntArray, values: FloatArray, n: int) -> FloatArray:
     for k in range(values.shape[1]):
         out[:, k] = np.bincount(owner, values[:, k], n)
     return out
+
+
+def over_kinds(values: FloatArray) -> FloatArray:
+    """Return the sums of values (m, len(KINDS)) over the kinds, (m,).
+
+    In a fixed order: numpy adds the numbers of a single row in another order than those of several.
+    """
+    return np.asarray(values[:, LOAD] + values[:, PV] + values[:, STORAGE])
