@@ -93,13 +93,15 @@ class Links:
 class Figures:
     """Figures in columns; with `shared_axis` they have one range of values.
 
-    `small` leaves out what a small multiple has no room for: legend, axis title, button.
+    `small` leaves out what a small multiple has no room for: legend, axis title, button; `legend`
+    is that of all figures then.
     """
 
     figures: Sequence[Drawing]
     columns: int = 1
     shared_axis: bool = False
     small: bool = False
+    legend: Sequence[Key] = ()
     kind: ClassVar[str] = "figures"
 
 

@@ -18,13 +18,14 @@ from federates.runs.data import RunData, Shade, Spread
 class ShadedBand:
     """A curve of a chart: the range of a vector signal, or with `fill` False a single value.
 
-    `style` names a colour of the style sheet.
+    `style` names a colour of the style sheet; `parts` are the words for the spread's rows.
     """
 
     name: str
     spread: Spread
     style: str
     fill: bool = True
+    parts: tuple[str, str, str] = ("lowest", "median", "highest")
 
 
 class Limit(NamedTuple):
@@ -102,9 +103,11 @@ def side_by_side(charts: Sequence[Chart]) -> Figures:
 
 
 def small_multiples(charts: Sequence[Chart]) -> Figures:
-    """Return many charts of one quantity, small and on one range of values."""
+    """Return many charts of one quantity, small, on one range of values and with one legend."""
     unnamed = [replace(c, limits=[limit._replace(name="") for limit in c.limits]) for c in charts]
-    return Figures([chart.drawing() for chart in unnamed], 5, shared_axis=True, small=True)
+    drawings = [chart.drawing() for chart in unnamed]
+    legend = dict.fromkeys(key._replace(band=None) for d in drawings for key in d.legend)
+    return Figures(drawings, 5, shared_axis=True, small=True, legend=list(legend))
 
 
 def shade_data(shade: Shade | None, start_s: float) -> list[list[float | None]]:
@@ -116,7 +119,7 @@ def shade_data(shade: Shade | None, start_s: float) -> list[list[float | None]]:
 def _band_data(band: ShadedBand, start_s: float) -> dict[str, Any]:
     """Return a curve with as many points as a screen shows, the extremes of all others kept."""
     spread = band.spread.decimated()
-    parts = {"lowest": spread.low, "median": spread.mid, "highest": spread.high}
+    parts = dict(zip(band.parts, (spread.low, spread.mid, spread.high), strict=True))
     if not band.fill:
         parts = {"lowest": spread.low, "mean": spread.mid, "highest": spread.high}
         if np.array_equal(spread.low, spread.high, equal_nan=True):

@@ -23,6 +23,7 @@ from federates.reports.format import (
     warm_up_words,
     with_unit,
 )
+from federates.reports.market_days import market_day_sections
 from federates.reports.page import link_back, write_page
 from federates.reports.run import REPORT, voltage_chart
 from federates.runs.data import BINS, RunData, Shade
@@ -226,6 +227,7 @@ def write_comparison(
     ]
     sections = [
         *_tables(runs, labels, links),
+        *market_day_sections(dict(zip(labels, runs, strict=True))),
         *voltages_of_runs(dict(zip(labels, runs, strict=True))),
         *([PageSection("Each run", [Links(links)])] if len(runs) <= _FEW else []),
     ]

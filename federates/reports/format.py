@@ -34,10 +34,15 @@ _NAMES = {
     "attack_window_out_of_band_node_hours": "Out of the voltage band in the attack's time",
     "attack_window_oscillation_pu": "Voltage oscillation in the attack's time",
     "attack_window_unbalance_pct": "Voltage unbalance in the attack's time",
+    "lmp_mean_per_kwh": "Locational price, mean",
+    "tariff_mean_per_kwh": "Local tariff, mean",
     "recovery_s": "Time to recover after the attack",
 }
 # Longest first, so that "_kvarh" is not taken for "_h".
 _UNITS: tuple[tuple[str, str, int], ...] = (
+    ("_per_kwh", "money/kWh", 4),
+    ("_per_mwh", "money/MWh", 2),
+    ("_money", "money", 2),
     ("_node_hours", "node-h", 1),
     ("_count", "", 0),
     ("_kvarh", "kvarh", 1),

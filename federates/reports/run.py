@@ -25,6 +25,8 @@ from federates.reports.format import (
     warm_up_words,
     with_unit,
 )
+from federates.reports.local_market import local_markets
+from federates.reports.local_sections import local_market_sections
 from federates.reports.page import write_page
 from federates.reports.storage import plan_signals, storage_sections
 from federates.reports.traces import trace_sections
@@ -237,6 +239,7 @@ def other_signals(run: RunData) -> Iterator[PageSection]:
     """Show the recorded signals that no other section shows."""
     shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
     shown |= {*device_signals(run), *plan_signals(run)}
+    shown |= {signal for market in local_markets(run) for signal in market.signals}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
     names = [name for name in run.recorded if name not in own]
     found = [(name, run.spread_of(name)) for name in names[:_SIGNALS_SHOWN]]
@@ -339,6 +342,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     power,
     equipment_sections,
     market_sections,
+    local_market_sections,
     device_sections,
     storage_sections,
     other_signals,

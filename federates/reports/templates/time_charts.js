@@ -115,8 +115,8 @@ function lone(column) {  // points without a neighbour, which no line would show
 }
 
 function seriesOf(band, data, stepped) {
-  return band.columns.map(({ name, at }) => {
-    const alone = lone(data[at]), middle = name !== "lowest" && name !== "highest";
+  return band.columns.map(({ name, at }, k) => {
+    const alone = lone(data[at]), middle = k === (band.columns.length > 1 ? 1 : 0);
     return {
       label: name, paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined, stroke: () => css(band.style), width: middle ? 1.8 : 0.6, alpha: middle ? 1 : 0.7,
       points: alone.length ? { show: true, filter: () => alone, size: 5, fill: () => css(band.style) } : { show: false },
@@ -125,9 +125,9 @@ function seriesOf(band, data, stepped) {
 }
 
 function fillsOf(band) {
-  const at = Object.fromEntries(band.columns.map(c => [c.name, c.at]));
+  const [low, , high] = band.columns;  // a single value has no range
   const fill = () => `${css(band.style)}3d`;  // #rrggbb with 24 % opacity
-  return "lowest" in at ? [{ series: [at.highest, at.lowest], fill }] : [];
+  return high ? [{ series: [high.at, low.at], fill }] : [];
 }
 
 function drawShade(u, windows) {

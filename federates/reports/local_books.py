@@ -1,0 +1,174 @@
+"""A local market on a run's page: who paid whom, messages per level, and one home's plan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from federates.reports.blocks import Block, PageSection, TableBlock, Text
+from federates.reports.chart import ShadedBand, in_rows
+from federates.reports.local_market import POWER, PRICE, LocalMarket, Recorded, curve
+from federates.runs.data import RunData
+from grid_models.ders.homes import homes_of
+from grid_models.feeder.model import Der, Feeder
+
+_PAYS = {
+    "smo_pays_money": ("SMOs", "the primary operator"),
+    "sma_pays_money": ("secondary agents", "their SMOs"),
+    "home_pays_money": ("homes", "their secondary agents"),
+}
+_UPLIFT = "uplift_money"
+_HOME = {
+    "home_plan_kw": ("plan", "s1"),
+    "home_bid_kw": ("bid", "s3"),
+    "home_set_kw": ("set-point", "s2"),
+    "home_metered_kw": ("metered", "s4"),
+}
+_HOME_PRICES = {
+    "home_price_per_kwh": ("price of energy", "s1"),
+    "home_flex_price_per_kwh": ("price of flexibility", "s2"),
+}
+_KINDS = {
+    "house": ("house", "s1"),
+    "pv": ("PV", "s2"),
+    "battery": ("battery", "s3"),
+    "vehicle": ("vehicle", "s4"),
+    "flexible_load": ("water heater", "phase-other"),
+}
+_MESSAGES = re.compile(r"(?:.*\.)?messages_(\w+)_count")
+
+
+def account_section(market: LocalMarket) -> PageSection:
+    """Show who paid whom at each level until the end of the run, and what is in transit."""
+    found = market.read_all(*_PAYS, _UPLIFT)
+    paid = {port: found[port].values[-1] for port in _PAYS if port in found}
+    blocks: list[Block] = []
+    if paid:
+        head = ("Who", "pays whom", "Payers", "They pay", "Are paid", "They receive", "Net")
+        blocks.append(
+            TableBlock(head, [_flow(port, money) for port, money in paid.items()], range(2, 7))
+        )
+    net = {port: float(np.nansum(money)) for port, money in paid.items()}
+    if rows := list(_balance(market, net, found.get(_UPLIFT))):
+        blocks.append(TableBlock(("From the homes up", "Money"), rows, (1,)))
+    blocks += market.lacks(found, (*_PAYS, _UPLIFT))
+    return PageSection("Local market: who paid whom", blocks)
+
+
+def _flow(port: str, money: object) -> tuple[str, ...]:
+    values = np.nan_to_num(np.asarray(money, dtype=float))
+    pays, gets = values[values > 0.0], -values[values < 0.0]
+    numbers = (pays.sum(), gets.sum(), values.sum())
+    given, taken, net = (f"{x:,.2f}" for x in numbers)
+    return (*_PAYS[port], str(len(pays)), given, str(len(gets)), taken, net)
+
+
+def _balance(
+    market: LocalMarket, net: Mapping[str, float], uplift: Recorded | None
+) -> Iterator[tuple[str, str]]:
+    """Yield how what homes have paid adds up to what the operator was paid."""
+    steps = [(port, net[port]) for port in reversed(_PAYS) if port in net]
+    last = 0.0
+    for i, (port, money) in enumerate(steps):
+        if i:
+            below = _PAYS[steps[i - 1][0]][0]
+            yield f"+ billed to {_PAYS[port][0]}, not to {below} yet", f"{money - last:,.2f}"
+        yield f"{'= ' * (i > 0)}{_PAYS[port][0]} pay {_PAYS[port][1]}", f"{money:,.2f}"
+        last = money
+    if steps and uplift is not None:
+        yield (
+            "of it uplift, which the price cap leaves to SMOs",
+            f"{np.nansum(uplift.values[-1]):,.2f}",
+        )
+    cost = _import_cost(market)
+    if cost is not None and "smo_pays_money" in net:
+        yield "of it the import, as scheduled, costs", f"{cost:,.2f}"
+        yield "of it the primary operator keeps", f"{net['smo_pays_money'] - cost:,.2f}"
+
+
+def _import_cost(market: LocalMarket) -> float | None:
+    """Return what the import costs as scheduled, each step at its price."""
+    power, price = market.read("scheduled_import_kw"), market.read("import_price_per_kwh")
+    if power is None or price is None or len(power.time_s) < 2:
+        return None
+    hours = float(np.median(np.diff(power.time_s))) / 3600.0
+    n = min(len(power.values), len(price.values))
+    return hours * float(np.nansum(power.values[:n, 0] * price.values[:n, 0]))
+
+
+def message_section(market: LocalMarket) -> PageSection:
+    """Show how many messages each level sent."""
+    run = market.run
+    found = {
+        m[1]: value
+        for key, value in run.metrics.items()
+        if value and (m := _MESSAGES.fullmatch(key))
+    }
+    if not found:
+        return PageSection("", [])
+    minutes = (run.summary.get("steps") or 0) * float(run.scenario["time"]["step_s"]) / 60.0
+    rows = [
+        (kind.replace("_", " "), f"{count:,.0f}", f"{count / minutes:,.1f}" if minutes else "-")
+        for kind, count in found.items()
+    ]
+    total = sum(found.values())
+    rows.append(("all", f"{total:,.0f}", f"{total / minutes:,.1f}" if minutes else "-"))
+    head = ("Messages", "Sent", "per minute")
+    return PageSection("Local market: messages", [TableBlock(head, rows, (1, 2))])
+
+
+def home_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
+    """Show the home with most kinds of devices: what it planned, bid, was told and did."""
+    found = market.read_all(*_HOME, *_HOME_PRICES)
+    labels = next((f.labels for f in found.values()), ())
+    if not labels:
+        return PageSection("", [])
+    home, devices = _richest(labels, feeder)
+    curves = {
+        port: curve(words, f.of(lambda label: label == home).total(), style)
+        for port, (words, style) in {**_HOME, **_HOME_PRICES}.items()
+        if (f := found.get(port)) is not None
+    }
+    power = [curves[port] for port in _HOME if port in curves]
+    prices = [curves[port] for port in _HOME_PRICES if port in curves]
+    charts = [market.chart("Plan, bid, set-point and response", POWER, power)] if power else []
+    if own := list(_metered(market.run, devices)):
+        charts.append(market.chart("Its devices, metered", POWER, own))
+    charts += [market.chart("What it is paid for", PRICE, prices)] if prices else []
+    text = f"{home}: {', '.join(_KINDS[d.kind][0] for d in devices)}." if devices else f"{home}."
+    blocks: list[Block] = [
+        Text(text),
+        in_rows(charts),
+        *market.lacks(found, (*_HOME, *_HOME_PRICES)),
+    ]
+    return PageSection("Local market: a home's plan and what it did", blocks)
+
+
+def _richest(labels: Sequence[str], feeder: Feeder | None) -> tuple[str, list[Der]]:
+    """Return the first home with most devices, and these; the first one where none is known."""
+    if feeder is None:
+        return labels[0], []
+    table = homes_of(feeder.ders)
+    place = {name: k for k, name in enumerate(table.names)}
+    count = np.bincount(table.home[table.home >= 0], minlength=len(table.names))
+    known = {
+        label: place[name]
+        for label in labels
+        for name in (label.removeprefix("home_"), label.replace("home_", "house_", 1))
+        if name in place
+    }
+    if not known:
+        return labels[0], []
+    home = max(known, key=lambda label: count[known[label]])
+    return home, [d for d, k in zip(feeder.ders, table.home, strict=True) if k == known[home]]
+
+
+def _metered(run: RunData, devices: Sequence[Der]) -> Iterator[ShadedBand]:
+    """Yield the power of each device as its feeder measured it."""
+    for der in devices:
+        for plant in run.plants:
+            power = run.total_of(f"{plant.name}.p_kw", [der.name])
+            if power is not None:
+                yield curve(_KINDS[der.kind][0], power, _KINDS[der.kind][1])
