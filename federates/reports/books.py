@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from federates.core.signals import read_signal
-from federates.reports.blocks import Block, PageSection, TableBlock
+from federates.reports.blocks import Block, Figures, PageSection, TableBlock
 from federates.reports.chart import Chart, ShadedBand, in_rows
+from federates.reports.feeder import feeder_of
+from federates.reports.local_market import price_map, read_begun
 from federates.runs.data import RunData, Spread
 
 _ACCOUNT = ".account_money"
@@ -46,6 +48,7 @@ def market_sections(run: RunData) -> Iterator[PageSection]:
         blocks: list[Block] = []
         if charts := _charts(run, market):
             blocks.append(in_rows(charts, 2))
+        blocks += _map(run, market)
         intervals, account = settled_account(run, market)
         if intervals:
             head = (f"Settled over {intervals} market intervals, as cleared", "Money")
@@ -76,6 +79,17 @@ def _charts(run: RunData, market: str) -> list[Chart]:
                   start_s=run.start_s, shade=run.shade)
         )  # fmt: skip
     return charts
+
+
+def _map(run: RunData, market: str) -> Iterator[Block]:
+    """Show the mean price of each bus, where the prices were recorded."""
+    name = f"{market}.price_per_mwh"
+    prices = read_begun(run, [name]) if name in run.recorded else None
+    feeder = feeder_of(run, market)
+    if prices is not None and feeder is not None:
+        figure = price_map("Mean price of active power", feeder, prices, "money per MWh")
+        if figure is not None:
+            yield Figures([figure])
 
 
 def once_cleared(spread: Spread) -> Spread:

@@ -104,6 +104,15 @@ def load_run_feeder(run: RunData, plant: str | None) -> Feeder | None:
         return None
 
 
+def feeder_of(run: RunData, federate: str) -> Feeder | None:
+    """Return the feeder whose plant a federate uses; None where it is not known."""
+    try:
+        plant = scenario_of_run(run.folder)[0].plant_of(federate)
+    except FeederateError:
+        return None
+    return load_run_feeder(run, plant)
+
+
 def _profile(run: RunData, voltages: Voltages, feeder: Feeder) -> Drawing | None:
     try:
         tree = radial_tree(feeder)

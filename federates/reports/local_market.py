@@ -88,6 +88,24 @@ class Recorded(NamedTuple):
         return Spread(self.time_s, *rows)
 
 
+def read_begun(run: RunData, signals: Sequence[str]) -> Recorded | None:
+    """Return signals of the same times as one; None where there is none, or no step of it.
+
+    Steps in which all values are zero, before the first in which one is not, are NaN: the market
+    had not begun.
+    """
+    parts = [read_signal(run.signals, signal) for signal in signals]
+    rows = min((len(time_s) for time_s, *_ in parts), default=0)
+    if not rows:
+        return None
+    labels = tuple(label for _, names, _ in parts for label in names)
+    values = np.hstack([v[:rows] for *_, v in parts])
+    begun = (np.nan_to_num(values) != 0.0).any(axis=1)
+    if begun.any():
+        values[: int(np.argmax(begun))] = np.nan
+    return Recorded(parts[0][0][:rows], labels, values)
+
+
 class LocalMarket:
     """The recorded signals of one local market of a run.
 
@@ -111,24 +129,9 @@ class LocalMarket:
         return [signal for signals in self._signals.values() for signal in signals]
 
     def read(self, port: str) -> Recorded | None:
-        """Return a port; None where it was not recorded, or no step of it.
-
-        Steps in which all values are zero, before the first in which one is not, are NaN: the
-        market had not begun.
-        """
-        parts = [
-            read_signal(self.run.signals, signal)
-            for signal in sorted(self._signals.get(port, ()), key=_number)
-        ]
-        rows = min((len(time_s) for time_s, *_ in parts), default=0)
-        if not rows:
-            return None
-        labels = tuple(label for _, names, _ in parts for label in names)
-        values = np.hstack([v[:rows] for *_, v in parts])
-        begun = (np.nan_to_num(values) != 0.0).any(axis=1)
-        if begun.any():
-            values[: int(np.argmax(begun))] = np.nan
-        return Recorded(parts[0][0][:rows], labels, values)
+        """Return a port as `read_begun` does; None where it was not recorded, or no step of it."""
+        signals = sorted(self._signals.get(port, ()), key=_number)
+        return read_begun(self.run, signals)
 
     def read_all(self, *ports: str) -> dict[str, Recorded]:
         """Return the ports that were recorded."""
@@ -203,16 +206,15 @@ def bid_bands(
     return bands
 
 
-def price_map(
-    title: str, feeder: Feeder, per_kwh: Mapping[str, float], unit: str = "money per kWh"
-) -> Drawing | None:
-    """Return a map with each bus in the colour of its price, in classes of equal width.
+def price_map(title: str, feeder: Feeder, prices: Recorded, unit: str) -> Drawing | None:
+    """Return a map with each bus in the colour of its mean price, in classes of equal width.
 
     Parameters
     ----------
-    per_kwh : Price by bus.
+    prices : Its labels are operators, ``smo_BUS`` or the bus itself.
     """
-    known = {bus: price for bus, price in per_kwh.items() if np.isfinite(price)}
+    means = dict(zip(map(bus_of, prices.labels), mean_over_time(prices.values), strict=True))
+    known = {bus: float(price) for bus, price in means.items() if np.isfinite(price)}
     if not known:
         return None
     low, high = min(known.values()), max(known.values())

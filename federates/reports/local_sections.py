@@ -9,7 +9,7 @@ import numpy as np
 
 from federates.reports.blocks import Block, Drawing, Figures, PageSection, Text
 from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side, small_multiples
-from federates.reports.feeder import load_run_feeder
+from federates.reports.feeder import feeder_of
 from federates.reports.local_books import account_section, home_section, message_section
 from federates.reports.local_market import (
     POWER,
@@ -28,8 +28,6 @@ from federates.reports.local_market import (
     smo_of,
 )
 from federates.runs.data import RunData
-from federates.runs.replay import scenario_of_run
-from grid_models.base.errors import FeederateError
 from grid_models.feeder.model import Feeder
 
 _SMO = ("smo_bid_kw", "smo_bid_min_kw", "smo_bid_max_kw", "smo_award_kw")
@@ -54,7 +52,7 @@ def local_market_sections(run: RunData) -> Iterator[PageSection]:
     found = local_markets(run)
     for market in found:
         of = "" if len(found) == 1 else f"{market.name}: "
-        feeder = _feeder(run, market.name)
+        feeder = feeder_of(run, market.name)
         sections = (
             _price_section(market, feeder),
             *_operator_sections(market),
@@ -65,15 +63,6 @@ def local_market_sections(run: RunData) -> Iterator[PageSection]:
         for section in sections:
             if section.blocks:
                 yield PageSection(of + section.title, section.blocks)
-
-
-def _feeder(run: RunData, market: str) -> Feeder | None:
-    """Return the feeder of a market; None where it is not known."""
-    try:
-        plant = scenario_of_run(run.folder)[0].plant_of(market)
-    except FeederateError:
-        return None
-    return load_run_feeder(run, plant)
 
 
 def _price_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
@@ -98,16 +87,11 @@ def _price_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
 def _maps(prices: Mapping[str, Recorded], feeder: Feeder) -> list[Drawing]:
     """Return the mean prices on the feeder's map."""
     found = [
-        price_map(title, feeder, _mean_by_bus(prices[port]))
+        price_map(title, feeder, prices[port], "money per kWh")
         for port, title in _MAPS.items()
         if port in prices
     ]
     return [figure for figure in found if figure is not None]
-
-
-def _mean_by_bus(found: Recorded) -> dict[str, float]:
-    means = mean_over_time(found.values).tolist()
-    return dict(zip(map(bus_of, found.labels), means, strict=True))
 
 
 def _import_chart(market: LocalMarket) -> Iterator[Chart]:

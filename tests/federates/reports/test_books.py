@@ -46,10 +46,16 @@ def test_the_page_sums_the_intervals(folder: Path) -> None:
     money = read_signal(folder / "signals", "market.account_money")[2]
     assert list(account.values()) == pytest.approx(money[ENDS].sum(axis=0).tolist())
     (section,) = market_sections(data)
-    figures, table = section.blocks
+    figures, maps, table = section.blocks
     assert isinstance(figures, Figures)
+    assert isinstance(maps, Figures)
     assert isinstance(table, TableBlock)
     assert len(figures.figures) == 2
+    prices = read_signal(folder / "signals", "market.price_per_mwh")
+    cleared = prices[2][(prices[2] != 0.0).any(axis=1)].mean(axis=0)
+    buses = [bus for bus in maps.figures[0].data["buses"] if bus["style"]]
+    shown = {f"smo_{bus['name']}": float(bus["text"].split()[0]) for bus in buses}
+    assert shown == pytest.approx(dict(zip(prices[1], cleared, strict=True)), abs=6e-4)
     assert table.head[0] == "Settled over 4 market intervals, as cleared"
     assert ("The import costs", f"{account['import_cost']:,.2f}") in table.rows
 
