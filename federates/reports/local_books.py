@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from federates.core.signals import read_signal
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
 from federates.reports.chart import ShadedBand, in_rows
-from federates.reports.local_market import POWER, PRICE, LocalMarket, Recorded, curve
+from federates.reports.local_market import POWER, PRICE, LocalMarket, Recorded, curve, single
 from federates.runs.data import RunData
 from grid_models.ders.homes import homes_of
 from grid_models.feeder.model import Der, Feeder
@@ -167,8 +168,12 @@ def _richest(labels: Sequence[str], feeder: Feeder | None) -> tuple[str, list[De
 
 def _metered(run: RunData, devices: Sequence[Der]) -> Iterator[ShadedBand]:
     """Yield the power of each device as its feeder measured it."""
-    for der in devices:
-        for plant in run.plants:
-            power = run.total_of(f"{plant.name}.p_kw", [der.name])
-            if power is not None:
-                yield curve(_KINDS[der.kind][0], power, _KINDS[der.kind][1])
+    name_of = {der.name: der for der in devices}
+    for plant in run.plants:
+        name = f"{plant.name}.p_kw"
+        if not run.has(name):
+            continue
+        power = Recorded(*read_signal(run.signals, name)).of(lambda label: label in name_of)
+        for k, label in enumerate(power.labels):
+            words, style = _KINDS[name_of[label].kind]
+            yield curve(words, single(power.time_s, power.values[:, k]), style)

@@ -25,6 +25,7 @@ from federates.reports.local_market import (
     mean_over_time,
     most_band,
     price_map,
+    single,
     smo_of,
 )
 from federates.runs.data import RunData
@@ -44,7 +45,7 @@ _OF_SLIDES = ("smo_7", "smo_17")
 """The operators that the slides of the thesis show."""
 _MAPS = {"lmp_per_kwh": "Mean locational price", "tariff_per_kwh": "Mean tariff"}
 _STYLES = dict(zip(PRICES, ("s3", "s1", "s2", "s4"), strict=True))
-_SMALL_POINTS = 240
+_SMALL_POINTS = 160
 
 
 def local_market_sections(run: RunData) -> Iterator[PageSection]:
@@ -178,12 +179,16 @@ def _agents(market: LocalMarket, smo: str, found: Mapping[str, Recorded]) -> Ite
             if bands
         ]
         if charts:
-            yield Text(f"{title} of each of its {len(smas)} agents.")
+            steps = -(-len(found[ports[0]].time_s) // _SMALL_POINTS)
+            means = f", means of {steps} steps" if steps > 1 else ""
+            yield Text(f"{title} of each of its {len(smas)} agents{means}.")
             yield small_multiples(charts)
 
 
 def _small(band: ShadedBand) -> ShadedBand:
-    return replace(band, spread=band.spread.decimated(_SMALL_POINTS))
+    """Return a curve with the points of a small chart; without a range, that of their means."""
+    spread = band.spread.decimated(_SMALL_POINTS)
+    return replace(band, spread=spread if band.fill else single(spread.time_s, spread.mid))
 
 
 def _labelled(name: str) -> Callable[[str], bool]:
