@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from controllers.core.mail import FloatArray
 from federates.core.signals import read_signal
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
 from federates.reports.chart import ShadedBand, in_rows
@@ -20,7 +21,11 @@ _PAYS = {
     "sma_pays_money": ("secondary agents", "their SMOs"),
     "home_pays_money": ("homes", "their secondary agents"),
 }
-_UPLIFT = "uplift_money"
+_ACCOUNT = "account_money"
+_PARTS = {
+    "import_cost": "of it for the import",
+    "surplus": "of it the primary operator keeps, for losses and limits",
+}
 _HOME = {
     "home_plan_kw": ("plan", "s1"),
     "home_bid_kw": ("bid", "s3"),
@@ -38,65 +43,63 @@ _KINDS = {
     "vehicle": ("vehicle", "s4"),
     "flexible_load": ("water heater", "phase-other"),
 }
-_MESSAGES = re.compile(r"(?:.*\.)?messages_(\w+)_count")
+_MESSAGES = re.compile(r"(?:.*\.)?(?:market_)?messages_(\w+)_count")
+_LINKS = {
+    "offer": "offers: homes to secondary agents",
+    "award": "awards: secondary agents to homes",
+    "bid": "bids: secondary agents to SMOs",
+    "schedule": "schedules: SMOs to secondary agents",
+    "smo_bid": "bids: SMOs to the primary operator",
+    "smo_award": "awards: the primary operator to SMOs",
+}
 
 
 def account_section(market: LocalMarket) -> PageSection:
     """Show who paid whom at each level until the end of the run, and what is in transit."""
-    found = market.read_all(*_PAYS, _UPLIFT)
-    paid = {port: found[port].values[-1] for port in _PAYS if port in found}
+    found = market.read_all(*_PAYS, _ACCOUNT)
+    paid = {port: np.nan_to_num(found[port].values[-1]) for port in _PAYS if port in found}
     blocks: list[Block] = []
     if paid:
         head = ("Who", "pays whom", "Payers", "They pay", "Are paid", "They receive", "Net")
-        blocks.append(
-            TableBlock(head, [_flow(port, money) for port, money in paid.items()], range(2, 7))
-        )
-    net = {port: float(np.nansum(money)) for port, money in paid.items()}
-    if rows := list(_balance(market, net, found.get(_UPLIFT))):
+        flows = [_flow(port, money) for port, money in paid.items()]
+        blocks.append(TableBlock(head, flows, range(2, 7)))
+        rows = list(_balance({port: money.sum() for port, money in paid.items()}))
+        if account := found.get(_ACCOUNT):
+            last = zip(account.labels, account.values[-1].tolist(), strict=True)
+            rows += [(_PARTS[key], f"{money:,.2f}") for key, money in last if key in _PARTS]
         blocks.append(TableBlock(("From the homes up", "Money"), rows, (1,)))
-    blocks += market.lacks(found, (*_PAYS, _UPLIFT))
+    blocks += [*_uplift(market), *market.lacks(found, (*_PAYS, _ACCOUNT))]
     return PageSection("Local market: who paid whom", blocks)
 
 
-def _flow(port: str, money: object) -> tuple[str, ...]:
-    values = np.nan_to_num(np.asarray(money, dtype=float))
-    pays, gets = values[values > 0.0], -values[values < 0.0]
-    numbers = (pays.sum(), gets.sum(), values.sum())
-    given, taken, net = (f"{x:,.2f}" for x in numbers)
+def _flow(port: str, money: FloatArray) -> tuple[str, ...]:
+    """Return a row: how many pay and are paid, and how much."""
+    pays, gets = money[money > 0.0], -money[money < 0.0]
+    given, taken, net = (f"{x:,.2f}" for x in (pays.sum(), gets.sum(), money.sum()))
     return (*_PAYS[port], str(len(pays)), given, str(len(gets)), taken, net)
 
 
-def _balance(
-    market: LocalMarket, net: Mapping[str, float], uplift: Recorded | None
-) -> Iterator[tuple[str, str]]:
+def _balance(net: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     """Yield how what homes have paid adds up to what the operator was paid."""
-    steps = [(port, net[port]) for port in reversed(_PAYS) if port in net]
-    last = 0.0
-    for i, (port, money) in enumerate(steps):
-        if i:
-            below = _PAYS[steps[i - 1][0]][0]
-            yield f"+ billed to {_PAYS[port][0]}, not to {below} yet", f"{money - last:,.2f}"
-        yield f"{'= ' * (i > 0)}{_PAYS[port][0]} pay {_PAYS[port][1]}", f"{money:,.2f}"
-        last = money
-    if steps and uplift is not None:
-        yield (
-            "of it uplift, which the price cap leaves to SMOs",
-            f"{np.nansum(uplift.values[-1]):,.2f}",
+    below, last = "", 0.0
+    for port, (who, whom) in reversed(_PAYS.items()):
+        if port not in net:
+            continue
+        if below:
+            yield f"+ billed to {who}, not to {below} yet", f"{net[port] - last:,.2f}"
+        yield f"{'= ' if below else ''}{who} pay {whom}", f"{net[port]:,.2f}"
+        below, last = who, net[port]
+
+
+def _uplift(market: LocalMarket) -> Iterator[Text]:
+    """Say what the price cap left uncovered."""
+    found = market.read("uplift_per_h")
+    highest = 0.0 if found is None else float(np.nanmax(np.nan_to_num(found.total().mid)))
+    if highest > 0.0:
+        yield Text(
+            "The price cap leaves a part of the bill uncovered in the secondary market: up to "
+            f"{highest:,.2f} money per hour of all SMOs."
         )
-    cost = _import_cost(market)
-    if cost is not None and "smo_pays_money" in net:
-        yield "of it the import, as scheduled, costs", f"{cost:,.2f}"
-        yield "of it the primary operator keeps", f"{net['smo_pays_money'] - cost:,.2f}"
-
-
-def _import_cost(market: LocalMarket) -> float | None:
-    """Return what the import costs as scheduled, each step at its price."""
-    power, price = market.read("scheduled_import_kw"), market.read("import_price_per_kwh")
-    if power is None or price is None or len(power.time_s) < 2:
-        return None
-    hours = float(np.median(np.diff(power.time_s))) / 3600.0
-    n = min(len(power.values), len(price.values))
-    return hours * float(np.nansum(power.values[:n, 0] * price.values[:n, 0]))
 
 
 def message_section(market: LocalMarket) -> PageSection:
@@ -111,7 +114,11 @@ def message_section(market: LocalMarket) -> PageSection:
         return PageSection("", [])
     minutes = (run.summary.get("steps") or 0) * float(run.scenario["time"]["step_s"]) / 60.0
     rows = [
-        (kind.replace("_", " "), f"{count:,.0f}", f"{count / minutes:,.1f}" if minutes else "-")
+        (
+            _LINKS.get(kind, kind.replace("_", " ")),
+            f"{count:,.0f}",
+            f"{count / minutes:,.1f}" if minutes else "-",
+        )
         for kind, count in found.items()
     ]
     total = sum(found.values())

@@ -29,19 +29,9 @@ PRICES = {
 }
 """Ports with a price, from the top level down, and what they are."""
 
-PORTS = (
-    *PRICES, "p_set_kw", "cool_set_c", "scheduled_import_kw",
-    "smo_bid_kw", "smo_bid_min_kw", "smo_bid_max_kw", "smo_award_kw", "smo_pays_money",
-    "uplift_money", "sma_bid_kw", "sma_bid_min_kw", "sma_bid_max_kw", "sma_set_kw",
-    "sma_metered_kw", "sma_pays_money", "commitment_load", "commitment_pv", "commitment_storage",
-    "trustability", "resilience", "home_plan_kw", "home_bid_kw", "home_set_kw", "home_metered_kw",
-    "home_flex_price_per_kwh", "home_pays_money",
-)  # fmt: skip
-"""Ports of the controller that its pages show, or that are shown with its devices."""
-
 POWER, PRICE = "Power, kW", "Price, money per kWh"
 
-_TELLS = (*PRICES, "smo_bid_kw", "sma_bid_kw", "home_plan_kw")
+_TELLS = ("import_price_per_kwh", "lmp_per_kwh", "tariff_per_kwh", "smo_bid_kw", "sma_bid_kw")
 _MEAN = ("lowest", "mean", "highest")
 _MOST = ("10 %", "median", "90 %")
 _CLASSES = 5
@@ -120,7 +110,7 @@ class LocalMarket:
         self._signals: dict[str, list[str]] = {}
         for signal in run.recorded:
             federate, _, port = signal.partition(".")
-            if part.fullmatch(federate) and port in PORTS:
+            if part.fullmatch(federate):
                 self._signals.setdefault(port, []).append(signal)
 
     @property
@@ -157,7 +147,10 @@ class LocalMarket:
 
 
 def local_markets(run: RunData) -> list[LocalMarket]:
-    """Return the local markets of a run: controllers that recorded one of their own ports."""
+    """Return the local markets of a run: controllers that recorded a port of operators or agents.
+
+    Homes alone are a consumer market, which has sections of its own.
+    """
     specs = run.scenario.get("federates", {}).items()
     names = [name for name, spec in specs if spec.get("kind") == "controller"]
     found = [LocalMarket(run, name) for name in names]

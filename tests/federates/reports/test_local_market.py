@@ -34,7 +34,8 @@ DEVICES = ("house_7_1_0", "pv_7_1_3", "battery_7_1_2")
 METRICS = {
     "import_kwh": 1500.0, "import_peak_kw": 1980.0, "losses_kwh": 31.0, "v_std_pu": 0.0071,
     "v_max_pu": 1.0312, "v_min_pu": 0.9688, "lmp_mean_per_kwh": 0.1016,
-    "tariff_mean_per_kwh": 0.1077, "messages_bid_count": 12000.0, "messages_award_count": 9000.0,
+    "tariff_mean_per_kwh": 0.1077, "market_messages_bid_count": 12000.0,
+    "market_messages_award_count": 9000.0,
 }  # fmt: skip
 _SCORES = ("commitment_load", "commitment_pv", "commitment_storage", "trustability", "resilience")
 
@@ -76,7 +77,11 @@ def port_values(seed: int = 3) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         "smo_bid_max_kw": (SMOS, (sma + flex) @ per_smo),
         "smo_award_kw": (SMOS, told @ per_smo),
         "smo_pays_money": (SMOS, owed),
-        "uplift_money": (SMOS, 0.001 * owed),
+        "uplift_per_h": (SMOS, 0.0 * owed),
+        "account_money": (
+            ("load_pays", "import_cost", "surplus"),
+            owed.sum(axis=1, keepdims=True) * np.array([1.0, 0.9, 0.1]),
+        ),
         "sma_bid_kw": (SMAS, sma),
         "sma_bid_min_kw": (SMAS, sma - flex),
         "sma_bid_max_kw": (SMAS, sma + flex),
@@ -285,19 +290,19 @@ def test_money_adds_up_from_the_homes_to_the_operator(sections: dict[str, PageSe
     homes, billed, agents, above, smos = (money for _, money in rows[:5])
     assert homes + billed == pytest.approx(agents, abs=0.011)
     assert agents + above == pytest.approx(smos, abs=0.011)
-    parts_of = dict(rows[5:])
-    import_cost = parts_of["of it the import, as scheduled, costs"]
-    power, price = VALUES["scheduled_import_kw"][1], VALUES["import_price_per_kwh"][1]
-    assert import_cost == pytest.approx(float((power * price).sum()) / 60.0, abs=0.01)
-    kept = parts_of["of it the primary operator keeps"]
-    assert kept + import_cost == pytest.approx(smos, abs=0.011)
+    assert [name for name, _ in rows[5:]] == [
+        "of it for the import", "of it the primary operator keeps, for losses and limits"
+    ]  # fmt: skip
+    assert sum(money for _, money in rows[5:]) == pytest.approx(smos, abs=0.011)
 
 
 def test_messages_are_counted_per_kind(sections: dict[str, PageSection]) -> None:
     (table,) = tables(sections["Local market: messages"])
     assert list(table.rows) == [
-        ("bid", "12,000", "240.0"), ("award", "9,000", "180.0"), ("all", "21,000", "420.0")
-    ]  # fmt: skip
+        ("bids: secondary agents to SMOs", "12,000", "240.0"),
+        ("awards: secondary agents to homes", "9,000", "180.0"),
+        ("all", "21,000", "420.0"),
+    ]
 
 
 def test_the_home_with_most_devices_is_shown_beside_its_plan(
@@ -394,4 +399,3 @@ def test_a_comparison_has_the_markets_only_where_several_runs_have_one(
     assert "<h2>Voltages of all nodes per hour</h2>" in both
     one = {"whole": days["whole"]}
     assert list(market_day_sections(one)) == []
-    assert json.loads((days["none"].folder / "summary.json").read_text())["steps"] == STEPS
