@@ -10,9 +10,17 @@ import numpy as np
 from controllers.core.mail import FloatArray
 from federates.core.signals import read_signal
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
-from federates.reports.chart import ShadedBand, in_rows
-from federates.reports.local_market import POWER, PRICE, LocalMarket, Recorded, curve, single
-from federates.runs.data import RunData
+from federates.reports.chart import in_rows
+from federates.reports.local_market import (
+    POWER,
+    PRICE,
+    LocalMarket,
+    Recorded,
+    curve,
+    single,
+    without_outliers,
+)
+from federates.runs.data import RunData, Spread
 from grid_models.ders.homes import homes_of
 from grid_models.feeder.model import Der, Feeder
 
@@ -128,30 +136,53 @@ def message_section(market: LocalMarket) -> PageSection:
 
 
 def home_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
-    """Show the home with most kinds of devices: what it planned, bid, was told and did."""
+    """Show the home with most devices: what it planned, bid, was told and did."""
     found = market.read_all(*_HOME, *_HOME_PRICES)
-    labels = next((f.labels for f in found.values()), ())
+    labels = next((f.labels for port, f in found.items() if port in _HOME), ())
     if not labels:
         return PageSection("", [])
     home, devices = _richest(labels, feeder)
+    names = [der.name for der in devices]
     curves = {
         port: curve(words, f.of(lambda label: label == home).total(), style)
         for port, (words, style) in {**_HOME, **_HOME_PRICES}.items()
         if (f := found.get(port)) is not None
     }
     power = [curves[port] for port in _HOME if port in curves]
-    prices = [curves[port] for port in _HOME_PRICES if port in curves]
-    charts = [market.chart("Plan, bid, set-point and response", POWER, power)] if power else []
-    if own := list(_metered(market.run, devices)):
-        charts.append(market.chart("Its devices, metered", POWER, own))
-    charts += [market.chart("What it is paid for", PRICE, prices)] if prices else []
-    text = f"{home}: {', '.join(_KINDS[d.kind][0] for d in devices)}." if devices else f"{home}."
-    blocks: list[Block] = [
-        Text(text),
-        in_rows(charts),
-        *market.lacks(found, (*_HOME, *_HOME_PRICES)),
+    prices = [without_outliers(curves[port]) for port in _HOME_PRICES if port in curves]
+    kind_of = {der.name: _KINDS[der.kind] for der in devices}
+    metered = [
+        curve(kind_of[name][0], spread, kind_of[name][1])
+        for name, spread in _of_plants(market.run, "p_kw", names)
     ]
-    return PageSection("Local market: a home's plan and what it did", blocks)
+    inside = [
+        curve("inside", spread, "s1") for _, spread in _of_plants(market.run, "temp_c", names)
+    ]
+    charts = [
+        market.chart(title, y_title, bands)
+        for title, y_title, bands in (
+            ("Plan, bid, set-point and response", POWER, power),
+            ("Its devices, metered", POWER, metered),
+            ("What it is paid for", PRICE, prices),
+            ("Temperature inside", "Temperature, °C", inside),
+        )
+        if bands
+    ]
+    text = f"{home}: {', '.join(_KINDS[d.kind][0] for d in devices)}." if devices else f"{home}."
+    missing = market.lacks(found, (*_HOME, *_HOME_PRICES))
+    return PageSection(
+        "Local market: a home's plan and what it did", [Text(text), in_rows(charts, 2), *missing]
+    )
+
+
+def _of_plants(run: RunData, port: str, names: Sequence[str]) -> Iterator[tuple[str, Spread]]:
+    """Yield the values of devices as their feeder measured them."""
+    for plant in run.plants:
+        signal = f"{plant.name}.{port}"
+        if run.has(signal):
+            found = Recorded(*read_signal(run.signals, signal)).of(lambda label: label in names)
+            for k, label in enumerate(found.labels):
+                yield label, single(found.time_s, found.values[:, k])
 
 
 def _richest(labels: Sequence[str], feeder: Feeder | None) -> tuple[str, list[Der]]:
@@ -171,16 +202,3 @@ def _richest(labels: Sequence[str], feeder: Feeder | None) -> tuple[str, list[De
         return labels[0], []
     home = max(known, key=lambda label: count[known[label]])
     return home, [d for d, k in zip(feeder.ders, table.home, strict=True) if k == known[home]]
-
-
-def _metered(run: RunData, devices: Sequence[Der]) -> Iterator[ShadedBand]:
-    """Yield the power of each device as its feeder measured it."""
-    name_of = {der.name: der for der in devices}
-    for plant in run.plants:
-        name = f"{plant.name}.p_kw"
-        if not run.has(name):
-            continue
-        power = Recorded(*read_signal(run.signals, name)).of(lambda label: label in name_of)
-        for k, label in enumerate(power.labels):
-            words, style = _KINDS[name_of[label].kind]
-            yield curve(words, single(power.time_s, power.values[:, k]), style)

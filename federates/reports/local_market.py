@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ class Recorded(NamedTuple):
 
 
 def read_begun(run: RunData, signals: Sequence[str]) -> Recorded | None:
-    """Return signals of the same times as one; None where there is none, or no step of it.
+    """Return signals of the same times as one; None where there is none, or all of it is zero.
 
     Steps in which all values are zero, before the first in which one is not, are NaN: the market
     had not begun.
@@ -91,8 +92,9 @@ def read_begun(run: RunData, signals: Sequence[str]) -> Recorded | None:
     labels = tuple(label for _, names, _ in parts for label in names)
     values = np.hstack([v[:rows] for *_, v in parts])
     begun = (np.nan_to_num(values) != 0.0).any(axis=1)
-    if begun.any():
-        values[: int(np.argmax(begun))] = np.nan
+    if not begun.any():
+        return None
+    values[: int(np.argmax(begun))] = np.nan
     return Recorded(parts[0][0][:rows], labels, values)
 
 
@@ -119,12 +121,12 @@ class LocalMarket:
         return [signal for signals in self._signals.values() for signal in signals]
 
     def read(self, port: str) -> Recorded | None:
-        """Return a port as `read_begun` does; None where it was not recorded, or no step of it."""
+        """Return a port as `read_begun` does."""
         signals = sorted(self._signals.get(port, ()), key=_number)
         return read_begun(self.run, signals)
 
     def read_all(self, *ports: str) -> dict[str, Recorded]:
-        """Return the ports that were recorded."""
+        """Return the ports that `read` gives."""
         found = {port: self.read(port) for port in ports}
         return {port: recorded for port, recorded in found.items() if recorded is not None}
 
@@ -140,10 +142,13 @@ class LocalMarket:
         return Chart(title, y_title, bands, (), include, run.start_s, digits, run.shade)
 
     def lacks(self, found: Mapping[str, object], wanted: Sequence[str]) -> Iterator[Text]:
-        """Say which of the ports that a section wants were not recorded."""
+        """Say which of the ports that a section wants were not recorded, or never had a value."""
         names = [f"{self.name}.{port}" for port in wanted if port not in found]
         if names:
-            yield Text(f"Not recorded, so left out here: {', '.join(names)}.", style="sub")
+            yield Text(
+                f"Not recorded, or zero throughout, so left out here: {', '.join(names)}.",
+                style="sub",
+            )
 
 
 def local_markets(run: RunData) -> list[LocalMarket]:
@@ -172,6 +177,33 @@ def mean_band(what: str, found: Recorded, style: str) -> ShadedBand:
 def most_band(what: str, found: Recorded, style: str) -> ShadedBand:
     """Return the median of a port's elements and the range of the middle 80 % of them."""
     return ShadedBand(f"{what}: median, 10 to 90 %", found.most(), style, parts=_MOST)
+
+
+def without_outliers(band: ShadedBand) -> ShadedBand:
+    """Return a curve without what lies far beyond the rest and would set the scale; it says so."""
+    spread = band.spread
+    rows = np.stack([spread.low, spread.mid, spread.high])
+    if not np.isfinite(rows).any():
+        return band
+    low, high = np.nanquantile(rows, (0.02, 0.98))
+    far = (rows < low - (high - low)) | (rows > high + (high - low))
+    count = int(far.any(axis=0).sum())
+    if not count:
+        return band
+    name = f"{band.name} ({count} of {len(spread.time_s)} samples lie beyond the axis)"
+    kept = Spread(spread.time_s, *np.where(far, np.nan, rows))
+    return replace(band, name=name, spread=kept)
+
+
+def distinct(prices: Mapping[str, Recorded]) -> dict[str, tuple[str, Recorded]]:
+    """Return the prices with their words; a tariff that equals the locational price is one."""
+    words = dict(PRICES)
+    lmp, tariff = prices.get("lmp_per_kwh"), prices.get("tariff_per_kwh")
+    same = lmp and tariff and np.array_equal(lmp.values, tariff.values, equal_nan=True)
+    if same:
+        words["lmp_per_kwh"] += ", which is the tariff"
+        del words["tariff_per_kwh"]
+    return {port: (words[port], found) for port, found in prices.items() if port in words}
 
 
 def bid_bands(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from federates.reports.blocks import Block, Drawing, Figures, PageSection, Text
+from federates.reports.blocks import Block, Figures, PageSection, Text
 from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side, small_multiples
 from federates.reports.feeder import feeder_of
 from federates.reports.local_books import account_section, home_section, message_section
@@ -20,6 +20,7 @@ from federates.reports.local_market import (
     bid_bands,
     bus_of,
     curve,
+    distinct,
     local_markets,
     mean_band,
     mean_over_time,
@@ -27,8 +28,9 @@ from federates.reports.local_market import (
     price_map,
     single,
     smo_of,
+    without_outliers,
 )
-from federates.runs.data import RunData
+from federates.runs.data import RunData, Spread
 from grid_models.feeder.model import Feeder
 
 _SMO = ("smo_bid_kw", "smo_bid_min_kw", "smo_bid_max_kw", "smo_award_kw")
@@ -43,7 +45,9 @@ _SCORES = {
 }
 _OF_SLIDES = ("smo_7", "smo_17")
 """The operators that the slides of the thesis show."""
-_MAPS = {"lmp_per_kwh": "Mean locational price", "tariff_per_kwh": "Mean tariff"}
+_OF_SMOS = ("lmp_per_kwh", "tariff_per_kwh")
+_FLEX = "home_flex_price_per_kwh"
+_OF_HOMES = {"home_price_per_kwh": "Price of homes", _FLEX: "Price of homes' flexibility"}
 _STYLES = dict(zip(PRICES, ("s3", "s1", "s2", "s4"), strict=True))
 _SMALL_POINTS = 160
 
@@ -69,30 +73,54 @@ def local_market_sections(run: RunData) -> Iterator[PageSection]:
 def _price_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
     """Show the prices of each level over time and on the map, and the import."""
     blocks: list[Block] = []
-    prices = market.read_all(*PRICES)
-    means = [curve(PRICES[port], f.mean(), _STYLES[port]) for port, f in prices.items()]
-    charts = [market.chart("Prices, mean of each level", PRICE, means)] if means else []
+    prices = market.read_all(*PRICES, _FLEX)
+    homes = {port: words for port, words in _OF_HOMES.items() if port in prices}
+    levels = distinct({port: found for port, found in prices.items() if port in PRICES})
+    lines = [
+        curve(*_level(port, words, found), _STYLES[port]) for port, (words, found) in levels.items()
+    ]
+    charts = [market.chart("Prices of each level", PRICE, lines)] if lines else []
     charts += _import_chart(market)
     if charts:
         blocks.append(in_rows(charts, 2))
-    ranges = [_price_range(market, port, f) for port, f in prices.items() if len(f.labels) > 1]
+    ranges = [
+        market.chart(_title(words), PRICE, [mean_band("SMOs", found, _STYLES[port])])
+        for port, (words, found) in levels.items()
+        if port in _OF_SMOS
+    ]
     if ranges:
         blocks.append(side_by_side(ranges))
-    maps = [] if feeder is None else _maps(prices, feeder)
-    if maps:
-        blocks.append(Figures(maps, 2))
-    blocks += market.lacks(prices, tuple(PRICES))
+    of_homes = [
+        market.chart(title, PRICE, [without_outliers(most_band("homes", prices[port], "s4"))])
+        for port, title in homes.items()
+    ]
+    if of_homes:
+        blocks.append(in_rows(of_homes, 2))
+    maps = [
+        price_map(f"{_title(words)}: mean", feeder, found, "money per kWh")
+        for port, (words, found) in levels.items()
+        if port in _OF_SMOS and feeder is not None
+    ]
+    if drawn := [figure for figure in maps if figure is not None]:
+        blocks.append(Figures(drawn, 2))
+    blocks += market.lacks(prices, (*PRICES, _FLEX))
     return PageSection("Local market: prices", blocks)
 
 
-def _maps(prices: Mapping[str, Recorded], feeder: Feeder) -> list[Drawing]:
-    """Return the mean prices on the feeder's map."""
-    found = [
-        price_map(title, feeder, prices[port], "money per kWh")
-        for port, title in _MAPS.items()
-        if port in prices
-    ]
-    return [figure for figure in found if figure is not None]
+def _level(port: str, words: str, found: Recorded) -> tuple[str, Spread]:
+    """Return a level's price: the mean over its operators; of homes, whose prices can be far
+    apart, the median.
+    """
+    if len(found.labels) == 1:
+        return words, found.mean()
+    if port not in _OF_HOMES:
+        return f"{words}, mean", found.mean()
+    median = found.most()
+    return f"{words}, median", single(median.time_s, median.mid)
+
+
+def _title(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _import_chart(market: LocalMarket) -> Iterator[Chart]:
@@ -105,19 +133,10 @@ def _import_chart(market: LocalMarket) -> Iterator[Chart]:
         yield market.chart("Import", POWER, bands)
 
 
-def _price_range(market: LocalMarket, port: str, found: Recorded) -> Chart:
-    """Return the range of a level's prices; of homes, which are many, that of most of them."""
-    words = PRICES[port]
-    title = words[0].upper() + words[1:]
-    if port == "home_price_per_kwh":
-        return market.chart(title, PRICE, [most_band("homes", found, _STYLES[port])])
-    return market.chart(title, PRICE, [mean_band("SMOs", found, _STYLES[port])])
-
-
 def _operator_sections(market: LocalMarket) -> Iterator[PageSection]:
     """Show all operators in sum, then some of them with their agents."""
     found = market.read_all(*_SMO, *_SMA, _METERED, *_SCORES)
-    prices = market.read_all(*_MAPS)
+    prices = market.read_all(*_OF_SMOS)
     blocks: list[Block] = []
     if bands := bid_bands(found, _SMO, lambda label: True, "award", found.get(_METERED)):
         blocks.append(in_rows([market.chart("All SMOs in sum", POWER, bands)]))
@@ -149,7 +168,8 @@ def _operator_section(
         of_smo = metered.of(lambda sma: smo_of(sma) == smo)
         bands.append(curve("metered, its agents in sum", of_smo.total(), "s4"))
     charts = [market.chart("Bid, award and response", POWER, bands)] if bands else []
-    paid = [curve(PRICES[p], f.of(mine).total(), _STYLES[p]) for p, f in prices.items()]
+    own = distinct({port: found.of(mine) for port, found in prices.items()})
+    paid = [curve(words, f.total(), _STYLES[port]) for port, (words, f) in own.items()]
     charts += [market.chart("Prices", PRICE, paid)] if paid else []
     blocks: list[Block] = [in_rows(charts, 2)] if charts else []
     blocks += _agents(market, smo, found)
@@ -180,7 +200,7 @@ def _agents(market: LocalMarket, smo: str, found: Mapping[str, Recorded]) -> Ite
         ]
         if charts:
             steps = -(-len(found[ports[0]].time_s) // _SMALL_POINTS)
-            means = f", means of {steps} steps" if steps > 1 else ""
+            means = f", means of {steps} recorded steps" if steps > 1 else ""
             yield Text(f"{title} of each of its {len(smas)} agents{means}.")
             yield small_multiples(charts)
 

@@ -45,9 +45,9 @@ Markets = Mapping[str, LocalMarket]
 
 
 _WORDS = (
-    "Prices are means over SMOs and over the steps after the market's first clearing, with the "
-    "lowest and the highest of any SMO and step. In brackets: the change against the run without a "
-    "local market."
+    "The mean locational price is that of all SMOs and intervals, the mean tariff what was billed "
+    "per kWh; lowest and highest are those of any SMO and recorded step. In brackets: the change "
+    "against the run without a local market."
 )
 
 
@@ -178,5 +178,5 @@ def _hours(markets: Markets) -> list[Block]:
     if not ranges:
         return []
     title = "Standard deviation of all nodes and steps of the hour"
-    chart = Chart(title, VOLTAGE, deviations, include=(0.0,), digits=5, stepped=True)
+    chart = Chart(title, VOLTAGE, deviations, digits=5, stepped=True)
     return [in_rows([chart]), side_by_side(ranges)]

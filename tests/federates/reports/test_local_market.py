@@ -29,8 +29,8 @@ STEP_S, STEPS, START_S = 60.0, 50, 43200.0
 AGENTS = {"7": 3, "17": 4, "65": 5, "110": 3}
 SMOS = tuple(f"smo_{bus}" for bus in AGENTS)
 SMAS = tuple(f"sma_{bus}_{k}" for bus, n in AGENTS.items() for k in range(n))
-HOMES = ("home_1_1_0", "home_7_1_0", *(f"home_17_3_{k}" for k in range(4)))
-DEVICES = ("house_7_1_0", "pv_7_1_3", "battery_7_1_2")
+HOMES = ("home_1_1_0", "home_16_3_2", *(f"home_17_3_{k}" for k in range(4)))
+DEVICES = ("house_16_3_2", "pv_16_3_2", "battery_16_3_2")
 METRICS = {
     "import_kwh": 1500.0, "import_peak_kw": 1980.0, "losses_kwh": 31.0, "v_std_pu": 0.0071,
     "v_max_pu": 1.0312, "v_min_pu": 0.9688, "lmp_mean_per_kwh": 0.1016,
@@ -229,8 +229,8 @@ def test_prices_are_those_of_the_signals_from_the_first_clearing_on(
     found = parts(drawn["Price of homes"], "homes: median, 10 to 90 %")
     assert found["10 %"][2:] == pytest.approx(np.quantile(home, 0.1, axis=1), rel=1e-6)
     assert found["90 %"][2:] == pytest.approx(np.quantile(home, 0.9, axis=1), rel=1e-6)
-    means = drawn["Prices, mean of each level"]
-    assert parts(means, "tariff of SMOs")["value"][2:] == pytest.approx(
+    means = drawn["Prices of each level"]
+    assert parts(means, "tariff of SMOs, mean")["value"][2:] == pytest.approx(
         VALUES["tariff_per_kwh"][1][2:].mean(axis=1), rel=1e-6
     )
     assert {b["name"] for b in drawn["Import"].data["bands"]} == {"metered", "scheduled"}
@@ -239,7 +239,7 @@ def test_prices_are_those_of_the_signals_from_the_first_clearing_on(
 def test_the_map_has_the_mean_price_of_each_bus_in_classes_that_hold_it(
     sections: dict[str, PageSection],
 ) -> None:
-    figure = drawings(sections["Local market: prices"])["Mean locational price"]
+    figure = drawings(sections["Local market: prices"])["Locational price: mean"]
     labels, lmp = VALUES["lmp_per_kwh"]
     means = dict(zip(labels, lmp[2:].mean(axis=0), strict=True))
     shown = {b["name"]: b for b in figure.data["buses"] if b["style"]}
@@ -309,11 +309,11 @@ def test_the_home_with_most_devices_is_shown_beside_its_plan(
     sections: dict[str, PageSection],
 ) -> None:
     section = sections["Local market: a home's plan and what it did"]
-    assert text_of(section) == "home_7_1_0: house, water heater, PV, battery."
+    assert text_of(section) == "home_16_3_2: house, water heater, PV, battery."
     drawn = drawings(section)
     labels, plan = VALUES["home_plan_kw"]
     got = parts(drawn["Plan, bid, set-point and response"], "plan")["value"][2:]
-    assert got == pytest.approx(plan[2:, labels.index("home_7_1_0")], rel=1e-6)
+    assert got == pytest.approx(plan[2:, labels.index("home_16_3_2")], rel=1e-6)
     assert [b["name"] for b in drawn["Its devices, metered"].data["bands"]] == [
         "house", "PV", "battery"
     ]  # fmt: skip
