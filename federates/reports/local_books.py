@@ -163,7 +163,7 @@ def home_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
         for title, y_title, bands in (
             ("Plan, bid, set-point and response", POWER, power),
             ("Its devices, metered", POWER, metered),
-            ("What it is paid for", PRICE, prices),
+            ("Its prices", PRICE, prices),
             ("Temperature inside", "Temperature, °C", inside),
         )
         if bands

@@ -185,7 +185,7 @@ def without_outliers(band: ShadedBand) -> ShadedBand:
     rows = np.stack([spread.low, spread.mid, spread.high])
     if not np.isfinite(rows).any():
         return band
-    low, high = np.nanquantile(rows, (0.02, 0.98))
+    low, high = np.nanquantile(rows, (0.05, 0.95))
     far = (rows < low - (high - low)) | (rows > high + (high - low))
     count = int(far.any(axis=0).sum())
     if not count:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from federates.reports.blocks import Block, Figures, PageSection, Text
-from federates.reports.chart import Chart, ShadedBand, in_rows, side_by_side, small_multiples
+from federates.reports.chart import Chart, ShadedBand, in_rows, small_multiples
 from federates.reports.feeder import feeder_of
 from federates.reports.local_books import account_section, home_section, message_section
 from federates.reports.local_market import (
@@ -83,26 +83,23 @@ def _price_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
     charts += _import_chart(market)
     if charts:
         blocks.append(in_rows(charts, 2))
-    ranges = [
-        market.chart(_title(words), PRICE, [mean_band("SMOs", found, _STYLES[port])])
-        for port, (words, found) in levels.items()
-        if port in _OF_SMOS
+    of_smos = {port: level for port, level in levels.items() if port in _OF_SMOS}
+    drawn = [
+        market.chart(_title(words), PRICE, [mean_band("SMOs", found, _STYLES[port])]).drawing()
+        for port, (words, found) in of_smos.items()
     ]
-    if ranges:
-        blocks.append(side_by_side(ranges))
+    for words, found in of_smos.values():
+        title = f"{_title(words)}: mean"
+        if feeder and (figure := price_map(title, feeder, found, "money per kWh")):
+            drawn.append(figure)
+    if drawn:
+        blocks.append(Figures(drawn, 2, shared_axis=True))
     of_homes = [
         market.chart(title, PRICE, [without_outliers(most_band("homes", prices[port], "s4"))])
         for port, title in homes.items()
     ]
     if of_homes:
         blocks.append(in_rows(of_homes, 2))
-    maps = [
-        price_map(f"{_title(words)}: mean", feeder, found, "money per kWh")
-        for port, (words, found) in levels.items()
-        if port in _OF_SMOS and feeder is not None
-    ]
-    if drawn := [figure for figure in maps if figure is not None]:
-        blocks.append(Figures(drawn, 2))
     blocks += market.lacks(prices, (*PRICES, _FLEX))
     return PageSection("Local market: prices", blocks)
 
