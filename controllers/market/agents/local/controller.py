@@ -40,6 +40,8 @@ from controllers.market.agents.primary import manager_links, report_links
 from controllers.market.model.participants import BID_FIELDS
 
 ROUNDS_MIN = 4
+_COUNTED = ("offer", "award", "bid", "schedule", "smo_bid", "smo_award")
+"""Kinds of messages, from the homes up; the resilience manager's are not counted."""
 
 
 def site_table(site: ControlSite, options: LocalMarketOptions) -> LocalTable:
@@ -72,7 +74,7 @@ class LocalMarket:
         self._homes = HomeGroup(table, of_level[3], o, site, self._rounds)
         self._step = 0
         self._outputs: Mapping[str, FloatArray] = {}
-        self._sent = dict.fromkeys(("offer", "bid", "schedule", "award"), 0)
+        self._sent = dict.fromkeys(_COUNTED, 0)
         self._event_count = 0
         self._declare_links(of_level)
         self._declare_ports()
@@ -190,9 +192,7 @@ class LocalMarket:
         links = self._out[kind]
         if who is not None:
             links = [links[i] for i in np.flatnonzero(who).tolist()]
-        level = kind.removeprefix("smo_")
-        if level in self._sent:
-            self._sent[level] += len(links)
+        self._sent[kind] += len(links)
         return messages(links, j, rows) if links else Mail.empty()
 
     def _step_homes(
