@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from federates.core.signals import signal_batches
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
 from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
 from federates.reports.format import metric_name, metric_number, metric_unit, with_unit
@@ -21,7 +22,7 @@ from federates.reports.local_market import (
     single,
 )
 from federates.reports.voltage_hours import voltage_hours
-from federates.runs.data import RunData, Spread
+from federates.runs.data import RunData, Spread, live_voltages
 
 _PORTS = {
     "lmp_per_kwh": ("Locational price", "lmp_mean_per_kwh"),
@@ -98,7 +99,27 @@ def market_day_rows(markets: Markets) -> list[list[str]]:
             values = [market.run.metrics.get(key) for market in markets.values()]
             if any(value is not None for value in values):
                 rows.append(_row(metric_name(key), key, values, at))
+    rows.append(
+        _row(
+            "Voltages, rms distance from nominal",
+            "_pu",
+            [*map(_off_nominal, markets.values())],
+            base,
+        )
+    )
     return rows
+
+
+def _off_nominal(market: LocalMarket) -> float | None:
+    """Return the rms distance of all recorded voltages after the warm-up from 1 pu."""
+    run, count, squares = market.run, 0, 0.0
+    for plant in run.plants:
+        name = f"{plant.name}.v_pu"
+        for time_s, recorded in signal_batches(run.signals, name) if run.has(name) else ():
+            v_pu = live_voltages(recorded[time_s >= run.warm_up_s])
+            count += int(np.isfinite(v_pu).sum())
+            squares += float(np.nansum((v_pu - 1.0) ** 2))
+    return (squares / count) ** 0.5 if count else None
 
 
 def _row(name: str, key: str, values: Sequence[float | None], base: int | None) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from controllers.core.ports import Port
 from federates.core.run_store import Manifest, RunStore
+from federates.core.signals import read_signal
 from federates.reports.blocks import Drawing, Figures, PageSection, TableBlock, Text
 from federates.reports.compare import write_comparison
 from federates.reports.local_market import LocalMarket
@@ -120,19 +121,14 @@ def market_run(
     `parts`: over how many federates the agents are split. `without`: ports that were not recorded.
     `scale`: of prices and deviations of voltages, to tell runs apart.
     """
+    options = {"levels": levels}
+    market = {"kind": "controller", "controller": "local-market", "options": options}
     scenario = Scenario.model_validate(
         {
             "title": f"A market day: {levels}",
             "time": {"duration_s": STEPS * STEP_S, "step_s": STEP_S, "start_s": START_S},
             "grid": {"model": "ieee123-der-rich-homes"},
-            "federates": {
-                "feeder": {"kind": "feeder"},
-                "market": {
-                    "kind": "controller",
-                    "controller": "local-market",
-                    "options": {"levels": levels},
-                },
-            },
+            "federates": {"feeder": {"kind": "feeder"}, "market": market},
         }
     )
     folder.mkdir(parents=True)
@@ -383,6 +379,10 @@ def test_days_are_compared_by_price_import_losses_and_voltages(days: dict[str, R
     ]  # fmt: skip
     assert rows["Highest import, kW"] == ["1,980.0 (-5.5 %)", "1,980.0 (-5.5 %)", "2,096.0"]
     assert rows["Lowest voltage, pu"] == ["0.9688"] * 3
+    away = [float(cell.split()[0]) for cell in rows["Voltages, rms distance from nominal, pu"]]
+    assert away == pytest.approx([away[0], 1.5 * away[0], 2.0 * away[0]], abs=1.1e-4)
+    v_pu = read_signal(days["none"].signals, "feeder.v_pu")[2]
+    assert away[2] == pytest.approx(np.sqrt(np.mean((v_pu - 1.0) ** 2)), abs=6e-5)
     found: dict[str, Any] = {s.title: s for s in market_day_sections(days)}
     hours = drawings(found["Voltages of all nodes per hour"])
     (deviation,) = [d for title, d in hours.items() if title.startswith("Standard deviation")]
