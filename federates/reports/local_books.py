@@ -35,11 +35,12 @@ _PARTS = {
     "surplus": "of it the primary operator keeps, for losses and limits",
 }
 _HOME = {
-    "home_plan_kw": ("plan", "s1"),
-    "home_bid_kw": ("bid", "s3"),
-    "home_set_kw": ("set-point", "s2"),
     "home_metered_kw": ("metered", "s4"),
+    "home_set_kw": ("set-point", "s2"),
+    "home_bid_kw": ("bid", "s3"),
+    "home_plan_kw": ("plan", "s1"),
 }
+"""From the back to the front: what is metered varies most and would hide the others."""
 _HOME_PRICES = {
     "home_price_per_kwh": ("price of energy", "s1"),
     "home_flex_price_per_kwh": ("price of flexibility", "s2"),

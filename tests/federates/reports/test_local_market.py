@@ -397,5 +397,4 @@ def test_a_comparison_has_the_markets_only_where_several_runs_have_one(
     both = write_comparison(list(days.values()), tmp_path / "days.html").read_text()
     assert "<h2>Local markets compared</h2>" in both
     assert "<h2>Voltages of all nodes per hour</h2>" in both
-    one = {"whole": days["whole"]}
-    assert list(market_day_sections(one)) == []
+    assert list(market_day_sections({"whole": days["whole"]})) == []
