@@ -185,8 +185,9 @@ def _hours(markets: Markets) -> list[Block]:
             if hours is None or plant.voltages is None:
                 continue
             name = run.label(plant, label)
+            begin_s = np.maximum(hours.begin_s, run.start_s)
             last_s = run.start_s + plant.voltages.total.time_s[-1]
-            at_s = np.append(hours.begin_s, last_s)
+            at_s = np.append(begin_s, max(last_s, begin_s[-1] + 1.0))
             low, mean, high, std = (
                 np.append(row, row[-1]) for row in (hours.low, hours.mean, hours.high, hours.std)
             )
