@@ -43,6 +43,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.market.agents.local.controller:LocalMarket",
             "local market of homes, their agents and operators, by mail: three levels or fewer",
         ),
+        "consumer-market": (
+            "controllers.market.consumer.controller:ConsumerMarket",
+            "consumer market: homes plan and bid, an operator asks for flexibility by two prices",
+        ),
         "resilience-manager": (
             "controllers.market.agents.manager:ResilienceManager",
             "brings the import back after an attack by bending the market's prices, by mail",

@@ -238,22 +238,22 @@ def _ports(
     where: str,
     problems: list[str],
 ) -> list[tuple[Wirable, Port]]:
-    """Return the instances and ports that ``federate.port`` stands for."""
+    """Return the instances and ports that ``federate.port`` stands for.
+
+    Of a split federate an instance may lack a port: none of its agents has an element there.
+    """
     federate, _, port_name = end.partition(".")
     if federate not in groups:
         problems.append(unknown_name(where, "federate", federate, groups))
         return []
-    found = []
-    kind = side.removesuffix("s")
-    for instance in groups[federate]:
-        ports: tuple[Port, ...] = getattr(by_name[instance], side)
-        match = [p for p in ports if p.name == port_name]
-        if not match:
-            names = [p.name for p in ports]
-            names += getattr(by_name[instance], f"optional_{side}", ())
-            problems.append(unknown_name(where, f"{kind} port of '{federate}'", port_name, names))
-            return []
-        found.append((by_name[instance], match[0]))
+    instances = [by_name[name] for name in groups[federate]]
+    ports = [(instance, port) for instance in instances for port in getattr(instance, side)]
+    found = [(instance, port) for instance, port in ports if port.name == port_name]
+    if not found:
+        names = [port.name for _, port in ports]
+        names += [name for i in instances for name in getattr(i, f"optional_{side}", ())]
+        kind = f"{side.removesuffix('s')} port of '{federate}'"
+        problems.append(unknown_name(where, kind, port_name, list(dict.fromkeys(names))))
     return found
 
 

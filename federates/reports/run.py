@@ -13,6 +13,7 @@ from federates.reports.attack import attack_section
 from federates.reports.blocks import Block, Page, PageSection, TableBlock, Text, Tile, Tiles
 from federates.reports.books import market_sections, markets
 from federates.reports.chart import Chart, ShadedBand, in_rows, limits, side_by_side
+from federates.reports.consumer import consumer_sections, consumer_signals
 from federates.reports.devices import device_sections, device_signals
 from federates.reports.equipment import EQUIPMENT_PORTS, equipment_sections
 from federates.reports.feeder import place_sections
@@ -238,7 +239,7 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
 def other_signals(run: RunData) -> Iterator[PageSection]:
     """Show the recorded signals that no other section shows."""
     shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
-    shown |= {*device_signals(run), *plan_signals(run)}
+    shown |= {*device_signals(run), *plan_signals(run), *consumer_signals(run)}
     shown |= {signal for market in local_markets(run) for signal in market.signals}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
     names = [name for name in run.recorded if name not in own]
@@ -343,6 +344,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     equipment_sections,
     market_sections,
     local_market_sections,
+    consumer_sections,
     device_sections,
     storage_sections,
     other_signals,

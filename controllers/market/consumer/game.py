@@ -34,7 +34,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray
 from controllers.market.model.errors import BidError, MarketError
-from controllers.market.model.whole_units import UNIT, divided
+from controllers.market.model.whole_units import UNIT, check_exact, divided
 
 Policy = Literal["allow", "floor"]
 POLICIES: tuple[Policy, ...] = ("allow", "floor")
@@ -253,6 +253,7 @@ def consumer_units(
     """
     n = len(bill_units)
     pays = -(mu[owner] * p + mu_flex[owner] * (p - p0)) * (hours / unit)
+    check_exact(pays)
     size = np.abs(p)
     count = np.bincount(owner, minlength=n)
     idle = _sums(owner, size, n) <= 0.0

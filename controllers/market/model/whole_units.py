@@ -13,6 +13,16 @@ LARGEST = 2.0**53
 """Units from which a float64 is no longer exact."""
 
 
+def check_exact(amounts: FloatArray | IntArray) -> None:
+    """Refuse amounts, in units, that are not finite or too large for a float64 to be exact."""
+    if not (np.abs(amounts) <= LARGEST).all():
+        raise MarketError(
+            "an amount is not finite, or has too many units to be exact",
+            where="division of bills",
+            expected="finite powers and prices, and a larger unit of money",
+        )
+
+
 def divided(amounts: FloatArray, owner: IntArray, totals: IntArray) -> IntArray:
     """Return amounts rounded to whole units, int64 (m,); those of each owner sum to its total.
 
@@ -35,12 +45,8 @@ def divided(amounts: FloatArray, owner: IntArray, totals: IntArray) -> IntArray:
             where="division of bills",
             expected="an operator without members has no bill",
         )
-    if not (np.abs(amounts) <= LARGEST).all() or (np.abs(totals) > LARGEST).any():
-        raise MarketError(
-            "an amount is not finite, or has too many units to be exact",
-            where="division of bills",
-            expected="finite powers and prices, and a larger unit of money",
-        )
+    check_exact(amounts)
+    check_exact(totals)
     low = np.floor(amounts)
     whole = low.astype(np.int64)
     each = np.zeros(n, dtype=np.int64)

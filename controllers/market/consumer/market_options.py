@@ -1,0 +1,125 @@
+"""Options of the consumer market as a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from controllers.core.errors import ControllerError
+from controllers.core.options import ControllerOptions, checked_number, option, parse_options
+from controllers.market.consumer.forecast_errors import ForecastErrors
+from controllers.market.consumer.game import POLICIES
+from controllers.market.consumer.plan_model import PlanOptions
+from grid_models.base.errors import GridModelError, nearest_name
+
+T = TypeVar("T")
+
+_MINUTE_S, _HOURS = 60.0, 24
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerMarketOptions(ControllerOptions):
+    """Settings."""
+
+    interval_s: float = option(
+        1800.0, "Market interval, whole minutes; a step of a home's plan.", above=0.0, high=86400.0
+    )
+    horizon: int = option(48, "Intervals of a plan.", low=1)
+    gate: int = option(
+        2, "Steps between the bids and the clearing: how often a lost bid is sent again.", low=1
+    )
+    gamma: Any = option(
+        (0.1, 0.3),
+        "Disutility of a home, money/(kW^2 h): [low, high], drawn by its name.",
+        shown="two numbers",
+    )
+    request: Any = option(
+        None,
+        "What the grid asks for by the hour of the day, as a part of the flexibility offered: 1 "
+        "all of the upward, -1 all of the downward one. None: drawn in `request_range`.",
+        shown="24 numbers",
+    )
+    request_range: Any = option(
+        (0.0, 0.9), "Limits of a request that is drawn: [low, high].", shown="two numbers"
+    )
+    policy: str = option(
+        "allow",
+        "What becomes of negative prices: they are allowed, or floored, and the operator adds what "
+        "the budget lacks.",
+        choices=POLICIES,
+    )
+    plans_know_price: bool = option(
+        True,
+        "Whether a home counts prices from that of the grid, to which its plan answers, or from 0, "
+        "as in the slides.",
+    )
+    forecast_errors: Mapping[str, Any] | None = option(
+        None,
+        "See `controllers.market.consumer.forecast_errors.ForecastErrors`; None: no errors.",
+        shown="mapping",
+    )
+    plan: Mapping[str, Any] | None = option(
+        None, "See `controllers.market.consumer.plan_model.PlanOptions`.", shown="mapping"
+    )
+
+    def check(self) -> None:
+        """Check ranges, the table of requests and the mappings."""
+        if self.interval_s % _MINUTE_S:
+            raise ControllerError(
+                f"is {self.interval_s:g} s", where="option interval_s", expected="whole minutes"
+            )
+        _check_pair("gamma", self.gamma, 0.0, 1e6)
+        _check_pair("request_range", self.request_range, -1.0, 1.0)
+        if self.request is not None:
+            if not isinstance(self.request, list | tuple) or len(self.request) != _HOURS:
+                raise ControllerError(
+                    f"is {self.request!r}", where="option request", expected="24 numbers"
+                )
+            for number in self.request:
+                checked_number("request", number, low=-1.0, high=1.0)
+        _ = self.errors, self.plan_options
+
+    @property
+    def errors(self) -> ForecastErrors:
+        """Errors of the homes' forecasts."""
+        return _parsed(ForecastErrors, self.forecast_errors, "forecast_errors")
+
+    @property
+    def plan_options(self) -> PlanOptions:
+        """Weights of stage I."""
+        return _parsed(PlanOptions, self.plan, "plan")
+
+
+def _parsed(options_type: type[T], given: Mapping[str, Any] | None, name: str) -> T:
+    _check_keys(name, given, [f.name for f in fields(options_type)])  # type: ignore[arg-type]
+    try:
+        return parse_options(options_type, given or {}, name)
+    except GridModelError as error:
+        raise ControllerError(error.what, where=f"option {name}", expected=error.expected) from None
+
+
+def _check_keys(name: str, given: Any, known: Any) -> None:
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise ControllerError(f"is {given!r}", where=f"option {name}", expected="a mapping")
+    for key in given:
+        if key not in known:
+            raise ControllerError(
+                f"no key is called '{key}'",
+                where=f"option {name}",
+                expected=", ".join(known),
+                nearest=nearest_name(str(key), known),
+            )
+
+
+def _check_pair(name: str, pair: Any, low: float, high: float) -> None:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise ControllerError(f"is {pair!r}", where=f"option {name}", expected="[low, high]")
+    for number in pair:
+        checked_number(name, number, low=low, high=high)
+    if not pair[0] <= pair[1] or (name == "gamma" and pair[0] <= 0.0):
+        raise ControllerError(
+            f"is {pair!r}", where=f"option {name}", expected="low <= high, and gamma above 0"
+        )
