@@ -116,6 +116,11 @@ class ConsumerMarket:
         """Return one interval: then the first clearing is in force."""
         return parse_options(ConsumerMarketOptions, options, _WHERE).interval_s
 
+    @classmethod
+    def level_of(cls, agent: str) -> str:
+        """Return the level of an agent: the operator, or the homes."""
+        return agent.partition("_")[0]
+
     def _declare_links(self, hosted: Sequence[str]) -> None:
         up = [Link(name, CMO, "bid", len(BID_FIELDS)) for name in self._homes]
         up += [Link(name, CMO, "meter", len(METER_FIELDS)) for name in self._homes]

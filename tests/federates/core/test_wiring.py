@@ -115,6 +115,21 @@ def test_a_split_controller_feeds_and_reads_as_one(names: list[str], data: st.Da
         assert got == [float(ord(x)) for x in part]
 
 
+def test_a_part_may_have_no_element_of_a_port() -> None:
+    grid = Member("grid", (Port("q_set_kvar", "kvar", ("x",)),), (Port("v_pu", "pu", ("x",)),))
+    none = Member("c_1")
+    empty = Member("c_2", (Port("v_pu", "pu", ()),), (Port("q_set_kvar", "kvar", ()),))
+    full = Member("c_3", (Port("v_pu", "pu", ("x",)),), (Port("q_set_kvar", "kvar", ("x",)),))
+    groups = {"grid": ["grid"], "c": ["c_1", "c_2", "c_3"]}
+    scenario = _scenario("grid.v_pu -> c.v_pu, c.q_set_kvar -> grid.q_set_kvar")
+    wiring = wire(scenario, [grid, none, empty, full], groups)
+    assert [feed.source for feed in wiring["grid"].feeds["q_set_kvar"]] == ["c_3"]
+    assert [feed.source for feed in wiring["c_3"].feeds["v_pu"]] == ["grid"]
+    assert not wiring["c_1"].feeds
+    with pytest.raises(WiringError, match=r"no input port of 'c' is called 'v_puu'.*'v_pu'"):
+        wire(_scenario("grid.v_pu -> c.v_puu"), [grid, none, empty, full], groups)
+
+
 def test_whole_vectors_in_order_need_no_index() -> None:
     (feed,) = _wire(LINK, _source("a", "b"), _sink("a", "b"))["dst"].feeds["v_in"]
     assert (feed.source_index, feed.target_index) == (None, None)
