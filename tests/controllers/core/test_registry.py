@@ -25,6 +25,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "dmpc-circuit",
         "averaging-pi",
         "market",
+        "consumer-market",
         "resilience-manager",
     }
     site = sample_site()

@@ -134,7 +134,7 @@ BAD: dict[str, tuple[str, int | None, list[str]]] = {
     ),
     "unknown split": (
         _changed("volt-var-1547", "volt-var-1547, split: agent"), 10,
-        ["split: found 'agent'; expected a whole number or 'agents' or 'areas'"],
+        ["split: found 'agent'; expected a whole number or 'agents', 'areas' or 'levels'"],
     ),
     "split into none": (_changed("volt-var-1547", "volt-var-1547, split: 0"), 10, ["found 0"]),
     "NaN": (_changed("600", ".nan"), 3, ["duration_s: found nan; expected a finite number"]),
