@@ -58,6 +58,28 @@ def test_where_no_bound_binds_the_prices_are_those_printed(seed: int) -> None:
     assert np.allclose(found.mu_flex, flex, rtol=1e-7)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.floats(0.01, 0.9))
+def test_the_printed_condition_of_positive_prices(seed: int, part: float) -> None:
+    """For a net load: the target has to be above P0 + price gamma_t / 2, and below 0."""
+    games = random_games(20, seed)
+    p0, gamma_t = games.sums(games.p0), games.sums(1.0 / games.gamma)
+    least = p0 + 0.5 * games.price * gamma_t
+    some = least < -0.1
+    assert some.any()
+    for target, positive in (
+        (least + part * (0.0 - least), True),
+        (p0 + part * (least - p0), False),
+    ):
+        far = replace(
+            games, p_min=games.p0 - 1e3, p_max=games.p0 + 1e3,
+            p_target=np.where(some, target, p0),
+        )  # fmt: skip
+        found = far.clear()
+        assert (found.mu[some] > 0.0).all()
+        assert ((found.mu_flex > 0.0)[some] == positive).all()
+
+
 @pytest.mark.parametrize("planned", [False, True])
 def test_no_price_taker_gains_by_deviating_in_1000_games(planned: bool) -> None:
     games = random_games(1000, 5, part=1.1)
