@@ -44,7 +44,7 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "local market of homes, their agents and operators, by mail: three levels or fewer",
         ),
         "consumer-market": (
-            "controllers.market.consumer.controller:ConsumerMarket",
+            "controllers.market.agents.consumer.controller:ConsumerMarket",
             "consumer market: homes plan and bid, an operator asks for flexibility by two prices",
         ),
         "resilience-manager": (

@@ -9,9 +9,9 @@ import pytest
 
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_site
-from controllers.market.consumer.market_options import ConsumerMarketOptions
-from controllers.market.consumer.operator import ConsumerOperator
-from controllers.market.consumer.outlook import Outlook
+from controllers.market.agents.consumer.operator import ConsumerOperator
+from controllers.market.agents.consumer.options import ConsumerMarketOptions
+from controllers.market.agents.consumer.outlook import Outlook
 
 HOMES = ("cma_1", "cma_2", "cma_3")
 BID = (-2.0, -3.0, -1.0, 0.1)

@@ -6,9 +6,9 @@ import numpy as np
 
 from controllers.core.mail import FloatArray
 from controllers.core.protocol import ControlSite
+from controllers.market.agents.consumer.options import ConsumerMarketOptions
 from controllers.market.consumer.forecast_errors import with_errors
 from controllers.market.consumer.homes import HomeForecast
-from controllers.market.consumer.market_options import ConsumerMarketOptions
 from grid_models.base import counter_rng
 
 _MINUTE_S, _HOUR_S, _DAY_S, _HOURS = 60.0, 3600.0, 86_400.0, 24

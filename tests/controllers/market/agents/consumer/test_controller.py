@@ -14,7 +14,7 @@ from controllers.core.mail_loop import MailLoop, Post
 from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_feeder, sample_site
-from controllers.market.consumer.controller import CMO, ConsumerMarket
+from controllers.market.agents.consumer.controller import CMO, ConsumerMarket
 from grid_models.feeder.model import Der, VehicleUse
 
 PERIOD_S, N = 300.0, 6

@@ -10,11 +10,11 @@ import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.protocol import ControlSite
+from controllers.market.agents.consumer.options import ConsumerMarketOptions
+from controllers.market.agents.consumer.outlook import Outlook
 from controllers.market.agents.mail_tables import Latest
 from controllers.market.consumer.game import respond
 from controllers.market.consumer.home_plan import KINDS, HomeEvent, HomePlan
-from controllers.market.consumer.market_options import ConsumerMarketOptions
-from controllers.market.consumer.outlook import Outlook
 from controllers.market.consumer.plan import plan_homes
 from controllers.market.consumer.site_homes import PLANNED, SiteHomes
 from grid_models.base import counter_rng

@@ -25,17 +25,17 @@ from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite, hosted_positions
-from controllers.market.agents.mail_tables import Sorter, joined, messages
-from controllers.market.agents.options import whole_steps
-from controllers.market.consumer.aggregators import (
+from controllers.market.agents.consumer.aggregators import (
     BID_FIELDS,
     METER_FIELDS,
     PRICE_FIELDS,
     CmaGroup,
 )
-from controllers.market.consumer.market_options import ConsumerMarketOptions
-from controllers.market.consumer.operator import ConsumerOperator
-from controllers.market.consumer.outlook import Outlook
+from controllers.market.agents.consumer.operator import ConsumerOperator
+from controllers.market.agents.consumer.options import ConsumerMarketOptions
+from controllers.market.agents.consumer.outlook import Outlook
+from controllers.market.agents.mail_tables import Sorter, joined, messages
+from controllers.market.agents.options import whole_steps
 from controllers.market.consumer.site_homes import site_homes
 from grid_models.ders.homes import homes_of
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray
+from controllers.market.agents.consumer.aggregators import BID_FIELDS, METER_FIELDS, PRICE_FIELDS
+from controllers.market.agents.consumer.options import ConsumerMarketOptions
+from controllers.market.agents.consumer.outlook import Outlook
 from controllers.market.agents.mail_tables import Latest
-from controllers.market.consumer.aggregators import BID_FIELDS, METER_FIELDS, PRICE_FIELDS
 from controllers.market.consumer.game import clear_consumer, consumer_units
-from controllers.market.consumer.market_options import ConsumerMarketOptions
-from controllers.market.consumer.outlook import Outlook
 from controllers.market.model.errors import MarketError
 from controllers.market.model.whole_units import UNIT
 
