@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from controllers.market.model.errors import MarketError
-from controllers.market.model.whole_units import UNIT
+from controllers.market.model.whole_units import LARGEST, UNIT, divided
 
 IntArray = NDArray[np.int64]
-_LARGEST = 2.0**53
 
 
 def retail_units(
@@ -74,28 +73,9 @@ def retail_units(
     charge = -p_kw * (price_per_kwh * hours / unit)[owner]
     rest = bill_units - np.bincount(owner, weights=charge, minlength=n)
     share = charge + weight / scale[owner] * rest[owner]
-    if max(np.abs(share).sum(), np.abs(charge).sum()) > _LARGEST:
+    if max(np.abs(share).sum(), np.abs(charge).sum()) > LARGEST:
         raise _refused("an amount has too many units to be exact", "a larger unit of money")
-    return _rounded(share, np.asarray(bill_units, np.int64), owner, weight > 0)
-
-
-def _rounded(
-    share: FloatArray, bill: IntArray, owner: IntArray, takes: NDArray[np.bool_]
-) -> IntArray:
-    """Round shares (m,) to whole numbers that sum to `bill` (n,), by largest remainder."""
-    n, m = len(bill), len(owner)
-    whole = np.floor(share).astype(np.int64)
-    given = np.zeros(n, np.int64)
-    np.add.at(given, owner, whole)
-    left = bill - given
-    # Floating point may leave a unit below 0 or above the count: divmod gives whole rounds first.
-    number = np.maximum(np.bincount(owner[takes], minlength=n), 1)
-    rounds, single = np.divmod(left, number)
-    order = np.lexsort((np.arange(m), -(share - whole), ~takes, owner))
-    rank = np.empty(m, np.int64)
-    rank[order] = np.arange(m) - np.searchsorted(owner, owner)
-    extra = rounds[owner] + (rank < single[owner])
-    return np.asarray(whole + np.where(takes, extra, 0))
+    return divided(share, owner, np.asarray(bill_units, np.int64), weight > 0)
 
 
 def retail_tariffs(
