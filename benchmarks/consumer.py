@@ -132,7 +132,10 @@ def day(overrides: tuple[str, ...]) -> dict[str, float]:
         sets = per_interval("market.home_set_kw").sum(axis=1)
         miss = per_interval("feeder.p_kw").sum(axis=1) - request
         mu, flex = (per_interval(f"market.{x}_per_kwh")[:, 0] for x in ("mu", "mu_flex"))
-        money = {x: per_interval(f"market.{x}_money")[-1].sum() for x in ("cmo_pays", "uplift")}
+        money = {
+            x: read_signal(result.folder / "signals", f"market.{x}_money")[2][-1].sum()
+            for x in ("cmo_pays", "uplift")
+        }
         return {
             "set_miss_kw": float(np.abs(sets - request).max()),
             "mean_miss_kw": float(np.abs(miss).mean()),
