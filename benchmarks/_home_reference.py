@@ -37,10 +37,14 @@ def home_reference(homes, forecast, start, options, i, signs=None, binaries=Fals
         weight = hours * options.own_pv_per_kwh / one.pv_kw[0] * (available > 0.0)
         model.cost.append(cp.sum(cp.multiply(weight, cp.square(pv + sum(powers)))))
     if one.houses.hvac_kw[0] > 0.0:
-        _heat_pump(model, heat_case(one.houses, own, first["temp"]))
+        powers.append(-_heat_pump(model, heat_case(one.houses, own, first["temp"])))
+    if options.price_rise_per_kw > 0.0:
+        net = pv + sum(powers) - own.base_kw[0]
+        model.cost.append(0.5 * hours * options.price_rise_per_kw * cp.sum_squares(net))
     problem = cp.Problem(cp.Minimize(sum(model.cost)), model.rules)
     if binaries:
-        problem.solve(solver=cp.HIGHS, mip_rel_gap=1e-9)
+        names = ("mip_rel_gap", "mip_feasibility_tolerance", "primal_feasibility_tolerance")
+        problem.solve(solver=cp.HIGHS, **dict.fromkeys(names, 1e-10))
     else:
         exact = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
         problem.solve(solver=cp.CLARABEL, **exact)
@@ -109,3 +113,4 @@ def _heat_pump(model, case):
     ]
     if o.tracking_per_k2_h > 0.0:
         model.cost.append(hours * o.tracking_per_k2_h * cp.sum_squares(temp[1:] - c["set_c"]))
+    return use

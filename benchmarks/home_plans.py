@@ -1,10 +1,10 @@
 """Plans of homes (stage I of the consumer market): time, exactness and cost beside other solvers.
 
-    python benchmarks/home_plans.py [--json] [--homes 1000] [--checked 20] [--solvers]
+    python benchmarks/home_plans.py [--json] [--homes 1000] [--checked 20]
 
 plan_1000_s     wall time of planning `--homes` homes in one process, 48 steps of 30 min, each
-                device in half of them, with building and the symbolic part of the factorisation;
-                `cpu_s` is the CPU time of it, `again_s` that of a second plan
+                device in half of them, with building; `cpu_s` is the CPU time of it, `again_s`
+                that of a second plan
 overlap_max_kw  largest power that a storage charges and discharges at once, over all homes
 inexact         homes where that is above 1e-6 kW, and how many with half the throughput cost at a
                 price of zero: the bound is needed
@@ -12,9 +12,6 @@ cost_gap_max    over `--checked` homes with all devices: the largest difference 
                 to the same problem in cvxpy without binaries (`relaxed`, clarabel: a bound from
                 below), with the plan's directions fixed (`fixed`, clarabel: one from above), and,
                 with linear weights only, to HiGHS deciding the binaries (`mixed_integer`)
-
---solvers adds the time per home of clarabel and, where it is installed (pip install piqp), of PIQP
-on the same matrices, without building them.
 """
 
 from __future__ import annotations
@@ -29,8 +26,6 @@ import numpy as np
 from _home_cases import mixed_homes, starts, summer_day
 from _home_reference import home_reference
 
-from controllers.market.consumer.batch_qp import BatchQp
-from controllers.market.consumer.batch_rows import SparseRows
 from controllers.market.consumer.plan import PlanOptions, plan_homes
 
 LINEAR = PlanOptions(ramp_per_kw2=0.0, own_pv_per_kwh=0.0, tracking_per_k2_h=0.0)
@@ -76,84 +71,8 @@ def checked(count: int) -> dict[str, float]:
             ("fixed", home_reference(*case, options, i, signs=signs), plan),
             ("mixed_integer", home_reference(*case, LINEAR, i, binaries=True), linear),
         ):
-            gaps[name] = max(gaps[name], abs(value - own.objective[i]))
+            gaps[name] = max(gaps[name], abs(float(value - own.objective[i])))
     return {"cost_gap_max": max(gaps.values())} | {f"gap_{k}": v for k, v in gaps.items()}
-
-
-def solvers(count: int) -> dict[str, float]:
-    """Return ms per home with all devices of solvers that take one problem at a time."""
-    homes = mixed_homes(count, seed=3, share=1.0)
-    seen: list[BatchQp] = []
-    solve = BatchQp.solve
-    BatchQp.solve = lambda qp, *a, **k: (seen.append(qp), solve(qp, *a, **k))[1]
-    plan_homes(homes, summer_day(homes), *starts(homes))
-    BatchQp.solve = solve
-    row = dict.fromkeys(("this_ms", "clarabel_ms"), 0.0)
-    start = time.process_time()
-    plan_homes(homes, summer_day(homes), *starts(homes))
-    row["this_ms"] = 1e3 * (time.process_time() - start) / count
-    for qp in seen:
-        for i in range(count):
-            matrices = one_problem(qp, i)
-            row["clarabel_ms"] += 1e3 * clarabel_s(*matrices) / count
-            try:
-                row["piqp_ms"] = row.get("piqp_ms", 0.0) + 1e3 * piqp_s(*matrices) / count
-            except ImportError:
-                continue
-    return row
-
-
-def one_problem(qp: BatchQp, i: int) -> tuple[Any, ...]:
-    """Return P, q, A, b, G, h of one problem of a batch, without the variables fixed at 0."""
-    from scipy.sparse import csc_array, diags_array
-
-    free = np.ones((qp.size, qp.n))
-    for columns, where in qp._fixed:
-        free[columns] *= ~where
-    keep = free[:, i] > 0.0
-    keep[np.concatenate(qp._dual)] = False
-    parts = []
-    for rows in (qp._squares, qp._equal, qp._below):
-        part = SparseRows(rows, free)
-        matrix = csc_array((part.value[:, i], (part.row, part.column)), (part.count, qp.size))
-        parts.append((matrix[:, np.flatnonzero(keep)], part.right[:, i], part.weight[:, i]))
-    q = np.zeros(qp.size)
-    for columns, price in qp._linear:
-        q[columns] += np.broadcast_to(price, (len(columns), qp.n))[:, i]
-    (f, g, w), (a, b, _), (low, h, _) = parts
-    p = csc_array(2.0 * (f.T @ diags_array(w) @ f))
-    some = np.diff(low.tocsr().indptr) > 0
-    return p, q[keep] - 2.0 * f.T @ (w * g), a, b, low.tocsr()[some].tocsc(), h[some]
-
-
-def clarabel_s(p: Any, q: Any, a: Any, b: Any, g: Any, h: Any) -> float:
-    """Return the seconds that clarabel takes."""
-    import clarabel
-    from scipy.sparse import csc_matrix, triu, vstack
-
-    rows = csc_matrix(vstack([a, g]))
-    cones = [clarabel.ZeroConeT(len(b)), clarabel.NonnegativeConeT(len(h))]
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    start = time.process_time()
-    upper = csc_matrix(triu(p))
-    clarabel.DefaultSolver(upper, q, rows, np.r_[b, h], cones, settings).solve()
-    return time.process_time() - start
-
-
-def piqp_s(p: Any, q: Any, a: Any, b: Any, g: Any, h: Any) -> float:
-    """Return the seconds that PIQP takes."""
-    import piqp
-    from scipy.sparse import csc_matrix
-
-    solver = piqp.SparseSolver()
-    matrices = [csc_matrix(x) for x in (p, a, g)]
-    for matrix in matrices:
-        matrix.sort_indices()
-    start = time.process_time()
-    solver.setup(matrices[0], q, matrices[1], b, matrices[2], np.full(len(h), -np.inf), h)
-    solver.solve()
-    return time.process_time() - start
 
 
 def main() -> None:
@@ -161,11 +80,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--homes", type=int, default=1000)
     parser.add_argument("--checked", type=int, default=20)
-    parser.add_argument("--solvers", action="store_true", help="time other solvers, too")
     arguments = parser.parse_args()
     row: dict[str, Any] = timed(arguments.homes) | checked(arguments.checked)
-    if arguments.solvers:
-        row |= solvers(arguments.checked)
     if arguments.json:
         print(json.dumps(row, indent=2))
     else:

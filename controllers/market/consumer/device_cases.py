@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from controllers.market.consumer.batch_ldl import Array
+from controllers.market.consumer.batch_qp import Array
 from controllers.market.consumer.homes import HomeForecast, Homes, Storages, Trips
 from controllers.market.consumer.plan_model import HeatCase, PlanOptions, StorageCase
 from grid_models.ders.houses import HouseParameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controllers.market.consumer.batch_ldl import Array
+from controllers.market.consumer.batch_qp import Array
 from controllers.market.consumer.homes import HomeForecast
 from controllers.market.model.errors import MarketError
 from grid_models.base.counter_rng import UIntArray, normal, stream_ids

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.market.consumer.batch_ldl import Array
+from controllers.market.consumer.batch_qp import Array
 
 KINDS = ("pv", "battery", "vehicle", "heat_pump")
 OVERLAP_KW = 1e-6

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from controllers.market.consumer.batch_ldl import Array, Index
-from controllers.market.consumer.batch_qp import BatchQp, QpSolution
+from controllers.market.consumer.batch_qp import Array, BatchQp, Index, Term
 from controllers.market.consumer.device_cases import heat_case, storage_cases, stored_kwh
 from controllers.market.consumer.home_plan import KINDS, OVERLAP_KW, HomeEvent, HomePlan
 from controllers.market.consumer.homes import HomeForecast, Homes
 from controllers.market.consumer.plan_events import cleaned, plan_events
 from controllers.market.consumer.plan_model import (
+    LEAST_PV_KW,
+    Device,
     HeatCase,
     PlanOptions,
-    Pv,
     StorageCase,
     add_heat_pump,
     add_pv,
@@ -68,14 +67,11 @@ def plan_homes(
             )
     forecast, starts, events = cleaned(homes, forecast, starts)
     draft = _Draft(homes, forecast, starts, options)
-    # First what draws most: the other devices then see the net load that it leaves.
-    draft.plan_heat(np.flatnonzero(homes.houses.hvac_kw > 0.0))
-    has = [homes.pv_kw > 0.0, homes.battery.energy_kwh > 0.0, homes.vehicle.energy_kwh > 0.0]
-    for kinds in product((False, True), repeat=3):
-        some = np.logical_and.reduce([h == k for h, k in zip(has, kinds, strict=True)])
-        if any(kinds) and some.any():
-            present = [k for k, there in zip(KINDS[:3], kinds, strict=True) if there]
-            draft.plan_electric(np.flatnonzero(some), present)
+    ratings = homes.pv_kw, homes.battery.energy_kwh, homes.vehicle.energy_kwh, homes.houses.hvac_kw
+    has = np.stack([rating > 0.0 for rating in ratings], axis=1)
+    for present in np.unique(has, axis=0):
+        some = np.flatnonzero((has == present).all(axis=1))
+        draft.plan_alike(some, [k for k, there in zip(KINDS, present, strict=True) if there])
     plan = draft.finished()
     events += plan_events(homes, plan, draft.cases)
     return replace(plan, events=tuple(events))
@@ -99,65 +95,40 @@ class _Draft:
         self.heat = heat_case(homes.houses, forecast, starts["temp"])
         self.available_kw = forecast.wide("irradiance_pu").T.clip(0.0) * homes.pv_kw
 
-    def plan_electric(self, some: Index, kinds: Sequence[str]) -> None:
-        """Plan PV, batteries and vehicles of homes that have the same `kinds` of them."""
-        qp, price = BatchQp(len(some)), self.price[:, some]
-        homes, storages = self.homes.take(some), {}
-        local: list[int] = []
-        sweep: list[Index] = []
-        pv: Pv | None = None
-        for kind in kinds:
-            if kind == "pv":
-                available = self.available_kw[:, some]
-                pv = add_pv(qp, available, price, self.hours, self.options)
-                local += [*pv.delta, *pv.power]
-                continue
-            case = StorageCase._make(x[..., some] for x in self.cases[kind])
-            unit = add_storage(qp, getattr(homes, kind), case, price, self.hours, self.options)
-            storages[kind] = unit
-            local += unit.local()
-            sweep += [unit.power, unit.balance, unit.energy]
-        if pv is not None and storages:
-            weight = self.options.own_pv_per_kwh * self.hours / homes.pv_kw
-            powers = [(unit.power, 1.0) for unit in storages.values()]
-            qp.square(weight * (available >= 1e-3), 0.0, (pv.power, 1.0), *powers)
-        if self.options.price_rise_per_kw > 0.0:
-            own = [(unit.power, 1.0) for unit in storages.values()]
-            own += [] if pv is None else [(pv.power, 1.0)]
-            load = (self.forecast.base_kw.T - self.p_kw["heat_pump"])[:, some]
-            qp.square(0.5 * self.options.price_rise_per_kw * self.hours, load, *own)
-        solution = qp.solve([*local, *_by_time(sweep)])
-        self._note(some, solution)
-        if pv is not None:
-            self._keep("pv", some, solution.x[pv.power], solution.x[pv.delta])
-        for kind, unit in storages.items():
-            power, charge = solution.x[unit.power], solution.x[unit.charge]
-            self._keep(kind, some, power, solution.x[unit.delta])
-            overlap = np.minimum(charge, power + charge).max(axis=0)
-            self.overlap_kw[some] = np.maximum(self.overlap_kw[some], overlap)
-
-    def plan_heat(self, some: Index) -> None:
-        """Plan heat pumps, before a home's other devices."""
-        if not len(some):
+    def plan_alike(self, some: Index, kinds: Sequence[str]) -> None:
+        """Plan homes that have the same `kinds` of devices."""
+        if not kinds:
             return
-        case = HeatCase._make(x[..., some] for x in self.heat)
-        qp = BatchQp(len(some))
-        heat = add_heat_pump(qp, case, self.price[:, some], self.hours, self.options)
-        if self.options.price_rise_per_kw > 0.0:
-            one = 1.0 / (self.options.delta_high - self.options.delta_low)
-            base = self.forecast.base_kw.T[:, some]
-            weight = 0.5 * self.options.price_rise_per_kw * self.hours
-            qp.square(weight, -base, (heat.u, one), (heat.v, one))
-        local = [*heat.slack, *heat.u, *heat.v]
-        solution = qp.solve([*local, *_by_time([heat.balance, heat.temp])])
-        self._note(some, solution)
-        u, v = solution.x[heat.u], solution.x[heat.v]
-        use = (u + v) / (self.options.delta_high - self.options.delta_low)
-        self._keep("heat_pump", some, -use, self.options.delta_low * use + u)
+        qp, options = BatchQp(len(some)), self.options
+        devices = {kind: self._add(qp, kind, some) for kind in kinds}
+        injection: list[Term] = [term for device in devices.values() for term in device.power]
+        if "pv" in kinds and ("battery" in kinds or "vehicle" in kinds):
+            weight = options.own_pv_per_kwh * self.hours / self.homes.pv_kw[some]
+            sun = self.available_kw[:, some] >= LEAST_PV_KW
+            own: list[Term] = [t for k in kinds if k != "heat_pump" for t in devices[k].power]
+            qp.square(weight * sun, 0.0, *own)
+        if options.price_rise_per_kw > 0.0:
+            rise = 0.5 * options.price_rise_per_kw * self.hours
+            qp.square(rise, self.forecast.base_kw.T[:, some], *injection)
+        solution = qp.solve()
+        self.objective[some], self.converged[some] = solution.objective, solution.converged
+        for kind, device in devices.items():
+            power, delta = _value(device.power, solution.x), _value(device.delta, solution.x)
+            self._keep(kind, some, power, delta)
+            if device.charge is not None:
+                charge = solution.x[device.charge]
+                overlap = np.minimum(charge, power + charge).max(axis=0)
+                self.overlap_kw[some] = np.maximum(self.overlap_kw[some], overlap)
 
-    def _note(self, some: Index, solution: QpSolution) -> None:
-        self.objective[some] += solution.objective
-        self.converged[some] &= solution.converged
+    def _add(self, qp: BatchQp, kind: str, some: Index) -> Device:
+        """Add one kind of device of some homes to their problems."""
+        rest = self.price[:, some], self.hours, self.options
+        if kind == "pv":
+            return add_pv(qp, self.available_kw[:, some], *rest)
+        if kind == "heat_pump":
+            return add_heat_pump(qp, HeatCase._make(x[..., some] for x in self.heat), *rest)
+        case = StorageCase._make(x[..., some] for x in self.cases[kind])
+        return add_storage(qp, getattr(self.homes.take(some), kind), case, *rest)
 
     def _keep(self, kind: str, some: Index, power: Array, delta: Array) -> None:
         """Keep a device's plan, with the solver's rounding beyond limits cut off."""
@@ -203,14 +174,5 @@ class _Draft:
         )
 
 
-def _by_time(sweep: Sequence[Index]) -> list[int]:
-    """Return an order of steps: every second one, of the rest every second one, until 12 are left.
-
-    Steps that are no neighbours are eliminated in one operation; the last 12 come one by one.
-    """
-    order: list[int] = []
-    left = range(len(sweep[0]) if sweep else 0)
-    while len(left) > 12:
-        order += [int(columns[step]) for columns in sweep for step in left[::2]]
-        left = left[1::2]
-    return order + [int(columns[step]) for step in left for columns in sweep]
+def _value(terms: Sequence[tuple[Index, float]], x: Array) -> Array:
+    return np.asarray(sum(gain * x[columns] for columns, gain in terms))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.market.consumer.batch_ldl import Array
+from controllers.market.consumer.batch_qp import Array
 from controllers.market.consumer.home_plan import HomeEvent, HomePlan
 from controllers.market.consumer.homes import HomeForecast, Homes
 from controllers.market.consumer.plan_model import StorageCase

@@ -6,17 +6,19 @@ first, homes last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.market.consumer.batch_ldl import Array, Index
-from controllers.market.consumer.batch_qp import BatchQp
+from controllers.market.consumer.batch_qp import Array, BatchQp, Index, Term
 from controllers.market.consumer.homes import Storages
 from controllers.market.model.errors import MarketError
 from grid_models.base.options import Options, option
+
+LEAST_PV_KW = 1e-3  # less sun than that is none
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,18 @@ class PlanOptions(Options):
             )
 
 
-class Storage(NamedTuple):
-    """A storage's places in the problem, each (H,): power, charging, flexibility, energy..."""
+class Device(NamedTuple):
+    """A device's places in the problem.
 
-    power: Index
-    charge: Index
-    delta: Index
-    energy: Index
-    slack: Index
-    balance: Index
+    Attributes
+    ----------
+    power, delta : Terms whose sum is the injection, and the flexibility, (H, n).
+    charge : (H,). Charging power of a storage.
+    """
 
-    def local(self) -> list[int]:
-        """Return what couples with one step only, in the order of elimination."""
-        return [*self.charge, *self.slack, *self.delta]
-
-
-class Pv(NamedTuple):
-    """The places of a PV unit's power and flexibility, each (H,)."""
-
-    power: Index
-    delta: Index
+    power: Sequence[tuple[Index, float]]
+    delta: Sequence[tuple[Index, float]]
+    charge: Index | None = None
 
 
 class StorageCase(NamedTuple):
@@ -109,7 +103,7 @@ def add_storage(
     price: Array,
     hours: float,
     options: PlanOptions,
-) -> Storage:
+) -> Device:
     """Add a battery or vehicle: P = discharging - charging, |P| = P + 2 charging.
 
     e(t+1) = e(t) - dt (P + charging)/eta_d + dt eta_c charging - trip: the paper prints eta for
@@ -120,18 +114,7 @@ def add_storage(
     below, above = qp.variables(steps), qp.variables(steps)
     out = hours / units.discharge_efficiency
     loss = out - hours * units.charge_efficiency
-    right = -case.trip_kwh
-    first = slice(0, 1)
-    balance = [
-        qp.equal(
-            right[first] + case.start_kwh,
-            (energy[first], 1.0), (power[first], out), (charge[first], loss),
-        ),
-        qp.equal(
-            right[1:],
-            (energy[1:], 1.0), (energy[:-1], -1.0), (power[1:], out), (charge[1:], loss),
-        ),
-    ]  # fmt: skip
+    _add_states(qp, energy, 1.0, case.start_kwh, -case.trip_kwh, (power, -out), (charge, -loss))
     low, high = options.delta_low, options.delta_high
     qp.at_most(0.0, (charge, -1.0))
     qp.at_most(0.0, (power, -1.0), (charge, -1.0))
@@ -152,12 +135,12 @@ def add_storage(
     qp.square(options.ramp_per_kw2, 0.0, (power[1:], 1.0), (power[:-1], -1.0))
     for columns in (power, charge, delta):
         qp.fix(columns, case.away)
-    return Storage(power, charge, delta, energy, np.r_[below, above], np.concatenate(balance))
+    return Device([(power, 1.0)], [(delta, 1.0)], charge)
 
 
 def add_pv(
     qp: BatchQp, available_kw: Array, price: Array, hours: float, options: PlanOptions
-) -> Pv:
+) -> Device:
     """Add PV with curtailment: 0 <= P - delta, P + delta <= available.
 
     eps1 P <= delta would keep the PV from full power and is left out. A linear cost of curtailment
@@ -170,20 +153,10 @@ def add_pv(
     qp.at_most(available_kw, (power, 1.0), (delta, 1.0))
     qp.cost(power, -hours * (price + options.curtail_per_kwh))
     qp.cost(delta, -hours * options.flex_per_kwh)
-    dark = available_kw < 1e-3
+    dark = available_kw < LEAST_PV_KW
     qp.fix(power, dark)
     qp.fix(delta, dark)
-    return Pv(power, delta)
-
-
-class Heat(NamedTuple):
-    """The places of a heat pump's u and v (`add_heat_pump`) and of the temperature, each (H,)."""
-
-    u: Index
-    v: Index
-    temp: Index
-    slack: Index
-    balance: Index
+    return Device([(power, 1.0)], [(delta, 1.0)])
 
 
 class HeatCase(NamedTuple):
@@ -210,26 +183,16 @@ class HeatCase(NamedTuple):
 
 def add_heat_pump(
     qp: BatchQp, case: HeatCase, price: Array, hours: float, options: PlanOptions
-) -> Heat:
+) -> Device:
     """Add a heat pump: `HouseFleet`'s equations over the horizon; the comfort band is soft."""
     steps = len(price)
     # P = (u + v) / (eps2 - eps1) and delta = eps1 P + u: the shares' limits are u >= 0, v >= 0.
     u, v, temp, below, above = (qp.variables(steps) for _ in range(5))
     low, high = options.delta_low, options.delta_high
     one = 1.0 / (high - low)
-    warm = -one * case.gain_k_per_kw
-    right = (1.0 - case.theta) * case.outdoor_c
-    first = slice(0, 1)
-    balance = [
-        qp.equal(
-            right[first] + case.theta * case.start_c,
-            (temp[first], 1.0), (u[first], warm[first]), (v[first], warm[first]),
-        ),
-        qp.equal(
-            right[1:],
-            (temp[1:], 1.0), (temp[:-1], -case.theta), (u[1:], warm[1:]), (v[1:], warm[1:]),
-        ),
-    ]  # fmt: skip
+    warm = one * case.gain_k_per_kw
+    drift = (1.0 - case.theta) * case.outdoor_c
+    _add_states(qp, temp, case.theta, case.start_c, drift, (u, warm), (v, warm))
     qp.at_most(0.0, (u, -1.0))
     qp.at_most(0.0, (v, -1.0))
     qp.at_most(case.rated_kw, (u, one * (1.0 + high)), (v, one * (1.0 + low)))
@@ -242,4 +205,15 @@ def add_heat_pump(
     qp.cost(below, hours * options.discomfort_per_k_h)
     qp.cost(above, hours * options.discomfort_per_k_h)
     qp.square(hours * options.tracking_per_k2_h, case.set_c, (temp, 1.0))
-    return Heat(u, v, temp, np.r_[below, above], np.concatenate(balance))
+    return Device([(u, -one), (v, -one)], [(u, one * high), (v, one * low)])
+
+
+def _add_states(
+    qp: BatchQp, state: Index, kept: float | Array, start: Array, drift: Array, *inputs: Term
+) -> None:
+    """Add ``state(t+1) = kept state(t) + drift(t) + inputs(t)`` from the state at the start."""
+    wide = [(columns, np.broadcast_to(gain, drift.shape)) for columns, gain in inputs]
+    first = [(columns[:1], -gain[:1]) for columns, gain in wide]
+    later = [(columns[1:], -gain[1:]) for columns, gain in wide]
+    qp.equal(drift[:1] + kept * start, (state[:1], 1.0), *first)
+    qp.equal(drift[1:], (state[1:], 1.0), (state[:-1], -kept), *later)

@@ -47,7 +47,7 @@ def random_case(seed):
     return homes, forecast, (outside * battery, outside[::-1] * vehicle, temp + 2.0 * outside - 2.0)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(some=st.lists(st.integers(0, 23), min_size=1, max_size=6, unique=True))
 def test_a_plan_does_not_depend_on_the_other_homes(some):
     part = plan_homes(HOMES.take(some), FORECAST.take(some), *(x[some] for x in START))
@@ -59,7 +59,7 @@ def test_a_plan_does_not_depend_on_the_other_homes(some):
     assert set(part.events) == {e for e in PLAN.events if e.home in {HOMES.names[i] for i in some}}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_every_plan_keeps_the_laws_of_its_devices(seed):
     homes, forecast, start = random_case(seed)
@@ -98,7 +98,7 @@ def test_every_plan_keeps_the_laws_of_its_devices(seed):
     assert (plan.p_kw["heat_pump"] >= -homes.houses.hvac_kw[:, None]).all()
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=seeds)
 def test_flexibility_of_one_step_has_its_energy(seed):
     homes = mixed_homes(4, seed=seed, share=1.0)
@@ -135,6 +135,12 @@ def test_a_plan_makes_economic_sense():
     assert plan.events == ()
 
 
+def test_a_price_that_rises_with_the_load_flattens_it():
+    flat = planned(options=PlanOptions(price_rise_per_kw=0.04))
+    assert flat.exact.all()
+    assert (flat.net_kw.std(axis=1) < 0.8 * planned().net_kw.std(axis=1)).all()
+
+
 def test_pv_is_curtailed_when_export_costs_money():
     forecast = replace(summer_day(EVERYTHING), price_per_kwh=np.full(48, -0.2))
     plan = planned(forecast=forecast)
@@ -152,13 +158,14 @@ def test_throughput_cost_is_what_keeps_the_plan_exact():
     assert half.converged.all()
 
 
-@pytest.mark.parametrize("home", range(3))
-def test_a_plan_is_the_optimum_with_binaries(home):
+@pytest.mark.parametrize(("home", "rise"), [(0, 0.0), (1, 0.0), (2, 0.04)])
+def test_a_plan_is_the_optimum_with_binaries(home, rise):
     """Without binaries a bound from below, with the plan's own directions one from above."""
     forecast, start = summer_day(EVERYTHING), starts(EVERYTHING)
-    plan = planned()
+    options = PlanOptions(price_rise_per_kw=rise)
+    plan = planned(options=options)
     signs = {kind: plan.p_kw[kind][home] > 0.0 for kind in ("battery", "vehicle")}
-    case = EVERYTHING, forecast, start, PlanOptions(), home
+    case = EVERYTHING, forecast, start, options, home
     assert home_reference(*case) == pytest.approx(plan.objective[home], abs=1e-6)
     assert home_reference(*case, signs=signs) == pytest.approx(plan.objective[home], abs=1e-6)
 
