@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from federates.clock import Timing, to_s
+from federates.clock import Timing, to_ns, to_s
 from federates.core.sites import GridSite
 from federates.errors import ScenarioError
 from federates.scenario.kinds import FederateSection
@@ -69,6 +69,21 @@ class FederateContext:
     ) -> FeederateError:
         """Return an error that names a key of this federate's section."""
         return ScenarioError(what, where=self.where(*path), expected=expected, nearest=nearest)
+
+    def settling_steps(self, settle_s: float, *path: str | int) -> int:
+        """Return how many steps of the federate make up a time that is lived before the run.
+
+        Raises ScenarioError: The scenario's day begins later.
+        """
+        start_s = self.scenario.time.start_s
+        if not 0.0 <= settle_s <= start_s:
+            raise self.error(
+                f"settle_s is {settle_s:g}",
+                *path,
+                "settle_s",
+                expected=f"from 0 to time.start_s = {start_s:g}: the day has no weather before",
+            )
+        return int(to_ns(settle_s) // self.timing.period_ns)
 
     @contextmanager
     def located(self, kind: type[FeederateError], *path: str | int) -> Iterator[None]:

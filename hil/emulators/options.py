@@ -122,6 +122,8 @@ class EmulatorOptions:
     seed: int = _option(1, "Seed of the houses.", 0, roles=(EmulatorRole.thermostat,))
     kw_each: tuple[float, ...] = ()
     """Ratings of thermostats' houses one by one, in place of `kw`; for runs, no flag."""
+    houses: tuple[str, ...] = ()
+    """Labels that thermostats' houses are drawn by, in place of the names; for runs, no flag."""
     temp_out_c: float = _option(
         32.0, "Outdoor temperature without a grid, deg C.", -50, 60, flag="--temp-out",
         roles=(EmulatorRole.thermostat,),
@@ -136,8 +138,9 @@ class EmulatorOptions:
         if self.phases == 2:
             raise _wrong("found --phases 2", "1 or 3")
         labels = self.labels
-        if self.kw_each and len(self.kw_each) != len(labels):
-            raise _wrong(f"found {len(self.kw_each)} ratings", f"{len(labels)}, one per device")
+        for what, each in (("ratings", self.kw_each), ("houses", self.houses)):
+            if each and len(each) != len(labels):
+                raise _wrong(f"found {len(each)} {what}", f"{len(labels)}, one per device")
         if not all(labels) or len(set(labels)) < len(labels):
             raise _wrong(f"found --names '{self.names}'", "distinct names, separated by commas")
 
@@ -173,8 +176,8 @@ class EmulatorOptions:
         if self.role is EmulatorRole.thermostat:
             from hil.emulators.thermostat_plant import thermostats
 
-            rated_kw = self.kw_each or kw
-            return thermostats(self.labels, rated_kw, seed=self.seed, temp_out_c=self.temp_out_c)
+            houses, rated_kw = self.houses or self.labels, self.kw_each or kw
+            return thermostats(houses, rated_kw, seed=self.seed, temp_out_c=self.temp_out_c)
         from grid_models.ders.rules import KVA_PER_KW
         from hil.emulators.inverter_plant import batteries, inverters
 

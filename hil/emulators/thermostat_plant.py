@@ -109,7 +109,7 @@ class ThermostatPlant:
 def thermostats(
     names: Sequence[str], rated_kw: ArrayLike = 7.0, *, seed: int = 1, temp_out_c: float = 32.0
 ) -> ThermostatPlant:
-    """Return one thermostat per name; each house depends on the seed and its own name only.
+    """Return one thermostat per name; each house depends on the seed and this name only.
 
     `rated_kw` is one rating of all houses, or one of each.
     """

@@ -22,6 +22,7 @@ from federates.kinds.device.emulators import Emulator, rating_groups
 from federates.kinds.device.live import is_emulated
 from federates.kinds.device.models import Surroundings
 from federates.kinds.device.roles import PortPoint
+from federates.kinds.device.section import DeviceFederateSection
 from federates.scenario.schema import shipped_dir
 from grid_models.feeder.model import Der
 from hil.adapter.adapter import Adapter
@@ -305,6 +306,9 @@ def _emulated_group(
     """Start emulators for some devices and an adapter that knows them; all are armed."""
     ders, role = [federate.ders[i] for i in index], federate.role.name
     plain = load_device_file(shipped_dir() / "devices" / f"emulated-{role}.yaml")
+    section = context.section
+    assert isinstance(section, DeviceFederateSection)
+    houses = section.options.houses
     log = store.logs / f"{federate.name}-emulator.log"
     with ExitStack() as undo:
         emulators: list[tuple[list[int], Emulator]] = []
@@ -312,7 +316,8 @@ def _emulated_group(
         configs = [known[d.name].config if d.name in known else "" for d in ders]
         for members in rating_groups(ders, configs):
             equal, config = [ders[i] for i in members], configs[members[0]]
-            emulator = Emulator(role, equal, context.scenario.seed, context.period_s, log, config)
+            seed, dt_s = context.scenario.seed, context.period_s
+            emulator = Emulator(role, equal, seed, dt_s, log, config, houses)
             undo.callback(emulator.close)
             emulators.append((members, emulator))
         places = {name: at for _, e in emulators for name, at in e.places.items()}

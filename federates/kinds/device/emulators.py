@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from federates.errors import RunError
-from federates.kinds.device.models import Surroundings
+from federates.kinds.device.models import Surroundings, house_labels
 from federates.kinds.device.roles import RoleName
 from grid_models.feeder.model import Der
 from hil.devices.errors import ServerError
@@ -32,7 +32,12 @@ def rating_groups(ders: Sequence[Der], configs: Sequence[str] = ()) -> Iterator[
 
 
 def _options(
-    role: RoleName, ders: Sequence[Der], seed: int, dt_s: float, config: str
+    role: RoleName,
+    ders: Sequence[Der],
+    seed: int,
+    dt_s: float,
+    config: str,
+    houses: Literal["own", "feeder"],
 ) -> EmulatorOptions:
     der = ders[0]
     ratings: dict[str, Any] = {"kw": der.p_max_kw, "phases": 3 if len(der.phases) == 3 else 1}
@@ -43,7 +48,11 @@ def _options(
     elif role == "battery":
         ratings["kwh"] = der.energy_kwh
     else:
-        ratings = {"kw_each": tuple(-d.p_min_kw for d in ders), "seed": seed}
+        ratings = {
+            "kw_each": tuple(-d.p_min_kw for d in ders),
+            "houses": tuple(house_labels(ders, houses)),
+            "seed": seed,
+        }
     names = ",".join(d.name for d in ders)
     kind = EmulatorRole.device if config else EmulatorRole(role)
     return EmulatorOptions(kind, names=names, time=Clock.grid, grid_port=0, step_s=dt_s, **ratings)
@@ -67,6 +76,7 @@ class Emulator:
     dt_s : Period of the device federate; the physics takes one step per period.
     log : Takes what the process writes on standard error.
     config : Emulator configuration; '' for the model of this package.
+    houses : Behind thermostats, see `house_labels`.
 
     Raises
     ------
@@ -75,13 +85,13 @@ class Emulator:
 
     def __init__(
         self, role: RoleName, ders: Sequence[Der], seed: int, dt_s: float, log: Path,
-        config: str = "",
+        config: str = "", houses: Literal["own", "feeder"] = "own",
     ) -> None:  # fmt: skip
         self._role, self._dt_s, self._time_s = role, dt_s, 0.0
         self._config = config
         log.parent.mkdir(parents=True, exist_ok=True)
         with _run_errors():
-            self.device = EmulatorProcess(_options(role, ders, seed, dt_s, config), log)
+            self.device = EmulatorProcess(_options(role, ders, seed, dt_s, config, houses), log)
         self.places = self.device.places
 
     def send(self, around: Surroundings) -> None:

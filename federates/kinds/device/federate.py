@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federates.clock import to_ns, to_s
+from federates.clock import to_s
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.errors import DeviceNotGoodError
@@ -70,6 +70,8 @@ class DeviceFederate(Federate):
         self.names = tuple(der.name for der in self.ders)
         self.role = _role(context, self.ders)
         _check_points(context, self.role, points)
+        self._houses = section.options.houses
+        _check_houses(context, self.ders, self._houses)
         self.set_points = _renamed(self.role.inputs, points)
         self.measured = _renamed(self.role.outputs, points)
         self._tan_phi = float(np.sqrt(1.0 - power_factor**2) / power_factor)
@@ -127,21 +129,15 @@ class DeviceFederate(Federate):
         self._model: DeviceModel | None = None
         if self._modelled:
             modelled = [self.ders[i] for i in self._modelled]
-            self._model = build_model(self.role.name, modelled, self._context.scenario.seed)
+            seed = self._context.scenario.seed
+            self._model = build_model(self.role.name, modelled, seed, self._houses)
 
     def _weather_of_steps(self, settle_s: float) -> None:
         """Sample the weather of the feeder step that each device step falls into."""
         context, timing = self._context, self.timing
         step_ns, start_s = context.scenario.step_ns, context.scenario.time.start_s
-        if not 0.0 <= settle_s <= start_s:
-            raise context.error(
-                f"settle_s is {settle_s:g}",
-                "options",
-                "settle_s",
-                expected=f"from 0 to time.start_s = {start_s:g}: the day has no weather before",
-            )
         count = timing.steps_before(context.n_steps * step_ns)
-        self._settling = int(to_ns(settle_s) // timing.period_ns)
+        self._settling = context.settling_steps(settle_s, "options")
         steps = np.arange(-self._settling, count)
         steps = (timing.offset_ns + steps * timing.period_ns) // step_ns
         times_s = np.maximum(start_s + steps * to_s(step_ns), 0.0)
@@ -347,6 +343,20 @@ def _role(context: FederateContext, ders: Sequence[Der]) -> Role:
             expected="inverters, batteries or thermostats; one federate for each",
         )
     return ROLES[name]
+
+
+def _check_houses(context: FederateContext, ders: Sequence[Der], houses: str) -> None:
+    """Refuse devices that are not in one house of the feeder each, where they should be."""
+    for der in ders if houses == "feeder" else ():
+        if der.kind != "house" or der.count != 1:
+            what = f"{der.count} houses" if der.kind == "house" else f"a {der.kind}"
+            raise context.error(
+                f"'{der.name}' is {what} of the feeder",
+                "options",
+                "houses",
+                expected="DERs that are one house each, as in the model ieee123-der-rich-homes; "
+                "or 'own'",
+            )
 
 
 def _check_points(context: FederateContext, role: Role, points: Mapping[str, str | None]) -> None:

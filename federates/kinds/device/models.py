@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -115,15 +115,12 @@ class BatteryModel:
 
 
 class ThermostatModel:
-    """Thermostats with CTA-2045 verbs, each in a house."""
+    """Thermostats with CTA-2045 verbs, each in the house of a label (see `house_labels`)."""
 
-    def __init__(self, ders: Sequence[Der], seed: int) -> None:
-        from grid_models.ders.houses import HouseFleet, HouseParameters
-        from hil.emulators.thermostat_plant import ThermostatPlant
+    def __init__(self, ders: Sequence[Der], houses: Sequence[str], seed: int) -> None:
+        from hil.emulators.thermostat_plant import thermostats
 
-        rated_kw = np.array([-der.p_min_kw for der in ders])
-        parameters = HouseParameters.draw([der.name for der in ders], seed, rated_kw)
-        self.plant = ThermostatPlant(HouseFleet(parameters))
+        self.plant = thermostats(houses, [-der.p_min_kw for der in ders], seed=seed)
         self._last: dict[str, FloatArray] = {}
 
     def step(
@@ -151,10 +148,18 @@ class ThermostatModel:
             bank.write(point.table, point.address, point.encode(value))
 
 
-def build_model(role: RoleName, ders: Sequence[Der], seed: int) -> DeviceModel:
+def house_labels(ders: Sequence[Der], houses: Literal["own", "feeder"]) -> list[str]:
+    """Return the labels that the houses behind thermostats are drawn by; see `DeviceOptions`."""
+    # The feeder draws the houses of a DER as NAME/0, NAME/1, ...
+    return [f"{der.name}/0" if houses == "feeder" else der.name for der in ders]
+
+
+def build_model(
+    role: RoleName, ders: Sequence[Der], seed: int, houses: Literal["own", "feeder"] = "own"
+) -> DeviceModel:
     """Return the model of devices of one role."""
     if role == "inverter":
         return InverterModel(ders)
     if role == "battery":
         return BatteryModel(ders)
-    return ThermostatModel(ders, seed)
+    return ThermostatModel(ders, house_labels(ders, houses), seed)

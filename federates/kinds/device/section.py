@@ -21,6 +21,12 @@ class DeviceOptions(Section):
     power_factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.95, description="Of thermostats, which do not measure reactive power; lagging."
     )
+    houses: Literal["own", "feeder"] = Field(
+        "own",
+        description="Of simulated and emulated thermostats: 'feeder' gives each the house that the "
+        "feeder simulates under its name, with the same walls and set-points; 'own' another one of "
+        "its size.",
+    )
     settle_s: Duration = Field(
         0.0,
         description="How long simulated and emulated devices run before the first step, without "

@@ -62,6 +62,9 @@ class FeederFederate(Federate):
 
     def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
+        section = context.section
+        assert isinstance(section, FeederSection)
+        self._context, self._settling = context, context.settling_steps(section.settle_s)
         scenario, site = context.scenario, context.site
         grid, time = site.grid, scenario.time
         ders = site.feeder.ders
@@ -120,6 +123,18 @@ class FeederFederate(Federate):
             every_step=bool(ports & CURRENT_OUTPUTS),
         )
 
+    def _settle(self) -> None:
+        """Let the DERs live before the run; batteries rest meanwhile."""
+        n = self._settling
+        times_s = self._start_s + to_s(self.timing.offset_ns) - self._dt_s * np.arange(n, 0, -1)
+        site = self._context.site
+        repeat = site.grid.profiles.repeat
+        day = site.profiles().sample(np.maximum(times_s, 0.0), repeat_daily=repeat)
+        for k in range(n):
+            sun, temp_c = float(day["irradiance_pu"][k]), float(day["temp_c"][k])
+            load_pu = float(day["load_pu"][k])
+            self._fleet.step(self._dt_s, sun, temp_c, load_pu=load_pu)
+
     def _add_optional_ports(self, scenario: Scenario) -> None:
         """Add what the scenario reads, records, feeds or attacks."""
         circuit = self._circuit
@@ -141,7 +156,8 @@ class FeederFederate(Federate):
         self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
 
     def start(self, store: RunStore) -> None:
-        """Write what the grid is, and let its events reach the run's list."""
+        """Let the DERs settle, write what the grid is, let its events reach the run's list."""
+        self._settle()
         self._equipment.start(partial(store.event, self.name))
         if store.keeps:
             write_grid(store.folder / FOLDER / self._grid_folder, self._measured)

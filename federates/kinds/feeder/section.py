@@ -8,6 +8,7 @@ from pydantic import Field
 
 from federates.scenario.kinds import FederateSection
 from federates.scenario.sections import Grid
+from grid_models.base.sections import Duration
 
 
 class FeederSection(FederateSection):
@@ -18,4 +19,9 @@ class FeederSection(FederateSection):
     kind: Literal["feeder"]
     grid: Grid | None = Field(
         None, description="A grid of its own, in place of the scenario's; the same keys as `grid`."
+    )
+    settle_s: Duration = Field(
+        0.0,
+        description="How long houses and water heaters live before the first step, without "
+        "set-points and in the weather before it, so that their temperatures fit the hour.",
     )
