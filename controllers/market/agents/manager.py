@@ -40,8 +40,6 @@ from controllers.market.agents.smo import by_bus
 from controllers.market.model.participants import draw, smo_names
 
 AGENT = "resilience"
-# Samples the schedule's constant error is averaged over: long against an interval.
-_BIAS_MEMORY = 150.0
 
 
 class ResilienceManager:
@@ -194,10 +192,13 @@ class ResilienceManager:
 
     def _watch(self, k: int, measured_kw: float, answer: Answer) -> None:
         """Learn the schedule's constant error while all is well; raise the alarm when it is not."""
-        if k - self._changed_at < self._settle_steps or 2 * k < self._learn_steps:
-            return  # devices are on their way to a new schedule, or to the first
+        o = self._options
+        # Devices are on their way to a new schedule. A memory no longer than that goes with them.
+        settling = k - self._changed_at < self._settle_steps
+        if 2 * k < self._learn_steps or (settling and o.bias_samples * o.sample_s > o.settle_s):
+            return
         error = measured_kw - answer.schedule_kw
-        if k >= self._learn_steps and self._bias_weight > 0.0:
+        if k >= self._learn_steps and self._bias_weight > 0.0 and not settling:
             found = self.detector.add(error - self._bias_kw)
             if k % self._per_interval >= self._per_interval - self._per_sample:
                 found = found or self.detector.end_interval()
@@ -206,7 +207,7 @@ class ResilienceManager:
                 return
             if self.detector.level > 0.5 * self.detector.thresholds.drift:
                 return  # do not learn from what may be an attack
-        self._bias_weight = min(self._bias_weight + 1.0, _BIAS_MEMORY)
+        self._bias_weight = min(self._bias_weight + 1.0, o.bias_samples)
         self._bias_kw += (error - self._bias_kw) / self._bias_weight
 
     def _alarm(self, found: str, measured_kw: float, target_kw: float) -> None:

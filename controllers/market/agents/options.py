@@ -169,6 +169,12 @@ class ManagerOptions(ControllerOptions):
         "Time from the start in which the schedule's constant error is learnt; no alarms before.",
         low=0.0,
     )
+    bias_samples: float = option(
+        150.0,
+        "Measurements that the schedule's constant error is averaged over. Many, for errors that "
+        "stay; few, where the error moves: then steps of the import are found, and no slow rise.",
+        low=1.0,
+    )
     settle_s: float = option(
         28.0,
         "Time devices are given to follow before the import is judged again; four to five "

@@ -45,8 +45,9 @@ class FeederFederate(Federate):
 
     Inputs (all optional): ``q_set_kvar`` and ``p_set_kw``, one element per DER, injections
     positive; ``p_meas_kw`` and ``q_meas_kvar``, measured injections, which where they are not NaN
-    replace the model of the DER; ``source_v_pu`` and ``source_deg``, magnitude and angle of the
-    slack voltage, one element per phase of the source bus (labels ``1``, ``2``, ``3``), which
+    replace the model of the DER; ``temp_meas_c``, measured indoor temperatures of houses, which
+    replace the model's in ``temp_c``; ``source_v_pu`` and ``source_deg``, magnitude and angle of
+    the slack voltage, one element per phase of the source bus (labels ``1``, ``2``, ``3``), which
     where they are not NaN replace the grid's own. Outputs: ``v_pu`` per node; ``p_kw``, ``q_kvar``
     per DER as applied (after ratings and headroom, or as measured); ``import_kw``,
     ``import_kvar``, ``losses_kw`` of the feeder.
@@ -89,6 +90,7 @@ class FeederFederate(Federate):
         vehicles = self._fleet.vehicles
         self._departures = Departures(vehicles) if vehicles.names else None
         self._measures = not fed.isdisjoint(("p_meas_kw", "q_meas_kvar"))
+        self._feels = "temp_meas_c" in fed
         self._source_fed = not fed.isdisjoint(("source_v_pu", "source_deg"))
         der_names = tuple(der.name for der in ders)
         phases = tuple(map(str, circuit.source_phases))
@@ -99,6 +101,7 @@ class FeederFederate(Federate):
             Port("p_set_kw", "kW", der_names, initial=np.nan, required=False),
             Port("p_meas_kw", "kW", der_names, initial=np.nan, required=False),
             Port("q_meas_kvar", "kvar", der_names, initial=np.nan, required=False),
+            Port("temp_meas_c", "degC", self._fleet.house_names, initial=np.nan, required=False),
             Port("source_v_pu", "pu", phases, initial=np.nan, required=False),
             Port("source_deg", "deg", phases, initial=np.nan, required=False),
         )
@@ -133,7 +136,7 @@ class FeederFederate(Federate):
         for k in range(n):
             sun, temp_c = float(day["irradiance_pu"][k]), float(day["temp_c"][k])
             load_pu = float(day["load_pu"][k])
-            self._fleet.step(self._dt_s, sun, temp_c, load_pu=load_pu)
+            self._fleet.step(self._dt_s, sun, temp_c, load_pu=load_pu, time_s=float(times_s[k]))
 
     def _add_optional_ports(self, scenario: Scenario) -> None:
         """Add what the scenario reads, records, feeds or attacks."""
@@ -195,6 +198,8 @@ class FeederFederate(Federate):
             measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
             p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
             q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
+        if self._feels:
+            self._measured.temp_meas_c = inputs["temp_meas_c"]
         if attack is not None:
             p_kw, q_kvar = attack.injections(p_kw, q_kvar)
         with self._located(time_s):

@@ -27,6 +27,10 @@ class Measured:
     ----------
     gear : What opens and closes lines and switches; None where nothing does.
     fleet : The DERs; without it there are none.
+
+    Attributes
+    ----------
+    temp_meas_c : Measured temperatures of the houses, NaN without one; None: nothing is fed.
     """
 
     def __init__(
@@ -34,10 +38,16 @@ class Measured:
     ) -> None:
         self.circuit, self._gear = circuit, gear
         self.fleet = DerFleet(()) if fleet is None else fleet
+        self.temp_meas_c: FloatArray | None = None
 
     def alive(self, values: FloatArray) -> FloatArray:
         """Return values of nodes with 0 for those that were cut off from the source."""
         return values if self._gear is None else np.where(self._gear.live, values, 0.0)
+
+    def temp_c(self) -> FloatArray:
+        """Return the indoor temperature of each house, as measured where it is."""
+        own, measured = self.fleet.temp_c, self.temp_meas_c
+        return own if measured is None else np.where(np.isnan(measured), own, measured)
 
     @cached_property
     def elements(self) -> Readings:
@@ -153,9 +163,10 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
     "temp_c": OptionalOutput(
         "degC",
-        "Mean indoor temperature of each house DER at the end of the step, by the feeder's model.",
+        "Mean indoor temperature of each house DER at the end of the step, by the feeder's model "
+        "or as `temp_meas_c` has it.",
         lambda m: m.fleet.house_names,
-        lambda m: m.fleet.temp_c,
+        lambda m: m.temp_c(),
     ),
     "soc_kwh": OptionalOutput(
         "kWh",

@@ -38,6 +38,8 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
         "federates.feeder.settle_s=7200",
         "federates.houses.devices={'house_*': simulated}",
         "federates.houses.options={houses: feeder, settle_s: 7200}",
+        "connections=[operator.verb -> houses.verb, houses.temp_c -> feeder.temp_meas_c]",
+        "record.ports=['*', feeder.temp_c]",
     )
     return run(mine, out=tmp_path_factory.mktemp("settled"), placement="single", steps=30)
 
@@ -64,6 +66,15 @@ def test_thermostats_stand_in_the_houses_that_the_feeder_simulates(settled: RunR
     same = values[:, [labels.index(name) for name in names]]
     # Another way to the same rating: the last bits differ.
     np.testing.assert_allclose(measured, same, rtol=1e-9)
+
+
+def test_measured_temperatures_replace_the_feeders_a_step_later(settled: RunResult) -> None:
+    names, measured = powers(settled, "houses.temp_c")
+    labels, shown = powers(settled, "feeder.temp_c")
+    assert labels == names
+    assert shown[1:].tolist() == measured[:-1].tolist()
+    # Before the first measurement the feeder's own model: a step ahead of what came.
+    np.testing.assert_allclose(shown[0], measured[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize(

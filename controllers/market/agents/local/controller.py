@@ -85,6 +85,11 @@ class LocalMarket:
         return site_table(site, parse_options(LocalMarketOptions, options, "local-market")).agents
 
     @classmethod
+    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+        """Return the buses of the operators, in their order; see `manager.smo_buses`."""
+        return site_table(site, LocalMarketOptions(fixed_load_pu=fixed_load_pu)).buses
+
+    @classmethod
     def steps_per_period(cls, **options: Any) -> int:
         """Return the rounds of mail within the scenario's ``period_s``."""
         return parse_options(LocalMarketOptions, options, "local-market").mail_rounds

@@ -86,7 +86,7 @@ class HomeDay:
             "battery": defaults.soc_start * self.homes.battery.energy_kwh,
             "vehicle": np.bincount(self._stores["vehicle"][1], start, n).astype(np.float64),
         }
-        self._temp_c = self.homes.houses.start_c.copy()
+        self.temp_c = self.homes.houses.start_c.copy()
         self._plan: HomePlan | None = None
         self._plan_start_s = 0.0
         self.planned_kw: FloatArray = np.full(n, np.nan)
@@ -97,7 +97,7 @@ class HomeDay:
             total = np.bincount(self._house_owner, inputs["temp_c"], self.n)
             count = np.bincount(self._house_owner, minlength=self.n)
             mean = np.divide(total, count, out=np.full(self.n, np.nan), where=count > 0)
-            self._temp_c = np.where(np.isfinite(mean), mean, self._temp_c)
+            self.temp_c = np.where(np.isfinite(mean), mean, self.temp_c)
         if "soc_kwh" in inputs:
             for kind, (at, who) in self._stores.items():
                 stored = np.bincount(who, inputs["soc_kwh"][at], self.n)
@@ -117,7 +117,7 @@ class HomeDay:
         )
         self._plan = made = plan_homes(
             self.homes, self._forecast(time_s), self._soc["battery"], self._soc["vehicle"],
-            self._temp_c, options,
+            self.temp_c, options,
         )  # fmt: skip
         merged: dict[str, list[str]] = {}
         for event in made.events:
@@ -198,14 +198,18 @@ class HomeDay:
         houses = self.homes.houses
         planned = _between(self._plan.temp_c, slot, part)
         cooling = temp_out_c > 0.5 * (houses.heat_set_c + houses.cool_set_c)
-        off = (self._temp_c - planned) * np.where(cooling, 1.0, -1.0)
+        off = (self.temp_c - planned) * np.where(cooling, 1.0, -1.0)
         back = off * houses.c_kwh_per_k / np.maximum(houses.cop, 1e-9) / RETURN_H
         base = np.clip(heat + back, 0.0, houses.hvac_kw)
         return base, np.minimum(flex, houses.hvac_kw - base)
 
+    def temp_out_c(self, time_s: float) -> float:
+        """Return the outdoor temperature that is forecast."""
+        return float(self._site.forecast(np.array([time_s]))["temp_c"][0])
+
     def holding_kw(self, time_s: float) -> FloatArray:
         """Return what the heat pump draws to come to its set-point and hold it, kW, (n,)."""
-        out = float(self._site.forecast(np.array([time_s]))["temp_c"][0])
+        out = self.temp_out_c(time_s)
         h, temp = self.homes.houses, self._temp_c
 
         def needed(above: FloatArray, drift: FloatArray) -> FloatArray:

@@ -8,7 +8,8 @@ Powers are injections in kW. A home's baseline is, by level of the market:
 | primary | what holds the set-point on average | the home's own net load |
 | none | as metered last | the home's own net load |
 
-PV gives what there is.
+PV gives what there is. A home behind a thermostat has the heat pump's baseline of 'primary': the
+thermostat holds a set-point and knows of no plan.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from controllers.market.agents.local.day import HomeDay
 from controllers.market.agents.local.offers import P0, P_MAX, P_MIN
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.table import LOAD, PV, STORAGE, LocalTable, over_kinds
+from controllers.market.agents.local.thermostats import HomeThermostats
 from controllers.market.model.participants import LOAD_POWER_FACTOR
 
 HEATER_KW, HEATER_MEMORY = 0.35, 30
@@ -99,13 +101,21 @@ class HomeDevices:
             Port("temp_c", "degC", self._of("house"), initial=22.0),
             Port("soc_kwh", "kWh", self._of("battery", "vehicle")),
         )
+        known = [d.name for d in table.ders if d.kind == "house"]
+        mine = self._owner[self._at["house"]]
+        self._thermostats = HomeThermostats(
+            options.thermostats or (), self.day.homes.houses, self._of("house"), mine, known
+        )
+        self._dt_s = options.mail_rounds * site.period_s
+        self._base_kw, self._temp_out_c = np.zeros(self.n), 0.0
         # Without a market thermostats run free.
         houses = () if self._levels == "none" else ("house",)
         self._set_at = self._all("battery", "vehicle", "pv", *houses)
         self._q_at = self._all("battery", "pv")
-        self.outputs = (
+        self.outputs: tuple[Port, ...] = (
             Port("p_set_kw", "kW", tuple(names[i] for i in self._set_at)),
             Port("q_set_kvar", "kvar", tuple(names[i] for i in self._q_at)),
+            *self._thermostats.outputs,
         )
         self._p_set, self._q_set = np.zeros(len(ders)), np.zeros(len(ders))
 
@@ -163,12 +173,16 @@ class HomeDevices:
         none = np.zeros(n)
         now = day.at(time_s, dt_s)
         other = now.base_kw + self._heater
+        heat = day.holding_kw(time_s)
+        self._base_kw, self._temp_out_c = now.base_kw, day.temp_out_c(time_s)
         if self._levels == "hierarchy":
-            return Baseline(other, now.heat, now.heat_flex, np.minimum(now.heat_flex, now.heat),
+            down, up = now.heat_flex, np.minimum(now.heat_flex, now.heat)
+            here = self._thermostats.here
+            return Baseline(other, np.where(here, heat, now.heat), np.where(here, 0.0, down),
+                            np.where(here, day.flexibility * heat, up),
                             now.pv, now.pv_flex, now.battery, now.battery_down, now.battery_up,
                             now.vehicle, now.vehicle_down, now.vehicle_up)  # fmt: skip
         metered_house = np.nan_to_num(-self._sum("house", self._metered))
-        heat = day.holding_kw(time_s)
         if self._levels == "none":
             heat = np.maximum(metered_house - now.base_kw, 0.0)
         low, high = day.battery_limits(dt_s)
@@ -218,6 +232,10 @@ class HomeDevices:
         for kind, target in targets.items():
             at = self._at[kind]
             self._p_set[at] = self._share[at] * target[self._owner[at]]
+        cooling_kw = -self._sum("house", self._metered) - self._base_kw
+        self._thermostats.follow(
+            self._dt_s, self.day.temp_c, self._temp_out_c, cooling_kw, b.heat + heat
+        )
         pv_at = self._at["pv"]
         self._p_set[pv_at] = np.minimum(self._p_set[pv_at], self._rating[pv_at])
         kva = np.maximum(np.bincount(self._owner, self._inverter_kva, self.n), 1e-9)
@@ -226,4 +244,5 @@ class HomeDevices:
 
     def values(self) -> dict[str, FloatArray]:
         """Return the set-points."""
-        return {"p_set_kw": self._p_set[self._set_at], "q_set_kvar": self._q_set[self._q_at]}
+        told = {port.name: self._thermostats.cool_set_c for port in self._thermostats.outputs}
+        return told | {"p_set_kw": self._p_set[self._set_at], "q_set_kvar": self._q_set[self._q_at]}

@@ -71,7 +71,10 @@ class HomeGroup:
         self._interval_s = rounds * site.period_s
         self.devices = HomeDevices(table, self.hosted, options, site)
         self.cost = table.draw(site.seed, "home cost", self.names, o.home_cost)
-        self._faith = _by_glob(self.names, table.home_names, o.unfaithful)
+        every = table.home_names
+        self._faith = _by_glob(self.names, every, o.unfaithful, "unfaithful", 1.0)
+        movable = dict.fromkeys(o.flexible_homes or ("*",), 1.0)
+        self._movable = _by_glob(self.names, every, movable, "flexible_homes", 0.0)[:, None] > 0.0
         self._error, self._seed = o.response_error, site.seed
         self._streams = counter_rng.stream_ids(f"response:{name}" for name in self.names)
         pace_s = o.mail_rounds * site.period_s
@@ -106,6 +109,7 @@ class HomeGroup:
         rows = np.zeros((self.n, len(OFFER_FIELDS)))
         rows[:, 0] = interval
         p0, low, high = self.devices.offer(interval * self._interval_s, self._interval_s)
+        low, high = np.where(self._movable, low, p0), np.where(self._movable, high, p0)
         rows[:, P0], rows[:, P_MIN], rows[:, P_MAX] = p0, low, high
         room = 0.5 * over_kinds(high - low)
         rows[:, GAMMA] = np.where(room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX)
@@ -155,17 +159,23 @@ class HomeGroup:
         return told
 
 
-def _by_glob(names: Sequence[str], every: Sequence[str], table: Mapping[str, float]) -> FloatArray:
-    """Return the factor of each home, 1 where no glob names it; the last glob wins.
+def _by_glob(
+    names: Sequence[str],
+    every: Sequence[str],
+    table: Mapping[str, float],
+    option: str,
+    default: float,
+) -> FloatArray:
+    """Return the number of each home, `default` where no glob names it; the last glob wins.
 
     Raises ControllerError: A glob names no home.
     """
-    values = np.ones(len(names))
+    values = np.full(len(names), default)
     for glob, factor in table.items():
         if not any(fnmatchcase(name, glob) for name in every):
             raise ControllerError(
                 f"no home is called '{glob}'",
-                where="option 'unfaithful'",
+                where=f"option '{option}'",
                 expected="names or globs of homes",
                 nearest=nearest_name(glob, every),
             )

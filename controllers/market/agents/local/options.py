@@ -103,6 +103,17 @@ class LocalMarketOptions(ControllerOptions):
         None, "Name of the resilience manager's agent; None: there is none."
     )
 
+    flexible_homes: Sequence[str] | None = option(
+        None,
+        "Homes whose devices the market may move: names or globs; default: all. The others offer "
+        "their plan, or what they draw, without a range.",
+    )
+    thermostats: Sequence[str] | None = option(
+        None,
+        "Houses that are steered by a thermostat's set-point (output ``cool_set_c``) and not by "
+        "their power, as devices behind Modbus are: names or globs of DERs.",
+    )
+
     def check(self) -> None:
         """Check ranges and tables."""
         check_range("home_cost", self.home_cost, open_low=True)
