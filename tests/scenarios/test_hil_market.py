@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from federates.core.signals import read_signal
-from federates.runs.runner import run
+from federates.runs.runner import RunResult, run
 from federates.scenario.schema import load_scenario
 
 pytestmark = pytest.mark.scenario
@@ -72,3 +74,48 @@ def test_the_guard_holds_its_limits_whatever_the_market_says(tmp_path: Path) -> 
     _, labels, quality = read_signal(result.folder / "signals", "houses.quality")
     assert len(labels) == 20
     assert (quality == 0.0).all()
+
+
+def attacked(tmp_path: Path, name: str, kind: str, defence: str | None) -> RunResult:
+    """Run the shipped scenario with less before and after the attack."""
+    scenario = load_scenario(
+        "hil-market-ieee123",
+        [
+            f"federates.thermostats.devices={{'house_*_3_10': {kind}}}",
+            "time.duration_s=600",
+            "attack.steps.0.trigger.at_s=350",
+        ],
+        defence=defence,
+    )
+    return run(scenario, out=tmp_path / name, placement="single")
+
+
+def test_thermostats_answer_attack_1a_through_the_market(tmp_path: Path) -> None:
+    """Thesis, hardware test 1a: a set-point within the minute, 0.2 to 0.5 kW less per house."""
+    alone = attacked(tmp_path, "alone", "simulated", None)
+    helped = attacked(tmp_path, "helped", "emulated", "mitigated")
+    kw = {
+        port: [read_signal(r.folder / "signals", port)[2] for r in (alone, helped)]
+        for port in ("thermostats.p_kw", "thermostats.temp_c", "feeder.import_kw", "feeder.p_kw")
+    }
+    log = (helped.folder / "events.jsonl").read_text(encoding="utf-8")
+    said = [json.loads(line) for line in log.splitlines()]
+    mine = {e["event"]: e["time_s"] for e in reversed(said) if e["federate"] == "resilience"}
+    assert 350.0 <= mine["import_off_schedule"] <= 370.0
+    order = int(mine["weights_committed"] // 10.0) + 1
+    assert order < 47
+    # Until the order emulated thermostats do what simulated ones do, but for their registers.
+    for port, resolution in (("thermostats.p_kw", 0.5e-3), ("thermostats.temp_c", 0.05)):
+        one, other = (values[:order] for values in kw[port])
+        assert np.abs(one - other).max() <= resolution + 1e-9, port
+    gave = kw["feeder.p_kw"][1] - kw["feeder.p_kw"][0]
+    labels = read_signal(alone.folder / "signals", "feeder.p_kw")[1]
+    thermostat = [fnmatchcase(x, "house_*_3_10") for x in labels]
+    answers = np.flatnonzero(gave[order:, thermostat].max(axis=1) > 0.1)
+    assert answers[0] <= 6, "within the minute"
+    assert gave[order + 6 :, thermostat].mean() > 0.1
+    fall = kw["feeder.import_kw"][0] - kw["feeder.import_kw"][1]
+    assert np.abs(fall[:order]).max() < 20 * 0.5e-3 * 1.1
+    assert fall[order + 6 :].mean() > 20.0
+    # Neither guard nor thermostat was asked for what it refuses.
+    assert helped.metrics["commands_refused_count"] == 0.0

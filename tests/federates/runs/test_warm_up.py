@@ -25,6 +25,7 @@ DEFAULTS_S = {
     "dmpc-ieee123": 120.0,
     "device-maps": 2.0,
     "hil-inverter-voltvar": 50.0,
+    "hil-market-ieee123": 180.0,
     "hil-settings-attack": 5.0,
     "hil-thermostats-ieee123": 0.0,
     "settings-attack-ieee123": 60.0,
