@@ -210,7 +210,7 @@ class HomeDay:
     def holding_kw(self, time_s: float) -> FloatArray:
         """Return what the heat pump draws to come to its set-point and hold it, kW, (n,)."""
         out = self.temp_out_c(time_s)
-        h, temp = self.homes.houses, self._temp_c
+        h, temp = self.homes.houses, self.temp_c
 
         def needed(above: FloatArray, drift: FloatArray) -> FloatArray:
             return np.maximum(drift / h.r_k_per_kw + above * h.c_kwh_per_k / RETURN_H, 0.0) / h.cop
