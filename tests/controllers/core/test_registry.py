@@ -26,6 +26,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "averaging-pi",
         "market",
         "consumer-market",
+        "local-market",
         "resilience-manager",
     }
     site = sample_site()

@@ -26,6 +26,7 @@ DEFAULTS_S = {
     "device-maps": 2.0,
     "hil-inverter-voltvar": 50.0,
     "hil-market-ieee123": 180.0,
+    "market-day-": 180.0,
     "hil-settings-attack": 5.0,
     "hil-thermostats-ieee123": 0.0,
     "settings-attack-ieee123": 60.0,
