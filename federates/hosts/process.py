@@ -103,7 +103,7 @@ class _Child:
             yield json.loads(line)
 
 
-def _spawn(name: str, module: str, store: RunStore) -> _Child:
+def _spawn(name: str, module: str, store: RunStore, federates: tuple[str, ...] = ()) -> _Child:
     store.logs.mkdir(exist_ok=True)
     with (store.logs / f"{name}.log").open("ab") as log:
         # -P: a user's own controllers/ folder must not shadow ours.
@@ -111,7 +111,7 @@ def _spawn(name: str, module: str, store: RunStore) -> _Child:
         process = parent.spawn(command, stdout=subprocess.PIPE, stderr=log)
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
-    return _Child(name, process)
+    return _Child(name, process, federates)
 
 
 def run_processes(
@@ -145,14 +145,12 @@ def run_processes(
     topics = external.topics_of(externals)
     outcome = Outcome()
     children: list[_Child] = []
+    members: list[_Child] = []
     try:
         broker = _Broker(store, total, reach, external.network_core(externals, wirings), externals)
-        if broker.child is not None:
-            children.append(broker.child)
-        members: list[_Child] = []
+        children += [] if broker.child is None else [broker.child]
         for process in processes:
-            child = _spawn(process[0], "federates.hosts.child", store)
-            child.federates = tuple(process)
+            child = _spawn(process[0], "federates.hosts.child", store, tuple(process))
             children.append(child)
             members.append(child)
             seats = tuple(
@@ -161,9 +159,8 @@ def run_processes(
             job = Job(assembly, seats, store.folder, store.heartbeat, len(here), topics, everybody)
             _send_job(child, job)
         programs = [e for e in externals if not reach.only or e.name in reach.only]
-        with external.running(
-            programs, broker.endpoint, assembly.scenario.base_dir, store.logs
-        ) as started:
+        folders = assembly.scenario.base_dir, store.logs
+        with external.running(programs, broker.endpoint, *folders) as started:
             # Who, besides the broker, may hold up the run without a step of ours that hangs.
             strangers = [n for n in (*everybody.ours, *everybody.programs) if n not in here]
             _supervise(here, members, broker, control, outcome, started, strangers)

@@ -57,16 +57,10 @@ def run_threads(
         topics = external.topics_of(externals)
         alone = len(groups) == 1 and not externals
         gate = Gate(core, guests, guests.ours, control)
+        members = [HelicsMember(core, group, topics, alone=alone) for group in groups]
         workers = [
-            _Worker(
-                group,
-                HelicsMember(core, group, topics, alone=alone),
-                horizon_ns,
-                control,
-                gate,
-                pacer,
-            )
-            for group, pacer in zip(groups, pacers, strict=True)
+            _Worker(group, member, horizon_ns, control, gate, pacer)
+            for group, member, pacer in zip(groups, members, pacers, strict=True)
         ]
         gate.arrived(guests.ours)
         for worker in workers:

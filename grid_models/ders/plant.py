@@ -207,11 +207,7 @@ class DerFleet:
         if not self.n:
             return np.zeros(0), np.zeros(0)
         if "vehicle" in self._present:
-            self.vehicles.plug(time_s, dt_s)
-            # Neither active nor reactive power where no vehicle is plugged in.
-            kva = np.where(self.vehicles.home, self._vehicle_kva, 0.0)
-            self._kva[self._vehicle], self._kva_sq[self._vehicle] = kva, kva**2
-            self._q_limit[self._vehicle] = self._q_limit_pu * kva
+            self._plug_vehicles(time_s, dt_s)
         low, high = self._bounds(dt_s, irradiance_pu, temp_c, load_pu)
         if self._var_first:
             q = np.minimum(np.maximum(self._q_set, -self._q_limit), self._q_limit)
@@ -236,8 +232,14 @@ class DerFleet:
         if "vehicle" in self._present:
             self.vehicles.advance(dt_s, p[self._vehicle])
         self._p_kw = p
-        # A copy, so that a caller who writes into the result does not change the headroom.
-        return p.copy(), q
+        return p.copy(), q  # a caller who writes into it does not change the headroom
+
+    def _plug_vehicles(self, time_s: float, dt_s: float) -> None:
+        """Leave neither active nor reactive power where no vehicle is plugged in."""
+        self.vehicles.plug(time_s, dt_s)
+        kva = np.where(self.vehicles.home, self._vehicle_kva, 0.0)
+        self._kva[self._vehicle], self._kva_sq[self._vehicle] = kva, kva**2
+        self._q_limit[self._vehicle] = self._q_limit_pu * kva
 
     def _take_set_points(self, p_set_kw: Array | None, q_set_kvar: Array | None) -> None:
         """Accept the set-points that mean something; the others hold their last good value."""

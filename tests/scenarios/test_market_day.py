@@ -41,5 +41,6 @@ def test_homes_do_what_they_were_awarded(ran) -> None:
     )
     moved = np.abs(asked[-2] - bid[-2]) > 0.05
     assert moved.sum() > 40
-    off_award = np.abs(metered[-1] - asked[-2])[moved].sum()
-    assert off_award < 0.5 * np.abs(metered[-1] - bid[-2])[moved].sum()
+    # The median, since some homes have water heaters, which switch as they like.
+    off_award = np.median(np.abs(metered[-1] - asked[-2])[moved])
+    assert off_award < 0.5 * np.median(np.abs(metered[-1] - bid[-2])[moved])

@@ -116,13 +116,17 @@ class FeederFederate(Federate):
         self._grid_folder = self.name if len(scenario.plants) > 1 else ""
         self.physical = physical_plan(scenario, self.name, site.feeder)
         self._add_optional_ports(scenario)
+        self._add_metrics(scenario, auto=site.regulators == "auto")
+
+    def _add_metrics(self, scenario: Scenario, *, auto: bool) -> None:
+        """Prepare the run's metrics; `auto`: whether regulators follow their own controls."""
         band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
-        self._metrics = VoltageMetrics(band, len(circuit.node_labels), len(ders))
+        self._metrics = VoltageMetrics(band, len(self._circuit.node_labels), len(self._fleet.ders))
         ports = {port.name for port in (*self.inputs, *self.outputs)}
         self._equipment = EquipmentMetrics(
             self._measured,
             self._dt_s,
-            switches=site.regulators == "auto" or bool(ports & {"tap_set", "cap_set"}),
+            switches=auto or bool(ports & {"tap_set", "cap_set"}),
             every_step=bool(ports & CURRENT_OUTPUTS),
         )
 
@@ -182,26 +186,9 @@ class FeederFederate(Federate):
         if self._source_fed:
             self._set_source(inputs["source_v_pu"], inputs["source_deg"])
         circuit.set_loads(load_kw, load_kvar)
-        p_kw, q_kvar = self._fleet.step(
-            self._dt_s,
-            day["irradiance_pu"][k],
-            day["temp_c"][k],
-            inputs["p_set_kw"],
-            inputs["q_set_kvar"],
-            load_pu=day["load_pu"][k],
-            disturbance=None if attack is None else attack.ders,
-            time_s=self._start_s + time_s,
-        )
+        p_kw, q_kvar = self._injections(k, time_s, inputs)
         if self._departures is not None:
             self._departures.tell(time_s, self._equipment.tell, counts)
-        if self._measures:
-            measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
-            p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
-            q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
-        if self._feels:
-            self._measured.temp_meas_c = inputs["temp_meas_c"]
-        if attack is not None:
-            p_kw, q_kvar = attack.injections(p_kw, q_kvar)
         with self._located(time_s):
             if self._curves:
                 commanded = np.isfinite(inputs["q_set_kvar"])
@@ -228,6 +215,29 @@ class FeederFederate(Federate):
             }
             | self._more.values()
         )
+
+    def _injections(
+        self, k: int, time_s: float, inputs: Mapping[str, FloatArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return what the DERs inject, modelled or measured, kW and kvar."""
+        day, attack = self._day, self._attack
+        p_kw, q_kvar = self._fleet.step(
+            self._dt_s,
+            day["irradiance_pu"][k],
+            day["temp_c"][k],
+            inputs["p_set_kw"],
+            inputs["q_set_kvar"],
+            load_pu=day["load_pu"][k],
+            disturbance=None if attack is None else attack.ders,
+            time_s=self._start_s + time_s,
+        )
+        if self._measures:
+            measured_p, measured_q = inputs["p_meas_kw"], inputs["q_meas_kvar"]
+            p_kw = np.where(np.isnan(measured_p), p_kw, measured_p)
+            q_kvar = np.where(np.isnan(measured_q), q_kvar, measured_q)
+        if self._feels:
+            self._measured.temp_meas_c = inputs["temp_meas_c"]
+        return (p_kw, q_kvar) if attack is None else attack.injections(p_kw, q_kvar)
 
     @contextmanager
     def _located(self, time_s: float) -> Iterator[None]:
