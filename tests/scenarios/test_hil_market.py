@@ -115,7 +115,9 @@ def test_thermostats_answer_attack_1a_through_the_market(tmp_path: Path) -> None
     assert answers[0] <= 6, "within the minute"
     assert gave[order + 6 :, thermostat].mean() > 0.1
     fall = kw["feeder.import_kw"][0] - kw["feeder.import_kw"][1]
-    assert np.abs(fall[:order]).max() < 20 * 0.5e-3 * 1.1
+    # A meter that is off by 0.5 W moves its home's score by a thousandth, and with it what the
+    # 94 homes that may be moved, by about 1 kW each, share.
+    assert np.abs(fall[:order]).max() < (20 * 0.5e-3 + 94 * 1e-3) * 1.1
     assert fall[order + 6 :].mean() > 20.0
     # Neither guard nor thermostat was asked for what it refuses.
     assert helped.metrics["commands_refused_count"] == 0.0
