@@ -211,8 +211,10 @@ class ManagerOptions(ControllerOptions):
         check_factors("score_priors", self.score_priors, 0.0, 1.0)
 
 
-def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) -> int:
-    """Return how many periods make up `value_s`.
+def whole_steps(
+    option: str, value_s: float, period_s: float, least: int = 1, period: str = "period_s"
+) -> int:
+    """Return how many periods make up `value_s`; `period` is what messages call it.
 
     Raises
     ------
@@ -222,9 +224,9 @@ def whole_steps(option: str, value_s: float, period_s: float, least: int = 1) ->
     steps = round(value_s / period_s)
     if steps < least or abs(steps * period_s - value_s) > 1e-6 * period_s:
         raise ControllerError(
-            f"is {value_s:g} s with a period_s of {period_s:g}",
+            f"is {value_s:g} s with {period} of {period_s:g}",
             where=f"option {option}",
-            expected=f"a whole multiple of the federate's period_s, at least {least} times it",
+            expected=f"a whole multiple of {period}, at least {least} times it",
         )
     return steps
 

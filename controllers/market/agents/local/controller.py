@@ -60,8 +60,14 @@ class LocalMarket:
         self._options = o = parse_options(LocalMarketOptions, options, "local-market")
         self._table = table = site_table(site, o)
         at = hosted_positions(hosted, table.agents, "local-market")
-        self._rounds = whole_steps("interval_s", o.interval_s, site.period_s, ROUNDS_MIN)
-        per_primary = whole_steps("primary_interval_s", o.primary_interval_s, o.interval_s)
+        self._rounds = whole_steps(
+            "interval_s", o.interval_s, site.period_s, ROUNDS_MIN, "period_s / mail_rounds"
+        )
+        # Meters are read, and devices set, once in the federate's own period.
+        whole_steps("interval_s", o.interval_s, site.period_s * o.mail_rounds)
+        per_primary = whole_steps(
+            "primary_interval_s", o.primary_interval_s, o.interval_s, period="interval_s"
+        )
         n, m = len(table.buses), len(table.agent_names)
         of_level = [[i - low for i in at if low <= i < high]
                     for low, high in ((0, 1), (1, 1 + n), (1 + n, 1 + n + m),

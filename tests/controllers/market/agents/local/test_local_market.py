@@ -225,6 +225,20 @@ def test_a_feeder_without_homes_and_a_home_of_another_name_are_refused() -> None
         LocalMarket(site(), LocalMarket.agents(site(), **OPTIONS), **OPTIONS | {"interval_s": 30.0})
 
 
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        # meters are read every 60 s
+        ({"interval_s": 90.0, "primary_interval_s": 270.0}, "interval_s: is 90 s.*period_s of 60"),
+        ({"mail_rounds": 8}, "interval_s: is 60 s.*period_s of 120"),
+        ({"primary_interval_s": 90.0}, "primary_interval_s: is 90 s with interval_s of 60"),
+    ],
+)
+def test_periods_that_do_not_fit_are_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ControllerError, match=what):
+        LocalMarket(site(), LocalMarket.agents(site(), **OPTIONS), **OPTIONS | options)
+
+
 def test_it_is_a_controller() -> None:
     few = [der for der in feeder().ders if der.bus in ("634", "671")]
     small = replace(site(), feeder=feeder().with_ders(few))
