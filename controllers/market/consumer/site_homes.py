@@ -59,23 +59,35 @@ def site_homes(ders: Sequence[Der], seed: int, where: str) -> SiteHomes:
     h = len(table.names)
     rating = np.array([_rating(der) for der in ders])
     kind = np.array([der.kind for der in ders], dtype=object)
-    of: dict[str, NDArray[np.intp]] = {name: np.flatnonzero(kind == name) for name in PLANNED}
-    units = {name: [ders[i] for i in index.tolist()] for name, index in of.items()}
     share = np.ones(len(ders))
-    for index in of.values():
+    for name in PLANNED:
+        index = np.flatnonzero(kind == name)
         total = _per(table.home[index], rating[index], h)
         share[index] = rating[index] / np.maximum(total[table.home[index]], 1e-12)
-    houses = _houses(units["house"], table.home[of["house"]], h, seed)
-    homes = Homes(
-        table.names,
-        houses,
-        _per(table.home[of["pv"]], rating[of["pv"]], h),
-        _storages(units["battery"], table.home[of["battery"]], h),
-        _storages(units["vehicle"], table.home[of["vehicle"]], h),
-        _trips(units["vehicle"], table.home[of["vehicle"]], h, seed),
-    )
-    total = _per(table.home, rating, h)
+    homes = homes_with(table.names, ders, table.home, seed)
+    houses, total = homes.houses, _per(table.home, rating, h)
     return SiteHomes(table, homes, houses.base_kw, houses.start_c, share, total)
+
+
+def homes_with(
+    names: tuple[str, ...], ders: Sequence[Der], home: NDArray[np.intp], seed: int
+) -> Homes:
+    """Return homes called `names` with the devices `ders`; `home` (n,): the home of each device.
+
+    Several of a kind in a home are one. Devices of kinds that are not in `PLANNED` are left out.
+    """
+    h = len(names)
+    units = {name: [der for der in ders if der.kind == name] for name in PLANNED}
+    kind = np.array([der.kind for der in ders], dtype=object)
+    of = {name: home[kind == name] for name in PLANNED}
+    return Homes(
+        names,
+        _houses(units["house"], of["house"], h, seed),
+        _per(of["pv"], [_rating(der) for der in units["pv"]], h),
+        _storages(units["battery"], of["battery"], h),
+        _storages(units["vehicle"], of["vehicle"], h),
+        _trips(units["vehicle"], of["vehicle"], h, seed),
+    )
 
 
 def _rating(der: Der) -> float:

@@ -13,11 +13,11 @@ from controllers.core.protocol import ControlSite
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.table import LocalTable
 from controllers.market.consumer.forecast_errors import ForecastErrors, with_errors
-from controllers.market.consumer.homes import HomeForecast, Homes, Storages, Trips
+from controllers.market.consumer.homes import HomeForecast, Storages
 from controllers.market.consumer.plan import HomePlan, plan_homes
 from controllers.market.consumer.plan_model import PlanOptions
+from controllers.market.consumer.site_homes import homes_with
 from grid_models.ders.batteries import BatteryParameters
-from grid_models.ders.houses import HouseParameters, houses_of_ders
 from grid_models.ders.vehicles import VehicleParameters
 from grid_models.feeder.model import Der
 
@@ -27,6 +27,8 @@ RETURN_H = 2.0
 """Time in which a home goes back to its plan's energy and temperature."""
 GUARD_H = 0.25
 """A battery offers no more than it can do for so long."""
+LEAST_PLANNED = 0.01
+"""Flexible part that a plan has at least, as its equations need some; what is offered is scaled."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ class HomeDay:
         self.n = n = hosted.size
         names = tuple(table.home_names[i] for i in hosted)
         self.flexibility = table.draw(site.seed, "flexibility", names, options.flexibility)
-        self._scale = self.flexibility / max(options.flexibility[1], 1e-9)
-        self.homes, self._base_rating = _homes(names, ders, owner, site.seed)
+        self._delta_high = max(options.flexibility[1], LEAST_PLANNED)
+        self._scale = self.flexibility / self._delta_high
+        self.homes = homes_with(names, ders, owner, site.seed)
+        self._base_rating = self.homes.houses.base_kw
         kinds = np.array([d.kind for d in ders])
         stores = np.isin(kinds, ("battery", "vehicle"))
         self._house_owner = owner[kinds == "house"]
@@ -111,7 +115,8 @@ class HomeDay:
         self._plan_start_s = time_s
         o = self._options
         options = PlanOptions(
-            delta_high=min(o.flexibility[1], 1.0),
+            delta_low=min(PlanOptions.delta_low, 0.5 * self._delta_high),
+            delta_high=self._delta_high,
             # A home takes the others to do as it does.
             price_rise_per_kw=o.price_slope / 1000.0 * self._all_homes,
         )
@@ -223,67 +228,3 @@ class HomeDay:
 def _between(values: FloatArray, slot: int, part: float) -> FloatArray:
     """Return values (n, SLOTS + 1) at `part` of a slot, (n,)."""
     return np.asarray(values[:, slot] * (1.0 - part) + values[:, slot + 1] * part)
-
-
-def _homes(
-    names: tuple[str, ...], ders: Sequence[Der], owner: IntArray, seed: int
-) -> tuple[Homes, FloatArray]:
-    """Return the devices of the homes, and what else each house draws at a load of 1 pu, kW."""
-    n, kinds = len(names), np.array([d.kind for d in ders])
-
-    def of(kind: str, values: Sequence[float] | FloatArray) -> FloatArray:
-        values = np.array(values, dtype=np.float64)
-        return np.bincount(owner[kinds == kind], values, n).astype(np.float64)
-
-    def column(kind: str, field: str) -> list[float]:
-        return [getattr(d, field) for d in ders if d.kind == kind]
-
-    houses, group = houses_of_ders([d for d in ders if d.kind == "house"], seed)
-    house_owner = owner[kinds == "house"][group]
-    vehicles = [d for d in ders if d.kind == "vehicle"]
-    use = VehicleParameters.of_ders(vehicles, seed)
-    energy = of("vehicle", column("vehicle", "energy_kwh"))
-    target = of("vehicle", use.target_kwh) / np.maximum(energy, 1e-9)
-    limits = BatteryParameters()
-    battery, vehicle = (
-        Storages.alike(
-            of(kind, column(kind, "energy_kwh")),
-            of(kind, column(kind, "p_min_kw")),
-            of(kind, column(kind, "p_max_kw")),
-            limits.soc_min,
-            limits.soc_max,
-            limits.charge_efficiency,
-        )
-        for kind in ("battery", "vehicle")
-    )
-    leave, back, trip = (of("vehicle", x) for x in (use.leave_h, use.return_h, use.trip_kwh))
-    trips = Trips(leave % 24.0, back % 24.0, trip, target, leave % 24.0)
-    merged, base = _merged(houses, house_owner, n)
-    pv = of("pv", column("pv", "p_max_kw"))
-    return Homes(names, merged, pv, battery, vehicle, trips), base
-
-
-def _merged(houses: HouseParameters, owner: IntArray, n: int) -> tuple[HouseParameters, FloatArray]:
-    """Return one house per home: conductances and ratings add up, temperatures are means."""
-    count = np.bincount(owner, minlength=n)
-
-    def total(values: FloatArray) -> FloatArray:
-        return np.bincount(owner, values, n).astype(np.float64)
-
-    def mean(values: FloatArray, without: float) -> FloatArray:
-        return np.where(count > 0, total(values) / np.maximum(count, 1), without)
-
-    conductance = total(1.0 / houses.r_k_per_kw)
-    base = total(houses.base_kw)
-    merged = HouseParameters(
-        r_k_per_kw=np.where(count > 0, 1.0 / np.maximum(conductance, 1e-9), 2.0),
-        c_kwh_per_k=np.where(count > 0, total(houses.c_kwh_per_k), 2.0),
-        cop=mean(houses.cop, 3.0),
-        hvac_kw=total(houses.hvac_kw),
-        heat_set_c=mean(houses.heat_set_c, 20.0),
-        cool_set_c=mean(houses.cool_set_c, 24.0),
-        band_k=mean(houses.band_k, 1.0),
-        base_kw=base,
-        start_c=mean(houses.start_c, 22.0),
-    )
-    return merged, base

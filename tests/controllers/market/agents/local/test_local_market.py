@@ -22,7 +22,7 @@ from controllers.market.agents.local.table import agents_of, local_table
 from grid_models.catalog import load_feeder
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.rules import DerRule, place
-from grid_models.feeder.model import Feeder
+from grid_models.feeder.model import Feeder, VehicleUse
 from grid_models.profiles.table import Profiles
 
 ROUNDS = 4
@@ -237,6 +237,28 @@ def test_a_feeder_without_homes_and_a_home_of_another_name_are_refused() -> None
 def test_periods_that_do_not_fit_are_refused(options: dict[str, Any], what: str) -> None:
     with pytest.raises(ControllerError, match=what):
         LocalMarket(site(), LocalMarket.agents(site(), **OPTIONS), **OPTIONS | options)
+
+
+@pytest.mark.parametrize("flexibility", [(0.0, 0.0), (0.01, 0.03), (0.05, 0.05), (1.0, 1.0)])
+def test_any_flexibility_makes_a_plan(flexibility: tuple[float, float]) -> None:
+    hosts, told = played(site(), 3, flexibility=flexibility)
+    assert not [e for host in hosts for e in host.take_events() if e["event"] == "home_plan_solver"]
+    room = total(told[-1], "sma_bid_max_kw") - total(told[-1], "sma_bid_min_kw")
+    assert (room > 0.0) == (flexibility[1] > 0.0)
+
+
+def test_two_vehicles_of_a_home_leave_when_the_first_does() -> None:
+    house = next(der for der in feeder().ders if der.kind == "house")
+    car = next(der for der in feeder().ders if der.kind == "vehicle")
+    cars = [
+        replace(car, name=f"car_{k}", bus=house.bus, phases=house.phases,
+                vehicle=VehicleUse(leave_h=8.0 + k, return_h=17.0, trip_kwh=4.0, soc_target=0.6))
+        for k in range(2)
+    ]  # fmt: skip
+    small = replace(site(), feeder=feeder().with_ders([house, *cars]))
+    (host,) = played(small, 1)[0]
+    trips = host._homes.devices.day.homes.trips
+    assert (trips.leave_h[0], trips.trip_kwh[0], trips.target_soc[0]) == (8.0, 8.0, 0.6)
 
 
 def test_it_is_a_controller() -> None:
