@@ -92,6 +92,7 @@ class HomeDevices:
         self.day = HomeDay(table, hosted, ders, self._owner, options, site)
         counts = np.array([d.count for d in ders], dtype=np.float64)
         self._heater = HEATER_KW * self._sum("flexible_load", counts)
+        self._heater_off: FloatArray = np.zeros(self.n)
         self._metered = np.full(len(ders), np.nan)
         self._offered = self._now = Baseline.empty(self.n)
         names = tuple(d.name for d in ders)
@@ -151,6 +152,13 @@ class HomeDevices:
         for kind in (LOAD, PV, STORAGE):
             mine = self._kind == kind
             out[:, kind] = np.bincount(self._owner[mine], self._metered[mine], self.n)
+        self._heater_off = np.where(seen, heater - self._heater, 0.0)
+        return out
+
+    def kept(self, metered: FloatArray) -> FloatArray:
+        """Return what was metered (n, 3) with water heaters as expected, which nobody offers."""
+        out = metered.copy()
+        out[:, LOAD] += self._heater_off
         return out
 
     def plan(self, time_s: float) -> list[dict[str, Any]]:

@@ -116,7 +116,8 @@ class HomeGroup:
         rows[:, Q0], rows[:, Q_ROOM] = self.devices.reactive(p0)
         known = np.asarray(np.isfinite(self._metered).all(axis=1))
         rows[:, KNOWN] = known
-        rows[:, METERED] = np.where(known[:, None], self._metered, 0.0)
+        reported = self.devices.kept(self._metered)
+        rows[:, METERED] = np.where(known[:, None], reported, 0.0)
         self._offered = rows
         self._plan_kw = self.devices.planned_kw
         return rows
