@@ -46,6 +46,8 @@ from controllers.market.agents.mail_tables import Latest
 from grid_models.base import counter_rng
 from grid_models.base.errors import nearest_name
 
+_LEAST_ROOM_KW = 1e-6
+
 
 class HomeGroup:
     """The hosted homes as arrays.
@@ -109,10 +111,12 @@ class HomeGroup:
         rows = np.zeros((self.n, len(OFFER_FIELDS)))
         rows[:, 0] = interval
         p0, low, high = self.devices.offer(interval * self._interval_s, self._interval_s)
-        low, high = np.where(self._movable, low, p0), np.where(self._movable, high, p0)
+        # A range of rounding errors is none: its price would be GAMMA_MAX times the range.
+        has_room = self._movable & (0.5 * over_kinds(high - low) > _LEAST_ROOM_KW)[:, None]
+        low, high = np.where(has_room, low, p0), np.where(has_room, high, p0)
         rows[:, P0], rows[:, P_MIN], rows[:, P_MAX] = p0, low, high
-        room = 0.5 * over_kinds(high - low)
-        rows[:, GAMMA] = np.where(room > 1e-6, self.cost / np.maximum(2.0 * room, 1e-6), GAMMA_MAX)
+        width = over_kinds(high - low)
+        rows[:, GAMMA] = np.where(width > 0.0, self.cost / np.maximum(width, 1e-9), GAMMA_MAX)
         rows[:, Q0], rows[:, Q_ROOM] = self.devices.reactive(p0)
         known = np.asarray(np.isfinite(self._metered).all(axis=1))
         rows[:, KNOWN] = known

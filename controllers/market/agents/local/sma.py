@@ -132,9 +132,11 @@ class SmaGroup:
             p, self.short_kw = shared(self.owner, p0, low, high, target)
             price = self._price[self.owner]
             return p, price, np.zeros_like(price)
+        # Homes plan with the price that they expect, so a change is paid against that price.
         made = clear_consumer(
-            self.owner, p0, low, high, o[:, GAMMA], target, self._price, self._policy
-        )
+            self.owner, p0, low, high, o[:, GAMMA], target, self._price, self._policy,
+            plan_price=self._price,
+        )  # fmt: skip
         self.short_kw, self._prices = made.short, np.stack([made.mu, made.mu_flex])
         return made.p, made.mu[self.owner], made.mu_flex[self.owner]
 

@@ -245,7 +245,9 @@ class OperatorGroup:
             new, power[order], owner[order], price_per_kwh=self.price_per_kwh, hours=hours
         )
         price, _ = retail_tariffs(units[order], power[order], owner[order], self.n, hours=hours)
-        self._tariff = np.where((new != 0) & np.isfinite(price), price, self._tariff)
+        # Where everything generates there is no load to name a tariff: one would pay the bus price.
+        price = np.where(np.isfinite(price), price, self.price_per_kwh)
+        self._tariff = np.where(new != 0, price, self._tariff)
         self.kept[loads] += np.where(new[loads] != 0, units[p.size :], 0)
         return units[: p.size]
 

@@ -211,6 +211,35 @@ def test_any_price_clears(price: float, policy: str) -> None:
         assert np.mean(prices) == pytest.approx(price, abs=0.1 * price + 0.005)
 
 
+def test_prices_of_a_change_are_counted_from_the_bus_price_that_plans_answer_to() -> None:
+    _, told = played(site(), 8)
+    last, table = told[-1], local_table(feeder(), 2, 0.2)
+    agents = table.home_agent.tolist()
+    moved = 0
+    for home, smo in zip(table.home_names, table.agent_smo[agents].tolist(), strict=True):
+        change = last["home_set_kw", home] - last["home_bid_kw", home]
+        gain = last["home_price_per_kwh", home] + last["home_flex_price_per_kwh", home]
+        gain -= last["lmp_per_kwh", table.names[smo]]
+        assert abs(gain) <= 2.0 * 0.4 + 0.01  # option home_cost, which is that of half the range
+        if abs(change) > 0.01:
+            moved += 1
+            assert np.sign(gain) == np.sign(change)
+    assert moved > 3
+
+
+def test_the_tariff_of_an_operator_that_only_generates_is_its_bus_price() -> None:
+    _, told = played(site(start_s=43200.0), 6, fixed_load_pu=0.0, homes_per_agent=1)
+    sets = {a: v for (port, a), v in told[-2].items() if port == "sma_set_kw"}
+    generates = {
+        smo for smo in local_table(feeder(), 1, 0.0).names
+        if all(v > 0.0 for a, v in sets.items() if a.startswith(f"sma_{smo[4:]}_"))
+    }  # fmt: skip
+    for smo in sorted(generates):
+        tariff, price = (told[-1][f"{x}_per_kwh", smo] for x in ("tariff", "lmp"))
+        assert tariff == pytest.approx(price, rel=0.3)
+    assert generates
+
+
 def test_an_operator_has_three_to_twelve_agents_as_far_as_it_has_homes() -> None:
     assert [agents_of(k, 4) for k in (1, 2, 3, 6, 12, 30, 70)] == [1, 2, 3, 3, 3, 8, 12]
 
