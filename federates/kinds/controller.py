@@ -49,7 +49,7 @@ class ControllerSection(GridUserSection):
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1, or 'agents', or 'areas'")
+            raise ValueError("must be at least 1, or 'agents', 'areas' or 'levels'")
         return value
 
 
