@@ -229,7 +229,7 @@ def _coordination(market: _Market) -> Iterator[PageSection]:
     ]
     for der in own:
         if der.kind in ("battery", "vehicle"):
-            charts.append(_state(market, der.name, "soc", "kWh", "State of charge", "Energy, kWh"))
+            charts.append(_state(market, der.name, "soc", "kWh", "Stored energy", "Energy, kWh"))
         elif der.kind == "house":
             charts.append(_state(market, der.name, "temp", "c", "Indoors", "Temperature, °C"))
     title = f"Devices of cma_{shown + 1} ({table.names[shown]}), as planned and as metered"

@@ -102,12 +102,12 @@ def _balance(net: Mapping[str, float]) -> Iterator[tuple[str, str]]:
 
 def _uplift(market: LocalMarket) -> Iterator[Text]:
     """Say what the price cap left uncovered."""
-    found = market.read("uplift_per_h")
-    highest = 0.0 if found is None else float(np.nanmax(np.nan_to_num(found.total().mid)))
-    if highest > 0.0:
+    found = market.read("uplift_money")
+    uplift = 0.0 if found is None else float(np.nan_to_num(found.values[-1]).sum())
+    if uplift > 0.0:
         yield Text(
-            "The price cap leaves a part of the bill uncovered in the secondary market: up to "
-            f"{highest:,.2f} money per hour of all SMOs."
+            "Uplift: within the price cap of the secondary market SMOs pay out "
+            f"{uplift:,.2f} money more than they receive."
         )
 
 

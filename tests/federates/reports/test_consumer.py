@@ -49,8 +49,8 @@ def test_the_operators_charts_and_money(data: RunData) -> None:
         "Battery battery_645",
         "Electric vehicle vehicle_645",
         "Indoors, house_645",
-        "State of charge, battery_645",
-        "State of charge, vehicle_645",
+        "Stored energy, battery_645",
+        "Stored energy, vehicle_645",
     ]
 
 

@@ -78,7 +78,7 @@ def port_values(seed: int = 3) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         "smo_bid_max_kw": (SMOS, (sma + flex) @ per_smo),
         "smo_award_kw": (SMOS, told @ per_smo),
         "smo_pays_money": (SMOS, owed),
-        "uplift_per_h": (SMOS, 0.0 * owed),
+        "uplift_money": (SMOS, 0.001 * owed),
         "account_money": (
             ("load_pays", "import_cost", "surplus"),
             owed.sum(axis=1, keepdims=True) * np.array([1.0, 0.9, 0.1]),
@@ -289,6 +289,10 @@ def test_money_adds_up_from_the_homes_to_the_operator(sections: dict[str, PageSe
         "of it for the import", "of it the primary operator keeps, for losses and limits"
     ]  # fmt: skip
     assert sum(money for _, money in rows[5:]) == pytest.approx(smos, abs=0.011)
+    uplift = VALUES["uplift_money"][1][-1].sum()
+    assert f"{uplift:,.2f} money more than they receive" in text_of(
+        sections["Local market: who paid whom"]
+    )
 
 
 def test_messages_are_counted_per_kind(sections: dict[str, PageSection]) -> None:
