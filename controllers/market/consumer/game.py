@@ -95,6 +95,7 @@ def clear_consumer(
     policy: Policy = "allow",
     *,
     plan_price: FloatArray | float = 0.0,
+    least_plan: float = _NO_PLAN,
 ) -> ConsumerClearing:
     """Return the prices of n operators that move their homes to the targets; stage III.
 
@@ -110,6 +111,9 @@ def clear_consumer(
         energy is not negative, and nobody pays for flexibility that was asked for (mu_flex >= 0
         where the target is above the plan, <= 0 where below); tracking holds, the budget may not.
     plan_price : (n,) or number. The price that the plans answer to, money per kWh.
+    least_plan : Where the plans add up to less than this part of the powers of an operator's homes,
+        its prices are those of a sum of zero: `mu` is `price`, and what the budget lacks is
+        `uplift`. Prices grow as the sum vanishes.
 
     Raises BidError: A bid is not finite, its limits do not enclose the plan or gamma <= 0.
     Raises MarketError: Targets, prices, owners or the policy are not usable.
@@ -123,7 +127,7 @@ def clear_consumer(
     total = _sums(owner, p, n)
     moved = total - planned
     gain = s + plan_price
-    none = np.abs(planned) <= _NO_PLAN * np.maximum(_sums(owner, np.abs(p0), n), np.abs(total))
+    none = np.abs(planned) <= least_plan * np.maximum(_sums(owner, np.abs(p0), n), np.abs(total))
     mu = np.where(none, price, (price * total - gain * moved) / np.where(none, 1.0, planned))
     balanced = ~none
     if policy == "floor":

@@ -39,6 +39,10 @@ SCHEDULE_FIELDS = ("interval", "p", "q", "price", "billed")
 AWARD_FIELDS = ("interval", "p", "q", "price", "flex_price", "billed")
 """From agent to home: kW, kvar, mu and mu_flex per kWh, units of money."""
 
+_LEAST_PLAN = 0.1
+"""Homes that feed in and homes that draw may cancel out. Prices over what is left would have no
+limit, so below this part of their powers the rest of a bill is divided by energy."""
+
 
 class SmaGroup:
     """The hosted secondary agents as arrays.
@@ -135,7 +139,7 @@ class SmaGroup:
         # Homes plan with the price that they expect, so a change is paid against that price.
         made = clear_consumer(
             self.owner, p0, low, high, o[:, GAMMA], target, self._price, self._policy,
-            plan_price=self._price,
+            plan_price=self._price, least_plan=_LEAST_PLAN,
         )  # fmt: skip
         self.short_kw, self._prices = made.short, np.stack([made.mu, made.mu_flex])
         return made.p, made.mu[self.owner], made.mu_flex[self.owner]

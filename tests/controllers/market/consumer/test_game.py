@@ -260,3 +260,15 @@ def test_the_utility_of_a_home_is_what_stage_two_maximises() -> None:
     inside = (found.p > games.p_min + 1e-3) & (found.p < games.p_max - 1e-3)
     up, down = (utility(games, found, found.p + step) for step in (1e-4, -1e-4))
     assert np.abs((up - down) / 2e-4)[inside].max() < 1e-9
+
+
+def test_plans_that_almost_cancel_out_set_no_extreme_prices() -> None:
+    owner, p0 = np.array([0, 0]), np.array([2.0, -2.05])
+    bids = (owner, p0, p0 - 0.5, p0 + 0.5, np.full(2, 0.1), np.array([0.4]), np.array([0.12]))
+    steep = clear_consumer(*bids)
+    calm = clear_consumer(*bids, least_plan=0.1)
+    assert abs(steep.mu[0]) > 0.5
+    assert calm.mu[0] == 0.12
+    np.testing.assert_array_equal(calm.p, steep.p)
+    lacking = calm.mu_flex * (calm.p.sum() - p0.sum()) + calm.mu * calm.p.sum()
+    assert calm.uplift[0] == pytest.approx(lacking[0] - 0.12 * calm.p.sum())
