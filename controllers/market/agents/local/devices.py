@@ -39,9 +39,13 @@ _TAN_PHI = float(np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR)
 
 @dataclass
 class Baseline:
-    """Baseline and flexibility of each home's parts, kW, all (n,)."""
+    """Baseline and flexibility of each home's parts, kW, all (n,).
 
-    other: FloatArray
+    `house` is what draws there besides the heat pump, `heater` the water heaters.
+    """
+
+    house: FloatArray
+    heater: FloatArray
     heat: FloatArray
     heat_down: FloatArray
     heat_up: FloatArray
@@ -57,7 +61,7 @@ class Baseline:
     @staticmethod
     def empty(n: int) -> Baseline:
         """Return the baseline of homes of which nothing is known yet."""
-        return Baseline(*np.zeros((12, n)))
+        return Baseline(*np.zeros((13, n)))
 
 
 class HomeDevices:
@@ -139,7 +143,7 @@ class HomeDevices:
 
         What was offered last becomes the baseline.
         """
-        self._now = self._offered
+        expected, self._now = self._now.heater, self._offered
         p = inputs["p_kw"] if self._ders else np.zeros(0)
         self._metered = np.where(np.isfinite(p), p, np.nan)
         self.day.read(inputs)
@@ -152,7 +156,7 @@ class HomeDevices:
         for kind in (LOAD, PV, STORAGE):
             mine = self._kind == kind
             out[:, kind] = np.bincount(self._owner[mine], self._metered[mine], self.n)
-        self._heater_off = np.where(seen, heater - self._heater, 0.0)
+        self._heater_off = np.where(seen, heater - expected, 0.0)
         return out
 
     def kept(self, metered: FloatArray) -> FloatArray:
@@ -171,7 +175,7 @@ class HomeDevices:
         """Return baseline, least and largest power by kind for an interval, each (n, 3)."""
         b = self._baseline(time_s, dt_s)
         self._offered = b
-        p0 = np.stack([-b.other - b.heat, b.pv, b.battery + b.vehicle], axis=1)
+        p0 = np.stack([-b.house - b.heater - b.heat, b.pv, b.battery + b.vehicle], axis=1)
         down = np.stack([b.heat_down, b.pv_down, b.battery_down + b.vehicle_down], axis=1)
         up = np.stack([b.heat_up, np.zeros(self.n), b.battery_up + b.vehicle_up], axis=1)
         return p0, p0 - down, p0 + up
@@ -180,14 +184,13 @@ class HomeDevices:
         day, n = self.day, self.n
         none = np.zeros(n)
         now = day.at(time_s, dt_s)
-        other = now.base_kw + self._heater
         heat = day.holding_kw(time_s)
         self._base_kw, self._temp_out_c = now.base_kw, day.temp_out_c(time_s)
         if self._levels == "hierarchy":
             down, up = now.heat_flex, np.minimum(now.heat_flex, now.heat)
             here = self._thermostats.here
-            return Baseline(other, np.where(here, heat, now.heat), np.where(here, 0.0, down),
-                            np.where(here, day.flexibility * heat, up),
+            return Baseline(now.base_kw, self._heater, np.where(here, heat, now.heat),
+                            np.where(here, 0.0, down), np.where(here, day.flexibility * heat, up),
                             now.pv, now.pv_flex, now.battery, now.battery_down, now.battery_up,
                             now.vehicle, now.vehicle_down, now.vehicle_up)  # fmt: skip
         metered_house = np.nan_to_num(-self._sum("house", self._metered))
@@ -196,7 +199,7 @@ class HomeDevices:
         low, high = day.battery_limits(dt_s)
         battery = np.clip(metered_house + self._heater - now.pv, low, high)
         share = day.flexibility if self._levels == "primary" else none
-        return Baseline(other, heat, none, share * heat, now.pv, share * now.pv,
+        return Baseline(now.base_kw, self._heater, heat, none, share * heat, now.pv, share * now.pv,
                         battery, none, none, none, none, none)  # fmt: skip
 
     @property
@@ -229,7 +232,7 @@ class HomeDevices:
             return np.asarray(kw + part * np.where(rises, up, down))
 
         heat = moved(-b.heat, b.heat_down, b.heat_up)
-        cap = heat - (b.other - self._heater)
+        cap = heat - b.house
         pv = moved(b.pv, b.pv_down, np.zeros(self.n))
         targets = {
             "house": cap,
