@@ -33,7 +33,7 @@ from controllers.market.secondary.first_level import (
     prepare,
     start_prices,
 )
-from controllers.market.secondary.levels import Bounds, ride, settle
+from controllers.market.secondary.levels import Bounds, least_disutility, minimise_within_bound
 from controllers.market.secondary.pools import Agents, Cells, Point, respond
 from controllers.market.secondary.problem import SecondaryProblem, check_secondary
 
@@ -47,8 +47,8 @@ class SecondaryClearing:
 
     Attributes
     ----------
-    p, q : kW, kvar (m,). What each agent shall inject.
-    delta_p, delta_q : kW, kvar (m,). How far it can move to both sides from there.
+    p, q : kW, kvar (m,). Scheduled injection of each agent.
+    delta_p, delta_q : kW, kvar (m,). Flexibility that is left, in both directions.
     pay : money/h (m,)
         Payment of level 2: received where positive. Loads pay the cap, see `retail`.
     objectives : (n, 4). The optimum of each level.
@@ -56,11 +56,11 @@ class SecondaryClearing:
         The largest violation of a limit, a sum (kW, kvar), the budget (money/h) or the bound of a
         level, that one over its size where it is above 1.
     fallback : bool (n,)
-        Solved by clarabel, because the batch did not; level 1 alone where that did not, either.
+        Solved by clarabel, because the batch failed; level 1 alone where clarabel failed, too.
     uplift : money/h (n,)
-        What the payments exceed the operator's revenue by, where no schedule keeps the budget.
+        Payments less the operator's revenue, where no schedule keeps the budget.
     short_p, short_q : kW, kvar (n,)
-        What of the target is beyond the agents' ranges, with its sign.
+        The part of the target that is beyond the agents' ranges, with its sign.
     """
 
     p: FloatArray
@@ -129,35 +129,35 @@ def _clear_batch(
     if epsilon == 0:
         x = first.x[agents.slot, one_pool, agents.owner]
         return x, evaluate(problem, ready, x), ready, first.ok
-    f1 = cells.unreliability(first.x)
+    f1 = cells.deviation_cost(first.x)
     bound = f1 + epsilon * f1 + SLACK
-    least, before, f2, ok2 = _least_generation(problem, ready, cells, first, bound)
+    least, before, f2, ok2 = _level_2(problem, ready, cells, first, bound)
 
     def third(cells: Cells, rows: NDArray[np.int64]) -> _Solved:
-        point, ok = ride(cells, bound[rows], start_prices(cells))
-        return _Solved(point.x, point.nu, cells.stiffness(point.x), ok)
+        point, ok = minimise_within_bound(cells, bound[rows], start_prices(cells))
+        return _Solved(point.x, point.nu, cells.inflexibility(point.x), ok)
 
-    apart = least > before  # before: what level 1 generates; it is then kept at the least
-    level3, apart = _either(ready, least, apart, third)
+    separate = least > before  # before: what level 1 generates; it is then kept at the least
+    level3, separate = _with_least_generation(ready, least, separate, third)
     f3 = level3.value + _offset(agents)
     room = epsilon * np.abs(f3) + SLACK
 
     def fourth(cells: Cells, rows: NDArray[np.int64]) -> _Solved:
-        base = respond(cells, cells.pull, start_prices(cells))
+        base = respond(cells, cells.inverse_score, start_prices(cells))
         lowest = level3.value[rows]
-        bounds = Bounds(bound[rows], lowest + room[rows], cells.unreliability(base.x), lowest)
-        x, nu, ok = settle(cells, bounds, base.nu)
+        bounds = Bounds(bound[rows], lowest + room[rows], cells.deviation_cost(base.x), lowest)
+        x, nu, ok = least_disutility(cells, bounds, base.nu)
         return _Solved(x, nu, lowest, ok)
 
-    level4, apart = _either(ready, least, apart, fourth)
-    pools = agents.pools(~ready.generates & apart[agents.owner[: len(ready.generates)]])
+    level4, separate = _with_least_generation(ready, least, separate, fourth)
+    pools = agents.pools(~ready.generates & separate[agents.owner[: len(ready.generates)]])
     x = level4.x[agents.slot, pools, agents.owner]
     objectives = evaluate(problem, ready, x)
     objectives[:, 0], objectives[:, 1], objectives[:, 2] = f1, f2, f3
     return x, objectives, ready, first.ok & ok2 & level3.ok & level4.ok
 
 
-def _least_generation(
+def _level_2(
     problem: SecondaryProblem, ready: Prepared, cells: Cells, first: Point, bound: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_]]:
     """Clear level 2.
@@ -172,7 +172,7 @@ def _least_generation(
     matters = both.all(axis=0) & (problem.price_cap > 0)
     gains = np.zeros_like(cells.x0)
     gains[agents.slot[:m], 0, owner] = ready.generates & matters[owner]
-    point, ok = ride(cells, bound, first.nu, gains)
+    point, ok = minimise_within_bound(cells, bound, first.nu, gains)
 
     def generated(x: FloatArray) -> FloatArray:
         return np.asarray((gains * x).sum(axis=0)[0])
@@ -190,50 +190,53 @@ def _least_generation(
     return np.where(binds, least, -np.inf), generated(first.x), f2, ok
 
 
-def _either(
-    ready: Prepared, least: FloatArray, apart: NDArray[np.bool_], solve: _Solve
+def _with_least_generation(
+    ready: Prepared, least: FloatArray, separate: NDArray[np.bool_], solve: _Solve
 ) -> tuple[_Solved, NDArray[np.bool_]]:
-    """Solve a level with generation at its least where `apart` (n,), else without that bound.
+    """Solve a level with generation at its least where `separate` (n,), else without that bound.
 
-    By convexity the one or the other is the solution: it is free where that generates enough.
-    What the guess got wrong is solved the other way. Returns the solution and where it is apart.
+    Generation at its least is a pool of its own, separate from the loads. By convexity one of the
+    two is the solution: the one without the bound where it generates enough. Operators for which
+    the guess `separate` was wrong are solved the other way.
+
+    Returns the solution, and where generation is separate.
     """
     agents, m = ready.agents, len(ready.generates)
     owner = agents.owner[:m]
 
-    def arranged(apart: NDArray[np.bool_]) -> Cells:
-        pools = agents.pools(~ready.generates & apart[owner])
+    def arranged(separate: NDArray[np.bool_]) -> Cells:
+        pools = agents.pools(~ready.generates & separate[owner])
         total = ready.total.copy()
-        total[0] = np.where(apart, least, total[0])
-        total[1] = np.where(apart, ready.total[0] - least, 0.0)
+        total[0] = np.where(separate, least, total[0])
+        total[1] = np.where(separate, ready.total[0] - least, 0.0)
         return agents.cells(pools, total)
 
     def enough(solved: _Solved, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        x = np.zeros((len(solved.x), len(apart)))
+        x = np.zeros((len(solved.x), len(separate)))
         x[:, rows] = solved.x[:, 0]
-        got = by_operator(owner, x[agents.slot[:m], owner] * ready.generates, len(apart))
+        got = by_operator(owner, x[agents.slot[:m], owner] * ready.generates, len(separate))
         return np.asarray(got[rows] >= least[rows] - _NEAR)
 
-    every = np.arange(len(apart))
-    solved = solve(arranged(apart), every)
-    holds = np.where(apart, solved.nu[0] >= solved.nu[1], enough(solved, every))
+    every = np.arange(len(separate))
+    solved = solve(arranged(separate), every)
+    holds = np.where(separate, solved.nu[0] >= solved.nu[1], enough(solved, every))
     wrong = np.flatnonzero(~holds)
     if wrong.size:
-        other = solve(arranged(~apart).take(wrong), wrong)
-        # What was apart is free only where that generates enough.
-        better = ~apart[wrong] | enough(other, wrong)
+        other = solve(arranged(~separate).take(wrong), wrong)
+        # The bound may be dropped only where the solution without it generates enough.
+        better = ~separate[wrong] | enough(other, wrong)
         taken = wrong[better]
         kept = np.flatnonzero(better)
         solved.put(
             _Solved(other.x[..., kept], other.nu[:, kept], other.value[kept], other.ok[kept]), taken
         )
-        apart = apart.copy()
-        apart[taken] = ~apart[taken]
-    return solved, apart
+        separate = separate.copy()
+        separate[taken] = ~separate[taken]
+    return solved, separate
 
 
 def _offset(agents: Agents) -> FloatArray:
-    """Return F3 less `Cells.stiffness`, (n,)."""
+    """Return F3 less `Cells.inflexibility`, (n,)."""
     inside = np.clip(agents.middle, agents.low, agents.high)
     lost = np.abs(inside - agents.middle) - agents.reach
     return by_operator(agents.owner, lost, agents.size)

@@ -34,7 +34,11 @@ def clear_by_cone(
         return np.zeros(0), np.zeros(4)
     both = np.concatenate((mine, mine + len(bids.owner)))
     k, agents, cap = len(mine), ready.agents, problem.price_cap[operator]
-    pull, middle, reach = agents.pull[both], agents.middle[both], agents.reach[both]
+    inverse_score, middle, reach = (
+        agents.inverse_score[both],
+        agents.middle[both],
+        agents.reach[both],
+    )
     beta = np.concatenate((bids.beta_p[mine], bids.beta_q[mine]))
     # The solver sees numbers near 1: powers over `size`, levels over their `units`.
     size = max(float(np.abs(np.concatenate((agents.low[both], agents.high[both]))).max()), 1e-9)
@@ -42,11 +46,16 @@ def clear_by_cone(
         ready.total[2 * i, operator] - agents.x0[both[i * k : i * k + k]].sum() for i in (0, 1)
     ]
     square = max(float(np.abs(moved).max()) / k, 1e-3 * size) ** 2
-    units = (pull.mean() * square, max(cap, 1e-9) * size, size, max(beta.mean(), 1e-9) * square)
+    units = (
+        inverse_score.mean() * square,
+        max(cap, 1e-9) * size,
+        size,
+        max(beta.mean(), 1e-9) * square,
+    )
     z, t, pay = cp.Variable(2 * k), cp.Variable(2 * k), cp.Variable(k)
     away = cp.square(z - agents.x0[both] / size)
     f = (
-        cp.sum(cp.multiply(pull * size**2 / units[0], away)),
+        cp.sum(cp.multiply(inverse_score * size**2 / units[0], away)),
         cp.sum(pay),
         -cp.sum(t),
         cp.sum(cp.multiply(beta * size**2 / units[3], away)),

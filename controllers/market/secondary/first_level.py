@@ -52,7 +52,7 @@ def prepare(problem: SecondaryProblem) -> tuple[Prepared, Cells, Point]:
     total[0], total[2] = problem.p_target, problem.q_target
     total = np.clip(total, agents.sums(agents.low, pools), agents.sums(agents.high, pools))
     cells = agents.cells(pools, total)
-    first = respond(cells, cells.pull, start_prices(cells))
+    first = respond(cells, cells.inverse_score, start_prices(cells))
     p = first.x[agents.slot[:m], 0, agents.owner[:m]]
     generates = np.where(bids.p_max <= 0, False, np.where(bids.p_min >= 0, True, p > 0))
     agents = agents.with_signs(generates)
@@ -69,9 +69,9 @@ def prepare(problem: SecondaryProblem) -> tuple[Prepared, Cells, Point]:
 
 def start_prices(cells: Cells) -> FloatArray:
     """Return the prices (3, n) at which the sums would be met if no limit bound."""
-    soft = np.where(cells.high > cells.low, 0.5 / cells.pull, 0).sum(axis=0)
-    lacks = cells.total - cells.x0.sum(axis=0)
-    return np.asarray(np.divide(lacks, soft, where=soft > 0, out=np.zeros_like(lacks)))
+    soft = np.where(cells.high > cells.low, 0.5 / cells.inverse_score, 0).sum(axis=0)
+    shortfall = cells.total - cells.x0.sum(axis=0)
+    return np.asarray(np.divide(shortfall, soft, where=soft > 0, out=np.zeros_like(shortfall)))
 
 
 def evaluate(problem: SecondaryProblem, ready: Prepared, x: FloatArray) -> FloatArray:
@@ -81,7 +81,7 @@ def evaluate(problem: SecondaryProblem, ready: Prepared, x: FloatArray) -> Float
     beta = np.concatenate((bids.beta_p, bids.beta_q))
     pay = np.concatenate((ready.cost, np.zeros(len(ready.cost)))) * x
     flexible = agents.reach - np.abs(x - agents.middle)
-    terms = (agents.pull * away, pay, -flexible, beta * away)
+    terms = (agents.inverse_score * away, pay, -flexible, beta * away)
     return np.stack([by_operator(agents.owner, t, problem.size) for t in terms], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Agents of all operators as padded arrays, and the powers that given weights call for.
+"""Agents of all operators as padded arrays, and their powers at given multipliers.
 
 Every level of the secondary market minimises a sum over agents, subject to sums of their powers and
 bounds on such sums. Given the multipliers of the bounds, each agent has a problem of its own::
@@ -31,7 +31,7 @@ _BETA_FLOOR = 1e-6  # of the operator's largest: a choice without a cost falls n
 class Cells:
     """One number per agent slot, pool and operator, (w, 3, n); blank where there is no agent.
 
-    `pull` is 1/RS, `middle` the middle of the bid's range, as far as `low` to `high` contains it;
+    `inverse_score` is 1/RS; `middle` the middle of the bid's range, clipped to `low` and `high`;
     `total` (3, n) is the sum of each pool, `size` (3, n) the largest that it could be.
     """
 
@@ -39,7 +39,7 @@ class Cells:
     low: FloatArray
     high: FloatArray
     middle: FloatArray
-    pull: FloatArray
+    inverse_score: FloatArray
     beta: FloatArray
     total: FloatArray
     size: FloatArray
@@ -48,12 +48,12 @@ class Cells:
         """Return some operators' cells."""
         return Cells(**{f.name: getattr(self, f.name)[..., operators].copy() for f in fields(self)})
 
-    def unreliability(self, x: FloatArray) -> FloatArray:
+    def deviation_cost(self, x: FloatArray) -> FloatArray:
         """Level 1: ``sum (x - x0)^2 / RS`` of each operator, (n,)."""
         away = x - self.x0
-        return over_pools(self.pull * away * away)
+        return over_pools(self.inverse_score * away * away)
 
-    def stiffness(self, x: FloatArray) -> FloatArray:
+    def inflexibility(self, x: FloatArray) -> FloatArray:
         """Level 3 but for a constant: ``sum |x - middle|`` of each operator, (n,)."""
         return over_pools(np.abs(x - self.middle))
 
@@ -79,7 +79,7 @@ class Agents:
     high: FloatArray
     middle: FloatArray
     reach: FloatArray
-    pull: FloatArray
+    inverse_score: FloatArray
     beta: FloatArray
 
     @classmethod
@@ -103,7 +103,7 @@ class Agents:
             high=high,
             middle=0.5 * (low + high),
             reach=0.5 * (high - low),
-            pull=np.tile(1 / np.maximum(bids.score, SCORE_FLOOR), 2),
+            inverse_score=np.tile(1 / np.maximum(bids.score, SCORE_FLOOR), 2),
             beta=np.maximum(beta, least[owners]),
         )
 
@@ -135,7 +135,7 @@ class Agents:
             low=padded(self.low, 0.0),
             high=padded(self.high, 0.0),
             middle=padded(np.minimum(np.maximum(self.middle, self.low), self.high), 0.0),
-            pull=padded(self.pull, 1.0),
+            inverse_score=padded(self.inverse_score, 1.0),
             beta=padded(self.beta, 1.0),
             total=total,
             size=padded(most, 0.0).sum(axis=0),
@@ -156,21 +156,23 @@ class Point:
     ----------
     x : ndarray (w, 3, n)
     nu : ndarray (3, n). Marginal price of each pool's sum.
-    give : ndarray (w, 3, n). dx/dnu of each cell: 0 at a limit and at the kink.
-    gives : ndarray (3, n). Its sum over each pool.
+    dx_dnu : ndarray (w, 3, n). dx/dnu of each cell: 0 at a limit and at the kink.
+    dsum_dnu : ndarray (3, n). Its sum over each pool.
     ok : ndarray of bool, (n,). The sums were met to rounding.
     """
 
     x: FloatArray
     nu: FloatArray
-    give: FloatArray
-    gives: FloatArray
+    dx_dnu: FloatArray
+    dsum_dnu: FloatArray
     ok: NDArray[np.bool_]
 
     def moves(self, drive: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return dx (w, 3, n) and dnu (3, n) under a drive of the cells that keeps all sums."""
-        dnu = -(self.give * drive).sum(axis=0) / np.where(self.gives > 0, self.gives, np.inf)
-        return self.give * (dnu + drive), dnu
+        dnu = -(self.dx_dnu * drive).sum(axis=0) / np.where(
+            self.dsum_dnu > 0, self.dsum_dnu, np.inf
+        )
+        return self.dx_dnu * (dnu + drive), dnu
 
 
 def respond(
@@ -183,9 +185,9 @@ def respond(
 ) -> Point:
     """Return the powers of least cost that have the sums of the pools.
 
-    The sum of a pool rises with nu piecewise linearly: Newton's method is exact on a piece; a
-    bracket keeps it from cycling. A pool that is done no longer moves. Divides by 0 on the way:
-    the caller ignores it.
+    The sum of a pool rises with nu piecewise linearly: Newton's method is exact on a piece, and a
+    bracket keeps it from cycling. A pool that has its sum is frozen. Intermediate divisions by 0
+    are expected; the caller suppresses their warnings.
 
     Parameters
     ----------
@@ -204,34 +206,36 @@ def respond(
         free = nu * slope
         x = np.minimum(np.maximum(cells.middle, falls + free), rises + free)
         x = np.minimum(np.maximum(x, cells.low), cells.high)
-        lacks = cells.total - x.sum(axis=0)
+        shortfall = cells.total - x.sum(axis=0)
         moving = (x > cells.low) & (x < cells.high) & ((x != cells.middle) | ~kinked)
-        give = slope * moving
-        gives = give.sum(axis=0)
-        done = np.abs(lacks) <= tolerance + _EPS * np.abs(nu) * gives
+        dx_dnu = slope * moving
+        dsum_dnu = dx_dnu.sum(axis=0)
+        done = np.abs(shortfall) <= tolerance + _EPS * np.abs(nu) * dsum_dnu
         if done.all():
             break
-        below = np.where(lacks > 0, nu, below)
-        above = np.where(lacks < 0, nu, above)
-        stuck = (gives == 0) & ~done
-        new = nu + lacks / gives
+        below = np.where(shortfall > 0, nu, below)
+        above = np.where(shortfall < 0, nu, above)
+        stuck = (dsum_dnu == 0) & ~done
+        new = nu + shortfall / dsum_dnu
         if stuck.any():
-            new = np.where(stuck, _next_to_move(cells, x, lacks, slope, centre, reach), new)
+            new = np.where(
+                stuck, _price_of_next_move(cells, x, shortfall, slope, centre, reach), new
+            )
         inside = (new > below) & (new < above)
         nu = np.where(done, nu, np.where(inside, new, 0.5 * (below + above)))
-    return Point(x, nu, give, gives, done.all(axis=0))
+    return Point(x, nu, dx_dnu, dsum_dnu, done.all(axis=0))
 
 
-def _next_to_move(
+def _price_of_next_move(
     cells: Cells,
     x: FloatArray,
-    lacks: FloatArray,
+    shortfall: FloatArray,
     slope: FloatArray,
     centre: FloatArray,
     reach: FloatArray,
 ) -> FloatArray:
-    """Return nu (3, n) at which the first cell that can help would alone make up for `lacks`."""
-    up = lacks > 0
+    """Return nu (3, n) at which the first cell that can move would cover `shortfall` alone."""
+    up = shortfall > 0
     sign = np.where(up, 1.0, -1.0)
     outer = np.where(up, x >= cells.middle, x <= cells.middle)
     # Seen in the direction of the step: the nu at which each cell leaves where it stands.
@@ -241,4 +245,4 @@ def _next_to_move(
     first = np.argmin(begins, axis=0)[None]
     nu = np.take_along_axis(begins, first, axis=0)[0]
     alone = np.take_along_axis(slope, first, axis=0)[0]
-    return np.asarray(sign * (nu + np.abs(lacks) / alone))
+    return np.asarray(sign * (nu + np.abs(shortfall) / alone))

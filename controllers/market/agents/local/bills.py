@@ -1,7 +1,7 @@
 """Bills that travel down the market, in whole units of money, as cumulative amounts.
 
-What an operator has billed is told as the sum since the start. A message that is lost is made good
-by the next one, and books balance at any time: what is billed above and not yet divided below is in
+A message carries the sum that has been billed since the start, so the next message makes up for a
+lost one. Books balance at any time: money that is billed above and not yet divided below is in
 transit.
 """
 
@@ -34,9 +34,9 @@ class Bills:
         self.divided: Units = np.zeros(owner.size, dtype=np.int64)
 
     def take(self, payer: IntArray, told: FloatArray, divide: Callable[[Units], Units]) -> None:
-        """Take cumulative bills `told` (k,) of `payer` (k,), and divide what is new.
+        """Read the cumulative bills `told` (k,) of `payer` (k,), and divide the increase.
 
-        A number that is no amount is passed over.
+        NaN and amounts that are too large to be exact are ignored.
         """
         ok = np.abs(told) <= _LARGEST
         total = self.received.copy()

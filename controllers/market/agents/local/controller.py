@@ -264,7 +264,7 @@ class LocalMarket:
         weights = self._mail["weights"].rows(mail)[2]
         operator.step(j, interval, phase, time_s, (sender, rows), weights)
         sent = []
-        if operator.tells:
+        if operator.sends_awards:
             sent.append(self._post("smo_award", j, operator.awards))
         if self._options.manager is not None and j % self._options.mail_rounds == 0:
             sent.append(messages(self._out["answer"], j, operator.answer()))

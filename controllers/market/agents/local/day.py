@@ -1,4 +1,4 @@
-"""The day of the hosted homes: forecast, plan, and what both say of an interval."""
+"""The day of the hosted homes: forecast, plan, and the baseline and range of each interval."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from grid_models.feeder.model import Der
 SLOT_S = 1800.0
 SLOTS = 48
 RETURN_H = 2.0
-"""Time in which a home goes back to its plan's energy and temperature."""
+"""Time, h, in which a home returns to the energy and temperature of its plan."""
 GUARD_H = 0.25
-"""A battery offers no more than it can do for so long."""
+"""Time, h, for which a storage must be able to hold the power that it offers."""
 LEAST_PLANNED = 0.01
-"""Flexible part that a plan has at least, as its equations need some; what is offered is scaled."""
+"""Least flexible share in a plan, whose equations need one; the offer is scaled to the option's."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What the day says of an interval: power and flexibility of each home's parts, kW, (n,)."""
+    """Power and flexibility of each home's devices in an interval, kW, (n,).
+
+    `base_kw` and `heat` are consumption, the others injections; `_down` and `_up` are ranges.
+    """
 
     base_kw: FloatArray
     pv: FloatArray
@@ -117,7 +120,7 @@ class HomeDay:
         options = PlanOptions(
             delta_low=min(PlanOptions.delta_low, 0.5 * self._delta_high),
             delta_high=self._delta_high,
-            # A home takes the others to do as it does.
+            # A home assumes that all homes shift their load as it does.
             price_rise_per_kw=o.price_slope / 1000.0 * self._all_homes,
         )
         self._plan = made = plan_homes(
@@ -150,7 +153,7 @@ class HomeDay:
         return found
 
     def at(self, time_s: float, dt_s: float) -> Interval:
-        """Return what the day says of the interval of `dt_s` that begins at `time_s`."""
+        """Return powers and flexibilities of the interval of `dt_s` that begins at `time_s`."""
         day = {k: float(v[0]) for k, v in self._site.forecast(np.array([time_s])).items()}
         base = self._base_rating * day["load_pu"]
         sun = self.homes.pv_kw * min(max(day["irradiance_pu"], 0.0), 1.0)
@@ -175,7 +178,7 @@ class HomeDay:
     def _storage(
         self, kind: str, p: FloatArray, flex: FloatArray, planned_kwh: FloatArray, dt_s: float
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return baseline and flexibility down and up of a storage, back towards its plan."""
+        """Return baseline, flexibility down and up of a storage, corrected towards its plan."""
         low, high = self._limits(kind, dt_s)
         usable = np.abs(p) + flex > 0.0  # a vehicle that is away has neither
         back = np.where(usable, (self._soc[kind] - planned_kwh) / RETURN_H, 0.0)
@@ -198,7 +201,7 @@ class HomeDay:
     def _heat(
         self, heat: FloatArray, flex: FloatArray, slot: int, part: float, temp_out_c: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the heat pump's baseline and flexibility, back towards the plan's temperature."""
+        """Return the heat pump's baseline and flexibility, corrected to the planned temperature."""
         assert self._plan is not None
         houses = self.homes.houses
         planned = _between(self._plan.temp_c, slot, part)

@@ -1,16 +1,17 @@
 """Homes (CMAs): each plans its day, offers what it will do and could do, and follows its award.
 
 At the first interval a home plans its devices for a day (`controllers.market.consumer.plan`). For
-each interval it offers the plan's power as its baseline, brought back to the plan where stored
-energy or indoor temperature have left it, with the plan's flexibility as the range. Sun and demand
-are those of the home's own forecast and meters. An award changes the baseline; the change is
-divided among the devices by the range that each offered.
+each interval it offers the planned power as its baseline, with a correction that brings stored
+energy and indoor temperature back to the plan, and the planned flexibility as its range. Sun and
+demand are those of the home's own forecast and meters. An award changes the baseline; the devices
+share the change in proportion to the range that each offered.
 
-Without a market that plans (`levels` 'primary' or 'none') thermostats run free, the battery serves
-the home's own net load, and only the heat pump is offered.
+With `levels` 'primary' homes do not plan: heat pumps hold their set-points, the battery serves the
+home's own net load, and heat pump and PV are offered. With 'none' nothing is offered and
+thermostats run free.
 
-A home that hears nothing changes its baseline as it was asked last, for `silent_after` intervals;
-then it goes by its own plan.
+A home without an award keeps the change that it was asked for last, for `silent_after` intervals;
+then it follows its plan.
 """
 
 from __future__ import annotations
@@ -74,18 +75,18 @@ class HomeGroup:
         self.devices = HomeDevices(table, self.hosted, options, site)
         self.cost = table.draw(site.seed, "home cost", self.names, o.home_cost)
         every = table.home_names
-        self._faith = _by_glob(self.names, every, o.unfaithful, "unfaithful", 1.0)
+        self._followed_share = _by_glob(self.names, every, o.unfaithful, "unfaithful", 1.0)
         movable = dict.fromkeys(o.flexible_homes or ("*",), 1.0)
         self._movable = _by_glob(self.names, every, movable, "flexible_homes", 0.0)[:, None] > 0.0
         self._error, self._seed = o.response_error, site.seed
         self._streams = counter_rng.stream_ids(f"response:{name}" for name in self.names)
-        pace_s = o.mail_rounds * site.period_s
-        self._pace = 1.0 - math.exp(-pace_s / o.response_s) if o.response_s > 0.0 else 1.0
+        step_s = o.mail_rounds * site.period_s
+        self._step_response = 1.0 - math.exp(-step_s / o.response_s) if o.response_s > 0.0 else 1.0
         self._inbox = Latest(n, len(AWARD_FIELDS))
         self._offered: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
         self._offered[:, GAMMA] = GAMMA_MAX
         self._base = self._offered
-        # What is asked for: change of the baseline, kW and kvar; since which interval.
+        # Change of the baseline that was asked for (kW, kvar), and in which interval.
         self._asked: FloatArray = np.zeros((n, 2))
         self._asked_at: IntArray = np.full(n, -1, dtype=np.int64)
         self._done: FloatArray = np.zeros((n, 2))
@@ -138,8 +139,8 @@ class HomeGroup:
         low, high = (over_kinds(base[:, part]) - p0 for part in (P_MIN, P_MAX))
         uniform = counter_rng.uniform(self._seed, self._streams, max(interval, 0), 0)
         wrong = self._error * math.sqrt(3.0) * (2.0 * uniform - 1.0)
-        asked = self._asked * (self._faith * (1.0 + wrong))[:, None]
-        self._done += self._pace * (asked - self._done)
+        asked = self._asked * (self._followed_share * (1.0 + wrong))[:, None]
+        self._done += self._step_response * (asked - self._done)
         change = np.clip(self._done[:, 0], low, high)
         q = q0 + np.clip(self._done[:, 1], -base[:, Q_ROOM], base[:, Q_ROOM])
         self.devices.follow(base, change, q)
@@ -171,7 +172,7 @@ def _by_glob(
     option: str,
     default: float,
 ) -> FloatArray:
-    """Return the number of each home, `default` where no glob names it; the last glob wins.
+    """Return a value per home: that of the last glob that matches its name, else `default`.
 
     Raises ControllerError: A glob names no home.
     """

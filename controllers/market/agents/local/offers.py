@@ -1,4 +1,7 @@
-"""Offers, as homes send them to agents and agents to operators, and the receiver's book of them."""
+"""Offers of homes to their agents, bids of agents to their SMOs, and the receiver's book of them.
+
+A bid has the fields of an offer: it is the sum of offers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ P0, P_MIN, P_MAX = slice(1, 1 + _K), slice(1 + _K, 1 + 2 * _K), slice(1 + 2 * _K
 Q0, Q_ROOM, GAMMA = 1 + 3 * _K, 2 + 3 * _K, 3 + 3 * _K
 KNOWN, METERED = 4 + 3 * _K, slice(5 + 3 * _K, 5 + 4 * _K)
 GAMMA_MAX = 1e9
-"""Of who has no flexibility: any positive number, the range is zero."""
+"""Disutility of a home without flexibility. Its range is 0, so any positive number would do."""
 _SLACK_KW = 1e-6
 _LARGEST = 1e9
 
@@ -45,7 +48,7 @@ class OfferBook:
     ----------
     rows : (n, len(OFFER_FIELDS)). Zero where none came yet.
     interval : int64 (n,). The interval each is for; -1 where none came yet.
-    received, odd : (n,). Messages since the last `count`, and those of them that were refused.
+    received, refused : (n,). Messages since the last `count`, and those of them that were refused.
     """
 
     def __init__(self, names: Sequence[str], silent_after: int) -> None:
@@ -54,17 +57,17 @@ class OfferBook:
         self.rows: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
         self.rows[:, GAMMA] = GAMMA_MAX
         self.interval: IntArray = np.full(n, -1, dtype=np.int64)
-        self.received, self.odd = np.zeros(n), np.zeros(n)
+        self.received, self.refused = np.zeros(n), np.zeros(n)
         self.events: list[dict[str, Any]] = []
         self._silent_after = silent_after
         self._silent = np.zeros(n, dtype=bool)
         self._told: dict[str, IntArray] = {}
 
     def take(self, sender: IntArray, rows: FloatArray, now: int) -> None:
-        """Take offers in: `sender` (m,), `rows` (m, len(OFFER_FIELDS)), in the interval `now`.
+        """Store the offers `rows` (m, len(OFFER_FIELDS)) of `sender` (m,) in the interval `now`.
 
-        An offer that is no offer is refused and the last good one stays; one that comes after the
-        interval before its own counts as late, but is used; one that came before is passed over.
+        An invalid offer is refused, and the last valid one stays. An offer that arrives in its own
+        interval or after it is late, but is used. A duplicate is ignored.
         """
         if not sender.size:
             return
@@ -77,7 +80,7 @@ class OfferBook:
         for fault in ("not_finite", "contradictory", "misdated"):
             self._tell(f"offer_{fault}", sender[wrong == fault], now)
         bad = wrong != ""
-        np.add.at(self.odd, sender[bad], 1.0)
+        np.add.at(self.refused, sender[bad], 1.0)
         good = np.flatnonzero(~bad & (interval > self.interval[sender]))
         self._tell("offer_late", sender[good[interval[good] <= now]], now)
         # Oldest first: of several offers of one sender the newest is written last.
@@ -96,9 +99,9 @@ class OfferBook:
             self.events.append({"event": event, "agents": [self.names[i] for i in new.tolist()]})
 
     def usable(self, interval: int) -> FloatArray:
-        """Return the offers for `interval`; whoever is silent keeps its baseline and has no range.
+        """Return the offers for `interval`; a silent sender keeps its baseline and has no range.
 
-        Who falls silent, or is back, is told as an event.
+        An event names the senders that become silent or send again.
         """
         silent = self.interval + self._silent_after < interval
         known = self.interval >= 0
@@ -117,9 +120,9 @@ class OfferBook:
         return rows
 
     def count(self) -> tuple[FloatArray, FloatArray]:
-        """Return `received` and `odd` since the last call."""
-        counted = self.received, self.odd
-        self.received, self.odd = np.zeros(len(self.names)), np.zeros(len(self.names))
+        """Return `received` and `refused` since the last call."""
+        counted = self.received, self.refused
+        self.received, self.refused = np.zeros(len(self.names)), np.zeros(len(self.names))
         return counted
 
     def take_events(self) -> list[dict[str, Any]]:

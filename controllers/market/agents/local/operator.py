@@ -29,7 +29,7 @@ class LocalOperator:
 
     Attributes
     ----------
-    tells : Whether awards are to be sent in this round.
+    sends_awards : Whether awards are to be sent in this round.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LocalOperator:
         self._account = np.zeros(len(ACCOUNT))
         self._told: Any = None
         self._lmp, self._energy_mwh, self._samples = 0.0, 0.0, 0
-        self.tells = False
+        self.sends_awards = False
         names = table.names
         self.outputs = (
             Port("scheduled_import_kw", "kW", (OPERATOR,)),
@@ -88,7 +88,9 @@ class LocalOperator:
         for message in weights:
             central.take_weights(message)
         made = central.schedule
-        self.tells = made is not None and (phase == _CLEARING_ROUND or made is not self._told)
+        self.sends_awards = made is not None and (
+            phase == _CLEARING_ROUND or made is not self._told
+        )
         self._told = made
         self._accounts.note(made)
         if phase == self._rounds - 1:

@@ -1,9 +1,10 @@
 """Scores of secondary agents: commitment per kind of device, trustability, and resilience.
 
-Commitment asks whether an agent did what it was scheduled: the evidence of an interval is
-``1 - |metered - scheduled| / (half the range offered)``, kind by kind, where a schedule divides the
-change of the baseline among kinds by the range that each offered. Trustability asks whether its
-offers came, and were in order. `controllers.market.agents.scores` has the averages.
+Commitment is whether an agent did what it was scheduled: the evidence of an interval is
+``1 - |metered - scheduled| / (half the range offered)``, per kind of device. A schedule is a total;
+its change of the baseline is divided among the kinds in proportion to the range of each.
+Trustability is whether offers came and were valid. `controllers.market.agents.scores` has the
+averages.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from controllers.market.agents.local.table import KINDS, over_kinds
 from controllers.market.agents.scores import BetaScore, resilience_score, trust_evidence
 
 _LEAST_KW = 0.05
-"""Half a range below which nothing was offered, so that nothing is learnt."""
+"""Half a range, kW, below which an interval is no evidence: hardly anything was offered."""
 _LOWEST = 0.01
-"""A score never is 0: the secondary market divides by it."""
+"""Lower limit of a score: the secondary market divides by it."""
 
 
 class AgentScores:
@@ -39,9 +40,9 @@ class AgentScores:
         self._trust = BetaScore(prior, memory, memory)
         self._weight = np.ones((self._m, len(KINDS)))
         # (interval, scheduled per kind, half range per kind), of the last intervals.
-        self._promised: deque[tuple[int, FloatArray, FloatArray]] = deque(maxlen=3)
+        self._noted: deque[tuple[int, FloatArray, FloatArray]] = deque(maxlen=3)
 
-    def promise(
+    def note_schedule(
         self, who: NDArray[np.bool_], offers: FloatArray, p: FloatArray, interval: int
     ) -> None:
         """Note what the agents `who` (m,) were scheduled for `interval`: `p` (m,) in all, kW."""
@@ -51,20 +52,26 @@ class AgentScores:
         total = np.maximum(over_kinds(room), 1e-9)[:, None]
         scheduled = p0 + change * room / total
         half = 0.5 * (high - low)
-        last = self._promised[-1] if self._promised else None
+        last = self._noted[-1] if self._noted else None
         if last is not None and last[0] == interval:
             scheduled = np.where(who[:, None], scheduled, last[1])
             half = np.where(who[:, None], half, last[2])
-            self._promised.pop()
+            self._noted.pop()
         else:
             scheduled = np.where(who[:, None], scheduled, np.nan)
             half = np.where(who[:, None], half, np.nan)
-        self._promised.append((interval, scheduled, half))
+        self._noted.append((interval, scheduled, half))
 
-    def add(self, offers: FloatArray, received: FloatArray, odd: FloatArray, interval: int) -> None:
-        """Take in what the offers for `interval` metered, two before it, and how they came."""
-        self._trust.add(trust_evidence(received, 1.0, odd, np.zeros(self._m)))
-        kept = next((x for x in self._promised if x[0] == interval - 2), None)
+    def add(
+        self, offers: FloatArray, received: FloatArray, refused: FloatArray, interval: int
+    ) -> None:
+        """Update the scores from the bids for `interval`.
+
+        Their meter readings are of interval - 2. `received`, `refused` (m,): messages of each agent
+        since the last update.
+        """
+        self._trust.add(trust_evidence(received, 1.0, refused, np.zeros(self._m)))
+        kept = next((x for x in self._noted if x[0] == interval - 2), None)
         if kept is None:
             return
         _, scheduled, half = kept
@@ -86,7 +93,7 @@ class AgentScores:
 
     @property
     def trustability(self) -> FloatArray:
-        """How many of its offers came and were in order, (m,)."""
+        """Share of its offers that came and were valid, averaged, (m,)."""
         return self._trust.value
 
     @property

@@ -1,8 +1,8 @@
-"""Secondary agents (SMAs): each adds up its homes' offers, and clears the consumer market for them.
+"""Secondary agents (SMAs): each bids the sum of its homes' offers and clears the consumer market.
 
-Upwards, once per interval: the sum of the homes' offers. Downwards, as soon as a schedule of its
-operator comes: prices and set-points for its homes (`controllers.market.consumer.game`), in which
-the agent is the leader (CMO) and its homes the followers (CMAs).
+Upwards, once per interval: a bid, the sum of the homes' offers. Downwards, when a schedule of its
+SMO arrives: prices and set-points for its homes (`controllers.market.consumer.game`). The agent is
+the leader (CMO) and its homes are the followers (CMAs).
 
 Without a schedule for an interval an agent asks its homes for the same change of their baseline as
 before, for `silent_after` intervals; then for none.
@@ -65,7 +65,7 @@ class SmaGroup:
         self.homes: IntArray = np.flatnonzero(np.isin(table.home_agent, self.hosted))
         self.owner: IntArray = np.searchsorted(self.hosted, table.home_agent[self.homes])
         self.book = OfferBook([table.home_names[i] for i in self.homes], options.silent_after)
-        self._policy, self._alone = options.negative_prices, options.levels != "hierarchy"
+        self._policy, self._without_game = options.negative_prices, options.levels != "hierarchy"
         self._silent_after = options.silent_after
         self._inbox = Latest(self.n, len(SCHEDULE_FIELDS))
         self._offers = self.book.rows
@@ -80,7 +80,7 @@ class SmaGroup:
         self.short_kw: FloatArray = np.zeros(self.n)
 
     def bid(self, interval: int) -> FloatArray:
-        """Return each agent's offer for `interval`, (n, len(OFFER_FIELDS))."""
+        """Return each agent's bid for `interval`, (n, len(OFFER_FIELDS))."""
         self._offers = self.book.usable(interval)
         return summed(self.owner, self._offers, self.n, interval)
 
@@ -98,14 +98,15 @@ class SmaGroup:
         return new
 
     def clear(self, new: NDArray[np.bool_], interval: int, *, late: bool) -> NDArray[np.bool_]:
-        """Award homes for `interval`; return which agents did, (n,).
+        """Award homes for `interval`; return the agents that sent awards, (n,).
 
-        Those do which have a `new` (n,) schedule, and when it is `late` those which have none.
+        These are the agents with a `new` (n,) schedule, and, when it is `late` in the interval,
+        those that got none for it.
         """
         told = self._inbox.values
         who = new | (late & (self._cleared < interval) & (self._asked >= 0))
         base_p, base_q = self._base()
-        # A schedule is for the coming interval or, after a change in the present one, for that.
+        # A schedule is for the coming interval, or for the present one if the manager changed it.
         when = np.clip(np.rint(told[:, 0]), interval - 1, interval).astype(np.int64)
         when = np.where(new, when, interval)
         self._asked = np.where(new, when, self._asked)
@@ -132,7 +133,7 @@ class SmaGroup:
         """Return power, price and flexibility price of every home for the agents' targets (n,)."""
         o = self._offers
         p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
-        if self._alone:
+        if self._without_game:
             p, self.short_kw = shared(self.owner, p0, low, high, target)
             price = self._price[self.owner]
             return p, price, np.zeros_like(price)
@@ -147,7 +148,7 @@ class SmaGroup:
     def _divided(self, new: Units) -> Units:
         """Divide new bills of the agents among their homes, by the last awards."""
         p = np.nan_to_num(self.awards[:, 1])
-        if self._alone:
+        if self._without_game:
             return retail_units(new, p, self.owner, price_per_kwh=self._price, hours=self._hours)
         p0 = over_kinds(self._offers[:, P0])
         return consumer_units(new, self.owner, p, p0, *self._prices, hours=self._hours)
@@ -156,11 +157,15 @@ class SmaGroup:
 def shared(
     owner: IntArray, p0: FloatArray, low: FloatArray, high: FloatArray, target: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Divide each owner's change of the baseline by the room in its direction; return p and short.
+    """Divide each owner's change of the baseline in proportion to the room in its direction.
 
     Parameters
     ----------
-    owner : (m,). p0, low, high : (m,). target : (n,), what the sum per owner is to be.
+    owner : (m,)
+    p0, low, high : (m,). Baseline and limits.
+    target : (n,). Sum wanted per owner.
+
+    Returns the powers (m,), and the part of each target that is out of reach (n,).
     """
     n = target.size
     change = target - np.bincount(owner, p0, n)

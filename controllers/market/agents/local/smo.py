@@ -1,17 +1,16 @@
 """Market operators (SMOs): each clears the secondary market for its agents.
 
-Once per interval an operator hears its agents' offers, scores what they did, clears the secondary
-market (`controllers.market.secondary`) for the power that the primary market awarded it, and tells
-its agents their schedules. An award that changes within an interval, as the resilience manager
-makes it, is cleared and passed down at once.
+Once per interval an operator reads its agents' bids, updates their scores, clears the secondary
+market (`controllers.market.secondary`) for the power that the primary market awarded it, and sends
+its agents their schedules. An award that the resilience manager changes within an interval is
+cleared and passed down at once.
 
-Its bid to the primary market is the sum of its agents' offers. The slides ("Connecting secondary
-market to primary") bid the sum of the schedules and the flexibility left round them. With that the
-primary market moves the baseline from which it measures the cost of flexibility, and within a few
-intervals every operator stands at its limit with none left (docs/market-day.md).
+Its bid to the primary market is the sum of its agents' bids. The slides ("Connecting secondary
+market to primary") bid the sum of the schedules with the flexibility that is left. The primary
+market then moves the baseline from which it measures the cost of flexibility, and within a few
+intervals every operator is at its limit without flexibility (docs/market-day.md).
 
-Without an award of its own an operator goes on with the last one; before the first its agents get
-no schedule.
+Without a new award an operator keeps the last one. Before the first its agents get no schedule.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ SMO_AWARD_FIELDS = ("interval", "p_load", "p_gen", "q_gen", "price_p", "price_q"
 """From the primary operator: MW, Mvar, money per MWh, units of money."""
 TAN_PHI = float(np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR)
 Q_COST_PER_MVARH = 5.0
-"""Cost of reactive power at the end of its range; without one it has no best amount."""
+"""Cost of reactive power at the end of its range; without a cost its optimum is not unique."""
 
 
 class OperatorGroup:
@@ -65,8 +64,8 @@ class OperatorGroup:
     scheduled : (agents, 2). What each agent was told last, kW and kvar; NaN before.
     bid_kw : (n, 3). Least, scheduled and largest power of the bid to the primary market.
     award_kw, price_per_kwh : (n,). Of the primary market; NaN and 0 before the first award.
-    kept : int64 (n,). Billed to the feeder's own loads at the bus, since the start.
-    uplift : (n,). Money that payments within the price cap lack, since the start.
+    fixed_bill : int64 (n,). Billed to the feeder's own loads at the bus, since the start.
+    uplift : (n,). Payments within the price cap less revenue, money since the start.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class OperatorGroup:
         self.scheduled: FloatArray = np.full((m, 2), np.nan)
         self._interval: IntArray = np.full(self.n, -1, dtype=np.int64)
         self.bills = Bills(self.owner, self.n)
-        self.kept: Units = np.zeros(self.n, dtype=np.int64)
+        self.fixed_bill: Units = np.zeros(self.n, dtype=np.int64)
         self.uplift: FloatArray = np.zeros(self.n)
         self._shown: FloatArray = np.zeros(m)
         self._tariff: FloatArray = np.zeros(self.n)
@@ -99,8 +98,8 @@ class OperatorGroup:
     def take_offers(self, interval: int) -> None:
         """Take the offers for `interval` as they are known now; score what was metered."""
         self._offers = self.book.usable(interval)
-        received, odd = self.book.count()
-        self.scores.add(self._offers, received, odd, interval)
+        received, refused = self.book.count()
+        self.scores.add(self._offers, received, refused, interval)
 
     # --- from above ------------------------------------------------------------------------------
 
@@ -109,7 +108,7 @@ class OperatorGroup:
     ) -> NDArray[np.bool_]:
         """Take awards (k, len(SMO_AWARD_FIELDS)); return whose power or price changed, (n,)."""
         before = self._inbox.values.copy()
-        # A number of another size than a feeder's is no award.
+        # Refuse numbers that no feeder has.
         rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         self._inbox.absorb(sender, rounds, rows, step)
         now = self._inbox.values
@@ -145,7 +144,7 @@ class OperatorGroup:
         chosen = who[self.owner]
         self.scheduled = np.where(chosen[:, None], np.stack([p, q], axis=1), self.scheduled)
         self._interval = np.where(who, interval, self._interval)
-        self.scores.promise(chosen, self._offers, p, interval)
+        self.scores.note_schedule(chosen, self._offers, p, interval)
         return who
 
     def _cleared(self, who: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -248,14 +247,14 @@ class OperatorGroup:
         # Where everything generates there is no load to name a tariff: one would pay the bus price.
         price = np.where(np.isfinite(price), price, self.price_per_kwh)
         self._tariff = np.where(new != 0, price, self._tariff)
-        self.kept[loads] += np.where(new[loads] != 0, units[p.size :], 0)
+        self.fixed_bill[loads] += np.where(new[loads] != 0, units[p.size :], 0)
         return units[: p.size]
 
     # --- what is known ---------------------------------------------------------------------------
 
     @property
     def metered_kw(self) -> FloatArray:
-        """What the agents metered in the interval before the last offers', NaN: unknown."""
+        """Power of the agents by the meter readings in the last bids, (m,); NaN: unknown."""
         return np.asarray(over_kinds(metered(self._offers)))
 
     @property
@@ -285,7 +284,7 @@ class OperatorGroup:
             "smo_award_kw": np.where(self.told, self.award_kw, mid),
             "tariff_per_kwh": self._tariff,
             "uplift_money": self.uplift,
-            "fixed_pays_money": money(self.kept),
+            "fixed_pays_money": money(self.fixed_bill),
         }
         by_kind = {f"commitment_{k}": x for k, x in zip(KINDS, scores.by_kind.T, strict=True)}
         return told | by_kind

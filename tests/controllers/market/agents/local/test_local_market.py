@@ -130,7 +130,7 @@ def assert_books_balance(hosts: Sequence[LocalMarket]) -> None:
         for group in (host._smos, host._smas):
             divided = np.zeros(group.n, dtype=np.int64)
             np.add.at(divided, group.owner, group.bills.divided)
-            divided += getattr(group, "kept", 0)
+            divided += getattr(group, "fixed_bill", 0)
             np.testing.assert_array_equal(divided, group.bills.received)
 
 
