@@ -290,7 +290,8 @@ def _dataclass_table(cls: type) -> str:
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in fields(cls):
         default = "required" if field.default is MISSING else f"`{_literal(field.default)}`"
-        default = "-" if field.default is None else default
+        if field.default is None or field.default_factory is not MISSING:
+            default = "-"
         kind, meaning = entries.get(field.name, (_type_name(hints[field.name]), ""))
         if said := field.metadata:  # `grid_models.base.options.option`
             meaning = said["meaning"]

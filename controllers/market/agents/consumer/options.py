@@ -20,39 +20,43 @@ _MINUTE_S, _HOURS = 60.0, 24
 
 @dataclass(frozen=True, slots=True)
 class ConsumerMarketOptions(ControllerOptions):
-    """Settings."""
+    """Options of the controller ``consumer-market``."""
 
     interval_s: float = option(
         1800.0, "Market interval, whole minutes; a step of a home's plan.", above=0.0, high=86400.0
     )
     horizon: int = option(48, "Intervals of a plan.", low=1)
     gate: int = option(
-        2, "Steps between the bids and the clearing: how often a lost bid is sent again.", low=1
+        2,
+        "Steps between the first bid and the clearing; a bid is sent in each of them, in "
+        "case of loss.",
+        low=1,
     )
     gamma: Any = option(
         (0.1, 0.3),
-        "Disutility of a home, money/(kW^2 h): [low, high], drawn by its name.",
+        "Range of a home's disutility, money/(kW^2 h); drawn per home.",
         shown="two numbers",
     )
     request: Any = option(
         None,
-        "What the grid asks for by the hour of the day, as a part of the flexibility offered: 1 "
-        "all of the upward, -1 all of the downward one. None: drawn in `request_range`.",
+        "Request of the grid per hour of the day, as a share of the flexibility offered: 1 is all "
+        "upward, -1 all downward flexibility. None: drawn from `request_range`.",
         shown="24 numbers",
     )
     request_range: Any = option(
-        (0.0, 0.9), "Limits of a request that is drawn: [low, high].", shown="two numbers"
+        (0.0, 0.9), "Range of the requests, which are drawn per interval.", shown="two numbers"
     )
     policy: str = option(
         "allow",
-        "What becomes of negative prices: they are allowed, or floored, and the operator adds what "
-        "the budget lacks.",
+        "Negative prices: allowed, or floored at 0, where the operator covers what the "
+        "budget lacks.",
         choices=POLICIES,
     )
     plans_know_price: bool = option(
         True,
-        "Whether a home counts prices from that of the grid, to which its plan answers, or from 0, "
-        "as in the slides.",
+        "Whether a home compares prices with the price of the grid, which its plan "
+        "includes, or with "
+        "0, as on the slides.",
     )
     forecast_errors: Mapping[str, Any] | None = option(
         None,
@@ -121,5 +125,7 @@ def _check_pair(name: str, pair: Any, low: float, high: float) -> None:
         checked_number(name, number, low=low, high=high)
     if not pair[0] <= pair[1] or (name == "gamma" and pair[0] <= 0.0):
         raise ControllerError(
-            f"is {pair!r}", where=f"option {name}", expected="low <= high, and gamma above 0"
+            f"is {pair!r}",
+            where=f"option {name}",
+            expected="low <= high" + (", above 0" if name == "gamma" else ""),
         )

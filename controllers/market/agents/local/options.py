@@ -24,9 +24,9 @@ class LocalMarketOptions(ControllerOptions):
 
     levels: str = option(
         "hierarchy",
-        "Which markets there are: 'hierarchy' is all three, with homes that plan; 'primary': "
-        "operators add up what the homes' devices do, and divide an award among them; 'none': "
-        "no award, the prices are those of the demand as it is.",
+        "Markets: 'hierarchy' is all three, with homes that plan; 'primary': homes do not plan, "
+        "operators bid the sum of their devices and divide the award among them; 'none': nothing "
+        "is awarded, and prices are those of the demand as it is.",
         choices=LEVELS,
     )
     interval_s: float = option(
@@ -39,36 +39,48 @@ class LocalMarketOptions(ControllerOptions):
     )
     mail_rounds: int = option(
         1,
-        "Rounds of mail within the federate's ``period_s``; all but one are mail only.",
+        "Rounds of mail within the federate's ``period_s``; ports are read and written in "
+        "the first.",
         low=1,
     )
     price_scale: float = option(
-        1.0, "Factor on the day's ``price_per_kwh``, which is the supply's price at no import.",
+        1.0,
+        "Factor on the profile's ``price_per_kwh``; "
+        "the product is the import price at zero import.",
         above=0.0,
     )  # fmt: skip
     price_slope: float = option(
-        0.0, "What the supply's price rises by, money per kWh and MW of import.", low=0.0
+        0.0, "Rise of the import price, money per kWh and MW of import.", low=0.0
     )
-    loss_price_per_kwh: float = option(0.003, "xi, money per kWh of losses.", low=0.0)
+    loss_price_per_kwh: float = option(
+        0.003,
+        "Weight xi of losses in the primary market, money per kWh, in addition to their import.",
+        low=0.0,
+    )
     price_cap_per_kwh: float = option(
-        1.0, "Most that an agent pays, or is paid, per kWh in the secondary market.", above=0.0
+        1.0,
+        "Highest price per kWh that an agent pays or is paid in the secondary market.",
+        above=0.0,
     )
     home_cost: Sequence[float] = option(
         (0.15, 0.4),
-        "Range that each home's marginal cost of using all its flexibility is drawn from, money "
-        "per kWh.",
+        "Range of the marginal cost, money per kWh, at which a home gives half the width of its "
+        "range; drawn per home.",
         shown="[low, high]",
     )
     flexibility: Sequence[float] = option(
         (0.1, 0.5),
-        "Range that the flexible part of each home's heat pump, battery and vehicle is drawn from.",
+        "Range of the flexible share of each home's heat pump, battery and vehicle; drawn "
+        "per home.",
         shown="[low, high]",
     )
     homes_per_agent: int = option(
-        4, "Homes of a secondary agent, where that gives an operator 3 to 12 agents.", low=1
+        4, "Homes per secondary agent, as far as an operator then has 3 to 12 agents.", low=1
     )
     epsilon: float = option(
-        0.01, "What a level of the secondary market may give up for the next ones, relative.",
+        0.01,
+        "Relative amount by which a level of the secondary market may miss its optimum "
+        "in favour of the next ones; 0: level 1 alone.",
         low=0.0, high=1.0,
     )  # fmt: skip
     negative_prices: Policy = option(
@@ -78,7 +90,7 @@ class LocalMarketOptions(ControllerOptions):
         0.0, "Relative standard deviation of a home's forecasts of sun, demand and price.", low=0.0
     )
     fixed_load_pu: float = option(
-        1.0, "Multiple of nominal at which the feeder's own loads stand.", low=0.0
+        1.0, "Power of the feeder's own loads that operators expect, over nominal.", low=0.0
     )
     response_s: float = option(
         0.0, "Time constant with which devices follow an award; 0: at once.", low=0.0
@@ -94,10 +106,12 @@ class LocalMarketOptions(ControllerOptions):
         (0.8, 1.0), "Range that each agent's prior score is drawn from.", shown="[low, high]"
     )
     memory: float = option(
-        20.0, "Of the scores, in intervals; the prior has that weight.", above=1.0
+        20.0,
+        "Time constant of the scores, in intervals; the prior weighs as much as that many.",
+        above=1.0,
     )
     silent_after: int = option(
-        3, "Intervals without mail after which a partner counts as silent.", low=1
+        3, "Intervals without mail after which a sender counts as silent.", low=1
     )
     manager: str | None = option(
         None, "Name of the resilience manager's agent; None: there is none."
@@ -106,12 +120,13 @@ class LocalMarketOptions(ControllerOptions):
     flexible_homes: Sequence[str] | None = option(
         None,
         "Homes whose devices the market may move: names or globs; default: all. The others offer "
-        "their plan, or what they draw, without a range.",
+        "their baseline without a range.",
     )
     thermostats: Sequence[str] | None = option(
         None,
-        "Houses that are steered by a thermostat's set-point (output ``cool_set_c``) and not by "
-        "their power, as devices behind Modbus are: names or globs of DERs.",
+        "Houses that follow an award by their thermostat's set-point (output "
+        "``cool_set_c``) instead "
+        "of their power, as devices behind Modbus do: names or globs of DERs.",
     )
 
     def check(self) -> None:
