@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
 from controllers.market.agents.bid_book import BidBook
-from controllers.market.model.participants import IDLE_COST
+from controllers.market.model.participants import BID_FIELDS, IDLE_COST
 
 # Larger numbers in mail are nonsense; beyond it a counter is no longer told from its successor.
 NUMBER_MAX = 2.0**53
+# MW and Mvar: with larger ones amounts of money would no longer be exact.
+POWER_MAX_MW = 1e5
+_LIMITS = np.array(
+    [NUMBER_MAX, *(POWER_MAX_MW if name[0] in "pq" else NUMBER_MAX for name in BID_FIELDS)]
+)
 
 
 class BidReceiver:
@@ -42,7 +47,7 @@ class BidReceiver:
         if not smo.size:
             return
         self._heard[smo] = step
-        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
+        rows = np.where(np.abs(rows) <= _LIMITS, rows, np.nan)
         when = np.rint(np.where(np.isfinite(rows[:, 0]), rows[:, 0], -1.0)).astype(np.int64)
         for event, name in self.book.take(smo, when, rows[:, 1:], interval):
             self.events.append({"event": event, "smo": name})

@@ -283,7 +283,7 @@ class LocalMarket:
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""
-        told = [*self._homes.take_events(), *self._smas.book.take_events(),
+        told = [*self._homes.take_events(), *self._smas.take_events(),
                 *self._smos.take_events()]  # fmt: skip
         self._event_count += len(told)
         return told if self._operator is None else told + self._operator.take_events()

@@ -27,6 +27,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
+from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.local.devices import HomeDevices
 from controllers.market.agents.local.offers import (
     GAMMA,
@@ -41,9 +42,9 @@ from controllers.market.agents.local.offers import (
     Q_ROOM,
 )
 from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.orders import Orders
 from controllers.market.agents.local.sma import AWARD_FIELDS
 from controllers.market.agents.local.table import KINDS, LocalTable, over_kinds
-from controllers.market.agents.mail_tables import Latest
 from grid_models.base import counter_rng
 from grid_models.base.errors import nearest_name
 
@@ -82,7 +83,9 @@ class HomeGroup:
         self._streams = counter_rng.stream_ids(f"response:{name}" for name in self.names)
         step_s = o.mail_rounds * site.period_s
         self._step_response = 1.0 - math.exp(-step_s / o.response_s) if o.response_s > 0.0 else 1.0
-        self._inbox = Latest(n, len(AWARD_FIELDS))
+        largest = table.largest_kw[self.hosted]
+        # An agent's prices for its homes rise without limit as the sum of their plans nears 0.
+        self._inbox = Orders(self.names, AWARD_FIELDS, largest, NUMBER_MAX, "award_refused")
         self._offered: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
         self._offered[:, GAMMA] = GAMMA_MAX
         self._base = self._offered
@@ -140,6 +143,8 @@ class HomeGroup:
         uniform = counter_rng.uniform(self._seed, self._streams, max(interval, 0), 0)
         wrong = self._error * math.sqrt(3.0) * (2.0 * uniform - 1.0)
         asked = self._asked * (self._followed_share * (1.0 + wrong))[:, None]
+        # What is beyond the range is not remembered, or devices would stay at its end for long.
+        asked[:, 0] = np.clip(asked[:, 0], low, high)
         self._done += self._step_response * (asked - self._done)
         change = np.clip(self._done[:, 0], low, high)
         q = q0 + np.clip(self._done[:, 1], -base[:, Q_ROOM], base[:, Q_ROOM])
@@ -161,7 +166,7 @@ class HomeGroup:
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call."""
-        told, self._events = self._events, []
+        told, self._events = self._events + self._inbox.take_events(), []
         return told
 
 

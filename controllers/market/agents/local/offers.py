@@ -28,21 +28,44 @@ Q0, Q_ROOM, GAMMA = 1 + 3 * _K, 2 + 3 * _K, 3 + 3 * _K
 KNOWN, METERED = 4 + 3 * _K, slice(5 + 3 * _K, 5 + 4 * _K)
 GAMMA_MAX = 1e9
 """Disutility of a home without flexibility. Its range is 0, so any positive number would do."""
-_SLACK_KW = 1e-6
-_LARGEST = 1e9
+_SLACK_KW = 0.1
+"""By so much noise on a link may turn a range round; it is then widened to hold the baseline."""
+_LARGEST = 1e12
+FAULTS = ("not_finite", "contradictory", "implausible", "misdated")
 
 
-def faults(rows: FloatArray) -> NDArray[np.str_]:
-    """Return what is wrong with each offer, (m,): '', 'not_finite' or 'contradictory'."""
+def faults(rows: FloatArray, largest_kw: FloatArray) -> NDArray[np.str_]:
+    """Return what is wrong with each offer, (m,): '' or one of the first three of `FAULTS`.
+
+    `largest_kw` (m,): power beyond which an offer is not plausible, kW or kvar.
+    """
     finite = (np.abs(rows) <= _LARGEST).all(axis=1)
     low, mid, high = rows[:, P_MIN], rows[:, P0], rows[:, P_MAX]
     crossed = ((low > mid + _SLACK_KW) | (mid > high + _SLACK_KW)).any(axis=1)
-    crossed |= (rows[:, GAMMA] <= 0.0) | (rows[:, Q_ROOM] < 0.0)
-    return np.where(~finite, "not_finite", np.where(crossed, "contradictory", ""))
+    crossed |= (rows[:, GAMMA] <= 0.0) | (rows[:, Q_ROOM] < -_SLACK_KW)
+    powers = np.abs(rows[:, P0.start : Q_ROOM + 1])
+    beyond = (powers > largest_kw[:, None]).any(axis=1)
+    wrong = np.where(crossed, "contradictory", np.where(beyond, "implausible", ""))
+    return np.where(~finite, "not_finite", wrong)
+
+
+def _in_order(rows: FloatArray) -> FloatArray:
+    """Return offers with every baseline inside its range, and no room below 0."""
+    rows = rows.copy()
+    rows[:, P_MIN] = np.minimum(rows[:, P_MIN], rows[:, P0])
+    rows[:, P_MAX] = np.maximum(rows[:, P_MAX], rows[:, P0])
+    rows[:, Q_ROOM] = np.maximum(rows[:, Q_ROOM], 0.0)
+    return rows
 
 
 class OfferBook:
     """The last good offer of each of n senders.
+
+    Parameters
+    ----------
+    names : (n,). Senders.
+    silent_after : Intervals without an offer after which a sender is silent.
+    largest_kw : (n,). Power beyond which an offer is not plausible.
 
     Attributes
     ----------
@@ -51,7 +74,7 @@ class OfferBook:
     received, refused : (n,). Messages since the last `count`, and those of them that were refused.
     """
 
-    def __init__(self, names: Sequence[str], silent_after: int) -> None:
+    def __init__(self, names: Sequence[str], silent_after: int, largest_kw: FloatArray) -> None:
         self.names = tuple(names)
         n = len(self.names)
         self.rows: FloatArray = np.zeros((n, len(OFFER_FIELDS)))
@@ -59,7 +82,7 @@ class OfferBook:
         self.interval: IntArray = np.full(n, -1, dtype=np.int64)
         self.received, self.refused = np.zeros(n), np.zeros(n)
         self.events: list[dict[str, Any]] = []
-        self._silent_after = silent_after
+        self._silent_after, self._largest_kw = silent_after, largest_kw
         self._silent = np.zeros(n, dtype=bool)
         self._told: dict[str, IntArray] = {}
 
@@ -72,12 +95,12 @@ class OfferBook:
         if not sender.size:
             return
         np.add.at(self.received, sender, 1.0)
-        wrong = faults(rows)
+        wrong = faults(rows, self._largest_kw[sender])
         when = np.where(np.abs(rows[:, 0]) <= _LARGEST, rows[:, 0], -1.0)
         interval = np.rint(when).astype(np.int64)
         dated = (interval >= 0) & (interval <= now + 1)
         wrong = np.where((wrong == "") & ~dated, "misdated", wrong)
-        for fault in ("not_finite", "contradictory", "misdated"):
+        for fault in FAULTS:
             self._tell(f"offer_{fault}", sender[wrong == fault], now)
         bad = wrong != ""
         np.add.at(self.refused, sender[bad], 1.0)
@@ -85,7 +108,7 @@ class OfferBook:
         self._tell("offer_late", sender[good[interval[good] <= now]], now)
         # Oldest first: of several offers of one sender the newest is written last.
         good = good[np.argsort(interval[good], kind="stable")]
-        self.rows[sender[good]] = rows[good]
+        self.rows[sender[good]] = _in_order(rows[good])
         self.interval[sender[good]] = interval[good]
 
     def _tell(self, event: str, who: IntArray, now: int) -> None:

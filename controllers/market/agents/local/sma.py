@@ -11,12 +11,12 @@ before, for `silent_after` intervals; then for none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
-from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.local.bills import Bills, Units
 from controllers.market.agents.local.offers import (
     GAMMA,
@@ -29,8 +29,8 @@ from controllers.market.agents.local.offers import (
     summed,
 )
 from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.orders import PRICE_MAX_PER_KWH, Orders
 from controllers.market.agents.local.table import LocalTable, over_kinds
-from controllers.market.agents.mail_tables import Latest
 from controllers.market.consumer.game import clear_consumer, consumer_units
 from controllers.market.secondary.retail import retail_units
 
@@ -64,10 +64,13 @@ class SmaGroup:
         self.n = self.hosted.size
         self.homes: IntArray = np.flatnonzero(np.isin(table.home_agent, self.hosted))
         self.owner: IntArray = np.searchsorted(self.hosted, table.home_agent[self.homes])
-        self.book = OfferBook([table.home_names[i] for i in self.homes], options.silent_after)
+        self.book = OfferBook([table.home_names[i] for i in self.homes], options.silent_after,
+                              table.largest_kw[self.homes])  # fmt: skip
         self._policy, self._without_game = options.negative_prices, options.levels != "hierarchy"
         self._silent_after = options.silent_after
-        self._inbox = Latest(self.n, len(SCHEDULE_FIELDS))
+        names = [table.agent_names[i] for i in self.hosted]
+        self._inbox = Orders(names, SCHEDULE_FIELDS, table.agents_largest_kw[self.hosted],
+                             PRICE_MAX_PER_KWH, "schedule_refused")  # fmt: skip
         self._offers = self.book.rows
         self._change: FloatArray = np.zeros((self.n, 2))
         self._price: FloatArray = np.zeros(self.n)
@@ -89,7 +92,6 @@ class SmaGroup:
     ) -> NDArray[np.bool_]:
         """Take schedules (k, len(SCHEDULE_FIELDS)); return which agents have a new one, (n,)."""
         before = self._inbox.round.copy()
-        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         self._inbox.absorb(sender, rounds, rows, step)
         new: NDArray[np.bool_] = self._inbox.round > before
         if new.any():
@@ -151,7 +153,13 @@ class SmaGroup:
         if self._without_game:
             return retail_units(new, p, self.owner, price_per_kwh=self._price, hours=self._hours)
         p0 = over_kinds(self._offers[:, P0])
-        return consumer_units(new, self.owner, p, p0, *self._prices, hours=self._hours)
+        # A bill is divided whole whatever the prices; beyond the limit amounts are not exact.
+        prices = np.clip(self._prices, -PRICE_MAX_PER_KWH, PRICE_MAX_PER_KWH)
+        return consumer_units(new, self.owner, p, p0, *prices, hours=self._hours)
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return what happened since the last call."""
+        return self.book.take_events() + self._inbox.take_events()
 
 
 def shared(

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
-from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.local.bills import Bills, Units, money
 from controllers.market.agents.local.offers import (
     GAMMA,
@@ -35,10 +34,10 @@ from controllers.market.agents.local.offers import (
     metered,
 )
 from controllers.market.agents.local.options import LocalMarketOptions
+from controllers.market.agents.local.orders import PRICE_MAX_PER_KWH, Orders
 from controllers.market.agents.local.scores import AgentScores
 from controllers.market.agents.local.sma import SCHEDULE_FIELDS, shared
 from controllers.market.agents.local.table import KINDS, LocalTable, over_kinds
-from controllers.market.agents.mail_tables import Latest
 from controllers.market.model.participants import IDLE_COST, LOAD_POWER_FACTOR
 from controllers.market.secondary.clearing import clear_secondary
 from controllers.market.secondary.problem import SecondaryBids, SecondaryProblem
@@ -77,11 +76,15 @@ class OperatorGroup:
         self.agents: IntArray = np.flatnonzero(np.isin(table.agent_smo, self.hosted))
         self.owner: IntArray = np.searchsorted(self.hosted, table.agent_smo[self.agents])
         names = [table.agent_names[i] for i in self.agents]
-        self.book = OfferBook(names, options.silent_after)
+        most = table.agents_largest_kw[self.agents]
+        self.book = OfferBook(names, options.silent_after, most)
         prior = table.draw(seed, "prior score", names, options.score_prior)
         self.scores = AgentScores(prior, options.memory)
         self._fixed = np.stack([table.fixed_kw, table.fixed_kvar], axis=1)[self.hosted]
-        self._inbox = Latest(self.n, len(SMO_AWARD_FIELDS))
+        largest = np.bincount(self.owner, most, self.n) + 10.0 * self._fixed.sum(axis=1)
+        self._inbox = Orders([table.names[i] for i in self.hosted], SMO_AWARD_FIELDS,
+                             largest / 1000.0, PRICE_MAX_PER_KWH * 1000.0,
+                             "award_refused")  # fmt: skip
         self._offers = self.book.rows
         m = self.agents.size
         self.scheduled: FloatArray = np.full((m, 2), np.nan)
@@ -108,8 +111,6 @@ class OperatorGroup:
     ) -> NDArray[np.bool_]:
         """Take awards (k, len(SMO_AWARD_FIELDS)); return whose power or price changed, (n,)."""
         before = self._inbox.values.copy()
-        # Refuse numbers that no feeder has.
-        rows = np.where(np.abs(rows) <= NUMBER_MAX, rows, np.nan)
         self._inbox.absorb(sender, rounds, rows, step)
         now = self._inbox.values
         self.bills.take(np.arange(self.n), np.where(self.told, now[:, 6], 0.0), self._divided)
@@ -291,4 +292,4 @@ class OperatorGroup:
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call."""
-        return self.book.take_events()
+        return self.book.take_events() + self._inbox.take_events()

@@ -58,6 +58,17 @@ class LocalTable:
     unowned: tuple[str, ...]
 
     @property
+    def largest_kw(self) -> FloatArray:
+        """What no offer or award of a home goes beyond, ten times its devices' ratings, (h,)."""
+        rating = np.array([max(d.p_max_kw, -d.p_min_kw) for d in self.ders], dtype=np.float64)
+        return np.asarray(10.0 + 10.0 * np.bincount(self.der_home, rating, len(self.home_names)))
+
+    @property
+    def agents_largest_kw(self) -> FloatArray:
+        """The same of each secondary agent, (m,)."""
+        return per(self.home_agent, self.largest_kw[:, None], len(self.agent_names))[:, 0]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the operators as agents."""
         return tuple(f"smo_{bus}" for bus in self.buses)

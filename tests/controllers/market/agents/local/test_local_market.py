@@ -171,6 +171,61 @@ def test_poor_mail_stops_nobody_and_loses_no_money(loss: float, delay: int, seed
     assert below <= above + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "event"),
+    [
+        ("offer", 1e6, "offer_implausible"),
+        ("bid", 1e6, "offer_implausible"),
+        ("smo_bid", 1e9, "bid_not_finite"),
+        ("smo_award", 1e15, "award_refused"),
+        ("smo_award", np.nan, "award_refused"),
+        ("schedule", 1e12, "schedule_refused"),
+        ("award", 1e300, "award_refused"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_forged_mail_is_told_and_stops_nobody(
+    kind: str, value: float, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = LocalMarket._post
+
+    def forged(self: LocalMarket, of: str, j: int, rows: Any, who: Any = None) -> Any:
+        if of == kind and 8 <= j < 16:
+            rows = np.array(rows)
+            rows[::2, 1:] = value
+        return post(self, of, j, rows, who)
+
+    monkeypatch.setattr(LocalMarket, "_post", forged)
+    hosts, told = played(site(), 8)
+    events = [e["event"] for host in hosts for e in host.take_events()]
+    assert event in events
+    assert "clearing_failed" not in events
+    assert_books_balance(hosts)
+    assert all(np.isfinite(list(minute.values())).all() for minute in told)
+    monkeypatch.setattr(LocalMarket, "_post", post)
+    _, clean = played(site(), 8)
+    billed = total(clean[-1], "smo_pays_money")
+    assert total(told[-1], "smo_pays_money") == pytest.approx(billed, rel=0.02)
+
+
+def test_what_was_asked_beyond_the_range_is_forgotten_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    post = LocalMarket._post
+
+    def forged(self: LocalMarket, of: str, j: int, rows: Any, who: Any = None) -> Any:
+        if of == "award" and 8 <= j < 12:
+            rows = np.array(rows)
+            rows[:, 1] = 40.0  # below ten times the rating
+        return post(self, of, j, rows, who)
+
+    _, clean = played(site(), 8, response_s=120.0)
+    monkeypatch.setattr(LocalMarket, "_post", forged)
+    _, told = played(site(), 8, response_s=120.0)
+    off = [abs(total(told[k], "p_set_kw") - total(clean[k], "p_set_kw")) for k in (3, 7)]
+    assert off[1] < 0.2 * off[0]
+
+
 def test_homes_follow_their_awards() -> None:
     _, told = played(site(), 10)
     last, before = told[-1], told[-2]

@@ -17,6 +17,7 @@ from controllers.market.agents.local.offers import (
     P0,
     P_MAX,
     P_MIN,
+    Q_ROOM,
     OfferBook,
     metered,
     summed,
@@ -44,6 +45,8 @@ def take(book: OfferBook, sender: int, row: FloatArray, now: int) -> list[str]:
         (METERED.start, np.inf, "offer_not_finite home_b"),
         (P_MIN.start, 5.0, "offer_contradictory home_b"),
         (GAMMA, 0.0, "offer_contradictory home_b"),
+        (P_MIN.start, -100.1, "offer_implausible home_b"),
+        (Q_ROOM, 200.0, "offer_implausible home_b"),
         (0, 9.0, "offer_misdated home_b"),
         (0, -1.0, "offer_misdated home_b"),
         (0, 1e300, "offer_not_finite home_b"),
@@ -52,7 +55,7 @@ def take(book: OfferBook, sender: int, row: FloatArray, now: int) -> list[str]:
 def test_an_offer_that_is_none_is_refused_and_the_last_good_one_stays(
     field: int, value: float, event: str
 ) -> None:
-    book = OfferBook(NAMES, silent_after=3)
+    book = OfferBook(NAMES, 3, np.full(len(NAMES), 100.0))
     assert take(book, 1, offer(4), 3) == []
     bad = offer(5)
     bad[field] = value
@@ -63,8 +66,19 @@ def test_an_offer_that_is_none_is_refused_and_the_last_good_one_stays(
     assert (received[1], odd[1]) == (3.0, 2.0)
 
 
+def test_a_range_that_noise_turned_round_holds_its_baseline() -> None:
+    book = OfferBook(NAMES, 3, np.full(len(NAMES), 100.0))
+    noisy = offer(4, room=0.0)
+    noisy[P_MIN], noisy[P_MAX], noisy[Q_ROOM] = -0.95, -1.04, -0.02
+    assert take(book, 0, noisy, 3) == []
+    kept = book.rows[0]
+    assert (kept[P_MIN] == -1.0).all()
+    assert (kept[P_MAX] == -1.0).all()
+    assert kept[Q_ROOM] == 0.0
+
+
 def test_a_late_offer_is_used_and_told_a_repeated_or_overtaken_one_is_not_used() -> None:
-    book = OfferBook(NAMES, silent_after=3)
+    book = OfferBook(NAMES, 3, np.full(len(NAMES), 100.0))
     take(book, 0, offer(5), 4)
     assert take(book, 0, offer(5, p0=-9.0), 4) == []
     assert take(book, 0, offer(4, p0=-9.0), 4) == []
@@ -74,7 +88,7 @@ def test_a_late_offer_is_used_and_told_a_repeated_or_overtaken_one_is_not_used()
 
 
 def test_who_is_silent_keeps_its_baseline_without_a_range_and_its_meter_does_not_count() -> None:
-    book = OfferBook(NAMES, silent_after=2)
+    book = OfferBook(NAMES, 2, np.full(len(NAMES), 100.0))
     take(book, 0, offer(1), 0)
     fresh = book.usable(1)
     assert fresh[0, P_MAX.start] == -0.5
