@@ -2,14 +2,15 @@
 
 Powers are injections in kW. A home's baseline is, by level of the market:
 
-| levels | heat pump | battery and vehicle |
-| --- | --- | --- |
-| hierarchy | the plan's, back to the plan's temperature | the plan's, back to the plan's energy |
-| primary | what holds the set-point on average | the home's own net load |
-| none | as metered last | the home's own net load |
+| levels | heat pump | battery | vehicle |
+| --- | --- | --- | --- |
+| hierarchy | the plan's, back to its temperature | the plan's, back to its energy | as battery |
+| primary | what holds the set-point on average | the home's own net load | as metered last |
+| none | as metered last | the home's own net load | as metered last |
 
-PV gives what there is. A home behind a thermostat has the heat pump's baseline of 'primary': the
-thermostat holds a set-point and knows of no plan.
+Without plans a vehicle charges when it is home, as without a controller. PV gives what there is. A
+home behind a thermostat has the heat pump's baseline of 'primary': the thermostat holds a set-point
+and knows of no plan.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ class HomeDevices:
         )
         self._dt_s = options.mail_rounds * site.period_s
         self._base_kw, self._temp_out_c = np.zeros(self.n), 0.0
-        # Without a market thermostats run free.
-        houses = () if self._levels == "none" else ("house",)
-        self._set_at = self._all("battery", "vehicle", "pv", *houses)
+        # Without a market thermostats run free; without plans vehicles charge when they are home.
+        free = {"none": ("house", "vehicle"), "primary": ("vehicle",)}.get(self._levels, ())
+        kinds = {"battery", "vehicle", "pv", "house"}.difference(free)
+        self._set_at = self._all(*kinds)
         self._q_at = self._all("battery", "pv")
         self.outputs: tuple[Port, ...] = (
             Port("p_set_kw", "kW", tuple(names[i] for i in self._set_at)),
@@ -198,9 +200,10 @@ class HomeDevices:
             heat = np.maximum(metered_house - now.base_kw, 0.0)
         low, high = day.battery_limits(dt_s)
         battery = np.clip(metered_house + self._heater - now.pv, low, high)
+        vehicle = np.nan_to_num(self._sum("vehicle", self._metered))
         share = day.flexibility if self._levels == "primary" else none
         return Baseline(now.base_kw, self._heater, heat, none, share * heat, now.pv, share * now.pv,
-                        battery, none, none, none, none, none)  # fmt: skip
+                        battery, none, none, vehicle, none, none)  # fmt: skip
 
     @property
     def planned_kw(self) -> FloatArray:

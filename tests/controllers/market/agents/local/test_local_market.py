@@ -345,6 +345,20 @@ def test_two_vehicles_of_a_home_leave_when_the_first_does() -> None:
     assert (trips.leave_h[0], trips.trip_kwh[0], trips.target_soc[0]) == (8.0, 8.0, 0.6)
 
 
+@pytest.mark.parametrize("levels", ["primary", "none"])
+def test_without_plans_vehicles_charge_when_they_are_home(levels: str) -> None:
+    house = next(der for der in feeder().ders if der.kind == "house")
+    car = next(der for der in feeder().ders if der.kind == "vehicle")
+    use = VehicleUse(leave_h=8.0, return_h=17.0, soc_start=0.3)
+    car = replace(car, bus=house.bus, phases=house.phases, vehicle=use)
+    small = replace(site(start_s=70000.0), feeder=feeder().with_ders([house, car]))
+    (host,), told = played(small, 4, levels=levels)
+    assert ("p_set_kw", car.name) not in told[-1]
+    home = host._homes.names[0]
+    for what in ("metered", "bid"):
+        assert told[-1][f"home_{what}_kw", home] < car.p_min_kw
+
+
 def test_it_is_a_controller() -> None:
     few = [der for der in feeder().ders if der.bus in ("634", "671")]
     small = replace(site(), feeder=feeder().with_ders(few))
