@@ -80,7 +80,6 @@ class SmaGroup:
         self._cleared: IntArray = np.full(self.n, -1, dtype=np.int64)
         self.awards: FloatArray = np.full((self.homes.size, len(AWARD_FIELDS)), np.nan)
         self.bills = Bills(self.owner, self.n)
-        self.short_kw: FloatArray = np.zeros(self.n)
 
     def bid(self, interval: int) -> FloatArray:
         """Return each agent's bid for `interval`, (n, len(OFFER_FIELDS))."""
@@ -136,15 +135,14 @@ class SmaGroup:
         o = self._offers
         p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
         if self._without_game:
-            p, self.short_kw = shared(self.owner, p0, low, high, target)
             price = self._price[self.owner]
-            return p, price, np.zeros_like(price)
+            return shared(self.owner, p0, low, high, target), price, np.zeros_like(price)
         # Homes plan with the price that they expect, so a change is paid against that price.
         made = clear_consumer(
             self.owner, p0, low, high, o[:, GAMMA], target, self._price, self._policy,
             plan_price=self._price, least_plan=_LEAST_PLAN,
         )  # fmt: skip
-        self.short_kw, self._prices = made.short, np.stack([made.mu, made.mu_flex])
+        self._prices = np.stack([made.mu, made.mu_flex])
         return made.p, made.mu[self.owner], made.mu_flex[self.owner]
 
     def _divided(self, new: Units) -> Units:
@@ -164,16 +162,16 @@ class SmaGroup:
 
 def shared(
     owner: IntArray, p0: FloatArray, low: FloatArray, high: FloatArray, target: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Divide each owner's change of the baseline in proportion to the room in its direction.
+) -> FloatArray:
+    """Divide each owner's change of the baseline by the room in its direction; return p (m,).
+
+    A change beyond the room uses all of it.
 
     Parameters
     ----------
     owner : (m,)
     p0, low, high : (m,). Baseline and limits.
     target : (n,). Sum wanted per owner.
-
-    Returns the powers (m,), and the part of each target that is out of reach (n,).
     """
     n = target.size
     change = target - np.bincount(owner, p0, n)
@@ -181,5 +179,4 @@ def shared(
     total = np.bincount(owner, room, n)
     part = np.divide(np.abs(change), total, out=np.zeros(n), where=total > 1e-12)
     used = np.minimum(part, 1.0)
-    p = p0 + np.sign(change)[owner] * used[owner] * room
-    return p, change - np.sign(change) * used * total
+    return np.asarray(p0 + np.sign(change)[owner] * used[owner] * room)

@@ -155,10 +155,10 @@ class OperatorGroup:
         target = self.award_kw + self._fixed[:, 0]
         q_target = (award[:, 3] - TAN_PHI * award[:, 1]) * 1000.0 + self._fixed[:, 1]
         if self._options.levels != "hierarchy":
-            p, _ = shared(owner, p0, low, high, np.nan_to_num(target))
+            p = shared(owner, p0, low, high, np.nan_to_num(target))
             room = o[:, Q_ROOM]
-            q, _ = shared(owner, o[:, Q0], o[:, Q0] - room, o[:, Q0] + room,
-                          np.nan_to_num(q_target))  # fmt: skip
+            q = shared(owner, o[:, Q0], o[:, Q0] - room, o[:, Q0] + room,
+                       np.nan_to_num(q_target))  # fmt: skip
             return p, q, np.zeros(self.n)
         at = np.flatnonzero(who[owner])
         some = np.flatnonzero(who)

@@ -40,7 +40,6 @@ class LocalTable:
     agent_names : (m,). The secondary agents (SMAs); `agent_smo` (m,): their operators, ascending.
     home_names : (h,). The homes (CMAs); `home_agent` (h,): their agents, ascending.
     ders : (d,). The homes' devices; `der_home` (d,): their homes; `der_kind` (d,): of `KINDS`.
-    unowned : names of the DERs that belong to no home and take no part.
     """
 
     network: BranchNetwork
@@ -55,7 +54,6 @@ class LocalTable:
     ders: tuple[Der, ...]
     der_home: IntArray
     der_kind: IntArray
-    unowned: tuple[str, ...]
 
     @property
     def largest_kw(self) -> FloatArray:
@@ -134,7 +132,6 @@ def local_table(feeder: Feeder, homes_per_agent: int, fixed_load_pu: float) -> L
         ders=ders,
         der_home=place[owned].astype(np.int64),
         der_kind=np.array([_KIND_OF[d.kind] for d in ders], dtype=np.int64),
-        unowned=tuple(d.name for d, k in zip(feeder.ders, found.home, strict=True) if k < 0),
     )
 
 
