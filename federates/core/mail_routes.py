@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol
 
 from controllers.core.mail import Link
@@ -58,15 +60,11 @@ def mail_routes(
             receivers[link.key] = (federate.name, i, link)
     routes: dict[str, tuple[tuple[str, int], ...]] = {}
     for federate in federates:
-        joined = []
+        joined, lost = list[tuple[str, int]](), list[Link]()
         for link in federate.links_out:
             receiver = receivers.get(link.key)
             if receiver is None:
-                near = nearest_name(link.key, receivers)
-                problems.append(
-                    f"{federate.name}: no federate receives mail over link {link.key}"
-                    + (f"; did you mean '{near}'?" if near else "")
-                )
+                lost.append(link)
             elif receiver[2].width != link.width:
                 problems.append(
                     f"{federate.name}: link {link.key} sends {link.width} numbers, "
@@ -75,6 +73,7 @@ def mail_routes(
             else:
                 joined.append(receiver[:2])
         routes[federate.name] = tuple(joined)
+        problems += _unreceived(federate.name, lost, receivers)
     links = [link for f in federates for link in f.links_in]
     for i, rule in enumerate(scenario.links):
         problems += _unmatched(rule, links, partial(scenario.where, "links", i))
@@ -84,6 +83,17 @@ def mail_routes(
         for f in federates
     }
     return routes, quality
+
+
+def _unreceived(name: str, lost: Sequence[Link], receivers: Mapping[str, object]) -> Iterator[str]:
+    """Yield a problem for each receiving agent of links that end nowhere."""
+    to_agent = attrgetter("target")
+    for receiver, links in groupby(sorted(lost, key=to_agent), key=to_agent):
+        first, *others = [link.key for link in links]
+        near = nearest_name(first, receivers)
+        more = f" and {len(others)} more to '{receiver}'" if others else ""
+        hint = f"; did you mean '{near}'?" if near else ""
+        yield f"{name}: no federate receives mail over link {first}{more}{hint}"
 
 
 def _unmatched(rule: LinkRule, links: Sequence[Link], where: Callable[[str], str]) -> Iterator[str]:

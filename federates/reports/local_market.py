@@ -34,7 +34,7 @@ POWER, PRICE = "Power, kW", "Price, money per kWh"
 
 _TELLS = ("import_price_per_kwh", "lmp_per_kwh", "tariff_per_kwh", "smo_bid_kw", "sma_bid_kw")
 _MEAN = ("lowest", "mean", "highest")
-_MOST = ("10 %", "median", "90 %")
+_QUANTILES = ("10 %", "median", "90 %")
 _CLASSES = 5
 
 
@@ -71,7 +71,7 @@ class Recorded(NamedTuple):
         high = np.where(known, self.values, -np.inf).max(axis=1) * some
         return Spread(self.time_s, low, mean, high)
 
-    def most(self) -> Spread:
+    def middle_80_percent(self) -> Spread:
         """Return the 10 % quantile, the median and the 90 % quantile of the elements."""
         known = np.isfinite(self.values).any(axis=1)
         rows = np.full((3, len(self.time_s)), np.nan)
@@ -174,9 +174,11 @@ def mean_band(what: str, found: Recorded, style: str) -> ShadedBand:
     return ShadedBand(f"{what}: mean and range", found.mean_and_range(), style, parts=_MEAN)
 
 
-def most_band(what: str, found: Recorded, style: str) -> ShadedBand:
+def middle_band(what: str, found: Recorded, style: str) -> ShadedBand:
     """Return the median of a port's elements and the range of the middle 80 % of them."""
-    return ShadedBand(f"{what}: median, 10 to 90 %", found.most(), style, parts=_MOST)
+    return ShadedBand(
+        f"{what}: median, 10 to 90 %", found.middle_80_percent(), style, parts=_QUANTILES
+    )
 
 
 def without_outliers(band: ShadedBand) -> ShadedBand:

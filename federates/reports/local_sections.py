@@ -24,7 +24,7 @@ from federates.reports.local_market import (
     local_markets,
     mean_band,
     mean_over_time,
-    most_band,
+    middle_band,
     price_map,
     single,
     smo_of,
@@ -95,7 +95,7 @@ def _price_section(market: LocalMarket, feeder: Feeder | None) -> PageSection:
     if drawn:
         blocks.append(Figures(drawn, 2, shared_axis=True))
     of_homes = [
-        market.chart(title, PRICE, [without_outliers(most_band("homes", prices[port], "s4"))])
+        market.chart(title, PRICE, [without_outliers(middle_band("homes", prices[port], "s4"))])
         for port, title in homes.items()
     ]
     if of_homes:
@@ -112,7 +112,7 @@ def _level(port: str, words: str, found: Recorded) -> tuple[str, Spread]:
         return words, found.mean()
     if port not in _OF_HOMES:
         return f"{words}, mean", found.mean()
-    median = found.most()
+    median = found.middle_80_percent()
     return f"{words}, median", single(median.time_s, median.mid)
 
 

@@ -28,7 +28,7 @@ def test_reductions_leave_gaps_where_nothing_is_known() -> None:
     np.testing.assert_array_equal(spread.mid, [np.nan, 1.0, 2.0])
     np.testing.assert_array_equal(spread.high, [np.nan, 1.0, 3.0])
     np.testing.assert_array_equal(found.total().mid, [np.nan, 1.0, 4.0])
-    np.testing.assert_allclose(found.most().high, [np.nan, 1.0, 2.8])
+    np.testing.assert_allclose(found.middle_80_percent().high, [np.nan, 1.0, 2.8])
 
 
 def test_a_sample_far_beyond_the_others_is_a_gap_and_is_counted() -> None:
