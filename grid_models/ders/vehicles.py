@@ -1,11 +1,11 @@
-"""Electric vehicles: batteries that are away for a part of each day, and come home emptier.
+"""Electric vehicles: batteries that are away for a part of each day and use energy meanwhile.
 
 Thesis (Nair, device models): "EV model similar to BS", ``P = 0`` while the vehicle is away, V1G
 ``P <= 0`` (it only charges), V2G either sign, a state of charge to reach. Here a vehicle is V2G
 where `Der.p_max_kw` is positive.
 
-A vehicle uses `trip_kwh` evenly over its time away. What the battery does not hold is charged
-elsewhere (`VehicleFleet.elsewhere_kwh`), so that no energy is created.
+A vehicle uses `trip_kwh` evenly over its time away. Energy beyond what the battery holds is charged
+elsewhere and counted (`VehicleFleet.elsewhere_kwh`), so that the energy balance holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grid_models.feeder.model import Der, VehicleUse
 
 DAY_H = 24.0
 SOC_TARGET = 0.8
-_AT_HOME_H = 1e-9  # less of a step away than this is rounding
+_AT_HOME_H = 1e-9  # a shorter absence is rounding
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class VehicleParameters:
     leave_h, return_h : Hours of day, 0 to 24; it is away in ``[leave_h, return_h)``, over midnight
         where `return_h` is the smaller.
     trip_kwh : Energy that one time away takes from the battery.
-    target_kwh : Energy that it should have when it leaves.
+    target_kwh : Stored energy wanted at departure.
     start_kwh : Energy at the start of a run.
     """
 
@@ -49,7 +49,7 @@ class VehicleParameters:
     def of_ders(
         cls, ders: Sequence[Der], seed: int, battery: BatteryParameters | None = None
     ) -> VehicleParameters:
-        """Return what the DERs say; what they leave open depends on the seed and the name only.
+        """Return the parameters of DERs; values that a DER leaves open are drawn by seed and name.
 
         Drawn: `leave_h` from 6.5 to 9, `return_h` from 16 to 19 (commuters, own choice),
         `trip_kwh` from 5 to 13 (25 to 65 km at 0.2 kWh/km), at most what a vehicle with its target
@@ -92,8 +92,8 @@ class VehicleFleet(BatteryFleet):
     Attributes
     ----------
     names : (n,).
-    home : (n,). Whether each is plugged in, the whole step; away for a part of it is away.
-    leaving_short_kwh : (n,). What those that leave in this step lack to their target; 0 for others.
+    home : (n,). Whether each is plugged in for the whole step.
+    leaving_short_kwh : (n,). Target less stored energy of those that leave in this step; else 0.
     elsewhere_kwh : (n,). Energy charged elsewhere since the start.
     """
 
@@ -110,7 +110,7 @@ class VehicleFleet(BatteryFleet):
         self._kwh_per_h = use.trip_kwh / ((use.return_h - use.leave_h) % DAY_H)
 
     def plug(self, time_s: float, dt_s: float) -> None:
-        """Take out who leaves and plug in who comes; `time_s` is the time of day, s."""
+        """Update which vehicles are plugged in; `time_s` is the time of day, s."""
         away_h = self.use.hours_away(time_s, dt_s)
         home = away_h == 0.0
         short = np.maximum(self.use.target_kwh - self.soc_kwh, 0.0)
@@ -122,26 +122,26 @@ class VehicleFleet(BatteryFleet):
     def limits(self, dt_s: float) -> tuple[Array, Array]:
         """Return the least and largest injection, kW; 0 and 0 for a vehicle that is away.
 
-        One that came home with less than the least charge need not charge, but cannot discharge.
+        One that returns below the least state of charge may stay idle, but cannot discharge.
         """
         low, high = super().limits(dt_s)
         return np.where(self.home, low, 0.0), np.where(self.home, np.maximum(high, 0.0), 0.0)
 
     def advance(self, dt_s: float, p_kw: Array) -> None:
-        """Integrate injections inside `limits`, and what trips used, over the step."""
+        """Integrate injections inside `limits`, and the energy of trips, over the step."""
         soc = self.stored(dt_s, p_kw) - self._used_kwh
         self.elsewhere_kwh = self.elsewhere_kwh + np.maximum(-soc, 0.0)
         self.soc_kwh = np.minimum(np.maximum(soc, 0.0), self._high)
 
 
 def _given(values: Sequence[float | None], otherwise: Array | float) -> Array:
-    """Return the values that are not None, `otherwise` in place of the others, shape (n,)."""
+    """Return the values with `otherwise` in place of None, shape (n,)."""
     found = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     return np.where(np.isnan(found), otherwise, found)
 
 
 def _check_use(der: Der, use: VehicleUse, battery: BatteryParameters) -> None:
-    """Refuse a use that cannot be."""
+    """Raise DerError where a use is impossible."""
     where = f"DER '{der.name}'"
     shares = (battery.soc_min, battery.soc_max)
     limits = {

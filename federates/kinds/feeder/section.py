@@ -22,6 +22,6 @@ class FeederSection(FederateSection):
     )
     settle_s: Duration = Field(
         0.0,
-        description="How long houses and water heaters live before the first step, without "
+        description="Time for which houses and heaters run before the first step, without "
         "set-points and in the weather before it, so that their temperatures fit the hour.",
     )

@@ -1,4 +1,4 @@
-"""Aggregators of homes (CMAs): they plan their devices, bid, take prices, and steer."""
+"""Agents of homes (CMAs): they plan their devices, bid, read prices and set the devices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FULL_KW = 1e-6
 
 @dataclass
 class _Slot:
-    """One interval of the hosted homes: plan, bid, and what follows from prices."""
+    """Plan and bid of the hosted homes for one interval; device kinds are those of a plan."""
 
     interval: int
     bid: FloatArray
@@ -120,7 +120,7 @@ class CmaGroup:
     # --- measurements ----------------------------------------------------------------------------
 
     def measure(self, inputs: Mapping[str, FloatArray]) -> None:
-        """Take this step's meters in: power, stored energy, indoor temperature."""
+        """Read the meters of this step: power, stored energy, indoor temperature."""
         n = len(self.hosted)
         p_kw = inputs["p_kw"]
         self._p_kw = np.where(np.isfinite(p_kw), p_kw, self._p_kw)
@@ -152,7 +152,7 @@ class CmaGroup:
     def plan(self, interval: int, steps_ahead: int) -> None:
         """Plan from `interval` on, which begins `steps_ahead` steps from now.
 
-        States go on as in the last step until then.
+        Until then, states are extrapolated with their change in the last step.
         """
         start = {name: self._now[name] + steps_ahead * self._rate[name] for name in self._now}
         for kind in ("battery", "vehicle"):
@@ -168,7 +168,7 @@ class CmaGroup:
         self._next = _slot(interval, made, self._gamma, available)
 
     def _tell(self, events: Sequence[HomeEvent]) -> None:
-        """Leave an event for what the plan before did not have, too."""
+        """Add an event for each home and kind that the plan before did not have."""
         now = frozenset((event.home, event.kind) for event in events)
         self._events += [
             {"event": f"plan_{e.kind}", "home": e.home, "reason": e.text}
@@ -187,7 +187,7 @@ class CmaGroup:
 
     @property
     def meters(self) -> FloatArray:
-        """Energy injected since the start, after how many steps, (hosted, len(METER_FIELDS))."""
+        """Steps and injected energy since the start, (hosted, len(METER_FIELDS))."""
         return np.column_stack([np.full(len(self.hosted), float(self._steps)), self._energy_kwh])
 
     # --- prices and set-points -------------------------------------------------------------------
@@ -197,7 +197,7 @@ class CmaGroup:
         self._prices.absorb(sender, rounds, rows, step)
 
     def steer(self, interval: int) -> None:
-        """Let the plan and the prices of `interval` come into force, as far as they are there.
+        """Activate the plan of `interval`, and its prices where they have arrived.
 
         A home without prices follows its plan.
         """
@@ -255,9 +255,9 @@ class CmaGroup:
     def _devices(self, slot: _Slot, moved: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return set-points and plans of the DERs for homes that move by `moved` from their plan.
 
-        Each device moves in proportion to its flexibility. A house is capped with what it draws
-        beside its heat pump; PV that is to give all it has is not limited, because a mean over the
-        interval would cut its peaks.
+        The devices share the change in proportion to their flexibility. The set-point of a house
+        includes its base load. PV at full power gets no limit: a limit at the interval's mean would
+        cut its peaks.
         """
         flex = slot.device_flex_kw
         total = flex["pv"] + flex["battery"] + flex["vehicle"] + flex["heat_pump"]

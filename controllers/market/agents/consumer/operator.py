@@ -1,4 +1,4 @@
-"""The operator of a consumer market (CMO): it takes bids, asks for power by prices, and bills."""
+"""The operator of a consumer market (CMO): it reads bids, sets prices, and bills."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ class ConsumerOperator:
         self.counts = dict.fromkeys(names_of_counts, 0)
 
     def take_bids(self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int) -> None:
-        """Take bids in; of several of a home the newest counts, one that is no number never."""
+        """Store bids; the newest of each home counts, and NaN is ignored."""
         self._bids.absorb(sender, rounds, rows, step)
 
     def take_meters(self, sender: IntArray, rounds: IntArray, rows: FloatArray, step: int) -> None:
-        """Take meter readings in; one that the devices of the home cannot have is passed over."""
+        """Store meter readings; energy beyond the ratings of a home's devices is ignored."""
         steps, energy = rows.T
         most_kwh = self._most_kw[sender] * self._step_h * steps
         good = (np.abs(energy) <= most_kwh) & (steps <= step + 1)
         self._meters.absorb(sender[good], rounds[good], rows[good], step)
 
     def clear(self, interval: int) -> None:
-        """Ask the homes whose bids are there for power, and set the prices of an interval."""
+        """Clear an interval for the homes with a valid bid, and set its prices."""
         bids, here = self._usable(interval)
         p0, p_min, p_max, gamma = bids[here].T
         planned, least, most = p0.sum(), p_min.sum(), p_max.sum()
@@ -108,7 +108,7 @@ class ConsumerOperator:
         }
 
     def _usable(self, interval: int) -> tuple[FloatArray, np.ndarray[Any, Any]]:
-        """Return all bids, (h, 4), and which of them are of the interval and make sense."""
+        """Return all bids, (h, 4), and the positions of those that are valid for the interval."""
         rows = self._bids.values
         came = (self._bids.round >= 0) & (np.rint(rows[:, 0]) == interval)
         p0, p_min, p_max, gamma = rows[:, 1:].T
@@ -125,8 +125,8 @@ class ConsumerOperator:
     def settle(self, interval: int) -> None:
         """Bill what was metered since the last settlement at the prices of an interval.
 
-        The operator pays the grid, the homes pay the operator; a home that bid nothing, or whose
-        meter was not heard until the end of the interval, has no flexibility to be paid for.
+        The operator pays the grid, and the homes pay the operator. A home without a bid, or without
+        a meter reading of the end of the interval, is not paid for flexibility.
         """
         hours = self._per_interval * self._step_h
         steps, energy = self._meters.values.T

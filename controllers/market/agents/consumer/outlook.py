@@ -1,4 +1,4 @@
-"""What the members of a consumer market know of the intervals ahead: weather, price, requests."""
+"""Forecasts of a consumer market: weather, price and requests of the intervals ahead."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
 """The local market as a controller: homes, secondary agents, market operators, primary operator.
 
-An interval of ``interval_s`` has n rounds of mail. Offers go up for the next interval, awards come
-down for it::
+An interval of ``interval_s`` has four or more rounds of mail. Offers, bids and awards are for the
+next interval::
 
-    round 0       homes begin the interval, and offer for the next one
-    round 1       secondary agents (SMAs) add their homes' offers up
-    round 2       operators (SMOs) clear the secondary market; schedules go down, bids go up
-    round 3       SMAs clear the consumer market, awards go down; at the end of a primary interval
-                  the operator clears the primary market, its awards go down
+    round 0       homes apply their awards and send offers
+    round 1       secondary agents (SMAs) bid the sum of their homes' offers
+    round 2       operators (SMOs) clear the secondary market, send schedules down and bids up
+    round 3       SMAs clear the consumer market and send awards; at the end of a primary interval
+                  the operator clears the primary market and sends awards
 
-Downwards everybody acts as soon as there is something new: an award that the primary operator
-changes within an interval reaches the homes three rounds later. Messages carry absolute values and
-the interval that they are for, so a lost message costs an interval at most.
+Awards and schedules are passed on in the round in which they arrive: an award that the primary
+operator changes within an interval reaches the homes three rounds later. Messages carry absolute
+values and their interval, so the effect of a lost message ends with the next one.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class LocalMarket:
     # --- a step ----------------------------------------------------------------------------------
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
-        """Read the mail, act by the round of the interval, tell what is in force."""
+        """Read the mail, do what the round of the interval asks for, return the outputs."""
         j = self._step
         self._step += 1
         interval, phase = divmod(j, self._rounds)

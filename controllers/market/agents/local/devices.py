@@ -4,13 +4,13 @@ Powers are injections in kW. A home's baseline is, by level of the market:
 
 | levels | heat pump | battery | vehicle |
 | --- | --- | --- | --- |
-| hierarchy | the plan's, back to its temperature | the plan's, back to its energy | as battery |
+| hierarchy | the plan, corrected to its temperature | the plan, corrected to its energy | as battery |
 | primary | what holds the set-point on average | the home's own net load | as metered last |
 | none | as metered last | the home's own net load | as metered last |
 
-Without plans a vehicle charges when it is home, as without a controller. PV gives what there is. A
-home behind a thermostat has the heat pump's baseline of 'primary': the thermostat holds a set-point
-and knows of no plan.
+Without plans a vehicle charges when it is home. The baseline of PV is the available power. A house
+behind a thermostat has the baseline of 'primary': a thermostat holds a set-point and follows no
+plan.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _TAN_PHI = float(np.sqrt(1.0 - LOAD_POWER_FACTOR**2) / LOAD_POWER_FACTOR)
 class Baseline:
     """Baseline and flexibility of each home's parts, kW, all (n,).
 
-    `house` is what draws there besides the heat pump, `heater` the water heaters.
+    `house` (base load), `heater` (water heaters) and `heat` (heat pump) are consumption, the others
+    injections.
     """
 
     house: FloatArray
