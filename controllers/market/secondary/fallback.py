@@ -34,11 +34,8 @@ def clear_by_cone(
         return np.zeros(0), np.zeros(4)
     both = np.concatenate((mine, mine + len(bids.owner)))
     k, agents, cap = len(mine), ready.agents, problem.price_cap[operator]
-    inverse_score, middle, reach = (
-        agents.inverse_score[both],
-        agents.middle[both],
-        agents.reach[both],
-    )
+    inverse_score, middle = agents.inverse_score[both], agents.middle[both]
+    reach = agents.reach[both]
     beta = np.concatenate((bids.beta_p[mine], bids.beta_q[mine]))
     # The solver sees numbers near 1: powers over `size`, levels over their `units`.
     size = max(float(np.abs(np.concatenate((agents.low[both], agents.high[both]))).max()), 1e-9)

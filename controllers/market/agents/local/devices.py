@@ -4,7 +4,7 @@ Powers are injections in kW. A home's baseline is, by level of the market:
 
 | levels | heat pump | battery | vehicle |
 | --- | --- | --- | --- |
-| hierarchy | the plan, corrected to its temperature | the plan, corrected to its energy | as battery |
+| hierarchy | the plan, led to its temperature | the plan, led to its energy | as battery |
 | primary | what holds the set-point on average | the home's own net load | as metered last |
 | none | as metered last | the home's own net load | as metered last |
 
