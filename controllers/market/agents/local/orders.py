@@ -13,6 +13,8 @@ from controllers.market.agents.mail_tables import Latest
 
 PRICE_MAX_PER_KWH = 1e4
 """A price beyond it is none: it would make amounts of money that are no longer exact."""
+_BILLED_MAX = 2.0**51
+"""Units of money; the difference of two such amounts is still exact."""
 _POWERS = ("p", "q", "p_load", "p_gen", "q_gen")
 
 
@@ -47,6 +49,8 @@ class Orders(Latest):
                 self._limit[:, k] = largest
             elif "price" in field:
                 self._limit[:, k] = price_max
+            elif field == "billed":
+                self._limit[:, k] = _BILLED_MAX
         self._events: list[dict[str, Any]] = []
 
     def absorb(self, sender: IntArray, rounds: IntArray, values: FloatArray, step: int) -> None:
