@@ -131,6 +131,7 @@ def test_a_scenario_without_an_attack_has_the_wiring_it_had(study: Study) -> Non
         "p_set_kw",
         "p_meas_kw",
         "q_meas_kvar",
+        "temp_meas_c",
         "source_v_pu",
         "source_deg",
     ]
