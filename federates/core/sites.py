@@ -223,6 +223,11 @@ class GridSite:
 
     def outlook(self) -> Profiles:
         """Return the day as forecasts have it: a generated one with a day after the run's end."""
+        return self._outlook
+
+    @cached_property
+    def _outlook(self) -> Profiles:
+        # Agents look at it several times a step: a user's table is read once.
         spec = self.grid.profiles
         if spec.kind == "master" or spec.path is not None:
             return self.profiles()
