@@ -231,18 +231,21 @@ def whole_steps(
     return steps
 
 
-def check_range(name: str, pair: Any, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raise where an option is no pair [low, high] of numbers from 0 to `high`."""
+def check_range(
+    name: str, pair: Any, high: float = math.inf, *, low: float = 0.0, open_low: bool = False
+) -> None:
+    """Raise where an option is no pair [low, high] of numbers from `low` to `high`."""
     numbers = isinstance(pair, list | tuple) and len(pair) == 2
     numbers = numbers and all(
         isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in pair
     )
-    if not numbers or not 0.0 <= pair[0] <= pair[1] <= high or (open_low and pair[0] == 0.0):
+    if not numbers or not low <= pair[0] <= pair[1] <= high or (open_low and pair[0] == low):
         bound = "" if math.isinf(high) else f" <= {high:g}"
         raise ControllerError(
             f"is {pair!r}",
             where=f"option {name}",
-            expected=f"[low, high], finite, with 0 {'<' if open_low else '<='} low <= high{bound}",
+            expected=f"[low, high], finite, with {low:g} {'<' if open_low else '<='} low <= high"
+            + bound,
         )
 
 

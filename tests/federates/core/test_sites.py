@@ -121,3 +121,8 @@ def test_the_weather_of_the_generated_day_may_be_given() -> None:
     assert found["irradiance_pu"].max() < 0.6 < usual["irradiance_pu"].max()
     assert (found["load_pu"] == usual["load_pu"]).all()
     assert (found["price_per_kwh"] == usual["price_per_kwh"]).all()
+
+
+def test_the_outlook_is_read_once() -> None:
+    grid = _site()
+    assert grid.outlook() is grid.outlook()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from controllers.core.errors import ControllerError
 from controllers.core.options import ControllerOptions, checked_number, option, parse_options
+from controllers.market.agents.options import check_range
 from controllers.market.consumer.forecast_errors import ForecastErrors
 from controllers.market.consumer.game import POLICIES
 from controllers.market.consumer.plan_model import PlanOptions
@@ -73,8 +74,8 @@ class ConsumerMarketOptions(ControllerOptions):
             raise ControllerError(
                 f"is {self.interval_s:g} s", where="option interval_s", expected="whole minutes"
             )
-        _check_pair("gamma", self.gamma, 0.0, 1e6)
-        _check_pair("request_range", self.request_range, -1.0, 1.0)
+        check_range("gamma", self.gamma, 1e6, open_low=True)
+        check_range("request_range", self.request_range, 1.0, low=-1.0)
         if self.request is not None:
             if not isinstance(self.request, list | tuple) or len(self.request) != _HOURS:
                 raise ControllerError(
@@ -116,16 +117,3 @@ def _check_keys(name: str, given: Any, known: Any) -> None:
                 expected=", ".join(known),
                 nearest=nearest_name(str(key), known),
             )
-
-
-def _check_pair(name: str, pair: Any, low: float, high: float) -> None:
-    if not isinstance(pair, list | tuple) or len(pair) != 2:
-        raise ControllerError(f"is {pair!r}", where=f"option {name}", expected="[low, high]")
-    for number in pair:
-        checked_number(name, number, low=low, high=high)
-    if not pair[0] <= pair[1] or (name == "gamma" and pair[0] <= 0.0):
-        raise ControllerError(
-            f"is {pair!r}",
-            where=f"option {name}",
-            expected="low <= high" + (", above 0" if name == "gamma" else ""),
-        )
