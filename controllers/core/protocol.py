@@ -26,6 +26,7 @@ from grid_models.base.errors import nearest_name
 from grid_models.feeder.model import Der, Feeder
 
 if TYPE_CHECKING:
+    from grid_models.current_injection.model import PortNetwork
     from grid_models.profiles.table import Profiles
 
 
@@ -42,6 +43,8 @@ class ControlSite:
     seed : Seed of the run.
     start_s : Time of day at the run's time 0.
     outlook : Returns the day that forecasts are taken from; None where there is no grid.
+    ports : Returns the current-injection model of the feeder as it starts, or with other states of
+        lines and switches (name to closed); None where there is no grid.
     """
 
     feeder: Feeder
@@ -52,6 +55,7 @@ class ControlSite:
     seed: int = 0
     start_s: float = 0.0
     outlook: Callable[[], Profiles] | None = None
+    ports: Callable[[Mapping[str, bool] | None], PortNetwork] | None = None
 
     def forecast(self, times_s: FloatArray) -> dict[str, FloatArray]:
         """Return the day's columns at times of the run, as a perfect forecast knows them.

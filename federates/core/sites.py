@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -23,6 +24,7 @@ from grid_models.profiles.files import KNOWN_COLUMNS
 from grid_models.profiles.table import DAY_S, Profiles
 
 if TYPE_CHECKING:
+    from grid_models.current_injection.model import PortNetwork
     from grid_models.opendss.circuit import Circuit
     from grid_models.opendss.solution import RegulatorMode
 
@@ -56,6 +58,8 @@ class GridSite:
         self.grid = scenario.grid if plant is None else plants[plant]
         own = plant is not None and self.grid is not scenario.grid
         self._path = ("federates", str(plant), "grid") if own else ("grid",)
+        self._ports: dict[tuple[tuple[str, bool], ...], PortNetwork] = {}
+        self._ports_lock = threading.Lock()
 
     def where(self, *path: str | int) -> str:
         """Return the place of a key of the grid in the user's file."""
@@ -232,6 +236,21 @@ class GridSite:
         if spec.kind == "master" or spec.path is not None:
             return self.profiles()
         return self._generated(spec.kind, ahead_s=DAY_S)
+
+    def ports(self, closed: Mapping[str, bool] | None = None) -> PortNetwork:
+        """Return the current-injection model of the grid as it starts.
+
+        `closed`: Lines and switches that are to be closed (True) or open (False) instead.
+
+        Raises FeederError, PowerFlowError: There is no such line, or the circuit has no solution.
+        """
+        from grid_models.opendss.ports import port_network
+
+        key = tuple(sorted((closed or {}).items()))
+        with self._ports_lock:
+            if key not in self._ports:
+                self._ports[key] = port_network(self.take_circuit(), closed)
+            return self._ports[key]
 
     def _generated(self, kind: str, ahead_s: float = 0.0) -> Profiles:
         """Return a generated day that covers the run, and `ahead_s` after it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -18,7 +18,6 @@ from grid_models.feeder.model import Der, Feeder, Source
 
 if TYPE_CHECKING:
     from federates.core.run_store import RunStore
-    from grid_models.profiles.table import Profiles
 
 _SETTLING_STEPS = 10
 """Of a controller that does not say: ten steps, as of the demo's."""
@@ -159,7 +158,8 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
             v_max_pu=band.v_max_pu,
             seed=context.scenario.seed,
             start_s=context.scenario.time.start_s,
-            outlook=_outlook(context),
+            outlook=context.site.outlook if _has_grid(context) else None,
+            ports=context.site.ports if _has_grid(context) else None,
         )
         context.shared["setup"] = cls, site
     cls, site = context.shared["setup"]
@@ -168,17 +168,15 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
 
 def _feeder(context: FederateContext) -> Feeder:
     """Return the plant's feeder; one without buses where no plant has a grid and none is given."""
-    scenario = context.scenario
-    if scenario.plants or "grid" in scenario.model_fields_set:
+    if _has_grid(context):
         return context.site.feeder
     return Feeder("no feeder", Source("", 1.0), {})
 
 
-def _outlook(context: FederateContext) -> Callable[[], Profiles] | None:
-    """Return what gives the plant's day and the next; None where no plant has a grid."""
+def _has_grid(context: FederateContext) -> bool:
+    """Whether a plant has a grid, or the scenario gives one."""
     scenario = context.scenario
-    has_grid = scenario.plants or "grid" in scenario.model_fields_set
-    return context.site.outlook if has_grid else None
+    return bool(scenario.plants) or "grid" in scenario.model_fields_set
 
 
 def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, ...]:

@@ -1,0 +1,150 @@
+"""The network of the current-injection model: any feeder, reduced to where power is injected.
+
+With loads and DERs taken off, every voltage and current of a feeder is affine in the currents that
+they inject, whether it is radial or meshed, balanced or not (thesis, "Admittance-based current
+injection model", ``I = Y V``)::
+
+    v = w + z i            nodes
+    u = w_port + z_port i  ports; the injected power is  s = u conj(i)
+
+A *port* is a phase of a bus to ground (or to the neutral), or a pair of phases for a delta
+connection, so both are exact. A *terminal* is a connection point: one bus, its phases, wye or
+delta. What is connected at a terminal has equal power on each of its ports.
+
+Per unit: power on `BASE_KVA`, voltages on the line-to-neutral base of their bus, and the current of
+a port on base power over that voltage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.base.errors import FeederError, nearest_name
+
+FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+
+BASE_KVA = 1000.0
+
+
+@dataclass(frozen=True)
+class PortLoads:
+    """Loads that draw ``s_pq + s_i |u|/u_nominal + s_z (|u|/u_nominal)^2`` at each port.
+
+    All of shape (m,), per unit; consumption is positive.
+    """
+
+    s_pq: ComplexArray
+    s_i: ComplexArray
+    s_z: ComplexArray
+    u_nominal: FloatArray
+
+    @property
+    def nominal(self) -> ComplexArray:
+        """What the loads draw at nominal voltage, (m,)."""
+        return np.asarray(self.s_pq + self.s_i + self.s_z)
+
+    def scaled(self, factor: float) -> PortLoads:
+        """Return the loads with their power multiplied by `factor`."""
+        return PortLoads(factor * self.s_pq, factor * self.s_i, factor * self.s_z, self.u_nominal)
+
+    def drawn(self, u: ComplexArray) -> ComplexArray:
+        """Return the power drawn at port voltages `u`, (m,)."""
+        ratio = np.abs(u) / self.u_nominal
+        return np.asarray(self.s_pq + ratio * (self.s_i + ratio * self.s_z))
+
+    def slope(self, u: ComplexArray) -> ComplexArray:
+        """Return the derivative of `drawn` with respect to ``|u|``, (m,)."""
+        ratio = np.abs(u) / self.u_nominal
+        return np.asarray((self.s_i + 2.0 * ratio * self.s_z) / self.u_nominal)
+
+
+@dataclass(frozen=True)
+class PortNetwork:
+    """A feeder at its present taps and switches, reduced to n nodes, m ports and t terminals.
+
+    Attributes
+    ----------
+    nodes : (n,). Labels ``bus.phase``, in the order of `Circuit.node_labels`. A node without a way
+        to the source has 0 in `w` and `z`.
+    ports : (m,). Labels ``65.1`` (phase to neutral or ground) and ``65.1-2`` (between phases).
+    terminals : (t,)
+        Labels: the bus where it has one terminal only, else ``48.1``, ``47.1.2.3``, and ``65.1-2``,
+        ``76.1-2-3`` for delta connections.
+    share : (m, t). Power of the ports per power of a terminal; columns sum to 1.
+    live : (t,). Whether the source supplies the terminal.
+    w, z : complex (n,), (n, m). Node voltages.
+    w_port, z_port : complex (m,), (m, m). Port voltages.
+    source_nodes : (k,). Positions of the source bus in `nodes`.
+    i_source0, i_source : complex (k,), (k, m)
+        Currents from the source into the feeder at `source_nodes`, affine in the port currents.
+    lines : (r,). Labels ``line.l115.1`` of rated lines' and transformers' phases at terminal 1.
+    line_w, line_z : complex (r,), (r, m). Their currents.
+    line_limit : (r,). Their normal amps, per unit.
+    loads : The feeder's own loads at nominal power.
+    load_terminal, der_terminal : Terminal of each of the feeder's loads and DERs, by name.
+    """
+
+    nodes: tuple[str, ...]
+    ports: tuple[str, ...]
+    terminals: tuple[str, ...]
+    share: FloatArray
+    live: NDArray[np.bool_]
+    w: ComplexArray
+    z: ComplexArray
+    w_port: ComplexArray
+    z_port: ComplexArray
+    source_nodes: NDArray[np.intp]
+    i_source0: ComplexArray
+    i_source: ComplexArray
+    lines: tuple[str, ...]
+    line_w: ComplexArray
+    line_z: ComplexArray
+    line_limit: FloatArray
+    loads: PortLoads
+    load_terminal: Mapping[str, int]
+    der_terminal: Mapping[str, int]
+
+    base_kva = BASE_KVA
+
+    @property
+    def size(self) -> int:
+        """Number of terminals."""
+        return len(self.terminals)
+
+    @property
+    def buses(self) -> tuple[str, ...]:
+        """The terminals, as a market's problem names its rows."""
+        return self.terminals
+
+    def terminal_of_der(self, name: str) -> int:
+        """Return the terminal of a DER.
+
+        Raises FeederError: The network was made without it.
+        """
+        try:
+            return self.der_terminal[name]
+        except KeyError:
+            raise FeederError(
+                "the network has no such DER",
+                where=f"DER '{name}'",
+                expected="a DER of the circuit that the network was made from",
+                nearest=nearest_name(name, self.der_terminal),
+            ) from None
+
+    def source_power(self, i: ComplexArray) -> complex:
+        """Return the power that the source feeds in at port currents `i` (m,)."""
+        at = self.source_nodes
+        v, into = self.w[at] + self.z[at] @ i, self.i_source0 + self.i_source @ i
+        return complex(v @ into.conj())
+
+    def source_gradient(self, i: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+        """Return rows g_p, g_q (m,): ``dP = Re(g_p di)``, ``dQ = Re(g_q di)`` of `source_power`."""
+        at = self.source_nodes
+        v, into = self.w[at] + self.z[at] @ i, self.i_source0 + self.i_source @ i
+        by_voltage, by_current = into.conj() @ self.z[at], v.conj() @ self.i_source
+        return by_voltage + by_current, -1j * (by_voltage - by_current)
