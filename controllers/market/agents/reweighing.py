@@ -23,12 +23,13 @@ law walks back to the original coefficients and stops there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
-from controllers.market.model.problem import ClearingProblem
+from controllers.market.model.problem import AnyProblem
 
 Z_MIN = 0.2
 """Smallest Z: a step back multiplies no coefficient by more than five."""
@@ -133,7 +134,10 @@ class Search:
         return Search(weights, mu, delta, self.clearings + 1)
 
 
-def weighted(problem: ClearingProblem, weights: Weights) -> ClearingProblem:
+Problem = TypeVar("Problem", bound=AnyProblem)
+
+
+def weighted(problem: Problem, weights: Weights) -> Problem:
     """Return the problem with the objective's coefficients multiplied by `weights`, one per bus."""
     bids = problem.bids
     bent = replace(bids, alpha_p=bids.alpha_p * weights.alpha, beta=bids.beta * weights.beta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,9 +14,10 @@ from controllers.market.agents.reweighing import Weights, weighted
 from controllers.market.clearing import clearing_class
 from controllers.market.model.participants import BID_FIELDS
 from controllers.market.model.prices import Flows, PriceModel, PriceParts, Prices
-from controllers.market.model.problem import Bids, ClearingProblem
+from controllers.market.model.problem import AnyProblem, Bids, ClearingProblem, PortProblem
 from controllers.market.solvers.warm_start import power_flow
 from grid_models.branch_flow.model import BranchNetwork
+from grid_models.current_injection.model import PortLoads, PortNetwork
 
 _COSTS = ("alpha_p", "alpha_q", "beta")
 
@@ -79,17 +81,76 @@ class MarketTerms:
 
     def problem(self, rows: IntArray, bids: FloatArray) -> ClearingProblem:
         """Return the problem with the bids (n, len(BID_FIELDS)) of SMOs on rows of the network."""
-        table = np.zeros((self.network.size, len(BID_FIELDS)))
-        table[rows] = bids
         return ClearingProblem(
             self.network,
-            per_unit(table, self.mw),
+            per_unit(on_rows(self.network.size, rows, bids), self.mw),
             xi=self.xi * self.mw,
             import_price=self.import_price * self.mw,
             v_min_pu=self.v_min_pu,
             v_max_pu=self.v_max_pu,
             import_slope=self.import_slope * self.mw**2,
         )
+
+
+@dataclass(frozen=True)
+class PortTerms:
+    """What bids on a three-phase network are cleared with, as `MarketTerms`.
+
+    Attributes
+    ----------
+    fixed : The feeder's own loads.
+    import_min_mw, import_max_mw : Range of the import.
+    shed_price : Money per MWh of load below the least that was bid.
+    floor_mw : Least load of each SMO when load is shed, (n,); None: none is.
+    """
+
+    network: PortNetwork
+    xi: float
+    import_price: float
+    v_min_pu: float = 0.95
+    v_max_pu: float = 1.05
+    import_slope: float = 0.0
+    fixed: PortLoads | None = None
+    import_min_mw: float = -math.inf
+    import_max_mw: float = math.inf
+    shed_price: float = math.inf
+    floor_mw: FloatArray | None = None
+
+    @property
+    def mw(self) -> float:
+        """Base power, MW."""
+        return self.network.base_kva / 1000.0
+
+    def problem(self, rows: IntArray, bids: FloatArray) -> PortProblem:
+        """Return the problem with the bids (n, len(BID_FIELDS)) of SMOs at terminals."""
+        mw, size = self.mw, self.network.size
+        floor = self.floor_mw
+        if floor is not None:
+            floor = on_rows(size, rows, floor[:, None] / mw)[:, 0]
+        return PortProblem(
+            self.network,
+            per_unit(on_rows(size, rows, bids), mw),
+            xi=self.xi * mw,
+            import_price=self.import_price * mw,
+            v_min_pu=self.v_min_pu,
+            v_max_pu=self.v_max_pu,
+            import_slope=self.import_slope * mw**2,
+            fixed=self.fixed,
+            import_min=self.import_min_mw / mw,
+            import_max=self.import_max_mw / mw,
+            shed_price=self.shed_price * mw,
+            p_load_floor=floor,
+        )
+
+
+AnyTerms = MarketTerms | PortTerms
+
+
+def on_rows(size: int, rows: IntArray, bids: FloatArray) -> FloatArray:
+    """Return the bids of SMOs (n, k) on their rows of a network, (size, k)."""
+    table = np.zeros((size, bids.shape[1]))
+    table[rows] = bids
+    return table
 
 
 def per_unit(bids: FloatArray, mw: float) -> Bids:
@@ -113,13 +174,14 @@ class CentralScheduler:
 
     Attributes
     ----------
-    terms : MarketTerms. Prices may change from one clearing to the next, the network may not.
+    terms : MarketTerms or PortTerms
+        Prices may change from one clearing to the next, the network may not.
     """
 
     def __init__(
         self,
         rows: IntArray,
-        terms: MarketTerms,
+        terms: AnyTerms,
         clearing: str = "central",
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -140,7 +202,8 @@ class CentralScheduler:
         factors = Weights(np.ones(n), np.ones(n), weights.xi)
         factors.alpha[rows] = weights.alpha
         factors.beta[rows] = weights.beta
-        clearing = self._market.clear(weighted(self.terms.problem(rows, bids), factors))
+        problem: AnyProblem = self.terms.problem(rows, bids)
+        clearing = self._market.clear(weighted(problem, factors))
         d = clearing.dispatch
         return Schedule(
             p_load=d.p_load[rows] * mw,

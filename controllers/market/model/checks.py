@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from controllers.market.model.errors import BidError, MarketError
-from controllers.market.model.problem import Bids, ClearingProblem
+from controllers.market.model.problem import AnyProblem, Bids
 
 RANGES = (
     ("p_load_min", "p_load_max"),
@@ -29,7 +29,7 @@ def turned_round(low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(low > high)
 
 
-def check_bids(problem: ClearingProblem) -> None:
+def check_bids(problem: AnyProblem) -> None:
     """Raise for the first bid that is not one.
 
     Raises
@@ -79,7 +79,7 @@ def _check_array(name: str, values: object, buses: tuple[str, ...]) -> None:
         raise BidError(f"is {array[i]}", bus=buses[i], field=name, expected="a finite number")
 
 
-def _check_prices(problem: ClearingProblem) -> None:
+def _check_prices(problem: AnyProblem) -> None:
     def refuse(name: str, value: float, expected: str) -> MarketError:
         return MarketError(f"{name} is {value}", where="clearing problem", expected=expected)
 

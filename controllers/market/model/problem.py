@@ -1,4 +1,4 @@
-"""What is cleared: the branch-flow network of a feeder and one aggregated bid per bus.
+"""What is cleared: the network of a feeder and one aggregated bid per bus, or per terminal.
 
 Everything is per unit on the network's base; prices and costs are in money per hour. Injections are
 split: generation is positive where it injects, load is positive where it draws.
@@ -6,12 +6,14 @@ split: generation is positive where it injects, load is positive where it draws.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from controllers.core.mail import FloatArray
 from grid_models.branch_flow.model import BranchNetwork
+from grid_models.current_injection.model import PortLoads, PortNetwork
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,41 @@ class ClearingProblem:
         """Feeder's voltage per unit for 1 pu of the network; see `BranchNetwork.v_scale`."""
         scale = self.network.v_scale
         return np.ones(self.network.size) if scale is None else scale
+
+
+@dataclass(frozen=True)
+class PortProblem:
+    """One interval to clear on a three-phase network; bids are per terminal, (t,).
+
+    Attributes as those of `ClearingProblem`, and
+
+    fixed : What is drawn at the ports besides the bids' loads and depends on the voltage. The bids
+        contain its nominal power: at port voltages u the ports draw
+        ``share @ p_load + fixed.drawn(u) - fixed.nominal``. None: all loads are constant power.
+    import_min, import_max : float. Range of the import, pu: that of a grid-forming unit.
+    shed_price : float. Money per pu of load below `p_load_min`.
+    p_load_floor : (t,) or None. Least load when load is shed; None: none is.
+    """
+
+    network: PortNetwork
+    bids: Bids
+    xi: float
+    import_price: float
+    v_min_pu: float = 0.95
+    v_max_pu: float = 1.05
+    import_slope: float = 0.0
+    fixed: PortLoads | None = None
+    import_min: float = -math.inf
+    import_max: float = math.inf
+    shed_price: float = math.inf
+    p_load_floor: FloatArray | None = None
+
+    def marginal_import_price(self, p_import: float) -> float:
+        """Return what one more pu of import costs at an import of `p_import`."""
+        return self.import_price + self.import_slope * p_import
+
+
+AnyProblem = ClearingProblem | PortProblem
 
 
 @dataclass(frozen=True)
