@@ -3,6 +3,7 @@
 `CLEARINGS` names what ships; ``module:Class`` is anybody's own. A class is either an
 `controllers.market.solvers.iteration.Iteration`, which also runs as agents over mail, or it is made
 from a network and has ``clear(problem)``, like `controllers.market.solvers.central.CentralMarket`.
+A class with ``three_phase = True`` is made from a `PortNetwork` and clears a `PortProblem`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ def clearing_class(name: str) -> type[Any]:
             "with clear(problem)",
         )
     return found
+
+
+def is_three_phase(algorithm: type[Any]) -> bool:
+    """Whether a way to clear takes a `PortProblem`: its class has ``three_phase = True``."""
+    return bool(getattr(algorithm, "three_phase", False))
 
 
 def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from controllers.core.mail import FloatArray
 from controllers.core.options import parse_options
 from controllers.core.protocol import ControlSite
 from controllers.market.agents.options import MarketOptions
-from controllers.market.agents.primary import site_participants
+from controllers.market.agents.site import site_participants
 from controllers.market.model.participants import Participants, aggregate, bid_column
 from federates.attacks.labels import attack_windows
 from federates.core.signals import read_signal
@@ -193,8 +193,9 @@ class _Study:
         self._scenario = scenario_of_run(run)[0]
         self._prices = _options(self._scenario, market)
         self._feeder = feeder or self._scenario.plant_of(market) or "feeder"
-        model = GridSite(self._scenario, self._feeder).feeder
-        site = ControlSite(model, model.ders, 1.0, seed=self._scenario.seed)
+        grid = GridSite(self._scenario, self._feeder)
+        ders = grid.feeder.ders
+        site = ControlSite(grid.feeder, ders, 1.0, seed=self._scenario.seed, ports=grid.ports)
         self.table: Participants = site_participants(site, self._prices)[0]
         self._bids = aggregate(self.table)
         self.demand_mw = bid_column(self._bids, "p_load0")

@@ -288,7 +288,8 @@ def smo_buses(site: ControlSite, options: ManagerOptions) -> tuple[str, ...]:
     """Return the buses of the operators of the market that the manager watches.
 
     Any controller is such a market that has links to and from the manager (`report_links`,
-    `manager_links`) and a class method ``smo_buses(site, fixed_load_pu)`` that gives these buses.
+    `manager_links`) and a class method ``smo_buses(site, fixed_load_pu, clearing)`` that gives
+    these buses.
 
     Raises ControllerError: There is no such controller, or it has no operators to watch.
     """
@@ -297,7 +298,8 @@ def smo_buses(site: ControlSite, options: ManagerOptions) -> tuple[str, ...]:
         raise ControllerError(
             f"controller '{options.market}' has no market operators to watch",
             where="option market",
-            expected="market, or a controller with the class method smo_buses(site, fixed_load_pu)",
+            expected="market, or a controller with the class method "
+            "smo_buses(site, fixed_load_pu, clearing)",
         )
-    buses: tuple[str, ...] = found.smo_buses(site, options.fixed_load_pu)
+    buses: tuple[str, ...] = found.smo_buses(site, options.fixed_load_pu, options.clearing)
     return buses

@@ -83,10 +83,32 @@ class MarketOptions(ControllerOptions):
     )
     clearing: str = option(
         "central",
-        "How the market is cleared: 'central', 'pac', 'pac-anchored', 'nst-pac', 'admm', or "
-        "``module:Class`` (`controllers.market.clearing`).",
+        "How the market is cleared: 'central', 'pac', 'pac-anchored', 'nst-pac', 'admm', "
+        "'three-phase', 'three-phase-mccormick', or ``module:Class`` "
+        "(`controllers.market.clearing`). A three-phase market has an SMO per connection point "
+        "(bus, phases, wye or delta).",
     )
     clearing_options: Mapping[str, Any] = field(default_factory=dict)
+    import_min_kw: float | None = option(
+        None,
+        "Three-phase clearing: least import, such as 0 for a grid-forming unit; None: any.",
+    )
+    import_max_kw: float | None = option(
+        None, "Three-phase clearing: largest import, such as a unit's rating; None: any."
+    )
+    critical_load_pu: float = option(
+        0.0,
+        "Three-phase clearing: part of each flexible load's demand that is critical: not offered, "
+        "and shed only at `shed_price`.",
+        low=0.0,
+        high=1.0,
+    )
+    shed_price: float | None = option(
+        None,
+        "Three-phase clearing: value of lost load, money per MWh. At this price the operator sheds "
+        "critical load where no other dispatch is left; None: it sheds none.",
+        above=0.0,
+    )
     mail_rounds: int = option(
         40,
         "Distributed clearing: steps of the controller within a ``period_s``, each a round "
@@ -123,6 +145,13 @@ class MarketOptions(ControllerOptions):
                 where="option 'clearing_options'",
                 expected="a mapping of the algorithm's options",
             )
+        low, high = self.import_min_kw, self.import_max_kw
+        if low is not None and high is not None and low > high:
+            raise ControllerError(
+                f"is {low:g}",
+                where="option import_min_kw",
+                expected=f"at most import_max_kw, {high:g}",
+            )
         check_range("load_cost", self.load_cost, open_low=True)
         check_factors("generator_cost", self.generator_cost, 0.0, math.inf)
         check_factors("unfaithful", self.unfaithful, 0.0, 1.0)
@@ -147,6 +176,10 @@ class ManagerOptions(ControllerOptions):
     fixed_load_pu: float = option(
         1.0,
         "As the market has it: nodes with fixed load only have an SMO, too.",
+    )
+    clearing: str = option(
+        "central",
+        "As the market has it: a three-phase market has an SMO per connection point.",
     )
     sample_s: float = option(
         4.0,

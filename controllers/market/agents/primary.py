@@ -46,12 +46,17 @@ from controllers.market.agents.schedule import (
     ReportedSchedule,
     Schedule,
 )
+from controllers.market.agents.site import (
+    distributed_algorithm,
+    site_participants,
+    site_terms,
+)
 from controllers.market.agents.smo import AWARD_FIELDS, REPORT_FIELDS, SmoGroup
-from controllers.market.clearing import checked_options, clearing_class
-from controllers.market.model.participants import BID_FIELDS, Costs, Participants, participants_of
+from controllers.market.model.participants import BID_FIELDS, Participants
 from controllers.market.solvers.iteration import Iteration
 from grid_models.base.errors import nearest_name
-from grid_models.branch_flow.model import BranchNetwork, branch_network
+from grid_models.branch_flow.model import BranchNetwork
+from grid_models.current_injection.model import PortNetwork
 
 OPERATOR = "operator"
 _PARTS = ("losses", "voltage", "congestion")
@@ -60,24 +65,6 @@ _KINDS = (
 )  # fmt: skip
 # After so many intervals a distributed clearing without a result is given up.
 _PATIENCE_INTERVALS = 2
-
-
-def site_participants(
-    site: ControlSite, options: MarketOptions
-) -> tuple[Participants, BranchNetwork]:
-    """Return who takes part in the market of a site, and its network."""
-    network = branch_network(site.feeder)
-    costs = Costs(options.generator_cost, (options.load_cost[0], options.load_cost[1]))
-    # All DERs of the feeder, whatever the federate commands: an SMO owns what is at its bus.
-    table = participants_of(
-        site.feeder,
-        site.feeder.ders,
-        costs,
-        site.seed,
-        network.row_of,
-        fixed_load_pu=options.fixed_load_pu,
-    )
-    return table, network
 
 
 def report_links(names: Sequence[str], manager: str) -> list[Link]:
@@ -109,9 +96,7 @@ class PrimaryMarket:
         self._mail_rounds = self.steps_per_period(**options)
         period = site.period_s * self._mail_rounds
         self._table, network = site_participants(site, o)
-        self._terms = MarketTerms(
-            network, o.loss_price, o.import_price, site.v_min_pu, site.v_max_pu
-        )
+        self._terms = site_terms(site, o, self._table, network)
         names = agent_names(self._table, network, self._algorithm)
         for name in hosted:
             if name not in names:
@@ -139,9 +124,12 @@ class PrimaryMarket:
         self._declare_ports(mine)
 
     @classmethod
-    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+    def smo_buses(
+        cls, site: ControlSite, fixed_load_pu: float, clearing: str = "central"
+    ) -> tuple[str, ...]:
         """Return the buses of the SMOs, in their order; see `manager.smo_buses`."""
-        return site_participants(site, MarketOptions(fixed_load_pu=fixed_load_pu))[0].buses
+        options = MarketOptions(fixed_load_pu=fixed_load_pu, clearing=clearing)
+        return site_participants(site, options)[0].buses
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
@@ -170,6 +158,7 @@ class PrimaryMarket:
                 self._silent_steps,
             )
         patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
+        assert isinstance(terms, MarketTerms)
         reported = ReportedSchedule(table.rows, terms)
         return DistributedOperator(table, reported, terms.network.size, terms.mw, patience)
 
@@ -179,6 +168,7 @@ class PrimaryMarket:
         if self._algorithm is None or not mine:
             return None
         o = self._options
+        assert isinstance(self._terms, MarketTerms)
         return BusAgents(
             self._table, self._terms, mine, self._algorithm, o.clearing_options,
             agreed=(o.agreed_kw, o.agreed_price), start_rounds=o.start_rounds,
@@ -210,6 +200,7 @@ class PrimaryMarket:
     def _market_links(self) -> dict[str, list[Link]]:
         """Return all links but the manager's, by kind."""
         if self._algorithm is not None:
+            assert isinstance(self._terms, MarketTerms)
             return bus_links(self._table, self._terms, OPERATOR)
         bid, award = 1 + len(BID_FIELDS), len(AWARD_FIELDS)
         return {
@@ -355,19 +346,8 @@ class PrimaryMarket:
         return {f"market_{name}_count": float(v) for name, v in counts.items()}
 
 
-def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
-    """Return the algorithm of a distributed clearing; None where the operator clears."""
-    try:
-        found = clearing_class(options.clearing)
-    except ControllerError as error:
-        error.where = f"option 'clearing': {error.where}"
-        raise
-    checked_options(found, options.clearing_options, "option 'clearing_options'")
-    return found if issubclass(found, Iteration) else None
-
-
 def agent_names(
-    table: Participants, network: BranchNetwork, algorithm: type[Iteration] | None
+    table: Participants, network: BranchNetwork | PortNetwork, algorithm: type[Iteration] | None
 ) -> tuple[str, ...]:
     """Return the names of all agents of the controller."""
     buses = () if algorithm is None else bus_names(network.buses)

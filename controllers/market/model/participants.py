@@ -24,6 +24,7 @@ from controllers.core.mail import FloatArray
 from controllers.market.model.problem import Bids
 from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.base.errors import nearest_name
+from grid_models.current_injection.model import PortNetwork
 from grid_models.feeder.model import Der, Feeder
 
 LOAD_POWER_FACTOR = 0.95
@@ -64,8 +65,9 @@ class Participants:
     is_load : (m,)
     fixed_p_mw, fixed_q_mvar : ndarray (n,)
         The feeder's own (spot) loads at the bus, which cannot be curtailed.
-    demand_mw, least_mw : ndarray (m,)
-        Of flexible loads: demand without and with full curtailment, positive; 0 for generators.
+    demand_mw, least_mw, floor_mw : ndarray (m,)
+        Of flexible loads: demand without and with full curtailment, and what is left when critical
+        load is shed, too; positive; 0 for generators.
     capacity_mw : ndarray (m,). Of generators; 0 for loads.
     cost : ndarray (m,). Money per MWh at the end of the range.
     """
@@ -79,6 +81,7 @@ class Participants:
     fixed_q_mvar: FloatArray
     demand_mw: FloatArray
     least_mw: FloatArray
+    floor_mw: FloatArray
     capacity_mw: FloatArray
     cost: FloatArray
 
@@ -109,9 +112,10 @@ def participants_of(
     ders: Sequence[Der],
     costs: Costs,
     seed: int,
-    row_of: Mapping[str, int],
+    row_of: Mapping[str, int] | PortNetwork,
     *,
     fixed_load_pu: float = 1.0,
+    critical_load_pu: float = 0.0,
 ) -> Participants:
     """Collect the parties of a feeder.
 
@@ -121,10 +125,11 @@ def participants_of(
         SMO of their bus; others are no part of the market.
     costs : Costs
     seed : int. Of the drawn costs.
-    row_of : mapping of bus to int
+    row_of : mapping of bus to int, or PortNetwork
         Row of each bus in the market's network; buses that share a row (joined by a switch) are
-        one SMO, named after the first of them.
+        one SMO, named after the first of them. On a three-phase network each terminal is an SMO.
     fixed_load_pu : Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).
+    critical_load_pu : Part of a flexible load's demand that is not offered.
 
     Raises ControllerError: There is no resource to dispatch, one is at no bus of the network, or a
     glob of `costs` matches no generator.
@@ -132,8 +137,9 @@ def participants_of(
     mine = _dispatched(ders)
     buses, rows, fixed = served_buses(feeder, mine, row_of, fixed_load_pu)
     smo = {row: i for i, row in enumerate(rows)}
+    row_of_der = _rows(feeder, mine, row_of)[1]
     is_load = np.array([d.kind == "flexible_load" for d in mine])
-    owner = np.array([smo[row_of[d.bus]] for d in mine], dtype=np.intp)
+    owner = np.array([smo[row_of_der[d.name]] for d in mine], dtype=np.intp)
     high = np.array([d.p_max_kw for d in mine]) / 1000.0
     low = np.array([d.p_min_kw for d in mine]) / 1000.0
     load_cost = draw(seed, "disutility", buses, *costs.load)
@@ -147,7 +153,8 @@ def participants_of(
         fixed_p_mw=fixed[0] / 1000.0,
         fixed_q_mvar=fixed[1] / 1000.0,
         demand_mw=np.where(is_load, -low, 0.0),
-        least_mw=np.where(is_load, -high, 0.0),
+        floor_mw=np.where(is_load, -high, 0.0),
+        least_mw=np.where(is_load, np.maximum(-high, -critical_load_pu * low), 0.0),
         capacity_mw=np.where(is_load, 0.0, high),
         cost=np.where(is_load, load_cost[owner], generator_cost),
     )
@@ -168,17 +175,23 @@ def _dispatched(ders: Sequence[Der]) -> tuple[Der, ...]:
 
 
 def served_buses(
-    feeder: Feeder, ders: Sequence[Der], row_of: Mapping[str, int], fixed_load_pu: float
+    feeder: Feeder,
+    ders: Sequence[Der],
+    row_of: Mapping[str, int] | PortNetwork,
+    fixed_load_pu: float,
 ) -> tuple[tuple[str, ...], tuple[int, ...], FloatArray]:
     """Return bus and row of each SMO, and the feeder's own load there, kW and kvar, (2, n).
+
+    On a three-phase network the bus is the label of the terminal.
 
     Raises ControllerError: A load or DER is at no bus that the network serves.
     """
     loads = feeder.loads if fixed_load_pu > 0.0 else ()
-    for what, name, bus in [("load", x.name, x.bus) for x in loads] + [
-        ("DER", d.name, d.bus) for d in ders
+    of_load, of_der = _rows(feeder, ders, row_of)
+    for what, name, bus, known_rows in [("load", x.name, x.bus, of_load) for x in loads] + [
+        ("DER", d.name, d.bus, of_der) for d in ders
     ]:
-        if bus not in row_of:
+        if name not in known_rows:
             known = bus in feeder.buses
             raise ControllerError(
                 f"bus '{bus}' is {'cut off in' if known else 'not a bus of'} '{feeder.name}'",
@@ -187,15 +200,30 @@ def served_buses(
                 nearest=None if known else nearest_name(bus, feeder.buses),
             )
     first: dict[int, str] = {}
-    for bus in [x.bus for x in loads] + [d.bus for d in ders]:
-        first.setdefault(row_of[bus], bus)
+    for row, bus in [(of_load[x.name], x.bus) for x in loads] + [
+        (of_der[d.name], d.bus) for d in ders
+    ]:
+        first.setdefault(row, row_of.terminals[row] if isinstance(row_of, PortNetwork) else bus)
     rows = tuple(first)
-    at = [rows.index(row_of[x.bus]) for x in loads]
+    at = [rows.index(of_load[x.name]) for x in loads]
     kw_kvar = ([x.kw for x in loads], [x.kvar for x in loads])
     fixed = np.array(
         [np.bincount(at, v, len(rows)) if at else np.zeros(len(rows)) for v in kw_kvar]
     )
     return tuple(first.values()), rows, fixed * fixed_load_pu
+
+
+def _rows(
+    feeder: Feeder, ders: Sequence[Der], row_of: Mapping[str, int] | PortNetwork
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Return the row of each load and of each DER that is supplied, by name."""
+    if isinstance(row_of, PortNetwork):
+        tables = (row_of.load_terminal, row_of.der_terminal)
+        of_load, of_der = ({k: t for k, t in x.items() if row_of.live[t]} for x in tables)
+    else:
+        of_load = {x.name: row_of[x.bus] for x in feeder.loads if x.bus in row_of}
+        of_der = {d.name: row_of[d.bus] for d in ders if d.bus in row_of}
+    return of_load, of_der
 
 
 def _generator_costs(ders: Sequence[Der], costs: Mapping[str, float]) -> FloatArray:

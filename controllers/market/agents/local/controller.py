@@ -91,7 +91,9 @@ class LocalMarket:
         return site_table(site, parse_options(LocalMarketOptions, options, "local-market")).agents
 
     @classmethod
-    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+    def smo_buses(
+        cls, site: ControlSite, fixed_load_pu: float, clearing: str = "central"
+    ) -> tuple[str, ...]:
         """Return the buses of the operators, in their order; see `manager.smo_buses`."""
         return site_table(site, LocalMarketOptions(fixed_load_pu=fixed_load_pu)).buses
 

@@ -399,7 +399,7 @@ class TwoOperators(PrimaryMarket):
     """Another market with operators of its own."""
 
     @classmethod
-    def smo_buses(cls, site: ControlSite, fixed_load_pu: float) -> tuple[str, ...]:
+    def smo_buses(cls, site: ControlSite, fixed_load_pu: float, clearing: str) -> tuple[str, ...]:
         return ("b3", "b4") if fixed_load_pu else ("b3",)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from controllers.core.errors import ControllerError
+from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_feeder
 from controllers.market.agents.bid_book import bid_faults
 from controllers.market.agents.options import ManagerOptions, MarketOptions
+from controllers.market.agents.site import site_participants
 from controllers.market.model.participants import Costs, aggregate, participants_of
 from grid_models.branch_flow.model import branch_network
 from grid_models.feeder.model import Der
@@ -42,3 +44,15 @@ def test_a_score_may_be_nothing_and_no_more_than_one() -> None:
     assert ManagerOptions(score_prior=[0.0, 1.0]).score_prior == [0.0, 1.0]
     with pytest.raises(ControllerError, match="0 <= low <= high <= 1"):
         ManagerOptions(score_prior=[0.5, 1.0 + np.finfo(float).eps])
+
+
+def test_an_import_range_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(ControllerError, match=r"import_min_kw: is 5; expected at most .* 3"):
+        MarketOptions(import_min_kw=5.0, import_max_kw=3.0)
+
+
+@pytest.mark.parametrize("option", [{"import_max_kw": 100.0}, {"shed_price": 1e4}])
+def test_an_option_of_the_three_phase_market_is_not_ignored(option: dict[str, float]) -> None:
+    site = ControlSite(sample_feeder(), (), 2.0)
+    with pytest.raises(ControllerError, match="is not used by clearing 'central'"):
+        site_participants(site, MarketOptions(**option))
