@@ -28,7 +28,7 @@ same equations to its tolerance; `Clearing.price_mismatch` compares the two at e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from scipy import sparse
@@ -42,12 +42,21 @@ from grid_models.branch_flow.model import BranchNetwork
 
 @dataclass(frozen=True)
 class PriceParts:
-    """Prices of load at each bus, arrays of shape (n,), money per pu and hour; they add up."""
+    """Prices of load at each bus, arrays of shape (n,), money per pu and hour; they add up.
+
+    `voltage_objective` is what voltages away from their set-points cost; it is zero (the default)
+    in markets that do not pay for voltages.
+    """
 
     energy: FloatArray
     losses: FloatArray
     voltage: FloatArray
     congestion: FloatArray
+    voltage_objective: FloatArray = field(default_factory=lambda: np.zeros(()))
+
+    def __post_init__(self) -> None:
+        whole = np.broadcast_to(self.voltage_objective, self.energy.shape)
+        object.__setattr__(self, "voltage_objective", whole)
 
     def at(self, rows: IntArray, per: float) -> PriceParts:
         """Return the prices of some buses, per `per` units of power."""
@@ -56,7 +65,13 @@ class PriceParts:
     @property
     def total(self) -> FloatArray:
         """The price."""
-        return np.asarray(self.energy + self.losses + self.voltage + self.congestion)
+        return np.asarray(
+            self.energy + self.losses + self.voltage + self.congestion + self.voltage_objective
+        )
+
+    def mixed(self, weights: FloatArray) -> PriceParts:
+        """Return ``weights @ price`` of each part, (k,), for `weights` (k, n)."""
+        return PriceParts(*(weights @ getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ addition. Rounding falls to the operator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -71,8 +71,9 @@ class Settlement:
         Active and reactive power together; negative where a price is.
     import_cost : int. What the import is paid.
     surplus : int. What the operator keeps; negative if it has to add.
-    loss_rent, voltage_rent, congestion_rent : Parts of the surplus, in money: the price components
-        times the net load, less the energy that the losses took.
+    loss_rent, voltage_rent, congestion_rent, voltage_objective_rent : Parts of the surplus, in
+        money: the price components times the net load, less the energy that the losses took. The
+        last is that of a voltage objective; 0 in a market without one.
     unit : float. Money per unit of account.
     """
 
@@ -85,6 +86,7 @@ class Settlement:
     voltage_rent: float
     congestion_rent: float
     unit: float
+    voltage_objective_rent: float = 0.0
 
     @property
     def net_pays(self) -> NDArray[np.int64]:
@@ -130,7 +132,7 @@ def settle(
     net_p, net_q = of.p_load - of.p_gen, of.q_load - of.q_gen
     parts = {
         name: hours * _rent(prices.p, prices.q, name, net_p, net_q)
-        for name in ("energy", "losses", "voltage", "congestion")
+        for name in (f.name for f in fields(PriceParts))
     }
     return Settlement(
         buses=buses,
@@ -142,6 +144,7 @@ def settle(
         voltage_rent=parts["voltage"],
         congestion_rent=parts["congestion"],
         unit=unit,
+        voltage_objective_rent=parts["voltage_objective"],
     )
 
 

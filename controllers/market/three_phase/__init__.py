@@ -1,0 +1,1 @@
+"""The market of unbalanced feeders: powers of ports behind an exact three-phase network."""
