@@ -23,14 +23,14 @@ from controllers.core import registry
 from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.commands import INPUTS
 from federates.kinds.feeder.federate import FeederFederate
-from federates.kinds.feeder.ports import OUTPUTS
+from federates.kinds.feeder.ports import ISLAND_OUTPUTS, OUTPUTS
 from federates.scenario import attack_schema as attacks
 from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.kinds import KINDS, FederateSection, GridUserSection, section_class
 from federates.scenario.schema import Scenario, shipped_dir, shipped_scenarios
-from federates.scenario.sections import Connection, LinkRule
+from federates.scenario.sections import Connection, GridForming, LinkRule
 from grid_models.catalog import shipped_feeders
 from grid_models.ders.rules import DerRule
 from grid_models.profiles.table import Profiles
@@ -103,6 +103,9 @@ def _grid_parts() -> Iterator[str]:
     yield "### `grid.profiles`\n"
     yield _section(_model_of(grid).model_fields["profiles"])
     yield f"The user's own table has the columns {_described(Profiles)['columns'][1]}\n"
+    yield "### `grid.grid_forming`\n"
+    yield _first_paragraph(GridForming) + " " + _paragraph(GridForming, 1) + "\n"
+    yield _table(GridForming)
     yield "### `grid.ders[]`: rules that place DERs\n"
     yield _first_paragraph(DerRule) + "\n"
     yield _dataclass_table(DerRule)
@@ -134,6 +137,9 @@ def _federate_parts() -> Iterator[str]:
     yield "\nOptional outputs exist where a connection reads them or `record.ports` names them:\n"
     yield "| output | unit | what it is |\n| --- | --- | --- |"
     yield from (f"| `{n}` | {o.unit} | {_cell(o.text)} |" for n, o in OUTPUTS.items())
+    yield "\nThose of an island, with `grid.grid_forming`:\n"
+    yield "| output | unit | what it is |\n| --- | --- | --- |"
+    yield from (f"| `{n}` | {o.unit} | {_cell(o.text)} |" for n, o in ISLAND_OUTPUTS.items())
     yield ""
     yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"
     yield _first_paragraph(ExternalPort) + "\n"

@@ -36,6 +36,11 @@ _NAMES = {
     "attack_window_unbalance_pct": "Voltage unbalance in the attack's time",
     "lmp_mean_per_kwh": "Locational price, mean",
     "tariff_mean_per_kwh": "Local tariff, mean",
+    "unit_peak_kw": "Highest power of the grid-forming unit",
+    "unit_least_kw": "Lowest power of the grid-forming unit",
+    "shed_kwh": "Load shed",
+    "critical_shed_kwh": "Critical load shed",
+    "curtailed_kwh": "Generation curtailed",
     "recovery_s": "Time to recover after the attack",
 }
 # Longest first, so that "_kvarh" is not taken for "_h".

@@ -65,6 +65,32 @@ class ProfileSection(Section):
         return self
 
 
+class GridForming(Section):
+    """An island's grid-forming unit: it stands where the source is, and sets the voltage there.
+
+    Its active power is never beyond its limits. What that takes is cut within the step, as by an
+    ideal under-frequency relay: flexible load first, then critical load, each in equal shares;
+    where too much is generated, generation.
+    """
+
+    p_max_kw: float = Field(gt=0, description="Largest active power.")
+    p_min_kw: float = Field(0.0, description="Least active power; negative where it can absorb.")
+    critical_load_pu: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of a flexible load's demand that is critical. Besides, all that a "
+        "set-point could not take away is critical (`p_max_kw` of a flexible load), and the "
+        "feeder's own loads are.",
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> GridForming:
+        if not self.p_min_kw < self.p_max_kw:
+            raise ValueError(f"p_min_kw {self.p_min_kw:g} below p_max_kw {self.p_max_kw:g}")
+        return self
+
+
 class Grid(Section):
     """The feeder, its DERs and its day."""
 
@@ -95,6 +121,11 @@ class Grid(Section):
         "``--set grid.model=...`` leaves them out.",
     )
     source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
+    grid_forming: GridForming | None = Field(
+        None,
+        description="The feeder is an island: its source is a grid-forming unit of limited power. "
+        "Without it the source gives what is drawn.",
+    )
     load_scale: float = Field(1.0, ge=0, le=100, description="Factor on every load.")
     load_diversity: float = Field(
         0.0, ge=0, le=1, description="Deviation of each load around the common profile."

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from federates.attacks.physical.resolve import physical_plan
 from federates.clock import to_s
@@ -18,12 +19,13 @@ from federates.kinds.feeder.commands import INPUTS, GridCommands, used_inputs
 from federates.kinds.feeder.demand import Demand
 from federates.kinds.feeder.departures import Departures
 from federates.kinds.feeder.grid_files import FOLDER, write_grid
+from federates.kinds.feeder.island import Island
 from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
 from federates.kinds.feeder.ports import (
     CURRENT_OUTPUTS,
-    OUTPUTS,
     Measured,
     OptionalOutputs,
+    available_outputs,
     used_outputs,
 )
 from federates.kinds.feeder.section import FeederSection
@@ -73,6 +75,8 @@ class FeederFederate(Federate):
         self._circuit = circuit
         self.warnings = site.feeder.notes
         self._fleet = DerFleet(ders, seed=scenario.seed, heat_pumps=grid.heat_pumps)
+        forming = grid.grid_forming
+        self._island = None if forming is None else Island(forming, circuit, self._fleet)
         self._dt_s = context.period_s
         self._warm_up_s = context.warm_up_s
         self._start_s = time.start_s
@@ -145,11 +149,12 @@ class FeederFederate(Federate):
     def _add_optional_ports(self, scenario: Scenario) -> None:
         """Add what the scenario reads, records, feeds or attacks."""
         circuit = self._circuit
-        used, fed = used_outputs(scenario, self.name), used_inputs(scenario, self.name)
+        available = available_outputs(self._island is not None)
+        used, fed = used_outputs(scenario, self.name, available), used_inputs(scenario, self.name)
         touched = {} if self.physical is None else self.physical.labels
         switched = bool(branches_of(touched)) or "switch_set" in fed
         self._gear = Switchgear(circuit) if switched else None
-        self._measured = Measured(circuit, self._gear, self._fleet)
+        self._measured = Measured(circuit, self._gear, self._fleet, self._island)
         self._more = OptionalOutputs(self._measured, used)
         self._commands = GridCommands(self._measured, fed, self._gear)
         self._attack: GridAttack | None = None
@@ -160,7 +165,7 @@ class FeederFederate(Federate):
             self.inputs += self.physical.ports()
         self.outputs += self._more.ports
         self.optional_inputs = tuple(name for name in INPUTS if name not in fed)
-        self.optional_outputs = tuple(name for name in OUTPUTS if name not in used)
+        self.optional_outputs = tuple(name for name in available if name not in used)
 
     def start(self, store: RunStore) -> None:
         """Let the DERs settle, write what the grid is, let its events reach the run's list."""
@@ -189,12 +194,12 @@ class FeederFederate(Federate):
         p_kw, q_kvar = self._injections(k, time_s, inputs)
         if self._departures is not None:
             self._departures.tell(time_s, self._equipment.tell, counts)
+        power_flow = partial(self._power_flow, np.isfinite(inputs["q_set_kvar"]))
         with self._located(time_s):
-            if self._curves:
-                commanded = np.isfinite(inputs["q_set_kvar"])
-                q_kvar = self._curves.settle(p_kw, q_kvar, commanded, partial(self._solve, p_kw))
+            if self._island is None:
+                q_kvar = power_flow(p_kw, q_kvar)
             else:
-                self._solve(p_kw, q_kvar)
+                p_kw, q_kvar = self._island.hold(p_kw, q_kvar, load_kw, load_kvar, power_flow)
         v_pu = judged_pu = circuit.v_pu()
         if self._gear is not None:
             v_pu, judged_pu = self._gear.voltages(v_pu)
@@ -202,6 +207,8 @@ class FeederFederate(Federate):
         losses_kw = circuit.losses_kw()
         if counts:
             self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
+        if self._island is not None:
+            self._island.count(time_s, self._dt_s if counts else 0.0, self._equipment.tell)
         cut = None if attack is None else ~attack.loads_on
         self._equipment.add(time_s, import_kw, losses_kw, p_kw, demand_kw, cut, counts)
         return Step(
@@ -257,6 +264,15 @@ class FeederFederate(Federate):
         if not (np.isnan(v_pu).all() and np.isnan(deg).all()):
             self._circuit.set_source(v_pu, deg)
 
+    def _power_flow(
+        self, commanded: NDArray[np.bool_], p_kw: FloatArray, q_kvar: FloatArray
+    ) -> FloatArray:
+        """Solve with these injections; return the reactive power as volt-var curves make it."""
+        if self._curves:
+            return self._curves.settle(p_kw, q_kvar, commanded, partial(self._solve, p_kw))
+        self._solve(p_kw, q_kvar)
+        return q_kvar
+
     def _solve(self, p_kw: FloatArray, q_kvar: FloatArray) -> FloatArray:
         """Solve with these injections; return the voltages, pu."""
         self._circuit.set_ders(p_kw, q_kvar)
@@ -272,4 +288,6 @@ class FeederFederate(Federate):
         totals = self._metrics.totals() | self._equipment.totals()
         if self._departures is not None:
             totals |= self._departures.totals()
+        if self._island is not None:
+            totals |= self._island.totals()
         return totals if self._attack is None else totals | self._attack.summary()

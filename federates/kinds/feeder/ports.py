@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from federates.core.federate import FloatArray, Port
+from federates.kinds.feeder.island import SHED, Island
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.scenario.schema import Scenario
 from grid_models.ders.plant import DerFleet
@@ -27,6 +28,7 @@ class Measured:
     ----------
     gear : What opens and closes lines and switches; None where nothing does.
     fleet : The DERs; without it there are none.
+    island : What holds the unit of an island; None where the grid is none.
 
     Attributes
     ----------
@@ -34,9 +36,13 @@ class Measured:
     """
 
     def __init__(
-        self, circuit: Circuit, gear: Switchgear | None = None, fleet: DerFleet | None = None
+        self,
+        circuit: Circuit,
+        gear: Switchgear | None = None,
+        fleet: DerFleet | None = None,
+        island: Island | None = None,
     ) -> None:
-        self.circuit, self._gear = circuit, gear
+        self.circuit, self._gear, self._island = circuit, gear, island
         self.fleet = DerFleet(()) if fleet is None else fleet
         self.temp_meas_c: FloatArray | None = None
 
@@ -48,6 +54,12 @@ class Measured:
         """Return the indoor temperature of each house, as measured where it is."""
         own, measured = self.fleet.temp_c, self.temp_meas_c
         return own if measured is None else np.where(np.isnan(measured), own, measured)
+
+    @property
+    def island(self) -> Island:
+        """The island that the grid is."""
+        assert self._island is not None
+        return self._island
 
     @cached_property
     def elements(self) -> Readings:
@@ -182,12 +194,41 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
 }
 
+ISLAND_OUTPUTS: Mapping[str, OptionalOutput] = {
+    "unit_kw": OptionalOutput(
+        "kW",
+        "Power of the grid-forming unit; equal to `import_kw`.",
+        lambda m: SHED[:1],
+        lambda m: np.array([m.island.unit_kw]),
+    ),
+    "shed_kw": OptionalOutput(
+        "kW",
+        "Load that is shed to keep it within its limits: `source` all, `flexible` and `critical` "
+        "its parts.",
+        lambda m: SHED,
+        lambda m: m.island.shed_kw,
+    ),
+    "curtailed_kw": OptionalOutput(
+        "kW",
+        "Generation that is curtailed for that.",
+        lambda m: SHED[:1],
+        lambda m: np.array([m.island.curtailed_kw]),
+    ),
+}
+
 CURRENT_OUTPUTS = frozenset({"i_a", "loading_pct", "line_p_kw", "line_q_kvar"})
 """Outputs that need the currents of lines and transformers."""
 
 
-def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
-    """Return which of `OUTPUTS` the scenario uses, in their order.
+def available_outputs(island: bool) -> Mapping[str, OptionalOutput]:
+    """Return the optional outputs that a feeder can have."""
+    return {**OUTPUTS, **ISLAND_OUTPUTS} if island else OUTPUTS
+
+
+def used_outputs(
+    scenario: Scenario, federate: str, available: Iterable[str] = OUTPUTS
+) -> tuple[str, ...]:
+    """Return which of the available outputs the scenario uses, in their order.
 
     A connection reads it, the attack names it, or a glob of ``record.ports`` or ``publish`` does.
     A glob that leaves the port open (``*``, ``feeder.*``) names none: recordings do not grow.
@@ -202,7 +243,7 @@ def used_outputs(scenario: Scenario, federate: str) -> tuple[str, ...]:
         named = any(fnmatchcase(port, glob) for glob in globs)
         return named or port in read or f'"{port}"' in attack
 
-    return tuple(name for name in OUTPUTS if used(f"{federate}.{name}"))
+    return tuple(name for name in available if used(f"{federate}.{name}"))
 
 
 class OptionalOutputs:
@@ -215,7 +256,8 @@ class OptionalOutputs:
 
     def __init__(self, measured: Measured, names: tuple[str, ...]) -> None:
         self._measured = measured
-        chosen = {name: OUTPUTS[name] for name in names}
+        every = {**OUTPUTS, **ISLAND_OUTPUTS}
+        chosen = {name: every[name] for name in names}
         self.ports = tuple(Port(n, o.unit, o.labels(measured)) for n, o in chosen.items())
         self._values = {name: output.values for name, output in chosen.items()}
 
