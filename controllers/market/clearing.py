@@ -29,6 +29,7 @@ CLEARINGS = {
     "pac-anchored": "controllers.market.solvers.pac:AnchoredPac",
     "nst-pac": "controllers.market.solvers.nst_pac:NstPac",
     "admm": "controllers.market.solvers.admm:Admm",
+    "three-phase": "controllers.market.three_phase.exact:ThreePhaseMarket",
 }
 
 

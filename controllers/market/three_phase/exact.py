@@ -84,6 +84,8 @@ class ThreePhaseMarket:
     Raises MarketError: An option is none.
     """
 
+    three_phase = True  # takes a `PortProblem`
+
     def __init__(
         self,
         network: PortNetwork,
