@@ -257,20 +257,17 @@ def _rated(
 ) -> tuple[tuple[str, ...], ComplexArray, FloatArray]:
     """Return labels, currents (r, 1 + m) in pu per ampere at the ports, and limits of rated phases.
 
-    Lines with `norm_amps`, and transformers at the rating of their first winding.
+    Lines whose rating the feeder knows, and transformers; limits are the engine's normal amps.
     """
     engine, feeder = circuit.engine, circuit.feeder
-    limits_a = {f"line.{x.name}": x.norm_amps for x in feeder.lines if x.norm_amps}
-    for unit in feeder.transformers:
-        w = unit.windings[0]
-        kv = w.kv * (np.sqrt(3.0) if unit.n_phases > 1 else 1.0)
-        limits_a[f"transformer.{unit.name}"] = w.kva / kv
+    rated = [f"line.{x.name}" for x in feeder.lines if x.norm_amps]
+    rated += [f"transformer.{x.name}" for x in feeder.transformers]
     known = {str(name).lower() for name in engine.dss.Circuit.AllElementNames()}
     labels: list[str] = []
     rows = [np.empty((0, volts.shape[1]), dtype=np.complex128)]
     limits: list[float] = []
     grounded = np.vstack([np.zeros((1, volts.shape[1])), volts])
-    for name, amps in limits_a.items():
+    for name in rated:
         if name.lower() not in known:
             continue
         engine.dss.Circuit.SetActiveElement(name)
@@ -280,5 +277,5 @@ def _rated(
         base_a = np.array([_BASE_VA / node_base[label] for label in nodes_of])
         rows.append((primitive(engine.dss)[phases] @ grounded[nodes]) / base_a[:, None])
         labels += [f"{name}.{label.rpartition('.')[2]}" for label in nodes_of]
-        limits += (amps / base_a).tolist()
+        limits += (float(engine.dss.CktElement.NormalAmps()) / base_a).tolist()
     return tuple(labels), np.concatenate(rows), np.array(limits)

@@ -7,10 +7,13 @@ for as metered, not here.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from controllers.core.mail import FloatArray
 from controllers.market.agents.schedule import Schedule
+from controllers.market.model.prices import PriceParts
 from controllers.market.model.settlement import settle
 
 ACCOUNT = (
@@ -23,6 +26,10 @@ ACCOUNT = (
     "congestion_rent",
 )
 """Of the operator: surplus = load_pays - generation_receives - import_cost, and its rents."""
+PORT_ACCOUNT = (*ACCOUNT, "voltage_objective_rent")
+"""The same of a three-phase market."""
+SERVICES = tuple(f.name for f in fields(PriceParts))
+"""Parts of a price, each a service that is paid for."""
 
 
 class IntervalAccounts:
@@ -37,7 +44,8 @@ class IntervalAccounts:
     Attributes
     ----------
     net_pays : (n,); Money of the last interval that ended, of each SMO; negative where it received.
-    account : ndarray, (len(ACCOUNT),). Money of the same interval.
+    services : (n,) of each of `SERVICES`; what `net_pays` is made of.
+    account : ndarray, (len(PORT_ACCOUNT),). Money of the same interval.
     settled : int. Number of intervals that have ended.
     """
 
@@ -46,7 +54,8 @@ class IntervalAccounts:
         self.settled = 0
         self._in_force: list[tuple[Schedule, int]] = []
         self.net_pays: FloatArray = np.zeros(len(buses))
-        self.account: FloatArray = np.zeros(len(ACCOUNT))
+        self.services = {name: np.zeros(len(buses)) for name in SERVICES}
+        self.account: FloatArray = np.zeros(len(PORT_ACCOUNT))
 
     def note(self, schedule: Schedule | None) -> None:
         """Count one step under `schedule`; under none nobody pays."""
@@ -76,9 +85,13 @@ class IntervalAccounts:
         ]
         self._in_force.clear()
         self.net_pays = np.zeros(len(self._buses))
-        self.account = np.zeros(len(ACCOUNT))
+        self.services = {name: np.zeros(len(self._buses)) for name in SERVICES}
+        self.account = np.zeros(len(PORT_ACCOUNT))
         for one in settled:
             self.net_pays += one.money(one.net_pays)
+            for name, units in one.services.items():
+                self.services[name] += one.money(units)
             whole = [one.load_pays.sum(), one.generation_receives.sum(), one.import_cost]
             money = [float(one.money(int(amount))) for amount in (*whole, one.surplus)]
-            self.account += [*money, one.loss_rent, one.voltage_rent, one.congestion_rent]
+            rents = (one.loss_rent, one.voltage_rent, one.congestion_rent)
+            self.account += [*money, *rents, one.voltage_objective_rent]

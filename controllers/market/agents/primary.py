@@ -31,7 +31,12 @@ from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.market.agents.bus_agents import BusAgents
 from controllers.market.agents.bus_rules import bus_links, bus_names
 from controllers.market.agents.distributed_operator import DistributedOperator
-from controllers.market.agents.interval_accounts import ACCOUNT, IntervalAccounts
+from controllers.market.agents.interval_accounts import (
+    ACCOUNT,
+    PORT_ACCOUNT,
+    SERVICES,
+    IntervalAccounts,
+)
 from controllers.market.agents.mail_tables import Sorter, joined, messages
 from controllers.market.agents.operator import (
     ANSWER_HEAD,
@@ -43,6 +48,7 @@ from controllers.market.agents.options import MarketOptions, whole_steps
 from controllers.market.agents.schedule import (
     CentralScheduler,
     MarketTerms,
+    PortTerms,
     ReportedSchedule,
     Schedule,
 )
@@ -87,7 +93,10 @@ class PrimaryMarket:
     ``scheduled_import_kw``, ``cone_gap_pu``, the price's parts of each SMO besides the energy's
     (``price_losses_per_mwh``, ``price_voltage_per_mwh``, ``price_congestion_per_mwh``), and the
     accounts of the interval that ended last: ``net_pays_money`` of each SMO, the operator's
-    ``account_money`` and, to tell one interval from the next, ``settled_intervals``.
+    ``account_money`` and, to tell one interval from the next, ``settled_intervals``. A three-phase
+    market also has the prices at its ports, ``dlmp_per_mwh`` and ``dlmp_q_per_mwh`` (per Mvarh),
+    the part ``price_voltage_objective_per_mwh``, ``shed_kw`` of each SMO, and what each pays for
+    every part of its price, ``pays_energy_money`` and so on, which add up to ``net_pays_money``.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
@@ -120,6 +129,7 @@ class PrimaryMarket:
         mine = [i for i, name in enumerate(self._table.names) if name in hosted]
         self._smos = SmoGroup(self._table, mine, o, period, site.seed)
         self._buses = self._make_buses(hosted, site.seed)
+        self._account = PORT_ACCOUNT if isinstance(self._terms, PortTerms) else ACCOUNT
         self._declare_links(mine)
         self._declare_ports(mine)
 
@@ -227,8 +237,17 @@ class PrimaryMarket:
                 Port("cone_gap_pu", "pu", (OPERATOR,)),
                 *(Port(f"price_{part}_per_mwh", "per_mwh", table.names) for part in _PARTS),
                 Port("net_pays_money", "money", table.names),
-                Port("account_money", "money", ACCOUNT),
+                Port("account_money", "money", self._account),
                 Port("settled_intervals", "", (OPERATOR,)),
+            )
+        if self._operator is not None and isinstance(self._terms, PortTerms):
+            ports = self._terms.network.ports
+            self.outputs += (
+                Port("price_voltage_objective_per_mwh", "per_mwh", table.names),
+                Port("dlmp_per_mwh", "per_mwh", ports),
+                Port("dlmp_q_per_mwh", "per_mwh", ports),
+                Port("shed_kw", "kW", table.names),
+                *(Port(f"pays_{name}_money", "money", table.names) for name in SERVICES),
             )
 
     # --- a step ----------------------------------------------------------------------------------
@@ -318,7 +337,7 @@ class PrimaryMarket:
         self._accounts.note(made)
         if phase == self._per_interval - 1:
             self._accounts.close()
-        none = np.zeros(len(self._table.names))
+        none, terms = np.zeros(len(self._table.names)), self._terms
         return {
             "scheduled_import_kw": np.array([made.p_import * 1000.0 if made else 0.0]),
             "cone_gap_pu": np.array([made.cone_gap_pu if made else 0.0]),
@@ -327,8 +346,28 @@ class PrimaryMarket:
                 for part in _PARTS
             },
             "net_pays_money": self._accounts.net_pays,
-            "account_money": self._accounts.account,
+            "account_money": self._accounts.account[: len(self._account)],
             "settled_intervals": np.array([float(self._accounts.settled)]),
+            **(self._told_of_ports(made, terms.network) if isinstance(terms, PortTerms) else {}),
+        }
+
+    def _told_of_ports(self, made: Schedule | None, network: PortNetwork) -> dict[str, FloatArray]:
+        """Return the outputs that only a three-phase market has."""
+        services = {f"pays_{name}_money": paid for name, paid in self._accounts.services.items()}
+        if made is None or made.port_prices is None or made.shed is None:
+            none = np.zeros(len(self._table.names))
+            at_ports = np.zeros(len(network.ports))
+            return services | {
+                "price_voltage_objective_per_mwh": none,
+                "dlmp_per_mwh": at_ports,
+                "dlmp_q_per_mwh": at_ports,
+                "shed_kw": none,
+            }
+        return services | {
+            "price_voltage_objective_per_mwh": made.prices.p.voltage_objective,
+            "dlmp_per_mwh": made.port_prices.p.total,
+            "dlmp_q_per_mwh": made.port_prices.q.total,
+            "shed_kw": 1000.0 * made.shed,
         }
 
     def take_events(self) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from controllers.market.model.participants import BID_FIELDS
 from controllers.market.model.prices import Flows, PriceModel, PriceParts, Prices
 from controllers.market.model.problem import AnyProblem, Bids, ClearingProblem, PortProblem
 from controllers.market.solvers.warm_start import power_flow
+from controllers.market.three_phase.dispatch import PortDispatch
 from grid_models.branch_flow.model import BranchNetwork
 from grid_models.current_injection.model import PortLoads, PortNetwork
 
@@ -28,7 +29,8 @@ class Schedule:
 
     `p_load` and `p_gen` are positive, `prices` are the marginal prices at the bus in their parts;
     `p_import` is what the operator expects to draw from above, `cone_gap_pu` how far the
-    relaxation is from exact, and whether that is exact enough to be a dispatch.
+    relaxation is from exact, and whether that is exact enough to be a dispatch. A three-phase
+    market also gives the prices at its ports, (m,), and the load that is shed, (n,).
     """
 
     p_load: FloatArray
@@ -39,6 +41,8 @@ class Schedule:
     p_import: float
     cone_gap_pu: float
     exact: bool
+    port_prices: Prices | None = None
+    shed: FloatArray | None = None
 
     @property
     def price_p(self) -> FloatArray:
@@ -205,6 +209,11 @@ class CentralScheduler:
         problem: AnyProblem = self.terms.problem(rows, bids)
         clearing = self._market.clear(weighted(problem, factors))
         d = clearing.dispatch
+        three_phase: dict[str, Any] = {}
+        if isinstance(d, PortDispatch):
+            ports = clearing.port_prices
+            every = np.arange(len(ports.p.energy))
+            three_phase = {"port_prices": ports.at(every, per=mw), "shed": d.shed[rows] * mw}
         return Schedule(
             p_load=d.p_load[rows] * mw,
             q_load=d.q_load[rows] * mw,
@@ -214,6 +223,7 @@ class CentralScheduler:
             p_import=d.p_import * mw,
             cone_gap_pu=clearing.cone_gap_pu,
             exact=clearing.exactness.exact,
+            **three_phase,
         )
 
 

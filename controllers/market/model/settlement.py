@@ -17,7 +17,8 @@ addition. Rounding falls to the operator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -75,6 +76,8 @@ class Settlement:
         money: the price components times the net load, less the energy that the losses took. The
         last is that of a voltage objective; 0 in a market without one.
     unit : float. Money per unit of account.
+    services : What each bus pays for each part of the price, by the parts' names; they add up to
+        `net_pays`, the rounding is in the energy.
     """
 
     buses: tuple[str, ...]
@@ -87,6 +90,7 @@ class Settlement:
     congestion_rent: float
     unit: float
     voltage_objective_rent: float = 0.0
+    services: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def net_pays(self) -> NDArray[np.int64]:
@@ -145,7 +149,25 @@ def settle(
         congestion_rent=parts["congestion"],
         unit=unit,
         voltage_objective_rent=parts["voltage_objective"],
+        services=_services(prices, load - generation, net_p, net_q, to_units),
     )
+
+
+def _services(
+    prices: Prices,
+    net_pays: NDArray[np.int64],
+    net_p: FloatArray,
+    net_q: FloatArray,
+    to_units: float,
+) -> dict[str, NDArray[np.int64]]:
+    """Return what each bus pays for each part of its price; the rest of `net_pays` is energy."""
+    rest = [f.name for f in fields(PriceParts) if f.name != "energy"]
+    found = {
+        name: _units((getattr(prices.p, name) * net_p + getattr(prices.q, name) * net_q) * to_units)
+        for name in rest
+    }
+    energy = net_pays - np.sum(list(found.values()), axis=0, dtype=np.int64)
+    return {"energy": energy, **found}
 
 
 def _rent(p: PriceParts, q: PriceParts, name: str, net_p: FloatArray, net_q: FloatArray) -> float:

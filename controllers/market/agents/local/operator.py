@@ -100,7 +100,7 @@ class LocalOperator:
         """Bill the interval that ends."""
         self._accounts.close()
         self._billed += np.rint(self._accounts.net_pays / UNIT).astype(np.int64)
-        self._account += self._accounts.account
+        self._account += self._accounts.account[: len(ACCOUNT)]
         made = self._central.schedule
         if made is not None:
             hours = self._rounds * self._site.period_s / 3600.0

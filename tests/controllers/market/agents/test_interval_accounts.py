@@ -6,7 +6,7 @@ from _market_cases import grown_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.market.agents.interval_accounts import ACCOUNT, IntervalAccounts
+from controllers.market.agents.interval_accounts import PORT_ACCOUNT, IntervalAccounts
 from controllers.market.agents.schedule import Schedule
 from controllers.market.clearing import clear
 from controllers.market.model.problem import ClearingProblem
@@ -45,7 +45,7 @@ def test_what_is_paid_is_kept_or_goes_up(n: int, runs: list[tuple[int, int]]) ->
         for _ in range(steps):
             books.note(schedules[which])
     books.close()
-    account = dict(zip(ACCOUNT, books.account, strict=True))
+    account = dict(zip(PORT_ACCOUNT, books.account, strict=True))
     kept_or_up = account["import_cost"] + account["surplus"]
     assert books.net_pays.sum() == pytest.approx(kept_or_up, abs=1e-9)
     net = account["load_pays"] - account["generation_receives"]
