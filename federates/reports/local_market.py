@@ -233,18 +233,25 @@ def bid_bands(
     return bands
 
 
-def price_map(title: str, feeder: Feeder, prices: Recorded, unit: str) -> Drawing | None:
+def price_map(
+    title: str,
+    feeder: Feeder,
+    prices: Recorded,
+    unit: str,
+    span: tuple[float, float] | None = None,
+) -> Drawing | None:
     """Return a map with each bus in the colour of its mean price, in classes of equal width.
 
     Parameters
     ----------
     prices : Its labels are operators, ``smo_BUS`` or the bus itself.
+    span : Lowest and highest price of the classes; default: those of the map.
     """
     means = dict(zip(map(bus_of, prices.labels), mean_over_time(prices.values), strict=True))
     known = {bus: float(price) for bus, price in means.items() if np.isfinite(price)}
     if not known:
         return None
-    low, high = min(known.values()), max(known.values())
+    low, high = span or (min(known.values()), max(known.values()))
     # Prices that differ by rounding only are one class.
     count = _CLASSES if high - low > 1e-9 * max(abs(low), abs(high)) else 1
     edges = np.linspace(low, high, count + 1)
@@ -268,8 +275,8 @@ def mean_over_time(values: FloatArray) -> FloatArray:
 
 
 def bus_of(smo: str) -> str:
-    """Return the bus of an SMO."""
-    return smo.removeprefix("smo_")
+    """Return the bus of an SMO, ``smo_BUS`` or at one of its terminals ``smo_BUS.PHASES``."""
+    return smo.removeprefix("smo_").partition(".")[0]
 
 
 def smo_of(sma: str) -> str:

@@ -83,3 +83,23 @@ def test_paired_runs_show_the_prices_of_every_state(folder: Path) -> None:
     behind, own = attacked.data["bands"]
     assert behind["name"] == "baseline"
     assert behind["parts"][0]["data"] == own["parts"][1]["data"]
+
+
+def test_a_three_phase_market_shows_prices_by_phase_and_bills_by_service(tmp_path: Path) -> None:
+    three_phase = ["federates.market.options.clearing=three-phase"]
+    scenario = load_scenario("attack-2b-ieee123", three_phase, attack="")
+    data = RunData(run(scenario, out=tmp_path / "run", steps=20, placement="single").folder)
+    (section,) = market_sections(data)
+    maps, services = section.blocks[1], section.blocks[-1]
+    assert isinstance(maps, Figures)
+    assert isinstance(services, TableBlock)
+    assert [figure.title[-1] for figure in maps.figures] == ["A", "B", "C"]
+    names, prices = read_signal(data.signals, "market.dlmp_per_mwh")[1:]
+    mean = dict(zip(names, prices[(prices != 0.0).any(axis=1)].mean(axis=0), strict=True))
+    for phase, figure in enumerate(maps.figures, start=1):
+        shown = {b["name"]: float(b["text"].split()[0]) for b in figure.data["buses"] if b["style"]}
+        assert shown == pytest.approx({bus: mean[f"{bus}.{phase}"] for bus in shown}, abs=6e-3)
+        assert len(shown) > 20
+    net = sum(float(row[3].replace(",", "")) for row in services.rows)  # type: ignore[union-attr]
+    ends = read_signal(data.signals, "market.net_pays_money")[2]
+    assert net == pytest.approx(ends[PER_INTERVAL - 1].sum(), abs=0.03)
