@@ -30,6 +30,7 @@ CLEARINGS = {
     "nst-pac": "controllers.market.solvers.nst_pac:NstPac",
     "admm": "controllers.market.solvers.admm:Admm",
     "three-phase": "controllers.market.three_phase.exact:ThreePhaseMarket",
+    "three-phase-mccormick": "controllers.market.three_phase.mccormick:McCormickMarket",
 }
 
 

@@ -137,7 +137,8 @@ class Operator(ABC):
     def put_in_force(self, found: Schedule, interval: int) -> None:
         """Let a schedule be the one that is awarded and settled."""
         if not found.exact and (self.schedule is None or self.schedule.exact):
-            self.say("relaxation_not_exact", cone_gap_pu=found.cone_gap_pu)
+            replay = {"replay_gap_kw": found.replay_gap_kw} if found.replay_gap_kw else {}
+            self.say("relaxation_not_exact", cone_gap_pu=found.cone_gap_pu, **replay)
         self.schedule = found
         self._interval = interval
 

@@ -43,6 +43,8 @@ class Schedule:
     exact: bool
     port_prices: Prices | None = None
     shed: FloatArray | None = None
+    replay_gap_kw: float = 0.0
+    """Import by the power flow of a dispatch less that of the relaxation it was made with."""
 
     @property
     def price_p(self) -> FloatArray:
@@ -213,7 +215,11 @@ class CentralScheduler:
         if isinstance(d, PortDispatch):
             ports = clearing.port_prices
             every = np.arange(len(ports.p.energy))
-            three_phase = {"port_prices": ports.at(every, per=mw), "shed": d.shed[rows] * mw}
+            three_phase = {
+                "port_prices": ports.at(every, per=mw),
+                "shed": d.shed[rows] * mw,
+                "replay_gap_kw": clearing.replay_gap_kw,
+            }
         return Schedule(
             p_load=d.p_load[rows] * mw,
             q_load=d.q_load[rows] * mw,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from controllers.core.mail import FloatArray
 from controllers.market.model.exactness import Exactness
 from controllers.market.model.prices import Prices
+from grid_models.current_injection.model import BASE_KVA
 
 ComplexArray = NDArray[np.complex128]
 
@@ -82,3 +83,8 @@ class PortClearing:
     def cone_gap_pu(self) -> float:
         """Largest voltage error of the solver's model, in the place of a cone's gap."""
         return self.exactness.gap_pu
+
+    @property
+    def replay_gap_kw(self) -> float:
+        """Import of the power flow of the dispatch less that of the solver's model, kW."""
+        return self.exactness.fictitious_loss_pu * BASE_KVA

@@ -134,3 +134,13 @@ def test_critical_load_is_shed_at_its_price_only_where_the_unit_is_too_small() -
 def test_without_a_grid_there_is_no_three_phase_market() -> None:
     with pytest.raises(ControllerError, match="needs a grid"):
         PrimaryMarket.agents(replace(site(), ports=None), **OPTIONS)
+
+
+def test_a_relaxed_clearing_says_its_replay_gap() -> None:
+    market, outputs = _run(clearing="three-phase-mccormick")
+    told = [e for e in market.take_events() if e["event"] == "relaxation_not_exact"]
+    assert len(told) == 1  # in both intervals it was not exact
+    assert told[0]["replay_gap_kw"] > 0.01
+    assert told[0]["cone_gap_pu"] == pytest.approx(outputs["cone_gap_pu"][0], rel=0.5)
+    exact = _cleared()[0]
+    assert not [e for e in exact.take_events() if e["event"] == "relaxation_not_exact"]
