@@ -76,7 +76,7 @@ class PortNetwork:
         Labels: the bus where it has one terminal only, else ``48.1``, ``47.1.2.3``, and ``65.1-2``,
         ``76.1-2-3`` for delta connections.
     share : (m, t). Power of the ports per power of a terminal; columns sum to 1.
-    live : (t,). Whether the source supplies the terminal.
+    live : (t,). Whether the source supplies the terminal; without, its ports have 0 in `w_port`.
     w, z : complex (n,), (n, m). Node voltages.
     w_port, z_port : complex (m,), (m, m). Port voltages.
     source_nodes : (k,). Positions of the source bus in `nodes`.

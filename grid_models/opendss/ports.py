@@ -25,6 +25,8 @@ from grid_models.opendss.elements import as_complex, each, primitive
 from grid_models.opendss.file_ders import FILE_DER_CLASSES, elements_of
 
 _BASE_VA = 1e3 * BASE_KVA
+_SUPPLIED_PU, _SUPPLIED_POWER_PU = 0.6, 1e-3
+"""Voltage without load, and short-circuit power, below which a port counts as not supplied."""
 
 
 def port_network(circuit: Circuit, closed: Mapping[str, bool] | None = None) -> PortNetwork:
@@ -75,13 +77,15 @@ def _reduced(
     base_v = np.array([b.base_kv_ln * 1e3 for b in circuit.feeder.buses.values() for _ in b.phases])
     index = {label: i for i, label in enumerate(circuit.engine_nodes())}
     at = np.array([index.get(label, -1) for label in circuit.node_labels], dtype=np.intp)
-    node_base = dict(zip(circuit.node_labels, base_v.tolist(), strict=True))
-    port_base = np.array([node_base[label] for label in places.first_node])
+    port_base = _base_v(circuit, places.first_node)
     amps = np.concatenate([[1.0], _BASE_VA / port_base])
 
     nodes = np.where((at >= 0)[:, None], volts[at], 0.0) * amps / base_v[:, None]
     across = np.asarray(incidence @ volts) * amps / port_base[:, None]
-    alive = np.asarray(abs(incidence) @ ~live) == 0
+    # An open conductor leaves what its charging couples in: no load can run on that.
+    size, impedance = np.abs(across[:, 0]), np.abs(np.diagonal(across[:, 1:]))
+    alive = (size >= _SUPPLIED_PU) & (size**2 >= _SUPPLIED_POWER_PU * impedance)
+    alive &= np.asarray(abs(incidence) @ ~live) == 0
     across[~alive] = 0.0
     source = set(np.flatnonzero(i_norton).tolist())
     source_nodes = np.array([k for k, i in enumerate(at.tolist()) if i in source], dtype=np.intp)
@@ -89,7 +93,7 @@ def _reduced(
     into = -np.asarray(y_source[rows] @ volts) * amps
     into[:, 0] += i_norton[rows]
     into *= (base_v[source_nodes] / _BASE_VA)[:, None]
-    lines, line_rows, limits = _rated(circuit, volts, node_base)
+    lines, line_rows, limits = _rated(circuit, volts)
     line_rows = line_rows * amps
     terminals, share = places.terminals()
     loads = places.loads(port_base)
@@ -177,8 +181,8 @@ class _Places:
         first = self._nodes[a - 1]
         bus = first.rpartition(".")[0]
         second = self._nodes[b - 1].rpartition(".")[2] if b else ""
-        feeder_bus = self._circuit.feeder.buses[bus]
-        is_phase = bool(second) and int(second) in feeder_bus.phases
+        known = self._circuit.feeder.buses.get(bus)
+        is_phase = bool(second) and (known is None or int(second) in known.phases)
         return f"{first}-{second}" if is_phase else first
 
     def terminals(self) -> tuple[tuple[str, ...], FloatArray]:
@@ -252,8 +256,15 @@ def _live(y: sparse.csc_array, i_norton: ComplexArray) -> NDArray[np.bool_]:
     return np.isin(part, part[i_norton != 0.0])
 
 
+def _base_v(circuit: Circuit, labels: Sequence[str]) -> FloatArray:
+    """Return the base voltage of the buses of nodes; 1 V for a bus that never had a voltage."""
+    buses = circuit.feeder.buses
+    names = (label.rpartition(".")[0] for label in labels)
+    return np.array([1e3 * buses[bus].base_kv_ln if bus in buses else 1.0 for bus in names])
+
+
 def _rated(
-    circuit: Circuit, volts: ComplexArray, node_base: Mapping[str, float]
+    circuit: Circuit, volts: ComplexArray
 ) -> tuple[tuple[str, ...], ComplexArray, FloatArray]:
     """Return labels, currents (r, 1 + m) in pu per ampere at the ports, and limits of rated phases.
 
@@ -274,7 +285,7 @@ def _rated(
         nodes = np.asarray(engine.dss.CktElement.NodeRef(), dtype=int)
         phases = [k for k in range(int(engine.dss.CktElement.NumPhases())) if nodes[k]]
         nodes_of = [circuit.engine_nodes()[nodes[k] - 1] for k in phases]
-        base_a = np.array([_BASE_VA / node_base[label] for label in nodes_of])
+        base_a = _BASE_VA / _base_v(circuit, nodes_of)
         rows.append((primitive(engine.dss)[phases] @ grounded[nodes]) / base_a[:, None])
         labels += [f"{name}.{label.rpartition('.')[2]}" for label in nodes_of]
         limits += (float(engine.dss.CktElement.NormalAmps()) / base_a).tolist()

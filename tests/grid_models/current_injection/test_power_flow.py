@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +131,40 @@ def test_what_has_no_solution_is_an_error(
         power_flow(network, np.full(len(network.ports), -50.0 + 0j))
     with pytest.raises(FeederError, match=r"no such DER.*three"):
         network.terminal_of_der("tree")
+
+
+MASTER = """
+clear
+new circuit.mine basekv=12.47 bus1=src pu=1.02 mvasc3=200 mvasc1=180
+new linecode.lc nphases=3 r1=0.2 x1=0.4 r0=0.6 x0=1.2 c1=3 c0=1 units=km
+new line.l1 bus1=src bus2=a linecode=lc length=2 units=km normamps=300
+new line.open bus1=a bus2=z linecode=lc length=1 units=km
+new transformer.house phases=1 windings=3 buses=[a.1.0 lv.1.4 lv.4.2] kvs=[7.2 0.12 0.12]
+~ kvas=[50 50 50] %rs=[0.6 1.2 1.2] xhl=2 xht=2 xlt=1.4
+new reactor.ground bus1=lv.4 bus2=lv.0 r=0.5 x=0 phases=1
+new load.left bus1=lv.1.4 phases=1 kv=0.12 kw=6 kvar=2 model=5
+new load.across bus1=lv.1.2 phases=1 kv=0.24 kw=8 kvar=1
+new load.alive bus1=z.1 phases=1 kv=7.2 kw=50 kvar=10 model=2
+new load.dead bus1=z.3 phases=1 kv=7.2 kw=70 kvar=10
+open line.open 1 3
+set voltagebases=[12.47 0.208]
+calcvoltagebases
+"""
+
+
+def test_a_users_circuit_with_a_neutral_conductor_and_an_open_phase(tmp_path: Path) -> None:
+    path = tmp_path / "mine.dss"
+    path.write_text(MASTER)
+    circuit = open_circuit(path, tolerance_pu=1e-10)
+    network = port_network(circuit)
+    flow = power_flow(network, np.zeros(len(network.ports), dtype=np.complex128), network.loads)
+    shown = np.abs(circuit.v_pu()) > 0.5
+    # OpenDSS lets the load of the open phase draw some watts through the line's capacitance.
+    assert np.abs(flow.v - circuit.v_complex_pu())[shown].max() < 1e-6
+    p, q = circuit.source_kw_kvar()
+    assert flow.s_import * network.base_kva == pytest.approx(complex(p, q), abs=0.02)
+    supplied = dict(zip(network.terminals, network.live, strict=True))
+    assert supplied == {"lv.1": True, "lv.1-2": True, "z.1": True, "z.3": False}
+    assert "line.l1.1" in network.lines
+    rated = network.line_limit[network.lines.index("line.l1.1")]
+    assert rated * 1e6 / (12470.0 / np.sqrt(3.0)) == pytest.approx(300.0, rel=1e-6)
