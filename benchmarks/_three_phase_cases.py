@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from lindistflow import synthetic_feeder
 
 from controllers.core.mail import FloatArray
 from controllers.market.model.participants import draw
@@ -62,24 +63,68 @@ def meshed(name: str, a: str, b: str) -> Feeder:
     return replace(feeder, switches=(*feeder.switches, tie))
 
 
+THESIS_CASES: dict[str, dict[str, float]] = {
+    "S": {"load_mw": 1.19, "flexible_mw": 0.092, "generation_mw": 0.0, "v_max_pu": 1.035},
+    "M": {"load_mw": 3.49, "flexible_mw": 0.35, "generation_mw": 0.6, "v_min_pu": 0.975},
+    "L": {"load_mw": 3.49, "flexible_mw": 0.35, "generation_mw": 1.746, "v_max_pu": 1.013},
+}
+"""Markets on IEEE 123 with taps at 0.35 of the published ones: a voltage limit binds in each."""
+THESIS_TAPS = 0.35
+
+
+def random_market(at: Plant, seed: int) -> PortProblem:
+    """Return a market with drawn totals, limits, costs and import slope, on IEEE 123."""
+    load, flexible, generation, low, high, slope, alpha_q = draw(
+        seed, "market", tuple("abcdefg"), 0.0, 1.0
+    ).tolist()
+    return market(
+        at,
+        load_mw=1.0 + 2.8 * load,
+        flexible_mw=0.1 + 0.7 * flexible,
+        generation_mw=2.5 * generation,
+        seed=seed,
+        alpha_q=(0.0, 5.0, 50.0)[int(3.0 * alpha_q)],
+        v_min_pu=0.955 + 0.015 * low,
+        v_max_pu=1.022 + 0.018 * high,
+        import_slope=5.0 * round(slope),
+    )
+
+
+def synthetic(n_nodes: int, *, drop_pu: float = 0.04) -> Feeder:
+    """Return a random unbalanced feeder of about `n_nodes` nodes, its loads nominal at `drop_pu`.
+
+    The drop is that of a first power flow with the loads of `synthetic_feeder`, scaled.
+    """
+    feeder = synthetic_feeder(n_nodes)
+    # Rated line to line where there are several phases, or OpenDSS takes the voltage for too high.
+    rated = tuple(
+        replace(x, kv=x.kv * (3.0**0.5 if len(x.phases) > 1 else 1.0)) for x in feeder.loads
+    )
+    feeder = replace(feeder, loads=rated)
+    circuit = Circuit.from_feeder(feeder)
+    scale = drop_pu / (1.0 - float(circuit.v_pu().min()))
+    loads = tuple(replace(x, kw=scale * x.kw, kvar=scale * x.kvar) for x in rated)
+    return replace(feeder, loads=loads)
+
+
 def market(
     at: Plant,
     *,
-    load_mw: float,
+    load_mw: float | None = None,
     flexible_mw: float,
     generation_mw: float,
     seed: int = 0,
     alpha_q: float = 50.0,
     **terms: Any,
 ) -> PortProblem:
-    """Return a market with given totals, spread over the terminals with load.
+    """Return a market with given totals (load: the feeder's own), spread over terminals with load.
 
     A load would give half to all of its flexibility for the import price, a generator half to all
     of its capacity.
     """
     network = at.network
     p, q = at.load_mw()
-    scale = load_mw / float(p.sum())
+    scale = 1.0 if load_mw is None else load_mw / float(p.sum())
     p, q = scale * p, scale * q
     names, served = network.terminals, p > 0.0
 
@@ -115,7 +160,7 @@ def _over(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0.0)
 
 
-def replay_pu(at: Plant, problem: PortProblem, dispatch: Any) -> float:
+def replay_pu(at: Plant, dispatch: Any) -> float:
     """Return the largest voltage difference, pu, of a dispatch set in OpenDSS. Constant powers."""
     circuit, network = at.circuit, at.network
     s = (dispatch.p_gen - dispatch.p_load) + 1j * (dispatch.q_gen - dispatch.q_load)

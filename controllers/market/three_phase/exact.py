@@ -132,11 +132,7 @@ class _Run:
         self._tolerance = tolerance
         self._devices = d = objective.devices(problem)
         self._free = np.flatnonzero((d.high > d.low).ravel())
-        # What one pu of each free variable injects at its terminal.
-        ones = np.ones(self._network.size, dtype=np.complex128)
-        active, reactive = (d.pulled_back(np.asarray(unit * ones)) for unit in (1.0, 1j))
-        self._active, self._reactive = active.ravel()[self._free], reactive.ravel()[self._free]
-        self._terminal = self._free % self._network.size
+        self._mix = d.mix()[:, self._free]
 
     # --- points ----------------------------------------------------------------------------------
 
@@ -192,11 +188,12 @@ class _Run:
             side = np.zeros(at.x.size, dtype=int)
             side[self._free] = step.side
             side = side.reshape(at.x.shape)
-            if found is None or (step.elastic and found.excess > 0.9 * at.excess):
-                stalled += 1
-            if stalled >= 3 or found is None:
+            if found is None:
                 break
+            stalled += int(step.elastic and found.excess > 0.9 * at.excess)
             at = found
+            if stalled >= 2:
+                break
         if at.excess > 1e-6 and residual > ACCEPTED:
             raise self._infeasible(at)
         if residual > ACCEPTED:
@@ -229,32 +226,30 @@ class _Run:
         self, at: _Point, slopes: _Slopes, mu: FloatArray, side: NDArray[np.int_]
     ) -> tuple[QpSolution, IntArray]:
         """Return the solution of the quadratic program, and the limits that are its rows."""
-        d, t, free = self._devices, self._network.size, self._free
+        d, free = self._devices, self._free
         by_power = slopes.sensitivity.currents()
-        by_x = self._active * by_power[:, self._terminal]
-        by_x += self._reactive * by_power[:, t + self._terminal]
-        hessian = self._hessian(at, slopes, mu, by_x)
-        by_import = (np.conj(slopes.p_import) @ by_x).real
+        hessian = self._hessian(at, slopes, mu, by_power)
+        by_import = (np.conj(slopes.p_import) @ by_power).real
         low, high = (end.ravel()[free] - at.x.ravel()[free] for end in (d.low, d.high))
         gradient = slopes.gradient.ravel()[free]
-        rows = np.flatnonzero((mu > 0.0) | (at.limits.excess > 0.0))
-        rows = rows[np.isfinite(at.limits.excess[rows])]
-        if len(rows) > 3 * len(free) + 10 or not (mu > 0.0).any():
-            rows = np.flatnonzero(mu > 0.0)
+        rows = np.flatnonzero(mu > 0.0)
         penalty = 1e3 * (1.0 + float(np.abs(gradient).max(initial=0.0)))
         guess, binding = side.ravel()[free], np.ones(len(rows), dtype=bool)
         for _ in range(_MOST_ROUNDS):
             slope = self._limits.gradients(at.limits, rows, slopes.p_import)
-            matrix = (np.conj(slope) @ by_x).real
+            matrix = np.asarray((np.conj(slope) @ by_power).real @ self._mix)
             qp = Qp(hessian, gradient, low, high, matrix, -at.limits.excess[rows])
             try:
                 found = solve_qp(qp, guess, binding, penalty)
             except ArithmeticError:
                 raise self._none("the solver stopped without a dispatch", "stalled") from None
-            change = by_x @ found.d
-            left = self._limits.predicted(at.limits, change, float(by_import @ found.d))
+            power = self._mix @ found.d
+            change = by_power @ power
+            left = self._limits.predicted(at.limits, change, float(by_import @ power))
             left[rows] = -np.inf
             more = self._limits.worst_of_kinds(left, _KEPT / 10.0)
+            if found.elastic:
+                more = np.flatnonzero(left > _KEPT / 10.0)
             if not more.size:
                 return found, rows
             guess = found.side
@@ -263,7 +258,7 @@ class _Run:
         raise self._none("the solver stopped without a dispatch", "stalled")
 
     def _hessian(
-        self, at: _Point, slopes: _Slopes, mu: FloatArray, by_x: ComplexArray
+        self, at: _Point, slopes: _Slopes, mu: FloatArray, by_power: ComplexArray
     ) -> FloatArray:
         """Return the Hessian of the Lagrangian by the free variables, made positive definite."""
         objective, problem = self._objective, self._problem
@@ -275,12 +270,14 @@ class _Run:
         if problem.fixed is not None:
             form = form - self._load_form(problem.fixed, worth)
         form = form + form.conj().T
-        hessian = (by_x.conj().T @ (form @ by_x)).real
+        pulled = form @ by_power
+        bent = by_power.real.T @ pulled.real + by_power.imag.T @ pulled.imag
         if problem.fixed is not None:
-            hessian -= self._load_bend(problem.fixed, worth, at.flow, by_x)
-        by_import = (np.conj(slopes.p_import) @ by_x).real
-        bend = objective.weights.generation * problem.import_slope
-        hessian += bend * np.outer(by_import, by_import)
+            bent -= self._load_bend(problem.fixed, worth, at.flow, by_power)
+        if problem.import_slope:
+            by_import = (np.conj(slopes.p_import) @ by_power).real
+            bent += objective.import_slope(problem) * np.outer(by_import, by_import)
+        hessian = np.asarray(self._mix.T @ (bent @ self._mix))
         hessian[np.diag_indices_from(hessian)] += self._devices.curvature.ravel()[self._free]
         hessian = 0.5 * (hessian + hessian.T)
         try:
@@ -298,16 +295,16 @@ class _Run:
         return np.asarray((z.conj().T * weight) @ z)
 
     def _load_bend(
-        self, fixed: PortLoads, worth: ComplexArray, flow: PortFlow, by_x: ComplexArray
+        self, fixed: PortLoads, worth: ComplexArray, flow: PortFlow, by_power: ComplexArray
     ) -> FloatArray:
-        """Return the Hessian of what constant currents draw, at its worth, by the variables.
+        """Return the Hessian of what constant currents draw, at its worth, by power.
 
         It is ``|u|`` times a constant, and ``|u|`` bends across the direction of u only.
         """
         weight = (np.conj(worth) * fixed.s_i).real / fixed.u_nominal
         used = np.flatnonzero((weight != 0.0) & (flow.u != 0.0))
         u = flow.u[used]
-        across = (np.conj(u)[:, None] * (self._network.z_port[used] @ by_x)).imag
+        across = (np.conj(u)[:, None] * (self._network.z_port[used] @ by_power)).imag
         return np.asarray((across.T * (weight[used] / np.abs(u) ** 3)) @ across)
 
     def _searched(self, at: _Point, step: QpSolution, rows: IntArray) -> _Point | None:

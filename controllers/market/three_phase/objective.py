@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from controllers.market.three_phase.dispatch import ComplexArray
 from grid_models.base.errors import nearest_name
 from grid_models.current_injection.model import PortNetwork
 from grid_models.current_injection.power_flow import PortFlow
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 P_GEN, Q_GEN, P_LOAD, SHED = range(4)
 """Rows of x."""
@@ -148,6 +151,14 @@ class Devices:
         bids = self.bids
         return np.asarray(self._live * (bids.q_load0 + self.tangent * (served - bids.p_load0)))
 
+    def mix(self) -> csc_array:
+        """Return the active, then reactive power of the terminals by x, (2 t, 4 t)."""
+        from scipy.sparse import block_array, csc_array, diags_array
+
+        ones = np.ones(len(self.tangent))
+        one, tan, none = diags_array(ones), diags_array(self.tangent), diags_array(0.0 * ones)
+        return csc_array(block_array([[one, none, -one, one], [none, one, -tan, tan]]))
+
     def pulled_back(self, value: ComplexArray) -> FloatArray:
         """Return what x is worth, (4, t), where one pu of injection is worth `value`, (t,).
 
@@ -246,6 +257,10 @@ class PortObjective:
     def import_price(self, problem: PortProblem, p_import: float) -> float:
         """Return what the objective pays for one more pu of import."""
         return self.weights.generation * problem.marginal_import_price(p_import)
+
+    def import_slope(self, problem: PortProblem) -> float:
+        """Return what `import_price` rises by per pu of import."""
+        return self.weights.generation * problem.import_slope
 
     def import_gradient(self, current: ComplexArray) -> ComplexArray:
         """Return the gradient of the active import by the currents, (m,)."""

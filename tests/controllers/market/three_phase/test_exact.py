@@ -42,7 +42,7 @@ def test_opendss_replays_the_dispatch(name: str) -> None:
     assert found.status == "solved"
     assert found.exactness.exact
     d, at = found.dispatch, _plant(name)
-    assert replay_pu(at, problem, d) < 1e-8
+    assert replay_pu(at, d) < 1e-8
     p, q = at.circuit.source_kw_kvar()
     assert 1e3 * d.p_import == pytest.approx(p, abs=1e-4)
     assert 1e3 * d.q_import == pytest.approx(q, abs=1e-4)
