@@ -157,7 +157,7 @@ def market(
 
 
 def _over(a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0.0)
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 1e-9)
 
 
 def replay_pu(at: Plant, dispatch: Any) -> float:

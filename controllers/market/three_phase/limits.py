@@ -109,9 +109,8 @@ class Limits:
             return f"the {end} voltage limit at node '{net.nodes[row % n]}'"
         if row < 2 * n + len(net.line_limit):
             return f"the current limit of line '{net.lines[row - 2 * n]}'"
-        return (
-            f"the {'lower' if row % 2 == len(net.line_limit) % 2 else 'upper'} limit of the import"
-        )
+        end = "lower" if row > 2 * n + len(net.line_limit) else "upper"
+        return f"the {end} limit of the import"
 
     def worst_of_kinds(self, excess: FloatArray, least: float) -> IntArray:
         """Return the worst limit of each kind among those above `least`.

@@ -8,10 +8,17 @@ from functools import cache
 import numpy as np
 import pytest
 from _three_phase_cases import Plant, market, meshed, plant, replay_pu
+from _three_phase_reference import reference_cost
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from controllers.market.model.costs import tangent
+from controllers.market.model.errors import MarketError, NoDispatchError
 from controllers.market.model.problem import PortProblem
 from controllers.market.three_phase.dispatch import PortClearing
 from controllers.market.three_phase.exact import ThreePhaseMarket
+from grid_models.current_injection.model import PortLoads
+from grid_models.current_injection.power_flow import power_flow
 
 _TRANSFORMER_LOADING = 0.496
 """Of transformer XFM-1's first phase, where nothing limits it, per unit of its rating."""
@@ -107,3 +114,167 @@ def test_prices_are_slopes_of_the_optimal_cost(terminal: str) -> None:
         up, down = (solved(_with_more(problem, k, s * step * unit)) for s in (1, -1))
         slope = (up.dispatch.cost - down.dispatch.cost) / (2.0 * step)
         assert slope == pytest.approx(price, abs=1e-5 * np.abs(found.dispatch.lmp_p).max())
+
+
+def test_with_loads_that_depend_on_the_voltage_prices_are_slopes_too() -> None:
+    problem = _problem()
+    own = problem.bids.p_load0 + 1j * problem.bids.q_load0
+    ports = 0.5 * problem.network.share @ own
+    fixed = PortLoads(0.2 * ports, 0.5 * ports, 0.3 * ports, np.abs(problem.network.w_port))
+    k = problem.network.terminals.index("675.1")
+    problem = _inflexible(replace(problem, fixed=fixed, v_min_pu=1.003), k)
+
+    def solved(at: PortProblem) -> PortClearing:
+        return ThreePhaseMarket(at.network, tolerance=1e-11).clear(at)
+
+    found, step = solved(problem), 1e-4
+    assert found.v_low.any()
+    assert found.iterations <= 5  # quadratic convergence: the Hessian has the loads' part
+    up, down = (solved(_with_more(problem, k, s * step)) for s in (1, -1))
+    slope = (up.dispatch.cost - down.dispatch.cost) / (2.0 * step)
+    assert slope == pytest.approx(found.dispatch.lmp_p[k], abs=1e-5 * found.dispatch.lmp_p[k])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    name=st.sampled_from(["ieee13", "meshed"]),
+    load_mw=st.floats(2.0, 3.0),
+    generation_mw=st.floats(0.0, 3.0),
+    v_max_pu=st.floats(1.04, 1.05),
+    alpha_q=st.sampled_from([0.0, 5.0, 50.0]),
+)
+def test_no_small_change_of_a_dispatch_is_cheaper(
+    seed: int, name: str, load_mw: float, generation_mw: float, v_max_pu: float, alpha_q: float
+) -> None:
+    """Optimality by trial: costs and limits of other dispatches, from the power flow alone."""
+    problem = _problem(
+        name,
+        seed=seed,
+        load_mw=load_mw,
+        generation_mw=generation_mw,
+        v_max_pu=v_max_pu,
+        alpha_q=alpha_q,
+    )
+    market = ThreePhaseMarket(problem.network)
+    found = market.clear(problem)
+    d, net = found.dispatch, problem.network
+    devices = market.objective.devices(problem)
+    x = np.stack([d.p_gen, d.q_gen, d.p_load, d.shed])
+    assert (x >= devices.low - 1e-12).all()
+    assert (x <= devices.high + 1e-12).all()
+    held = np.delete(np.abs(d.voltage), net.source_nodes)
+    assert (held <= v_max_pu + 1e-8).all()
+    # What limits are worth is charged where a trial exceeds them.
+    worth = np.concatenate([found.v_high, found.v_low])
+    rng = np.random.default_rng(seed)
+    for size in (1e-4, 1e-2):
+        trial = np.clip(x + size * rng.standard_normal(x.shape), devices.low, devices.high)
+        flow = power_flow(net, net.share @ devices.injection(trial))
+        v = np.abs(flow.v)
+        over = np.concatenate([v - v_max_pu, problem.v_min_pu - v])
+        charged = market.objective.cost(problem, devices, trial, flow) + float(worth @ over)
+        assert charged >= d.cost - 1e-7 * abs(d.cost)
+
+
+def test_the_next_clearing_starts_from_the_last() -> None:
+    problem = _binding()
+    market = ThreePhaseMarket(problem.network)
+    first, again = market.clear(problem), market.clear(problem)
+    assert again.iterations == 0
+    assert again.dispatch.cost == pytest.approx(first.dispatch.cost, rel=1e-12)
+
+
+def test_a_lower_set_point_lowers_voltages_and_load_follows_its_price() -> None:
+    """Conservation voltage reduction: a set-point below 1 and a weight."""
+    problem = _problem(v_min_pu=0.9)
+    means = []
+    for v_set in (1.0, 0.95):
+        market = ThreePhaseMarket(
+            problem.network, weights={"voltage": 1.0}, voltage_price=500.0, v_set_pu=v_set
+        )
+        means.append(np.abs(market.clear(problem).dispatch.voltage).mean())
+    assert means[1] < means[0] - 1e-3
+
+
+def test_load_is_shed_when_nothing_else_is_left_and_flexible_load_first() -> None:
+    problem = _problem(generation_mw=0.0)
+    critical = 0.5 * problem.bids.p_load0
+    limited = replace(
+        problem, import_max=1.8, import_min=0.0, shed_price=1e4, p_load_floor=critical
+    )
+    found = ThreePhaseMarket(problem.network).clear(limited)
+    d = found.dispatch
+    assert d.p_import == pytest.approx(1.8, abs=1e-9)
+    assert d.shed.sum() > 0.1
+    gone = d.shed > 1e-7
+    assert np.abs((d.p_load + d.shed - limited.bids.p_load_min)[gone]).max() < 1e-7
+    assert (d.p_load >= critical - 1e-9).all()
+    assert found.import_limit > 0.0
+    # One more pu of load costs what is shed for it, wherever shedding has not reached its floor.
+    inside = gone & (d.p_load > critical + 1e-7)
+    own = found.prices.of_load(tangent(limited.bids))
+    assert own[inside] == pytest.approx(1e4, rel=1e-6)
+    with pytest.raises(NoDispatchError, match="upper limit of the import stands out"):
+        ThreePhaseMarket(problem.network).clear(replace(limited, p_load_floor=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"v_max_pu": 1.02}, "the upper voltage limit at node '650r.3' stands out"),
+        ({"import_min": 9.0}, "the lower limit of the import stands out"),
+    ],
+)
+def test_where_there_is_no_dispatch_the_limit_is_named(
+    change: dict[str, float], message: str
+) -> None:
+    problem = replace(_problem(), **change)
+    market = ThreePhaseMarket(problem.network)
+    with pytest.raises(NoDispatchError, match=message):
+        market.clear(problem)
+    # The next one is cleared as if nothing had been.
+    assert market.clear(_problem()).status == "solved"
+
+
+def test_more_load_than_the_feeder_can_carry_is_no_dispatch() -> None:
+    problem = _problem(load_mw=80.0)
+    with pytest.raises(NoDispatchError, match="no power flow, even with the least load"):
+        ThreePhaseMarket(problem.network).clear(problem)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": {"volts": 1.0}}, "unknown weight 'volts'.*did you mean 'voltage'"),
+        ({"weights": {"voltage": -1.0}}, "weights: voltage.*0 or more"),
+        ({"weights": [1.0]}, "option 'weights'.*some of disutility"),
+        ({"weights": dict.fromkeys(("disutility", "generation", "losses"), 0.0)}, "all weights"),
+        ({"voltage_price": "high"}, "option 'voltage_price'.*a number, 0 or more"),
+        ({"v_set_pu": float("nan")}, "option 'v_set_pu'"),
+    ],
+)
+def test_options_that_are_none_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(MarketError, match=message):
+        ThreePhaseMarket(_plant("ieee13").network, **options)
+
+
+def test_problems_that_are_none_are_refused() -> None:
+    problem = _problem()
+    market = ThreePhaseMarket(problem.network)
+    for change, message in (
+        ({"network": _plant("meshed").network}, "of another network"),
+        ({"import_min": 2.0, "import_max": 1.0}, "import_min is 2.0.*at most import_max"),
+        ({"p_load_floor": problem.bids.p_load0 + 1.0, "shed_price": 1.0}, "p_load_floor is"),
+        ({"p_load_floor": np.zeros(2), "shed_price": 1.0}, "shape"),
+        ({"p_load_floor": 0.0 * problem.bids.p_load0}, "shed_price is inf"),
+    ):
+        with pytest.raises(MarketError, match=message):
+            market.clear(replace(problem, **change))
+
+
+def test_ipopt_finds_the_same_cost_on_the_full_program() -> None:
+    pytest.importorskip("casadi", reason="pip install casadi")
+    problem = _binding()
+    cost = ThreePhaseMarket(problem.network).clear(problem).dispatch.cost
+    assert cost == pytest.approx(reference_cost(problem), rel=1e-6)
