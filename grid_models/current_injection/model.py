@@ -48,6 +48,10 @@ class PortLoads:
         """What the loads draw at nominal voltage, (m,)."""
         return np.asarray(self.s_pq + self.s_i + self.s_z)
 
+    def at(self, ports: NDArray[np.intp]) -> PortLoads:
+        """Return the loads of some ports."""
+        return PortLoads(self.s_pq[ports], self.s_i[ports], self.s_z[ports], self.u_nominal[ports])
+
     def scaled(self, factor: float) -> PortLoads:
         """Return the loads with their power multiplied by `factor`."""
         return PortLoads(factor * self.s_pq, factor * self.s_i, factor * self.s_z, self.u_nominal)

@@ -130,17 +130,26 @@ def areas(feeder: Feeder, k: int) -> dict[str, int]:
     n = len(tree.buses)
     if not 1 <= k <= n:
         raise TopologyError(f"cannot cut into {k} areas", where=feeder.name, expected=f"1 to {n}")
-    area = np.zeros(n, dtype=np.intp)
+    area = cut_into(tree.parent, k)
+    return dict(zip(tree.buses, area.tolist(), strict=True))
+
+
+def cut_into(parent: NDArray[np.intp], k: int) -> NDArray[np.intp]:
+    """Return the area of each node of a tree, (n,), as `areas` cuts it.
+
+    `parent`: (n,). Of each node, before its children; -1 for the first.
+    """
+    area = np.zeros(parent.size, dtype=np.intp)
     for index in range(k - 1, 0, -1):
         left = area == 0
-        size = _subtree_sizes(tree.parent, left.astype(np.intp))
+        size = _subtree_sizes(parent, left.astype(np.intp))
         # The source stays, and only buses not yet cut off can head an area.
         candidates = np.flatnonzero(left)[1:]
         fair = left.sum() / (index + 1)
         head = candidates[np.argmin(np.abs(size[candidates] - fair))]
-        below = _below(tree.parent, int(head))
+        below = _below(parent, int(head))
         area[below & left] = index
-    return dict(zip(tree.buses, area.tolist(), strict=True))
+    return area
 
 
 def element_buses(element: BranchElement) -> tuple[str, ...]:
