@@ -1,9 +1,10 @@
-"""An area of a feeder: its own part of the current-injection model, with its boundary.
+"""An area of a feeder: its own part of the current-injection model, and what it shares.
 
-The elements of a feeder are dealt out to connected areas. A node at which elements of several areas
-meet is a *boundary* node of each of them. With the currents i at its ports and the voltages v_b of
-its boundary nodes, everything inside an area is affine and known to it alone. Areas that agree on
-v_b, and whose currents into every boundary node add up to zero, are the whole feeder.
+The elements of a feeder are dealt out to connected areas, its nodes, too. Where an element of one
+area ends at a node of another, the two share that node: its voltage v and the current j that the
+node's owner gives to the other. Inside an area everything is affine in the currents i at its ports,
+the voltages that it is given and the currents that it gives, with matrices known to it alone.
+Areas that agree on all v and j are the whole feeder.
 """
 
 from __future__ import annotations
@@ -20,40 +21,35 @@ IndexArray = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class PortArea:
-    """One area with m ports and b boundary nodes; per unit as `PortNetwork`.
+    """One area with m ports and b shared nodes; per unit as `PortNetwork`.
 
     Attributes
     ----------
     network : PortNetwork
         The area's nodes, ports and lines, and all terminals of the feeder. Its matrices have
-        m + b columns: what they are multiplied with is zeta, the m port currents followed by the
-        b changes of the boundary's voltages from `v_b0`. So ``w`` is that of the whole feeder. A
-        boundary node is among the nodes of one area only, that of its bus. An area that does not
-        hold the source has no `source_nodes`.
-    terminals : Positions of the area's terminals.
-    nodes, ports : Positions of the area's nodes and ports in the whole feeder's model.
-    boundary : (b,). Labels of the boundary nodes.
-    v_b0 : complex (b,). Their voltages without port currents.
-    i_b0, i_b : complex (b,), (b, m + b). Currents that the area feeds into its boundary nodes.
+        m + b columns. They are multiplied with zeta: the m port currents, followed for each shared
+        node by the change of what comes from the neighbour: of j where the area owns the node, of
+        v where it does not. An area that does not hold the source has no `source_nodes`.
+    terminals, nodes, ports : Positions of the area's terminals, nodes and ports in the feeder's.
+    shared : (b,). Labels of the shared nodes, by neighbour; a node shared with two appears twice.
+    neighbour : (b,). Position of the area that it is shared with.
+    owns : (b,). Whether the node belongs to this area.
+    v0, v : complex (b,), (b, m + b). Their voltages, those of the whole feeder where zeta is 0.
+    j0, j : complex (b,), (b, m + b). The currents from the nodes' owners to the others.
+    z : complex (b, b)
+        Impedance of the feeder between the shared nodes with each neighbour, without ports: what j
+        does to v. Zero between nodes shared with different neighbours.
     """
 
     network: PortNetwork
     terminals: IndexArray
     nodes: IndexArray
     ports: IndexArray
-    boundary: tuple[str, ...]
-    v_b0: ComplexArray
-    i_b0: ComplexArray
-    i_b: ComplexArray
-
-
-def neighbours(areas: tuple[PortArea, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the positions of the areas that share a boundary node with each area."""
-    meet: dict[str, list[int]] = {}
-    for a, area in enumerate(areas):
-        for label in area.boundary:
-            meet.setdefault(label, []).append(a)
-    return tuple(
-        tuple(sorted({other for label in area.boundary for other in meet[label]} - {a}))
-        for a, area in enumerate(areas)
-    )
+    shared: tuple[str, ...]
+    neighbour: IndexArray
+    owns: NDArray[np.bool_]
+    v0: ComplexArray
+    v: ComplexArray
+    j0: ComplexArray
+    j: ComplexArray
+    z: ComplexArray

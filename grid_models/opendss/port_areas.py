@@ -12,13 +12,8 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from grid_models.base.errors import FeederError
-from grid_models.current_injection.areas import PortArea
-from grid_models.current_injection.model import (
-    BASE_KVA,
-    ComplexArray,
-    FloatArray,
-    PortNetwork,
-)
+from grid_models.current_injection.areas import IndexArray, PortArea
+from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
 from grid_models.feeder.topology import cut_into
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
@@ -26,13 +21,14 @@ from grid_models.opendss.ports import _Places, _rated, _source
 
 _BASE_VA = 1e3 * BASE_KVA
 _OPEN_S = 1e-11
+"""The engine leaves 1e-12 S where it opens a conductor."""
 
 
 def port_areas(circuit: Circuit, network: PortNetwork, k: int) -> tuple[PortArea, ...]:
     """Return `k` connected areas with about equally many buses; the first holds the source.
 
     The areas are subtrees of the breadth-first tree of the buses, so the circuit may be meshed. An
-    element between two areas goes to the one farther from the source; its other end is a boundary.
+    element between two areas goes to the one farther from the source.
 
     Parameters
     ----------
@@ -41,177 +37,190 @@ def port_areas(circuit: Circuit, network: PortNetwork, k: int) -> tuple[PortArea
 
     Raises FeederError: `k` is out of range.
     """
-    labels = circuit.engine_nodes()
-    bus_of_node, area_of_bus, depth = _cut(circuit, network, k)
-    y, touched, elements = _admittances(circuit, k, bus_of_node, area_of_bus, depth)
-    y_source, i_norton = _source(circuit, len(labels))
-    home = area_of_bus[bus_of_node]
-    first = int(home[np.flatnonzero(i_norton)[0]])
-    y[first] = y[first] + y_source
-    shared = touched.sum(axis=0) > 1
-    incidence = _Places(circuit).incidence()
-    made = []
-    for a in range(k):
-        source = (y_source, i_norton) if a == first else None
-        cut = _Cut(np.flatnonzero(touched[a] & shared), touched[a], home == a, elements[a])
-        made.append(_area(circuit, network, y[a], cut, incidence, source))
-    return tuple(made)
+    return _Cut(circuit, network, k).areas()
 
 
 @dataclass(frozen=True)
+class _Element:
+    """What conducts in service: nodes (numbered from 1; 0 is ground) and primitive matrix."""
+
+    name: str
+    nodes: IndexArray
+    primitive: ComplexArray
+
+
 class _Cut:
-    """Which of the engine's nodes are an area's boundary, touched by its elements, and its own; its elements."""
+    """A circuit being cut. N nodes of the engine, in volt, ampere and siemens where not said."""
 
-    boundary: NDArray[np.intp]
-    touched: NDArray[np.bool_]
-    own: NDArray[np.bool_]
-    elements: frozenset[str]
+    def __init__(self, circuit: Circuit, network: PortNetwork, k: int) -> None:
+        self._circuit, self._network = circuit, network
+        self._labels = labels = circuit.engine_nodes()
+        self._at = {label: i for i, label in enumerate(labels)}
+        bus_of = [label.rpartition(".")[0] for label in labels]
+        buses = circuit.feeder.buses
+        self._base = np.array([buses[bus].base_kv_ln * 1e3 for bus in bus_of])
+        self._amps = _BASE_VA / self._base
+        number = {bus: i for i, bus in enumerate(dict.fromkeys(bus_of))}
+        self._bus = np.array([number[bus] for bus in bus_of], dtype=np.intp)
+        self._elements = list(_elements(circuit))
+        root = number[network.nodes[int(network.source_nodes[0])].rpartition(".")[0]]
+        order, parent = self._tree(len(number), root)
+        if not 1 <= k <= len(order):
+            raise FeederError(
+                f"cannot cut into {k} areas",
+                where=f"circuit '{circuit.name}'",
+                expected=f"1 to {len(order)}",
+            )
+        rank = np.full(len(number), -1, dtype=np.intp)
+        rank[order] = np.arange(len(order))
+        area_of_bus = np.full(len(number), -1, dtype=np.intp)
+        area_of_bus[order] = cut_into(parent, k)
+        self._home = area_of_bus[self._bus]
+        self._deal_out(k, rank[self._bus])
 
+    def _tree(self, n: int, root: int) -> tuple[IndexArray, IndexArray]:
+        """Return the buses breadth first from the source, and the position of each one's parent."""
+        ends = [np.unique(self._bus[e.nodes[e.nodes > 0] - 1]) for e in self._elements]
+        first = np.concatenate([np.repeat(met[0], met.size - 1) for met in ends])
+        other = np.concatenate([met[1:] for met in ends])
+        graph = sparse.coo_array((np.ones(first.size), (first, other)), shape=(n, n)).tocsr()
+        order, above = csgraph.breadth_first_order(graph, root, directed=False)
+        place = np.zeros(n, dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return order, np.where(above[order] >= 0, place[np.maximum(above[order], 0)], -1)
 
-def _cut(
-    circuit: Circuit, network: PortNetwork, k: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return the bus of each of the engine's nodes, and area and tree position of each bus."""
-    labels = circuit.engine_nodes()
-    buses = list(dict.fromkeys(label.rpartition(".")[0] for label in labels))
-    number = {bus: i for i, bus in enumerate(buses)}
-    bus_of_node = np.array([number[label.rpartition(".")[0]] for label in labels])
-    graph = sparse.lil_array((len(buses), len(buses)))
-    for _, nodes, _ in _elements(circuit):
-        met = np.unique(bus_of_node[nodes[nodes > 0] - 1])
-        for other in met[1:].tolist():
-            graph[int(met[0]), other] = 1.0
-    root = number[network.nodes[int(network.source_nodes[0])].rpartition(".")[0]]
-    order, above = csgraph.breadth_first_order(graph.tocsr(), root, directed=False)
-    rank = np.full(len(buses), len(order), dtype=np.intp)
-    rank[order] = np.arange(len(order))
-    parent = np.where(above[order] >= 0, rank[np.maximum(above[order], 0)], -1)
-    if not 1 <= k <= len(order):
-        raise FeederError(
-            f"cannot cut into {k} areas",
-            where=f"circuit '{circuit.name}'",
-            expected=f"1 to {len(order)}",
+    def _deal_out(self, k: int, rank: IndexArray) -> None:
+        """Give every element to an area; note the matrices, and which nodes each area touches."""
+        n = len(self._labels)
+        self._touched = np.zeros((k, n), dtype=bool)
+        self._names: list[set[str]] = [set() for _ in range(k)]
+        parts: list[list[_Element]] = [[] for _ in range(k)]
+        for element in self._elements:
+            met = element.nodes[element.nodes > 0] - 1
+            area = int(self._home[met[np.argmax(rank[met])]])
+            if area >= 0:
+                self._touched[area, met] = True
+                parts[area].append(element)
+                self._names[area].add(element.name)
+        self._y = [_total(own, n) for own in parts]
+        y_source, self._norton = _source(self._circuit, n)
+        self._y_source = y_source
+        holder = int(self._home[np.flatnonzero(self._norton)[0]])
+        self._y[holder] = self._y[holder] + y_source
+        # The whole feeder without port currents, and the impedance between shared nodes.
+        whole = self._y[0]
+        for more in self._y[1:]:
+            whole = whole + more
+        live = np.flatnonzero(_joined(whole, self._norton != 0.0))
+        self._factor, self._live = splu(sparse.csc_array(whole[live][:, live])), live
+        self._idle = np.zeros(n, dtype=np.complex128)
+        self._idle[live] = self._factor.solve(self._norton[live])
+        self._incidence = _Places(self._circuit).incidence()
+
+    def areas(self) -> tuple[PortArea, ...]:
+        """Return all areas."""
+        return tuple(self._area(a) for a in range(len(self._y)))
+
+    def _shared(self, a: int) -> tuple[IndexArray, IndexArray]:
+        """Return the neighbour and the node of everything shared, by neighbour and node."""
+        touched, home = self._touched, self._home
+        given = np.flatnonzero(touched[a] & (home != a))
+        pairs = [(int(home[node]), int(node)) for node in given]
+        for other in range(len(self._y)):
+            if other != a:
+                pairs += [(other, int(x)) for x in np.flatnonzero(touched[other] & (home == a))]
+        both = np.array(sorted(pairs), dtype=np.intp).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+    def _area(self, a: int) -> PortArea:
+        """Solve an area's nodes for its ports' currents and what it is given, in per unit."""
+        net, base, amps, y = self._network, self._base, self._amps, self._y[a]
+        mine = self._home == a
+        ports = np.flatnonzero(np.asarray(abs(self._incidence) @ mine.astype(float)) > 0.0)
+        nodes = np.array(
+            [j for j, x in enumerate(net.nodes) if x in self._at and mine[self._at[x]]],
+            dtype=np.intp,
         )
-    area = np.full(len(buses), -1, dtype=np.intp)
-    area[order] = cut_into(parent, k)
-    return bus_of_node, area, rank
+        place = np.array([self._at[net.nodes[j]] for j in nodes], dtype=np.intp)
+        other, at = self._shared(a)
+        owns = mine[at]
+        m, b = ports.size, at.size
+        ends = self._incidence[ports].T.toarray()
+        port_node = np.array([np.flatnonzero(column > 0.0)[0] for column in ends.T], dtype=np.intp)
+        injected = np.zeros((len(self._labels), m + b), dtype=np.complex128)
+        injected[:, :m] = ends * amps[port_node]
+        column = m + np.arange(b)
+        injected[at[owns], column[owns]] = -amps[at[owns]]
+        volts = np.zeros_like(injected)
+        volts[at[~owns], column[~owns]] = base[at[~owns]]
+        outer = at[~owns]
+        seeds = self._norton != 0.0
+        seeds[outer] = True
+        inner = _joined(y, seeds) & (self._touched[a] | (mine & (self._norton != 0.0)))
+        inner[outer] = False
+        rows = np.flatnonzero(inner)
+        right = injected[rows] - np.asarray(y[rows][:, outer] @ volts[outer])
+        volts[rows] = splu(sparse.csc_array(y[rows][:, rows])).solve(right)
+        v, v0 = volts[at] / base[at, None], self._idle[at] / base[at]
+        taken = np.asarray(y[outer] @ volts) / amps[outer, None]
+        j, j0 = np.zeros_like(v), np.zeros_like(v0)
+        j[~owns] = taken
+        j[owns, column[owns]] = 1.0
+        for i, (q, node) in enumerate(zip(other.tolist(), at.tolist(), strict=True)):
+            user = q if owns[i] else a
+            j0[i] = (self._y[user][[node]] @ self._idle)[0] / amps[node]
+        source_nodes = np.flatnonzero(np.isin(nodes, net.source_nodes))
+        into = -np.asarray(self._y_source[place[source_nodes]] @ volts)
+        lines, line_rows, _ = _rated(self._circuit, volts, dict(zip(self._labels, base, strict=True)))
+        kept = np.flatnonzero([x.rpartition(".")[0].lower() in self._names[a] for x in lines])
+        own = replace(
+            net,
+            nodes=tuple(net.nodes[j] for j in nodes), ports=tuple(net.ports[j] for j in ports),
+            share=net.share[ports], loads=net.loads.at(ports),
+            w=net.w[nodes], z=volts[place] / base[place, None],
+            w_port=net.w_port[ports], z_port=(ends.T @ volts) / base[port_node, None],
+            source_nodes=source_nodes,
+            i_source0=net.i_source0 if source_nodes.size else net.i_source0[:0],
+            i_source=into / amps[place[source_nodes], None],
+            lines=tuple(lines[j] for j in kept), line_w=net.line_w[kept], line_z=line_rows[kept],
+            line_limit=net.line_limit[kept],
+        )  # fmt: skip
+        return PortArea(
+            network=own, terminals=np.flatnonzero(own.share.any(axis=0)), nodes=nodes, ports=ports,
+            shared=tuple(self._labels[j] for j in at), neighbour=other, owns=owns,
+            v0=v0, v=v, j0=j0, j=j, z=self._impedance(other, at),
+        )  # fmt: skip
+
+    def _impedance(self, other: IndexArray, at: IndexArray) -> ComplexArray:
+        place = np.full(len(self._labels), -1, dtype=np.intp)
+        place[self._live] = np.arange(self._live.size)
+        injected = np.zeros((self._live.size, at.size), dtype=np.complex128)
+        injected[place[at], np.arange(at.size)] = self._amps[at]
+        z = self._factor.solve(injected)[place[at]] / self._base[at, None]
+        return np.where(other[:, None] == other, z, 0.0)
 
 
-def _elements(circuit: Circuit) -> Iterator[tuple[str, NDArray[np.intp], ComplexArray]]:
-    """Go through name, nodes (0 for ground) and primitive matrix of what conducts in service."""
+def _elements(circuit: Circuit) -> Iterator[_Element]:
+    """Go through what conducts in service."""
     dss = circuit.engine.dss
     for _ in each(dss.PDElements):
         own = primitive(dss)
-        # Open conductors have a remnant of 1e-12 S in the engine.
         used = np.abs(own).max(axis=0) > _OPEN_S
         nodes = np.asarray(dss.CktElement.NodeRef(), dtype=np.intp)[used]
         if nodes.any():
-            yield str(dss.CktElement.Name()).lower(), nodes, own[np.ix_(used, used)]
+            yield _Element(str(dss.CktElement.Name()).lower(), nodes, own[np.ix_(used, used)])
 
 
-def _admittances(
-    circuit: Circuit,
-    k: int,
-    bus_of_node: NDArray[np.intp],
-    area_of_bus: NDArray[np.intp],
-    rank: NDArray[np.intp],
-) -> tuple[list[sparse.csc_array], NDArray[np.bool_], list[frozenset[str]]]:
-    """Return each area's admittance matrix (N, N), the nodes it touches (k, N), its elements."""
-    n = bus_of_node.size
-    touched = np.zeros((k, n + 1), dtype=bool)
-    parts: list[list[tuple[NDArray[np.intp], ComplexArray]]] = [[] for _ in range(k)]
-    names: list[set[str]] = [set() for _ in range(k)]
-    for name, nodes, own in _elements(circuit):
-        met = bus_of_node[nodes[nodes > 0] - 1]
-        area = int(area_of_bus[met[np.argmax(rank[met])]]) if met.size else -1
-        if area < 0:
-            continue
-        touched[area, nodes] = True
-        parts[area].append((nodes, own))
-        names[area].add(name)
-    matrices = []
-    for elements in parts:
-        row = np.concatenate([np.repeat(x, x.size) for x, _ in elements])
-        column = np.concatenate([np.tile(x, x.size) for x, _ in elements])
-        value = np.concatenate([own.ravel() for _, own in elements])
-        full = sparse.coo_array((value, (row, column)), shape=(n + 1, n + 1)).tocsc()
-        matrices.append(full[1:, 1:])
-    return matrices, touched[:, 1:], [frozenset(own) for own in names]
+def _total(elements: list[_Element], n: int) -> sparse.csc_array:
+    """Return the sum of primitive matrices, (n, n)."""
+    row = np.concatenate([np.repeat(e.nodes, e.nodes.size) for e in elements])
+    column = np.concatenate([np.tile(e.nodes, e.nodes.size) for e in elements])
+    value = np.concatenate([e.primitive.ravel() for e in elements])
+    whole = sparse.coo_array((value, (row, column)), shape=(n + 1, n + 1)).tocsc()
+    return whole[1:, 1:]
 
 
-def _area(
-    circuit: Circuit,
-    network: PortNetwork,
-    y: sparse.csc_array,
-    cut: _Cut,
-    incidence: sparse.csr_array,
-    source: tuple[sparse.csc_array, ComplexArray] | None,
-) -> PortArea:
-    """Solve an area's nodes for its ports' currents and its boundary's voltages, in per unit."""
-    labels = circuit.engine_nodes()
-    at = {label: i for i, label in enumerate(labels)}
-    base, node_base = _bases(circuit, labels)
-    amps = _BASE_VA / base
-    norton = np.zeros(len(labels), dtype=np.complex128) if source is None else source[1]
-    ports = np.flatnonzero(np.asarray(abs(incidence) @ cut.own.astype(float)) > 0.0)
-    nodes = np.array(
-        [j for j, label in enumerate(network.nodes) if label in at and cut.own[at[label]]],
-        dtype=np.intp,
-    )
-    place = np.array([at[network.nodes[j]] for j in nodes], dtype=np.intp)
-    outer, m = cut.boundary, ports.size
-    known = dict(zip(network.nodes, network.w.tolist(), strict=True))
-    v_b0 = np.array([known.get(labels[j], 0.0) for j in outer], dtype=np.complex128)
-    # Columns: the source, with the boundary at v_b0; one pu of each port's current; of each v_b.
-    ends = incidence[ports].T.toarray()
-    port_node = np.array([np.flatnonzero(column > 0.0)[0] for column in ends.T], dtype=np.intp)
-    injected = np.zeros((len(labels), 1 + m + outer.size), dtype=np.complex128)
-    injected[:, 0], injected[:, 1 : 1 + m] = norton, ends * amps[port_node]
-    volts = np.zeros_like(injected)
-    volts[outer, 0] = v_b0 * base[outer]
-    volts[outer, 1 + m + np.arange(outer.size)] = base[outer]
-    inner = _fed(y, cut, norton)
-    right = injected[inner] - np.asarray(y[inner][:, outer] @ volts[outer])
-    volts[inner] = splu(sparse.csc_array(y[inner][:, inner])).solve(right)
-    fed = (injected[outer] - np.asarray(y[outer] @ volts)) / amps[outer, None]
-    rows = volts[place] / base[place, None]
-    across = (ends.T @ volts) / base[port_node, None]
-    source_nodes = np.flatnonzero(np.isin(nodes, network.source_nodes))
-    into = np.zeros((source_nodes.size, volts.shape[1]), dtype=np.complex128)
-    if source is not None:
-        at_source = place[source_nodes]
-        into = -np.asarray(source[0][at_source] @ volts)
-        into[:, 0] += norton[at_source]
-        into /= amps[at_source, None]
-    lines, line_rows, limits = _rated(circuit, volts, node_base)
-    mine = np.flatnonzero([label.rpartition(".")[0].lower() in cut.elements for label in lines])
-    own = replace(
-        network,
-        nodes=tuple(network.nodes[j] for j in nodes), ports=tuple(network.ports[j] for j in ports),
-        share=network.share[ports], w=rows[:, 0], z=rows[:, 1:],
-        w_port=across[:, 0], z_port=across[:, 1:],
-        source_nodes=source_nodes, i_source0=into[:, 0], i_source=into[:, 1:],
-        lines=tuple(lines[j] for j in mine), line_w=line_rows[mine, 0], line_z=line_rows[mine, 1:],
-        line_limit=limits[mine],
-        loads=network.loads.at(ports),
-    )  # fmt: skip
-    return PortArea(
-        network=own, terminals=np.flatnonzero(own.share.any(axis=0)), nodes=nodes, ports=ports,
-        boundary=tuple(labels[j] for j in outer), v_b0=v_b0, i_b0=fed[:, 0], i_b=fed[:, 1:],
-    )  # fmt: skip
-
-
-def _bases(circuit: Circuit, labels: tuple[str, ...]) -> tuple[FloatArray, dict[str, float]]:
-    """Return the line-to-neutral base of the engine's nodes in volt, (N,), also by label."""
-    buses = circuit.feeder.buses
-    base = np.array([buses[label.rpartition(".")[0]].base_kv_ln * 1e3 for label in labels])
-    return base, dict(zip(labels, base.tolist(), strict=True))
-
-
-def _fed(y: sparse.csc_array, cut: _Cut, norton: ComplexArray) -> NDArray[np.intp]:
-    """Return the inner nodes that a conducting path joins to the boundary or to the source."""
+def _joined(y: sparse.csc_array, seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the nodes that a conducting path joins to one of `seeds`, (N,)."""
     _, part = csgraph.connected_components(abs(y) > 0.0, directed=False)
-    fed = np.isin(part, np.concatenate([part[cut.boundary], part[norton != 0.0]]))
-    fed &= cut.touched | (norton != 0.0)
-    fed[cut.boundary] = False
-    return np.flatnonzero(fed)
+    return np.isin(part, part[seeds])

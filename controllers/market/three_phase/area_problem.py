@@ -1,17 +1,21 @@
-"""The market of one area: own costs, and penalties on what it shares with its neighbours.
+"""The market of one area: own costs, and a penalty on what it shares with its neighbours.
 
-Unknown are the powers x of the area's devices and the voltages v_b of its boundary nodes. The port
-currents i follow from the area's own power flow, exactly. `AreaProblem.step` takes one step of
+Unknown are the powers x of the area's devices and what it is given, see `PortArea`: voltages of
+nodes that it does not own, currents at those that it does. The port currents follow from the area's
+own power flow, exactly. `AreaProblem.step` takes one step of
 
-    min  own part of the market's objective + sum rho_v/2 |v_b - c_v|^2 + rho_i/2 |i_b - c_i|^2
+    min  own part of the market's objective + 1/2 |y - c|^2
     s.t. ranges of devices, the voltages and currents of the area's nodes and lines, the import's
 
-by Newton's method reduced to (x, v_b): a quadratic program with the curvature of power flow and
-limits, weighed by their multipliers, in its Hessian. Where the steps end the conditions of the
-problem hold exactly, whatever the Hessian was.
+where y are the shared voltages and currents, scaled (`Scale`), by Newton's method reduced to x and
+what is given: a quadratic program with the curvature of power flow and limits, weighed by their
+multipliers, in its Hessian. Where the steps end the conditions of the problem hold exactly,
+whatever the Hessian was.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,31 +38,50 @@ _ELASTIC = 1e3
 """Price of a limit's excess over the largest price, where no step keeps all limits."""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Units of what is shared.
+
+    ``y = (voltage (v + z j), current j)``: with z the impedance behind a shared node, what the owner
+    does to y and what the other does to y are nearly at right angles, and one hardly disturbs the
+    other.
+
+    Attributes
+    ----------
+    voltage, current : Square roots of penalties, (money per hour)^(1/2) per pu.
+    """
+
+    voltage: float
+    current: float
+
+
 class AreaProblem:
     """State and local problem of one area.
 
     Attributes
     ----------
     x : (4, t). Devices of all terminals as in `objective.Devices`; only the area's own count.
-    zeta : complex (m + b,). Port currents, then changes of the boundary's voltages; see `PortArea`.
-    i_b : complex (b,). Currents fed into the boundary nodes.
+    zeta : complex (m + b,). Port currents and what the area is given; see `PortArea`.
+    y : complex (2 b,). What is shared, scaled: voltages, then currents.
     """
 
-    def __init__(self, area: PortArea, objective: PortObjective) -> None:
+    def __init__(self, area: PortArea, objective: PortObjective, scale: Scale) -> None:
         self.area, self.objective = area, objective
         self.limits = Limits(area.network)
         net = area.network
-        self._m, self._b = len(net.ports), len(area.boundary)
-        # M of Re(zeta^H M zeta): import and the voltage objective.
+        self._m, self._b = len(net.ports), len(area.shared)
+        self.y0 = np.concatenate([
+            scale.voltage * (area.v0 + area.z @ area.j0), scale.current * area.j0,
+        ])  # fmt: skip
+        self._y = np.vstack([scale.voltage * (area.v + area.z @ area.j), scale.current * area.j])
+        self._penalty_form = 0.5 * self._y.conj().T @ self._y
+        # M of Re(zeta^H M zeta): import, the voltage objective, power given to neighbours.
         self._import_form = net.i_source.conj().T @ net.z[net.source_nodes]
         self._voltage_form = net.z.conj().T @ net.z if objective.voltage_price else 0.0
+        self._sign = np.where(area.owns, 1.0, -1.0)
+        self._left_form = (self._sign[:, None] * area.j).conj().T @ area.v
         self.zeta = np.zeros(self._m + self._b, dtype=np.complex128)
         self.x: FloatArray | None = None
-
-    @property
-    def v_b(self) -> ComplexArray:
-        """Voltages of the boundary nodes."""
-        return np.asarray(self.area.v_b0 + self.zeta[self._m :])
 
     def load(self, problem: PortProblem) -> None:
         """Take the problem of a clearing, of which the area reads its own terminals' bids."""
@@ -96,9 +119,11 @@ class AreaProblem:
             if float(np.abs(u - before).max(initial=0.0)) < _FLOW_PU:
                 break
         self.zeta = np.concatenate([i, self.zeta[m:]])
-        self.i_b = self.area.i_b0 + self.area.i_b @ self.zeta
+        self.y = self.y0 + self._y @ self.zeta
+        self._v = self.area.v0 + self.area.v @ self.zeta
+        self._j = self._sign * (self.area.j0 + self.area.j @ self.zeta)
         s_import = net.source_power(self.zeta)
-        left = float((self.v_b @ self.i_b.conj()).real)
+        left = float((self._v @ self._j.conj()).real)
         loss = s_import.real + float((u @ i.conj()).real) - left
         v = net.w + net.z @ self.zeta
         self.flow = PortFlow(self.zeta, u, v, np.zeros_like(i), s_import, loss)
@@ -117,23 +142,22 @@ class AreaProblem:
 
     # --- a step ----------------------------------------------------------------------------------
 
-    def step(self, c_v: ComplexArray, c_i: ComplexArray, rho: FloatArray) -> float:
-        """Take a Newton step; return the largest change of x and v_b, pu.
+    def step(self, centre: ComplexArray) -> float:
+        """Take a Newton step; return the largest change of x and of what is given, pu.
 
-        Parameters
-        ----------
-        c_v, c_i : complex (b,). Centres of the penalties.
-        rho : (2, b). Penalties on voltages and currents, money per hour and pu^2.
+        `centre`: complex (2 b,). Of the penalty.
         """
         o, p, m, d = self.objective, self._problem, self._m, self.devices
-        net, i_b = self.area.network, self.area.i_b
+        net, area = self.area.network, self.area
         bought = o.import_gradient(self.zeta)
         price, loss_price = o.import_price(p, self.flow.s_import.real), o.loss_price(p)
-        own = (price + loss_price) * bought + o.voltage_gradient(self.flow.v)
-        own += loss_price * (net.z_port.conj().T @ self.zeta[:m] - i_b.conj().T @ self.v_b)
+        own = (price + loss_price) * bought
+        if o.voltage_price:
+            own += o.voltage_gradient(self.flow.v)
+        left = area.v.conj().T @ self._j + area.j.conj().T @ (self._sign * self._v)
+        own += loss_price * (net.z_port.conj().T @ self.zeta[:m] - left)
         own[:m] += loss_price * self.flow.u
-        own[m:] += rho[0] * (self.v_b - c_v) - loss_price * self.i_b
-        own += i_b.conj().T @ (rho[1] * (self.i_b - c_i))
+        own += self._y.conj().T @ (self.y - centre)
         along, jacobian = self._tangent()
         volts, lines = self.limits.pull(self.at, self.mu)
         limit = self.mu[-2] - self.mu[-1]
@@ -144,9 +168,7 @@ class AreaProblem:
         form = (price + loss_price + limit) * self._import_form + self.limits.form(self.mu)
         form += o.voltage_price * self._voltage_form
         form[:m] += (loss_price - self.worth.conj())[:, None] * net.z_port
-        form[m:] -= loss_price * i_b
-        form[m:, m:] += np.diag(0.5 * rho[0])
-        form += i_b.conj().T @ (0.5 * rho[1][:, None] * i_b)
+        form += self._penalty_form - loss_price * self._left_form
         hessian = (along.conj().T @ ((form + form.conj().T) @ along)).real
         by_import = (bought.conj() @ along).real
         hessian += o.weights.generation * p.import_slope * np.outer(by_import, by_import)
