@@ -19,6 +19,7 @@ from grid_models.catalog import load_feeder
 from grid_models.current_injection.model import PortNetwork
 from grid_models.feeder.model import Feeder, Switch
 from grid_models.opendss.circuit import Circuit
+from grid_models.opendss.port_areas import with_areas
 from grid_models.opendss.ports import port_network
 
 IMPORT_PRICE = 60.0
@@ -53,7 +54,7 @@ def plant(feeder: Feeder | str, *, taps: float = 1.0) -> Plant:
     if taps != 1.0:
         circuit.set_taps({n: round(taps * step) for n, step in circuit.tap_steps().items()})
         circuit.solve()
-    return Plant(circuit, port_network(circuit))
+    return Plant(circuit, with_areas(port_network(circuit), circuit))
 
 
 def meshed(name: str, a: str, b: str) -> Feeder:

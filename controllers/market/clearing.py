@@ -31,6 +31,7 @@ CLEARINGS = {
     "admm": "controllers.market.solvers.admm:Admm",
     "three-phase": "controllers.market.three_phase.exact:ThreePhaseMarket",
     "three-phase-mccormick": "controllers.market.three_phase.mccormick:McCormickMarket",
+    "three-phase-admm": "controllers.market.three_phase.areas:AreaMarket",
 }
 
 

@@ -244,12 +244,14 @@ class GridSite:
 
         Raises FeederError, PowerFlowError: There is no such line, or the circuit has no solution.
         """
+        from grid_models.opendss.port_areas import with_areas
         from grid_models.opendss.ports import port_network
 
         key = tuple(sorted((closed or {}).items()))
         with self._ports_lock:
             if key not in self._ports:
-                self._ports[key] = port_network(self.take_circuit(), closed)
+                circuit = self.take_circuit()
+                self._ports[key] = with_areas(port_network(circuit, closed), circuit)
             return self._ports[key]
 
     def _generated(self, kind: str, ahead_s: float = 0.0) -> Profiles:

@@ -17,7 +17,7 @@ a port on base power over that voltage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,7 @@ class PortNetwork:
     line_limit : (r,). Their normal amps, per unit.
     loads : The feeder's own loads at nominal power.
     load_terminal, der_terminal : Terminal of each of the feeder's loads and DERs, by name.
+    cut : Cuts the feeder into areas, see `areas`; None: it is an area itself, or made by hand.
     """
 
     nodes: tuple[str, ...]
@@ -112,6 +113,7 @@ class PortNetwork:
     loads: PortLoads
     load_terminal: Mapping[str, int]
     der_terminal: Mapping[str, int]
+    cut: Callable[[PortNetwork, int], tuple[PortArea, ...]] | None = None
 
     base_kva = BASE_KVA
 
@@ -124,6 +126,19 @@ class PortNetwork:
     def buses(self) -> tuple[str, ...]:
         """The terminals, as a market's problem names its rows."""
         return self.terminals
+
+    def areas(self, k: int) -> tuple[PortArea, ...]:
+        """Return `k` connected areas with about equally many buses; the first holds the source.
+
+        Raises FeederError: The network cannot be cut, or not into so many.
+        """
+        if self.cut is None:
+            raise FeederError(
+                "the network cannot be cut into areas",
+                where="current-injection model",
+                expected="a network made from a circuit",
+            )
+        return self.cut(self, k)
 
     def terminal_of_der(self, name: str) -> int:
         """Return the terminal of a DER.
@@ -152,3 +167,46 @@ class PortNetwork:
         v, into = self.w[at] + self.z[at] @ i, self.i_source0 + self.i_source @ i
         by_voltage, by_current = into.conj() @ self.z[at], v.conj() @ self.i_source
         return by_voltage + by_current, -1j * (by_voltage - by_current)
+
+
+@dataclass(frozen=True)
+class PortArea:
+    """An area of a feeder: its own part of the model, and what it shares; per unit.
+
+    The elements of a feeder are dealt out to connected areas, its nodes, too. Where an element of
+    one area ends at a node of another, the two share that node: its voltage v and the current j
+    that the node's owner gives to the other. Inside an area everything is affine in the currents i
+    at its ports, the voltages that it is given and the currents that it gives, with matrices known
+    to it alone. Areas that agree on all v and j are the whole feeder. An area has m ports and b
+    shared nodes.
+
+    Attributes
+    ----------
+    network : PortNetwork
+        The area's nodes, ports and lines, and all terminals of the feeder. Its matrices have
+        m + b columns. They are multiplied with zeta: the m port currents, followed for each shared
+        node by the change of what comes from the neighbour: of j where the area owns the node, of
+        v where it does not. An area that does not hold the source has no `source_nodes`.
+    terminals, nodes, ports : Positions of the area's terminals, nodes and ports in the feeder's.
+    shared : (b,). Labels of the shared nodes, by neighbour; a node shared with two appears twice.
+    neighbour : (b,). Position of the area that it is shared with.
+    owns : (b,). Whether the node belongs to this area.
+    v0, v : complex (b,), (b, m + b). Their voltages, those of the whole feeder where zeta is 0.
+    j0, j : complex (b,), (b, m + b). The currents from the nodes' owners to the others.
+    z : complex (b, b)
+        Impedance of the feeder, without ports and without the area that does not own the nodes,
+        between the nodes of one pair of owner and other: what j does to v.
+    """
+
+    network: PortNetwork
+    terminals: NDArray[np.intp]
+    nodes: NDArray[np.intp]
+    ports: NDArray[np.intp]
+    shared: tuple[str, ...]
+    neighbour: NDArray[np.intp]
+    owns: NDArray[np.bool_]
+    v0: ComplexArray
+    v: ComplexArray
+    j0: ComplexArray
+    j: ComplexArray
+    z: ComplexArray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,12 +13,13 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from grid_models.base.errors import FeederError
-from grid_models.current_injection.areas import IndexArray, PortArea
-from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
+from grid_models.current_injection.model import BASE_KVA, ComplexArray, PortArea, PortNetwork
 from grid_models.feeder.topology import cut_into
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
 from grid_models.opendss.ports import _Places, _rated, _source
+
+IndexArray = NDArray[np.intp]
 
 _BASE_VA = 1e3 * BASE_KVA
 _OPEN_S = 1e-11
@@ -38,6 +40,26 @@ def port_areas(circuit: Circuit, network: PortNetwork, k: int) -> tuple[PortArea
     Raises FeederError: `k` is out of range.
     """
     return _Cut(circuit, network, k).areas()
+
+
+def with_areas(network: PortNetwork, circuit: Circuit) -> PortNetwork:
+    """Return the network of a circuit, which stays as it is, so that it can be cut into areas."""
+    return replace(network, cut=_Cutter(circuit))
+
+
+class _Cutter:
+    """Cuts a circuit; the last areas of each number are kept."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit, self._lock = circuit, threading.Lock()
+        self._made: dict[int, tuple[PortNetwork, tuple[PortArea, ...]]] = {}
+
+    def __call__(self, network: PortNetwork, k: int) -> tuple[PortArea, ...]:
+        # Controllers of one process may ask at the same time; the engine takes one at a time.
+        with self._lock:
+            if k not in self._made or self._made[k][0] is not network:
+                self._made[k] = network, port_areas(self._circuit, network, k)
+            return self._made[k][1]
 
 
 @dataclass(frozen=True)
@@ -87,7 +109,8 @@ class _Cut:
         order, above = csgraph.breadth_first_order(graph, root, directed=False)
         place = np.zeros(n, dtype=np.intp)
         place[order] = np.arange(len(order))
-        return order, np.where(above[order] >= 0, place[np.maximum(above[order], 0)], -1)
+        parent = np.where(above[order] >= 0, place[np.maximum(above[order], 0)], -1)
+        return np.asarray(order, dtype=np.intp), parent
 
     def _deal_out(self, k: int, rank: IndexArray) -> None:
         """Give every element to an area; note the matrices, and which nodes each area touches."""
@@ -105,17 +128,24 @@ class _Cut:
         self._y = [_total(own, n) for own in parts]
         y_source, self._norton = _source(self._circuit, n)
         self._y_source = y_source
-        holder = int(self._home[np.flatnonzero(self._norton)[0]])
+        self._holder = holder = int(self._home[np.flatnonzero(self._norton)[0]])
         self._y[holder] = self._y[holder] + y_source
-        # The whole feeder without port currents, and the impedance between shared nodes.
-        whole = self._y[0]
-        for more in self._y[1:]:
-            whole = whole + more
-        live = np.flatnonzero(_joined(whole, self._norton != 0.0))
-        self._factor, self._live = splu(sparse.csc_array(whole[live][:, live])), live
-        self._idle = np.zeros(n, dtype=np.complex128)
-        self._idle[live] = self._factor.solve(self._norton[live])
+        self._idle = self._solved(self._norton[:, None])[:, 0]
         self._incidence = _Places(self._circuit).incidence()
+
+    def _solved(self, injected: ComplexArray, without: int = -1) -> ComplexArray:
+        """Return the voltages of currents, (N, k) each, of the feeder without an area's elements.
+
+        0 where nothing joins a node to the source.
+        """
+        n = len(self._labels)
+        y = sparse.csc_array((n, n), dtype=np.complex128)
+        for a, more in enumerate(self._y):
+            y = y if a == without else y + more
+        live = np.flatnonzero(_joined(y, self._norton != 0.0))
+        volts = np.zeros_like(injected)
+        volts[live] = splu(sparse.csc_array(y[live][:, live])).solve(injected[live])
+        return volts
 
     def areas(self) -> tuple[PortArea, ...]:
         """Return all areas."""
@@ -166,12 +196,14 @@ class _Cut:
         j, j0 = np.zeros_like(v), np.zeros_like(v0)
         j[~owns] = taken
         j[owns, column[owns]] = 1.0
-        for i, (q, node) in enumerate(zip(other.tolist(), at.tolist(), strict=True)):
-            user = q if owns[i] else a
-            j0[i] = (self._y[user][[node]] @ self._idle)[0] / amps[node]
+        user = np.where(owns, other, a)
+        for i, (q, node) in enumerate(zip(user.tolist(), at.tolist(), strict=True)):
+            j0[i] = (self._y[q][[node]] @ self._idle)[0] / amps[node]
         source_nodes = np.flatnonzero(np.isin(nodes, net.source_nodes))
-        into = -np.asarray(self._y_source[place[source_nodes]] @ volts)
-        lines, line_rows, _ = _rated(self._circuit, volts, dict(zip(self._labels, base, strict=True)))
+        into: ComplexArray = -np.asarray(self._y_source[place[source_nodes]] @ volts)
+        lines, line_rows, _ = _rated(
+            self._circuit, volts, dict(zip(self._labels, base, strict=True))
+        )
         kept = np.flatnonzero([x.rpartition(".")[0].lower() in self._names[a] for x in lines])
         own = replace(
             net,
@@ -183,21 +215,25 @@ class _Cut:
             i_source0=net.i_source0 if source_nodes.size else net.i_source0[:0],
             i_source=into / amps[place[source_nodes], None],
             lines=tuple(lines[j] for j in kept), line_w=net.line_w[kept], line_z=line_rows[kept],
-            line_limit=net.line_limit[kept],
+            line_limit=net.line_limit[kept], cut=None,
         )  # fmt: skip
         return PortArea(
             network=own, terminals=np.flatnonzero(own.share.any(axis=0)), nodes=nodes, ports=ports,
             shared=tuple(self._labels[j] for j in at), neighbour=other, owns=owns,
-            v0=v0, v=v, j0=j0, j=j, z=self._impedance(other, at),
+            v0=v0, v=v, j0=j0, j=j, z=self._impedance(user, at),
         )  # fmt: skip
 
-    def _impedance(self, other: IndexArray, at: IndexArray) -> ComplexArray:
-        place = np.full(len(self._labels), -1, dtype=np.intp)
-        place[self._live] = np.arange(self._live.size)
-        injected = np.zeros((self._live.size, at.size), dtype=np.complex128)
-        injected[place[at], np.arange(at.size)] = self._amps[at]
-        z = self._factor.solve(injected)[place[at]] / self._base[at, None]
-        return np.where(other[:, None] == other, z, 0.0)
+    def _impedance(self, user: IndexArray, at: IndexArray) -> ComplexArray:
+        """Return what currents at shared nodes do to them, (b, b), without the user's elements."""
+        z = np.zeros((at.size, at.size), dtype=np.complex128)
+        for q in set(user.tolist()):
+            own = np.flatnonzero(user == q)
+            injected = np.zeros((len(self._labels), own.size), dtype=np.complex128)
+            injected[at[own], np.arange(own.size)] = self._amps[at[own]]
+            # Without the source's area there is no impedance, only islands.
+            volts = self._solved(injected, without=-1 if q == self._holder else q)
+            z[np.ix_(own, own)] = volts[at[own]] / self._base[at[own], None]
+        return z
 
 
 def _elements(circuit: Circuit) -> Iterator[_Element]:
@@ -213,6 +249,8 @@ def _elements(circuit: Circuit) -> Iterator[_Element]:
 
 def _total(elements: list[_Element], n: int) -> sparse.csc_array:
     """Return the sum of primitive matrices, (n, n)."""
+    if not elements:
+        return sparse.csc_array((n, n), dtype=np.complex128)
     row = np.concatenate([np.repeat(e.nodes, e.nodes.size) for e in elements])
     column = np.concatenate([np.tile(e.nodes, e.nodes.size) for e in elements])
     value = np.concatenate([e.primitive.ravel() for e in elements])

@@ -18,15 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 from controllers.market.model.problem import PortProblem
 from controllers.market.three_phase.dispatch import ComplexArray
 from controllers.market.three_phase.limits import Limits
-from controllers.market.three_phase.objective import Devices, PortObjective
+from controllers.market.three_phase.objective import PortObjective
 from controllers.market.three_phase.qp import Qp, solve_qp
-from grid_models.current_injection.areas import PortArea
+from grid_models.current_injection.model import PortArea
 from grid_models.current_injection.power_flow import PortFlow
 
 _SWEEPS = 30
@@ -42,9 +41,9 @@ _ELASTIC = 1e3
 class Scale:
     """Units of what is shared.
 
-    ``y = (voltage (v + z j), current j)``: with z the impedance behind a shared node, what the owner
-    does to y and what the other does to y are nearly at right angles, and one hardly disturbs the
-    other.
+    ``y = (voltage (v + z j), current j)``, with z the impedance behind a shared node: then what
+    its owner does to y and what the other does to y are nearly at right angles, and one hardly
+    disturbs the other.
 
     Attributes
     ----------
@@ -66,7 +65,7 @@ class AreaProblem:
     """
 
     def __init__(self, area: PortArea, objective: PortObjective, scale: Scale) -> None:
-        self.area, self.objective = area, objective
+        self.area, self.objective, self.scale = area, objective, scale
         self.limits = Limits(area.network)
         net = area.network
         self._m, self._b = len(net.ports), len(area.shared)
@@ -81,7 +80,7 @@ class AreaProblem:
         self._sign = np.where(area.owns, 1.0, -1.0)
         self._left_form = (self._sign[:, None] * area.j).conj().T @ area.v
         self.zeta = np.zeros(self._m + self._b, dtype=np.complex128)
-        self.x: FloatArray | None = None
+        self.x: FloatArray = np.zeros((0, 0))
 
     def load(self, problem: PortProblem) -> None:
         """Take the problem of a clearing, of which the area reads its own terminals' bids."""
@@ -91,9 +90,9 @@ class AreaProblem:
         own = np.zeros(d.low.shape, dtype=bool)
         own[:, at] = d.high[:, at] > d.low[:, at]
         self._free = np.flatnonzero(own.ravel())
-        self.x = np.clip(d.nominal() if self.x is None else self.x, d.low, d.high)
-        ones = np.ones(len(d.low[0]))
-        by_p, by_q = (d.pulled_back(unit * ones).ravel()[self._free] for unit in (1.0 + 0j, 1j))
+        self.x = np.clip(self.x if self.x.size else d.nominal(), d.low, d.high)
+        ones = np.ones(len(d.low[0]), dtype=np.complex128)
+        by_p, by_q = (d.pulled_back(unit * ones).ravel()[self._free] for unit in (1.0, 1j))
         column = self._free % len(ones)
         self._by_x = self.area.network.share[:, column] * (by_p + 1j * by_q)
         self._side = np.zeros(self._free.size, dtype=int)
@@ -184,7 +183,7 @@ class AreaProblem:
         return float(np.abs(moved).max(initial=0.0))
 
     def _tangent(self) -> tuple[ComplexArray, FloatArray]:
-        """Return the change of zeta with (x, v_b real, v_b imaginary), and the Jacobian's transpose."""
+        """Return the change of zeta with x and what is given, and the power flow's Jacobian."""
         net, m, b, nx = self.area.network, self._m, self._b, self._free.size
         i, u = self.zeta[:m], self.flow.u
         by_re = i.conj()[:, None] * net.z_port
@@ -202,7 +201,7 @@ class AreaProblem:
         right[dead] = 0.0
         change = np.linalg.solve(matrix, np.vstack([right.real, right.imag]))
         below = np.hstack([np.zeros((b, nx)), np.eye(b), 1j * np.eye(b)])
-        return np.vstack([change[:m] + 1j * change[m:], below]), matrix.T
+        return np.vstack([change[:m] + 1j * change[m:], below]), matrix
 
     def _quadratic(
         self, hessian: FloatArray, slope: FloatArray, along: ComplexArray, bought: ComplexArray

@@ -22,11 +22,11 @@ from controllers.market.clearing import CLEARINGS, clearing_class
 from controllers.market.model.participants import aggregate
 from controllers.market.solvers.atoms import Atoms
 from controllers.market.solvers.distributed import exchanged
-from controllers.market.solvers.iteration import Plan
+from controllers.market.solvers.iteration import Iteration, Plan
 from controllers.market.solvers.sweeps import Sweeps
 from grid_models.feeder.model import Der
 
-DISTRIBUTED = tuple(name for name in CLEARINGS if name != "central")
+DISTRIBUTED = tuple(x for x in CLEARINGS if issubclass(clearing_class(x), Iteration))
 ROUNDS = 20
 OPTIONS: dict[str, Any] = {
     "interval_s": 6.0,
