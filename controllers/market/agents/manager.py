@@ -77,6 +77,7 @@ class ResilienceManager:
                 # By then it is known who fell silent with the attack.
                 confirm_samples=1 + math.ceil(o.silent_after_s / o.sample_s),
                 noise_kw=o.sigma_kw,
+                target_offset_kw=o.target_offset_kw,
             ),
         )
         self._start_scores(buses, site.seed)
@@ -203,19 +204,20 @@ class ResilienceManager:
             if k % self._per_interval >= self._per_interval - self._per_sample:
                 found = found or self.detector.end_interval()
             if found is not None:
-                self._alarm(found, measured_kw, answer.schedule_kw + self._bias_kw)
+                self._alarm(found, measured_kw, answer.schedule_kw)
                 return
             if self.detector.level > 0.5 * self.detector.thresholds.drift:
                 return  # do not learn from what may be an attack
         self._bias_weight = min(self._bias_weight + 1.0, o.bias_samples)
         self._bias_kw += (error - self._bias_kw) / self._bias_weight
 
-    def _alarm(self, found: str, measured_kw: float, target_kw: float) -> None:
+    def _alarm(self, found: str, measured_kw: float, schedule_kw: float) -> None:
         self._alarms += 1
         self.detector.reset()
+        self.mitigation.alarm(schedule_kw + self._bias_kw, self._bias_kw)
+        target_kw = self.mitigation.target_kw
         numbers = {"import_kw": round(measured_kw, 3), "target_kw": round(target_kw, 3)}
         self._say("import_off_schedule", test=found, **numbers)
-        self.mitigation.alarm(target_kw)
 
     # --- scores ----------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ class MitigationSettings:
     settle_samples: int
     confirm_samples: int
     noise_kw: float
+    target_offset_kw: float = 0.0
 
 
 class Mitigation:
@@ -103,6 +104,8 @@ class Mitigation:
         self._search = Search(self.in_force, settings.mu_kw)
         self._goal_kw = 0.0
         self._before_kw = 0.0
+        # Import before the attack, and by how much it was above the schedule then.
+        self._pre_kw = self._bias_kw = 0.0
         self._asking_floor = self._releasing = False
         self._best: Search | None = None
         self._samples: list[float] = []
@@ -128,9 +131,13 @@ class Mitigation:
 
     # --- beginning and judging -------------------------------------------------------------------
 
-    def alarm(self, target_kw: float) -> None:
-        """Begin: the import has left its schedule; `target_kw` is where it should be."""
-        self.target_kw = target_kw
+    def alarm(self, pre_kw: float, bias_kw: float = 0.0) -> None:
+        """Begin: the import has left its schedule.
+
+        `pre_kw` is what it was before, `bias_kw` by how much that was above the schedule.
+        """
+        self._pre_kw, self._bias_kw = pre_kw, bias_kw
+        self.target_kw = pre_kw + self._set.target_offset_kw
         self.floor_kw = None
         self._told_unreachable = self._told_restored = self._spent = self._on_target = False
         self._samples = []
@@ -174,6 +181,9 @@ class Mitigation:
         scores: FloatArray,
         answering: NDArray[np.bool_],
     ) -> None:
+        if measured_kw - answer.schedule_kw <= self._bias_kw + self._set.noise_kw:
+            # The schedule explains the import, so the attack is over: no offset any more.
+            self.target_kw = self._pre_kw
         self.delta_kw = measured_kw - self.target_kw
         # The noise of an interval cannot be steered away: what is in force is left alone until
         # the import is off by more than that noise explains.

@@ -19,6 +19,8 @@ class MarketOptions(ControllerOptions):
     ----------
     generator_cost : mapping of glob to float
         Marginal cost at full output by name of the DER, money per MWh.
+    load_costs : mapping of bus to float
+        Marginal cost at full curtailment of SMOs that do not draw it from `load_cost`.
     unfaithful : mapping of bus to float
         SMOs that promise more than they deliver: the part that their devices do, 0 to 1.
     overstated : mapping of bus to float
@@ -49,6 +51,7 @@ class MarketOptions(ControllerOptions):
         "MWh; above 0, for what costs nothing has no best amount.",
         shown="[low, high]",
     )
+    load_costs: Mapping[str, float] = field(default_factory=dict)
     fixed_load_pu: float = option(
         1.0,
         "Multiple of nominal at which the feeder's own loads stand (``grid.load_scale``).",
@@ -154,6 +157,7 @@ class MarketOptions(ControllerOptions):
             )
         check_range("load_cost", self.load_cost, open_low=True)
         check_factors("generator_cost", self.generator_cost, 0.0, math.inf)
+        check_factors("load_costs", self.load_costs, math.ulp(0.0), math.inf)
         check_factors("unfaithful", self.unfaithful, 0.0, 1.0)
         check_factors("overstated", self.overstated, 0.0, math.inf)
 
@@ -215,6 +219,12 @@ class ManagerOptions(ControllerOptions):
         above=0.0,
     )
     tolerance: float = option(0.0025, "Relative to the import before the attack.", above=0.0)
+    target_offset_kw: float = option(
+        0.0,
+        "Added to the import before the attack to give the target; below 0 where the feeder is to "
+        "draw less than before.",
+        high=0.0,
+    )
     mu_mw: float = option(0.01, "First mu, in MW.", above=0.0)
     max_clearings: int = option(12, "Of one search.", low=1.0)
     relax: float = option(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.protocol import ControlSite
 from controllers.market.agents.options import MarketOptions
 from controllers.market.agents.schedule import AnyTerms, MarketTerms, PortTerms
+from controllers.market.agents.smo import by_bus
 from controllers.market.clearing import checked_options, clearing_class, is_three_phase
 from controllers.market.model.participants import Costs, Participants, participants_of
 from controllers.market.solvers.iteration import Iteration
@@ -34,7 +38,9 @@ def site_participants(
         fixed_load_pu=options.fixed_load_pu,
         critical_load_pu=options.critical_load_pu,
     )
-    return table, network
+    known = by_bus(table.buses, options.load_costs, "load_costs", math.nan)[table.owner]
+    cost = np.where(table.is_load & np.isfinite(known), known, table.cost)
+    return replace(table, cost=cost), network
 
 
 def site_network(site: ControlSite, options: MarketOptions) -> BranchNetwork | PortNetwork:
