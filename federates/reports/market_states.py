@@ -43,10 +43,12 @@ class MeteredState:
 
     Attributes
     ----------
+    load_kw : All that draws, also what an attack switches on: import and generation less losses.
     cost : The market's objective under the coefficients as they were bid, money per hour:
         generation, curtailment, losses and import. Operators without supply cost nothing.
     nodes_curtailing : Market operators whose load is below that before the attack by more than 0.5
         % of its demand, and who are still supplied.
+    curtailed_min_kw, curtailed_max_kw : Least and largest curtailment of one of them; 0 for none.
     nodes_out : Market operators with less than 1 % of their demand.
     helper_kw, helper : float, str
         Largest rise of one operator's generation above that before the attack, and its bus.
@@ -61,6 +63,8 @@ class MeteredState:
     losses_kw: float
     cost: float
     nodes_curtailing: int
+    curtailed_min_kw: float
+    curtailed_max_kw: float
     nodes_out: int
     helper_kw: float
     helper: str
@@ -134,8 +138,9 @@ def node_roles(
         "generating": ~lost & (after.generation_mw > 1.05 * pre.generation_mw + _HELPS_MW),
         "curtailing": ~lost & (after.load_mw < pre.load_mw - _CURTAILS * study.demand_mw),
     }
-    buses = np.array(study.table.buses)
-    return {name: tuple(buses[members].tolist()) for name, members in roles.items()}
+    # A three-phase market's operators have the labels of terminals, such as 48.1.2.3.
+    buses = np.array([label.partition(".")[0] for label in study.table.buses])
+    return {name: tuple(dict.fromkeys(buses[m].tolist())) for name, m in roles.items()}
 
 
 def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
@@ -238,7 +243,9 @@ class _Study:
         """Return a state, compared with that before the attack."""
         band, bids, prices = self._scenario.band, self._bids, self._prices
         supplied = (mean.load_mw > _SUPPLIED * self.demand_mw) & (self.demand_mw > 0.0)
-        curtailing = supplied & (mean.load_mw < pre.load_mw - _CURTAILS * self.demand_mw)
+        given_mw = pre.load_mw - mean.load_mw
+        curtailing = supplied & (given_mw > _CURTAILS * self.demand_mw)
+        given_kw = 1000.0 * given_mw[curtailing]
         disutility = bid_column(bids, "beta") * (mean.load_mw - self.demand_mw) ** 2
         cost = (
             0.5 * float(bid_column(bids, "alpha_p") @ mean.generation_mw**2)
@@ -246,17 +253,20 @@ class _Study:
             + prices.loss_price * mean.losses_kw / 1000.0
             + prices.import_price * mean.import_kw / 1000.0
         )
+        generation_kw = 1000.0 * float(mean.generation_mw.sum())
         rise = mean.generation_mw - pre.generation_mw
         most = int(np.argmax(rise))
         out = np.count_nonzero((mean.v_pu < band.v_min_pu) | (mean.v_pu > band.v_max_pu))
         sample_s = self._scenario.time.step_s * self._scenario.record.every
         return MeteredState(
             import_kw=mean.import_kw,
-            load_kw=1000.0 * float(mean.load_mw.sum()),
-            generation_kw=1000.0 * float(mean.generation_mw.sum()),
+            load_kw=mean.import_kw + generation_kw - mean.losses_kw,
+            generation_kw=generation_kw,
             losses_kw=mean.losses_kw,
             cost=cost,
             nodes_curtailing=int(curtailing.sum()),
+            curtailed_min_kw=float(given_kw.min()) if given_kw.size else 0.0,
+            curtailed_max_kw=float(given_kw.max(initial=0.0)),
             nodes_out=int(((self.demand_mw > 0.0) & ~supplied).sum()),
             helper_kw=1000.0 * float(max(rise[most], 0.0)),
             helper=self.table.buses[most],
