@@ -339,7 +339,9 @@ add_examples(app)
 def main() -> NoReturn:
     """Run the command line and exit with its exit code."""
     from federates.installation import InstallationError, check_installation
+    from grid_models.base.threads import use_one_thread
 
+    use_one_thread()
     try:
         check_installation()
     except InstallationError as error:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 # A step under load can take long, so no deadline; CI draws the same examples every time.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

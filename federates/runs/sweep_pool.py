@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from grid_models.base import parent
-
-# One thread for linear algebra in each worker: the workers are the parallel part.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+from grid_models.base.threads import ONE_THREAD
 
 
 @dataclass
@@ -67,6 +65,6 @@ def _spawn() -> WorkerProcess:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=os.environ | _ONE_THREAD,
+        env=os.environ | ONE_THREAD,
     )
     return WorkerProcess(process, log)

@@ -201,9 +201,7 @@ class _Cut:
             j0[i] = (self._y[q][[node]] @ self._idle)[0] / amps[node]
         source_nodes = np.flatnonzero(np.isin(nodes, net.source_nodes))
         into: ComplexArray = -np.asarray(self._y_source[place[source_nodes]] @ volts)
-        lines, line_rows, _ = _rated(
-            self._circuit, volts, dict(zip(self._labels, base, strict=True))
-        )
+        lines, line_rows, _ = _rated(self._circuit, volts)
         kept = np.flatnonzero([x.rpartition(".")[0].lower() in self._names[a] for x in lines])
         own = replace(
             net,
