@@ -19,6 +19,7 @@ POWER_MAX_MW = 1e5
 _LIMITS = np.array(
     [NUMBER_MAX, *(POWER_MAX_MW if name[0] in "pq" else NUMBER_MAX for name in BID_FIELDS)]
 )
+_OF_GENERATION = np.array(["_gen_" in name for name in BID_FIELDS])
 
 
 class BidReceiver:
@@ -28,6 +29,7 @@ class BidReceiver:
     ----------
     names : sequence of str. The SMOs.
     silent_steps : int. Market steps without mail after which an SMO is silent.
+    trust_silent : Whether a silent SMO is taken to do what it was awarded last; see `usable_bids`.
 
     Attributes
     ----------
@@ -35,11 +37,12 @@ class BidReceiver:
     events : list. Taken away by whoever reads them.
     """
 
-    def __init__(self, names: Sequence[str], silent_steps: int) -> None:
+    def __init__(self, names: Sequence[str], silent_steps: int, trust_silent: bool = True) -> None:
         self.book = BidBook(names)
         self.silent = np.zeros(len(names), dtype=bool)
         self.events: list[dict[str, Any]] = []
         self.silent_steps = silent_steps
+        self._trust_silent = trust_silent
         self._heard = np.full(len(names), -1, dtype=np.int64)
 
     def take_bids(self, smo: IntArray, rows: FloatArray, interval: int, step: int) -> None:
@@ -64,13 +67,19 @@ class BidReceiver:
     def usable_bids(self, awards: FloatArray) -> FloatArray:
         """Return the bids to clear, with those who do not answer pinned to their awards.
 
+        Where silent SMOs are not trusted, those that bid before have no generation instead, and
+        their load stays as it was bid.
+
         Parameters
         ----------
         awards : ndarray, (n, len(AWARD_FIELDS)). What each SMO was told last; NaN: nothing.
         """
         held = np.nan_to_num(awards)
-        frozen = self.silent | ~self.book.known
-        return with_frozen(self.book.bids, frozen, (held[:, 1], held[:, 2], held[:, 3]))
+        bids, frozen = self.book.bids, self.silent | ~self.book.known
+        if not self._trust_silent:
+            bids = np.where(self.silent[:, None] & _OF_GENERATION, 0.0, bids)
+            frozen = ~self.book.known
+        return with_frozen(bids, frozen, (held[:, 1], held[:, 2], held[:, 3]))
 
 
 def with_frozen(

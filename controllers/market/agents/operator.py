@@ -200,11 +200,18 @@ class CentralOperator(Operator):
     ----------
     table : Parties
     silent_steps : int. Steps without mail after which an SMO is silent.
+    trust_silent : As of `BidReceiver`.
     """
 
-    def __init__(self, table: Parties, scheduler: CentralScheduler, silent_steps: int) -> None:
+    def __init__(
+        self,
+        table: Parties,
+        scheduler: CentralScheduler,
+        silent_steps: int,
+        trust_silent: bool = True,
+    ) -> None:
         super().__init__(table)
-        self.receiver = BidReceiver(table.names, silent_steps)
+        self.receiver = BidReceiver(table.names, silent_steps, trust_silent)
         self._scheduler = scheduler
         self._awards = np.full((len(table.buses), len(AWARD_FIELDS)), np.nan)
         self._all_silent = False

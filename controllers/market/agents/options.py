@@ -80,6 +80,12 @@ class MarketOptions(ControllerOptions):
         "An SMO that was not heard for this long is no longer dispatched.",
         above=0.0,
     )
+    trust_silent: bool = option(
+        True,
+        "Whether a silent SMO is taken to do what it was awarded last. False, for an island: its "
+        "generation counts as none, and its load can be curtailed as bid, since what mail does "
+        "not reach the relay of the grid-forming unit sheds. Of a clearing at one place.",
+    )
     manager: str | None = option(
         None,
         "Name of the resilience manager's agent; None: there is none.",

@@ -166,6 +166,7 @@ class PrimaryMarket:
                 table,
                 CentralScheduler(table.rows, terms, o.clearing, o.clearing_options),
                 self._silent_steps,
+                o.trust_silent,
             )
         patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
         assert isinstance(terms, MarketTerms)

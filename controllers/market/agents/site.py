@@ -101,4 +101,12 @@ def named_clearing(options: MarketOptions) -> type[Any]:
 def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
     """Return the algorithm of a distributed clearing; None where the operator clears."""
     found = named_clearing(options)
-    return found if issubclass(found, Iteration) else None
+    if not issubclass(found, Iteration):
+        return None
+    if not options.trust_silent:
+        raise ControllerError(
+            f"is not used by clearing '{options.clearing}'",
+            where="option trust_silent",
+            expected="true, or a clearing at one place: central, three-phase",
+        )
+    return found

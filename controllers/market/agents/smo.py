@@ -62,6 +62,7 @@ class SmoGroup:
         self._is_load = table.is_load[self.ders]
         self._demand_mw = table.demand_mw[self.ders].copy()
         self._least_mw = table.least_mw[self.ders].copy()
+        self._floor_mw = table.floor_mw[self.ders].copy()
         self._flat_mw = self._demand_mw.copy()
         self._q_room = table.q_room_mvar[self.ders]
         q_bid = table.per_smo(table.q_room_mvar)[self._owner]
@@ -79,6 +80,7 @@ class SmoGroup:
         pu[self.ders] = np.where(np.isfinite(demand_pu), np.maximum(demand_pu, 0.0), 1.0)
         self._flat_mw = self._demand_mw * pu[self.ders]
         self._least_mw = table.least_mw[self.ders] * pu[self.ders]
+        self._floor_mw = table.floor_mw[self.ders] * pu[self.ders]
         self._bids = aggregate(table, pu, self._overstated)
 
     def bids(self) -> FloatArray:
@@ -93,23 +95,30 @@ class SmoGroup:
 
     def steer(self, interval: int) -> None:
         """Move the resources one step towards what the SMO was awarded."""
-        target_p, target_q = self._targets()
+        target_p, target_q, least = self._targets()
         base = -self._flat_mw
         uniform = counter_rng.uniform(self._seed, self._streams, interval, 0)
         wrong = self._error * math.sqrt(3.0) * (2.0 * uniform - 1.0)
         done = base + (target_p - base) * self._faith * (1.0 + wrong)
-        high = np.where(self._is_load, -self._least_mw, self._table.capacity_mw[self.ders])
+        high = np.where(self._is_load, -least, self._table.capacity_mw[self.ders])
         low = np.where(self._is_load, base, 0.0)
         done = np.minimum(np.maximum(done, low), high)
         self._p_mw = self._p_mw + self._pace * (done - self._p_mw)
         self._p_mw = np.minimum(np.maximum(self._p_mw, low), high)
         self._q_mvar = self._q_mvar + self._pace * (target_q - self._q_mvar)
 
-    def _targets(self) -> tuple[FloatArray, FloatArray]:
+    def _targets(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Split each SMO's award over its resources, each by the room it was bid with.
 
         Of loads that is what can be curtailed, of generators their capacity, and for reactive power
-        what their rating leaves at full output; nobody is asked for more than that.
+        what their rating leaves at full output; nobody is asked for more than that. An award below
+        the least that was bid sheds critical load, which is split by how much of it there is; no
+        error of what a device does sheds any.
+
+        Returns
+        -------
+        p, q : Set-points, MW and Mvar.
+        least : Least load that may come of it.
         """
         table, owner = self._table, self._owner
         award, bids = self._award[owner], self._bids[owner]
@@ -119,15 +128,20 @@ class SmoGroup:
         room_of_smo = np.maximum(bids[:, 0] - bids[:, 2], 1e-12)
         # Of what it has, not of what it claimed: the promise is kept as far as it can be.
         own_room = (self._flat_mw - self._least_mw) * self._overstated[owner]
+        critical = self._least_mw - self._floor_mw
+        of_smo = np.bincount(owner, critical, len(table.buses))[owner]
+        beyond = np.where(of_smo > 0.0, np.maximum(curtailed - room_of_smo, 0.0), 0.0)
+        shed = np.minimum(beyond / np.maximum(of_smo, 1e-12), 1.0)
         capacity = np.maximum(bids[:, 5], 1e-12)
         share = table.capacity_mw[self.ders] / capacity
         p = np.where(
             self._is_load,
-            base + curtailed * own_room / room_of_smo,
+            base + (curtailed - beyond) * own_room / room_of_smo + shed * critical,
             np.where(told, award[:, 2], 0.0) * share,
         )
         q = np.where(told, award[:, 3], 0.0) * self._q_share
-        return p, np.minimum(np.maximum(q, -self._q_room), self._q_room)
+        q = np.minimum(np.maximum(q, -self._q_room), self._q_room)
+        return p, q, self._least_mw - shed * critical
 
     @property
     def p_set_kw(self) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_feeder
@@ -15,6 +16,7 @@ from controllers.market.agents.operator import (
     COMMIT,
     SOLVED,
     TRIAL,
+    CentralOperator,
     Operator,
     read_weights,
     weights_message,
@@ -31,10 +33,11 @@ DERS = (
 )
 
 
-def operating() -> Operator:
+def operating(**more: Any) -> Operator:
     """Return an operator that has cleared interval 0."""
     site = ControlSite(replace(sample_feeder(), ders=DERS), DERS, 1.0, seed=3)
-    operator = PrimaryMarket(site, PrimaryMarket.agents(site, **OPTIONS), **OPTIONS)._operator
+    options = OPTIONS | more
+    operator = PrimaryMarket(site, PrimaryMarket.agents(site, **options), **options)._operator
     assert operator is not None
     rows = aggregate(operator.table)
     bids = np.hstack([np.zeros((len(rows), 1)), rows])
@@ -111,3 +114,28 @@ def test_weights_travel_as_they_are() -> None:
     assert read.alpha == pytest.approx(weights.alpha, rel=1e-14)
     assert read.beta == pytest.approx(weights.beta, rel=1e-14)
     assert read.xi == pytest.approx(weights.xi, rel=1e-14)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_generation_of_silent_operators_counts_unless_it_is_not_trusted(trust: bool) -> None:
+    operator = operating(trust_silent=trust)
+    assert isinstance(operator, CentralOperator)
+    before = operator.schedule
+    assert before is not None
+    assert before.p_gen.sum() > 0.0
+    operator.note_silence(1000)
+    assert operator.receiver.silent.all()
+    operator.obey(1, COMMIT, Weights.neutral(len(before.p_gen)))
+    after = operator.schedule
+    assert after is not None
+    if trust:
+        np.testing.assert_allclose(after.p_gen, before.p_gen, atol=1e-9)
+        np.testing.assert_allclose(after.p_load, before.p_load, atol=1e-9)
+    else:
+        np.testing.assert_allclose(after.p_gen, 0.0, atol=1e-9)
+        assert after.p_import == pytest.approx(before.p_import + before.p_gen.sum(), rel=0.05)
+
+
+def test_a_distributed_clearing_cannot_leave_silent_generation_out() -> None:
+    with pytest.raises(ControllerError, match="trust_silent: is not used by clearing 'admm'"):
+        operating(trust_silent=False, clearing="admm")

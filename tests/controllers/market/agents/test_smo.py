@@ -35,6 +35,32 @@ def group() -> SmoGroup:
     return SmoGroup(table, range(len(table.buses)), MarketOptions(), 1.0, 3)
 
 
+@given(st.floats(0.0, 0.15), st.sampled_from([0.0, 0.2]), st.integers(0, 50))
+def test_critical_load_is_shed_only_by_an_award_below_the_least(
+    left: float, error: float, interval: int
+) -> None:
+    """One operator with 80 kW of flexible and 70 kW of critical load, in three devices."""
+    sizes = np.array([100.0, 40.0, 10.0])
+    ders = tuple(
+        Der(f"load{kw:g}", "flexible_load", "b4", (2,), 110.0, 0.0, -kw) for kw in sizes.tolist()
+    )
+    feeder = replace(sample_feeder(), ders=ders)
+    costs, rows = Costs({}, (200.0, 200.0)), branch_network(feeder).row_of
+    table = participants_of(feeder, ders, costs, 3, rows, critical_load_pu=70.0 / 150.0)
+    smos = SmoGroup(
+        table, range(len(table.buses)), MarketOptions(response_error=error), 1.0, interval
+    )
+    b4 = table.buses.index("b4")
+    assert smos.bids()[b4, 0] - smos.bids()[b4, 2] == pytest.approx(0.08)
+    award(smos, "b4", p_load=table.fixed_p_mw[b4] + left)
+    share = -smos.p_set_kw / sizes
+    assert (share >= 0.0).all()
+    if left >= 0.07:
+        assert (share >= 70.0 / 150.0 - 1e-12).all()
+    if not error:
+        np.testing.assert_allclose(share, left / 0.15, atol=1e-12)
+
+
 def award(smos: SmoGroup, bus: str, **numbers: float) -> None:
     row = np.array([[numbers.get(name, 0.0) for name in AWARD_FIELDS]])
     at = np.array([smos._table.buses.index(bus)])
