@@ -17,6 +17,8 @@ from grid_models.base.errors import FeederateError
 PRE = "pre"
 _ROWS = (
     ("import_kw", "Import", "kW", 0),
+    ("unit_kw", "Grid-forming unit", "kW", 0),
+    ("shed_kw", "Critical load shed", "kW", 0),
     ("cost", "Cost, coefficients as bid", "per h", 2),
     ("load_kw", "Load", "kW", 0),
     ("generation_kw", "Generation", "kW", 0),
@@ -94,6 +96,8 @@ def market_rows(states: States) -> list[list[str]]:
     """Return the table as text: quantity, unit, one cell per state with its change against pre."""
     rows = []
     for key, words, unit, digits in _ROWS:
+        if key not in states[PRE]:
+            continue
         cells = []
         for name, state in states.items():
             text = f"{float(state[key]):,.{digits}f}"

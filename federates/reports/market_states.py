@@ -45,7 +45,8 @@ class MeteredState:
     ----------
     load_kw : All that draws, also what an attack switches on: import and generation less losses.
     cost : The market's objective under the coefficients as they were bid, money per hour:
-        generation, curtailment, losses and import. Operators without supply cost nothing.
+        generation, curtailment, losses and import, and critical load shed at the market's
+        `shed_price`. Operators without supply cost nothing.
     nodes_curtailing : Market operators whose load is below that before the attack by more than 0.5
         % of its demand, and who are still supplied.
     curtailed_min_kw, curtailed_max_kw : Least and largest curtailment of one of them; 0 for none.
@@ -55,6 +56,9 @@ class MeteredState:
     v_min_pu, v_max_pu : Extremes of live nodes from the attack's begin to the end of the window
         (``pre``: in the window).
     node_minutes_out_of_band : Voltages outside the scenario's band in that time.
+    unit_kw, shed_kw : float or None
+        Of an island: power of its grid-forming unit, and critical load that is not served, be it
+        by the market, the unit's relay or the attack.
     """
 
     import_kw: float
@@ -71,6 +75,8 @@ class MeteredState:
     v_min_pu: float
     v_max_pu: float
     node_minutes_out_of_band: float
+    unit_kw: float | None = None
+    shed_kw: float | None = None
 
 
 def metered_states(
@@ -94,7 +100,7 @@ def metered_states(
     Returns
     -------
     dict
-        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState`.
+        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState` that it has.
 
     Raises ScenarioError: A run has no such market, was not attacked, or its signals do not cover a
     window.
@@ -110,7 +116,8 @@ def metered_states(
     for name, run in (("attacked", attacked), ("mitigated", mitigated)):
         (_, begin), late = spans[run]
         means[name] = study.means(run, late, (begin, late[1]))
-    return {name: asdict(study.state(mean, means["pre"])) for name, mean in means.items()}
+    states = {name: asdict(study.state(mean, means["pre"])) for name, mean in means.items()}
+    return {n: {k: v for k, v in s.items() if v is not None} for n, s in states.items()}
 
 
 def node_roles(
@@ -199,6 +206,7 @@ class _Study:
         self._prices = _options(self._scenario, market)
         self._feeder = feeder or self._scenario.plant_of(market) or "feeder"
         grid = GridSite(self._scenario, self._feeder)
+        self._island = grid.grid.grid_forming is not None
         ders = grid.feeder.ders
         site = ControlSite(grid.feeder, ders, 1.0, seed=self._scenario.seed, ports=grid.ports)
         self.table: Participants = site_participants(site, self._prices)[0]
@@ -246,10 +254,13 @@ class _Study:
         given_mw = pre.load_mw - mean.load_mw
         curtailing = supplied & (given_mw > _CURTAILS * self.demand_mw)
         given_kw = 1000.0 * given_mw[curtailing]
-        disutility = bid_column(bids, "beta") * (mean.load_mw - self.demand_mw) ** 2
+        least = bid_column(bids, "p_load_min")
+        shed = np.maximum(least - mean.load_mw, 0.0) * self._island
+        disutility = bid_column(bids, "beta") * (mean.load_mw + shed - self.demand_mw) ** 2
         cost = (
             0.5 * float(bid_column(bids, "alpha_p") @ mean.generation_mw**2)
-            + float(disutility[supplied].sum())
+            + float(disutility[supplied | (shed > 0.0)].sum())
+            + (prices.shed_price or 0.0) * float(shed.sum())
             + prices.loss_price * mean.losses_kw / 1000.0
             + prices.import_price * mean.import_kw / 1000.0
         )
@@ -273,4 +284,6 @@ class _Study:
             v_min_pu=float(np.fmin.reduce(mean.v_pu, axis=None)),
             v_max_pu=float(np.fmax.reduce(mean.v_pu, axis=None)),
             node_minutes_out_of_band=float(out) * sample_s / 60.0,
+            unit_kw=mean.import_kw if self._island else None,
+            shed_kw=1000.0 * float(shed.sum()) if self._island else None,
         )

@@ -84,7 +84,8 @@ class MarketOptions(ControllerOptions):
         True,
         "Whether a silent SMO is taken to do what it was awarded last. False, for an island: its "
         "generation counts as none, and its load can be curtailed as bid, since what mail does "
-        "not reach the relay of the grid-forming unit sheds. Of a clearing at one place.",
+        "not reach the relay of the grid-forming unit sheds; the operator clears at once when one "
+        "falls silent or comes back. Of a clearing at one place.",
     )
     manager: str | None = option(
         None,

@@ -313,13 +313,17 @@ class PrimaryMarket:
         self, operator: Operator, k: int, interval: int, phase: int, mail: Mail
     ) -> list[Mail]:
         market_step, between = divmod(k, self._mail_rounds)
+        at_once = False
         if isinstance(operator, DistributedOperator):
             operator.hear(*self._mail["result"].rows(mail), k)
         elif isinstance(operator, CentralOperator):
             sender, _, rows = self._mail["bid"].rows(mail)
             operator.take_bids(sender, rows, interval, market_step)
-            operator.note_silence(market_step)
-        if phase == self._options.gate and not between:
+            before = operator.receiver.silent
+            changed = (operator.note_silence(market_step) != before).any()
+            # Generation that no longer counts is not awaited until the interval's end.
+            at_once = bool(changed) and not self._options.trust_silent
+        if (phase == self._options.gate or at_once) and not between:
             operator.clear_interval(interval)
         for message in self._mail["weights"].rows(mail)[2]:
             operator.take_weights(message)
