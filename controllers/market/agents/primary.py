@@ -34,7 +34,6 @@ from controllers.market.agents.distributed_operator import DistributedOperator
 from controllers.market.agents.interval_accounts import (
     ACCOUNT,
     PORT_ACCOUNT,
-    SERVICES,
     IntervalAccounts,
 )
 from controllers.market.agents.mail_tables import Sorter, joined, messages
@@ -45,6 +44,7 @@ from controllers.market.agents.operator import (
     Operator,
 )
 from controllers.market.agents.options import MarketOptions, whole_steps
+from controllers.market.agents.port_outputs import port_outputs, port_values
 from controllers.market.agents.schedule import (
     CentralScheduler,
     MarketTerms,
@@ -94,9 +94,7 @@ class PrimaryMarket:
     (``price_losses_per_mwh``, ``price_voltage_per_mwh``, ``price_congestion_per_mwh``), and the
     accounts of the interval that ended last: ``net_pays_money`` of each SMO, the operator's
     ``account_money`` and, to tell one interval from the next, ``settled_intervals``. A three-phase
-    market also has the prices at its ports, ``dlmp_per_mwh`` and ``dlmp_q_per_mwh`` (per Mvarh),
-    the part ``price_voltage_objective_per_mwh``, ``shed_kw`` of each SMO, and what each pays for
-    every part of its price, ``pays_energy_money`` and so on, which add up to ``net_pays_money``.
+    market also has those of `port_outputs`.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
@@ -242,14 +240,7 @@ class PrimaryMarket:
                 Port("settled_intervals", "", (OPERATOR,)),
             )
         if self._operator is not None and isinstance(self._terms, PortTerms):
-            ports = self._terms.network.ports
-            self.outputs += (
-                Port("price_voltage_objective_per_mwh", "per_mwh", table.names),
-                Port("dlmp_per_mwh", "per_mwh", ports),
-                Port("dlmp_q_per_mwh", "per_mwh", ports),
-                Port("shed_kw", "kW", table.names),
-                *(Port(f"pays_{name}_money", "money", table.names) for name in SERVICES),
-            )
+            self.outputs += port_outputs(self._terms.network, table.names)
 
     # --- a step ----------------------------------------------------------------------------------
 
@@ -353,27 +344,9 @@ class PrimaryMarket:
             "net_pays_money": self._accounts.net_pays,
             "account_money": self._accounts.account[: len(self._account)],
             "settled_intervals": np.array([float(self._accounts.settled)]),
-            **(self._told_of_ports(made, terms.network) if isinstance(terms, PortTerms) else {}),
-        }
-
-    def _told_of_ports(self, made: Schedule | None, network: PortNetwork) -> dict[str, FloatArray]:
-        """Return the outputs that only a three-phase market has."""
-        services = {f"pays_{name}_money": paid for name, paid in self._accounts.services.items()}
-        if made is None or made.port_prices is None or made.shed is None:
-            none = np.zeros(len(self._table.names))
-            at_ports = np.zeros(len(network.ports))
-            return services | {
-                "price_voltage_objective_per_mwh": none,
-                "dlmp_per_mwh": at_ports,
-                "dlmp_q_per_mwh": at_ports,
-                "shed_kw": none,
-            }
-        return services | {
-            "price_voltage_objective_per_mwh": made.prices.p.voltage_objective,
-            "dlmp_per_mwh": made.port_prices.p.total,
-            "dlmp_q_per_mwh": made.port_prices.q.total,
-            "shed_kw": 1000.0 * made.shed,
-        }
+        } | (
+            port_values(made, self._accounts, terms.network) if isinstance(terms, PortTerms) else {}
+        )
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return what happened since the last call, for the run's list of events."""

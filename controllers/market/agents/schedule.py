@@ -17,6 +17,7 @@ from controllers.market.model.prices import Flows, PriceModel, PriceParts, Price
 from controllers.market.model.problem import AnyProblem, Bids, ClearingProblem, PortProblem
 from controllers.market.solvers.warm_start import power_flow
 from controllers.market.three_phase.dispatch import PortDispatch
+from controllers.market.three_phase.support import voltage_support
 from grid_models.branch_flow.model import BranchNetwork
 from grid_models.current_injection.model import PortLoads, PortNetwork
 
@@ -30,7 +31,8 @@ class Schedule:
     `p_load` and `p_gen` are positive, `prices` are the marginal prices at the bus in their parts;
     `p_import` is what the operator expects to draw from above, `cone_gap_pu` how far the
     relaxation is from exact, and whether that is exact enough to be a dispatch. A three-phase
-    market also gives the prices at its ports, (m,), and the load that is shed, (n,).
+    market also gives the prices at its ports, (m,), the load that is shed, (n,), and the worth of
+    voltage support at each node, money per hour and pu (`three_phase.support`).
     """
 
     p_load: FloatArray
@@ -43,6 +45,7 @@ class Schedule:
     exact: bool
     port_prices: Prices | None = None
     shed: FloatArray | None = None
+    support: FloatArray | None = None
     replay_gap_kw: float = 0.0
     """Import by the power flow of a dispatch less that of the relaxation it was made with."""
 
@@ -208,16 +211,18 @@ class CentralScheduler:
         factors = Weights(np.ones(n), np.ones(n), weights.xi)
         factors.alpha[rows] = weights.alpha
         factors.beta[rows] = weights.beta
-        problem: AnyProblem = self.terms.problem(rows, bids)
-        clearing = self._market.clear(weighted(problem, factors))
+        bid: AnyProblem = self.terms.problem(rows, bids)
+        problem = weighted(bid, factors)
+        clearing = self._market.clear(problem)
         d = clearing.dispatch
         three_phase: dict[str, Any] = {}
-        if isinstance(d, PortDispatch):
+        if isinstance(d, PortDispatch) and isinstance(problem, PortProblem):
             ports = clearing.port_prices
             every = np.arange(len(ports.p.energy))
             three_phase = {
                 "port_prices": ports.at(every, per=mw),
                 "shed": d.shed[rows] * mw,
+                "support": voltage_support(self._market.objective, problem, clearing).worth,
                 "replay_gap_kw": clearing.replay_gap_kw,
             }
         return Schedule(

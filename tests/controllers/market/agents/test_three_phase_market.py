@@ -94,6 +94,9 @@ def test_prices_differ_by_phase_and_are_those_of_the_operators_ports() -> None:
     assert np.ptp(phases) > 0.1
     assert price["smo_675.1"] == pytest.approx(phases[0])
     assert price["smo_675.1.2.3"] == pytest.approx(np.mean(phases))
+    support = dict(zip(ports["v_support_per_pu"], outputs["v_support_per_pu"], strict=True))
+    assert not any(support[f"650.{phase}"] for phase in (1, 2, 3))
+    assert any(support.values())
 
 
 def test_the_schedule_is_what_the_power_flow_gives() -> None:
