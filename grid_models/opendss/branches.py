@@ -21,7 +21,7 @@ from grid_models.current_injection.tree import (
 )
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
-from grid_models.opendss.ports import base_voltages, norton_source
+from grid_models.opendss.ports import _base_v, _source
 
 _BASE_VA = 1e3 * BASE_KVA
 # Beyond this a branch leaves a voltage of its child to what little leaks to ground.
@@ -52,8 +52,8 @@ class _Builder:
         self._name = circuit.name
         self._labels = circuit.engine_nodes()
         self._bus = [label.rpartition(".")[0] for label in self._labels]
-        self._base_v = base_voltages(circuit, self._labels)
-        y_source, norton = norton_source(circuit, len(self._labels))
+        self._base_v = _base_v(circuit, self._labels)
+        y_source, norton = _source(circuit, len(self._labels))
         self._source = np.flatnonzero(norton)
         at = np.ix_(self._source, self._source)
         v = self._base_v[self._source]
