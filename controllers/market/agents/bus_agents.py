@@ -47,8 +47,8 @@ from controllers.market.solvers.atoms import P_GEN, P_LOAD, Q_GEN, Atoms
 from controllers.market.solvers.iteration import WIDTH, Iteration, Plan
 from controllers.market.solvers.sweeps import Sweeps
 
-_SPAN = 1 << 20
-"""Rounds of a clearing at most: message n of clearing c has the number ``c * _SPAN + n``."""
+SPAN = 1 << 20
+"""Rounds of a clearing at most: message n of clearing c has the number ``c * SPAN + n``."""
 _MOST_COPIES = 4
 """Copies of a message that a bus sends in one step; it sends more the longer it has waited."""
 
@@ -249,7 +249,7 @@ class BusAgents:
     def _advance(self) -> None:
         """Do one round at every bus that has heard all its neighbours."""
         atoms, n = self._atoms, self._rounds
-        wanted = self._clearing * _SPAN + n
+        wanted = self._clearing * SPAN + n
         ahead_up = self._heard_up.round - wanted[atoms.owner]
         ahead_down = self._heard_down.round - wanted
         self._waited = self._waited + 1
@@ -328,7 +328,7 @@ class BusAgents:
 
     def _messages(self, asked: NDArray[np.bool_]) -> list[Mail]:
         """Return the mail of buses whose clearing the operator still waits for."""
-        number = self._clearing * _SPAN + self._rounds
+        number = self._clearing * SPAN + self._rounds
         copies = np.clip(self._waited, 1, _MOST_COPIES) * asked
         per_line = copies[self._inner]
         at = np.repeat(self._inner, per_line)
