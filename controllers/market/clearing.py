@@ -56,6 +56,11 @@ def is_three_phase(algorithm: type[Any]) -> bool:
     return bool(getattr(algorithm, "three_phase", False))
 
 
+def is_by_areas(algorithm: type[Any]) -> bool:
+    """Whether areas of the feeder clear by mail: the class is `three_phase.areas.AreaMarket`."""
+    return bool(getattr(algorithm, "by_areas", False))
+
+
 def checked_options(algorithm: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the options of a class when its constructor has them as keywords.
 
@@ -120,13 +125,13 @@ def clear(
     """
     found = clearing_class(clearing)
     where = f"clearing '{clearing}'"
+    rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
     if issubclass(found, Iteration):
         loop: dict[str, Any] = {
             key: options.pop(key) for key in ("scales", "seed") if key in options
         }
         options = {**loop, **checked_options(found, options, where)}
-        rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
         return iterate(found, problem, start, rule, **options)
     market: Any = found(problem.network, **checked_options(found, options, where))
-    made: Clearing = market.clear(problem)
+    made: Clearing = market.clear(problem, rule) if is_by_areas(found) else market.clear(problem)
     return made

@@ -17,7 +17,7 @@ from grid_models.current_injection.model import BASE_KVA, ComplexArray, PortArea
 from grid_models.feeder.topology import cut_into
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
-from grid_models.opendss.ports import _Places, _rated, _source
+from grid_models.opendss.ports import _base_v, _Places, _rated, _source
 
 IndexArray = NDArray[np.intp]
 
@@ -79,8 +79,7 @@ class _Cut:
         self._labels = labels = circuit.engine_nodes()
         self._at = {label: i for i, label in enumerate(labels)}
         bus_of = [label.rpartition(".")[0] for label in labels]
-        buses = circuit.feeder.buses
-        self._base = np.array([buses[bus].base_kv_ln * 1e3 for bus in bus_of])
+        self._base = _base_v(circuit, labels)
         self._amps = _BASE_VA / self._base
         number = {bus: i for i, bus in enumerate(dict.fromkeys(bus_of))}
         self._bus = np.array([number[bus] for bus in bus_of], dtype=np.intp)
@@ -203,12 +202,14 @@ class _Cut:
         into: ComplexArray = -np.asarray(self._y_source[place[source_nodes]] @ volts)
         lines, line_rows, _ = _rated(self._circuit, volts)
         kept = np.flatnonzero([x.rpartition(".")[0].lower() in self._names[a] for x in lines])
+        across = (ends.T @ volts) / base[port_node, None]
+        across[net.w_port[ports] == 0.0] = 0.0
         own = replace(
             net,
             nodes=tuple(net.nodes[j] for j in nodes), ports=tuple(net.ports[j] for j in ports),
             share=net.share[ports], loads=net.loads.at(ports),
             w=net.w[nodes], z=volts[place] / base[place, None],
-            w_port=net.w_port[ports], z_port=(ends.T @ volts) / base[port_node, None],
+            w_port=net.w_port[ports], z_port=across,
             source_nodes=source_nodes,
             i_source0=net.i_source0 if source_nodes.size else net.i_source0[:0],
             i_source=into / amps[place[source_nodes], None],

@@ -39,10 +39,10 @@ _LARGE = 10.0
 
 
 class _Agent:
-    """One hosted area: its state, and where it stands in the mail."""
+    """One hosted area: its state, its SMOs and their terminals, and where it stands in the mail."""
 
-    def __init__(self, a: int, state: AreaState, smos: IntArray) -> None:
-        self.a, self.state, self.smos = a, state, smos
+    def __init__(self, a: int, state: AreaState, smos: IntArray, rows: IntArray) -> None:
+        self.a, self.state, self.smos, self.rows = a, state, smos, rows
         self.clearing = self.turns = self.done = self.in_force = 0
         self.count = 0.0
         self.result: FloatArray = np.zeros(0)
@@ -56,7 +56,6 @@ class AreaAgents:
     ----------
     table : Participants
     hosted : sequence of int. Positions of the areas.
-    market : AreaMarket. Of the whole network; only the states of hosted areas are used.
     agreed : (kW, relative price). Tolerances of the stopping rule.
     silent_steps : int. Market steps after which an SMO is silent.
     """
@@ -67,12 +66,11 @@ class AreaAgents:
         terms: PortTerms,
         layout: AreaMail,
         hosted: Sequence[int],
-        market: AreaMarket,
         *,
         agreed: tuple[float, float],
         silent_steps: int,
     ) -> None:
-        self._terms, self._layout, self._agreed, self._rows = terms, layout, agreed, table.rows
+        self._terms, self._layout, self._agreed = terms, layout, agreed
         self.names = tuple(layout.names[a] for a in hosted)
         # Hosted SMOs' awards and bids stand in the order of the SMOs.
         self.smos = [i for i, a in enumerate(layout.home.tolist()) if a in set(hosted)]
@@ -80,14 +78,15 @@ class AreaAgents:
         self._agents = [
             _Agent(
                 a,
-                market.states[a],
+                layout.market.states[a],
                 np.array([place[i] for i in self.smos if layout.home[i] == a], dtype=np.int64),
+                table.rows[layout.home == a],
             )
             for a in hosted
         ]
         self.receiver = BidReceiver([table.names[i] for i in self.smos], silent_steps)
         self.awards = np.full((len(self.smos), len(AWARD_FIELDS)), np.nan)
-        self._large = self._bounds(table, market)
+        self._large = self._bounds(table, layout.market)
         self._doubted: set[str] = set()
         self.events: list[dict[str, Any]] = []
         self.messages = self.refused = self.event_count = 0
@@ -113,7 +112,7 @@ class AreaAgents:
         self, links: Mapping[str, Sequence[Link]], links_in: Sequence[Link], at: Mapping[str, int]
     ) -> None:
         """Find the hosted areas' links: `at` is the position of each outgoing link by its key."""
-        mine, name = set(self.names), self._layout.names
+        mine = set(self.names)
         self._mail = {kind: Sorter(links_in, kind) for kind in ("shared", "order")}
         heard = [(link.source, link.target) for link in self._mail["shared"].links]
         self._heard_at = {pair: i for i, pair in enumerate(heard)}
@@ -121,10 +120,10 @@ class AreaAgents:
         orders = self._mail["order"]
         self._orders = Latest(len(orders.links), orders.width)
         self._order_at = {link.target: i for i, link in enumerate(orders.links)}
-        self._half = np.array([
-            2 * np.count_nonzero(self._layout.areas[name.index(target)].neighbour == name.index(source))
-            for source, target in heard
-        ], dtype=np.int64)  # fmt: skip
+        # Half of a message are voltages: two numbers for each node shared with the sender.
+        place = {name: a for a, name in enumerate(self._layout.names)}
+        shared = [self._layout.areas[place[b]].neighbour == place[a] for a, b in heard]
+        self._half = np.array([2 * np.count_nonzero(x) for x in shared], dtype=np.int64)
         self._out = {
             (link.source, link.target): at[link.key]
             for kind in ("shared", "result")
@@ -188,7 +187,7 @@ class AreaAgents:
 
     def _begin(self, agent: _Agent, number: int, order: FloatArray) -> None:
         """Take the bids at hand; begin where the last clearing ended."""
-        rows = self._rows[[self.smos[i] for i in agent.smos]]
+        rows = agent.rows
         bids = self.receiver.usable_bids(self.awards)[agent.smos]
         problem = self._terms.problem(rows, bids)
         n = self._terms.network.size
@@ -203,10 +202,10 @@ class AreaAgents:
         if in_force != agent.done or in_force <= agent.in_force:
             return
         agent.in_force = in_force
-        mw, own = self._terms.mw, self._rows[[self.smos[i] for i in agent.smos]]
-        place = np.searchsorted(agent.state.area.terminals, own)
-        terminals = agent.state.area.terminals.size
-        result = agent.result[: terminals * len(AREA_FIELDS)].reshape(terminals, -1)[place]
+        mw, own = self._terms.mw, agent.rows
+        t, wide = agent.state.area.terminals.size, len(AREA_FIELDS)
+        result = agent.result[: t * wide].reshape(t, wide)
+        result = result[np.searchsorted(agent.state.area.terminals, own)]
         table = dict(zip(AREA_FIELDS, result.T, strict=True))
         self.awards[agent.smos] = np.stack([
             np.full(own.size, float(interval)), table["p_load"] * mw, table["p_gen"] * mw,

@@ -7,25 +7,22 @@ then its limits in the order of `controllers.market.three_phase.limits.Limits`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link
-from controllers.market.agents.distributed_operator import ORDER_FIELDS
+from controllers.market.agents.distributed_operator import ORDER_FIELDS, DistributedOperator
 from controllers.market.agents.schedule import RESULT_FIELDS, PortTerms, Schedule
 from controllers.market.agents.smo import AWARD_FIELDS
 from controllers.market.model.errors import MarketError
 from controllers.market.model.participants import BID_FIELDS, Participants
 from controllers.market.model.prices import PriceParts, Prices
+from controllers.market.three_phase.areas import AreaMarket
 from controllers.market.three_phase.limits import Limits
 from controllers.market.three_phase.objective import PortObjective
 from controllers.market.three_phase.prices import port_prices, terminal_prices
 from controllers.market.three_phase.replay import replayed
 from controllers.market.three_phase.sensitivity import Sensitivity
 from grid_models.base.errors import PowerFlowError
-from grid_models.current_injection.model import PortArea, PortNetwork
 
 AREA_FIELDS = (*RESULT_FIELDS[:-2], "shed", "worth")
 """Of a terminal, per unit and money per pu; a limit has `worth` only."""
@@ -42,13 +39,14 @@ class AreaMail:
 
     Attributes
     ----------
+    market : AreaMarket. The areas, of which an instance uses those it hosts.
     home : (n,). Area of each SMO.
     places : int. Rows of the operator's table of results.
     """
 
-    def __init__(
-        self, network: PortNetwork, areas: Sequence[PortArea], table: Participants
-    ) -> None:
+    def __init__(self, market: AreaMarket, table: Participants) -> None:
+        self.market, network = market, market.network
+        areas = [state.area for state in market.states]
         self.areas, self.names, self._table = areas, area_names(len(areas)), table
         n, r, t = len(network.nodes), len(network.lines), network.size
         self.places = t + 2 * n + r + 2
@@ -83,7 +81,9 @@ class AreaMail:
         bid, award = 1 + len(BID_FIELDS), len(AWARD_FIELDS)
         at = [(smo, names[a]) for smo, a in zip(smos, self.home.tolist(), strict=True)]
         return {
-            "shared": [Link(names[a], names[q], "shared", self.shared_width) for a, q in self.pairs()],
+            "shared": [
+                Link(names[a], names[q], "shared", self.shared_width) for a, q in self.pairs()
+            ],
             "order": [Link(operator, name, "order", self._order_width) for name in names],
             "result": [Link(name, operator, "result", self._result_width) for name in names],
             "bid": [Link(smo, area, "bid", bid) for smo, area in at],
@@ -131,6 +131,34 @@ class AreaMail:
         return np.asarray(10.0 ** own.reshape(-1, 2))
 
 
+class AreaOperator(DistributedOperator):
+    """The operator of a clearing by areas: a `DistributedOperator` with the mail of areas.
+
+    Parameters
+    ----------
+    patience : int. Steps of the controller after which a clearing without a result is given up.
+    """
+
+    def __init__(
+        self,
+        table: Participants,
+        reported: PortReportedSchedule,
+        layout: AreaMail,
+        base_mw: float,
+        patience: int,
+    ) -> None:
+        super().__init__(table, reported, layout.places, base_mw, patience)
+        self._layout = layout
+
+    def hear(self, bus: IntArray, clearing: IntArray, rows: FloatArray, step: int) -> None:
+        """Take results of areas (positions `bus`) in."""
+        super().hear(*self._layout.results(bus, clearing, rows), step)
+
+    def orders(self) -> FloatArray:
+        """Return what every area is told."""
+        return self._layout.orders(super().orders())
+
+
 class PortReportedSchedule:
     """Makes schedules from what the areas report, with the power flow of their set-points.
 
@@ -138,9 +166,9 @@ class PortReportedSchedule:
     worth of limits (`port_prices`), losses are the rest. Prices at ports are all of the power flow.
     """
 
-    def __init__(self, rows: IntArray, terms: PortTerms, objective: Mapping[str, Any]) -> None:
+    def __init__(self, rows: IntArray, terms: PortTerms, objective: PortObjective) -> None:
         self._rows, self._terms = rows, terms
-        self._objective, self._limits = PortObjective(terms.network, **objective), Limits(terms.network)
+        self._objective, self._limits = objective, Limits(terms.network)
 
     def of(self, results: FloatArray) -> Schedule:
         """Return the schedule of results, (places, len(AREA_FIELDS)).
@@ -165,9 +193,7 @@ class PortReportedSchedule:
         for name, part in (("price_p", found.p), ("price_q", found.q)):
             rest = part.losses + table[name] - part.total
             parts.append(
-                PriceParts(
-                    part.energy, rest, part.voltage, part.congestion, part.voltage_objective
-                )
+                PriceParts(part.energy, rest, part.voltage, part.congestion, part.voltage_objective)
             )
         return Schedule(
             p_load=table["p_load"][rows] * mw,

@@ -11,6 +11,7 @@ whose clearing cannot begin or end in time keeps the schedule before it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,10 +19,17 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.market.agents.operator import COMMIT, Operator
 from controllers.market.agents.reweighing import Weights
-from controllers.market.agents.schedule import RESULT_FIELDS, ReportedSchedule, Schedule
+from controllers.market.agents.schedule import RESULT_FIELDS, Schedule
 from controllers.market.model.participants import Participants
 
 ORDER_FIELDS = ("clearing", "open", "in_force", "log_xi", "log_alpha", "log_beta")
+
+
+class Reported(Protocol):
+    """Makes a schedule from results, (buses, len(RESULT_FIELDS))."""
+
+    def of(self, results: FloatArray) -> Schedule:
+        """Raises MarketError: The set-points have no power flow."""
 
 
 @dataclass
@@ -42,14 +50,15 @@ class DistributedOperator(Operator):
     Parameters
     ----------
     table : Participants
-    buses : int. Number of bus agents.
+    reported : Makes schedules from results.
+    buses : int. Rows of results that make a schedule.
     patience : int. Steps of the controller after which a clearing without a result is given up.
     """
 
     def __init__(
         self,
         table: Participants,
-        reported: ReportedSchedule,
+        reported: Reported,
         buses: int,
         base_mw: float,
         patience: int,

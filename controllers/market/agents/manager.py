@@ -27,9 +27,13 @@ from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.detection import ImportDetector, Thresholds
 from controllers.market.agents.mail_tables import Latest, Sorter, messages
 from controllers.market.agents.mitigation import STATES, Answer, Mitigation, MitigationSettings
-from controllers.market.agents.operator import ANSWER_HEAD, weights_message
+from controllers.market.agents.operator import (
+    ANSWER_HEAD,
+    manager_links,
+    report_links,
+    weights_message,
+)
 from controllers.market.agents.options import ManagerOptions, whole_steps
-from controllers.market.agents.primary import manager_links, report_links
 from controllers.market.agents.scores import (
     BetaScore,
     commitment_evidence,

@@ -12,19 +12,21 @@ ones change nothing, and one changed on its way cannot leap ahead of those that 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, IntArray
+from controllers.core.mail import FloatArray, IntArray, Link
 from controllers.market.agents.bid_receiver import BidReceiver, merged_events
 from controllers.market.agents.reweighing import FACTOR_MIN, Weights
 from controllers.market.agents.schedule import CentralScheduler, Schedule
-from controllers.market.agents.smo import AWARD_FIELDS
+from controllers.market.agents.smo import AWARD_FIELDS, REPORT_FIELDS
 from controllers.market.model.participants import bid_column
 
+OPERATOR = "operator"
 TRIAL, COMMIT = 0.0, 1.0
 SOLVED, FAILED = 1.0, -1.0
 WEIGHTS_HEAD = ("number", "order", "log_xi")
@@ -34,6 +36,17 @@ ANSWER_HEAD = ("number", "status", "trial_import", "committed", "schedule_import
 _LEAST_LOG = float(np.log10(FACTOR_MIN))
 # Decades that noise may put a factor beyond its limits.
 _SLACK = 0.5
+
+
+def report_links(names: Sequence[str], manager: str) -> list[Link]:
+    """Return the links over which SMOs report to the resilience manager."""
+    return [Link(name, manager, "report", len(REPORT_FIELDS)) for name in names]
+
+
+def manager_links(n: int, operator: str, manager: str) -> tuple[Link, Link]:
+    """Return the links operator to manager and manager to operator in a market of `n` SMOs."""
+    answer = Link(operator, manager, "answer", len(ANSWER_HEAD) + 2 * n)
+    return answer, Link(manager, operator, "weights", len(WEIGHTS_HEAD) + 2 * n)
 
 
 def weights_message(number: int, order: float, weights: Weights) -> FloatArray:

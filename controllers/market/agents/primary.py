@@ -13,7 +13,8 @@ response time of the devices. Re-clearings for the resilience manager happen at 
 With a central `clearing` the operator has the bids and clears at once. With a distributed one each
 bus has an agent, too (`controllers.market.agents.bus_agents`): bids go to the bus, awards come from
 it, and the buses exchange mail in `mail_rounds` steps of the controller per market step. The award
-is in force once they agree. Nothing else differs: bids, ports, accounts, orders.
+is in force once they agree. Nothing else differs. With `clearing: three-phase-admm` areas take the
+place of buses (`controllers.market.agents.area_agents`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.market.agents.area_agents import AreaAgents
+from controllers.market.agents.area_rules import (
+    AreaMail,
+    AreaOperator,
+    PortReportedSchedule,
+)
 from controllers.market.agents.bus_agents import BusAgents
 from controllers.market.agents.bus_rules import bus_links, bus_names
 from controllers.market.agents.distributed_operator import DistributedOperator
@@ -38,10 +45,11 @@ from controllers.market.agents.interval_accounts import (
 )
 from controllers.market.agents.mail_tables import Sorter, joined, messages
 from controllers.market.agents.operator import (
-    ANSWER_HEAD,
-    WEIGHTS_HEAD,
+    OPERATOR,
     CentralOperator,
     Operator,
+    manager_links,
+    report_links,
 )
 from controllers.market.agents.options import MarketOptions, whole_steps
 from controllers.market.agents.port_outputs import port_outputs, port_values
@@ -53,35 +61,23 @@ from controllers.market.agents.schedule import (
     Schedule,
 )
 from controllers.market.agents.site import (
+    agent_names,
+    area_market,
     distributed_algorithm,
+    is_distributed,
     site_participants,
     site_terms,
 )
-from controllers.market.agents.smo import AWARD_FIELDS, REPORT_FIELDS, SmoGroup
-from controllers.market.model.participants import BID_FIELDS, Participants
-from controllers.market.solvers.iteration import Iteration
+from controllers.market.agents.smo import AWARD_FIELDS, SmoGroup
+from controllers.market.model.participants import BID_FIELDS
 from grid_models.base.errors import nearest_name
-from grid_models.branch_flow.model import BranchNetwork
-from grid_models.current_injection.model import PortNetwork
 
-OPERATOR = "operator"
 _PARTS = ("losses", "voltage", "congestion")
 _KINDS = (
-    "bid", "award", "weights", "report", "answer", "up", "down", "order", "result",
+    "bid", "award", "weights", "report", "answer", "up", "down", "shared", "order", "result",
 )  # fmt: skip
 # After so many intervals a distributed clearing without a result is given up.
 _PATIENCE_INTERVALS = 2
-
-
-def report_links(names: Sequence[str], manager: str) -> list[Link]:
-    """Return the links over which SMOs report to the resilience manager."""
-    return [Link(name, manager, "report", len(REPORT_FIELDS)) for name in names]
-
-
-def manager_links(n: int, operator: str, manager: str) -> tuple[Link, Link]:
-    """Return the links operator to manager and manager to operator in a market of `n` SMOs."""
-    answer = Link(operator, manager, "answer", len(ANSWER_HEAD) + 2 * n)
-    return answer, Link(manager, operator, "weights", len(WEIGHTS_HEAD) + 2 * n)
 
 
 class PrimaryMarket:
@@ -104,7 +100,9 @@ class PrimaryMarket:
         period = site.period_s * self._mail_rounds
         self._table, network = site_participants(site, o)
         self._terms = site_terms(site, o, self._table, network)
-        names = agent_names(self._table, network, self._algorithm)
+        areas = area_market(o, network)
+        self._areas = None if areas is None else AreaMail(areas, self._table)
+        names = agent_names(self._table, network, self._algorithm, areas)
         for name in hosted:
             if name not in names:
                 raise ControllerError(
@@ -141,16 +139,17 @@ class PrimaryMarket:
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
-        """Return the operator, the SMOs, and with a distributed clearing an agent per bus."""
+        """Return the operator, the SMOs, and in a distributed clearing an agent per bus or area."""
         asked = parse_options(MarketOptions, options, "market")
         table, network = site_participants(site, asked)
-        return agent_names(table, network, distributed_algorithm(asked))
+        by_bus, by_area = distributed_algorithm(asked), area_market(asked, network)
+        return agent_names(table, network, by_bus, by_area)
 
     @classmethod
     def steps_per_period(cls, **options: Any) -> int:
         """Return how often the controller steps within the scenario's ``period_s``."""
         asked = parse_options(MarketOptions, options, "market")
-        return 1 if distributed_algorithm(asked) is None else asked.mail_rounds
+        return asked.mail_rounds if is_distributed(asked) else 1
 
     @classmethod
     def settling_s(cls, period_s: float, **options: Any) -> float:
@@ -159,6 +158,11 @@ class PrimaryMarket:
 
     def _make_operator(self) -> Operator:
         table, terms, o = self._table, self._terms, self._options
+        patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
+        if self._areas is not None:
+            assert isinstance(terms, PortTerms)
+            made = PortReportedSchedule(table.rows, terms, self._areas.market.objective)
+            return AreaOperator(table, made, self._areas, terms.mw, patience)
         if self._algorithm is None:
             return CentralOperator(
                 table,
@@ -166,22 +170,29 @@ class PrimaryMarket:
                 self._silent_steps,
                 o.trust_silent,
             )
-        patience = round(_PATIENCE_INTERVALS * self._per_interval * self._mail_rounds)
         assert isinstance(terms, MarketTerms)
         reported = ReportedSchedule(table.rows, terms)
         return DistributedOperator(table, reported, terms.network.size, terms.mw, patience)
 
-    def _make_buses(self, hosted: Sequence[str], seed: int) -> BusAgents | None:
-        names = bus_names(self._terms.network.buses)
+    def _make_buses(self, hosted: Sequence[str], seed: int) -> BusAgents | AreaAgents | None:
+        o, terms, silent = self._options, self._terms, self._silent_steps
+        agreed = o.agreed_kw, o.agreed_price
+        if self._areas is not None:
+            assert isinstance(terms, PortTerms)
+            areas = [a for a, name in enumerate(self._areas.names) if name in hosted]
+            if not areas:
+                return None
+            return AreaAgents(
+                self._table, terms, self._areas, areas, agreed=agreed, silent_steps=silent
+            )
+        names = bus_names(terms.network.buses)
         mine = [i for i, name in enumerate(names) if name in hosted]
         if self._algorithm is None or not mine:
             return None
-        o = self._options
-        assert isinstance(self._terms, MarketTerms)
+        assert isinstance(terms, MarketTerms)
         return BusAgents(
-            self._table, self._terms, mine, self._algorithm, o.clearing_options,
-            agreed=(o.agreed_kw, o.agreed_price), start_rounds=o.start_rounds,
-            silent_steps=self._silent_steps, seed=seed,
+            self._table, terms, mine, self._algorithm, o.clearing_options, agreed=agreed,
+            start_rounds=o.start_rounds, silent_steps=silent, seed=seed,
         )  # fmt: skip
 
     def _declare_links(self, mine: Sequence[int]) -> None:
@@ -208,6 +219,8 @@ class PrimaryMarket:
 
     def _market_links(self) -> dict[str, list[Link]]:
         """Return all links but the manager's, by kind."""
+        if self._areas is not None:
+            return self._areas.links(OPERATOR)
         if self._algorithm is not None:
             assert isinstance(self._terms, MarketTerms)
             return bus_links(self._table, self._terms, OPERATOR)
@@ -289,7 +302,7 @@ class PrimaryMarket:
         return out
 
     def _step_buses(
-        self, buses: BusAgents, k: int, market_step: int, interval: int, mail: Mail
+        self, buses: BusAgents | AreaAgents, k: int, market_step: int, interval: int, mail: Mail
     ) -> list[Mail]:
         sender, _, rows = self._mail["bid"].rows(mail)
         buses.receiver.take_bids(sender, rows, interval, market_step)
@@ -361,11 +374,3 @@ class PrimaryMarket:
             counts["events"] = counts.get("events", 0) + self._buses.event_count
             counts["mail_refused"] = self._buses.refused
         return {f"market_{name}_count": float(v) for name, v in counts.items()}
-
-
-def agent_names(
-    table: Participants, network: BranchNetwork | PortNetwork, algorithm: type[Iteration] | None
-) -> tuple[str, ...]:
-    """Return the names of all agents of the controller."""
-    buses = () if algorithm is None else bus_names(network.buses)
-    return (OPERATOR, *table.names, *buses)

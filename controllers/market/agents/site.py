@@ -10,12 +10,21 @@ import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.protocol import ControlSite
+from controllers.market.agents.area_rules import area_names
+from controllers.market.agents.bus_rules import bus_names
+from controllers.market.agents.operator import OPERATOR
 from controllers.market.agents.options import MarketOptions
 from controllers.market.agents.schedule import AnyTerms, MarketTerms, PortTerms
 from controllers.market.agents.smo import by_bus
-from controllers.market.clearing import checked_options, clearing_class, is_three_phase
+from controllers.market.clearing import (
+    checked_options,
+    clearing_class,
+    is_by_areas,
+    is_three_phase,
+)
 from controllers.market.model.participants import Costs, Participants, participants_of
 from controllers.market.solvers.iteration import Iteration
+from controllers.market.three_phase.areas import AreaMarket
 from grid_models.branch_flow.model import BranchNetwork, branch_network
 from grid_models.current_injection.model import PortNetwork
 
@@ -101,7 +110,8 @@ def named_clearing(options: MarketOptions) -> type[Any]:
 def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
     """Return the algorithm of a distributed clearing; None where the operator clears."""
     found = named_clearing(options)
-    if not issubclass(found, Iteration):
+    by_areas = is_by_areas(found)
+    if not (issubclass(found, Iteration) or by_areas):
         return None
     if not options.trust_silent:
         raise ControllerError(
@@ -109,4 +119,26 @@ def distributed_algorithm(options: MarketOptions) -> type[Iteration] | None:
             where="option trust_silent",
             expected="true, or a clearing at one place: central, three-phase",
         )
-    return found
+    return None if by_areas else found
+
+
+def area_market(options: MarketOptions, network: BranchNetwork | PortNetwork) -> AreaMarket | None:
+    """Return the areas of a clearing by areas; None of any other."""
+    found = named_clearing(options)
+    return found(network, **options.clearing_options) if is_by_areas(found) else None
+
+
+def is_distributed(options: MarketOptions) -> bool:
+    """Say whether agents of buses or areas clear by mail, and not the operator."""
+    return distributed_algorithm(options) is not None or is_by_areas(named_clearing(options))
+
+
+def agent_names(
+    table: Participants,
+    network: BranchNetwork | PortNetwork,
+    algorithm: type[Iteration] | None,
+    areas: AreaMarket | None,
+) -> tuple[str, ...]:
+    """Return the names of all agents of the controller."""
+    buses = () if algorithm is None else bus_names(network.buses)
+    return (OPERATOR, *table.names, *buses, *area_names(0 if areas is None else len(areas.states)))

@@ -139,6 +139,12 @@ class AreaProblem:
         whole = self.objective.cost(self._problem, d, x, self.flow)
         return whole - rest
 
+    @property
+    def prices(self) -> tuple[FloatArray, FloatArray]:
+        """Prices of P and Q drawn at the area's terminals, as of the last step; (t,) each."""
+        worth = self.area.network.share.T @ -self.worth
+        return worth.real, worth.imag
+
     # --- a step ----------------------------------------------------------------------------------
 
     def step(self, centre: ComplexArray) -> float:

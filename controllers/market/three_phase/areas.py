@@ -32,7 +32,7 @@ from controllers.market.model.errors import MarketError
 from controllers.market.model.exactness import Exactness
 from controllers.market.model.problem import PortProblem
 from controllers.market.solvers.iteration import checked_positive
-from controllers.market.solvers.stopping import Rule
+from controllers.market.solvers.stopping import Rule, check_whole
 from controllers.market.three_phase.area_problem import AreaProblem, Scale
 from controllers.market.three_phase.dispatch import ComplexArray, PortClearing
 from controllers.market.three_phase.exact import _Last, _Run
@@ -41,6 +41,7 @@ from controllers.market.three_phase.objective import PortObjective, check_proble
 from grid_models.current_injection.model import PortArea, PortNetwork
 
 AREAS = 4
+RULE = Rule(max_iterations=500, tolerance=1e-3, infeasibility_kw=1.0, limits_pu=1e-4)
 KW_PER_PU = 1e4
 """A voltage's error of 1 pu counts as much as so many kW."""
 _LOOK_BACK = 4
@@ -219,13 +220,11 @@ class AreaMarket:
     areas : int. Their number.
     penalty, reach_pu, relaxation : See `AreaPlan`.
     weights, voltage_price, v_set_pu : See `objective.PortObjective`.
-    max_iterations, tolerance, infeasibility_kw, limits_pu : See `stopping.Rule`; the distance from
-        the optimum is estimated by what remaining errors are worth.
 
     Raises MarketError, FeederError: An option is none, or the network cannot be cut so.
     """
 
-    three_phase = True
+    three_phase = by_areas = True
 
     def __init__(
         self,
@@ -238,10 +237,6 @@ class AreaMarket:
         weights: Mapping[str, float] | None = None,
         voltage_price: float = 0.0,
         v_set_pu: float = 1.0,
-        max_iterations: int = 500,
-        tolerance: float = 1e-3,
-        infeasibility_kw: float = 1.0,
-        limits_pu: float = 1e-4,
     ) -> None:
         self.network = network
         objective: dict[str, Any] = {
@@ -249,13 +244,16 @@ class AreaMarket:
             "voltage_price": voltage_price,
             "v_set_pu": v_set_pu,
         }
-        plan = AreaPlan(penalty, reach_pu, relaxation)
-        self._rule = Rule(max_iterations, tolerance, infeasibility_kw, limits_pu)
-        self._objective, self._limits = PortObjective(network, **objective), Limits(network)
-        self.states = area_states(network, areas, plan, objective)
+        self.plan = AreaPlan(penalty, reach_pu, relaxation)
+        self.objective, self._limits = PortObjective(network, **objective), Limits(network)
+        check_whole("areas", areas)
+        self.states = area_states(network, areas, self.plan, objective)
 
-    def clear(self, problem: PortProblem) -> AreaClearing:
+    def clear(self, problem: PortProblem, rule: Rule = RULE) -> AreaClearing:
         """Return the least-cost dispatch of `problem` and its prices.
+
+        `rule`: When to stop. The distance from the optimum is estimated by what the errors that
+        are left are worth.
 
         Raises BidError, MarketError: The problem is none, or of another network.
         """
@@ -265,10 +263,10 @@ class AreaMarket:
             state.begin(problem)
         errors: list[tuple[float, float]] = []
         messages, converged = 0, False
-        for k in range(1, self._rule.max_iterations + 1):
+        for k in range(1, rule.max_iterations + 1):
             messages += self._iterate(first=k == 1)
             errors.append(self._errors())
-            converged = self._met(errors)
+            converged = self._met(errors, rule)
             if converged:
                 break
         return self._finished(problem, k, converged, messages, np.array(errors))
@@ -298,25 +296,22 @@ class AreaMarket:
         largest = max(max(state.error_kw, 1e3 * state.moved_pu) for state in self.states)
         return largest, abs(worth) / max(abs(cost), 1e-9)
 
-    def _met(self, errors: list[tuple[float, float]]) -> bool:
-        """Say whether what is left, with what further iterations would still change, is little."""
+    def _met(self, errors: list[tuple[float, float]], rule: Rule) -> bool:
+        """Say whether errors are small, and worth little with those yet to be removed."""
         if len(errors) <= _LOOK_BACK:
             return len(self.states) == 1 and errors[-1][0] < _SOLVED_KW
         (now, worth), (before, _) = errors[-1], errors[-1 - _LOOK_BACK]
         rate = (now / max(before, 1e-300)) ** (1.0 / _LOOK_BACK)
         left = max(1.0, rate / (1.0 - rate)) if rate < 1.0 else np.inf
-        rule = self._rule
-        return bool(
-            now * left <= min(rule.infeasibility_kw, rule.limits_pu * KW_PER_PU)
-            and worth * left <= rule.tolerance
-        )
+        small_kw = 0.5 * min(rule.infeasibility_kw, rule.limits_pu * KW_PER_PU)
+        return bool(now <= small_kw and worth * left <= rule.tolerance)
 
     def _finished(
         self, problem: PortProblem, k: int, converged: bool, messages: int, history: FloatArray
     ) -> AreaClearing:
         """Return the clearing of the areas' set-points, carried by one power flow of all."""
         n, r = len(self.network.nodes), len(self.network.lines)
-        devices = self._objective.devices(problem)
+        devices = self.objective.devices(problem)
         x, mu = devices.nominal(), np.zeros(2 * n + r + 2)
         line = {label: i for i, label in enumerate(self.network.lines)}
         volts = np.zeros(n, dtype=np.complex128)
@@ -328,7 +323,7 @@ class AreaMarket:
             if area.network.source_nodes.size:
                 mu[-2:] = local.mu[-2:]
             volts[area.nodes] = local.flow.v
-        run = _Run(self._objective, self._limits, problem, 0.0)
+        run = _Run(self.objective, self._limits, problem, 0.0)
         whole = run.clearing(_Last(x, mu, np.zeros(x.shape, dtype=int)), "solved", k)
         away = np.abs(volts - whole.dispatch.voltage)
         imported = sum(state.local.flow.s_import.real for state in self.states)

@@ -35,8 +35,8 @@ from controllers.market.agents.local.sma import AWARD_FIELDS, SCHEDULE_FIELDS, S
 from controllers.market.agents.local.smo import SMO_AWARD_FIELDS, OperatorGroup
 from controllers.market.agents.local.table import KINDS, OPERATOR, LocalTable, local_table
 from controllers.market.agents.mail_tables import Sorter, joined, messages
+from controllers.market.agents.operator import manager_links, report_links
 from controllers.market.agents.options import whole_steps
-from controllers.market.agents.primary import manager_links, report_links
 from controllers.market.model.participants import BID_FIELDS
 
 ROUNDS_MIN = 4

@@ -13,10 +13,11 @@ from _three_phase_cases import Plant, market, meshed, plant
 from controllers.market.clearing import clear
 from controllers.market.model.errors import MarketError
 from controllers.market.model.problem import PortProblem
-from controllers.market.three_phase.areas import AreaMarket
+from controllers.market.solvers.stopping import Rule
+from controllers.market.three_phase.areas import RULE, AreaMarket
 from controllers.market.three_phase.exact import ThreePhaseMarket
 
-TIGHT: dict[str, Any] = {"tolerance": 1e-7, "infeasibility_kw": 1e-4, "limits_pu": 1e-8}
+TIGHT = Rule(500, 1e-7, 1e-4, 1e-8)
 
 
 @cache
@@ -46,7 +47,7 @@ def test_areas_agree_on_the_central_optimum(name: str, areas: int, with_loads: b
     problem = _loads(problem) if with_loads else problem
     pays: dict[str, Any] = {"weights": {"voltage": 1.0}, "voltage_price": 20.0}
     best = ThreePhaseMarket(problem.network, **pays).clear(problem)
-    found = AreaMarket(problem.network, areas=areas, **pays, **TIGHT).clear(problem)
+    found = AreaMarket(problem.network, areas=areas, **pays).clear(problem, TIGHT)
     assert found.converged
     assert best.v_low.max() > 1.0  # a voltage binds
     assert found.dispatch.cost == pytest.approx(best.dispatch.cost, rel=1e-7)
@@ -90,6 +91,6 @@ def test_what_cannot_be_cleared_is_refused() -> None:
     problem = _problem()
     with pytest.raises(MarketError, match="relaxation is 2"):
         clear(problem, "three-phase-admm", relaxation=2.0)  # type: ignore[arg-type]
-    found = AreaMarket(problem.network, areas=2, max_iterations=2).clear(problem)
+    found = AreaMarket(problem.network, areas=2).clear(problem, replace(RULE, max_iterations=2))
     assert not found.converged
     assert found.status == "not converged"
