@@ -51,6 +51,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.market.agents.manager:ResilienceManager",
             "brings the import back after an attack by bending the market's prices, by mail",
         ),
+        "reconfiguration": (
+            "controllers.reconfiguration.controller:Reconfiguration",
+            "restores load after a fault of a line by closing and opening the feeder's switches",
+        ),
         "averaging-pi": (
             "controllers.baselines.averaging_pi:AveragingPi",
             "distributed-averaging PI voltage control of circuit dynamics, the DMPC's baseline",

@@ -23,6 +23,7 @@ from federates.kinds.feeder.island import Island
 from federates.kinds.feeder.metrics import EquipmentMetrics, VoltageMetrics
 from federates.kinds.feeder.ports import (
     CURRENT_OUTPUTS,
+    GEAR_OUTPUTS,
     Measured,
     OptionalOutputs,
     available_outputs,
@@ -153,6 +154,7 @@ class FeederFederate(Federate):
         used, fed = used_outputs(scenario, self.name, available), used_inputs(scenario, self.name)
         touched = {} if self.physical is None else self.physical.labels
         switched = bool(branches_of(touched)) or "switch_set" in fed
+        switched = switched or not GEAR_OUTPUTS.isdisjoint(used)
         self._gear = Switchgear(circuit) if switched else None
         self._measured = Measured(circuit, self._gear, self._fleet, self._island)
         self._more = OptionalOutputs(self._measured, used)

@@ -56,6 +56,12 @@ class Measured:
         return own if measured is None else np.where(np.isnan(measured), own, measured)
 
     @property
+    def gear(self) -> Switchgear:
+        """What opens and closes lines and switches."""
+        assert self._gear is not None
+        return self._gear
+
+    @property
     def island(self) -> Island:
         """The island that the grid is."""
         assert self._island is not None
@@ -173,6 +179,18 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         lambda m: m.capacitors.names,
         lambda m: m.capacitors.steps(),
     ),
+    "switch_closed": OptionalOutput(
+        "1",
+        "1 for a line or switch that is closed, 0 for one that is open.",
+        lambda m: m.gear.names,
+        lambda m: m.gear.closed(),
+    ),
+    "switch_locked": OptionalOutput(
+        "1",
+        "1 for a line or switch that obeys no command, as a fault or an attack holds it; else 0.",
+        lambda m: m.gear.names,
+        lambda m: m.gear.locked(),
+    ),
     "temp_c": OptionalOutput(
         "degC",
         "Mean indoor temperature of each house DER at the end of the step, by the feeder's model "
@@ -218,6 +236,9 @@ ISLAND_OUTPUTS: Mapping[str, OptionalOutput] = {
 
 CURRENT_OUTPUTS = frozenset({"i_a", "loading_pct", "line_p_kw", "line_q_kvar"})
 """Outputs that need the currents of lines and transformers."""
+
+GEAR_OUTPUTS = frozenset({"switch_closed", "switch_locked"})
+"""Outputs that need a `Switchgear`."""
 
 
 def available_outputs(island: bool) -> Mapping[str, OptionalOutput]:

@@ -51,6 +51,14 @@ class Switchgear:
         """Lines and switches that are open although the model has them closed."""
         return tuple(name for name, on in self._now.items() if self._model[name] and not on)
 
+    def closed(self) -> FloatArray:
+        """Return 1 for what is closed and 0 for what is open, (n_names,)."""
+        return np.array([self._now[name] for name in self.names], dtype=np.float64)
+
+    def locked(self) -> FloatArray:
+        """Return 1 for what is held whatever is commanded, (n_names,)."""
+        return np.array([name in self._forced for name in self.names], dtype=np.float64)
+
     def command(self, closed: Mapping[str, bool]) -> None:
         """Open and close what is named; all else stays as it was commanded last."""
         self._commanded |= closed

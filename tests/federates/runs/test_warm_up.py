@@ -29,6 +29,7 @@ DEFAULTS_S = {
     "market-day-": 180.0,
     "hil-settings-attack": 5.0,
     "hil-thermostats-ieee123": 0.0,
+    "line-outage-ieee123": 0.0,
     "settings-attack-ieee123": 60.0,
     "two-feeders-ieee13-ieee123": 600.0,
     "voltvar-": 50.0,

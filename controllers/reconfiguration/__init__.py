@@ -1,0 +1,1 @@
+"""Reconfiguration of a feeder by its switches: restoration of load after a fault, least losses."""
