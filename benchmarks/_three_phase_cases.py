@@ -6,6 +6,7 @@ bids anywhere), with totals of load, flexibility and generation that are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from controllers.market.model.participants import draw
 from controllers.market.model.problem import Bids, PortProblem
 from grid_models.catalog import load_feeder
 from grid_models.current_injection.model import PortNetwork
-from grid_models.feeder.model import Feeder, Switch
+from grid_models.feeder.model import Der, Feeder, Switch
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.port_areas import with_areas
 from grid_models.opendss.ports import port_network
@@ -43,13 +44,16 @@ class Plant:
         return p, q
 
 
-def plant(feeder: Feeder | str, *, taps: float = 1.0) -> Plant:
-    """Return a feeder's circuit and ports, its regulators at `taps` times their published steps."""
+def plant(feeder: Feeder | str, *, taps: float = 1.0, ders: Sequence[Der] = ()) -> Plant:
+    """Return a feeder's circuit and ports, its regulators at `taps` times their published steps.
+
+    `ders` take the place of its own.
+    """
     feeder = load_feeder(feeder) if isinstance(feeder, str) else feeder
     loads = [
         tuple(replace(x, model="PQ") for x in group) for group in (feeder.loads, feeder.other_loads)
     ]
-    feeder = replace(feeder, loads=loads[0], other_loads=loads[1], ders=())
+    feeder = replace(feeder, loads=loads[0], other_loads=loads[1], ders=tuple(ders))
     circuit = Circuit.from_feeder(feeder, tolerance_pu=1e-10)
     if taps != 1.0:
         circuit.set_taps({n: round(taps * step) for n, step in circuit.tap_steps().items()})

@@ -65,12 +65,15 @@ class _Slopes:
 
 
 @dataclass(frozen=True)
-class _Last:
-    """Where the next clearing starts: x, multipliers, and which ends of ranges bind."""
+class _End:
+    """Where a clearing ended and the next one starts: `side` is which ends of ranges bind."""
 
-    x: FloatArray
+    at: _Point
+    slopes: _Slopes
     mu: FloatArray
     side: NDArray[np.int_]
+    status: str
+    iterations: int
 
 
 class ThreePhaseMarket:
@@ -99,7 +102,7 @@ class ThreePhaseMarket:
         self.objective = PortObjective(network, weights, voltage_price, v_set_pu)
         self.limits = Limits(network)
         self._tolerance = tolerance
-        self._last: _Last | None = None
+        self._last: _End | None = None
 
     def clear(self, problem: PortProblem) -> PortClearing:
         """Return the least-cost dispatch of `problem` and its prices.
@@ -113,12 +116,11 @@ class ThreePhaseMarket:
         check_problem(problem, self.network)
         run = _Run(self.objective, self.limits, problem, self._tolerance)
         try:
-            last, status, iterations = run.solve(self._last)
+            self._last = run.solve(self._last)
         except NoDispatchError:
             self._last = None
             raise
-        self._last = last
-        return run.clearing(last, status, iterations)
+        return run.clearing(self._last)
 
 
 class _Run:
@@ -146,11 +148,11 @@ class _Run:
         cost = self._objective.cost(self._problem, self._devices, x, flow)
         return _Point(x, flow, cost, self._limits.values(self._problem, flow))
 
-    def _start(self, last: _Last | None) -> _Point:
+    def _start(self, last: _End | None) -> _Point:
         d = self._devices
         lightest = d.nominal()
         lightest[P_LOAD], lightest[SHED] = d.low[P_LOAD], d.high[SHED]
-        guesses = [] if last is None else [np.clip(last.x, d.low, d.high)]
+        guesses = [] if last is None else [np.clip(last.at.x, d.low, d.high)]
         for x in [*guesses, d.nominal(), lightest]:
             try:
                 return self._point(x)
@@ -170,8 +172,8 @@ class _Run:
 
     # --- iterations ------------------------------------------------------------------------------
 
-    def solve(self, last: _Last | None) -> tuple[_Last, str, int]:
-        """Return where it ended, how, and after how many iterations."""
+    def solve(self, last: _End | None) -> _End:
+        """Return the solution; `last` is another problem's on the same network."""
         at = self._start(last)
         mu = np.zeros_like(at.limits.excess) if last is None else last.mu
         side = np.zeros_like(at.x, dtype=int) if last is None else last.side
@@ -180,7 +182,7 @@ class _Run:
             slopes = self._slopes(at)
             residual = self._residual(at, slopes, mu)
             if residual <= self._tolerance:
-                return _Last(at.x, mu, side), "solved", k
+                return _End(at, slopes, mu, side, "solved", k)
             step, rows = self._step(at, slopes, mu, side)
             found = self._searched(at, step, rows)
             mu = np.zeros_like(mu)
@@ -198,7 +200,7 @@ class _Run:
             raise self._infeasible(at)
         if residual > ACCEPTED:
             raise self._none("the solver stopped without a dispatch", "stalled")
-        return _Last(at.x, mu, side), "almost solved", k
+        return _End(at, self._slopes(at), mu, side, "almost solved", k)
 
     def _lagrangian(self, at: _Point, slopes: _Slopes, mu: FloatArray) -> ComplexArray:
         """Return the gradient by the currents of the limits times `mu`, (m,)."""
@@ -345,12 +347,18 @@ class _Run:
             "load, and bids of ordinary size, per unit",
         )
 
-    def clearing(self, last: _Last, status: str, iterations: int) -> PortClearing:
+    def clearing(self, end: _End) -> PortClearing:
         """Return the clearing at a solution."""
-        at, d, n = self._point(last.x), self._devices, len(self._network.nodes)
-        slopes, mu = self._slopes(at), last.mu
+        at, mu = end.at, end.mu
+        d, n = self._devices, len(self._network.nodes)
         ports = port_prices(
-            self._objective, self._limits, self._problem, at.flow, at.limits, slopes.sensitivity, mu
+            self._objective,
+            self._limits,
+            self._problem,
+            at.flow,
+            at.limits,
+            end.slopes.sensitivity,
+            mu,
         )
         prices = terminal_prices(self._network, ports)
         p_load = at.x[P_LOAD] - at.x[SHED]
@@ -374,11 +382,11 @@ class _Run:
             dispatch=dispatch,
             prices=prices,
             port_prices=ports,
-            status=status,
+            status=end.status,
             exactness=Exactness(0.0, 0.0, self._network.nodes[0], 0.0),
             v_high=mu[:n] * volts,
             v_low=mu[n : 2 * n] * volts,
             line_limit=mu[2 * n : -2] * 2.0 * np.asarray(self._network.line_limit),
             import_limit=float(mu[-2] - mu[-1]),
-            iterations=iterations,
+            iterations=end.iterations,
         )

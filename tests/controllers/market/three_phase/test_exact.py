@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
@@ -12,13 +12,17 @@ from _three_phase_reference import reference_cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controllers.core.errors import ControllerError
+from controllers.market.clearing import clear
 from controllers.market.model.costs import tangent
 from controllers.market.model.errors import MarketError, NoDispatchError
-from controllers.market.model.problem import PortProblem
+from controllers.market.model.problem import Bids, PortProblem
 from controllers.market.three_phase.dispatch import PortClearing
 from controllers.market.three_phase.exact import ThreePhaseMarket
 from grid_models.current_injection.model import PortLoads
 from grid_models.current_injection.power_flow import power_flow
+from grid_models.feeder.model import Der
+from grid_models.opendss.ports import port_network
 
 _TRANSFORMER_LOADING = 0.496
 """Of transformer XFM-1's first phase, where nothing limits it, per unit of its rating."""
@@ -71,6 +75,59 @@ def test_parts_of_the_prices_add_up_and_free_devices_earn_them() -> None:
     assert np.abs(bids.alpha_p * d.p_gen - d.lmp_p)[inside].max() < 1e-6
     assert np.abs(parts.voltage).max() > 0.1
     assert np.abs(parts.voltage_objective).max() > 0.1
+
+
+def test_a_der_of_no_power_gives_its_node_a_price() -> None:
+    """Prices are at ports. A port may be anywhere, and changes nothing by being there."""
+    problem, at = _problem(v_min_pu=1.003), _plant("ieee13")
+    feeder = at.circuit.feeder
+    ders = [
+        Der(f"at_{bus.name}_{phase}", "inverter", bus.name, (phase,), 1.0, 0.0)
+        for bus in feeder.buses.values()
+        for phase in bus.phases
+    ]
+    wide = plant(feeder, taps=0.5, ders=ders).network
+    assert set(wide.nodes) < set(wide.ports)
+    narrow = problem.network
+    there = [wide.load_terminal[x] for x in narrow.load_terminal]
+    here = list(narrow.load_terminal.values())
+    bids = {f.name: np.zeros(wide.size) for f in fields(problem.bids)}
+    for name, values in bids.items():
+        values[there] = getattr(problem.bids, name)[here]
+    other = replace(problem, network=wide, bids=Bids(**bids))
+    found = ThreePhaseMarket(wide).clear(other)
+    own = ThreePhaseMarket(narrow).clear(problem)
+    assert found.dispatch.cost == pytest.approx(own.dispatch.cost, rel=1e-9)
+    of_port = dict(zip(wide.ports, found.port_prices.p.total.tolist(), strict=True))
+    for port, price in zip(narrow.ports, own.port_prices.p.total.tolist(), strict=True):
+        assert of_port[port] == pytest.approx(price, rel=1e-6)
+    assert [of_port[f"650.{k}"] for k in (1, 2, 3)] == pytest.approx([60.0] * 3, abs=1e-4)
+    assert of_port["680.1"] == pytest.approx(of_port["671.1"], rel=1e-4)
+
+
+def test_what_an_open_switch_cuts_off_has_no_part_in_the_dispatch() -> None:
+    circuit = plant("ieee13", taps=0.5).circuit
+    switch = circuit.feeder.switches[0].name
+    at = Plant(circuit, port_network(circuit, {switch: False}))
+    problem = market(at, load_mw=2.6, flexible_mw=0.4, generation_mw=1.2, **BAND, alpha_q=5.0)
+    found = ThreePhaseMarket(at.network, weights={"voltage": 1.0}, voltage_price=9.0).clear(problem)
+    dead, d = ~at.network.live, found.dispatch
+    assert dead.any()
+    for values in (d.p_load, d.q_load, d.p_gen, d.q_gen, d.lmp_p, d.lmp_q):
+        assert not values[dead].any()
+        assert np.isfinite(values).all()
+    balance = d.p_import + d.p_gen.sum() - d.p_load.sum() - d.losses
+    assert balance == pytest.approx(0.0, abs=1e-9)
+
+
+def test_it_is_a_way_to_clear_by_name() -> None:
+    problem = _problem()
+    found = clear(problem, "three-phase", voltage_price=3.0)
+    assert found.dispatch.cost == pytest.approx(
+        ThreePhaseMarket(problem.network).clear(problem).dispatch.cost
+    )
+    with pytest.raises(ControllerError, match=r"unknown option 'voltage_prize'.*voltage_price"):
+        clear(problem, "three-phase", voltage_prize=3.0)
 
 
 def _inflexible(problem: PortProblem, terminal: int) -> PortProblem:
