@@ -95,21 +95,27 @@ def random_market(at: Plant, seed: int) -> PortProblem:
     )
 
 
-def synthetic(n_nodes: int, *, drop_pu: float = 0.04) -> Feeder:
-    """Return a random unbalanced feeder of about `n_nodes` nodes, its loads nominal at `drop_pu`.
+def synthetic(n_nodes: int, *, load_mw: float, drop_pu: float = 0.05) -> Feeder:
+    """Return a random unbalanced feeder of about `n_nodes` nodes, `load_mw` of load in all.
 
-    The drop is that of a first power flow with the loads of `synthetic_feeder`, scaled.
+    Line impedances are scaled to the voltage drop.
     """
     feeder = synthetic_feeder(n_nodes)
+    scale = 1e3 * load_mw / sum(x.kw for x in feeder.loads)
     # Rated line to line where there are several phases, or OpenDSS takes the voltage for too high.
-    rated = tuple(
-        replace(x, kv=x.kv * (3.0**0.5 if len(x.phases) > 1 else 1.0)) for x in feeder.loads
+    loads = tuple(
+        replace(
+            x,
+            kw=scale * x.kw,
+            kvar=scale * x.kvar,
+            kv=x.kv * (3.0**0.5 if len(x.phases) > 1 else 1.0),
+        )
+        for x in feeder.loads
     )
-    feeder = replace(feeder, loads=rated)
-    circuit = Circuit.from_feeder(feeder)
-    scale = drop_pu / (1.0 - float(circuit.v_pu().min()))
-    loads = tuple(replace(x, kw=scale * x.kw, kvar=scale * x.kvar) for x in rated)
-    return replace(feeder, loads=loads)
+    feeder = replace(feeder, loads=loads)
+    drop = 1.0 - float(Circuit.from_feeder(feeder).v_pu().min())
+    lines = tuple(replace(x, z_ohm=drop_pu / drop * x.z_ohm) for x in feeder.lines)
+    return replace(feeder, lines=lines)
 
 
 def market(

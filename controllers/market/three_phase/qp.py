@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 
-_MOST_CHANGES = 40
+_MOST_CHANGES = 50
+_BOTH_AT_ONCE = 12
 _ROUND_OFF = 1e-11
 
 
@@ -64,7 +65,7 @@ def solve_qp(
 
     Raises ArithmeticError: No method ended.
     """
-    for _ in range(_MOST_CHANGES):
+    for k in range(_MOST_CHANGES):
         try:
             d, mu = _with_binding(qp, side, binding)
         except np.linalg.LinAlgError:
@@ -78,6 +79,8 @@ def solve_qp(
             np.where(side * worth > scale, 0, side),
         )
         next_binding = np.where(binding, mu > 0.0, qp.rows @ d > qp.limits + _ROUND_OFF)
+        if k >= _BOTH_AT_ONCE and (next_side != side).any():
+            next_binding = binding  # rows wait for the ranges, or the two may chase each other
         if (next_side == side).all() and (next_binding == binding).all():
             return QpSolution(d, mu, side)
         side, binding = next_side, next_binding

@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray
 from controllers.market.clearing import clear
 from controllers.market.model.costs import tangent
 from controllers.market.model.errors import MarketError, NoDispatchError
 from controllers.market.model.problem import Bids, PortProblem
-from controllers.market.three_phase.dispatch import PortClearing
+from controllers.market.three_phase.dispatch import ComplexArray, PortClearing, PortDispatch
 from controllers.market.three_phase.exact import ThreePhaseMarket
+from controllers.market.three_phase.objective import PortObjective
+from controllers.market.three_phase.sensitivity import Sensitivity
 from grid_models.current_injection.model import PortLoads
 from grid_models.current_injection.power_flow import power_flow
 from grid_models.feeder.model import Der
@@ -60,15 +63,36 @@ def test_opendss_replays_the_dispatch(name: str) -> None:
     assert 1e3 * d.losses == pytest.approx(at.circuit.losses_kw(), abs=1e-4)
 
 
+def _whole_price(
+    objective: PortObjective, problem: PortProblem, found: PortClearing
+) -> ComplexArray:
+    """Return the ports' prices in one go: the Lagrangian's gradient through the Jacobian."""
+    net, d = problem.network, found.dispatch
+    flow = power_flow(net, net.share @ objective.devices(problem).injection(_powers(d)))
+    line = net.line_w + net.line_z @ flow.i
+    limits = net.z.conj().T @ ((found.v_high - found.v_low) * flow.v / np.abs(flow.v))
+    limits = limits + net.line_z.conj().T @ (found.line_limit * line / np.abs(line))
+    gradient = objective.gradient(problem, flow) + limits
+    return -Sensitivity(net, flow).adjoint(gradient)
+
+
+def _powers(d: PortDispatch) -> FloatArray:
+    return np.stack([d.p_gen, d.q_gen, d.p_load + d.shed, d.shed])
+
+
 def test_parts_of_the_prices_add_up_and_free_devices_earn_them() -> None:
     problem = _binding()
-    found = ThreePhaseMarket(
+    market = ThreePhaseMarket(
         problem.network, weights={"voltage": 1.0}, voltage_price=20.0, tolerance=1e-10
-    ).clear(problem)
+    )
+    found = market.clear(problem)
     d, bids = found.dispatch, problem.bids
+    whole = _whole_price(market.objective, problem, found)
+    for of_ports, own in ((found.port_prices.p, whole.real), (found.port_prices.q, whole.imag)):
+        named = of_ports.energy + of_ports.losses + of_ports.voltage + of_ports.congestion
+        assert np.abs(named + of_ports.voltage_objective - own).max() < 1e-10
     parts = found.prices.p
-    named = parts.energy + parts.losses + parts.voltage + parts.congestion + parts.voltage_objective
-    assert np.abs(named - d.lmp_p).max() < 1e-10
+    assert np.abs(problem.network.share.T @ whole.real - d.lmp_p).max() < 1e-10
     assert (parts.energy == problem.marginal_import_price(d.p_import)).all()
     inside = (d.p_gen > 1e-6) & (d.p_gen < bids.p_gen_max - 1e-6)
     assert inside.any()
@@ -217,7 +241,7 @@ def test_no_small_change_of_a_dispatch_is_cheaper(
     found = market.clear(problem)
     d, net = found.dispatch, problem.network
     devices = market.objective.devices(problem)
-    x = np.stack([d.p_gen, d.q_gen, d.p_load, d.shed])
+    x = _powers(d)
     assert (x >= devices.low - 1e-12).all()
     assert (x <= devices.high + 1e-12).all()
     held = np.delete(np.abs(d.voltage), net.source_nodes)
