@@ -35,9 +35,9 @@ from controllers.market.solvers.iteration import checked_positive
 from controllers.market.solvers.stopping import Rule, check_whole
 from controllers.market.three_phase.area_problem import AreaProblem, Scale
 from controllers.market.three_phase.dispatch import ComplexArray, PortClearing
-from controllers.market.three_phase.exact import _Last, _Run
 from controllers.market.three_phase.limits import Limits
 from controllers.market.three_phase.objective import PortObjective, check_problem
+from controllers.market.three_phase.result import clearing_at
 from grid_models.current_injection.model import PortArea, PortNetwork
 
 AREAS = 4
@@ -323,8 +323,7 @@ class AreaMarket:
             if area.network.source_nodes.size:
                 mu[-2:] = local.mu[-2:]
             volts[area.nodes] = local.flow.v
-        run = _Run(self.objective, self._limits, problem, 0.0)
-        whole = run.clearing(_Last(x, mu, np.zeros(x.shape, dtype=int)), "solved", k)
+        whole = clearing_at(self.objective, self._limits, problem, x, mu, iterations=k)
         away = np.abs(volts - whole.dispatch.voltage)
         imported = sum(state.local.flow.s_import.real for state in self.states)
         lacks = whole.dispatch.p_import - imported

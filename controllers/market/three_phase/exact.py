@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
 from controllers.market.model.errors import NoDispatchError
-from controllers.market.model.exactness import Exactness
 from controllers.market.model.problem import PortProblem
-from controllers.market.three_phase.dispatch import ComplexArray, PortClearing, PortDispatch
+from controllers.market.three_phase.dispatch import ComplexArray, PortClearing
 from controllers.market.three_phase.limits import Limits, LimitValues
 from controllers.market.three_phase.objective import P_LOAD, SHED, PortObjective, check_problem
-from controllers.market.three_phase.prices import port_prices, terminal_prices
 from controllers.market.three_phase.qp import Qp, QpSolution, solve_qp
+from controllers.market.three_phase.result import clearing_at, flow_at
 from controllers.market.three_phase.sensitivity import Sensitivity
 from grid_models.base.errors import PowerFlowError
 from grid_models.current_injection.model import PortLoads, PortNetwork
-from grid_models.current_injection.power_flow import PortFlow, power_flow
+from grid_models.current_injection.power_flow import PortFlow
 
 TOLERANCE = 1e-8
 ACCEPTED = 1e-5
@@ -120,7 +119,17 @@ class ThreePhaseMarket:
         except NoDispatchError:
             self._last = None
             raise
-        return run.clearing(self._last)
+        end = self._last
+        return clearing_at(
+            self.objective,
+            self.limits,
+            problem,
+            end.at.x,
+            end.mu,
+            (end.at.flow, end.slopes.sensitivity),
+            status=end.status,
+            iterations=end.iterations,
+        )
 
 
 class _Run:
@@ -140,11 +149,8 @@ class _Run:
 
     def _point(self, x: FloatArray, near: PortFlow | None = None) -> _Point:
         """Raises PowerFlowError: There is no power flow at x."""
-        net, fixed = self._network, self._problem.fixed
-        s = net.share @ self._devices.injection(x)
-        if fixed is not None:
-            s = s + fixed.nominal
-        flow = power_flow(net, s, fixed, None if near is None else near.i)
+        start = None if near is None else near.i
+        flow = flow_at(self._problem, self._devices.injection(x), start)
         cost = self._objective.cost(self._problem, self._devices, x, flow)
         return _Point(x, flow, cost, self._limits.values(self._problem, flow))
 
@@ -329,7 +335,7 @@ class _Run:
             best = best or new
         return best if best is not None and best.excess < _KEPT else None
 
-    # --- results ---------------------------------------------------------------------------------
+    # --- errors ----------------------------------------------------------------------------------
 
     def _infeasible(self, at: _Point) -> NoDispatchError:
         worst = int(np.argmax(at.limits.excess))
@@ -345,48 +351,4 @@ class _Run:
             where="three-phase market",
             expected="wider voltage, current or import limits, more generation or more flexible "
             "load, and bids of ordinary size, per unit",
-        )
-
-    def clearing(self, end: _End) -> PortClearing:
-        """Return the clearing at a solution."""
-        at, mu = end.at, end.mu
-        d, n = self._devices, len(self._network.nodes)
-        ports = port_prices(
-            self._objective,
-            self._limits,
-            self._problem,
-            at.flow,
-            at.limits,
-            end.slopes.sensitivity,
-            mu,
-        )
-        prices = terminal_prices(self._network, ports)
-        p_load = at.x[P_LOAD] - at.x[SHED]
-        volts = 2.0 * np.abs(at.flow.v)
-        dispatch = PortDispatch(
-            p_gen=at.x[0],
-            q_gen=at.x[1],
-            p_load=p_load,
-            q_load=d.reactive(p_load),
-            shed=at.x[SHED],
-            current=at.flow.i,
-            voltage=at.flow.v,
-            p_import=at.flow.s_import.real,
-            q_import=at.flow.s_import.imag,
-            losses=at.flow.loss,
-            lmp_p=prices.p.total,
-            lmp_q=prices.q.total,
-            cost=at.cost,
-        )
-        return PortClearing(
-            dispatch=dispatch,
-            prices=prices,
-            port_prices=ports,
-            status=end.status,
-            exactness=Exactness(0.0, 0.0, self._network.nodes[0], 0.0),
-            v_high=mu[:n] * volts,
-            v_low=mu[n : 2 * n] * volts,
-            line_limit=mu[2 * n : -2] * 2.0 * np.asarray(self._network.line_limit),
-            import_limit=float(mu[-2] - mu[-1]),
-            iterations=end.iterations,
         )

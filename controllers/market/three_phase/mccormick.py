@@ -26,14 +26,10 @@ from controllers.market.model.errors import MarketError, NoDispatchError
 from controllers.market.model.prices import Prices
 from controllers.market.model.problem import PortProblem
 from controllers.market.three_phase.boxes import Box, Sectors, power_box, tightened
-from controllers.market.three_phase.dispatch import ComplexArray, PortDispatch
+from controllers.market.three_phase.dispatch import ComplexArray
 from controllers.market.three_phase.limits import Limits
 from controllers.market.three_phase.mccormick_form import Boxed, McCormickForm
 from controllers.market.three_phase.objective import (
-    P_GEN,
-    P_LOAD,
-    Q_GEN,
-    SHED,
     PortObjective,
     check_problem,
 )
@@ -42,8 +38,8 @@ from controllers.market.three_phase.replay import (
     McCormickClearing,
     relaxed_flow,
     replay_gap,
-    replayed,
 )
+from controllers.market.three_phase.result import dispatch_at, flow_at
 from controllers.market.three_phase.sensitivity import Sensitivity
 from grid_models.base.errors import PowerFlowError
 from grid_models.current_injection.model import PortNetwork
@@ -126,7 +122,7 @@ class McCormickMarket:
         devices = objective.devices(problem)
         u, held = net.w_port, np.zeros(len(net.ports), dtype=np.complex128)
         try:
-            base = replayed(problem, devices.injection(devices.nominal()))
+            base = flow_at(problem, devices.injection(devices.nominal()))
             u = base.u
             if problem.fixed is not None:
                 held = problem.fixed.nominal - base.s_drawn
@@ -228,28 +224,14 @@ class McCormickMarket:
         device, p_import = form.devices_at(at, x), float(x[form.p])
         injected = devices.injection(device)
         try:
-            flow = replayed(problem, injected)
+            flow = flow_at(problem, injected)
         except PowerFlowError as error:
             raise _no_dispatch(f"its dispatch has no power flow: {error}") from None
         high, low, line, import_limit = form.limit_worth(z)
         ports = self._prices(problem, flow, form.port_prices(z), (high, low, line, import_limit))
         prices = terminal_prices(net, ports)
-        p_load = device[P_LOAD] - device[SHED]
-        dispatch = PortDispatch(
-            p_gen=device[P_GEN],
-            q_gen=device[Q_GEN],
-            p_load=p_load,
-            q_load=devices.reactive(p_load),
-            shed=device[SHED],
-            current=flow.i,
-            voltage=flow.v,
-            p_import=flow.s_import.real,
-            q_import=flow.s_import.imag,
-            losses=flow.loss,
-            lmp_p=prices.p.total,
-            lmp_q=prices.q.total,
-            cost=objective.cost(problem, devices, device, flow),
-        )
+        true_cost = objective.cost(problem, devices, device, flow)
+        dispatch = dispatch_at(devices, device, flow, prices, true_cost)
         relaxed = relaxed_flow(net, form.currents(at, x))
         cost = self._relaxed_cost(problem, at, device, relaxed, p_import)
         replay = replay_gap(problem, flow, relaxed, p_import, (dispatch.cost, cost))

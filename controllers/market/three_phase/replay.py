@@ -10,7 +10,7 @@ from controllers.market.model.exactness import Exactness
 from controllers.market.model.problem import PortProblem
 from controllers.market.three_phase.dispatch import ComplexArray, PortClearing
 from grid_models.current_injection.model import PortNetwork
-from grid_models.current_injection.power_flow import PortFlow, power_flow
+from grid_models.current_injection.power_flow import PortFlow
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,6 @@ class McCormickClearing(PortClearing):
     rounds: int
     u_half: float
     i_half: float
-
-
-def replayed(problem: PortProblem, s: ComplexArray) -> PortFlow:
-    """Return the power flow of the terminals' injections, (t,).
-
-    Raises PowerFlowError: There is none.
-    """
-    nominal = 0.0 if problem.fixed is None else problem.fixed.nominal
-    return power_flow(problem.network, problem.network.share @ s + nominal, problem.fixed)
 
 
 def relaxed_flow(network: PortNetwork, i: ComplexArray) -> PortFlow:
