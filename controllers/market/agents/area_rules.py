@@ -20,7 +20,7 @@ from controllers.market.three_phase.areas import AreaMarket
 from controllers.market.three_phase.limits import Limits
 from controllers.market.three_phase.objective import PortObjective
 from controllers.market.three_phase.prices import port_prices, terminal_prices
-from controllers.market.three_phase.replay import replayed
+from controllers.market.three_phase.result import flow_at
 from controllers.market.three_phase.sensitivity import Sensitivity
 from grid_models.base.errors import PowerFlowError
 
@@ -181,7 +181,7 @@ class PortReportedSchedule:
         problem = self._terms.problem(rows, np.zeros((rows.size, len(BID_FIELDS))))
         s = table["p_gen"] - table["p_load"] + 1j * (table["q_gen"] - table["q_load"])
         try:
-            flow = replayed(problem, s)
+            flow = flow_at(problem, s)
         except PowerFlowError as error:
             raise MarketError(str(error), where="results of areas") from None
         ports = port_prices(

@@ -168,7 +168,10 @@ class _Run:
 
     def _slopes(self, at: _Point) -> _Slopes:
         objective, problem = self._objective, self._problem
-        sensitivity = Sensitivity(self._network, at.flow, problem.fixed)
+        try:
+            sensitivity = Sensitivity(self._network, at.flow, problem.fixed)
+        except ArithmeticError:
+            raise self._none("the power flow is at its voltage collapse", "collapse") from None
         worth = sensitivity.adjoint(objective.gradient(problem, at.flow))
         gradient = self._devices.gradient(at.x) + self._pulled(sensitivity, worth)
         return _Slopes(sensitivity, objective.import_gradient(at.flow.i), gradient)
