@@ -1,12 +1,12 @@
 """Load shed in an island over the size of its grid-forming unit, after attack 3.
 
-    python benchmarks/island.py [--json] [--runs 1300 1000 700]
+    python benchmarks/island.py [--json] [--runs 1300 1000 700] [--seeds 8]
 
 The first rows are the exact three-phase market of ``attack-3-ieee123`` without the attacked
 generators: critical load shed, and flexible load that is not used (above 0 beside shed load would
 be the wrong way round). `--runs`: sizes as whole runs of the attack, without a defence (`attacked`:
 the unit's relay alone) and with it (`mitigated`), and the highest and lowest power of the unit over
-all steps.
+all steps; `--seeds`: the shipped size, with other draws of costs and of what devices do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from federates.runs.runner import run  # noqa: E402
 from federates.scenario.schema import load_scenario  # noqa: E402
 
 SCENARIO, LOST = "attack-3-ieee123", "gen_large"
+BEGIN_S, STEP_S = 480.0, 4.0
 LATE_STEPS = 45  # three market periods
 SIZES_KW = (2500.0, 1300.0, 1238.0, 1100.0, 1000.0, 850.0, 700.0, 550.0, 400.0, 200.0)
 
@@ -63,25 +64,30 @@ def curve(sizes_kw: tuple[float, ...] = SIZES_KW) -> list[dict[str, Any]]:
     return rows
 
 
-def whole_runs(unit_kw: float) -> list[dict[str, Any]]:
+def whole_runs(unit_kw: float, seed: int = 1) -> list[dict[str, Any]]:
     """Return a row without and with the defence: what was metered in whole runs."""
     changes = [
+        f"seed={seed}",
         f"grid.grid_forming.p_max_kw={unit_kw:g}",
         f"federates.market.options.import_max_kw={unit_kw:g}",
         "time.duration_s=1020",
     ]
     with tempfile.TemporaryDirectory() as base:
         folders: dict[str, Path] = {}
+        ended: dict[str, dict[str, float]] = {}
         for name, defence in (("attacked", None), ("mitigated", "mitigated")):
             folders[name] = Path(base) / name
             scenario = load_scenario(SCENARIO, changes, defence=defence)
-            run(scenario, out=folders[name], placement="single")
+            ended[name] = run(scenario, out=folders[name], placement="single").metrics
         states = metered_states(folders["attacked"], folders["mitigated"])
         table = island_market(load_scenario(SCENARIO))[0]
         demand_kw = 1e3 * float(table.demand_mw.sum())
         rows = []
         for name, folder in folders.items():
             unit = read_signal(folder / "signals", "feeder.unit_kw")[2]
+            time_s, _, shed = read_signal(folder / "signals", "feeder.shed_kw")
+            last = time_s[shed[:, 2] > 0.0][-1]
+            restored = bool(last < time_s[-1])
             found = states[name]
             labels, p_kw = read_signal(folder / "signals", "feeder.p_kw")[1:]
             late_kw = dict(zip(labels, -p_kw[-LATE_STEPS:].mean(axis=0), strict=True))
@@ -91,6 +97,7 @@ def whole_runs(unit_kw: float) -> list[dict[str, Any]]:
                 {
                     "method": name,
                     "p_max_kw": unit_kw,
+                    "seed": seed,
                     "unit_kw": round(found["unit_kw"], 2),
                     "load_kw": round(found["load_kw"], 2),
                     "shed_kw": round(found["shed_kw"], 2),
@@ -99,6 +106,11 @@ def whole_runs(unit_kw: float) -> list[dict[str, Any]]:
                     "unit_highest_kw": round(float(unit.max()), 3),
                     "unit_lowest_kw": round(float(unit.min()), 3),
                     "steps": len(unit),
+                    "restored_s": float(last + STEP_S - BEGIN_S) if restored else None,
+                    "clearings": int(ended[name]["market_clearings_count"]),
+                    "clearings_failed": int(ended[name]["market_clearings_failed_count"]),
+                    "v_min_pu": round(found["v_min_pu"], 4),
+                    "v_max_pu": round(found["v_max_pu"], 4),
                 }
             )
     return rows
@@ -109,8 +121,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     parser.add_argument("--runs", type=float, nargs="*", default=[], metavar="KW")
+    parser.add_argument("--seeds", type=int, default=0, metavar="N")
     args = parser.parse_args()
     rows = curve() + [row for unit_kw in args.runs for row in whole_runs(unit_kw)]
+    rows += [row for seed in range(1, args.seeds + 1) for row in whole_runs(1300.0, seed)]
     if args.json:
         print(json.dumps(rows, indent=1))
         return

@@ -129,7 +129,8 @@ def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
     if feeder is None:
         return None
     roles = node_roles(attacked.folder, runs[defence].folder, market=market)
-    role_of = {bus: role for role, buses in roles.items() for bus in buses}
+    # A bus may have several operators: that one is out says most.
+    role_of = {bus: role for role, buses in reversed(roles.items()) for bus in buses}
     words = dict(_ROLES)
     styles = {bus: f"role-{role_of.get(bus, 'other')}" for bus in feeder.buses}
     states = {bus: (style, words[style]) for bus, style in styles.items()}

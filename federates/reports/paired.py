@@ -22,10 +22,15 @@ from federates.runs.data import RunData, Spread, with_changes
 from federates.runs.paired import clean_of
 from federates.runs.sweep import PLAN, read_sweep
 
-_FEEDER_PORTS = (
-    ("import_kw", "Import from the grid above", "Power, kW", "s1"),
-    ("p_kw", "Active power of all DERs", "Power, kW", "s4"),
-    ("q_kvar", "Reactive power of all DERs", "Reactive power, kvar", "s3"),
+_KW = "Power, kW"
+# Those of an island have labels for the parts of a sum.
+_FEEDER_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
+    ("import_kw", "Import from the grid above", _KW, "s1", None),
+    ("unit_kw", "Grid-forming unit", _KW, "s1", None),
+    ("shed_kw", "Load shed", _KW, "s2", ("source",)),
+    ("shed_kw", "Critical load shed", _KW, "s2", ("critical",)),
+    ("p_kw", "Active power of all DERs", _KW, "s4", None),
+    ("q_kvar", "Reactive power of all DERs", "Reactive power, kvar", "s3", None),
 )
 _BUSES = "lowest, median and highest bus"
 _MakeSeries = Callable[[RunData], Spread | None]
@@ -112,8 +117,8 @@ def curves(runs: PairedRuns) -> Iterator[PageSection]:
     rows: list[tuple[str, str, str, _MakeSeries]] = []
     for plant in runs.first.plants:
         rows += [
-            (runs.first.label(plant, title), unit, style, _total_of(f"{plant.name}.{port}"))
-            for port, title, unit, style in _FEEDER_PORTS
+            (runs.first.label(plant, title), unit, style, _total_of(f"{plant.name}.{port}", part))
+            for port, title, unit, style, part in _FEEDER_PORTS
         ]
     ports = dict.fromkeys(p for run in runs.runs.values() for p in _set_point_ports(run))
     rows += [
@@ -187,8 +192,8 @@ SECTIONS = (market, metrics, steps, curves, prices, scores, detectors, links)
 """The sections of a page of paired runs, in order."""
 
 
-def _total_of(name: str) -> _MakeSeries:
-    return lambda run: run.total_of(name)
+def _total_of(name: str, labels: tuple[str, ...] | None) -> _MakeSeries:
+    return lambda run: run.total_of(name, labels)
 
 
 def _prices_of(market: str) -> _MakeSeries:
