@@ -16,19 +16,17 @@ from federates.reports.compare import voltages_of_runs
 from federates.reports.format import metric_name, metric_unit, warm_up_words, with_unit
 from federates.reports.page import link_back, write_page
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
-from federates.reports.run import REPORT, write_report
+from federates.reports.run import ISLAND_CHARTS, REPORT, write_report
 from federates.reports.sweep import write_sweep_page
 from federates.runs.data import RunData, Spread, with_changes
 from federates.runs.paired import clean_of
 from federates.runs.sweep import PLAN, read_sweep
 
 _KW = "Power, kW"
-# Those of an island have labels for the parts of a sum.
+# Of those of an island one label each, of the others all.
 _FEEDER_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
     ("import_kw", "Import from the grid above", _KW, "s1", None),
-    ("unit_kw", "Grid-forming unit", _KW, "s1", None),
-    ("shed_kw", "Load shed", _KW, "s2", ("source",)),
-    ("shed_kw", "Critical load shed", _KW, "s2", ("critical",)),
+    *((port, title, _KW, style, (label,)) for port, title, style, label in ISLAND_CHARTS),
     ("p_kw", "Active power of all DERs", _KW, "s4", None),
     ("q_kvar", "Reactive power of all DERs", "Reactive power, kvar", "s3", None),
 )

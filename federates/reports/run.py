@@ -42,6 +42,13 @@ _EVENTS_SHOWN, _SIGNALS_SHOWN = 100, 12
 _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
 
 _PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw", *EQUIPMENT_PORTS)
+ISLAND_CHARTS = (
+    ("unit_kw", "Grid-forming unit", "s1", "source"),
+    ("shed_kw", "Load shed", "s2", "source"),
+    ("shed_kw", "Critical load shed", "s2", "critical"),
+    ("curtailed_kw", "Generation curtailed", "s4", "source"),
+)
+"""Port, title, style and label of what an island's page shows."""
 
 SectionMaker = Callable[[RunData], Iterator[PageSection]]
 
@@ -229,6 +236,7 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
         ("losses_kw", "Losses", "s2"),
     )
     found = [(plant.total(port), title, style) for port, title, style in ports]
+    found += [(plant.total(port, [of]), title, style) for port, title, style, of in ISLAND_CHARTS]
     return [
         line_chart(run, title, "Power, kW", series, style)
         for series, title, style in found
@@ -238,7 +246,8 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
 
 def other_signals(run: RunData) -> Iterator[PageSection]:
     """Show the recorded signals that no other section shows."""
-    shown = {f"{plant.name}.{port}" for plant in run.plants for port in _PLANT_PORTS}
+    of_plants = (*_PLANT_PORTS, *(port for port, _, _, _ in ISLAND_CHARTS))
+    shown = {f"{plant.name}.{port}" for plant in run.plants for port in of_plants}
     shown |= {*device_signals(run), *plan_signals(run), *consumer_signals(run)}
     shown |= {signal for market in local_markets(run) for signal in market.signals}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}

@@ -310,9 +310,9 @@ class PlantData:
         """Return smallest, median and largest element of a port over time."""
         return self._run.spread_of(f"{self.name}.{port}")
 
-    def total(self, port: str) -> Spread | None:
-        """Return the sum over a port's elements (as a spread, so that it decimates)."""
-        return self._run.total_of(f"{self.name}.{port}")
+    def total(self, port: str, labels: Sequence[str] | None = None) -> Spread | None:
+        """Return the sum over a port's elements, all or some, as a spread, so that it decimates."""
+        return self._run.total_of(f"{self.name}.{port}", labels)
 
 
 def row_spread(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -13,6 +13,7 @@ from federates.core.federate import FloatArray
 from federates.core.signals import read_signal
 from federates.reports.market import market_head, market_rows
 from federates.reports.market_states import metered_states
+from federates.reports.run import write_report
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario, shipped_dir
 from grid_models.catalog import load_feeder
@@ -85,3 +86,9 @@ def test_the_table_of_the_attack(runs: dict[str, Path]) -> None:
     head, rows = market_head(list(states)), market_rows(states)
     assert [row[0] for row in rows][1:3] == ["Grid-forming unit", "Critical load shed"]
     assert all(len(row) == len(head) for row in rows)
+
+
+def test_the_page_of_a_run_shows_the_unit_and_what_was_cut(runs: dict[str, Path]) -> None:
+    page = write_report(runs["mitigated"]).read_text("utf-8")
+    for title in ("Grid-forming unit", "Load shed", "Critical load shed", "Generation curtailed"):
+        assert page.count(f">{title}<") + page.count(f'"{title}"') > 0, title
