@@ -79,7 +79,7 @@ class ResilienceManager:
                 relax=o.relax,
                 settle_samples=max(1, round(o.settle_s / o.sample_s)),
                 # By then it is known who fell silent with the attack.
-                confirm_samples=1 + math.ceil(o.silent_after_s / o.sample_s),
+                confirm_samples=1 + math.ceil(max(o.silent_after_s, o.confirm_s) / o.sample_s),
                 noise_kw=o.sigma_kw,
                 target_offset_kw=o.target_offset_kw,
             ),

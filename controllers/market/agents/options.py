@@ -225,6 +225,12 @@ class ManagerOptions(ControllerOptions):
         "times their response time.",
         above=0.0,
     )
+    confirm_s: float = option(
+        0.0,
+        "Least time from an alarm to the first search, so that what others do about it is seen "
+        "first; never less than `silent_after_s`.",
+        low=0.0,
+    )
     tolerance: float = option(0.0025, "Relative to the import before the attack.", above=0.0)
     target_offset_kw: float = option(
         0.0,

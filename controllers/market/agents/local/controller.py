@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import parse_options
 from controllers.core.ports import Port
@@ -36,8 +37,10 @@ from controllers.market.agents.local.smo import SMO_AWARD_FIELDS, OperatorGroup
 from controllers.market.agents.local.table import KINDS, OPERATOR, LocalTable, local_table
 from controllers.market.agents.mail_tables import Sorter, joined, messages
 from controllers.market.agents.operator import manager_links, report_links
-from controllers.market.agents.options import whole_steps
+from controllers.market.agents.options import MarketOptions, whole_steps
+from controllers.market.agents.site import distributed_algorithm, site_network
 from controllers.market.model.participants import BID_FIELDS
+from grid_models.current_injection.model import PortNetwork
 
 ROUNDS_MIN = 4
 _COUNTED = ("offer", "award", "bid", "schedule", "smo_bid", "smo_award")
@@ -46,7 +49,16 @@ _COUNTED = ("offer", "award", "bid", "schedule", "smo_bid", "smo_award")
 
 def site_table(site: ControlSite, options: LocalMarketOptions) -> LocalTable:
     """Return who takes part in the local market of a site."""
-    return local_table(site.feeder, options.homes_per_agent, options.fixed_load_pu)
+    market = MarketOptions(clearing=options.clearing)
+    if distributed_algorithm(market) is not None:
+        raise ControllerError(
+            f"'{options.clearing}' exchanges mail between buses",
+            where="option clearing",
+            expected="a way to clear at one place, such as 'central' or 'three-phase'",
+        )
+    network = site_network(site, market)
+    ports = network if isinstance(network, PortNetwork) else None
+    return local_table(site.feeder, options.homes_per_agent, options.fixed_load_pu, ports)
 
 
 class LocalMarket:
@@ -95,7 +107,8 @@ class LocalMarket:
         cls, site: ControlSite, fixed_load_pu: float, clearing: str = "central"
     ) -> tuple[str, ...]:
         """Return the buses of the operators, in their order; see `manager.smo_buses`."""
-        return site_table(site, LocalMarketOptions(fixed_load_pu=fixed_load_pu)).buses
+        options = LocalMarketOptions(fixed_load_pu=fixed_load_pu, clearing=clearing)
+        return site_table(site, options).buses
 
     @classmethod
     def steps_per_period(cls, **options: Any) -> int:

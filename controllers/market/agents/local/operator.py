@@ -18,10 +18,26 @@ from controllers.market.agents.local.bills import money
 from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.table import OPERATOR, LocalTable
 from controllers.market.agents.operator import CentralOperator
-from controllers.market.agents.schedule import CentralScheduler, MarketTerms
+from controllers.market.agents.schedule import (
+    AnyTerms,
+    CentralScheduler,
+    MarketTerms,
+    PortTerms,
+)
 from controllers.market.model.whole_units import UNIT
+from grid_models.current_injection.model import PortNetwork
 
 _CLEARING_ROUND = 3
+
+
+def _terms(table: LocalTable, options: LocalMarketOptions, site: ControlSite) -> AnyTerms:
+    """Return what bids are cleared with, at an import price of 0."""
+    common = (options.loss_price_per_kwh * 1000.0, 0.0, site.v_min_pu, site.v_max_pu)
+    slope, network = options.price_slope * 1000.0, table.network
+    if isinstance(network, PortNetwork):
+        fixed = network.loads.scaled(options.fixed_load_pu)
+        return PortTerms(network, *common, slope, fixed)
+    return MarketTerms(network, *common, slope)
 
 
 class LocalOperator:
@@ -42,11 +58,8 @@ class LocalOperator:
     ) -> None:
         self._table, self._options, self._site = table, options, site
         self._rounds, self._per_primary = rounds, per_primary
-        self._terms = MarketTerms(
-            table.network, options.loss_price_per_kwh * 1000.0, 0.0,
-            site.v_min_pu, site.v_max_pu, import_slope=options.price_slope * 1000.0,
-        )  # fmt: skip
-        self._scheduler = CentralScheduler(table.rows, self._terms)
+        self._terms = _terms(table, options, site)
+        self._scheduler = CentralScheduler(table.rows, self._terms, options.clearing)
         self._central = CentralOperator(table, self._scheduler, options.silent_after * rounds)
         self._accounts = IntervalAccounts(table.names, None, site.period_s / 3600.0)
         n = len(table.buses)

@@ -116,6 +116,17 @@ class LocalMarketOptions(ControllerOptions):
     manager: str | None = option(
         None, "Name of the resilience manager's agent; None: there is none."
     )
+    clearing: str = option(
+        "central",
+        "How the primary market is cleared: 'central', 'three-phase', or another way that needs "
+        "no mail (`controllers.market.clearing`). In a three-phase market there is an operator per "
+        "connection point (bus, phases, wye or delta).",
+    )
+    make_up: bool = option(
+        False,
+        "Whether an operator lets other agents make up for PV and storage that deliver less than "
+        "half of the least that was offered, by their meters.",
+    )
 
     flexible_homes: Sequence[str] | None = option(
         None,

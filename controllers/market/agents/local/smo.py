@@ -10,6 +10,9 @@ market to primary") bid the sum of the schedules with the flexibility that is le
 market then moves the baseline from which it measures the cost of flexibility, and within a few
 intervals every operator is at its limit without flexibility (docs/market-day.md).
 
+With the option `make_up` an operator stands by its bid where generation of an agent is missing by
+the agent's meter: the other agents make up for it, as far as their ranges go.
+
 Without a new award an operator keeps the last one. Before the first its agents get no schedule.
 """
 
@@ -37,7 +40,7 @@ from controllers.market.agents.local.options import LocalMarketOptions
 from controllers.market.agents.local.orders import PRICE_MAX_PER_KWH, Orders
 from controllers.market.agents.local.scores import AgentScores
 from controllers.market.agents.local.sma import SCHEDULE_FIELDS, shared
-from controllers.market.agents.local.table import KINDS, LocalTable, over_kinds
+from controllers.market.agents.local.table import KINDS, PV, STORAGE, LocalTable, over_kinds
 from controllers.market.model.participants import IDLE_COST, LOAD_POWER_FACTOR
 from controllers.market.secondary.clearing import clear_secondary
 from controllers.market.secondary.problem import SecondaryBids, SecondaryProblem
@@ -87,6 +90,7 @@ class OperatorGroup:
                              "award_refused")  # fmt: skip
         self._offers = self.book.rows
         m = self.agents.size
+        self._missing: FloatArray = np.zeros(m)
         self.scheduled: FloatArray = np.full((m, 2), np.nan)
         self._interval: IntArray = np.full(self.n, -1, dtype=np.int64)
         self.bills = Bills(self.owner, self.n)
@@ -103,6 +107,21 @@ class OperatorGroup:
         self._offers = self.book.usable(interval)
         received, refused = self.book.count()
         self.scores.add(self._offers, received, refused, interval)
+        if self._options.make_up:
+            self._note_missing()
+
+    def _note_missing(self) -> None:
+        """Note by how much the generation of each agent is below the least it offers, kW.
+
+        An agent whose meter is not known keeps what was missing before.
+        """
+        least, seen = self._offers[:, P_MIN], metered(self._offers)
+        made = np.zeros(len(KINDS), dtype=bool)
+        made[[PV, STORAGE]] = True
+        gone = made & (least > 0.0) & (seen < 0.5 * least)
+        missing = over_kinds(np.where(gone, least - seen, 0.0))
+        known = np.isfinite(over_kinds(seen))
+        self._missing = np.where(known, missing, self._missing)
 
     # --- from above ------------------------------------------------------------------------------
 
@@ -151,15 +170,19 @@ class OperatorGroup:
     def _cleared(self, who: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the set-points of the agents of `who`, kW and kvar, and uplifts, money/h."""
         o, award, owner = self._offers, self._inbox.values, self.owner
-        p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
+        missing = self._missing
+        p0, low, high = (over_kinds(o[:, part]) - missing for part in (P0, P_MIN, P_MAX))
         target = self.award_kw + self._fixed[:, 0]
+        # What is beyond the other agents' ranges cannot be made up for.
+        short = np.bincount(owner, missing, self.n) > 0.0
+        target = np.where(short, np.minimum(target, np.bincount(owner, high, self.n)), target)
         q_target = (award[:, 3] - TAN_PHI * award[:, 1]) * 1000.0 + self._fixed[:, 1]
         if self._options.levels != "hierarchy":
             p = shared(owner, p0, low, high, np.nan_to_num(target))
             room = o[:, Q_ROOM]
             q = shared(owner, o[:, Q0], o[:, Q0] - room, o[:, Q0] + room,
                        np.nan_to_num(q_target))  # fmt: skip
-            return p, q, np.zeros(self.n)
+            return p + missing, q, np.zeros(self.n)
         at = np.flatnonzero(who[owner])
         some = np.flatnonzero(who)
         room = o[at, Q_ROOM]
@@ -182,7 +205,8 @@ class OperatorGroup:
         self.counts["secondary_clearings"] += some.size
         self.counts["secondary_fallbacks"] += int(made.fallback.sum())
         (p, q), uplift = self.scheduled.T.copy(), np.zeros(self.n)
-        p[at], q[at], uplift[some] = made.p, made.q, made.uplift
+        # An agent is told what is asked of it in terms of its own offer.
+        p[at], q[at], uplift[some] = made.p + missing[at], made.q, made.uplift
         return p, q, uplift
 
     def schedules(self, who: NDArray[np.bool_], interval: int) -> FloatArray:
@@ -202,8 +226,11 @@ class OperatorGroup:
         """Least, scheduled and largest net injection that is bid, (n, 3); fixed loads included."""
         o = self._offers
         p0, low, high = (over_kinds(o[:, part]) for part in (P0, P_MIN, P_MAX))
-        sums = [np.bincount(self.owner, x, self.n) for x in (low, p0, high)]
-        return np.stack(sums, axis=1) - self._fixed[:, :1]
+        sums = np.stack([np.bincount(self.owner, x, self.n) for x in (low, p0, high)], axis=1)
+        # What makes up for missing generation is not to be had twice.
+        left = sums[:, 2] - np.bincount(self.owner, self._missing, self.n)
+        sums[:, 2] = np.maximum(left, sums[:, 1])
+        return np.asarray(sums - self._fixed[:, :1])
 
     def bids(self) -> FloatArray:
         """Return the bids to the primary market, (n, len(BID_FIELDS)), MW and money per hour.

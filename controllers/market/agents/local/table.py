@@ -17,6 +17,7 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.market.model.participants import served_buses
 from grid_models.base.counter_rng import stream_ids, uniform
 from grid_models.branch_flow.model import BranchNetwork, branch_network
+from grid_models.current_injection.model import PortNetwork
 from grid_models.ders.homes import homes_of
 from grid_models.feeder.model import Der, Feeder
 
@@ -34,15 +35,17 @@ class LocalTable:
 
     Attributes
     ----------
-    network : BranchNetwork. Of the primary market.
-    buses, rows : (n,). Bus and row in the network of each operator (SMO).
+    network : Of the primary market.
+    buses, rows : (n,)
+        Bus and row in the network of each operator (SMO); a terminal's label and position where the
+        network is a `PortNetwork`.
     fixed_kw, fixed_kvar : (n,). The feeder's own loads there, consumption.
     agent_names : (m,). The secondary agents (SMAs); `agent_smo` (m,): their operators, ascending.
     home_names : (h,). The homes (CMAs); `home_agent` (h,): their agents, ascending.
     ders : (d,). The homes' devices; `der_home` (d,): their homes; `der_kind` (d,): of `KINDS`.
     """
 
-    network: BranchNetwork
+    network: BranchNetwork | PortNetwork
     buses: tuple[str, ...]
     rows: NDArray[np.intp]
     fixed_kw: FloatArray
@@ -84,15 +87,17 @@ class LocalTable:
         return pair[0] + (pair[1] - pair[0]) * uniform(seed, streams, 0, 0)
 
 
-def local_table(feeder: Feeder, homes_per_agent: int, fixed_load_pu: float) -> LocalTable:
-    """Collect the parties of a feeder.
+def local_table(
+    feeder: Feeder, homes_per_agent: int, fixed_load_pu: float, ports: PortNetwork | None = None
+) -> LocalTable:
+    """Collect the parties of a feeder; `ports` is its network in a three-phase market.
 
     The homes at an operator's buses are divided among its agents in their order: as many agents as
     give each `homes_per_agent`, but 3 to 12 (fewer where there are fewer homes).
 
     Raises ControllerError: There is no home, or a load or device is at no bus of the network.
     """
-    network = branch_network(feeder)
+    network = branch_network(feeder) if ports is None else ports
     found = homes_of(feeder.ders)
     ders = tuple(d for d, home in zip(feeder.ders, found.home, strict=True) if home >= 0)
     if not ders:
@@ -101,10 +106,14 @@ def local_table(feeder: Feeder, homes_per_agent: int, fixed_load_pu: float) -> L
             where="local market",
             expected="DERs of the kinds house, pv, battery or vehicle",
         )
-    row_of = network.row_of
+    row_of = network if isinstance(network, PortNetwork) else network.row_of
     buses, rows, fixed = served_buses(feeder, ders, row_of, fixed_load_pu)
     smo_of_row = {row: i for i, row in enumerate(rows)}
-    home_smo = np.array([smo_of_row[row_of[bus]] for bus in found.bus])
+    if isinstance(network, PortNetwork):
+        home_rows = [network.der_terminal[name] for name in found.names]
+    else:
+        home_rows = [network.row_of[bus] for bus in found.bus]
+    home_smo = np.array([smo_of_row[row] for row in home_rows])
     # Homes in the order of their operators, and within one in the order of the DERs.
     order = np.argsort(home_smo, kind="stable")
     place = np.empty_like(order)
