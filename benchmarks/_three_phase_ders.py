@@ -1,4 +1,4 @@
-"""The resources of attacks 1a and 1b on the unbalanced IEEE 123: who can curtail, who generates.
+"""The resources of attacks 1a to 1c on the unbalanced IEEE 123: who can curtail, who generates.
 
 The slides list thirty nodes that curtail and ten that are attacked, and print totals. What each has
 is fitted to these totals. Nine of the thirty have no load in IEEE 123; here each of them has one,
@@ -27,6 +27,13 @@ ADDED_KW = 20.0
 """Nominal load at each of the nine buses without one: the least that others have."""
 GENERATION_KW = 45.04
 OTHER_BUSES, OTHER_KW = ("25", "44", "97", "112"), 11.7
+
+
+HOUSES_KW = 3577.0
+"""Rating of all houses of attack 1c; of it they draw about 1600 kW at 35 degrees."""
+PV_POINTS, SUN_PU = 30, 0.8
+LOST_KW, KEPT_KW = 157.0, 163.0
+"""Output of the PV of attack 1c that is lost, and of the rest."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,34 @@ def three_phase_ders(feeder: Feeder, set_up: SetUp, seed: int = 10) -> tuple[Der
     return (*loads, *generators)
 
 
-def _points(feeder: Feeder) -> dict[tuple[str, tuple[int, ...]], float]:
+def homes_1c(feeder: Feeder) -> tuple[Der, ...]:
+    """Return the homes of attack 1c: houses ``house_BUS_PHASE_K``, PV ``pv_BUS_PHASE_K`` at some.
+
+    Each connection point has three to six homes by its load. PV stands at the first two homes of
+    thirty single-phase points, spread over the feeder; it is lost at every second of them.
+    """
+    points = _points(feeder, added=())
+    rated_kw = HOUSES_KW / sum(points.values())
+    single = [point for point in points if len(point[1]) == 1]
+    chosen = [single[k * len(single) // PV_POINTS] for k in range(PV_POINTS)]
+    homes, units = [], []
+    for (bus, phases), kw in points.items():
+        n = min(6, 3 + round(kw / 40.0))
+        name = f"{bus}_{phases[0]}" if len(phases) == 1 else f"{bus}_0"
+        for k in range(1, n + 1):
+            p = round(rated_kw * kw / n, 3)
+            kva = round(p / LOAD_POWER_FACTOR, 3)
+            homes.append(Der(f"house_{name}_{k}", "house", bus, phases, kva, 0.0, -p))
+            if (bus, phases) in chosen and k <= 2:
+                lost = chosen.index((bus, phases)) % 2 == 0
+                pv = round((LOST_KW if lost else KEPT_KW) / PV_POINTS / SUN_PU, 3)
+                units.append(Der(f"pv_{name}_{k}", "pv", bus, phases, round(pv * 1.1, 3), pv))
+    return (*homes, *units)
+
+
+def _points(
+    feeder: Feeder, added: tuple[str, ...] = FLEXIBLE
+) -> dict[tuple[str, tuple[int, ...]], float]:
     """Return the nominal load by bus and phases: one point where all phases of a bus are alike."""
     by_phase: dict[str, dict[int, float]] = {}
     for load in feeder.loads:
@@ -100,7 +134,7 @@ def _points(feeder: Feeder) -> dict[tuple[str, tuple[int, ...]], float]:
         else:
             points |= {(bus, (phase,)): kw for phase, kw in at.items()}
     return points | {
-        (bus, feeder.buses[bus].phases): ADDED_KW for bus in FLEXIBLE if bus not in by_phase
+        (bus, feeder.buses[bus].phases): ADDED_KW for bus in added if bus not in by_phase
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from federates.reports.blocks import Block, Drawing, Figures, PageSection, TableBlock
 from federates.reports.feeder import draw_map, load_run_feeder
+from federates.reports.market_parties import CONTROLLERS
 from federates.reports.market_states import Window, metered_states, metered_windows, node_roles
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE, CLEAN
@@ -77,7 +78,7 @@ def market_table(runs: Mapping[str, RunData]) -> MarketTable:
                 break
             continue
         if name == ATTACKED:
-            states |= {PRE: found["pre"], ATTACKED: found["attacked"]}
+            states |= {name: state for name, state in found.items() if name != "mitigated"}
         else:
             states[name] = found["mitigated"]
     return MarketTable(states, left_out)
@@ -88,7 +89,7 @@ def _market(runs: Mapping[str, RunData]) -> str | None:
     if ATTACKED not in runs:
         return None
     federates = runs[ATTACKED].scenario["federates"]
-    names = (name for name, spec in federates.items() if spec.get("controller") == "market")
+    names = (name for name, spec in federates.items() if spec.get("controller") in CONTROLLERS)
     return next(names, None)
 
 

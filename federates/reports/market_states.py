@@ -1,7 +1,7 @@
 """Metered states of an attack on a market: before, under attack, mitigated.
 
 Everything is read from recorded signals of the feeder, as OpenDSS solved it; only the coefficients
-of the cost are those of the bids, which the scenario fixes.
+of the cost are those of the bids (`market_parties`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from typing import Any
 import numpy as np
 
 from controllers.core.mail import FloatArray
-from controllers.core.options import parse_options
 from controllers.core.protocol import ControlSite
-from controllers.market.agents.options import MarketOptions
-from controllers.market.agents.site import site_participants
-from controllers.market.model.participants import Participants, aggregate, bid_column
 from federates.attacks.labels import attack_windows
 from federates.core.signals import read_signal
 from federates.core.sites import GridSite
 from federates.errors import ScenarioError
+from federates.reports.market_parties import Means, market_options, parties_of
 from federates.runs.data import live_voltages, stretches
 from federates.runs.manifest import read_manifest
 from federates.runs.replay import scenario_of_run
-from federates.scenario.schema import Scenario
 
 Window = tuple[float, float]
 """Simulated time, from and to, s."""
@@ -100,7 +96,9 @@ def metered_states(
     Returns
     -------
     dict
-        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState` that it has.
+        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState` that it has. In a
+        local market ``attacked`` is the first interval under attack, and ``secondary`` is what the
+        operators' agents have made of it without the manager.
 
     Raises ScenarioError: A run has no such market, was not attacked, or its signals do not cover a
     window.
@@ -111,13 +109,20 @@ def metered_states(
         run: (before, during) if before and during else metered_windows(run, market)
         for run in (attacked, mitigated)
     }
-    first = spans[attacked][0]
-    means = {"pre": study.means(attacked, first, first)}
-    for name, run in (("attacked", attacked), ("mitigated", mitigated)):
-        (_, begin), late = spans[run]
-        means[name] = study.means(run, late, (begin, late[1]))
-    states = {name: asdict(study.state(mean, means["pre"])) for name, mean in means.items()}
-    return {n: {k: v for k, v in s.items() if v is not None} for n, s in states.items()}
+    first, late = spans[attacked]
+    windows = {"pre": (attacked, first), "attacked": (attacked, late)}
+    if study.parties.redispatches:
+        until_s = min(first[1] + study.parties.interval_s, late[1])
+        windows["attacked"] = (attacked, (first[1], until_s))
+        windows["secondary"] = (attacked, late)
+    windows["mitigated"] = (mitigated, spans[mitigated][1])
+    out, pre = {}, study.means(attacked, first, first)
+    for name, (run, window) in windows.items():
+        voltages = window if name == "pre" else (spans[run][0][1], window[1])
+        mean = study.means(run, window, voltages)
+        state = asdict(study.state(mean, pre, study.cost(run, window, mean)))
+        out[name] = {key: value for key, value in state.items() if value is not None}
+    return out
 
 
 def node_roles(
@@ -137,16 +142,16 @@ def node_roles(
     late = metered_windows(mitigated, market)[1]
     pre, post = (study.means(attacked, window, window) for window in (before, during))
     after = study.means(mitigated, late, late)
-    lost = (post.load_mw < _SUPPLIED * study.demand_mw) | (
+    lost = (post.load_mw < _SUPPLIED * study.parties.demand_mw) | (
         post.generation_mw < 0.5 * pre.generation_mw
     )
     roles = {
         "out": lost,
         "generating": ~lost & (after.generation_mw > 1.05 * pre.generation_mw + _HELPS_MW),
-        "curtailing": ~lost & (after.load_mw < pre.load_mw - _CURTAILS * study.demand_mw),
+        "curtailing": ~lost & (after.load_mw < pre.load_mw - _CURTAILS * study.parties.demand_mw),
     }
     # A three-phase market's operators have the labels of terminals, such as 48.1.2.3.
-    buses = np.array([label.partition(".")[0] for label in study.table.buses])
+    buses = np.array([label.partition(".")[0] for label in study.parties.buses])
     return {name: tuple(dict.fromkeys(buses[m].tolist())) for name, m in roles.items()}
 
 
@@ -161,7 +166,7 @@ def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
     Raises ScenarioError: No step of an attack began in the run, or it has no such market.
     """
     scenario = scenario_of_run(run)[0]
-    period_s = _options(scenario, market).interval_s
+    period_s = market_options(scenario, market).interval_s
     end_s = (read_manifest(run).get("steps") or scenario.n_steps) * scenario.time.step_s
     found = stretches([(begin, min(end, end_s)) for _, begin, end in attack_windows(run)])
     if not found:
@@ -176,59 +181,49 @@ def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
     return before, (max(begin, end - _PERIODS_DURING * period_s), end)
 
 
-def _options(scenario: Scenario, market: str) -> MarketOptions:
-    spec = scenario.federates.get(market)
-    if getattr(spec, "controller", None) != "market":
-        raise ScenarioError(
-            f"no market is called '{market}'",
-            where=scenario.where("federates"),
-            expected="a federate with 'controller: market'",
-        )
-    return parse_options(MarketOptions, getattr(spec, "options", {}), "market")
-
-
-@dataclass(frozen=True)
-class _Means:
-    """Means over a window; loads and generation per operator, (n,); voltages over another one."""
-
-    import_kw: float
-    losses_kw: float
-    load_mw: FloatArray
-    generation_mw: FloatArray
-    v_pu: FloatArray
-
-
 class _Study:
     """The market and the feeder of a scenario, and their states over windows of its runs."""
 
     def __init__(self, run: Path, market: str, feeder: str | None) -> None:
         self._scenario = scenario_of_run(run)[0]
-        self._prices = _options(self._scenario, market)
+        self._market = market
         self._feeder = feeder or self._scenario.plant_of(market) or "feeder"
         grid = GridSite(self._scenario, self._feeder)
         self._island = grid.grid.grid_forming is not None
         ders = grid.feeder.ders
         site = ControlSite(grid.feeder, ders, 1.0, seed=self._scenario.seed, ports=grid.ports)
-        self.table: Participants = site_participants(site, self._prices)[0]
-        self._bids = aggregate(self.table)
-        self.demand_mw = bid_column(self._bids, "p_load0")
+        self.parties = parties_of(self._scenario, market, site)
 
-    def means(self, run: Path, window: Window, voltages: Window) -> _Means:
+    def means(self, run: Path, window: Window, voltages: Window) -> Means:
         """Return means of the feeder's signals over a window, and its voltages over another."""
-        labels, p_kw = self._rows(run, "p_kw", window)
+        who, feeder = self.parties, self._feeder
+        labels, p_kw = self._rows(run, f"{feeder}.p_kw", window)
         of = dict(zip(labels, p_kw.mean(axis=0), strict=True))
-        p_mw = np.array([of[der.name] for der in self.table.ders]) / 1000.0
-        load_mw = self.table.per_smo(np.where(self.table.is_load, -p_mw, 0.0))
-        return _Means(
-            float(self._rows(run, "import_kw", window)[1].mean()),
-            float(self._rows(run, "losses_kw", window)[1].mean()),
-            load_mw + self.table.fixed_p_mw,
-            self.table.per_smo(np.where(self.table.is_load, 0.0, p_mw)),
-            live_voltages(self._rows(run, "v_pu", voltages)[1]),
+        p_mw = np.array([of[name] for name in who.ders]) / 1000.0
+        n = len(who.buses)
+        load_mw = np.bincount(who.owner, np.where(who.is_load, -p_mw, 0.0), n).astype(float)
+        generation_mw = np.bincount(who.owner, np.where(who.is_load, 0.0, p_mw), n).astype(float)
+        return Means(
+            float(self._rows(run, f"{feeder}.import_kw", window)[1].mean()),
+            float(self._rows(run, f"{feeder}.losses_kw", window)[1].mean()),
+            load_mw + who.fixed_mw,
+            generation_mw,
+            live_voltages(self._rows(run, f"{feeder}.v_pu", voltages)[1]),
         )
 
-    def _rows(self, run: Path, port: str, window: Window) -> tuple[tuple[str, ...], FloatArray]:
-        name = f"{self._feeder}.{port}"
+    def cost(self, run: Path, window: Window, mean: Means) -> float:
+        """Return the cost of a state, money/h."""
+
+        def read(port: str) -> FloatArray:
+            return np.asarray(self._rows(run, f"{self._market}.{port}", window)[1].mean(axis=0))
+
+        return self.parties.cost(mean, self.shed_mw(mean), read)
+
+    def shed_mw(self, mean: Means) -> FloatArray:
+        """Return the load of each operator that an island has shed below what was offered, (n,)."""
+        return np.maximum(self.parties.least_mw - mean.load_mw, 0.0) * self._island
+
+    def _rows(self, run: Path, name: str, window: Window) -> tuple[tuple[str, ...], FloatArray]:
         try:
             time_s, labels, values = read_signal(run / "signals", name)
         except FileNotFoundError as error:
@@ -247,23 +242,14 @@ class _Study:
             )
         return labels, rows
 
-    def state(self, mean: _Means, pre: _Means) -> MeteredState:
+    def state(self, mean: Means, pre: Means, cost: float) -> MeteredState:
         """Return a state, compared with that before the attack."""
-        band, bids, prices = self._scenario.band, self._bids, self._prices
-        supplied = (mean.load_mw > _SUPPLIED * self.demand_mw) & (self.demand_mw > 0.0)
+        band, demand_mw = self._scenario.band, self.parties.demand_mw
+        supplied = (mean.load_mw > _SUPPLIED * demand_mw) & (demand_mw > 0.0)
         given_mw = pre.load_mw - mean.load_mw
-        curtailing = supplied & (given_mw > _CURTAILS * self.demand_mw)
+        curtailing = supplied & (given_mw > _CURTAILS * demand_mw)
         given_kw = 1000.0 * given_mw[curtailing]
-        least = bid_column(bids, "p_load_min")
-        shed = np.maximum(least - mean.load_mw, 0.0) * self._island
-        disutility = bid_column(bids, "beta") * (mean.load_mw + shed - self.demand_mw) ** 2
-        cost = (
-            0.5 * float(bid_column(bids, "alpha_p") @ mean.generation_mw**2)
-            + float(disutility[supplied | (shed > 0.0)].sum())
-            + (prices.shed_price or 0.0) * float(shed.sum())
-            + prices.loss_price * mean.losses_kw / 1000.0
-            + prices.import_price * mean.import_kw / 1000.0
-        )
+        shed_kw = 1000.0 * float(self.shed_mw(mean).sum())
         generation_kw = 1000.0 * float(mean.generation_mw.sum())
         rise = mean.generation_mw - pre.generation_mw
         most = int(np.argmax(rise))
@@ -278,12 +264,12 @@ class _Study:
             nodes_curtailing=int(curtailing.sum()),
             curtailed_min_kw=float(given_kw.min()) if given_kw.size else 0.0,
             curtailed_max_kw=float(given_kw.max(initial=0.0)),
-            nodes_out=int(((self.demand_mw > 0.0) & ~supplied).sum()),
+            nodes_out=int(((demand_mw > 0.0) & ~supplied).sum()),
             helper_kw=1000.0 * float(max(rise[most], 0.0)),
-            helper=self.table.buses[most],
+            helper=self.parties.buses[most],
             v_min_pu=float(np.fmin.reduce(mean.v_pu, axis=None)),
             v_max_pu=float(np.fmax.reduce(mean.v_pu, axis=None)),
             node_minutes_out_of_band=float(out) * sample_s / 60.0,
             unit_kw=mean.import_kw if self._island else None,
-            shed_kw=1000.0 * float(shed.sum()) if self._island else None,
+            shed_kw=shed_kw if self._island else None,
         )

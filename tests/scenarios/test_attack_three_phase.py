@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from _der_rich_table import to_csv
-from _three_phase_ders import ATTACKED, FLEXIBLE, SET_UPS, three_phase_ders
+from _three_phase_ders import ATTACKED, FLEXIBLE, SET_UPS, homes_1c, three_phase_ders
 
 from federates.core.signals import read_signal
 from federates.reports.market_states import metered_states, node_roles
@@ -100,7 +100,33 @@ def test_attack_1a_takes_the_import_below_what_it_was_before(tmp_path: Path) -> 
     assert "target_unreachable" not in told
 
 
+def test_attack_1c_is_answered_by_the_operators_agents_and_then_by_the_primary_market(
+    tmp_path: Path,
+) -> None:
+    """Attack at 420 s; the manager waits until the secondary markets have done what they can."""
+    begin_s = 420.0
+    changes = (f"attack.steps.0.trigger.at_s={begin_s}", "federates.resilience.options.learn_s=240")
+    scenario = load_scenario("attack-1c-ieee123", changes, defence="mitigated")
+    out = tmp_path / "1c"
+    run(scenario, out=out, placement="single", steps=78)
+    time_s, _, values = read_signal(out / "signals", "feeder.import_kw")
+
+    def mean_kw(begin: float, end: float) -> float:
+        return float(values[(time_s >= begin) & (time_s < end), 0].mean())
+
+    told = events(out)
+    order_s = told["weights_committed"]["time_s"]
+    pre, attacked = mean_kw(360.0, begin_s), mean_kw(begin_s, begin_s + 60.0)
+    secondary, last = mean_kw(begin_s + 120.0, order_s), mean_kw(720.0, 780.0)
+    assert attacked - pre == pytest.approx(159.0, abs=4.0)
+    assert 30.0 < attacked - secondary < 70.0
+    assert last == pytest.approx(pre, rel=0.01)
+    assert told["search"]["time_s"] - begin_s > 150.0
+
+
 def test_the_tables_of_resources_are_what_their_recipe_gives() -> None:
     for attack, set_up in SET_UPS.items():
         text = (shipped_dir() / f"attack-{attack}-ieee123.csv").read_text("utf-8")
         assert text == to_csv(three_phase_ders(load_feeder("ieee123"), set_up))
+    text = (shipped_dir() / "attack-1c-ieee123.csv").read_text("utf-8")
+    assert text == to_csv(homes_1c(load_feeder("ieee123")))

@@ -18,6 +18,7 @@ from federates.scenario.schema import load_scenario, shipped_scenarios
 
 DEFAULTS_S = {
     "voltvar-ieee123-published": 500.0,
+    "attack-1c-": 180.0,
     "attack-": 60.0,
     "consumer-market": 1800.0,
     "der-rich-ieee123": 100.0,
