@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controllers.market.agents.bid_receiver import NUMBER_MAX
 from controllers.market.agents.mitigation import Answer, Mitigation, MitigationSettings
@@ -24,8 +27,8 @@ Change = Callable[[int, Answer], Answer]
 class Play:
     """A campaign and an operator whose import falls by `room_kw` as the weights vanish."""
 
-    def __init__(self, room_kw: float = 400.0) -> None:
-        self.mitigation = Mitigation(N, SETTINGS)
+    def __init__(self, room_kw: float = 400.0, offset_kw: float = 0.0) -> None:
+        self.mitigation = Mitigation(N, replace(SETTINGS, target_offset_kw=offset_kw))
         self.room_kw, self.attack_kw = room_kw, 0.0
         self.answered = self.committed = 0
         self.reply = (0.0, 0.0)
@@ -225,3 +228,20 @@ def test_what_an_answer_says_is_rounded_and_nonsense_is_no_answer() -> None:
         wrong = message.copy()
         wrong[position] = value
         assert Answer.read(wrong) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(offset_kw=st.floats(-200.0, 0.0), attack_kw=st.floats(20.0, 150.0))
+def test_a_target_below_the_import_before_is_held_as_long_as_the_attack_lasts(
+    offset_kw: float, attack_kw: float
+) -> None:
+    play = Play(offset_kw=offset_kw).attack(attack_kw).run(150)
+    assert play.import_kw == pytest.approx(TARGET_KW + offset_kw, abs=2.0 * SETTINGS.noise_kw)
+    assert play.mitigation.target_kw == TARGET_KW + offset_kw
+    assert play.mitigation.state == "holding"
+    assert play.recovered == 0
+    play.attack_kw = 0.0
+    play.run(400)
+    assert play.mitigation.target_kw == TARGET_KW
+    assert play.import_kw == pytest.approx(TARGET_KW, abs=SETTINGS.noise_kw)
+    assert play.recovered == 1
