@@ -120,10 +120,10 @@ class McCormickMarket:
         """Return the numbers of the program, and how often its bounds were tightened."""
         net, objective = self.network, self.objective
         devices = objective.devices(problem)
-        u, held = net.w_port, np.zeros(len(net.ports), dtype=np.complex128)
+        u, v, held = net.w_port, net.w, np.zeros(len(net.ports), dtype=np.complex128)
         try:
             base = flow_at(problem, devices.injection(devices.nominal()))
-            u = base.u
+            u, v = base.u, base.v
             if problem.fixed is not None:
                 held = problem.fixed.nominal - base.s_drawn
         except PowerFlowError:
@@ -147,6 +147,7 @@ class McCormickMarket:
         return Boxed(
             devices=devices,
             turn=turn,
+            node_turn=_direction(v),
             u=u_box,
             i=i_box,
             held=held,
@@ -198,7 +199,7 @@ class McCormickMarket:
     def _prepared(self, at: Boxed) -> McCormickForm:
         """Load the numbers into the solver, which is set up where a limit comes within reach."""
         net = self.network
-        back = np.conj(_direction(net.w))
+        back = np.conj(at.node_turn)
         v = at.i.affine(net.w * back, net.z * at.turn * back[:, None])
         held = self._held & ((v.high.real > at.v_max) | (v.low.real < at.v_min))
         far = at.i.affine(net.line_w, net.line_z * at.turn).farthest

@@ -48,7 +48,8 @@ class Boxed:
     Attributes
     ----------
     devices : Devices
-    turn : complex (m,). Of length 1: rotated is ``u * conj(turn)``.
+    turn, node_turn : complex (m,), (n,)
+        Of length 1: rotated is ``u * conj(turn)``; of ports and of nodes, at a power flow.
     u, i : Box. Rotated.
     held : complex (m,)
         What ports draw less than is bid, because loads depend on the voltage; as at a power flow.
@@ -63,6 +64,7 @@ class Boxed:
 
     devices: Devices
     turn: ComplexArray
+    node_turn: ComplexArray
     u: Box
     i: Box
     held: ComplexArray
@@ -219,12 +221,12 @@ class McCormickForm:
     def _limits(self, at: Boxed, half_i: FloatArray) -> tuple[Any, FloatArray]:
         """Return the rows of the voltage band (2 k) and of the import (2).
 
-        In the direction of a node's voltage without currents, the upper limit is its tangent and
+        In the direction of a node's voltage at the power flow, the upper limit is its tangent and
         the lower one its chord over the voltages across that the boxes allow: both hold wherever
         the limits do.
         """
         net, k = self.network, self.nodes
-        back = np.conj(net.w[k] / np.abs(net.w[k]))
+        back = np.conj(at.node_turn[k])
         z = net.z[k] * at.turn * back[:, None]
         across = at.i.affine(net.w[k] * back, z)
         matrix, mid = stacked(z) * half_i, parts(across.mid)
