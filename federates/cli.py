@@ -23,6 +23,7 @@ from federates.commands.attack_app import attack_app
 from federates.commands.device_app import device_app
 from federates.commands.emulate import emulate_app
 from federates.commands.examples import add_examples
+from federates.commands.market_app import market_app
 from federates.commands.options import (
     AsJson,
     LiveCommand,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(emulate_app, name="emulate")
 app.add_typer(device_app, name="device")
 app.add_typer(attack_app, name="attack")
+app.add_typer(market_app, name="market")
 
 
 RunFolders = Annotated[

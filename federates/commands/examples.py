@@ -39,6 +39,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "attack mitm": (
         "attack mitm modbus-mitm --device sunspec-inverter --target 127.0.0.1:1502 --as pv_1",
     ),
+    "market certify": (
+        "market certify runs/attack-1b-ieee123-20250101-120000",
+        "market certify runs/A --time 300 --json",
+    ),
     "device check": ("device check lab/inverter.yaml",),
     "device import": ("device import registry.csv -o my-device.yaml",),
     "device scan": ("device scan 192.0.2.7:502/1",),
