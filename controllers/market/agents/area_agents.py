@@ -194,6 +194,8 @@ class AreaAgents:
         weights = Weights(np.ones(n), np.ones(n), float(10.0 ** order[3]))
         factors = self._layout.factors(agent.a, order)
         weights.alpha[rows], weights.beta[rows] = factors[:, 0], factors[:, 1]
+        if agent.done != agent.clearing:
+            agent.state.forget()  # it was given up, and may have gone anywhere
         agent.clearing, agent.turns, agent.count = number, 0, 0.0
         agent.state.begin(weighted(problem, weights))
 

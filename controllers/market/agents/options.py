@@ -94,7 +94,7 @@ class MarketOptions(ControllerOptions):
     clearing: str = option(
         "central",
         "How the market is cleared: 'central', 'pac', 'pac-anchored', 'nst-pac', 'admm', "
-        "'three-phase', 'three-phase-mccormick', or ``module:Class`` "
+        "'three-phase', 'three-phase-mccormick', 'three-phase-admm', or ``module:Class`` "
         "(`controllers.market.clearing`). A three-phase market has an SMO per connection point "
         "(bus, phases, wye or delta).",
     )
@@ -122,7 +122,7 @@ class MarketOptions(ControllerOptions):
     mail_rounds: int = option(
         40,
         "Distributed clearing: steps of the controller within a ``period_s``, each a round "
-        "of mail between buses.",
+        "of mail between buses or areas.",
         low=1,
     )
     agreed_kw: float = option(

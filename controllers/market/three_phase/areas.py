@@ -44,9 +44,11 @@ AREAS = 4
 RULE = Rule(max_iterations=500, tolerance=1e-3, infeasibility_kw=1.0, limits_pu=1e-4)
 KW_PER_PU = 1e4
 """A voltage's error of 1 pu counts as much as so many kW."""
-_LOOK_BACK = 4
+_LOOK_BACK, _MOST_LEFT = 4, 10.0
 _SOLVED_KW = 1e-6
 _UNKNOWN = 1e6
+_CALM = 100
+"""Turns after which steps and errors are averaged ever more: noise of messages then cancels."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,22 @@ class AreaState:
             self.said = self._w.copy()
         self.local.load(problem)
         self.error = np.full(self.said.shape, _UNKNOWN, dtype=np.complex128)
-        self.moved_pu = np.inf
+        self.moved_pu, self._turns = np.inf, 0
+
+    def forget(self) -> None:
+        """Begin the next clearing from planning data, not where the last one ended."""
+        self._local = None
 
     def turn(self, heard: ComplexArray | None) -> None:
         """Take a turn after the neighbours' messages `heard` (2 b,); None: an even area's first."""
         local = self.local
+        self._turns += 1
+        calm = min(1.0, _CALM / self._turns)
         if self.even:
             if heard is not None:
-                self.error = 0.5 * (heard - self._w)
-                self._w = self._w + self._plan.relaxation * self.error
+                half = 0.5 * (heard - self._w)
+                self.error = self.error + calm * (half - self.error)
+                self._w = self._w + calm * self._plan.relaxation * half
             centre = self._w
         else:
             assert heard is not None
@@ -133,7 +142,7 @@ class AreaState:
         said = 2.0 * local.y - centre
         self._dual = centre - local.y
         if not self.even:
-            self.error = 0.5 * (said - self.said)
+            self.error = self.error + calm * (0.5 * (said - self.said) - self.error)
         self.said = said
 
     @property
@@ -302,8 +311,8 @@ class AreaMarket:
             return len(self.states) == 1 and errors[-1][0] < _SOLVED_KW
         (now, worth), (before, _) = errors[-1], errors[-1 - _LOOK_BACK]
         rate = (now / max(before, 1e-300)) ** (1.0 / _LOOK_BACK)
-        left = max(1.0, rate / (1.0 - rate)) if rate < 1.0 else np.inf
-        small_kw = 0.5 * min(rule.infeasibility_kw, rule.limits_pu * KW_PER_PU)
+        left = min(max(1.0, rate / (1.0 - rate)), _MOST_LEFT) if rate < 1.0 else _MOST_LEFT
+        small_kw = 0.4 * min(rule.infeasibility_kw, rule.limits_pu * KW_PER_PU)
         return bool(now <= small_kw and worth * left <= rule.tolerance)
 
     def _finished(

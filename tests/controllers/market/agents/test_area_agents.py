@@ -160,6 +160,25 @@ def test_a_manager_bends_the_prices_of_one_operator() -> None:
     assert operator.schedule.p_load.sum() < before.p_load.sum() - 1e-3
 
 
+def test_a_clearing_that_was_given_up_leaves_nothing_behind() -> None:
+    (host,) = markets()
+    loop = run([host], 2)
+    for _ in range(10):
+        loop.step()
+    areas, operator = host._buses, host._operator
+    assert isinstance(areas, AreaAgents)
+    assert operator is not None
+    assert operator.is_open  # type: ignore[attr-defined]
+    for agent in areas._agents:
+        if agent.state.even:
+            agent.state._w = 1e6 * agent.state._w
+    operator._open = None  # type: ignore[attr-defined]
+    for _ in range(12 * ROUNDS):
+        loop.step()
+    assert operator.schedule is not None
+    assert operator.schedule.p_load == pytest.approx(_central().p_load, abs=2e-4)
+
+
 def test_what_a_neighbour_cannot_mean_is_not_believed() -> None:
     (host,) = markets()
     run([host], 3)
