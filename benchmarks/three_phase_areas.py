@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -90,7 +89,7 @@ class Watched(AreaMarket):
     @property
     def reached(self) -> int:
         """The first iteration from which on all were."""
-        return len(self.good) - (self.good[::-1] + [False]).index(False) + 1
+        return len(self.good) - [*self.good[::-1], False].index(False) + 1
 
 
 def loop_rows() -> Iterator[Row]:
@@ -166,7 +165,10 @@ def mail_row(host: PrimaryMarket, mail: MailLoop) -> Row:
     }
 
 
-_COLUMNS = ("case", "areas", "links", "reached", "iterations", "rounds", "messages", "gap", "balance_kw", "voltage_pu")  # fmt: skip
+_COLUMNS = (
+    "case", "areas", "links", "reached", "iterations", "rounds", "messages", "gap", "balance_kw",
+    "voltage_pu",
+)  # fmt: skip
 
 
 def main() -> None:
