@@ -14,7 +14,7 @@ from controllers.market.clearing import clear
 from controllers.market.model.errors import MarketError
 from controllers.market.model.problem import PortProblem
 from controllers.market.solvers.stopping import Rule
-from controllers.market.three_phase.areas import RULE, AreaMarket
+from controllers.market.three_phase.areas import RULE, AreaMarket, parities
 from controllers.market.three_phase.exact import ThreePhaseMarket
 
 TIGHT = Rule(500, 1e-7, 1e-4, 1e-8)
@@ -94,3 +94,12 @@ def test_what_cannot_be_cleared_is_refused() -> None:
     found = AreaMarket(problem.network, areas=2).clear(problem, replace(RULE, max_iterations=2))
     assert not found.converged
     assert found.status == "not converged"
+
+
+def test_areas_that_form_an_odd_ring_are_refused() -> None:
+    areas = _plant("ieee13").network.areas(3)
+    ring = [np.array([q for q in range(3) if q != a]) for a in range(3)]
+    closed = tuple(replace(x, neighbour=q) for x, q in zip(areas, ring, strict=True))
+    assert parities(areas) == (True, False, True)
+    with pytest.raises(MarketError, match="areas 2 and 3 of 3 close an odd ring"):
+        parities(closed)
