@@ -33,6 +33,7 @@ from federates.scenario.schema import load_scenario  # noqa: E402
 
 SCENARIO, LOST = "attack-3-ieee123", "gen_large"
 BEGIN_S, STEP_S = 480.0, 4.0
+WRONG_KW = 1e-6  # more critical load shed than this beside more flexible load left
 LATE_STEPS = 45  # three market periods
 SIZES_KW = (2500.0, 1300.0, 1238.0, 1100.0, 1000.0, 850.0, 700.0, 550.0, 400.0, 200.0)
 
@@ -90,9 +91,10 @@ def whole_runs(unit_kw: float, seed: int = 1) -> list[dict[str, Any]]:
             restored = bool(last < time_s[-1])
             found = states[name]
             labels, p_kw = read_signal(folder / "signals", "feeder.p_kw")[1:]
-            late_kw = dict(zip(labels, -p_kw[-LATE_STEPS:].mean(axis=0), strict=True))
-            load_kw = np.array([late_kw[der.name] for der in table.ders])[table.is_load]
-            left_kw = np.maximum(load_kw - 1e3 * table.least_mw[table.is_load], 0.0)
+            at = [labels.index(der.name) for der in table.ders if der.kind == "flexible_load"]
+            spare_kw = -p_kw[:, at] - 1e3 * table.least_mw[table.is_load]
+            left_kw = np.maximum(spare_kw, 0.0).sum(axis=1)
+            wrong = (left_kw > WRONG_KW) & (np.maximum(-spare_kw, 0.0).sum(axis=1) > WRONG_KW)
             rows.append(
                 {
                     "method": name,
@@ -102,7 +104,8 @@ def whole_runs(unit_kw: float, seed: int = 1) -> list[dict[str, Any]]:
                     "load_kw": round(found["load_kw"], 2),
                     "shed_kw": round(found["shed_kw"], 2),
                     "shed_pct": round(100.0 * found["shed_kw"] / demand_kw, 2),
-                    "flexible_left_kw": round(float(left_kw.sum()), 3),
+                    "flexible_left_kw": round(float(left_kw[-LATE_STEPS:].mean()), 3),
+                    "wrong_way_steps": int(wrong.sum()),
                     "unit_highest_kw": round(float(unit.max()), 3),
                     "unit_lowest_kw": round(float(unit.min()), 3),
                     "steps": len(unit),
