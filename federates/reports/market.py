@@ -10,6 +10,7 @@ from federates.reports.blocks import Block, Drawing, Figures, PageSection, Table
 from federates.reports.feeder import draw_map, load_run_feeder
 from federates.reports.market_parties import CONTROLLERS
 from federates.reports.market_states import Window, metered_states, metered_windows, node_roles
+from federates.reports.supply_states import dark_buses, supply_states
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE, CLEAN
 from federates.runs.replay import scenario_of_run
@@ -26,6 +27,8 @@ _ROWS = (
     ("helper_kw", "Extra generation of one operator", "kW", 0),
     ("nodes_curtailing", "Nodes curtailing", "", 0),
     ("nodes_out", "Nodes out", "", 0),
+    ("load_min_kw", "Least load supplied", "kW", 0),
+    ("nodes_dark", "Nodes without voltage", "", 0),
     ("losses_kw", "Losses", "kW", 1),
     ("node_minutes_out_of_band", "Out of the voltage band", "node-min", 1),
 )
@@ -50,7 +53,9 @@ class MarketTable:
 
 
 def market_table(runs: Mapping[str, RunData]) -> MarketTable:
-    """Return the metered states of paired runs; none where their scenario has no market.
+    """Return the metered states of paired runs.
+
+    A scenario without a market has those of `supply_states`, where lines or switches opened.
 
     A run that ended early, or in which the attack never began, leaves the others their places.
 
@@ -60,12 +65,14 @@ def market_table(runs: Mapping[str, RunData]) -> MarketTable:
         As `paired_runs.PairedRuns` holds them.
     """
     market = _market(runs)
-    if market is None:
-        return MarketTable({}, {})
-    attacked = runs[ATTACKED].folder
-    clean: tuple[Window, Window] | tuple[()] = ()
     states: dict[str, Mapping[str, Any]] = {}
     left_out: dict[str, str] = {}
+    if market is None:
+        if ATTACKED in runs and "dead_node_hours" in runs[ATTACKED].metrics:
+            states, left_out = supply_states({n: r.folder for n, r in runs.items()})
+        return MarketTable(states, left_out)
+    attacked = runs[ATTACKED].folder
+    clean: tuple[Window, Window] | tuple[()] = ()
     for name in (name for name in runs if name != BASELINE):
         try:
             if name.endswith(CLEAN):  # at the time of the attack
@@ -124,7 +131,7 @@ def market_section(runs: Mapping[str, RunData], states: States) -> PageSection:
 def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
     attacked, market = runs[ATTACKED], _market(runs)
     if market is None:
-        return None
+        return _dark_map(runs[defence], defence)
     plant = scenario_of_run(attacked.folder)[0].plant_of(market)
     feeder = load_run_feeder(attacked, plant)
     if feeder is None:
@@ -136,6 +143,19 @@ def _map(runs: Mapping[str, RunData], defence: str) -> Drawing | None:
     styles = {bus: f"role-{role_of.get(bus, 'other')}" for bus in feeder.buses}
     states = {bus: (style, words[style]) for bus, style in styles.items()}
     return draw_map(f"Who was hit and who helped: {defence}", feeder, states, _ROLES)
+
+
+def _dark_map(run: RunData, state: str) -> Drawing | None:
+    """Return the map of the buses without voltage at the attack's end."""
+    plant = next(iter(scenario_of_run(run.folder)[0].plants))
+    feeder = load_run_feeder(run, plant)
+    if feeder is None:
+        return None
+    words = {"role-out": "without voltage", "role-other": "supplied"}
+    dark = dark_buses(run.folder, plant)
+    styles = {bus: "role-out" if bus in dark else "role-other" for bus in feeder.buses}
+    states = {bus: (style, words[style]) for bus, style in styles.items()}
+    return draw_map(f"At the end of the attack: {state}", feeder, states, tuple(words.items()))
 
 
 def market_head(states: Sequence[str]) -> list[str]:

@@ -165,8 +165,12 @@ def metered_windows(run: Path, market: str = "market") -> tuple[Window, Window]:
 
     Raises ScenarioError: No step of an attack began in the run, or it has no such market.
     """
+    return attack_spans(run, market_options(scenario_of_run(run)[0], market).interval_s)
+
+
+def attack_spans(run: Path, period_s: float) -> tuple[Window, Window]:
+    """Return two periods before a run's attack and the last three under it; `metered_windows`."""
     scenario = scenario_of_run(run)[0]
-    period_s = market_options(scenario, market).interval_s
     end_s = (read_manifest(run).get("steps") or scenario.n_steps) * scenario.time.step_s
     found = stretches([(begin, min(end, end_s)) for _, begin, end in attack_windows(run)])
     if not found:
