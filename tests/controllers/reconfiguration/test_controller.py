@@ -1,0 +1,147 @@
+"""The controller against a feeder that answers one step later: outage, restoration, repair."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controllers.core.errors import ControllerError
+from controllers.core.mail import Mail
+from controllers.core.protocol import ControlSite
+from controllers.core.sample_site import sample_site
+from controllers.reconfiguration import plan as plan_module
+from controllers.reconfiguration.check import Checked
+from controllers.reconfiguration.controller import AGENT, Reconfiguration
+from controllers.reconfiguration.sections import Sections
+from grid_models.feeder.model import Bus, Feeder, Load, Source, Switch
+
+PERIOD_S = 4.0
+NAMES = ("line", "middle", "end", "tie")
+
+
+def ring() -> Feeder:
+    """Return b0 -line- b1 -middle- b2 -end- b3 and a tie from b3 to b0; 10, 20 and 5 kW."""
+    ends = (("b0", "b1"), ("b1", "b2"), ("b2", "b3"), ("b3", "b0"))
+    return Feeder(
+        "ring",
+        Source("b0", 4.16),
+        {name: Bus(name, (1,), 2.4) for name in ("b0", "b1", "b2", "b3")},
+        switches=tuple(
+            Switch(name, a, b, (1,), name != "tie")
+            for name, (a, b) in zip(NAMES, ends, strict=True)
+        ),
+        loads=tuple(
+            Load(f"l{i}", f"b{i}", (1,), "wye", "PQ", kw, 0.0, 2.4)
+            for i, kw in ((1, 10.0), (2, 20.0), (3, 5.0))
+        ),
+    )
+
+
+class _Capacity:
+    """In place of the AC check: the tie carries no more than `most_kw`."""
+
+    most_kw = 100.0
+
+    def __init__(self, grid: Feeder, *_: Any) -> None:
+        self._sections = Sections.of(grid, {}, NAMES)
+        self._kw = self._sections.sums([x.bus for x in grid.loads], np.array([10.0, 20.0, 5.0]))
+        self.present = Checked(1.0)
+
+    def state(self, closed: Mapping[str, bool]) -> Checked:
+        on = frozenset(k for k, name in enumerate(NAMES) if closed[name])
+        live = self._sections.supplied(on)
+        behind = live - self._sections.supplied(on - {NAMES.index("tie")})
+        over = self._kw[sorted(behind)].sum() > self.most_kw
+        return Checked(1.0, violation="too much" if over else "")
+
+
+@pytest.fixture(params=[100.0, 25.0], ids=["all", "part"])
+def most_kw(request: pytest.FixtureRequest) -> Iterator[float]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "AcCheck", _Capacity)
+        patch.setattr(_Capacity, "most_kw", request.param)
+        yield request.param
+
+
+def play(agent: Reconfiguration, until_s: float, lost_s: tuple[float, float]) -> list[Any]:
+    """Return per step: time, states, supplied kW, and the events; `line` is lost for a time."""
+    grid = ring()
+    sections = Sections.of(grid, {}, NAMES)
+    kw = sections.sums([x.bus for x in grid.loads], np.array([10.0, 20.0, 5.0]))
+    command = np.array([1.0, 1.0, 1.0, 0.0])
+    rows = []
+    for time_s in np.arange(0.0, until_s, PERIOD_S).tolist():
+        locked = np.array([float(lost_s[0] <= time_s < lost_s[1]), 0.0, 0.0, 0.0])
+        closed = np.where(locked > 0.0, 0.0, command)
+        on = frozenset(np.flatnonzero(closed).tolist())
+        live = sections.supplied(on)
+        assert sections.loops(on) == 0, time_s
+        place = [sections.of_bus[load.bus] for load in grid.loads]
+        load_kw = np.array([kw[s] if s in live else 0.0 for s in place])
+        unknown = np.empty(0)
+        inputs = {"switch_closed": closed, "switch_locked": locked, "load_p_kw": load_kw}
+        inputs |= {"p_kw": unknown, "q_kvar": unknown}
+        found = agent.step(time_s, inputs, Mail.empty())
+        asked = found.outputs["switch_set"]
+        command = np.where(np.isnan(asked), command, asked)
+        events = [event["event"] for event in agent.take_events()]
+        rows.append((time_s, closed, load_kw.sum(), found.outputs["state"][0], events))
+    return rows
+
+
+def test_load_is_restored_and_the_normal_state_comes_back(most_kw: float) -> None:
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    agent = Reconfiguration(site, [AGENT], confirm_s=8)
+    rows = play(agent, 160.0, (40.0, 100.0))
+    supplied = {time_s: kw for time_s, _, kw, _, _ in rows}
+    best = 35.0 if most_kw > 35.0 else 25.0
+    assert supplied[36.0] == 35.0
+    assert supplied[40.0] == 0.0
+    assert supplied[96.0] == best
+    assert supplied[156.0] == 35.0
+    for (_, _, before, _, _), (time_s, _, after, dark, _) in itertools.pairwise(rows):
+        assert after >= before or time_s == 40.0, "something lost its supply"
+        assert dark == pytest.approx(35.0 - after)
+    assert (rows[-1][1] == [1.0, 1.0, 1.0, 0.0]).all()
+    told = [kind for *_, events in rows for kind in events]
+    expected = ["fault_found", "plan", "repaired", "back_to_normal"]
+    assert [kind for kind in told if kind != "operation"] == expected
+    operations = told.count("operation")
+    assert agent.summary() == {"switching_operations": operations, "restored_kw": best}
+
+
+def test_it_may_stay_in_the_restored_configuration(most_kw: float) -> None:
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    agent = Reconfiguration(site, [AGENT], confirm_s=8, restore_normal=False, transfers=False)
+    last = play(agent, 160.0, (40.0, 100.0))[-1]
+    assert last[2] == 35.0
+    assert last[1][NAMES.index("tie")] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"switches": ["ti"]}, "'ti' fits no switch.*did you mean 'tie'"),
+        ({"priority": {"l9": 2.0}}, "'l9' fits no load or DER"),
+        ({"priority": {"l1": -1}}, "priority: l1"),
+        ({"priority": [1]}, "globs with numbers"),
+        ({"v_min_pu": 1.1}, "no band is left"),
+        ({"confirm": 3}, "did you mean 'confirm_s'"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], match: str) -> None:
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    with pytest.raises(ControllerError, match=match):
+        Reconfiguration(site, [AGENT], **options)
+
+
+def test_a_feeder_without_switches_or_circuit_is_refused() -> None:
+    with pytest.raises(ControllerError, match="has no switch"):
+        Reconfiguration(sample_site(), [AGENT])
+    with pytest.raises(ControllerError, match="no circuit"):
+        Reconfiguration(replace(sample_site(), feeder=ring(), ders=()), [AGENT])
