@@ -52,14 +52,12 @@ class Checked:
     losses_kw : float
     v_min_pu, v_max_pu : Extremes of supplied nodes.
     violation : What is beyond its limit, in words; '' where nothing is.
-    flow : None where the power flow has no solution.
     """
 
     losses_kw: float = np.inf
     v_min_pu: float = np.nan
     v_max_pu: float = np.nan
     violation: str = ""
-    flow: PortFlow | None = None
 
 
 class AcCheck:
@@ -91,17 +89,15 @@ class AcCheck:
         self._section = np.array([section_of[x.rpartition(".")[0]] for x in labels], dtype=np.intp)
         self._normal = self._energised.reach({})
         self._low, self._high = np.array(band_pu[0]), np.array(band_pu[1])
-        self._slack: FloatArray = np.array(np.inf)
-        network = ports(self._changed(present))
-        now = self._checked(network)
-        self._slack = np.zeros(len(network.lines))
-        if now.flow is not None:
-            v, live = np.abs(now.flow.v), network.w != 0.0
+        self._slack: FloatArray = np.array(0.0)
+        found = self._solved(self._changed(present))
+        if found is not None:
+            network, flow = found
+            v, live = np.abs(flow.v), network.w != 0.0
             self._low = np.where(live, np.minimum(band_pu[0], v - _ROUNDING_PU), band_pu[0])
             self._high = np.where(live, np.maximum(band_pu[1], v + _ROUNDING_PU), band_pu[1])
-            self._slack = np.maximum(self._loading(network, now.flow) - 1.0, 0.0)
+            self._slack = np.maximum(self._loading(network, flow) - 1.0, 0.0)
         self._done: dict[tuple[tuple[str, bool], ...], Checked] = {}
-        self.present = self.state(present)
 
     def _changed(self, closed: Mapping[str, bool]) -> dict[str, bool] | None:
         return {name: on for name, on in closed.items() if on != self._model[name]} or None
@@ -112,20 +108,28 @@ class AcCheck:
         key = tuple(sorted((other or {}).items()))
         if key not in self._done:
             partly = self._partly(other or {})
-            known = Checked(violation=partly) if partly else self._checked(self._ports(other))
+            known = Checked(violation=partly) if partly else self._checked(other)
             self._done[key] = known
         return self._done[key]
 
-    def _checked(self, network: PortNetwork) -> Checked:
-        s, loads = injections(self._feeder, network, self._demand)
+    def _solved(self, closed: Mapping[str, bool] | None) -> tuple[PortNetwork, PortFlow] | None:
+        """Return the network of a configuration and its state; None where it has no solution."""
         try:
-            flow = power_flow(network, s, loads)
+            network = self._ports(closed)
+            s, loads = injections(self._feeder, network, self._demand)
+            return network, power_flow(network, s, loads)
         except PowerFlowError:
+            return None
+
+    def _checked(self, closed: Mapping[str, bool] | None) -> Checked:
+        found = self._solved(closed)
+        if found is None:
             return Checked(violation="the power flow has no solution")
+        network, flow = found
         live, v = network.w != 0.0, np.abs(flow.v)
         words = self._beyond(network, flow, v, live)
         lost = flow.loss * BASE_KVA
-        return Checked(lost, float(v[live].min()), float(v[live].max()), words, flow)
+        return Checked(lost, float(v[live].min()), float(v[live].max()), words)
 
     def _partly(self, closed: Mapping[str, bool]) -> str:
         """Return which node of a supplied section is dark, in words; '' where none is."""

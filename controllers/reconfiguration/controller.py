@@ -83,8 +83,8 @@ class Reconfiguration:
     ``switch_set`` per line and switch (NaN: never operated), ``state`` with the demand that is
     without supply, kW, and the number of operations so far.
 
-    A line that is open and obeys no command is faulted. It is commanded open, so that it does not
-    close by itself when it is repaired.
+    A line or switch that obeys no command and is not in its normal state is faulted, as an open
+    line. It is commanded to what it is, so that it does not move by itself when it is repaired.
     """
 
     def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
@@ -116,18 +116,10 @@ class Reconfiguration:
         first += [node_label(x.bus, x.phases[0]) for x in feeder.ders]
         self._first = np.array([at.get(label, 0) for label in first], dtype=np.intp)
         _check_size(site, self._switches)
-        nan = float("nan")
-        self.inputs = (
-            Port("switch_closed", "1", self._lines, initial=nan),
-            Port("switch_locked", "1", self._lines, initial=nan),
-            Port("load_p_kw", "kW", loads, initial=nan, required=False),
-            Port("p_kw", "kW", ders, initial=nan, required=False),
-            Port("q_kvar", "kvar", ders, initial=nan, required=False),
-        )
-        self.outputs = (Port("switch_set", "1", self._lines, nan), Port("state", "", STATES))
+        self._declare(loads, ders)
         self.links_in: tuple[Link, ...] = ()
         self.links_out: tuple[Link, ...] = ()
-        self._command = np.full(len(self._lines), nan)
+        self._command = np.full(len(self._lines), np.nan)
         self._closed = np.array([self._normal[name] for name in self._lines], dtype=bool)
         self._locked = np.zeros(len(self._lines), dtype=bool)
         self._live = self._reached()
@@ -139,6 +131,16 @@ class Reconfiguration:
         self._locked_out: set[str] = set()
         self._restored_kw = self._most_dark_kw = 0.0
         self._events: list[dict[str, Any]] = []
+
+    def _declare(self, loads: tuple[str, ...], ders: tuple[str, ...]) -> None:
+        self.inputs = (
+            Port("switch_closed", "1", self._lines, initial=np.nan),
+            Port("switch_locked", "1", self._lines, initial=np.nan),
+            Port("load_p_kw", "kW", loads, initial=np.nan, required=False),
+            Port("p_kw", "kW", ders, initial=np.nan, required=False),
+            Port("q_kvar", "kvar", ders, initial=np.nan, required=False),
+        )
+        self.outputs = (Port("switch_set", "1", self._lines, np.nan), Port("state", "", STATES))
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
@@ -219,12 +221,12 @@ class Reconfiguration:
         self._queue.clear()
         states = self._states()
         locked = {name for name, on in zip(self._lines, self._locked, strict=True) if on}
-        faulted = {name for name in locked if self._normal[name] and not states[name]}
+        held = {name for name in locked if self._normal[name] != states[name]}
         for name in sorted(self._locked_out - locked):
             self._tell("repaired", element=name)
-        new = sorted(faulted - self._locked_out)
+        new = sorted(held - self._locked_out)
         operable = (self._switches | self._locked_out) - locked
-        self._locked_out |= faulted
+        self._locked_out |= held
         self._locked_out &= locked
         if new:
             self._tell("fault_found", elements=new, dark_kw=round(self._dark_kw(), 3))
@@ -238,10 +240,10 @@ class Reconfiguration:
             self._weights,
             transfers=self._options.transfers,
         )
-        if faulted or not self._go_normal(planner, operable):
+        if held or not self._go_normal(planner, operable):
             self._plan(planner.best(), again)
         if new:
-            self._queue.appendleft(dict.fromkeys(new, False))
+            self._queue.appendleft({name: states[name] for name in new})
         self._retry_s = time_s + self._options.retry_s if self._dark_kw() else np.inf
 
     def _go_normal(self, planner: Planner, operable: set[str]) -> bool:
@@ -252,7 +254,10 @@ class Reconfiguration:
         operations = planner.to(normal)
         if operations is None:
             reason = planner.check(planner.sections.closed_now(states | normal)).violation
-            self._tell("normal_not_allowed", reason=reason or "no allowed way leads there")
+            self._tell(
+                "normal_not_allowed",
+                reason=reason or "no allowed way leads there, or it has a loop",
+            )
             return False
         if operations:
             self._tell("back_to_normal", operations=_words(operations))

@@ -84,14 +84,9 @@ class Planner:
         self.now = self.sections.closed_now(closed)
         self.live = self.sections.supplied(self.now)
         self._check = AcCheck(feeder, ports, demand, band_pu, closed, self.sections.of_bus)
-        self._largest = {
+        self._first_bus = {
             section: bus for bus, section in reversed(list(self.sections.of_bus.items()))
         }
-
-    @property
-    def present(self) -> Checked:
-        """The state before anything is switched."""
-        return self._check.present
 
     def check(self, state: Collection[int]) -> Checked:
         """Return the AC check of a state of the switches."""
@@ -158,15 +153,19 @@ class Planner:
             why = next((words for there, words in refused if section in there), "")
             if section not in reachable:
                 why = "no switch leads there"
-            dark[self._largest[section]] = why or "cannot be supplied together with the others"
+            dark[self._first_bus[section]] = why or "cannot be supplied together with the others"
         supplied = float(self.load_kw[sorted(live)].sum())
         before = float(self.load_kw[sorted(self.live)].sum())
         left = float(self.load_kw.sum()) - supplied
         return Plan(operations, supplied, supplied - before, left, self.check(state), dark)
 
     def to(self, closed: Mapping[str, bool]) -> tuple[Operation, ...] | None:
-        """Return operations to given states of the switches; None where there is no way."""
-        return self.operations(self.sections.closed_now({**self._closed, **closed}))
+        """Return operations to given states of the switches.
+
+        None where there is no way, or where there is a loop.
+        """
+        target = self.sections.closed_now({**self._closed, **closed})
+        return None if self.sections.loops(target) else self.operations(target)
 
     def operations(self, target: frozenset[int]) -> tuple[Operation, ...] | None:
         """Return operations from the present state to another; None where there is no way.

@@ -50,7 +50,6 @@ class _Capacity:
     def __init__(self, grid: Feeder, *_: Any) -> None:
         self._sections = Sections.of(grid, {}, NAMES)
         self._kw = self._sections.sums([x.bus for x in grid.loads], np.array([10.0, 20.0, 5.0]))
-        self.present = Checked(1.0)
 
     def state(self, closed: Mapping[str, bool]) -> Checked:
         on = frozenset(k for k, name in enumerate(NAMES) if closed[name])
@@ -68,19 +67,29 @@ def most_kw(request: pytest.FixtureRequest) -> Iterator[float]:
         yield request.param
 
 
-def play(agent: Reconfiguration, until_s: float, lost_s: tuple[float, float]) -> list[Any]:
-    """Return per step: time, states, supplied kW, and the events; `line` is lost for a time."""
+def play(
+    agent: Reconfiguration,
+    until_s: float,
+    lost_s: tuple[float, float],
+    name: str = "line",
+    looped_steps: int = 0,
+) -> list[Any]:
+    """Return per step: time, states, supplied kW, and the events.
+
+    For a time one line or switch is held: `name` is open, the tie is closed. There is a loop in
+    `looped_steps` steps.
+    """
     grid = ring()
     sections = Sections.of(grid, {}, NAMES)
     kw = sections.sums([x.bus for x in grid.loads], np.array([10.0, 20.0, 5.0]))
     command = np.array([1.0, 1.0, 1.0, 0.0])
     rows = []
     for time_s in np.arange(0.0, until_s, PERIOD_S).tolist():
-        locked = np.array([float(lost_s[0] <= time_s < lost_s[1]), 0.0, 0.0, 0.0])
-        closed = np.where(locked > 0.0, 0.0, command)
+        locked = np.array([float(x == name and lost_s[0] <= time_s < lost_s[1]) for x in NAMES])
+        closed = np.where(locked > 0.0, float(name == "tie"), command)
         on = frozenset(np.flatnonzero(closed).tolist())
         live = sections.supplied(on)
-        assert sections.loops(on) == 0, time_s
+        looped_steps -= sections.loops(on)
         place = [sections.of_bus[load.bus] for load in grid.loads]
         load_kw = np.array([kw[s] if s in live else 0.0 for s in place])
         unknown = np.empty(0)
@@ -91,6 +100,7 @@ def play(agent: Reconfiguration, until_s: float, lost_s: tuple[float, float]) ->
         command = np.where(np.isnan(asked), command, asked)
         events = [event["event"] for event in agent.take_events()]
         rows.append((time_s, closed, load_kw.sum(), found.outputs["state"][0], events))
+    assert looped_steps == 0
     return rows
 
 
@@ -113,6 +123,17 @@ def test_load_is_restored_and_the_normal_state_comes_back(most_kw: float) -> Non
     assert [kind for kind in told if kind != "operation"] == expected
     operations = told.count("operation")
     assert agent.summary() == {"switching_operations": operations, "restored_kw": best}
+
+
+def test_a_loop_that_a_held_tie_closes_is_opened() -> None:
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    agent = Reconfiguration(site, [AGENT], confirm_s=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "AcCheck", _Capacity)
+        # Three steps until it is sure and commands the tie, one until another switch is open.
+        rows = play(agent, 160.0, (40.0, 100.0), "tie", looped_steps=4)
+    assert all(kw == 35.0 for _, _, kw, _, _ in rows)
+    assert (rows[-1][1] == [1.0, 1.0, 1.0, 0.0]).all()
 
 
 def test_it_may_stay_in_the_restored_configuration(most_kw: float) -> None:

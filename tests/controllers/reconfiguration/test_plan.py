@@ -74,7 +74,6 @@ def test_most_load_radial_and_no_supply_is_lost(
     operable = [s.name for s in grid.switches if s.name not in locked]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_module, "AcCheck", lambda *_: check)
-        patch.setattr(Planner, "present", property(lambda self: check.state(states)))
         planner = Planner(
             grid,
             lambda closed: pytest.fail("no network is needed"),
