@@ -27,7 +27,7 @@ from controllers.market.model.problem import PortProblem
 from controllers.market.three_phase.certificate import certify
 from controllers.market.three_phase.exact import ThreePhaseMarket
 from controllers.market.three_phase.objective import P_GEN, P_LOAD, Q_GEN, PortObjective
-from controllers.market.three_phase.replay import replayed
+from controllers.market.three_phase.result import flow_at
 from federates.core.signals import read_signal
 from federates.core.sites import GridSite
 from federates.errors import ScenarioError
@@ -193,7 +193,7 @@ class _Study:
 
     def _replay_pu(self, problem: PortProblem, dispatch: Any) -> float:
         s = dispatch.p_gen - dispatch.p_load + 1j * (dispatch.q_gen - dispatch.q_load)
-        return float(np.abs(replayed(problem, s).v - dispatch.voltage).max())
+        return float(np.abs(flow_at(problem, s).v - dispatch.voltage).max())
 
     def _set_points_cost(
         self, problem: PortProblem, own: dict[str, Any], bids: FloatArray, end_s: float
@@ -212,7 +212,7 @@ class _Study:
         objective = PortObjective(self._network, **own)
         devices = objective.devices(problem)
         try:
-            flow = replayed(problem, devices.injection(per_terminal))
+            flow = flow_at(problem, devices.injection(per_terminal))
         except PowerFlowError:
             return float("inf"), ["the recorded set-points have no power flow"]
         less = float((bid_column(bids, "p_load_min") - load).max(initial=0.0))
