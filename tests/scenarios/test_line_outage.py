@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from federates.core.signals import read_signal
-from federates.reports.market import market_rows
+from federates.reports.blocks import Figures
+from federates.reports.market import market_rows, market_section
 from federates.reports.supply_states import dark_buses, supply_states
+from federates.runs.data import RunData
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario, shipped_dir
 
@@ -54,6 +56,9 @@ def test_most_of_the_load_is_restored_within_the_band(runs: dict[str, Path]) -> 
     assert "62" in dark_buses(runs["mitigated"], "feeder")
     rows = {row[0]: row[2:] for row in market_rows(states)}
     assert rows["Nodes without voltage"] == ["0", "136", "27"]
+    section = market_section({name: RunData(folder) for name, folder in runs.items()}, states)
+    maps = next(block for block in section.blocks if isinstance(block, Figures))
+    assert len(maps.figures) == 2
 
 
 def test_the_plan_is_what_the_feeder_then_measures(runs: dict[str, Path]) -> None:
