@@ -4,7 +4,7 @@
 Both have the operators' `buses` (n,), the names of the `ders` (m,), the operator of each (`owner`),
 which of them are loads (`is_load`), and per operator the feeder's own load, the largest demand and
 the least that is left without shedding: `fixed_mw`, `demand_mw`, `least_mw` (n,); `interval_s` is
-how often operators dispatch.
+how often operators dispatch, `redispatches` whether they let agents make up for others.
 """
 
 from __future__ import annotations
@@ -76,12 +76,11 @@ class PrimaryParties:
 
 
 class LocalParties:
-    """Those of the controller ``local-market`` at a site; operators redispatch their agents."""
-
-    redispatches = True
+    """Those of the controller ``local-market`` at a site."""
 
     def __init__(self, site: ControlSite, options: LocalMarketOptions) -> None:
         self._options, self.interval_s = options, options.interval_s
+        self.redispatches = options.make_up
         table = site_table(site, options)
         smo_of_home = table.agent_smo[table.home_agent]
         self.buses, self.owner = table.buses, smo_of_home[table.der_home]

@@ -96,9 +96,10 @@ def metered_states(
     Returns
     -------
     dict
-        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState` that it has. In a
-        local market ``attacked`` is the first interval under attack, and ``secondary`` is what the
-        operators' agents have made of it without the manager.
+        ``pre``, ``attacked`` and ``mitigated``, each the fields of `MeteredState` that it has.
+        Where the operators of a local market let agents make up for others, ``attacked`` is the
+        first interval under attack, and ``secondary`` what the agents have made of it without the
+        manager.
 
     Raises ScenarioError: A run has no such market, was not attacked, or its signals do not cover a
     window.
