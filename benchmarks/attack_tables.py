@@ -182,10 +182,14 @@ def table(attack: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Return median and range as text."""
+    """Return median and range as text, and how many have no value."""
     of = np.array(values)
-    ends = f"{np.min(of):.{digits}f} to {np.max(of):.{digits}f}"
-    return f"{np.median(of):.{digits}f} ({ends})"
+    known = of[np.isfinite(of)]
+    if not known.size:
+        return "never"
+    ends = f"{known.min():.{digits}f} to {known.max():.{digits}f}"
+    never = f"; never in {of.size - known.size}" if known.size < of.size else ""
+    return f"{np.median(known):.{digits}f} ({ends}{never})"
 
 
 def main() -> None:
