@@ -122,6 +122,13 @@ def test_attack_1c_is_answered_by_the_operators_agents_and_then_by_the_primary_m
     assert 30.0 < attacked - secondary < 70.0
     assert last == pytest.approx(pre, rel=0.01)
     assert told["search"]["time_s"] - begin_s > 150.0
+    states = metered_states(out, out)
+    assert list(states) == ["pre", "attacked", "secondary", "mitigated"]
+    assert states["attacked"]["import_kw"] == pytest.approx(attacked, abs=1e-6)
+    assert states["attacked"]["generation_kw"] == pytest.approx(163.0, abs=0.5)
+    assert states["attacked"]["nodes_curtailing"] == 0
+    assert states["mitigated"]["nodes_curtailing"] > 80
+    assert states["pre"]["cost"] < states["mitigated"]["cost"]
 
 
 def test_the_tables_of_resources_are_what_their_recipe_gives() -> None:
