@@ -25,6 +25,7 @@ from federates.hosts.reach import Reach
 from federates.kinds.external import ExternalFederate
 from federates.runs.options import Placement, RunOptions
 from federates.scenario.schema import Scenario
+from grid_models.base.threads import one_thread
 
 _SUMMED = ("_count", "_samples", "_kwh", "_kvarh")
 
@@ -63,6 +64,7 @@ class Started:
     spans_hosts: bool
 
 
+@one_thread()
 def run(
     scenario: Scenario,
     options: RunOptions | None = None,

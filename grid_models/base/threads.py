@@ -1,8 +1,15 @@
-"""One thread for linear algebra: set before numpy is imported."""
+"""One thread for linear algebra.
+
+The matrices of a federation are small. Threads that share one cost more than they gain, on busy
+cores fifty times as much, and the last bits of a result would depend on the number of cores.
+Federates, runs and workers are what is parallel.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment of a process whose BLAS has one thread."""
@@ -11,8 +18,28 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def use_one_thread() -> None:
     """Let BLAS use one thread in this process and its children, unless the user says otherwise.
 
-    The matrices of a federation are small. Threads that share one cost more than they gain, on busy
-    cores fifty times as much; federates, runs and workers are what is parallel.
+    It has an effect on libraries that are loaded later.
     """
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS use one thread meanwhile, also where it is loaded already, and in child processes.
+
+    `use_one_thread` is for what is loaded meanwhile; the process's own setting comes back.
+    """
+    from threadpoolctl import threadpool_limits
+
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
