@@ -59,7 +59,7 @@ def site_network(site: ControlSite, options: MarketOptions) -> BranchNetwork | P
     """
     if not is_three_phase(named_clearing(options)):
         for name in _THREE_PHASE_ONLY:
-            if getattr(options, name):
+            if getattr(options, name) != getattr(MarketOptions, name):
                 raise ControllerError(
                     f"is not used by clearing '{options.clearing}'",
                     where=f"option {name}",

@@ -12,7 +12,7 @@ certificate for the global one is not part of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,8 +192,8 @@ class _Run:
             residual = self._residual(at, slopes, mu)
             if residual <= self._tolerance:
                 return _End(at, slopes, mu, side, "solved", k)
-            step, rows = self._step(at, slopes, mu, side)
-            found = self._searched(at, step, rows)
+            step, rows, qp = self._step(at, slopes, mu, side)
+            found = self._searched(at, step, rows, qp)
             mu = np.zeros_like(mu)
             mu[rows] = step.mu
             side = np.zeros(at.x.size, dtype=int)
@@ -235,8 +235,8 @@ class _Run:
 
     def _step(
         self, at: _Point, slopes: _Slopes, mu: FloatArray, side: NDArray[np.int_]
-    ) -> tuple[QpSolution, IntArray]:
-        """Return the solution of the quadratic program, and the limits that are its rows."""
+    ) -> tuple[QpSolution, IntArray, Qp]:
+        """Return the quadratic program's solution, the limits that are its rows, and itself."""
         d, free = self._devices, self._free
         by_power = slopes.sensitivity.currents()
         hessian = self._hessian(at, slopes, mu, by_power)
@@ -262,7 +262,7 @@ class _Run:
             if found.elastic:
                 more = np.flatnonzero(left > _KEPT / 10.0)
             if not more.size:
-                return found, rows
+                return found, rows, qp
             guess = found.side
             binding = np.append(found.mu > 0.0, np.ones(more.size, dtype=bool))
             rows = np.append(rows, more)
@@ -295,7 +295,7 @@ class _Run:
             np.linalg.cholesky(hessian)
         except np.linalg.LinAlgError:
             values, vectors = np.linalg.eigh(hessian)
-            floor = 1e-7 * float(np.abs(values).max(initial=1.0))
+            floor = 1e-10 * float(np.abs(values).max(initial=1.0))
             hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
         return np.asarray(hessian)
 
@@ -318,25 +318,48 @@ class _Run:
         across = (np.conj(u)[:, None] * (self._network.z_port[used] @ by_power)).imag
         return np.asarray((across.T * (weight[used] / np.abs(u) ** 3)) @ across)
 
-    def _searched(self, at: _Point, step: QpSolution, rows: IntArray) -> _Point | None:
+    def _searched(self, at: _Point, step: QpSolution, rows: IntArray, qp: Qp) -> _Point | None:
         """Return the first point on the step that is better by the merit function, or None."""
-        d = self._devices
         weight = 2.0 * float(step.mu.max(initial=0.0)) + 1.0
         merit = at.cost + weight * at.excess
+        allowed = merit + 1e-10 * (1.0 + abs(merit))
         best: _Point | None = None
         for k in range(_HALVINGS):
-            x = at.x.ravel().copy()
-            x[self._free] += 0.5**k * step.d
-            x = np.clip(x.reshape(at.x.shape), d.low, d.high)
-            try:
-                new = self._point(x, at.flow)
-            except PowerFlowError:
+            new = self._moved(at, 0.5**k * step.d)
+            if new is None:
                 continue
-            allowed = 1e-10 * (1.0 + abs(merit))
-            if new.cost + weight * new.excess <= merit + allowed:
+            if new.cost + weight * new.excess <= allowed:
                 return new
+            if k == 0:
+                # A long step along a limit leaves it by the limit's curvature, and the merit
+                # function would cut all such steps short: go back to the limit first.
+                new = self._corrected(at, new, step, rows, qp) or new
+                if new.cost + weight * new.excess <= allowed:
+                    return new
             best = best or new
         return best if best is not None and best.excess < _KEPT else None
+
+    def _moved(self, at: _Point, d: FloatArray) -> _Point | None:
+        """Return the point at a step of the free variables; None where there is no power flow."""
+        x = at.x.ravel().copy()
+        x[self._free] += d
+        try:
+            return self._point(
+                np.clip(x.reshape(at.x.shape), self._devices.low, self._devices.high), at.flow
+            )
+        except PowerFlowError:
+            return None
+
+    def _corrected(
+        self, at: _Point, new: _Point, step: QpSolution, rows: IntArray, qp: Qp
+    ) -> _Point | None:
+        """Return the point of the same program with limits as they are found to be at `new`."""
+        limits = qp.rows @ step.d - new.limits.excess[rows]
+        try:
+            found = solve_qp(replace(qp, limits=limits), step.side, step.mu > 0.0, 1.0)
+        except ArithmeticError:
+            return None
+        return None if found.elastic else self._moved(at, found.d)
 
     # --- errors ----------------------------------------------------------------------------------
 
