@@ -68,7 +68,8 @@ def mail_routes(
             elif receiver[2].width != link.width:
                 problems.append(
                     f"{federate.name}: link {link.key} sends {link.width} numbers, "
-                    f"{receiver[0]} expects {receiver[2].width}"
+                    f"{receiver[0]} expects {receiver[2].width}; options that both have must be "
+                    "equal, such as a market's and its manager's 'clearing' and 'fixed_load_pu'"
                 )
             else:
                 joined.append(receiver[:2])

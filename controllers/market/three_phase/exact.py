@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
-from controllers.market.model.errors import NoDispatchError
+from controllers.market.model.errors import MarketError, NoDispatchError
 from controllers.market.model.problem import PortProblem
+from controllers.market.solvers.iteration import checked_positive
 from controllers.market.three_phase.dispatch import ComplexArray, PortClearing
 from controllers.market.three_phase.limits import Limits, LimitValues
 from controllers.market.three_phase.objective import P_LOAD, SHED, PortObjective, check_problem
@@ -81,7 +82,7 @@ class ThreePhaseMarket:
     Parameters
     ----------
     weights, voltage_price, v_set_pu : See `objective.PortObjective`.
-    tolerance : Of the optimality conditions, relative to the largest price.
+    tolerance : Of the optimality conditions, relative to the largest price; at most `ACCEPTED`.
 
     Raises MarketError: An option is none.
     """
@@ -100,7 +101,13 @@ class ThreePhaseMarket:
         self.network = network
         self.objective = PortObjective(network, weights, voltage_price, v_set_pu)
         self.limits = Limits(network)
-        self._tolerance = tolerance
+        self._tolerance = checked_positive("tolerance", tolerance, "clearing 'three-phase'")
+        if tolerance > ACCEPTED:
+            raise MarketError(
+                f"tolerance is {tolerance:g}",
+                where="clearing 'three-phase'",
+                expected=f"at most {ACCEPTED:g}, of the largest price",
+            )
         self._last: _End | None = None
 
     def clear(self, problem: PortProblem) -> PortClearing:

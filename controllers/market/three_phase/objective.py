@@ -97,6 +97,25 @@ def checked_option(name: str, value: Any) -> float:
     return float(value)
 
 
+def _check_voltage_terms(weight: float, named: bool, price: float, set_pu: float) -> None:
+    """Raise where an option of the voltage objective has no effect; a weight of 0 may be named."""
+    if not set_pu > 0.0:
+        raise MarketError(f"is {set_pu:g}", where="option 'v_set_pu'", expected="above 0, per unit")
+    if weight > 0.0 and not price > 0.0:
+        raise MarketError(
+            "weighs nothing: voltage_price is 0",
+            where="option 'weights: voltage'",
+            expected="voltage_price above 0, money per hour and pu^2",
+        )
+    for name, given in (("voltage_price", price > 0.0), ("v_set_pu", set_pu != 1.0)):
+        if given and not named:
+            raise MarketError(
+                "is not used: the voltage has no weight",
+                where=f"option '{name}'",
+                expected="weights: {voltage: 1}, and voltage_price above 0",
+            )
+
+
 class Devices:
     """The devices of one problem: ranges, costs, and what they inject. Arrays (4, t), rows of x.
 
@@ -224,11 +243,14 @@ class PortObjective:
     ) -> None:
         self.network = network
         self.weights = ObjectiveWeights.of(weights)
-        self.voltage_price = self.weights.voltage * checked_option("voltage_price", voltage_price)
+        price = checked_option("voltage_price", voltage_price)
+        set_pu = checked_option("v_set_pu", v_set_pu)
+        _check_voltage_terms(self.weights.voltage, "voltage" in (weights or {}), price, set_pu)
+        self.voltage_price = self.weights.voltage * price
         size = np.abs(network.w)
         # A node without a way to the source has no angle, and no voltage to regulate.
         angle = np.where(size > 0.0, network.w, 0.0) / np.where(size > 0.0, size, 1.0)
-        self.v_set = checked_option("v_set_pu", v_set_pu) * angle
+        self.v_set = set_pu * angle
         self._import_form = network.i_source.conj().T @ network.z[network.source_nodes]
         self._voltage_form = (
             network.z.conj().T @ network.z if self.voltage_price else np.zeros((1, 1))

@@ -181,7 +181,7 @@ def test_measurement_noise_is_keyed_by_the_scenarios_words_not_by_the_instance()
         ("", [Member("m", links_out=(Link("a", "c"), Link("b", "c")), links_in=(Link("b", "a"),))],
          ["m: no federate receives mail over link a>c:state and 1 more to 'c'"]),
         ("", [Member("m", links_out=(Link("a", "b", width=2),), links_in=(Link("a", "b"),))],
-         ["m: link a>b:state sends 2 numbers, m expects 1"]),
+         ["m: link a>b:state sends 2 numbers, m expects 1; options that both have must be equal"]),
         ("", [Member("m", links_in=(Link("a", "b"), Link("a", "b")))],
          ["m: two receivers of mail over link a>b:state"]),
     ],

@@ -51,7 +51,9 @@ def test_an_import_range_the_wrong_way_round_is_refused() -> None:
         MarketOptions(import_min_kw=5.0, import_max_kw=3.0)
 
 
-@pytest.mark.parametrize("option", [{"import_max_kw": 100.0}, {"shed_price": 1e4}])
+@pytest.mark.parametrize(
+    "option", [{"import_max_kw": 100.0}, {"import_min_kw": 0.0}, {"shed_price": 1e4}]
+)
 def test_an_option_of_the_three_phase_market_is_not_ignored(option: dict[str, float]) -> None:
     site = ControlSite(sample_feeder(), (), 2.0)
     with pytest.raises(ControllerError, match="is not used by clearing 'central'"):

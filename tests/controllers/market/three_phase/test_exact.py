@@ -146,7 +146,7 @@ def test_what_an_open_switch_cuts_off_has_no_part_in_the_dispatch() -> None:
 
 def test_it_is_a_way_to_clear_by_name() -> None:
     problem = _problem()
-    found = clear(problem, "three-phase", voltage_price=3.0)
+    found = clear(problem, "three-phase", voltage_price=3.0, weights={"voltage": 0.0})
     assert found.dispatch.cost == pytest.approx(
         ThreePhaseMarket(problem.network).clear(problem).dispatch.cost
     )
@@ -333,11 +333,31 @@ def test_more_load_than_the_feeder_can_carry_is_no_dispatch() -> None:
         ({"weights": dict.fromkeys(("disutility", "generation", "losses"), 0.0)}, "all weights"),
         ({"voltage_price": "high"}, "option 'voltage_price'.*a number, 0 or more"),
         ({"v_set_pu": float("nan")}, "option 'v_set_pu'"),
+        ({"v_set_pu": 0}, "option 'v_set_pu'.*above 0"),
+        ({"v_set_pu": 0.95}, "v_set_pu': is not used: the voltage has no weight"),
+        ({"voltage_price": 3.0}, "voltage_price': is not used: the voltage has no weight"),
+        ({"weights": {"voltage": 1.0}, "v_set_pu": 0.95}, "weighs nothing: voltage_price is 0"),
+        ({"tolerance": 0.0}, "tolerance is 0.0; expected more than 0"),
+        ({"tolerance": 1e9}, r"tolerance is 1e\+09; expected at most 1e-05"),
     ],
 )
 def test_options_that_are_none_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(MarketError, match=message):
+    with pytest.raises(ControllerError, match=message):
         ThreePhaseMarket(_plant("ieee13").network, **options)
+
+
+def test_bids_without_cost_reach_an_import_that_is_given() -> None:
+    """Steps along a limit leave it by its curvature: cut short, they took 17 iterations."""
+    wide = {"v_min_pu": 0.9, "v_max_pu": 1.08, "import_price": 1e5, "load_mw": 3.466}
+    problem = _problem(**wide, flexible_mw=0.7, generation_mw=1.0)
+    bids = problem.bids
+    beta = np.where(np.arange(problem.network.size) % 2 == 0, 0.0, bids.beta)
+    wanted = 0.6 * float(bids.p_load0.sum())
+    change = {"bids": replace(bids, beta=beta), "import_min": wanted, "import_max": wanted}
+    found = ThreePhaseMarket(problem.network).clear(replace(problem, **change))
+    assert found.status == "solved"
+    assert found.iterations <= 8
+    assert found.dispatch.p_import == pytest.approx(wanted, abs=1e-8)
 
 
 def test_problems_that_are_none_are_refused() -> None:
