@@ -21,7 +21,7 @@ from grid_models.current_injection.tree import (
 )
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
-from grid_models.opendss.ports import _base_v, _source
+from grid_models.opendss.ports import base_voltages, norton_source
 
 _BASE_VA = 1e3 * BASE_KVA
 # Beyond this a branch leaves a voltage of its child to what little leaks to ground.
@@ -52,8 +52,8 @@ class _Builder:
         self._name = circuit.name
         self._labels = circuit.engine_nodes()
         self._bus = [label.rpartition(".")[0] for label in self._labels]
-        self._base_v = _base_v(circuit, self._labels)
-        y_source, norton = _source(circuit, len(self._labels))
+        self._base_v = base_voltages(circuit, self._labels)
+        y_source, norton = norton_source(circuit, len(self._labels))
         self._source = np.flatnonzero(norton)
         at = np.ix_(self._source, self._source)
         v = self._base_v[self._source]
@@ -64,7 +64,7 @@ class _Builder:
         self._own: dict[str, list[tuple[IntArray, ComplexArray]]] = defaultdict(list)
         self._pairs: dict[frozenset[str], list[tuple[IntArray, ComplexArray]]] = defaultdict(list)
         # Rated currents: place in `lines`, pair of buses, (N,) by node voltages.
-        self._rated: list[tuple[int, frozenset[str], ComplexArray]] = []
+        self.rated_phases: list[tuple[int, frozenset[str], ComplexArray]] = []
         self._read(circuit)
 
     def _read(self, circuit: Circuit) -> None:
@@ -98,7 +98,7 @@ class _Builder:
                 if line is not None:
                     row = np.zeros(len(self._labels), dtype=np.complex128)
                     np.add.at(row, at, y[int(np.flatnonzero(used == k)[0])])
-                    self._rated.append((line, joined, row))
+                    self.rated_phases.append((line, joined, row))
 
     def tree(self) -> BranchTree:
         """Return the tree."""
@@ -231,7 +231,7 @@ class _Builder:
         """Return rated currents by voltage above and current below, and those in dead ends."""
         of = {frozenset((kept[b.parent], kept[b.child])): i for i, b in enumerate(branches)}
         rated, unrated = [], []
-        for line, pair, row in self._rated:
+        for line, pair, row in self.rated_phases:
             i = of.get(pair)
             if i is None:
                 unrated.append(self._network.lines[line])

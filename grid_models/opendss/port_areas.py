@@ -17,7 +17,7 @@ from grid_models.current_injection.model import BASE_KVA, ComplexArray, PortArea
 from grid_models.feeder.topology import cut_into
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.elements import each, primitive
-from grid_models.opendss.ports import _base_v, _Places, _rated, _source
+from grid_models.opendss.ports import Places, base_voltages, norton_source, rated_phases
 
 IndexArray = NDArray[np.intp]
 
@@ -79,7 +79,7 @@ class _Cut:
         self._labels = labels = circuit.engine_nodes()
         self._at = {label: i for i, label in enumerate(labels)}
         bus_of = [label.rpartition(".")[0] for label in labels]
-        self._base = _base_v(circuit, labels)
+        self._base = base_voltages(circuit, labels)
         self._amps = _BASE_VA / self._base
         number = {bus: i for i, bus in enumerate(dict.fromkeys(bus_of))}
         self._bus = np.array([number[bus] for bus in bus_of], dtype=np.intp)
@@ -125,12 +125,12 @@ class _Cut:
                 parts[area].append(element)
                 self._names[area].add(element.name)
         self._y = [_total(own, n) for own in parts]
-        y_source, self._norton = _source(self._circuit, n)
+        y_source, self._norton = norton_source(self._circuit, n)
         self._y_source = y_source
         self._holder = holder = int(self._home[np.flatnonzero(self._norton)[0]])
         self._y[holder] = self._y[holder] + y_source
         self._idle = self._solved(self._norton[:, None])[:, 0]
-        self._incidence = _Places(self._circuit).incidence()
+        self._incidence = Places(self._circuit).incidence()
 
     def _solved(self, injected: ComplexArray, without: int = -1) -> ComplexArray:
         """Return the voltages of currents, (N, k) each, of the feeder without an area's elements.
@@ -200,7 +200,7 @@ class _Cut:
             j0[i] = (self._y[q][[node]] @ self._idle)[0] / amps[node]
         source_nodes = np.flatnonzero(np.isin(nodes, net.source_nodes))
         into: ComplexArray = -np.asarray(self._y_source[place[source_nodes]] @ volts)
-        lines, line_rows, _ = _rated(self._circuit, volts)
+        lines, line_rows, _ = rated_phases(self._circuit, volts)
         kept = np.flatnonzero([x.rpartition(".")[0].lower() in self._names[a] for x in lines])
         across = (ends.T @ volts) / base[port_node, None]
         across[net.w_port[ports] == 0.0] = 0.0

@@ -52,9 +52,9 @@ def port_network(circuit: Circuit, closed: Mapping[str, bool] | None = None) -> 
         for name, state in closed.items():
             circuit.set_switch(f"line.{name}", state)
         circuit.solve()
-    places = _Places(circuit)
+    places = Places(circuit)
     labels, y = node_admittance(engine)
-    y_source, i_norton = _source(circuit, len(labels))
+    y_source, i_norton = norton_source(circuit, len(labels))
     live = _live(y + y_source, i_norton)
     incidence = places.incidence()
     factor = splu(sparse.csc_array((y + y_source)[live][:, live]))
@@ -66,7 +66,7 @@ def port_network(circuit: Circuit, closed: Mapping[str, bool] | None = None) -> 
 
 def _reduced(
     circuit: Circuit,
-    places: _Places,
+    places: Places,
     volts: ComplexArray,
     live: NDArray[np.bool_],
     incidence: sparse.csr_array,
@@ -77,7 +77,7 @@ def _reduced(
     base_v = np.array([b.base_kv_ln * 1e3 for b in circuit.feeder.buses.values() for _ in b.phases])
     index = {label: i for i, label in enumerate(circuit.engine_nodes())}
     at = np.array([index.get(label, -1) for label in circuit.node_labels], dtype=np.intp)
-    port_base = _base_v(circuit, places.first_node)
+    port_base = base_voltages(circuit, places.first_node)
     amps = np.concatenate([[1.0], _BASE_VA / port_base])
 
     nodes = np.where((at >= 0)[:, None], volts[at], 0.0) * amps / base_v[:, None]
@@ -93,7 +93,7 @@ def _reduced(
     into = -np.asarray(y_source[rows] @ volts) * amps
     into[:, 0] += i_norton[rows]
     into *= (base_v[source_nodes] / _BASE_VA)[:, None]
-    lines, line_rows, limits = _rated(circuit, volts)
+    lines, line_rows, limits = rated_phases(circuit, volts)
     line_rows = line_rows * amps
     terminals, share = places.terminals()
     loads = places.loads(port_base)
@@ -129,7 +129,7 @@ class _Terminal:
     phases: str
 
 
-class _Places:
+class Places:
     """Where the loads and DERs of a circuit are connected, from the engine's elements."""
 
     def __init__(self, circuit: Circuit) -> None:
@@ -229,7 +229,7 @@ def _named(names: Sequence[str], numbers: Sequence[int]) -> dict[str, int]:
     return {name: k for name, k in zip(names, numbers, strict=True) if k >= 0}
 
 
-def _source(circuit: Circuit, n: int) -> tuple[sparse.csc_array, ComplexArray]:
+def norton_source(circuit: Circuit, n: int) -> tuple[sparse.csc_array, ComplexArray]:
     """Return admittance (n, n) and injected currents (n,) of the sources, in siemens and ampere.
 
     A source is its own admittance and a current source (Norton). The current follows from its
@@ -256,14 +256,14 @@ def _live(y: sparse.csc_array, i_norton: ComplexArray) -> NDArray[np.bool_]:
     return np.isin(part, part[i_norton != 0.0])
 
 
-def _base_v(circuit: Circuit, labels: Sequence[str]) -> FloatArray:
+def base_voltages(circuit: Circuit, labels: Sequence[str]) -> FloatArray:
     """Return the base voltage of the buses of nodes; 1 V for a bus that never had a voltage."""
     buses = circuit.feeder.buses
     names = (label.rpartition(".")[0] for label in labels)
     return np.array([1e3 * buses[bus].base_kv_ln if bus in buses else 1.0 for bus in names])
 
 
-def _rated(
+def rated_phases(
     circuit: Circuit, volts: ComplexArray
 ) -> tuple[tuple[str, ...], ComplexArray, FloatArray]:
     """Return labels, currents (r, 1 + m) in pu per ampere at the ports, and limits of rated phases.
@@ -285,7 +285,7 @@ def _rated(
         nodes = np.asarray(engine.dss.CktElement.NodeRef(), dtype=int)
         phases = [k for k in range(int(engine.dss.CktElement.NumPhases())) if nodes[k]]
         nodes_of = [circuit.engine_nodes()[nodes[k] - 1] for k in phases]
-        base_a = _BASE_VA / _base_v(circuit, nodes_of)
+        base_a = _BASE_VA / base_voltages(circuit, nodes_of)
         rows.append((primitive(engine.dss)[phases] @ grounded[nodes]) / base_a[:, None])
         labels += [f"{name}.{label.rpartition('.')[2]}" for label in nodes_of]
         limits += (float(engine.dss.CktElement.NormalAmps()) / base_a).tolist()
