@@ -1,12 +1,14 @@
 """Load shed in an island over the size of its grid-forming unit, after attack 3.
 
-    python benchmarks/island.py [--json] [--runs 1300 1000 700] [--seeds 8]
+    python benchmarks/island.py [--json] [--runs 1300 1000 700] [--seeds 8] [--switches]
 
 The first rows are the exact three-phase market of ``attack-3-ieee123`` without the attacked
 generators: critical load shed, and flexible load that is not used (above 0 beside shed load would
 be the wrong way round). `--runs`: sizes as whole runs of the attack, without a defence (`attacked`:
 the unit's relay alone) and with it (`mitigated`), and the highest and lowest power of the unit over
 all steps; `--seeds`: the shipped size, with other draws of costs and of what devices do.
+`--switches`: the market's dispatch after the attack and before it in every radial configuration of
+the feeder's switches that supplies all buses.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,9 @@ import numpy as np  # noqa: E402
 from _island_cases import island_market, island_problem  # noqa: E402
 
 from controllers.market.three_phase.exact import ThreePhaseMarket  # noqa: E402
+from controllers.reconfiguration.sections import Sections  # noqa: E402
 from federates.core.signals import read_signal  # noqa: E402
+from federates.core.sites import GridSite  # noqa: E402
 from federates.reports.market_states import metered_states  # noqa: E402
 from federates.runs.runner import run  # noqa: E402
 from federates.scenario.schema import load_scenario  # noqa: E402
@@ -119,15 +124,50 @@ def whole_runs(unit_kw: float, seed: int = 1) -> list[dict[str, Any]]:
     return rows
 
 
+def configurations(unit_kw: float, lost: str) -> list[dict[str, Any]]:
+    """Return a row per radial configuration of the switches: the market's dispatch there."""
+    scenario = load_scenario(SCENARIO)
+    table, terms = island_market(scenario)
+    grid = GridSite(scenario, scenario.plant_of("market"))
+    normal = {switch.name: switch.closed for switch in grid.feeder.switches}
+    sections = Sections.of(grid.feeder, {}, list(normal))
+    needed = {sections.of_bus[der.bus] for der in grid.feeder.ders}
+    rows = []
+    for state, live in sections.trees():
+        closed = {name: k in state for k, name in enumerate(sections.switches)}
+        network = grid.ports(closed)
+        if not needed <= live or not network.live.all():
+            continue
+        problem = island_problem(table, replace(terms, network=network), unit_kw, lost=lost)
+        d = ThreePhaseMarket(network).clear(problem).dispatch
+        rows.append(
+            {
+                "method": "configuration",
+                "p_max_kw": unit_kw,
+                "lost": lost or "nothing",
+                "operated": [name for name in closed if closed[name] != normal[name]],
+                "shed_kw": round(
+                    1e3 * float(np.maximum(problem.bids.p_load_min - d.p_load, 0.0).sum()), 3
+                ),
+                "losses_kw": round(1e3 * d.losses, 3),
+                "cost": round(d.cost, 3),
+            }
+        )
+    return sorted(rows, key=lambda row: row["cost"])
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     parser.add_argument("--runs", type=float, nargs="*", default=[], metavar="KW")
     parser.add_argument("--seeds", type=int, default=0, metavar="N")
+    parser.add_argument("--switches", action="store_true")
     args = parser.parse_args()
     rows = curve() + [row for unit_kw in args.runs for row in whole_runs(unit_kw)]
     rows += [row for seed in range(1, args.seeds + 1) for row in whole_runs(1300.0, seed)]
+    if args.switches:
+        rows += configurations(1000.0, LOST) + configurations(1300.0, "")
     if args.json:
         print(json.dumps(rows, indent=1))
         return

@@ -180,7 +180,7 @@ class Reconfiguration:
         elif time_s - self._odd_since_s >= self._options.confirm_s:
             self._odd_since_s = None
             self._decide(time_s)
-            if self._queue:
+            if self._queue and time_s >= self._next_s:
                 self._operate(self._queue.popleft(), time_s)
         state = np.array([self._dark_kw(), float(self._operations)])
         return ControllerStep({"switch_set": self._command.copy(), "state": state})
