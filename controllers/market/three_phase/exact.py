@@ -39,6 +39,11 @@ _KEPT = 1e-9
 _MOST_ITERATIONS = 60
 _MOST_ROUNDS = 60
 _HALVINGS = 12
+_FLAT_LOW, _FLAT, _FLAT_HIGH = 1e-11, 1e-7, 1e-3
+"""Least curvature of a step's model, relative to the largest: its range, and what it is at first.
+
+More where steps along flat directions have to be cut short, less where they are taken in full.
+"""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,7 @@ class _Run:
         self._devices = d = objective.devices(problem)
         self._free = np.flatnonzero((d.high > d.low).ravel())
         self._mix = d.mix()[:, self._free]
+        self._flat = _FLAT
 
     # --- points ----------------------------------------------------------------------------------
 
@@ -207,7 +213,9 @@ class _Run:
             side[self._free] = step.side
             side = side.reshape(at.x.shape)
             if found is None:
-                break
+                if self._flat > _FLAT_HIGH:
+                    break
+                continue
             stalled += int(step.elastic and found.excess > 0.9 * at.excess)
             at = found
             if stalled >= 2:
@@ -302,7 +310,7 @@ class _Run:
             np.linalg.cholesky(hessian)
         except np.linalg.LinAlgError:
             values, vectors = np.linalg.eigh(hessian)
-            floor = 1e-10 * float(np.abs(values).max(initial=1.0))
+            floor = self._flat * float(np.abs(values).max(initial=1.0))
             hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
         return np.asarray(hessian)
 
@@ -335,15 +343,16 @@ class _Run:
             new = self._moved(at, 0.5**k * step.d)
             if new is None:
                 continue
-            if new.cost + weight * new.excess <= allowed:
-                return new
-            if k == 0:
+            if k == 0 and new.cost + weight * new.excess > allowed:
                 # A long step along a limit leaves it by the limit's curvature, and the merit
                 # function would cut all such steps short: go back to the limit first.
                 new = self._corrected(at, new, step, rows, qp) or new
-                if new.cost + weight * new.excess <= allowed:
-                    return new
+            if new.cost + weight * new.excess <= allowed:
+                self._flat *= 0.1 if k < 2 else 1.0 if k < 4 else 100.0
+                self._flat = max(self._flat, _FLAT_LOW)
+                return new
             best = best or new
+        self._flat *= 100.0
         return best if best is not None and best.excess < _KEPT else None
 
     def _moved(self, at: _Point, d: FloatArray) -> _Point | None:

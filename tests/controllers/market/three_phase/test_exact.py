@@ -360,6 +360,19 @@ def test_bids_without_cost_reach_an_import_that_is_given() -> None:
     assert found.dispatch.p_import == pytest.approx(wanted, abs=1e-8)
 
 
+def test_flat_bids_under_a_steep_import_price_are_not_called_infeasible() -> None:
+    """The cost is a narrow valley: steps along it are long, and were cut short until it gave up."""
+    terms = {"import_slope": 1e4, "alpha_q": 0.0, "v_min_pu": 0.9, "v_max_pu": 1.08}
+    problem = _problem(**terms, load_mw=3.466, flexible_mw=1.4, generation_mw=3.5)
+    bids, n, wanted = problem.bids, np.arange(problem.network.size), 0.7 * 3.466
+    alpha_p, beta = np.where(n % 3, bids.alpha_p, 0.0), np.where(n % 2, bids.beta, 0.0)
+    flat = replace(bids, alpha_p=alpha_p, beta=beta)
+    problem = replace(problem, bids=flat, import_min=wanted, import_max=wanted)
+    found = ThreePhaseMarket(problem.network).clear(problem)
+    assert found.dispatch.p_import == pytest.approx(wanted, abs=1e-8)
+    assert found.dispatch.cost == pytest.approx(29577.9298, rel=1e-6)  # Ipopt's
+
+
 def test_problems_that_are_none_are_refused() -> None:
     problem = _problem()
     market = ThreePhaseMarket(problem.network)
