@@ -55,19 +55,29 @@ def bars(console: Console, unit: str = "steps") -> Progress:
 def print_table(
     console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int]
 ) -> None:
-    """Print rows of plain text; names (column 0) and the columns `numbers` stay whole."""
+    """Print rows of plain text; the columns `numbers` stay whole.
+
+    So do names (column 0), unless numbers would be cropped in a narrow terminal.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     lines = [tuple(row) for row in rows]
+    longest = [max((_longest(row[i]) for row in lines), default=0) for i in range(len(head))]
+    whole = sum(longest[i] + 1 for i in range(len(head)) if i == 0 or i in numbers)
     for i, words in enumerate(head):
         number = i in numbers
         justify: JustifyMethod = "right" if number else "left"
         if number:  # a long heading over short numbers takes the width of the names
-            longest = max([_HEAD_WIDTH, *(len(row[i]) for row in lines)])
-            words = "\n".join(textwrap.wrap(words, longest, break_long_words=False))
-        table.add_column(words, justify=justify, no_wrap=number or i == 0, overflow="fold")
+            width = max(_HEAD_WIDTH, longest[i])
+            words = "\n".join(textwrap.wrap(words, width, break_long_words=False))
+        stays = number or (i == 0 and whole <= console.width)
+        table.add_column(words, justify=justify, no_wrap=stays, overflow="fold")
     for row in lines:
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _longest(text: str) -> int:
+    return max(map(len, text.splitlines()), default=0)
 
 
 @contextlib.contextmanager
