@@ -129,6 +129,7 @@ class Reconfiguration:
         self._queue: deque[Operation] = deque()
         self._operations = 0
         self._locked_out: set[str] = set()
+        self._repaired: set[str] = set()
         self._restored_kw = self._most_dark_kw = 0.0
         self._events: list[dict[str, Any]] = []
 
@@ -225,7 +226,10 @@ class Reconfiguration:
         for name in sorted(self._locked_out - locked):
             self._tell("repaired", element=name)
         new = sorted(held - self._locked_out)
-        operable = (self._switches | self._locked_out) - locked
+        # A repaired line is ours to close until it is closed, maybe not at the first attempt.
+        self._repaired |= self._locked_out - locked
+        self._repaired = {x for x in self._repaired - locked if states[x] != self._normal[x]}
+        operable = (self._switches | self._repaired) - locked
         self._locked_out |= held
         self._locked_out &= locked
         if new:

@@ -136,6 +136,32 @@ def test_a_loop_that_a_held_tie_closes_is_opened() -> None:
     assert (rows[-1][1] == [1.0, 1.0, 1.0, 0.0]).all()
 
 
+def test_a_repaired_line_that_may_not_be_closed_yet_is_closed_later() -> None:
+    now_s = 0.0
+
+    class Late(_Capacity):
+        most_kw = 25.0
+
+        def state(self, closed: Mapping[str, bool]) -> Checked:
+            found = super().state(closed)
+            return replace(found, violation="high") if closed["line"] and now_s < 200.0 else found
+
+    class Agent(Reconfiguration):
+        def step(self, time_s: float, *rest: Any) -> Any:
+            nonlocal now_s
+            now_s = time_s
+            return super().step(time_s, *rest)
+
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    # As with a line: nothing that may be operated but because it was faulted.
+    agent = Agent(site, [AGENT], switches=["middle", "end", "tie"], confirm_s=8, retry_s=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "AcCheck", Late)
+        rows = play(agent, 280.0, (20.0, 100.0))
+    assert {time_s: kw for time_s, _, kw, _, _ in rows}[196.0] == 25.0
+    assert (rows[-1][1] == [1.0, 1.0, 1.0, 0.0]).all()
+
+
 def test_it_may_stay_in_the_restored_configuration(most_kw: float) -> None:
     site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
     agent = Reconfiguration(site, [AGENT], confirm_s=8, restore_normal=False, transfers=False)
