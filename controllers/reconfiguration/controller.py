@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -24,6 +24,7 @@ from grid_models.feeder.model import Line, Switch, node_label
 
 AGENT = "reconfiguration"
 STATES = ("dark_kw", "operations")
+_LEAST_KW = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,11 @@ class Reconfiguration:
             transfers=self._options.transfers,
         )
         if held or not self._go_normal(planner, operable):
-            self._plan(planner.best(), again)
+            plan = planner.best()
+            if plan.restored_kw < _LEAST_KW and not planner.sections.loops(planner.now):
+                # Lower losses are no reason to switch in a fault.
+                plan = replace(plan, operations=(), checked=planner.check(planner.now))
+            self._plan(plan, again)
         if new:
             self._queue.appendleft({name: states[name] for name in new})
         self._retry_s = time_s + self._options.retry_s if self._dark_kw() else np.inf

@@ -162,6 +162,21 @@ def test_a_repaired_line_that_may_not_be_closed_yet_is_closed_later() -> None:
     assert (rows[-1][1] == [1.0, 1.0, 1.0, 0.0]).all()
 
 
+def test_lower_losses_are_no_reason_to_switch_in_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def best(planner: plan_module.Planner) -> plan_module.Plan:
+        return replace(planned(planner), operations=({"tie": True},))
+
+    planned = plan_module.Planner.best
+    monkeypatch.setattr(plan_module, "AcCheck", _Capacity)
+    monkeypatch.setattr(_Capacity, "most_kw", 0.0)
+    monkeypatch.setattr(plan_module.Planner, "best", best)
+    site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
+    agent = Reconfiguration(site, [AGENT], confirm_s=8)
+    rows = play(agent, 120.0, (40.0, 100.0))
+    assert any("plan" in row[4] for row in rows)
+    assert not any(row[1][NAMES.index("tie")] for row in rows)
+
+
 def test_it_may_stay_in_the_restored_configuration(most_kw: float) -> None:
     site = ControlSite(ring(), (), PERIOD_S, ports=lambda closed: pytest.fail("not needed"))
     agent = Reconfiguration(site, [AGENT], confirm_s=8, restore_normal=False, transfers=False)
