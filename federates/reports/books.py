@@ -22,14 +22,14 @@ _WORDS = {
     "surplus": "The operator keeps",
     "loss_rent": "of it for losses",
     "voltage_rent": "of it for voltage limits",
-    "congestion_rent": "of it for current limits",
+    "congestion_rent": "of it for limits of currents and of the import",
     "voltage_objective_rent": "of it for the voltage objective",
 }
 _SERVICES = {
     "energy": "Energy, at the import price",
     "losses": "Losses",
     "voltage": "Voltage limits",
-    "congestion": "Current limits",
+    "congestion": "Limits of currents and of the import",
     "voltage_objective": "Voltage objective",
 }
 
@@ -50,7 +50,7 @@ def _settled(run: RunData, market: str, port: str) -> tuple[int, tuple[str, ...]
     return len(new), labels, values[new]
 
 
-def _services(run: RunData, market: str) -> list[tuple[str, str, str, str]]:
+def _services(run: RunData, market: str) -> list[tuple[str, ...]]:
     """Return what was paid and received for each part of the price, where it was recorded."""
     rows = []
     for name, words in _SERVICES.items():
@@ -58,7 +58,7 @@ def _services(run: RunData, market: str) -> list[tuple[str, str, str, str]]:
             # Per operator over the run: who pays in one interval may receive in the next.
             paid = _settled(run, market, f".pays_{name}_money")[2].sum(axis=0)
             in_, out = float(paid[paid > 0.0].sum()), -float(paid[paid < 0.0].sum())
-            rows.append((words, f"{in_:,.2f}", f"{out:,.2f}", f"{in_ - out:,.2f}"))
+            rows.append((words, *(f"{sum_:z,.2f}" for sum_ in (in_, out, in_ - out))))
     return rows
 
 
@@ -79,10 +79,10 @@ def market_sections(run: RunData) -> Iterator[PageSection]:
         intervals, account = settled_account(run, market)
         if intervals:
             head = (f"Settled over {intervals} market intervals, as cleared", "Money")
-            rows = [(_WORDS.get(key, key), f"{value:,.2f}") for key, value in account.items()]
+            rows = [(_WORDS.get(key, key), f"{value:z,.2f}") for key, value in account.items()]
             blocks.append(TableBlock(head, rows, numbers=(1,)))
         if services := _services(run, market):
-            head_of = ("What for", "Paid", "Received", "Net")
+            head_of = ("Net bills of the operators, by service", "Paid", "Received", "Net")
             blocks.append(TableBlock(head_of, services, numbers=(1, 2, 3)))
         yield PageSection("Market" if len(names) == 1 else f"Market {market}", blocks)
 

@@ -235,8 +235,14 @@ def _active_charts(run: RunData, plant: PlantData) -> list[Chart]:
         ("import_kw", "Import from the grid above", "s1"),
         ("losses_kw", "Losses", "s2"),
     )
-    found = [(plant.total(port), title, style) for port, title, style in ports]
-    found += [(plant.total(port, [of]), title, style) for port, title, style, of in ISLAND_CHARTS]
+    island = [(plant.total(port, [of]), title, style) for port, title, style, of in ISLAND_CHARTS]
+    is_island = island[0][0] is not None  # its import is the power of its unit
+    found = [
+        (plant.total(port), title, style)
+        for port, title, style in ports
+        if not (is_island and port == "import_kw")
+    ]
+    found += island
     return [
         line_chart(run, title, "Power, kW", series, style)
         for series, title, style in found
