@@ -68,9 +68,9 @@ class ProfileSection(Section):
 class GridForming(Section):
     """An island's grid-forming unit: it stands where the source is, and sets the voltage there.
 
-    Its active power is never beyond its limits. What that takes is cut within the step, as by an
-    ideal under-frequency relay: flexible load first, then critical load, each in equal shares;
-    where too much is generated, generation.
+    Its active power is within its limits in every step. Above `p_max_kw` load is shed within the
+    step, as by an ideal under-frequency relay: flexible load first, then critical load, each in
+    equal shares. Below `p_min_kw` generation is curtailed.
     """
 
     p_max_kw: float = Field(gt=0, description="Largest active power.")

@@ -29,7 +29,7 @@ class BidReceiver:
     ----------
     names : sequence of str. The SMOs.
     silent_steps : int. Market steps without mail after which an SMO is silent.
-    trust_silent : Whether a silent SMO is taken to do what it was awarded last; see `usable_bids`.
+    trust_silent : Whether a silent SMO is assumed to follow its last award; see `usable_bids`.
 
     Attributes
     ----------

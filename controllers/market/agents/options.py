@@ -82,10 +82,10 @@ class MarketOptions(ControllerOptions):
     )
     trust_silent: bool = option(
         True,
-        "Whether a silent SMO is taken to do what it was awarded last. False, for an island: its "
-        "generation counts as none, and its load can be curtailed as bid, since what mail does "
-        "not reach the relay of the grid-forming unit sheds; the operator clears at once when one "
-        "falls silent or comes back. Of a clearing at one place.",
+        "Whether a silent SMO is assumed to follow its last award. False, for an island: its "
+        "generation counts as zero, and its load as curtailable within its bid, since the relay of "
+        "the grid-forming unit sheds what no award reaches; the operator clears at once when an "
+        "SMO falls silent or returns. For clearings at one place only.",
     )
     manager: str | None = option(
         None,
@@ -227,8 +227,8 @@ class ManagerOptions(ControllerOptions):
     )
     confirm_s: float = option(
         0.0,
-        "Least time from an alarm to the first search, so that what others do about it is seen "
-        "first; never less than `silent_after_s`.",
+        "Least time from an alarm to the first search, in which others may respond first; never "
+        "less than `silent_after_s`.",
         low=0.0,
     )
     tolerance: float = option(0.0025, "Relative to the import before the attack.", above=0.0)

@@ -187,7 +187,7 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
     ),
     "switch_locked": OptionalOutput(
         "1",
-        "1 for a line or switch that obeys no command, as a fault or an attack holds it; else 0.",
+        "1 for a line or switch that a fault or an attack holds, so that commands fail; else 0.",
         lambda m: m.gear.names,
         lambda m: m.gear.locked(),
     ),

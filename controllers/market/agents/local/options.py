@@ -124,8 +124,8 @@ class LocalMarketOptions(ControllerOptions):
     )
     make_up: bool = option(
         False,
-        "Whether an operator lets other agents make up for PV and storage that deliver less than "
-        "half of the least that was offered, by their meters.",
+        "Whether an operator lets other agents make up for PV and storage that, by their meters, "
+        "deliver less than half of the least that was offered.",
     )
 
     flexible_homes: Sequence[str] | None = option(
