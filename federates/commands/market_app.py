@@ -11,7 +11,7 @@ from federates.commands import complete
 from federates.commands.options import AsJson
 
 market_app = typer.Typer(
-    help="A run's market: how far its dispatch is from the best there is.",
+    help="Check a run's market: how far its dispatch can be from the optimum.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -1,4 +1,4 @@
-"""How far a run's three-phase dispatch is from the best there is: a certificate, after the run.
+"""How far a run's three-phase dispatch can be from the global optimum, computed after the run.
 
 The market's bids follow from the scenario and what the run recorded. They are cleared again, which
 gives the dispatch of the interval without the errors of devices, and the schedule that the run

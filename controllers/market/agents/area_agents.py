@@ -1,16 +1,17 @@
 """Agents of the three-phase market by areas: one per area, with mail to neighbours and operator.
 
-An area hears the bids of the SMOs at its terminals, and begins a clearing when it hears its number
-from the operator. Then neighbours take turns (`controllers.market.three_phase.areas`): an area with
-an even distance from the source says message n, the others answer with theirs, and so on. Nobody
-says message n + 1 before it has heard all it needs, and every message is repeated until then. So
-lost, late and repeated mail changes no number, it only takes time.
+An area receives the bids of the SMOs at its terminals, and begins a clearing when it receives the
+clearing's number from the operator. Then neighbours take turns
+(`controllers.market.three_phase.areas`): an area with an even distance from the source sends
+message n, the others reply with theirs, and so on. An area sends message n + 1 only when it has all
+that goes into it, and repeats every message until then. So lost, late and repeated mail changes no
+number; it takes time only.
 
 **Stopping, by messages of neighbours only**, is that of the bus agents
-(`controllers.market.agents.bus_agents`): every message bears the number of turns in which the area
-and all it heard of were content: within `agreed_kw` and `agreed_price` of their neighbours. A count
-beyond the number of areas says that all were. The area then reports to the operator, and goes on
-answering its neighbours until the operator has heard all.
+(`controllers.market.agents.bus_agents`): every message has the number of turns in which the area
+and all that its messages came from were within `agreed_kw` and `agreed_price` of their neighbours.
+A count beyond the number of areas shows that all were. The area then reports to the operator, and
+goes on with its neighbours until the operator has all reports.
 
 A message that is not finite, or beyond ten times what planning data say is large, counts as lost.
 """

@@ -1,6 +1,6 @@
 """The three-phase market without a centre: ADMM between areas of the feeder.
 
-An area (`grid_models.current_injection.areas.PortArea`) knows its own network and the bids at its
+An area (`grid_models.current_injection.areas.PortArea`) has its own network and the bids at its
 own terminals. It agrees with each neighbour on the voltages and currents of the nodes they share,
 y. Areas with an even distance from the source and those with an odd one take turns; with w the
 state that an even area keeps::
@@ -11,8 +11,8 @@ state that an even area keeps::
 
 which is ADMM of two blocks in the form of Douglas and Rachford (J. Eckstein, D. Bertsekas, "On the
 Douglas-Rachford splitting method and the proximal point algorithm for maximal monotone operators",
-Math. Program. 55, 1992; w is copy and dual in one). So no dual is added up over messages, and an
-error of one message dies out. Each argmin is one step of Newton's method from the last.
+Math. Program. 55, 1992; w is copy and dual in one). So no dual is summed over messages, and the
+effect of an error in one message decays. Each argmin is one step of Newton's method from the last.
 
 `AreaMarket` runs all areas in one loop; over mail they are agents
 (`controllers.market.agents.area_agents`).
@@ -53,7 +53,7 @@ _CALM = 100
 
 @dataclass(frozen=True)
 class AreaPlan:
-    """What all areas know beforehand.
+    """Parameters that all areas have in common.
 
     Attributes
     ----------

@@ -1,13 +1,13 @@
 """A lower bound of the three-phase market's cost: its branch-flow semidefinite relaxation.
 
-The exact clearing finds a point that no small change improves; this says what no dispatch at all
-can beat. Offline: it takes seconds. The feeder is radial (`branch_flow_sdp`). A port between two
+The exact clearing finds a local optimum; this bounds the cost of any dispatch from below. Offline:
+it takes seconds. The feeder is radial (`branch_flow_sdp`). A port between two
 phases injects ``diag(D X)`` with ``X = V i^H``, and ``diag(X D)`` at its nodes, where D
 takes differences of phases and ``[W X; X^H i i^H] >= 0`` (C. Zhao, E. Dall'Anese and S. Low,
 "Optimal power flow in multiphase radial networks with delta connections", 2017). The largest
 possible current bounds its last block, which nothing else does.
 
-What the relaxation has no variable for is bounded from below, and said in `Certificate.notes`.
+What the relaxation has no variable for is bounded from below, and named in `Certificate.notes`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _APART = np.deg2rad(100.0)
 
 @dataclass(frozen=True)
 class Certificate:
-    """What no dispatch can beat.
+    """A lower bound of the cost of any dispatch.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""An islanded feeder: its source is a grid-forming unit, which is never beyond its limits."""
+"""An islanded feeder: its source is a grid-forming unit that stays within its limits."""
 
 from __future__ import annotations
 
