@@ -40,7 +40,7 @@ from controllers.market.solvers.stopping import Rule  # noqa: E402
 from controllers.market.three_phase.areas import AreaClearing, AreaMarket  # noqa: E402
 from controllers.market.three_phase.exact import ThreePhaseMarket  # noqa: E402
 from controllers.market.three_phase.objective import PortObjective  # noqa: E402
-from controllers.market.three_phase.replay import replayed  # noqa: E402
+from controllers.market.three_phase.result import flow_at  # noqa: E402
 from federates.core.sites import GridSite  # noqa: E402
 from federates.scenario.schema import load_scenario  # noqa: E402
 
@@ -153,7 +153,7 @@ def mail_row(host: PrimaryMarket, mail: MailLoop) -> Row:
         x[i, rows] = power / terms.mw
     objective = PortObjective(problem.network)
     devices = objective.devices(problem)
-    flow = replayed(problem, devices.injection(x))
+    flow = flow_at(problem, devices.injection(x))
     size = np.abs(np.delete(flow.v, problem.network.source_nodes))
     size = size[size > 0.0]
     excess = max(float(size.max()) - problem.v_max_pu, problem.v_min_pu - float(size.min()), 0.0)

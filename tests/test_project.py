@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -366,6 +367,17 @@ def test_every_benchmark_is_described() -> None:
     for script in (ROOT / "benchmarks").glob("*.py"):
         if not script.stem.startswith("_"):
             assert script.name in page
+
+
+def test_what_benchmarks_import_from_the_packages_exists() -> None:
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            if node.module.partition(".")[0] in {"grid_models", "controllers", "federates"}:
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    assert hasattr(module, name), f"{script.name}: {node.module} has no {name}"
 
 
 def test_version_is_the_same_everywhere() -> None:
