@@ -35,7 +35,7 @@ _ROWS = (
 _COMPARED = ("import_kw", "cost", "load_kw", "generation_kw")
 _ROLES = (
     ("role-out", "lost to the attack"),
-    ("role-generating", "generates more"),
+    ("role-generating", "generates more (may curtail, too)"),
     ("role-curtailing", "curtails load"),
     ("role-other", "as before"),
 )
