@@ -198,6 +198,8 @@ def _attack_parts() -> Iterator[str]:
         ("`target`", attacks.Target),
         ("`conceal[]`", attacks.Conceal),
         ("`conceal[].show`", attacks.Show),
+        ("`published`", attacks.Published),
+        ("`published.pre` and the other states", attacks.PublishedState),
     ):
         yield f"### {heading}\n"
         yield _first_paragraph(model) + "\n"

@@ -222,8 +222,10 @@ def print_paired(runs: PairedRuns, console: Console) -> None:
     if runs.market:
         from federates.reports.market import market_head, market_rows
 
-        head = market_head(list(runs.market))
-        print_table(console, head, market_rows(runs.market), range(2, len(head)))
+        published = runs.spec.published
+        head = market_head(list(runs.market), published)
+        rows = market_rows(runs.market, published)
+        print_table(console, head, rows, range(2, len(head)))
     rows = runs.detector_rows()
     if rows:
         print_table(console, DETECTOR_HEAD, rows, range(3, len(DETECTOR_HEAD)))

@@ -14,11 +14,13 @@ from federates.reports.supply_states import dark_buses, supply_states
 from federates.runs.data import RunData
 from federates.runs.paired import ATTACKED, BASELINE, CLEAN
 from federates.runs.replay import scenario_of_run
+from federates.scenario.attack_schema import Published
 from grid_models.base.errors import FeederateError
 
 PRE = "pre"
 _ROWS = (
     ("import_kw", "Import", "kW", 0),
+    ("import_change_kw", "Import, less that before", "kW", 2),
     ("unit_kw", "Grid-forming unit", "kW", 0),
     ("shed_kw", "Critical load shed", "kW", 0),
     ("cost", "Cost, coefficients as bid", "per h", 2),
@@ -26,6 +28,8 @@ _ROWS = (
     ("generation_kw", "Generation", "kW", 0),
     ("helper_kw", "Extra generation of one operator", "kW", 0),
     ("nodes_curtailing", "Nodes curtailing", "", 0),
+    ("curtailed_min_kw", "Least curtailment of one of them", "kW", 2),
+    ("curtailed_max_kw", "Largest curtailment of one of them", "kW", 2),
     ("nodes_out", "Nodes out", "", 0),
     ("load_min_kw", "Least load supplied", "kW", 0),
     ("nodes_dark", "Nodes without voltage", "", 0),
@@ -100,28 +104,44 @@ def _market(runs: Mapping[str, RunData]) -> str | None:
     return next(names, None)
 
 
-def market_rows(states: States) -> list[list[str]]:
-    """Return the table as text: quantity, unit, one cell per state with its change against pre."""
+def market_rows(states: States, published: Published | None = None) -> list[list[str]]:
+    """Return the table as text: quantity, unit, one cell per state with its change against pre.
+
+    Figures of a publication follow in brackets.
+    """
+    if published is not None:
+        change = {name: float(state["import_kw"]) for name, state in states.items()}
+        states = {
+            name: {**state, "import_change_kw": change[name] - change[PRE]}
+            for name, state in states.items()
+        }
     rows = []
-    for key, words, unit, digits in _ROWS:
+    for key, words, unit, decimals in _ROWS:
         if key not in states[PRE]:
             continue
         cells = []
+        found = {} if published is None else {x: published.figure(x, key) for x in states}
+        digits = 2 if any(value is not None for value in found.values()) else decimals
         for name, state in states.items():
             text = f"{float(state[key]):,.{digits}f}"
             before = float(states[PRE][key])
             if key in _COMPARED and name != PRE and before:
                 text += f"\n({100 * (float(state[key]) / before - 1):+.1f} %)"
+            if (value := found.get(name)) is not None:
+                text += f"\n[{value:,.{digits}f}]"
             cells.append(text)
         rows.append([words, unit, *cells])
     return rows
 
 
-def market_section(runs: Mapping[str, RunData], states: States) -> PageSection:
+def market_section(
+    runs: Mapping[str, RunData], states: States, published: Published | None = None
+) -> PageSection:
     """Return the part of the page: the table, and per defence the map of who was hit and helped."""
     numbers = range(2, 2 + len(states))
-    head = ["As metered on the feeder", "", *states]
-    blocks: list[Block] = [TableBlock(head, market_rows(states), numbers, style="compare")]
+    head = [_metered(published), "", *states]
+    rows = market_rows(states, published)
+    blocks: list[Block] = [TableBlock(head, rows, numbers, style="compare")]
     maps = [_map(runs, name) for name in states if runs.get(name) and runs[name].shade]
     if figures := [figure for figure in maps if figure is not None]:
         blocks.append(Figures(figures, min(2, len(figures))))
@@ -158,6 +178,12 @@ def _dark_map(run: RunData, state: str) -> Drawing | None:
     return draw_map(f"At the end of the attack: {state}", feeder, states, tuple(words.items()))
 
 
-def market_head(states: Sequence[str]) -> list[str]:
+def market_head(states: Sequence[str], published: Published | None = None) -> list[str]:
     """Return the table's head for the terminal."""
-    return ["As metered on the feeder", "Unit", *(s.replace(CLEAN, f"\n{CLEAN}") for s in states)]
+    names = (state.replace(CLEAN, f"\n{CLEAN}") for state in states)
+    return [_metered(published), "Unit", *names]
+
+
+def _metered(published: Published | None) -> str:
+    words = "As metered on the feeder"
+    return words if published is None else f"{words} [{published.source}]"

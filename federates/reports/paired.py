@@ -73,7 +73,7 @@ def market(runs: PairedRuns) -> Iterator[PageSection]:
     if runs.market:
         from federates.reports.market import market_section
 
-        yield market_section(runs.runs, runs.market)
+        yield market_section(runs.runs, runs.market, runs.spec.published)
 
 
 def metrics(runs: PairedRuns) -> Iterator[PageSection]:

@@ -229,6 +229,8 @@ class PairedRuns:
         }
         for name, state in self.market.items():
             data[name] = {**data.get(name, {}), **state}
+        if self.spec.published is not None:
+            data["published"] = self.spec.published.model_dump(exclude_none=True)
         return data
 
 

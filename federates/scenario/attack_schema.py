@@ -218,6 +218,30 @@ class Step(Section):
         return schema
 
 
+class PublishedState(Section):
+    """Figures of one state of an attack on a market."""
+
+    import_kw: float | None = Field(None, description="Import at the substation.")
+    import_change_kw: float | None = Field(None, description="Import less that before the attack.")
+    load_kw: float | None = Field(None, description="Load of the feeder.")
+    generation_kw: float | None = Field(None, description="Generation of the feeder.")
+    curtailed_min_kw: float | None = Field(None, description="Least curtailment of a node.")
+    curtailed_max_kw: float | None = Field(None, description="Largest curtailment of a node.")
+
+
+class Published(Section):
+    """What a publication reports of the attack; shown in brackets in the table of states."""
+
+    source: str = Field(description="Where the figures are from.")
+    pre: PublishedState = Field(PublishedState(), description="Before the attack.")
+    attacked: PublishedState = Field(PublishedState(), description="Without a defence.")
+    mitigated: PublishedState = Field(PublishedState(), description="With the defence `mitigated`.")
+
+    def figure(self, state: str, metric: str) -> float | None:
+        """Return a figure; None where the publication has none."""
+        return getattr(getattr(self, state, None), metric, None)
+
+
 class AttackSpec(Section):
     """A whole attack."""
 
@@ -239,6 +263,9 @@ class AttackSpec(Section):
         description="Version of ATT&CK that the ids are of; those of 18.1 are known here.",
     )
     steps: list[Step] = Field(min_length=1, description="What happens; see below.")
+    published: Published | None = Field(
+        None, description="What a publication reports of the attack; see below."
+    )
 
     _source: YamlSource | None = PrivateAttr(None)
     _base_dir: Path = PrivateAttr(Path())
