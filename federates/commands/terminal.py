@@ -62,15 +62,19 @@ def print_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     lines = [tuple(row) for row in rows]
     longest = [max((_longest(row[i]) for row in lines), default=0) for i in range(len(head))]
-    whole = sum(longest[i] + 1 for i in range(len(head)) if i == 0 or i in numbers)
+    words_of = [" ".join(row[i] for row in lines).split() for i in range(len(head))]
+    longest_word = [max(map(len, words), default=0) for words in words_of]
+    whole = sum(
+        1 + (longest[i] if i == 0 or i in numbers else longest_word[i]) for i in range(len(head))
+    )
     for i, words in enumerate(head):
         number = i in numbers
         justify: JustifyMethod = "right" if number else "left"
-        if number:  # a long heading over short numbers takes the width of the names
+        if number or i == 0:  # a long heading over short cells takes the width of the others
             width = max(_HEAD_WIDTH, longest[i])
             words = "\n".join(textwrap.wrap(words, width, break_long_words=False))
         stays = number or (i == 0 and whole <= console.width)
-        table.add_column(words, justify=justify, no_wrap=stays, overflow="fold")
+        table.add_column(Text(words), justify=justify, no_wrap=stays, overflow="fold")
     for row in lines:
         table.add_row(*map(Text, row))
     console.print(table)
