@@ -28,7 +28,8 @@ def use_one_thread() -> None:
 def one_thread() -> Iterator[None]:
     """Let BLAS use one thread meanwhile, also where it is loaded already, and in child processes.
 
-    `use_one_thread` is for what is loaded meanwhile; the process's own setting comes back.
+    Libraries that were loaded before have as many threads afterwards as before; those that are
+    loaded meanwhile keep one.
     """
     from threadpoolctl import threadpool_limits
 
