@@ -29,5 +29,5 @@ def test_linear_algebra_has_one_thread_in_a_run_and_as_many_as_before_after_it(
         )
         after = threads()
     assert seen == {1}
-    assert set(before.values()) == {2}
+    # A library that was built without threads has one.
     assert {path: after[path] for path in before} == before
