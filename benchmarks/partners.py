@@ -182,9 +182,10 @@ def cases() -> list[Case]:
              fault={"late_s": 4}),
         Case("a recorder that comes late", 0, recorder_after_s=5.0,
              time=", real_time: {factor: 100}"),
-        Case("another host has another seed", 3, ("seed: 1 there, 2 here",),
+        # Which host compares first, and so which value is "here", depends on the machine.
+        Case("another host has another seed", 3, ("do not run the same: seed: ",),
              hosts=(one, (*other, "--seed", "2"))),
-        Case("another host has other steps", 3, ("steps: 30 there, 20 here",),
+        Case("another host has other steps", 3, ("do not run the same: steps: ",),
              hosts=(one, (*other, "--steps", "20"))),
         Case("another host has another scenario", 3, ("scenario's links:",),
              hosts=(one, (*other, "--set", "links=[{loss: 0.5}]"))),
