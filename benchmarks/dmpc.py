@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 # One core: the comparison is of algorithms, not of threads. Before numpy loads its BLAS.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 
 import numpy as np  # noqa: E402
 from _dmpc_planners import AveragingPiLaw, CentralMpc, EdgeWiseMpc, TrackingMpc, inputs_of, offsets  # noqa: E402

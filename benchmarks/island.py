@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 
 import numpy as np  # noqa: E402
 from _island_cases import island_market, island_problem  # noqa: E402

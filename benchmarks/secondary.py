@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
 
 # One core: the figures are of an algorithm, not of threads. Before numpy loads its BLAS.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 
 import numpy as np  # noqa: E402
 from _secondary_cases import random_market  # noqa: E402

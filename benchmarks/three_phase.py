@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +27,9 @@ from dataclasses import replace
 from typing import Any
 
 # One thread, before numpy loads its BLAS: two that wait for each other take up to 80 times as long.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 
 from _three_phase_cases import (  # noqa: E402
     THESIS_CASES,

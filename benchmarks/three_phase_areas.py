@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+from grid_models.base.threads import use_one_thread
+
+use_one_thread()
 
 import numpy as np  # noqa: E402
 from _three_phase_cases import THESIS_CASES, THESIS_TAPS, market, plant  # noqa: E402

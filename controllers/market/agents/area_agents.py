@@ -19,14 +19,14 @@ A message that is not finite, or beyond ten times what planning data say is larg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.market.agents.area_rules import AREA_FIELDS, AreaMail
-from controllers.market.agents.bid_receiver import NUMBER_MAX, BidReceiver, merged_events
+from controllers.market.agents.bid_receiver import NUMBER_MAX, BidReceiver
 from controllers.market.agents.bus_agents import SPAN, numbered
+from controllers.market.agents.clearing_agents import ClearingAgents
 from controllers.market.agents.mail_tables import Latest, Sorter, messages
 from controllers.market.agents.reweighing import Weights, weighted
 from controllers.market.agents.schedule import PortTerms
@@ -50,7 +50,7 @@ class _Agent:
         self.neighbours = sorted(set(state.area.neighbour.tolist()))
 
 
-class AreaAgents:
+class AreaAgents(ClearingAgents):
     """The hosted area agents; in use like `BusAgents`.
 
     Parameters
@@ -85,12 +85,9 @@ class AreaAgents:
             )
             for a in hosted
         ]
-        self.receiver = BidReceiver([table.names[i] for i in self.smos], silent_steps)
+        super().__init__(BidReceiver([table.names[i] for i in self.smos], silent_steps))
         self.awards = np.full((len(self.smos), len(AWARD_FIELDS)), np.nan)
         self._large = self._bounds(table, layout.market)
-        self._doubted: set[str] = set()
-        self.events: list[dict[str, Any]] = []
-        self.messages = self.refused = self.event_count = 0
 
     def _bounds(self, table: Participants, market: AreaMarket) -> tuple[float, float]:
         """Return the largest voltage and current that are believed, scaled."""
@@ -144,25 +141,10 @@ class AreaAgents:
             bound = np.where(column < half, self._large[0], self._large[1])
             believed = (np.abs(rows[:, :-1]) <= bound).all(axis=1)
             believed &= np.abs(rows[:, -1]) <= NUMBER_MAX
-            self._note_doubts(sender, believed)
+            names = [f"{source}>{target}" for source, target in self._heard_at]
+            self.note_doubts(names, sender, believed)
             self._shared.absorb(sender[believed], number[believed], rows[believed], step)
         self._orders.absorb(*self._mail["order"].rows(mail), step)
-
-    def _note_doubts(self, sender: IntArray, believed: Any) -> None:
-        names = [f"{source}>{target}" for source, target in self._heard_at]
-        bad = {names[i] for i in sender[~believed].tolist()}
-        self.refused += int((~believed).sum())
-        news = sorted(bad - self._doubted)
-        self._doubted = (self._doubted - {names[i] for i in sender[believed].tolist()}) | bad
-        if news:
-            self.events.append({"event": "mail_refused", "links": news})
-
-    def take_events(self) -> list[dict[str, Any]]:
-        """Return what happened since the last call; what happened to several SMOs is one event."""
-        told = self.receiver.events + self.events
-        self.receiver.events, self.events = [], []
-        self.event_count += len(told)
-        return merged_events(told)
 
     # --- a step ----------------------------------------------------------------------------------
 

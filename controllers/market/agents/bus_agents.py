@@ -36,8 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from controllers.market.agents.bid_receiver import BidReceiver, merged_events
+from controllers.market.agents.bid_receiver import BidReceiver
 from controllers.market.agents.bus_rules import SAID, Bounds, bus_names, diameter, worth_of_limits
+from controllers.market.agents.clearing_agents import ClearingAgents
 from controllers.market.agents.distributed_operator import ORDER_FIELDS
 from controllers.market.agents.mail_tables import Latest, Sorter, messages
 from controllers.market.agents.schedule import RESULT_FIELDS, MarketTerms, per_unit
@@ -70,7 +71,7 @@ class Agreement:
     start_rounds: int
 
 
-class BusAgents:
+class BusAgents(ClearingAgents):
     """The hosted bus agents as arrays.
 
     Parameters
@@ -114,7 +115,7 @@ class BusAgents:
         position = {row: i for i, row in enumerate(hosted)}
         self.smos = [i for i, row in enumerate(table.rows.tolist()) if row in position]
         self._at = np.array([position[int(table.rows[i])] for i in self.smos], dtype=np.int64)
-        self.receiver = BidReceiver([table.names[i] for i in self.smos], silent_steps)
+        super().__init__(BidReceiver([table.names[i] for i in self.smos], silent_steps))
         self.awards = np.full((len(self.smos), len(AWARD_FIELDS)), np.nan)
         self._reset()
 
@@ -128,9 +129,6 @@ class BusAgents:
         self._results = np.zeros((m, len(RESULT_FIELDS)))
         self._heard_up, self._heard_down = Latest(edges, 2 * SAID), Latest(m, 2 * SAID)
         self._orders = Latest(m, len(ORDER_FIELDS))
-        self._doubted: set[str] = set()
-        self.events: list[dict[str, Any]] = []
-        self.messages = self.refused = self.event_count = 0
 
     @property
     def _first(self) -> IntArray:
@@ -169,28 +167,10 @@ class BusAgents:
             if not sender.size:
                 continue
             believed = np.asarray((np.abs(rows) <= np.tile(bound, 2)).all(axis=1))
-            self._note_doubts(kind, sender, believed)
+            self.note_doubts(self._kind_of[kind], sender, believed)
             sender, number, rows = sender[believed], number[believed], rows[believed]
             into.absorb(self._inner[sender] if kind == "down" else sender, number, rows, step)
         self._orders.absorb(*self._mail["order"].rows(mail), step)
-
-    def _note_doubts(self, kind: str, sender: IntArray, believed: NDArray[np.bool_]) -> None:
-        if believed.all() and not self._doubted:
-            return
-        links = self._kind_of[kind]
-        bad = {links[i] for i in sender[~believed].tolist()}
-        self.refused += int((~believed).sum())
-        news = sorted(bad - self._doubted)
-        self._doubted = (self._doubted - {links[i] for i in sender[believed].tolist()}) | bad
-        if news:
-            self.events.append({"event": "mail_refused", "links": news})
-
-    def take_events(self) -> list[dict[str, Any]]:
-        """Return what happened since the last call; what happened to several SMOs is one event."""
-        told = self.receiver.events + self.events
-        self.receiver.events, self.events = [], []
-        self.event_count += len(told)
-        return merged_events(told)
 
     # --- a step ----------------------------------------------------------------------------------
 
