@@ -1,0 +1,1 @@
+"""Transmission systems: power flow, machines and their controls, frequency."""
