@@ -7,7 +7,7 @@ all cases in one matrix product per iteration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class BatchFlow:
     source_pu: FloatArray
     converged: NDArray[np.bool_]
     iterations: int
+    parts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def v(self) -> ComplexArray:
@@ -164,4 +165,16 @@ class BatchedFeeder:
                     break
         converged = change < TOLERANCE_PU
         i[~converged] = u[~converged] = np.nan
-        return BatchFlow(net, i, u, source, converged, count)
+        return BatchFlow(net, i, u, source, converged, count, {**parts, "DER": injected})
+
+    def source_slopes(self, flow: BatchFlow) -> ComplexArray:
+        """Return the derivative of the import by `source_pu`, complex (N,): kW and kvar per pu.
+
+        `flow`: Of this feeder.
+        """
+        parts = {model: flow.parts[model] for model in self._of_model}
+        h = 1e-4
+        up, down = (
+            self._fixed_point(parts, flow.parts["DER"], flow.source_pu + d, flow) for d in (h, -h)
+        )
+        return np.asarray((up.import_kva - down.import_kva) / (2.0 * h))
