@@ -141,7 +141,7 @@ class TransmissionSystem:
         use = np.ones(len(self.branches), bool) if branch_in is None else branch_in
         i, j = self.branch_from[use], self.branch_to[use]
         ends = ((i, i), (i, j), (j, i), (j, j))
-        y = np.diag(1j * self.shunt_mvar / self.base_mva)
+        y: ComplexArray = np.diag(1j * self.shunt_mvar / self.base_mva)
         for (row, column), value in zip(ends, self.branch_admittance(), strict=True):
             np.add.at(y, (row, column), value[use])
         return y
