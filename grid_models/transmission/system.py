@@ -127,11 +127,10 @@ class TransmissionSystem:
 
         In the order from-from, from-to, to-from, to-to.
         """
-        series: ComplexArray = 1.0 / (self.r_pu + 1j * self.x_pu)
-        end: ComplexArray = series + 0.5j * self.b_pu
-        mutual: ComplexArray = -series / self.tap_ratio
-        first: ComplexArray = end / self.tap_ratio**2
-        return first, mutual, mutual, end
+        series = 1.0 / as_complex(self.r_pu, self.x_pu)
+        end = as_complex(series.real, series.imag + 0.5 * self.b_pu)
+        mutual = -series / self.tap_ratio
+        return end / self.tap_ratio**2, mutual, mutual, end
 
     def admittance(self, branch_in: NDArray[np.bool_] | None = None) -> ComplexArray:
         """Return the bus admittance matrix with shunts and without loads, (n_buses, n_buses), pu.
@@ -145,6 +144,11 @@ class TransmissionSystem:
         for (row, column), value in zip(ends, self.branch_admittance(), strict=True):
             np.add.at(y, (row, column), value[use])
         return y
+
+
+def as_complex(real: FloatArray, imag: FloatArray) -> ComplexArray:
+    """Return ``real + 1j * imag``."""
+    return np.asarray(real + 1j * imag, np.complex128)
 
 
 def load_system(source: str | Path) -> TransmissionSystem:

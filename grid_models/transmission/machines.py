@@ -1,0 +1,290 @@
+"""A transmission system with synchronous machines, advanced in time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.base.errors import nearest_name
+from grid_models.transmission.equations import Demands, Equations
+from grid_models.transmission.machine_circuit import classical, sixth_order
+from grid_models.transmission.machine_options import Controls, LoadModel
+from grid_models.transmission.model import (
+    BusDemand,
+    Disturbance,
+    FloatArray,
+    TransmissionError,
+    TransmissionEvent,
+    TransmissionState,
+)
+from grid_models.transmission.power_flow import power_flow
+from grid_models.transmission.solver import NoSolutionError, Trapezoid
+from grid_models.transmission.system import TransmissionSystem, as_complex, connected
+
+CIRCUITS = {"sixth": sixth_order, "classical": classical}
+_FINER = 8  # shorter steps where one does not converge
+_SPEED_LIMIT_PU = 0.2  # beyond this no machine is in service any more
+
+
+class MachineDynamics:
+    """Machines, their controls, loads and network as a `TransmissionModel`.
+
+    It starts in the steady state of the power flow. Integration is by the implicit trapezoidal rule
+    at `step_s`. An island where Newton's method finds no voltages, or whose frequency leaves the
+    nominal one by a fifth, has collapsed: its buses are dead from then on.
+
+    Parameters
+    ----------
+    model : ``sixth`` (Kundur, chapter 3, with saturation) or ``classical`` (constant flux linkage
+        behind xd', without exciter).
+    step_s : Step of integration. Times given to `advance` are multiples of it.
+
+    Raises TransmissionError: No such model, a step that is not positive, or no steady state.
+    """
+
+    def __init__(
+        self,
+        system: TransmissionSystem,
+        model: Literal["sixth", "classical"] = "sixth",
+        step_s: float = 0.02,
+        *,
+        controls: Controls | None = None,
+        load_model: LoadModel | None = None,
+    ) -> None:
+        if model not in CIRCUITS:
+            raise TransmissionError(
+                f"there is no machine model '{model}'",
+                expected=f"one of {', '.join(CIRCUITS)}",
+                nearest=nearest_name(model, CIRCUITS),
+            )
+        if not step_s > 0.0:
+            raise TransmissionError(f"a step of {step_s} s", expected="a positive number")
+        self.system, self.step_s = system, step_s
+        self.buses, self.branches, self.machines = system.buses, system.branches, system.machines
+        self.tie, self.nominal_hz = system.tie, system.nominal_hz
+        self._branch_y = system.branch_admittance()
+        flow = power_flow(system)
+        self.equations = Equations(
+            system,
+            CIRCUITS[model](system.machine),
+            controls or Controls(),
+            load_model or LoadModel(),
+            np.abs(flow.v),
+        )
+        self._solver = Trapezoid(self.equations, step_s)
+        self._finer = Trapezoid(self.equations, step_s / _FINER)
+        made = as_complex(flow.p_mw, flow.q_mvar) / system.base_mva
+        self.x, self.v = self.equations.start(flow.v, made)
+        self._table = as_complex(system.load_mw, system.load_mvar) / system.base_mva
+        every = np.ones(len(system.machines), bool)
+        n = len(system.buses)
+        self._done = Disturbance(
+            np.zeros(n), np.ones(n), np.full(n, np.nan), np.ones(len(system.branches), bool), every
+        )
+        self._fed = BusDemand.none(n)
+        self._tripped = ~every
+        self._islands: set[tuple[int, ...]] = {tuple(range(n))}
+        self._collapsed = False
+        self._steps = 0
+        self._events: list[TransmissionEvent] = []
+        self._update_demand()
+        self._state = self._measured()
+
+    @property
+    def time_s(self) -> float:
+        """Time up to which the system has been advanced."""
+        return self._steps * self.step_s
+
+    @property
+    def state(self) -> TransmissionState:
+        """The system as it is."""
+        return self._state
+
+    def take_events(self) -> list[TransmissionEvent]:
+        """Return what happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def separate(self, p_mw: FloatArray, q_mvar: FloatArray) -> None:
+        """Take demand out of the tables' loads that `advance` gets as its `demand` instead.
+
+        p_mw, q_mvar : (n_buses,). What the feeders at each bus take at time 0.
+        """
+        self._table = self._table - as_complex(p_mw, q_mvar) / self.system.base_mva
+
+    def advance(self, until_s: float, demand: BusDemand, done: Disturbance) -> TransmissionState:
+        """Go on to `until_s`; after a collapse the system stays dead.
+
+        Raises TransmissionError: A time that is not a multiple of the step, or before the present
+        one; a machine that was tripped and is in service again.
+        """
+        steps = round(until_s / self.step_s)
+        if abs(steps * self.step_s - until_s) > 1e-6 * self.step_s or steps < self._steps:
+            raise TransmissionError(
+                f"cannot go on from {self.time_s:g} s to {until_s:g} s",
+                expected=f"a multiple of the step of {self.step_s:g} s, not before it",
+            )
+        # An iteration that diverges may overflow before it is given up.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._take_over(demand, done)
+            while self._steps < steps:
+                if not self._collapsed:
+                    self._step()
+                self._steps += 1
+        self._state = self._measured()
+        return self._state
+
+    def _take_over(self, demand: BusDemand, done: Disturbance) -> None:
+        """Apply demand and disturbance; the voltages follow at once."""
+        old = self._done
+        back = np.flatnonzero(done.machine_in & ~old.machine_in)
+        if back.size:
+            raise TransmissionError(
+                f"machine '{self.machines[int(back[0])]}' was tripped and is in service again",
+                where=f"time {self.time_s:g} s",
+                expected="a machine that stays out: starting one is not modelled",
+            )
+        self._fed = demand
+        # Copies: the plant changes its own arrays.
+        self._done = Disturbance(
+            done.load_mw.copy(),
+            done.load_factor.copy(),
+            done.injection_mw.copy(),
+            done.branch_in.copy(),
+            done.machine_in.copy(),
+        )
+        if self._collapsed:
+            return
+        same = (done.branch_in == old.branch_in).all() and (done.machine_in == old.machine_in).all()
+        if same:
+            self._update_demand()
+            self._settle()
+        else:
+            self._reconnect()
+
+    def _update_demand(self) -> None:
+        """Set what acts at the buses; nothing where a bus is dead."""
+        base, fed, n = self.system.base_mva, self._fed, len(self.buses)
+        keep = self.equations.alive[:n] / base
+        slope = as_complex(fed.p_slope_mw, fed.q_slope_mvar)
+        constant = as_complex(fed.p_mw + self._done.load_mw, fed.q_mvar) - slope * fed.v_pu
+        table = self._table * self._done.load_factor * base
+        self.demand = Demands(
+            table * keep, constant * keep, slope * keep, self.equations.reference0
+        )
+
+    def _reconnect(self) -> None:
+        """Find the islands of the branches and machines in service, and their voltages."""
+        e, system, done = self.equations, self.system, self._done
+        machine_in = done.machine_in & ~self._tripped
+        island = connected(len(self.buses), system.branch_from, system.branch_to, done.branch_in)
+        alive = np.isin(island, island[system.machine.bus[machine_in]])
+        dead_now = e.alive[: len(alive)] & ~alive
+        e.connect(done.branch_in, machine_in, alive)
+        self._solver.forget()
+        self._finer.forget()
+        self._update_demand()
+        if not alive.any():
+            self._collapsed = True
+            self._note(
+                "collapsed", before_mw=self._state.load_mw.sum(), before_hz=self._state.coi_hz
+            )
+            return
+        groups = {tuple(np.flatnonzero(island == i).tolist()) for i in set(island[alive].tolist())}
+        largest = max(groups, key=len)
+        for group in sorted(groups - self._islands - {largest}):
+            self._note("islanded", buses=self._named(group), energised="yes")
+        if dead_now.any():
+            self._note("islanded", buses=self._named(np.flatnonzero(dead_now)), energised="no")
+        self._islands = groups
+        self._settle()
+
+    def _named(self, at: NDArray[np.int64] | tuple[int, ...]) -> str:
+        return ", ".join(self.buses[int(i)] for i in at)
+
+    def _note(self, kind: str, **details: float | str) -> None:
+        plain = {k: v if isinstance(v, str) else float(v) for k, v in details.items()}
+        self._events.append(TransmissionEvent(self.time_s, kind, plain))
+
+    def _settle(self) -> None:
+        """Find the voltages at the present states, or let the islands without any collapse."""
+        for guess in (self.v, self.equations.linear_voltages(self.x, self.v, self.demand)):
+            try:
+                self.v = self._solver.settle(self.x, guess, self.demand)
+                return
+            except NoSolutionError:
+                continue
+        self._collapse()
+
+    def _step(self) -> None:
+        """Go on by one step, in finer ones where it does not converge."""
+        x, v = self.x, self.v
+        try:
+            x, v = self._solver.step(x, v, self.demand)
+        except NoSolutionError:
+            x, v = self.x, self.v
+            try:
+                for _ in range(_FINER):
+                    x, v = self._finer.step(x, v, self.demand)
+            except NoSolutionError:
+                self._collapse()
+                return
+        self.x, self.v = x, v
+        fast = self.equations.machine_in & (np.abs(x[1]) > _SPEED_LIMIT_PU)
+        if fast.any():
+            self._trip(fast, "speed")
+
+    def _trip(self, which: NDArray[np.bool_], reason: str) -> None:
+        """Take machines out of service for good."""
+        for i in np.flatnonzero(which):
+            hz = self.nominal_hz * (1.0 + self.x[1, i])
+            self._note("machine_tripped", machine=self.machines[i], reason=reason, speed_hz=hz)
+        self._tripped |= which
+        self._reconnect()
+
+    def _collapse(self) -> None:
+        """Let the islands die that have no voltages."""
+        e, bus = self.equations, self.system.machine.bus
+        failed = np.zeros(len(self.machines), bool)
+        machine_in, islands = e.machine_in.copy(), sorted(self._islands)
+        for group in islands if len(islands) > 1 else ():
+            alone = np.isin(np.arange(len(self.buses)), group)
+            e.connect(self._done.branch_in, machine_in, alone)
+            self._solver.forget()
+            self._update_demand()
+            guess = e.linear_voltages(self.x, self.v, self.demand)
+            try:
+                self._solver.settle(self.x, guess, self.demand)
+            except NoSolutionError:
+                failed |= machine_in & alone[bus]
+                self._note("island_collapsed", buses=self._named(group))
+        self._tripped |= failed if failed.any() else machine_in
+        self._reconnect()
+
+    def _measured(self) -> TransmissionState:
+        e, system, n = self.equations, self.system, len(self.buses)
+        base, alive, machine_in = system.base_mva, e.alive[:n], e.machine_in
+        v = np.where(alive, self.v[:n], 0.0)
+        w_bus = e.divider @ self.x[1]
+        load = e.power(np.abs(v), w_bus, self.demand) * base
+        stator = e.ratio * e.stator * (self.v[n:] - self.v[e.bus])
+        made = np.where(machine_in, self.v[e.bus] * stator.conj() * base, 0.0)
+        y_ff, y_ft, _, _ = self._branch_y
+        start = v[system.branch_from]
+        into = start * (y_ff * start + y_ft * v[system.branch_to]).conj() * base
+        hz = self.nominal_hz
+        out = np.where(machine_in, e.mechanical(self.x) * system.machine.p_max_mw, 0.0)
+        return TransmissionState(
+            v=v,
+            frequency_hz=np.where(alive, hz * (1.0 + w_bus), np.nan),
+            coi_hz=hz * (1.0 + float(e.inertia @ self.x[1])) if machine_in.any() else np.nan,
+            speed_hz=np.where(machine_in, hz * (1.0 + self.x[1]), np.nan),
+            p_mech_mw=out,
+            p_mw=made.real,
+            q_mvar=made.imag,
+            load_mw=load.real,
+            load_mvar=load.imag,
+            flow_mw=np.where(self._done.branch_in, into.real, 0.0),
+        )
