@@ -1,27 +1,37 @@
 """Power flows of one feeder at fixed taps, many cases at once.
 
 With loads and DERs taken off, the port voltages are affine in the port currents
-(`grid_models.current_injection.model`). A case is solved by the fixed point ``i = conj(s(u) / u)``,
-all cases in one matrix product per iteration.
+(`grid_models.current_injection.model`). All cases of a block share one linearisation of the loads
+(`linear`), so an iteration is one product of real matrices and costs a few microseconds a case.
+Loads follow OpenDSS' models at any voltage (`load_curves`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import FeederError
+from grid_models.base.threads import one_thread
+from grid_models.batched.demand import Demand, DemandMaker, current_slope
+from grid_models.batched.iteration import iterate, linear_response
+from grid_models.batched.linear import PortAnswer
+from grid_models.batched.load_curves import load_curves
 from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
 
 if TYPE_CHECKING:
     from grid_models.opendss.circuit import Circuit
 
-TOLERANCE_PU = 1e-10
-_ITERATIONS = 60
+_BLOCK = 128
+"""Cases solved together: their arrays stay in a core's cache."""
+_FEW_ITERATIONS, _MANY_CASES = 4, 128
+"""A linearisation of its own pays for so many cases, and anew when it took more iterations."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class BatchFlow:
     source_pu : (N,). Factor on the source's voltage.
     converged : ndarray of bool (N,)
     iterations : Of the slowest case.
+    load_kva, der_kva : complex (1 or N, n_loads), (1 or N, n_ders). As given to `solve`.
+    answer : The linearisation that was used.
     """
 
     network: PortNetwork
@@ -43,7 +55,9 @@ class BatchFlow:
     source_pu: FloatArray
     converged: NDArray[np.bool_]
     iterations: int
-    parts: dict[str, Any] = field(default_factory=dict, repr=False)
+    load_kva: ComplexArray
+    der_kva: ComplexArray
+    answer: PortAnswer
 
     @cached_property
     def v(self) -> ComplexArray:
@@ -58,16 +72,30 @@ class BatchFlow:
     @cached_property
     def import_kva(self) -> ComplexArray:
         """Power from the source, complex (N,): kW and kvar."""
-        net, at = self.network, self.network.source_nodes
-        v = self.source_pu[:, None] * net.w[at] + self.i @ net.z[at].T
-        into = self.source_pu[:, None] * net.i_source0 + self.i @ net.i_source.T
+        v, into = self.at_source()
         return np.asarray(BASE_KVA * (v * into.conj()).sum(axis=1))
+
+    def at_source(self, cases: slice = slice(None)) -> tuple[ComplexArray, ComplexArray]:
+        """Return voltages of the source bus and currents from the source, complex (N, k)."""
+        net, at = self.network, self.network.source_nodes
+        source, i = self.source_pu[cases, None], self.i[cases]
+        return source * net.w[at] + i @ net.z[at].T, source * net.i_source0 + i @ net.i_source.T
 
     @cached_property
     def losses_kw(self) -> FloatArray:
         """Active power lost in the feeder, (N,)."""
         injected = BASE_KVA * (self.u * self.i.conj()).real.sum(axis=1)
         return np.asarray(self.import_kva.real + injected)
+
+    @cached_property
+    def loading(self) -> FloatArray:
+        """Currents of rated lines and transformers over their ratings, (N, r).
+
+        Labels are ``network.lines``.
+        """
+        net = self.network
+        currents = self.source_pu[:, None] * net.line_w + self.i @ net.line_z.T
+        return np.asarray(np.abs(currents) / net.line_limit)
 
 
 class BatchedFeeder:
@@ -81,6 +109,7 @@ class BatchedFeeder:
     ----------
     network : PortNetwork
     load_names, der_names : tuple of str. Columns of the arguments of `solve`.
+    nominal_kva : complex (n_loads,). The loads' own demand.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -89,92 +118,179 @@ class BatchedFeeder:
         self.network = net = port_network(circuit)
         self.load_names, self.der_names = circuit.load_names, circuit.der_names
         loads = circuit.feeder.all_loads
-        self._nominal = np.array([complex(x.kw, x.kvar) for x in loads])
-        n, m = len(loads), len(net.ports)
-        self._of_model = {model: np.zeros((n, m)) for model in ("PQ", "I", "Z")}
-        for k, load in enumerate(loads):
-            at = net.load_terminal.get(load.name)
-            if at is not None:
-                self._of_model[load.model][k] = net.share[:, at] / BASE_KVA
-        self._of_der = np.zeros((len(self.der_names), m))
-        for k, name in enumerate(self.der_names):
-            self._of_der[k] = net.share[:, net.terminal_of_der(name)] / BASE_KVA
+        self.nominal_kva = np.array([complex(x.kw, x.kvar) for x in loads], dtype=np.complex128)
+        self._live = np.flatnonzero(net.w_port)
+        self._w = net.w_port[self._live]
+        self._z = net.z_port[np.ix_(self._live, self._live)]
+        self._demand = DemandMaker(load_curves(circuit, net).at(self._live), len(self._live))
+        nothing = np.zeros((2, 2, len(self._live)))
+        unloaded = PortAnswer.of(self._w, self._z, nothing, self._rows(net.w_port[None]))
+        none = np.zeros((1, len(self.der_names)), dtype=np.complex128)
+        power = self._power(self.nominal_kva[None], none, slice(None))
+        self._nominal = self._linearised(power, 1.0, unloaded)
 
     def solve(
         self,
-        load_kva: ComplexArray | None = None,
-        der_kva: ComplexArray | None = None,
-        source_pu: FloatArray | float = 1.0,
+        load_kva: ArrayLike | None = None,
+        der_kva: ArrayLike | None = None,
+        source_pu: ArrayLike = 1.0,
         start: BatchFlow | None = None,
+        *,
+        threads: int = 1,
     ) -> BatchFlow:
         """Return the states of N cases.
 
         Parameters
         ----------
-        load_kva : complex (N, n_loads) or (n_loads,). Demand at nominal voltage, kW + j kvar;
+        load_kva : complex (N, n_loads) or (n_loads,). Demand at rated voltage, kW + j kvar;
             default: the feeder's own.
         der_kva : complex (N, n_ders) or (n_ders,). Injections; default: none.
         source_pu : (N,) or a number. Factor on the source's voltage.
-        start : Flow of as many cases to start from.
+        start : Flow of as many cases, similar ones, to start from.
+        threads : How many blocks of cases are solved at a time.
 
-        Raises FeederError: The shapes do not fit together.
+        Raises FeederError: The shapes do not fit together, or a number is not finite.
         """
-        load = np.atleast_2d(self._nominal if load_kva is None else load_kva)
         zero = np.zeros(len(self.der_names), dtype=np.complex128)
-        der = np.atleast_2d(zero if der_kva is None else der_kva)
+        load = np.atleast_2d(np.asarray(self.nominal_kva if load_kva is None else load_kva))
+        der = np.atleast_2d(np.asarray(zero if der_kva is None else der_kva))
         source = np.atleast_1d(np.asarray(source_pu, dtype=np.float64))
-        n = max(len(load), len(der), len(source))
+        n = self._check(load, der, source, start)
+        source = np.broadcast_to(source, (n,))
+        answer = self._answer(load, der, source, start)
+        i, u = np.zeros((2, n, len(self.network.ports)), dtype=np.complex128)
+        converged, counts = np.zeros(n, dtype=bool), []
+
+        def solve(at: slice) -> None:
+            power = self._power(load, der, at)
+            before = answer.at * source[at] if start is None else self._rows(start.u[at])
+            u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
+            u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
+            counts.append(count)
+
+        self._in_blocks(solve, n, threads)
+        i[~converged] = u[~converged] = np.nan
+        return BatchFlow(
+            self.network, i, u, source, converged, max(counts, default=0), load, der, answer
+        )
+
+    def source_slopes(self, flow: BatchFlow, *, threads: int = 1) -> ComplexArray:
+        """Return the derivative of the import by `source_pu`, complex (N,): kW and kvar per pu.
+
+        `flow`: Solved by this feeder.
+        """
+        slopes = np.full(len(flow.converged), np.nan, dtype=np.complex128)
+        net, source = self.network, self.network.source_nodes
+
+        def solve(at: slice) -> None:
+            # What has no solution must not keep the other cases of its block from ending.
+            u = np.where(flow.converged[at], self._rows(flow.u[at]), flow.answer.at)
+            demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, at), u)
+            by_voltage = current_slope(demand, u)
+            du = linear_response(flow.answer, by_voltage)
+            di = _complex(by_voltage[:, 0] * du[0] + by_voltage[:, 1] * du[1])
+            v, into = flow.at_source(at)
+            dv = net.w[source] + di @ net.z[np.ix_(source, self._live)].T
+            dinto = net.i_source0 + di @ net.i_source[:, self._live].T
+            slopes[at] = BASE_KVA * (dv * into.conj() + v * dinto.conj()).sum(axis=1)
+
+        self._in_blocks(solve, len(flow.converged), threads)
+        return np.where(flow.converged, slopes, np.nan)
+
+    # ------------------------------------------------------------------ parts
+
+    def _block(
+        self, answer: PortAnswer, power: FloatArray, source: FloatArray, start: FloatArray
+    ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], int]:
+        """Return voltages and currents (2, m, B), whether solved (B,), and the iterations."""
+        maker, count = self._demand, 0
+        if maker.polynomial:
+            own = maker.own(power)
+            u, solved, count = iterate(answer, own, source, start)
+            i = _currents(own, u)
+            left = np.flatnonzero(~(solved & maker.in_own_range(u)))
+        else:
+            u, i = np.array(start), np.zeros_like(start)
+            solved, left = np.zeros(source.size, dtype=bool), np.arange(source.size)
+        if left.size:
+            full = maker.any(power[..., left])
+            begin = np.where(solved[left], u[..., left], answer.at * source[left])
+            u[..., left], solved[left], more = iterate(answer, full, source[left], begin)
+            i[..., left] = _currents(full, u[..., left])
+            count += more
+        return u, i, solved, count
+
+    def _answer(
+        self, load: ComplexArray, der: ComplexArray, source: FloatArray, start: BatchFlow | None
+    ) -> PortAnswer:
+        """Return a linearisation for these cases."""
+        if len(source) < _MANY_CASES:
+            return self._nominal if start is None else start.answer
+        if start is not None and start.iterations <= _FEW_ITERATIONS:
+            return start.answer
+        mean = self._power(load.mean(axis=0)[None], der.mean(axis=0)[None], slice(None))
+        return self._linearised(mean, float(source.mean()), self._nominal)
+
+    def _linearised(self, power: FloatArray, source: float, answer: PortAnswer) -> PortAnswer:
+        """Return the linearisation at one case, (2, n_elements, 1); or `answer` if it has none."""
+        at = np.array([source])
+        u, _, solved, _ = self._block(answer, power, at, answer.at * at)
+        if not solved[0]:
+            return answer
+        slope = current_slope(self._demand.at(power, u), u)[..., 0]
+        return PortAnswer.of(self._w, self._z, slope, u / source)
+
+    def _power(self, load: ComplexArray, der: ComplexArray, at: slice) -> FloatArray:
+        """Return kW and kvar that the elements draw in the cases `at`, (2, n_elements, B)."""
+        n = max(len(load), len(der))
+        one = slice(None)
+        parts = [x[at if len(x) == n else one].T for x in (load, -der)]
+        b = max(x.shape[1] for x in parts)
+        drawn = np.concatenate([np.broadcast_to(x, (len(x), b)) for x in parts])
+        return np.stack([drawn.real, drawn.imag])
+
+    def _rows(self, u: ComplexArray) -> FloatArray:
+        """Return port voltages (N, m) as those of live ports, (2, m_live, N)."""
+        live = u.T[self._live]
+        return np.stack([live.real, live.imag])
+
+    def _in_blocks(self, work: Callable[[slice], None], n: int, threads: int) -> None:
+        blocks = [slice(k, min(k + _BLOCK, n)) for k in range(0, n, _BLOCK)]
+        if threads == 1 or len(blocks) == 1:
+            for at in blocks:
+                work(at)
+            return
+        with one_thread(), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, blocks))
+
+    def _check(
+        self, load: ComplexArray, der: ComplexArray, source: FloatArray, start: BatchFlow | None
+    ) -> int:
+        """Return the number of cases; raise where the arguments do not fit."""
+        n = max(len(load), len(der), len(source), 0 if start is None else len(start.u))
         sizes = ((load, len(self.load_names)), (der, len(self.der_names)))
-        if any(x.shape[1] != k or len(x) not in (1, n) for x, k in sizes) or source.size not in (
-            1,
-            n,
-        ):
+        fits = all(x.shape[1:] == (k,) and len(x) in (1, n) for x, k in sizes)
+        if not fits or source.shape not in ((1,), (n,)) or (start and len(start.u) != n):
             raise FeederError(
                 f"load_kva {load.shape}, der_kva {der.shape} and source_pu {source.shape}",
                 where="batched power flow",
                 expected=f"(N, {sizes[0][1]}), (N, {sizes[1][1]}) and (N,) with one N",
             )
-        source = np.broadcast_to(source, (n,))
-        parts = {model: np.asarray(load @ matrix) for model, matrix in self._of_model.items()}
-        return self._fixed_point(parts, der @ self._of_der, source, start)
+        if not all(np.isfinite(x).all() for x in (load, der, source)):
+            raise FeederError(
+                "a number is not finite", where="batched power flow", expected="finite numbers"
+            )
+        return n
 
-    def _fixed_point(
-        self,
-        parts: dict[str, Any],
-        injected: ComplexArray,
-        source: FloatArray,
-        start: BatchFlow | None,
-    ) -> BatchFlow:
-        net = self.network
-        live = net.w_port != 0.0
-        safe = np.where(live, 0.0, 1.0)
-        w, z = source[:, None] * net.w_port, np.ascontiguousarray(net.z_port.T)
-        i = np.zeros(w.shape, dtype=np.complex128) if start is None else start.i
-        u = w + i @ z
-        change = np.full(len(source), np.inf)
-        count = 0
-        with np.errstate(all="ignore"):  # a case that diverges ends as NaN
-            for _ in range(_ITERATIONS):
-                count += 1
-                ratio = np.abs(u) / net.loads.u_nominal
-                s = injected - parts["PQ"] - ratio * (parts["I"] + ratio * parts["Z"])
-                i = np.where(live, np.conj(s / (u + safe)), 0.0)
-                before, u = u, w + i @ z
-                change = np.abs(u - before).max(axis=1, initial=0.0)
-                if not (change >= TOLERANCE_PU).any():
-                    break
-        converged = change < TOLERANCE_PU
-        i[~converged] = u[~converged] = np.nan
-        return BatchFlow(net, i, u, source, converged, count, {**parts, "DER": injected})
 
-    def source_slopes(self, flow: BatchFlow) -> ComplexArray:
-        """Return the derivative of the import by `source_pu`, complex (N,): kW and kvar per pu.
+def _currents(demand: Demand, u: FloatArray) -> FloatArray:
+    """Return the currents ``-(G - j B) u`` into the feeder, (2, m, N)."""
+    g, b = demand.admittance(u)
+    return np.stack([-g * u[0] - b * u[1], b * u[0] - g * u[1]])
 
-        `flow`: Of this feeder.
-        """
-        parts = {model: flow.parts[model] for model in self._of_model}
-        h = 1e-4
-        up, down = (
-            self._fixed_point(parts, flow.parts["DER"], flow.source_pu + d, flow) for d in (h, -h)
-        )
-        return np.asarray((up.import_kva - down.import_kva) / (2.0 * h))
+
+def _complex(rows: FloatArray) -> ComplexArray:
+    """Return (2, m, N) as complex (N, m)."""
+    out = np.empty(rows.shape[:0:-1], dtype=np.complex128)
+    out.real, out.imag = rows[0].T, rows[1].T
+    return out
