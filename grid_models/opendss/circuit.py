@@ -72,7 +72,7 @@ class Circuit:
             ("maxcontroliter", MAX_CONTROL_ITERATIONS),
         ):
             engine.command(f"set {option}={most}")
-        self._set_tolerance(tolerance_pu)
+        self.set_tolerance(tolerance_pu)
 
     # ---------------------------------------------------------------- building
 
@@ -211,7 +211,7 @@ class Circuit:
                     where=f"circuit '{self.name}'",
                     expected=f"a solution within {MAX_ITERATIONS} iterations",
                 )
-            self._set_tolerance(float(f"{10.0 * self.tolerance_pu:.0e}"))
+            self.set_tolerance(float(f"{10.0 * self.tolerance_pu:.0e}"))
         self.solutions += 1
         if self._gather is None:
             self._bind_nodes()
@@ -227,7 +227,8 @@ class Circuit:
         self._solution.solve()
         return self._engine.solution_error()
 
-    def _set_tolerance(self, tolerance_pu: float) -> None:
+    def set_tolerance(self, tolerance_pu: float) -> None:
+        """Set the largest change between two iterations of a solution, per unit."""
         self.tolerance_pu = tolerance_pu
         self._engine.command(f"set tolerance={tolerance_pu!r}")
 

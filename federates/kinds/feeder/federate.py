@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from federates.kinds.feeder.ports import (
 from federates.kinds.feeder.section import FeederSection
 from federates.kinds.feeder.switchgear import Switchgear
 from federates.kinds.feeder.topology import topology
+from federates.scenario.kinds import FederateSection
 from grid_models.base.errors import PowerFlowError
 from grid_models.ders.plant import DerFleet
 from grid_models.ders.volt_var import VoltVarResponse
@@ -41,6 +42,22 @@ if TYPE_CHECKING:
     from federates.scenario.schema import Scenario
 
 SOURCE = ("source",)
+DARK_PU = 0.3
+"""Voltage of the source below which it supplies nothing: loads and DERs are off."""
+_SOLVED_DARK_PU = 1e-3
+
+
+class Applied(NamedTuple):
+    """What a step has set: demand, (n_loads,), and injections, (n_ders,).
+
+    `dark`: Whether the source is below `DARK_PU`.
+    """
+
+    load_kw: FloatArray
+    load_kvar: FloatArray
+    p_kw: FloatArray
+    q_kvar: FloatArray
+    dark: bool
 
 
 class FeederFederate(Federate):
@@ -62,7 +79,7 @@ class FeederFederate(Federate):
     physical : What the scenario's attack does to the grid.
     """
 
-    Section = FeederSection
+    Section: ClassVar[type[FederateSection]] = FeederSection
 
     def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
@@ -190,40 +207,51 @@ class FeederFederate(Federate):
         if attack is not None:
             attack.take(inputs, self._dt_s if counts else 0.0)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
-        if self._source_fed:
-            self._set_source(inputs["source_v_pu"], inputs["source_deg"])
+        dark = self._source_fed and self._set_source(inputs["source_v_pu"], inputs["source_deg"])
+        if dark:
+            load_kw, load_kvar = np.zeros_like(load_kw), np.zeros_like(load_kvar)
         circuit.set_loads(load_kw, load_kvar)
         p_kw, q_kvar = self._injections(k, time_s, inputs)
+        if dark:
+            p_kw, q_kvar = np.zeros_like(p_kw), np.zeros_like(q_kvar)
         if self._departures is not None:
             self._departures.tell(time_s, self._equipment.tell, counts)
-        power_flow = partial(self._power_flow, np.isfinite(inputs["q_set_kvar"]))
+        power_flow = partial(self._power_flow, np.isfinite(inputs["q_set_kvar"]) | dark)
         with self._located(time_s):
             if self._island is None:
                 q_kvar = power_flow(p_kw, q_kvar)
             else:
                 p_kw, q_kvar = self._island.hold(p_kw, q_kvar, load_kw, load_kvar, power_flow)
-        v_pu = judged_pu = circuit.v_pu()
-        if self._gear is not None:
-            v_pu, judged_pu = self._gear.voltages(v_pu)
-        import_kw, import_kvar = circuit.source_kw_kvar()
-        losses_kw = circuit.losses_kw()
+        self._applied = Applied(load_kw, load_kvar, p_kw, q_kvar, dark)
+        v_pu, judged_pu, import_kva, losses_kw = self._read()
         if counts:
-            self._metrics.add(self._dt_s, judged_pu, import_kw, losses_kw, q_kvar)
+            self._metrics.add(self._dt_s, judged_pu, import_kva.real, losses_kw, q_kvar)
         if self._island is not None:
             self._island.count(time_s, self._dt_s if counts else 0.0, self._equipment.tell)
         cut = None if attack is None else ~attack.loads_on
-        self._equipment.add(time_s, import_kw, losses_kw, p_kw, demand_kw, cut, counts)
+        cut = np.ones(load_kw.shape, dtype=bool) if dark else cut
+        self._equipment.add(time_s, import_kva.real, losses_kw, p_kw, demand_kw, cut, counts)
         return Step(
             {
                 "v_pu": v_pu,
                 "p_kw": p_kw,
                 "q_kvar": q_kvar,
-                "import_kw": np.array([import_kw]),
-                "import_kvar": np.array([import_kvar]),
+                "import_kw": np.array([import_kva.real]),
+                "import_kvar": np.array([import_kva.imag]),
                 "losses_kw": np.array([losses_kw]),
             }
             | self._more.values()
         )
+
+    def _read(self) -> tuple[FloatArray, FloatArray, complex, float]:
+        """Return voltages, those that count, import and losses; zeros and NaN in the dark."""
+        circuit = self._circuit
+        v_pu = judged_pu = circuit.v_pu()
+        if self._applied.dark:
+            return np.zeros_like(v_pu), np.full_like(v_pu, np.nan), 0j, 0.0
+        if self._gear is not None:
+            v_pu, judged_pu = self._gear.voltages(v_pu)
+        return v_pu, judged_pu, complex(*circuit.source_kw_kvar()), circuit.losses_kw()
 
     def _injections(
         self, k: int, time_s: float, inputs: Mapping[str, FloatArray]
@@ -261,10 +289,16 @@ class FeederFederate(Federate):
                 error.where += f", with {', '.join(self._gear.opened)} open"
             raise
 
-    def _set_source(self, v_pu: FloatArray, deg: FloatArray) -> None:
-        """Set the source's voltage where it is given."""
+    def _set_source(self, v_pu: FloatArray, deg: FloatArray) -> bool:
+        """Set the source's voltage where it is given; return whether it is too low to supply.
+
+        In the dark the circuit is solved without loads and DERs at a trace of voltage, so that all
+        that is read of it is next to 0 and the next solution has a start.
+        """
+        dark = bool((v_pu < DARK_PU).all())
         if not (np.isnan(v_pu).all() and np.isnan(deg).all()):
-            self._circuit.set_source(v_pu, deg)
+            self._circuit.set_source(np.full_like(v_pu, _SOLVED_DARK_PU) if dark else v_pu, deg)
+        return dark
 
     def _power_flow(
         self, commanded: NDArray[np.bool_], p_kw: FloatArray, q_kvar: FloatArray

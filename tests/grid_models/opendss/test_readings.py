@@ -103,7 +103,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Circuit, Expor
 
 
 def tight(circuit: Circuit) -> Circuit:
-    circuit._set_tolerance(1e-9)
+    circuit.set_tolerance(1e-9)
     circuit.solve()
     return circuit
 
