@@ -54,6 +54,12 @@ KINDS: Mapping[str, Kind] = {
         "OpenDSS power flow of the grid with its loads, DERs and day",
         "feeder.section:FeederSection",
     ),
+    "feeders": _row(
+        "feeders.federate",
+        "Feeders",
+        "many feeders alike: the first in OpenDSS, all others solved at once in arrays",
+        "feeders.section:FeedersSection",
+    ),
     "controller": _row(
         "controller",
         "Controller",
@@ -178,9 +184,16 @@ class ByKind:
 
 
 def _kind_with(key: str) -> str:
-    """Return the kind that has a key; '' where none or several have it."""
-    having = [kind for kind in KINDS if key in section_class(kind).model_fields]
-    return f"kind: {having[0]}" if len(having) == 1 else ""
+    """Return the kind that has a key; '' where none or several have it.
+
+    Of a kind and those that only add keys to it, as `feeders` to `feeder`, it is the first.
+    """
+    having = {kind: section_class(kind) for kind in KINDS}
+    having = {kind: section for kind, section in having.items() if key in section.model_fields}
+    for kind, section in having.items():
+        if all(issubclass(other, section) for other in having.values()):
+            return f"kind: {kind}"
+    return ""
 
 
 def _recorded(kind: str, value: Mapping[str, Any]) -> FederateSection:

@@ -1,0 +1,183 @@
+"""Many feeders alike, solved in one batch per group of equal taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federates.core.federate import FloatArray
+from federates.kinds.feeder.federate import Applied
+from grid_models.base.errors import FeederError, PowerFlowError, listed
+from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
+from grid_models.current_injection.model import ComplexArray
+from grid_models.opendss.circuit import Circuit
+
+_EQUAL_PU = 1e-9
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Feeders by their size: factors on the loads and on the DERs of each, (count,)."""
+
+    load: FloatArray
+    der: FloatArray
+
+    def at(self, rows: slice) -> Scale:
+        """Return some of the feeders."""
+        return Scale(self.load[rows], self.der[rows])
+
+
+class FeederGroup:
+    """Feeders with the same taps and switches.
+
+    Parameters
+    ----------
+    circuit : Solved, at the voltage of its own source.
+    """
+
+    def __init__(self, circuit: Circuit, scale: Scale) -> None:
+        self.circuit, self.scale = circuit, scale
+        self.model = BatchedFeeder(circuit)
+        circuit.engine.dss.Vsources.First()
+        self._own_pu = float(circuit.engine.dss.Vsources.PU())
+        self.flow: BatchFlow | None = None
+
+    def solve(self, applied: Applied, source_pu: float) -> BatchFlow:
+        """Solve all feeders with the loads and injections of one, times their factors.
+
+        `source_pu`: Voltage of the source; NaN: the circuit's own.
+
+        Raises PowerFlowError: Some feeder has no solution.
+        """
+        factor = 1.0 if np.isnan(source_pu) else source_pu / self._own_pu
+        load_kva = np.asarray(applied.load_kw + 1j * applied.load_kvar, dtype=np.complex128)
+        der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
+        load_kva, der_kva = self.scale.load[:, None] * load_kva, self.scale.der[:, None] * der_kva
+        source = np.full(len(self.scale.load), factor)
+        flow = self.model.solve(load_kva, der_kva, source, start=self.flow)
+        if self.flow is not None and not flow.converged.all():
+            # The last state may be far away.
+            flow = self.model.solve(load_kva, der_kva, source)
+        self.flow = flow
+        return flow
+
+    def slopes(self, flow: BatchFlow) -> ComplexArray:
+        """Return the derivatives of the imports by the source's voltage, kW and kvar per pu."""
+        return self.model.source_slopes(flow) / self._own_pu
+
+
+@dataclass(frozen=True)
+class FleetState:
+    """All feeders at one time.
+
+    Attributes
+    ----------
+    import_kva, slope_kva_per_pu : complex (count,)
+        Power from the source, and its derivative by the source's voltage.
+    v_min_pu, v_max_pu : (count,). Over the nodes of each.
+    """
+
+    import_kva: ComplexArray
+    slope_kva_per_pu: ComplexArray
+    v_min_pu: FloatArray
+    v_max_pu: FloatArray
+
+
+class Fleet:
+    """Feeders in groups; feeder k is row k of every array.
+
+    Parameters
+    ----------
+    labels : (count,). Names for messages.
+    scale : Factors of all feeders.
+    sizes : Feeders per group, in order.
+    open_circuit : Returns a circuit of group g, as it is to be now.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        scale: Scale,
+        sizes: Sequence[int],
+        open_circuit: Callable[[int], Circuit],
+    ) -> None:
+        self.labels = tuple(labels)
+        self.scale, self._open = scale, open_circuit
+        ends = np.cumsum([0, *sizes]).tolist()
+        self.rows = [slice(a, b) for a, b in pairwise(ends)]
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the models of the circuits as they are now."""
+        self.groups = [
+            FeederGroup(self._open(g), self.scale.at(rows)) for g, rows in enumerate(self.rows)
+        ]
+
+    def solve(self, applied: Applied, source_pu: float) -> FleetState:
+        """Return the state of all feeders; in the dark all is 0.
+
+        Raises PowerFlowError: Some feeder has no solution.
+        """
+        n = len(self.labels)
+        zero = np.zeros(n, dtype=np.complex128)
+        state = FleetState(zero, zero.copy(), np.zeros(n), np.zeros(n))
+        if applied.dark:
+            for group in self.groups:
+                group.flow = None
+            return state
+        for group, rows in zip(self.groups, self.rows, strict=True):
+            flow = group.solve(applied, source_pu)
+            if not flow.converged.all():
+                self._refuse(np.flatnonzero(~flow.converged) + rows.start)
+            state.import_kva[rows] = flow.import_kva
+            state.slope_kva_per_pu[rows] = group.slopes(flow)
+            v_pu = flow.v_pu[:, flow.network.w != 0.0]  # no nodes that are cut off
+            state.v_min_pu[rows], state.v_max_pu[rows] = v_pu.min(axis=1), v_pu.max(axis=1)
+        return state
+
+    def _refuse(self, failed: NDArray[np.intp]) -> None:
+        worst = int(failed[np.argmax(self.scale.load[failed])])
+        raise PowerFlowError(
+            f"the power flow of {failed.size} of {len(self.labels)} feeders did not converge: "
+            f"{listed([self.labels[k] for k in failed.tolist()], 4)}",
+            expected="loads that each feeder can carry; the largest factor among them is "
+            f"{self.scale.load[worst]:.3g}, of {self.labels[worst]}",
+        )
+
+    def group_of(self, feeder: int) -> int:
+        """Return the group of a feeder."""
+        return next(g for g, rows in enumerate(self.rows) if feeder < rows.stop)
+
+    def v_pu(self, feeder: int) -> FloatArray:
+        """Return the node voltages of a feeder in the last solution, (n_nodes,)."""
+        g = self.group_of(feeder)
+        flow = self.groups[g].flow
+        k = feeder - self.rows[g].start
+        if flow is None:
+            return np.zeros(len(self.groups[g].circuit.node_labels))
+        net = flow.network
+        return np.asarray(np.abs(flow.source_pu[k] * net.w + net.z @ flow.i[k]))
+
+
+def balanced_source(v_pu: FloatArray, deg: FloatArray) -> float:
+    """Return the voltage of a source whose phases are given as equal; NaN: not given.
+
+    Parameters
+    ----------
+    v_pu, deg : (n_phases,). Magnitudes and angles; NaN where they are the source's own.
+
+    Raises FeederError: The phases differ.
+    """
+    lag = np.arange(len(deg)) * 120.0 + deg
+    turn = np.angle(np.exp(1j * np.radians(lag - lag[0])))
+    known = np.isnan(v_pu).all() or bool((np.abs(v_pu - v_pu[0]) <= _EQUAL_PU).all())
+    if not known or not (np.isnan(deg).all() or bool((np.abs(turn) <= _EQUAL_PU).all())):
+        raise FeederError(
+            f"the phases of the source are not alike: {v_pu.tolist()} pu, {deg.tolist()} deg",
+            expected="equal magnitudes, 120 degrees apart, for feeders that are solved at once",
+        )
+    return float(v_pu[0])
