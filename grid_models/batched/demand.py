@@ -1,7 +1,7 @@
 """What loads and DERs draw at the ports, for a block of cases; N cases in columns.
 
-Both classes give admittances ``y = (G, B)`` of the ports: the current into the feeder is ``-(G - j
-B) u``. `OwnDemand` holds while every voltage is in the range of the loads' own models, `AnyDemand`
+Both classes give admittances (G, B) of the ports: the current into the feeder is ``(G - j B) u``.
+`OwnDemand` holds while every voltage is in the range of the loads' own models, `AnyDemand`
 always.
 """
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.batched.linear import RealArray
 from grid_models.batched.load_curves import OWN_RANGE, IntArray, LoadCurves
-from grid_models.current_injection.model import BASE_KVA, FloatArray
+from grid_models.current_injection.model import BASE_KVA
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
 class Demand(Protocol):
     """Demand of N cases at m ports."""
 
-    def admittance(self, u: FloatArray) -> FloatArray:
+    def admittance(self, u: RealArray) -> RealArray:
         """Return G and B (2, m, N) at voltages `u` (2, m, N)."""
 
-    def slope(self, u: FloatArray) -> FloatArray:
+    def slope(self, u: RealArray) -> RealArray:
         """Return the derivatives of G and B by ``|u|``, (2, m, N)."""
 
     def take(self, cases: IntArray) -> Demand:
         """Return the demand of some of the cases."""
 
 
-def current_slope(demand: Demand, u: FloatArray) -> FloatArray:
+def current_slope(demand: Demand, u: RealArray) -> RealArray:
     """Return d(Re i, Im i) / d(Re u, Im u) of the port currents, (2, 2, m, N)."""
     g, b = demand.admittance(u)
     dg, db = demand.slope(u)
     along = u / np.hypot(u[0], u[1])
     by_size = np.stack([dg * u[0] + db * u[1], dg * u[1] - db * u[0]])
-    slope: FloatArray = -np.array([[g, b], [-b, g]]) - by_size[:, None] * along[None]
+    slope: RealArray = np.array([[g, b], [-b, g]]) + by_size[:, None] * along[None]
     return slope
 
 
@@ -50,19 +51,19 @@ class OwnDemand:
     Attributes
     ----------
     rows : Ports that have loads of constant impedance, and of constant current.
-    z, i : (2, len(rows), N). Their active and reactive power at 1 pu.
-    p : (2, m, N). Constant power, less what DERs inject.
+    z, i : (2, len(rows), N). Active and reactive power at 1 pu, injected: loads are negative.
+    p : (2, m, N). Constant power, injected, DERs included.
     """
 
     rows: tuple[IntArray, IntArray]
-    z: FloatArray
-    i: FloatArray
-    p: FloatArray
+    z: RealArray
+    i: RealArray
+    p: RealArray
 
-    def admittance(self, u: FloatArray) -> FloatArray:
+    def admittance(self, u: RealArray) -> RealArray:
         """See `Demand`."""
         inverse = np.reciprocal(u[0] * u[0] + u[1] * u[1])
-        y: FloatArray = self.p * inverse
+        y: RealArray = self.p * inverse
         of_z, of_i = self.rows
         if of_i.size:
             y[:, of_i] += self.i * np.sqrt(inverse[of_i])
@@ -70,12 +71,16 @@ class OwnDemand:
             y[:, of_z] += self.z
         return y
 
-    def slope(self, u: FloatArray) -> FloatArray:
+    def slope(self, u: RealArray) -> RealArray:
         """See `Demand`."""
         inverse = np.reciprocal(u[0] * u[0] + u[1] * u[1])
         slope = -2.0 * self.p * inverse * np.sqrt(inverse)
         slope[:, self.rows[1]] -= self.i * inverse[self.rows[1]]
         return np.asarray(slope)
+
+    def single(self) -> OwnDemand:
+        """Return the same in single precision."""
+        return OwnDemand(self.rows, *(x.astype(np.float32) for x in (self.z, self.i, self.p)))
 
     def take(self, cases: IntArray) -> OwnDemand:
         """See `Demand`."""
@@ -86,23 +91,23 @@ class OwnDemand:
 class AnyDemand:
     """Demand by the full curves of the loads, from sums over the K curves of each port.
 
-    `power`: (2, K, N). At rated voltage, over its square.
+    `power`: (2, K, N). Injected at rated voltage, over its square.
     """
 
     curves: LoadCurves
     at_port: csr_array
-    power: FloatArray
+    power: RealArray
 
-    def admittance(self, u: FloatArray) -> FloatArray:
+    def admittance(self, u: RealArray) -> RealArray:
         """See `Demand`."""
         return self._sums(self.curves.values(np.hypot(u[0], u[1])[self.curves.port])[0])
 
-    def slope(self, u: FloatArray) -> FloatArray:
+    def slope(self, u: RealArray) -> RealArray:
         """See `Demand`."""
         by_r = self.curves.values(np.hypot(u[0], u[1])[self.curves.port])[1]
         return self._sums(by_r / self.curves.u_rated[:, None])
 
-    def _sums(self, values: FloatArray) -> FloatArray:
+    def _sums(self, values: RealArray) -> RealArray:
         return np.stack([self.at_port @ x for x in self.power * values])
 
     def take(self, cases: IntArray) -> AnyDemand:
@@ -126,7 +131,7 @@ class DemandMaker:
         self._at_port = csr_array((np.ones(k), (curves.port, np.arange(k))), shape=(n_ports, k))
         low, high = curves.own_range(n_ports)
         self._low, self._high = low[:, None] ** 2, high[:, None] ** 2
-        own = curves.form[OWN_RANGE] / BASE_KVA
+        own = -curves.form[OWN_RANGE] / BASE_KVA
         rated = curves.u_rated
         whole = [
             [
@@ -145,7 +150,7 @@ class DemandMaker:
             for at, pair in zip((*rows, every), whole, strict=True)
         ]
 
-    def own(self, power: FloatArray) -> OwnDemand:
+    def own(self, power: RealArray) -> OwnDemand:
         """Return the demand of elements that follow their own models.
 
         `power`: (2, n_elements, N). kW and kvar drawn at rated voltage.
@@ -155,25 +160,25 @@ class DemandMaker:
         )
         return OwnDemand(self._rows, z, i, p)
 
-    def any(self, power: FloatArray) -> AnyDemand:
+    def any(self, power: RealArray) -> AnyDemand:
         """Return the demand of elements at any voltage."""
         curves = self.curves
-        scale = (1.0 / (BASE_KVA * curves.u_rated**2))[:, None]
-        drawn = np.stack([scale * (curves.of_element @ x) for x in power])
-        return AnyDemand(curves, self._at_port, drawn)
+        scale = (-1.0 / (BASE_KVA * curves.u_rated**2))[:, None]
+        injected = np.stack([scale * (curves.of_element @ x) for x in power])
+        return AnyDemand(curves, self._at_port, injected)
 
     @property
     def polynomial(self) -> bool:
         """Whether `own` holds anywhere at all."""
         return self.curves.polynomial
 
-    def at(self, power: FloatArray, u: FloatArray) -> Demand:
+    def at(self, power: RealArray, u: RealArray) -> Demand:
         """Return the demand near voltages `u` (2, m, N), the simplest that holds."""
         if self.polynomial and self.in_own_range(u).all():
             return self.own(power)
         return self.any(power)
 
-    def in_own_range(self, u: FloatArray) -> NDArray[np.bool_]:
+    def in_own_range(self, u: RealArray) -> NDArray[np.bool_]:
         """Return in which cases `own` holds at voltages `u` (2, m, N), (N,)."""
         square = u[0] * u[0] + u[1] * u[1]
         return np.asarray(((square > self._low) & (square <= self._high)).all(axis=0))

@@ -9,50 +9,50 @@ complex numbers are stored as two rows: real parts, then imaginary parts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from grid_models.current_injection.model import ComplexArray, FloatArray
+from grid_models.current_injection.model import ComplexArray
+
+RealArray = NDArray[np.floating[Any]]
+"""In double precision, or in single where an iteration begins."""
 
 
 @dataclass(frozen=True)
 class PortAnswer:
-    """Voltages of m ports for N cases: ``u = source * unloaded + gain @ (i - slope u)``.
+    """Voltages of m ports for N cases: ``u = gain @ [i - slope u; source]``.
 
     Attributes
     ----------
-    unloaded : (2 m, 1). Voltages at source 1 and ``i = slope u``.
-    gain : (2 m, 2 m).
+    gain : (2 m, 2 m + 1). The last column: voltages at source 1 and ``i = slope u``.
     slope : (2, 2, m, 1). d(Re i, Im i) / d(Re u, Im u) of each port.
     at : (2, m, 1). Voltages of the case that was linearised, at source 1.
     """
 
-    unloaded: FloatArray
-    gain: FloatArray
-    slope: FloatArray
-    at: FloatArray
+    gain: RealArray
+    slope: RealArray
+    at: RealArray
 
     @classmethod
-    def of(cls, w: ComplexArray, z: ComplexArray, slope: FloatArray, at: FloatArray) -> PortAnswer:
+    def of(cls, w: ComplexArray, z: ComplexArray, slope: RealArray, at: RealArray) -> PortAnswer:
         """Return the answer of ``u = w + z i`` with the linearisation `slope`, (2, 2, m).
 
         `w`, `z`: complex (m,), (m, m). `at`: (2, m, 1).
         """
         m = len(w)
-        z_real = np.block([[z.real, -z.imag], [z.imag, z.real]])
-        times = np.zeros((2 * m, 2 * m))
-        for a in range(2):
-            for b in range(2):
-                part = z_real[:, a * m : (a + 1) * m] * slope[a, b]
-                times[:, b * m : (b + 1) * m] += part
-        right = np.column_stack([z_real, np.concatenate([w.real, w.imag])])
-        found = np.linalg.solve(np.eye(2 * m) - times, right)
-        gain, unloaded = np.ascontiguousarray(found[:, :-1]), found[:, -1:]
-        return cls(np.ascontiguousarray(unloaded), gain, slope[..., None].copy(), at)
+        right = np.empty((2 * m, 2 * m + 1))
+        right[:m, :m] = right[m:, m:-1] = z.real
+        right[m:, :m], right[:m, m:-1] = z.imag, -z.imag
+        right[:m, -1], right[m:, -1] = w.real, w.imag
+        gain = right[:, :-1].reshape(2 * m, 2, m)
+        matrix = np.eye(2 * m) - np.einsum("iam,abm->ibm", gain, slope).reshape(2 * m, 2 * m)
+        found = np.linalg.solve(matrix, right) if slope.any() else right
+        return cls(np.ascontiguousarray(found), slope[..., None].copy(), at)
 
-    def voltages(self, rest: FloatArray, source: FloatArray) -> FloatArray:
-        """Return the voltages (2, m, N) where ``i - slope u`` is `rest` (2, m, N)."""
-        shape = rest.shape
-        answer = self.gain @ rest.reshape(2 * shape[1], -1)
-        answer += self.unloaded * source
-        return answer.reshape(shape)
+    @cached_property
+    def single(self) -> PortAnswer:
+        """The same in single precision."""
+        return PortAnswer(*(x.astype(np.float32) for x in (self.gain, self.slope, self.at)))

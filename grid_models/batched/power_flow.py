@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.base.errors import FeederError
 from grid_models.base.threads import one_thread
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
-from grid_models.batched.iteration import iterate, linear_response
-from grid_models.batched.linear import PortAnswer
+from grid_models.batched.iteration import iterate, linear_response, newton, rough
+from grid_models.batched.linear import PortAnswer, RealArray
 from grid_models.batched.load_curves import load_curves
 from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 128
 """Cases solved together: their arrays stay in a core's cache."""
+_ROUNDING_PU = 1e-7
 _FEW_ITERATIONS, _MANY_CASES = 4, 128
 """A linearisation of its own pays for so many cases, and anew when it took more iterations."""
 
@@ -62,7 +64,8 @@ class BatchFlow:
     @cached_property
     def v(self) -> ComplexArray:
         """Node voltages, complex (N, n), per unit."""
-        return np.asarray(self.source_pu[:, None] * self.network.w + self.i @ self.network.z.T)
+        net = self.network
+        return np.column_stack([self.source_pu, self.i]) @ np.vstack([net.w, net.z.T])
 
     @property
     def v_pu(self) -> FloatArray:
@@ -115,7 +118,7 @@ class BatchedFeeder:
     def __init__(self, circuit: Circuit) -> None:
         from grid_models.opendss.ports import port_network
 
-        self.network = net = port_network(circuit)
+        self.network = net = _with_engines_rounding(port_network(circuit), circuit)
         self.load_names, self.der_names = circuit.load_names, circuit.der_names
         loads = circuit.feeder.all_loads
         self.nominal_kva = np.array([complex(x.kw, x.kvar) for x in loads], dtype=np.complex128)
@@ -124,10 +127,10 @@ class BatchedFeeder:
         self._z = net.z_port[np.ix_(self._live, self._live)]
         self._demand = DemandMaker(load_curves(circuit, net).at(self._live), len(self._live))
         nothing = np.zeros((2, 2, len(self._live)))
-        unloaded = PortAnswer.of(self._w, self._z, nothing, self._rows(net.w_port[None]))
+        self._unloaded = PortAnswer.of(self._w, self._z, nothing, self._rows(net.w_port[None]))
         none = np.zeros((1, len(self.der_names)), dtype=np.complex128)
         power = self._power(self.nominal_kva[None], none, slice(None))
-        self._nominal = self._linearised(power, 1.0, unloaded)
+        self._nominal = self._linearised(power, 1.0, self._unloaded)
 
     def solve(
         self,
@@ -200,28 +203,33 @@ class BatchedFeeder:
     # ------------------------------------------------------------------ parts
 
     def _block(
-        self, answer: PortAnswer, power: FloatArray, source: FloatArray, start: FloatArray
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], int]:
+        self, answer: PortAnswer, power: RealArray, source: RealArray, start: RealArray
+    ) -> tuple[RealArray, RealArray, NDArray[np.bool_], int]:
         """Return voltages and currents (2, m, B), whether solved (B,), and the iterations."""
         maker, count = self._demand, 0
+        u, solved = start, np.zeros(source.size, dtype=bool)
+        i = np.zeros_like(start)
         if maker.polynomial:
             own = maker.own(power)
-            u, solved, count = iterate(answer, own, source, start)
-            i = _currents(own, u)
-            left = np.flatnonzero(~(solved & maker.in_own_range(u)))
-        else:
-            u, i = np.array(start), np.zeros_like(start)
-            solved, left = np.zeros(source.size, dtype=bool), np.arange(source.size)
-        if left.size:
-            full = maker.any(power[..., left])
-            begin = np.where(solved[left], u[..., left], answer.at * source[left])
-            u[..., left], solved[left], more = iterate(answer, full, source[left], begin)
-            i[..., left] = _currents(full, u[..., left])
+            u, count = rough(answer, own, source, start)
+            u, solved, more = iterate(answer, own, source, u)
+            solved &= maker.in_own_range(u)
+            i, count = _currents(own, u), count + more
+        if not solved.all():
+            left = np.flatnonzero(~solved)
+            full, source = maker.any(power[..., left]), source[left]
+            found, ok, more = iterate(answer, full, source, answer.at * source)
+            hard = np.flatnonzero(~ok)
+            if hard.size:
+                at = full.take(hard), source[hard], answer.at * source[hard]
+                found[..., hard], ok[hard] = newton(self._unloaded, *at)
+            u = np.array(u)
+            u[..., left], i[..., left], solved[left] = found, _currents(full, found), ok
             count += more
         return u, i, solved, count
 
     def _answer(
-        self, load: ComplexArray, der: ComplexArray, source: FloatArray, start: BatchFlow | None
+        self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
     ) -> PortAnswer:
         """Return a linearisation for these cases."""
         if len(source) < _MANY_CASES:
@@ -231,7 +239,7 @@ class BatchedFeeder:
         mean = self._power(load.mean(axis=0)[None], der.mean(axis=0)[None], slice(None))
         return self._linearised(mean, float(source.mean()), self._nominal)
 
-    def _linearised(self, power: FloatArray, source: float, answer: PortAnswer) -> PortAnswer:
+    def _linearised(self, power: RealArray, source: float, answer: PortAnswer) -> PortAnswer:
         """Return the linearisation at one case, (2, n_elements, 1); or `answer` if it has none."""
         at = np.array([source])
         u, _, solved, _ = self._block(answer, power, at, answer.at * at)
@@ -240,7 +248,7 @@ class BatchedFeeder:
         slope = current_slope(self._demand.at(power, u), u)[..., 0]
         return PortAnswer.of(self._w, self._z, slope, u / source)
 
-    def _power(self, load: ComplexArray, der: ComplexArray, at: slice) -> FloatArray:
+    def _power(self, load: ComplexArray, der: ComplexArray, at: slice) -> RealArray:
         """Return kW and kvar that the elements draw in the cases `at`, (2, n_elements, B)."""
         n = max(len(load), len(der))
         one = slice(None)
@@ -249,13 +257,14 @@ class BatchedFeeder:
         drawn = np.concatenate([np.broadcast_to(x, (len(x), b)) for x in parts])
         return np.stack([drawn.real, drawn.imag])
 
-    def _rows(self, u: ComplexArray) -> FloatArray:
+    def _rows(self, u: ComplexArray) -> RealArray:
         """Return port voltages (N, m) as those of live ports, (2, m_live, N)."""
         live = u.T[self._live]
         return np.stack([live.real, live.imag])
 
     def _in_blocks(self, work: Callable[[slice], None], n: int, threads: int) -> None:
-        blocks = [slice(k, min(k + _BLOCK, n)) for k in range(0, n, _BLOCK)]
+        ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
+        blocks = [slice(*pair) for pair in pairwise(ends)]
         if threads == 1 or len(blocks) == 1:
             for at in blocks:
                 work(at)
@@ -264,7 +273,7 @@ class BatchedFeeder:
             list(pool.map(work, blocks))
 
     def _check(
-        self, load: ComplexArray, der: ComplexArray, source: FloatArray, start: BatchFlow | None
+        self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
     ) -> int:
         """Return the number of cases; raise where the arguments do not fit."""
         n = max(len(load), len(der), len(source), 0 if start is None else len(start.u))
@@ -283,13 +292,28 @@ class BatchedFeeder:
         return n
 
 
-def _currents(demand: Demand, u: FloatArray) -> FloatArray:
-    """Return the currents ``-(G - j B) u`` into the feeder, (2, m, N)."""
+def _with_engines_rounding(network: PortNetwork, circuit: Circuit) -> PortNetwork:
+    """Return the network with the voltages without load that OpenDSS itself finds.
+
+    Where a bus is tied to ground by 1e-6 of its admittance only (behind a delta winding), rounding
+    moves its voltages to ground by some 1e-9 pu, together and in each solution alike.
+    """
+    w = circuit.unloaded_v_pu()
+    if np.abs(w - network.w).max(initial=0.0) > _ROUNDING_PU:
+        return network
+    moved = dict(zip(network.nodes, w - network.w, strict=True))
+    by_port = [moved.get(label, 0.0) if "-" not in label else 0.0 for label in network.ports]
+    w_port = np.where(network.w_port != 0.0, network.w_port + by_port, 0.0)
+    return replace(network, w=w, w_port=w_port)
+
+
+def _currents(demand: Demand, u: RealArray) -> RealArray:
+    """Return the currents ``(G - j B) u`` into the feeder, (2, m, N)."""
     g, b = demand.admittance(u)
-    return np.stack([-g * u[0] - b * u[1], b * u[0] - g * u[1]])
+    return np.stack([g * u[0] + b * u[1], g * u[1] - b * u[0]])
 
 
-def _complex(rows: FloatArray) -> ComplexArray:
+def _complex(rows: RealArray) -> ComplexArray:
     """Return (2, m, N) as complex (N, m)."""
     out = np.empty(rows.shape[:0:-1], dtype=np.complex128)
     out.real, out.imag = rows[0].T, rows[1].T

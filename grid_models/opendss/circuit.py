@@ -248,6 +248,15 @@ class Circuit:
         """Return the complex voltages of the last solution, shape (n_nodes,), per unit."""
         return np.asarray(self._voltages() / self._base_v)
 
+    def unloaded_v_pu(self) -> NDArray[np.complex128]:
+        """Return `v_complex_pu` without loads and DERs; the circuit has them again afterwards."""
+        lib, ctx = self._engine.lib, self._engine.ctx
+        with self._loads.at_zero(), self._ders.at_zero():
+            lib.ctx_Solution_SolveNoControl(ctx)
+            v = self.v_complex_pu()
+        lib.ctx_Solution_SolveNoControl(ctx)
+        return v
+
     def source_kw_kvar(self) -> tuple[float, float]:
         """Return the power that the source feeds in: ``(p_kw, q_kvar)``."""
         lib, ctx = self._engine.lib, self._engine.ctx

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,6 +44,18 @@ class PowerBank:
             for index, pointer in self._columns:
                 self._set(self._handles, self.n, index, pointer, _AVOID_FULL_RECALC)
             self._written = now
+
+    @contextmanager
+    def at_zero(self) -> Iterator[None]:
+        """Let the engine have no power here meanwhile."""
+        before = self.kw.copy(), self.kvar.copy()
+        self.kw[:] = self.kvar[:] = 0.0
+        self.write()
+        try:
+            yield
+        finally:
+            self.kw[:], self.kvar[:] = before
+            self.write()
 
     def fill(self, p: ArrayLike, q: ArrayLike, where: str) -> None:
         """Copy powers of shape (n,) into the arrays; refuse another shape or a value not finite."""
