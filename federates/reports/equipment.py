@@ -14,7 +14,7 @@ from federates.reports.blocks import Block, Drawing, Figures, PageSection, Table
 from federates.reports.chart import Chart, Limit, ShadedBand, in_rows
 from federates.reports.feeder import branches, draw_map, load_run_feeder
 from federates.reports.format import clock
-from federates.runs.data import PlantData, RunData, Spread
+from federates.runs.data import FEEDER_KINDS, PlantData, RunData, Spread
 from grid_models.feeder.model import Feeder
 
 LOADING, TAP, CAPACITOR, UNBALANCE = "loading_pct", "tap", "cap_state", "unbalance_pct"
@@ -37,7 +37,7 @@ _LEVELS: tuple[tuple[float, str, str], ...] = (
 def equipment_sections(run: RunData) -> Iterator[PageSection]:
     """Show for each feeder what its lines, transformers, regulators and buses went through."""
     for plant in run.plants:
-        if run.scenario["federates"].get(plant.name, {}).get("kind") != "feeder":
+        if plant.kind not in FEEDER_KINDS:
             continue
         blocks = [*_thermal(run, plant), *_positions(run, plant), *_unbalance(run, plant)]
         missing = [p for p in _ASKED if f"{plant.name}.{p}" not in run.recorded]

@@ -42,9 +42,17 @@ _NAMES = {
     "critical_shed_kwh": "Critical load shed",
     "curtailed_kwh": "Generation curtailed",
     "recovery_s": "Time to recover after the attack",
+    "feeder_v_max_pu": "Highest voltage in any feeder",
+    "feeder_v_min_pu": "Lowest voltage in any feeder",
+    "import_mwh": "Import of all feeders",
+    "import_peak_mw": "Highest import of all feeders",
+    "feeders_dark_h": "Time without supply",
+    "referee_max_dev_pu": "Largest deviation from OpenDSS",
 }
+FIRST_OF_MANY = "representative_"
+"""What metrics of the first of many feeders begin with."""
 # Longest first, so that "_kvarh" is not taken for "_h".
-_UNITS: tuple[tuple[str, str, int], ...] = (
+_UNITS: tuple[tuple[str, str, int | None], ...] = (
     ("_per_kwh", "money/kWh", 4),
     ("_per_mwh", "money/MWh", 2),
     ("_money", "money", 2),
@@ -57,8 +65,11 @@ _UNITS: tuple[tuple[str, str, int], ...] = (
     ("_ppm", "ppm", 3),
     ("_kvar", "kvar", 1),
     ("_kwh", "kWh", 1),
+    ("_mwh", "MWh", 3),
     ("_kva", "kVA", 1),
     ("_kw", "kW", 1),
+    ("_mw", "MW", 2),
+    ("_dev_pu", "pu", None),
     ("_pu", "pu", 4),
     ("_pct", "%", 1),
     ("_ms", "ms", 1),
@@ -79,10 +90,12 @@ def metric_digits(key: str) -> int | None:
 
 def metric_name(key: str) -> str:
     """Return a metric's name in words; ``plant.metric`` names the plant first."""
-    plant, _, key = key.rpartition(".")
+    plant, _, whole = key.rpartition(".")
+    key = whole.removeprefix(FIRST_OF_MANY)
     suffix = next((s for s, _, _ in _UNITS if key.endswith(s)), "")
     words = key.removesuffix(suffix).replace("_", " ").strip() or key
     name = _NAMES.get(key, words[0].upper() + words[1:])
+    name += ", first feeder" if key != whole else ""
     return f"{plant}: {name}" if plant else name
 
 

@@ -17,7 +17,9 @@ from federates.reports.consumer import consumer_sections, consumer_signals
 from federates.reports.devices import device_sections, device_signals
 from federates.reports.equipment import EQUIPMENT_PORTS, equipment_sections
 from federates.reports.feeder import place_sections
+from federates.reports.feeders import FEEDERS_PORTS, feeders_sections
 from federates.reports.format import (
+    FIRST_OF_MANY,
     clock,
     metric_name,
     metric_number,
@@ -32,7 +34,7 @@ from federates.reports.page import write_page
 from federates.reports.storage import plan_signals, storage_sections
 from federates.reports.traces import trace_sections
 from federates.reports.voltage_hours import voltage_hour_sections
-from federates.runs.data import BINS, OTHER, PlantData, RunData, Spread
+from federates.runs.data import BINS, FEEDER_KINDS, OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
 from federates.scenario.attack_wording import span
 from grid_models.base.yaml_lines import yaml_text
@@ -41,7 +43,8 @@ REPORT = "report.html"
 _EVENTS_SHOWN, _SIGNALS_SHOWN = 100, 12
 _BADGES = {"not finished": "not", UNKNOWN: "not"}  # classes of the style sheet, else the status
 
-_PLANT_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw", *EQUIPMENT_PORTS)
+_FEEDER_PORTS = ("v_pu", "p_kw", "q_kvar", "import_kw", "losses_kw")
+_PLANT_PORTS = (*_FEEDER_PORTS, *EQUIPMENT_PORTS, *FEEDERS_PORTS)
 ISLAND_CHARTS = (
     ("unit_kw", "Grid-forming unit", "s1", "source"),
     ("shed_kw", "Load shed", "s2", "source"),
@@ -95,7 +98,7 @@ def _facts(run: RunData) -> list[str]:
 def _model(run: RunData, plant: str) -> str:
     spec = run.scenario["federates"][plant]
     grid = spec.get("grid") or run.scenario.get("grid") or {}
-    return Path(str(grid.get("model", ""))).name if spec.get("kind") == "feeder" else ""
+    return Path(str(grid.get("model", ""))).name if spec.get("kind") in FEEDER_KINDS else ""
 
 
 def trouble(run: RunData) -> Iterator[PageSection]:
@@ -126,6 +129,7 @@ def key_numbers(run: RunData) -> Iterator[PageSection]:
             continue
         several = len(run.plants) > 1 and "v_max_pu" not in metrics
         prefix = f"{plant.name}." if several else ""
+        prefix += FIRST_OF_MANY if plant.kind == "feeders" else ""
         for key, highest in ((f"{prefix}v_max_pu", True), (f"{prefix}v_min_pu", False)):
             node, v_pu, at_s = plant.voltages.extreme(highest=highest)
             # A run that was killed has no metrics; its voltages are readable all the same.
@@ -352,6 +356,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     warnings,
     key_numbers,
     attack_section,
+    feeders_sections,
     voltages,
     place_sections,
     voltage_hour_sections,

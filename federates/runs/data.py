@@ -25,6 +25,8 @@ PHASE_NAMES = {"1": "A", "2": "B", "3": "C"}
 OTHER = "other"
 _CHANGES, _CHANGE = 5, 60
 """Most changes that a title names, and most letters of each."""
+FEEDER_KINDS = ("feeder", "feeders")
+"""Kinds of federates with a feeder in OpenDSS."""
 DEAD_PU = 0.05
 """A node with less has no voltage: it was cut off from the source."""
 
@@ -214,7 +216,7 @@ class RunData:
     def plants(self) -> tuple[PlantData, ...]:
         """The plants of the scenario, in its order: feeders, and what else records voltages."""
         specs = self.scenario.get("federates", {}).items()
-        names = [n for n, spec in specs if spec.get("kind") == "feeder"]
+        names = [n for n, spec in specs if spec.get("kind") in FEEDER_KINDS]
         names += [n for n, _ in specs if n not in names and f"{n}.v_pu" in self.recorded]
         return tuple(PlantData(self, name) for name in names)
 
@@ -295,6 +297,7 @@ class PlantData:
 
     def __init__(self, run: RunData, name: str) -> None:
         self._run, self.name = run, name
+        self.kind = str(run.scenario["federates"].get(name, {}).get("kind", ""))
 
     @cached_property
     def voltages(self) -> Voltages | None:

@@ -163,6 +163,17 @@ class Circuit:
         """Phases of the source bus, in the order of `set_source`."""
         return source_phases(self.feeder)
 
+    @property
+    def source_v_pu(self) -> float:
+        """Voltage of the circuit's own source, until `set_source` takes its place."""
+        self._engine.dss.Vsources.First()
+        return float(self._engine.dss.Vsources.PU())
+
+    @source_v_pu.setter
+    def source_v_pu(self, v_pu: float) -> None:
+        self._engine.dss.Vsources.First()
+        self._engine.dss.Vsources.PU(v_pu)
+
     def set_source(self, v_pu: ArrayLike, deg: ArrayLike) -> None:
         """Set the voltage behind the source's impedance, from the next `solve` on.
 
@@ -353,8 +364,7 @@ class Circuit:
         if source_v_pu is not None:
             if not 0.5 <= source_v_pu <= 1.5:
                 raise FeederError(f"source voltage {source_v_pu} pu", expected="0.5 to 1.5")
-            self._engine.dss.Vsources.First()
-            self._engine.dss.Vsources.PU(source_v_pu)
+            self.source_v_pu = source_v_pu
         if taps:
             self.set_taps(taps)
         if taps or source_v_pu is not None:

@@ -106,7 +106,7 @@ class FeederFederate(Federate):
         self._demand = Demand(
             site, circuit, self._day, profiles.origin, time.start_s, scenario.seed
         )
-        self._k = 0
+        self._k, self._dark = 0, False
         ends = (wire.target.partition(".") for wire in scenario.wires)
         fed = {port for federate, _, port in ends if federate == self.name}
         vehicles = self._fleet.vehicles
@@ -208,6 +208,9 @@ class FeederFederate(Federate):
             attack.take(inputs, self._dt_s if counts else 0.0)
             load_kw, load_kvar = attack.loads(load_kw, load_kvar)
         dark = self._source_fed and self._set_source(inputs["source_v_pu"], inputs["source_deg"])
+        if dark != self._dark:
+            self._equipment.tell("source_lost" if dark else "source_back", time_s)
+            self._dark = dark
         if dark:
             load_kw, load_kvar = np.zeros_like(load_kw), np.zeros_like(load_kvar)
         circuit.set_loads(load_kw, load_kvar)

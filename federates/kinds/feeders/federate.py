@@ -188,7 +188,11 @@ class FeedersFederate(FeederFederate):
         with self._located(time_s):
             source_pu = np.nan
             if self._source_fed and not self._applied.dark:
-                source_pu = balanced_source(inputs["source_v_pu"], inputs["source_deg"])
+                source_pu = balanced_source(
+                    inputs["source_v_pu"],
+                    inputs["source_deg"],
+                    f"{self.name}.source_v_pu at time_s={time_s:g}",
+                )
             state = fleet.solve(self._applied, source_pu)
             self._referee.judge(k, time_s, self._applied, source_pu)
         values = self._values(step, state)

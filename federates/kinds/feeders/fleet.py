@@ -37,13 +37,17 @@ class FeederGroup:
     Parameters
     ----------
     circuit : Solved, at the voltage of its own source.
+
+    Attributes
+    ----------
+    own_pu : That voltage.
+    flow : Last solution; None: none yet, or dark.
     """
 
     def __init__(self, circuit: Circuit, scale: Scale) -> None:
         self.circuit, self.scale = circuit, scale
         self.model = BatchedFeeder(circuit)
-        circuit.engine.dss.Vsources.First()
-        self._own_pu = float(circuit.engine.dss.Vsources.PU())
+        self.own_pu = circuit.source_v_pu
         self.flow: BatchFlow | None = None
 
     def solve(self, applied: Applied, source_pu: float) -> BatchFlow:
@@ -53,7 +57,7 @@ class FeederGroup:
 
         Raises PowerFlowError: Some feeder has no solution.
         """
-        factor = 1.0 if np.isnan(source_pu) else source_pu / self._own_pu
+        factor = 1.0 if np.isnan(source_pu) else source_pu / self.own_pu
         load_kva = np.asarray(applied.load_kw + 1j * applied.load_kvar, dtype=np.complex128)
         der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
         load_kva, der_kva = self.scale.load[:, None] * load_kva, self.scale.der[:, None] * der_kva
@@ -67,7 +71,7 @@ class FeederGroup:
 
     def slopes(self, flow: BatchFlow) -> ComplexArray:
         """Return the derivatives of the imports by the source's voltage, kW and kvar per pu."""
-        return self.model.source_slopes(flow) / self._own_pu
+        return self.model.source_slopes(flow) / self.own_pu
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class Fleet:
         return np.asarray(np.abs(flow.source_pu[k] * net.w + net.z @ flow.i[k]))
 
 
-def balanced_source(v_pu: FloatArray, deg: FloatArray) -> float:
+def balanced_source(v_pu: FloatArray, deg: FloatArray, where: str) -> float:
     """Return the voltage of a source whose phases are given as equal; NaN: not given.
 
     Parameters
@@ -178,6 +182,7 @@ def balanced_source(v_pu: FloatArray, deg: FloatArray) -> float:
     if not known or not (np.isnan(deg).all() or bool((np.abs(turn) <= _EQUAL_PU).all())):
         raise FeederError(
             f"the phases of the source are not alike: {v_pu.tolist()} pu, {deg.tolist()} deg",
+            where=where,
             expected="equal magnitudes, 120 degrees apart, for feeders that are solved at once",
         )
     return float(v_pu[0])

@@ -53,9 +53,8 @@ class Referee:
             load, der = fleet.scale.load[feeder], fleet.scale.der[feeder]
             circuit.set_loads(load * applied.load_kw, load * applied.load_kvar)
             circuit.set_ders(der * applied.p_kw, der * applied.q_kvar)
-            if not np.isnan(source_pu):
-                n = len(circuit.source_phases)
-                circuit.set_source(np.full(n, source_pu), np.full(n, np.nan))
+            # Not by `set_source`, whose sources have an impedance of their own: 2e-7 pu.
+            circuit.source_v_pu = group.own_pu if np.isnan(source_pu) else source_pu
             circuit.solve()
             off_pu = float(np.abs(circuit.v_pu() - fleet.v_pu(feeder)).max())
             self._worst_pu = max(self._worst_pu, off_pu)
