@@ -51,7 +51,7 @@ class Disturbance:
     Attributes
     ----------
     load_mw : (n_buses,). Further demand at constant power.
-    load_factor : (n_buses,). Times the demand of the tables.
+    load_factor : (n_buses,). Times the demand of the tables, less what was separated from it.
     injection_mw : (n_buses,). In place of what generators and loads of the tables inject; NaN: as
         in the tables. Only `swing` can do this.
     branch_in, machine_in : bool (n_branches,), (n_machines,). In service.
@@ -118,6 +118,13 @@ class TransmissionModel(Protocol):
     @property
     def state(self) -> TransmissionState:
         """The system as it is."""
+        ...
+
+    def separate(self, p_mw: FloatArray, q_mvar: FloatArray) -> None:
+        """Take demand out of the tables' loads that `advance` gets as its `demand` instead.
+
+        p_mw, q_mvar : (n_buses,). What the feeders at each bus take at the voltages of time 0.
+        """
         ...
 
     def advance(self, until_s: float, demand: BusDemand, done: Disturbance) -> TransmissionState:

@@ -61,7 +61,7 @@ class SwingNetwork:
         self._damping = _positive("damping_pu", damping_pu, len(self.buses))
         self.susceptance_pu = branch_susceptance(system)
         at = system.machine.bus
-        self._p_mech_mw = system.machine.p_mw.copy()
+        self._p_mech_mw, self._table_mw = system.machine.p_mw.copy(), system.load_mw
         short_mw = system.load_mw.sum() - self._p_mech_mw.sum()
         self._p_mech_mw[at == system.slack] += short_mw
         n, g = len(self.buses), len(self.machines)
@@ -83,6 +83,13 @@ class SwingNetwork:
     def state(self) -> TransmissionState:
         """The system as it is."""
         return self._state
+
+    def separate(self, p_mw: FloatArray, q_mvar: FloatArray) -> None:
+        """Take demand out of the tables' loads that `advance` gets as its `demand` instead.
+
+        p_mw, q_mvar : (n_buses,). What the feeders at each bus take at time 0.
+        """
+        self._table_mw = self._table_mw - p_mw
 
     def take_events(self) -> list[TransmissionEvent]:
         """Return what happened since the last call."""
@@ -116,7 +123,7 @@ class SwingNetwork:
         bus without a machine in service the load is its negative.
         """
         at = self._system.machine.bus
-        load = self._system.load_mw * done.load_factor
+        load = self._table_mw * done.load_factor
         p_mech = np.where(done.machine_in, self._p_mech_mw, 0.0)
         given = np.isfinite(done.injection_mw)
         covered = given[at] & done.machine_in
