@@ -108,7 +108,7 @@ class Target(Section):
     elements: Labels | None = Field(
         None,
         description="Physical layer: globs over 'der.NAME', 'line.NAME', 'switch.NAME', "
-        "'load.NAME'.",
+        "'load.NAME', 'machine.NAME'.",
     )
     plant: str | None = Field(
         None,

@@ -92,6 +92,8 @@ class FederateSection(Section):
     """
 
     is_plant: ClassVar[bool] = False
+    has_elements: ClassVar[bool] = False
+    """Whether physical steps of an attack can act on it; see `federates.attacks.physical`."""
 
     kind: str = Field(description="A shipped kind, or module:Class of your own.")
     period_s: StepPeriod | None = Field(None, description="Default: time.step_s.")

@@ -17,7 +17,7 @@ from grid_models.base.sections import Period, Probability
 
 
 class Trip(PhysicalAction):
-    """Disconnects a DER or a load, or opens a line or a switch."""
+    """Disconnects a DER, a load or a machine, or opens a line or a switch."""
 
     words = "trips: disconnects or opens"
     kind: Literal["trip"]

@@ -1,4 +1,4 @@
-"""The elements of a feeder that a physical step can act on."""
+"""The elements of a plant that a physical step can act on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from grid_models.feeder.model import Feeder, node_label
 
 @dataclass(frozen=True)
 class PhysicalElements:
-    """Elements of a feeder by label: ``load.NAME``, ``der.NAME``, ``line.NAME``, ``switch.NAME``.
+    """Elements of a plant by label.
+
+    Of a feeder: ``load.NAME``, ``der.NAME``, ``line.NAME``, ``switch.NAME``. Of a transmission
+    system: ``load.BUS``, ``line.BRANCH``, ``machine.NAME``.
 
     Attributes
     ----------
-    kind : load, line, switch, or the kind of the DER.
-    nominal_kw : Nominal demand, or the DER's rating; 0 for lines and switches.
-    closed : What holds without an attack; True for loads and DERs.
-    node : Label of the (first) node a load or DER stands at.
+    kind : load, line, switch, machine, or the kind of the DER.
+    nominal_kw : Nominal demand, or the power of a DER or machine; 0 for lines and switches.
+    closed : What holds without an attack; True for loads, DERs and machines.
+    node : Label of the (first) node that a load, DER or machine stands at.
     on_devices : DERs that are devices: the feeder has their power from elsewhere.
     """
 

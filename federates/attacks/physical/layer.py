@@ -30,7 +30,7 @@ class PhysicalLayer(AttackLayer):
         if self.steps and not self.plans:
             self.problems.append(
                 f"{self.case.spec.where('steps', self.steps[0][0], 'target')}: the scenario has "
-                "no grid to act on; expected a federate of kind feeder"
+                "no grid to act on; expected a plant with elements, such as one of kind feeder"
             )
         for name, plan in self.plans.items():
             of = f" of {plan.plant}" if len(self.plans) > 1 else ""

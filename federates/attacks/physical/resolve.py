@@ -25,15 +25,29 @@ _DRAW, _OBEY, _PHASE = 0, 1, 2
 _BEFORE_END_S = 1e-6
 
 
-def physical_plan(scenario: Scenario, plant: str, feeder: Feeder) -> PhysicalPlan | None:
+def physical_plan(
+    scenario: Scenario, plant: str, grid: Feeder | PhysicalElements
+) -> PhysicalPlan | None:
     """Return what a scenario's attack does to a plant; None where it does nothing to it.
+
+    `grid` is its feeder, or the elements of another plant.
 
     Raises WiringError: Listing every step that names what is not there or cannot be done.
     """
     spec = scenario.attack_spec
     if spec is None or not spec.of_layer("physical"):
         return None
-    plants = list(scenario.plants)
+    plants = [name for name, s in scenario.federates.items() if s.has_elements]
+    if isinstance(grid, Feeder):
+        grid = _of_feeder(scenario, plant, grid)
+    plan, problems = resolve_physical(spec, grid, plant, plants)
+    if problems:
+        raise WiringError(problems, where="")  # each says where it is
+    return plan if plan.actions else None
+
+
+def _of_feeder(scenario: Scenario, plant: str, feeder: Feeder) -> PhysicalElements:
+    """Return a feeder's elements, knowing which of its DERs are devices."""
     globs = [
         glob
         for name, section in scenario.federates.items()
@@ -42,11 +56,7 @@ def physical_plan(scenario: Scenario, plant: str, feeder: Feeder) -> PhysicalPla
     ]
     names = [der.name for der in feeder.ders]
     on_devices = {name for name in names for glob in globs if fnmatchcase(name, glob)}
-    elements = PhysicalElements.of(feeder, on_devices)
-    plan, problems = resolve_physical(spec, elements, plant, plants)
-    if problems:
-        raise WiringError(problems, where="")  # each says where it is
-    return plan if plan.actions else None
+    return PhysicalElements.of(feeder, on_devices)
 
 
 def resolve_physical(
@@ -118,7 +128,7 @@ def _targets(
     elements: PhysicalElements,
     problems: list[str],
 ) -> tuple[str, ...]:
-    """Return the elements a step acts on, in the feeder's order; none where there is a problem."""
+    """Return the elements a step acts on, in the plant's order; none where there is a problem."""
     target, before = step.target, len(problems)
     allowed, chosen = action.applies_to(elements), set[str]()
     for n, glob in enumerate(target.elements or ()):

@@ -15,6 +15,7 @@ class FeederSection(FederateSection):
     """An OpenDSS power flow of a grid; the plant that most others are connected to."""
 
     is_plant: ClassVar[bool] = True
+    has_elements: ClassVar[bool] = True
 
     kind: Literal["feeder"]
     grid: Grid | None = Field(
