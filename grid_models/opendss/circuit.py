@@ -182,10 +182,19 @@ class Circuit:
 
         Raises FeederError: The source has fewer phases than its bus.
         """
+        self._set_source().set(
+            np.asarray(v_pu, dtype=np.float64), np.asarray(deg, dtype=np.float64)
+        )
+
+    def shift_source(self, dv_pu: float) -> None:
+        """Change the source's voltage on all phases; see `set_source`."""
+        self._set_source().shift(dv_pu)
+
+    def _set_source(self) -> SourceVoltage:
         if self._source is None:
             self._source = SourceVoltage(self._engine, self.feeder)
             self._gather = None
-        self._source.set(np.asarray(v_pu, dtype=np.float64), np.asarray(deg, dtype=np.float64))
+        return self._source
 
     def set_time(self, time_s: float) -> None:
         """Set the time of the next `solve`, in s, where a user's file has shapes and controls.

@@ -52,6 +52,7 @@ class SourceVoltage:
                 f"x0={_STIFF_OHM}"
             )
         self._phases = phases
+        self._now = self._v_pu, self._deg
         # The engine leaves the voltages of a new bus unset; the next solution must not start there.
         engine.command("init")
 
@@ -59,11 +60,17 @@ class SourceVoltage:
         """Set magnitudes and angles, shape (n_phases,); NaN keeps the circuit's own."""
         v_pu = np.where(np.isnan(v_pu), self._v_pu, v_pu)
         deg = np.where(np.isnan(deg), self._deg, deg)
+        self._now = v_pu, deg
         for phase, magnitude, angle in zip(self._phases, v_pu.tolist(), deg.tolist(), strict=True):
             # From ground to the bus, the engine's voltage has the opposite sign.
             self._engine.command(
                 f"edit vsource.{_NAME}{phase} pu={magnitude!r} angle={angle + 180.0!r}"
             )
+
+    def shift(self, dv_pu: float) -> None:
+        """Change all magnitudes."""
+        v_pu, deg = self._now
+        self.set(v_pu + dv_pu, deg)
 
 
 def source_phases(feeder: Feeder) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from grid_models.ders.plant import DerFleet
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.node_voltages import NodeVoltages
 from grid_models.opendss.readings import Readings
+from grid_models.opendss.source_slopes import SourceSlopes
 from grid_models.opendss.states import CapacitorStates, TapPositions
 
 
@@ -81,6 +82,11 @@ class Measured:
     def taps(self) -> TapPositions:
         """Taps of regulators."""
         return TapPositions(self.circuit)
+
+    @cached_property
+    def source(self) -> SourceSlopes:
+        """Slopes of the import."""
+        return SourceSlopes(self.circuit)
 
     @cached_property
     def capacitors(self) -> CapacitorStates:
@@ -209,6 +215,20 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         "1 for an electric vehicle that was at home the whole step, else 0.",
         lambda m: m.fleet.vehicles.names,
         lambda m: m.fleet.vehicles.home.astype(np.float64),
+    ),
+    # The last: it solves again.
+    "import_kw_per_pu": OptionalOutput(
+        "kW/pu",
+        "By how much the import rises with the voltage of the source on all phases, DERs and taps "
+        "being fixed: for a `transmission` federate.",
+        lambda m: SHED[:1],
+        lambda m: np.array([m.source.kva_per_pu().real]),
+    ),
+    "import_kvar_per_pu": OptionalOutput(
+        "kvar/pu",
+        "Likewise of the reactive import.",
+        lambda m: SHED[:1],
+        lambda m: np.array([m.source.kva_per_pu().imag]),
     ),
 }
 
