@@ -48,6 +48,13 @@ _NAMES = {
     "import_peak_mw": "Highest import of all feeders",
     "feeders_dark_h": "Time without supply",
     "referee_max_dev_pu": "Largest deviation from OpenDSS",
+    "frequency_min_hz": "Lowest frequency, centre of inertia",
+    "frequency_max_hz": "Highest frequency, centre of inertia",
+    "frequency_final_hz": "Frequency at the end, centre of inertia",
+    "bus_frequency_min_hz": "Lowest frequency of a bus",
+    "tie_mw": "Tie flow at the end",
+    "load_shed_mw": "Load shed by under-frequency relays",
+    "collapsed_at_s": "Time of the collapse",
 }
 FIRST_OF_MANY = "representative_"
 """What metrics of the first of many feeders begin with."""
@@ -70,6 +77,7 @@ _UNITS: tuple[tuple[str, str, int | None], ...] = (
     ("_kw", "kW", 1),
     ("_mw", "MW", 2),
     ("_dev_pu", "pu", None),
+    ("_hz", "Hz", 4),
     ("_pu", "pu", 4),
     ("_pct", "%", 1),
     ("_ms", "ms", 1),

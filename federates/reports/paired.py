@@ -18,13 +18,15 @@ from federates.reports.page import link_back, write_page
 from federates.reports.paired_runs import CHANGES, DETECTOR_HEAD, PairedRuns, paired_states
 from federates.reports.run import ISLAND_CHARTS, REPORT, write_report
 from federates.reports.sweep import write_sweep_page
+from federates.reports.transmission import TRANSMISSION_ROWS
 from federates.runs.data import RunData, Spread, with_changes
 from federates.runs.paired import clean_of
 from federates.runs.sweep import PLAN, read_sweep
 
 _KW = "Power, kW"
 # Of those of an island one label each, of the others all.
-_FEEDER_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
+_PLANT_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
+    *((port, title, axis, style, None) for port, title, axis, style in TRANSMISSION_ROWS),
     ("import_kw", "Import from the grid above", _KW, "s1", None),
     *((port, title, _KW, style, (label,)) for port, title, style, label in ISLAND_CHARTS),
     ("p_kw", "Active power of all DERs", _KW, "s4", None),
@@ -116,7 +118,7 @@ def curves(runs: PairedRuns) -> Iterator[PageSection]:
     for plant in runs.first.plants:
         rows += [
             (runs.first.label(plant, title), unit, style, _total_of(f"{plant.name}.{port}", part))
-            for port, title, unit, style, part in _FEEDER_PORTS
+            for port, title, unit, style, part in _PLANT_PORTS
         ]
     ports = dict.fromkeys(p for run in runs.runs.values() for p in _set_point_ports(run))
     rows += [

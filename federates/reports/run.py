@@ -33,6 +33,7 @@ from federates.reports.local_sections import local_market_sections
 from federates.reports.page import write_page
 from federates.reports.storage import plan_signals, storage_sections
 from federates.reports.traces import trace_sections
+from federates.reports.transmission import transmission_sections, transmission_signals
 from federates.reports.voltage_hours import voltage_hour_sections
 from federates.runs.data import BINS, FEEDER_KINDS, OTHER, PlantData, RunData, Spread
 from federates.runs.manifest import UNKNOWN
@@ -259,6 +260,7 @@ def other_signals(run: RunData) -> Iterator[PageSection]:
     of_plants = (*_PLANT_PORTS, *(port for port, _, _, _ in ISLAND_CHARTS))
     shown = {f"{plant.name}.{port}" for plant in run.plants for port in of_plants}
     shown |= {*device_signals(run), *plan_signals(run), *consumer_signals(run)}
+    shown |= transmission_signals(run)
     shown |= {signal for market in local_markets(run) for signal in market.signals}
     own = {*shown, *(n for n in run.recorded if n.partition(".")[0] in markets(run))}
     names = [name for name in run.recorded if name not in own]
@@ -356,6 +358,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     warnings,
     key_numbers,
     attack_section,
+    transmission_sections,
     feeders_sections,
     voltages,
     place_sections,

@@ -335,6 +335,12 @@ def _sum_of(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     return total, total, total
 
 
+def _phase(label: str) -> str:
+    """Return the phase of a node, ``bus.phase``; a bus without phases belongs to none."""
+    bus, _, phase = label.rpartition(".")
+    return PHASE_NAMES.get(phase, OTHER) if bus else OTHER
+
+
 def _spread(
     times: Sequence[FloatArray], parts: Sequence[tuple[FloatArray, FloatArray, FloatArray]]
 ) -> Spread:
@@ -346,7 +352,7 @@ def _voltages(
     folder: Path, name: str, band: tuple[float, float], since_s: float
 ) -> Voltages | None:
     labels = signal_labels(folder, name)
-    phase_of = np.array([PHASE_NAMES.get(x.rpartition(".")[2], OTHER) for x in labels])
+    phase_of = np.array([_phase(label) for label in labels])
     groups = {str(p): np.flatnonzero(phase_of == p) for p in sorted(set(phase_of))}
     times: list[FloatArray] = []
     total: list[Any] = []

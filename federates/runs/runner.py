@@ -119,7 +119,7 @@ def run(
         store.heartbeat.unlink(missing_ok=True)
     if assembly.attack_plan is not None and options.record:
         _close_attack(started)
-    metrics = _metrics(outcome.summaries, assembly.plants)
+    metrics = _metrics(outcome.summaries, _alike(scenario, assembly.plants))
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
     return result
@@ -341,13 +341,21 @@ def _finish(
     return RunResult(folder, summary)
 
 
+def _alike(scenario: Scenario, plants: Sequence[str]) -> list[str]:
+    """Return the plants of which there are several: all with a grid section, or all without."""
+    grids = [name for name in plants if name in scenario.plants]
+    others = [name for name in plants if name not in grids]
+    return [name for family in (grids, others) if len(family) > 1 for name in family]
+
+
 def _metrics(
     summaries: Mapping[str, Mapping[str, float]], plants: Sequence[str]
 ) -> dict[str, float | None]:
     """Flatten the federates' metrics.
 
-    Keys begin with the federate's name (``upper.losses_kwh``) where there are several plants, and
-    where several federates report what is neither a count nor an energy; those are summed.
+    Keys begin with the federate's name (``upper.losses_kwh``) where it is one of several plants
+    that are alike, and where several federates report what is neither a count nor an energy; those
+    are summed.
     """
     out: dict[str, float] = {}
     reports = Counter(key for metrics in summaries.values() for key in metrics)

@@ -77,6 +77,12 @@ KINDS: Mapping[str, Kind] = {
         "Detector",
         "watches what the operator sees: scores and alarms, for forged or odd values",
     ),
+    "transmission": _row(
+        "transmission.federate",
+        "Transmission",
+        "a transmission system: machines, their controls and frequency, feeders at its buses",
+        "transmission.section:TransmissionSection",
+    ),
     "circuit": _row("circuit", "Circuit", "circuit dynamics of lines and buses at milliseconds"),
     "external": _row(
         "external", "External", "any HELICS program that is not ours, by its topic names"

@@ -1,0 +1,1 @@
+"""The transmission federate: machines, frequency, and feeders at the buses of a system."""
