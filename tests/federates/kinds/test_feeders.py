@@ -212,10 +212,26 @@ def test_what_cannot_be_is_refused_with_its_place(
         built(tmp_path, more, *sets)
 
 
-def test_a_feeder_without_a_solution_ends_the_run(tmp_path: Path) -> None:
-    federate = built(tmp_path, "groups: [{count: 1, load_scale: 40}]")
-    with pytest.raises(PowerFlowError, match=r"1 of 6 feeders did not converge: f6.*40, of f6"):
-        stepped(federate, 1.0)
+def test_a_feeder_without_a_solution_is_an_error_that_names_it() -> None:
+    circuit, nothing = open_circuit("ieee13"), np.zeros(0)
+    scale = Scale(np.array([1.0, 1.0, -20.0]), np.ones(3))  # one that feeds 70 MW back
+    fleet = Fleet(("f1", "f2", "f3"), scale, [3], lambda _: circuit)
+    applied = Applied(circuit.load_kw, circuit.load_kvar, nothing, nothing, dark=False)
+    with pytest.raises(PowerFlowError, match=r"1 of 3 feeders did not converge: f3.*-20, of f3"):
+        fleet.solve(applied, 1.0)
+
+
+def test_slopes_hold_while_little_changes() -> None:
+    circuit, nothing = open_circuit("ieee13"), np.zeros(0)
+    scale = Scale(np.linspace(0.5, 1.0, 3), np.ones(3))
+    fleet = Fleet(("f1", "f2", "f3"), scale, [3], lambda _: circuit)
+    applied = Applied(circuit.load_kw, circuit.load_kvar, nothing, nothing, dark=False)
+    slopes = [
+        fleet.solve(applied, v_pu).slope_kva_per_pu.copy() for v_pu in (1.0, 1.001, 1.01, 1.0)
+    ]
+    np.testing.assert_array_equal(slopes[0], slopes[1])
+    assert np.abs(slopes[2] / slopes[1] - 1.0).max() > 1e-3
+    np.testing.assert_allclose(slopes[3], slopes[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
