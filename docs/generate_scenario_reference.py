@@ -24,6 +24,8 @@ from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.commands import INPUTS
 from federates.kinds.feeder.federate import FeederFederate
 from federates.kinds.feeder.ports import ISLAND_OUTPUTS, OUTPUTS
+from federates.kinds.feeders.federate import FeedersFederate
+from federates.kinds.feeders.section import FeederGroup
 from federates.scenario import attack_schema as attacks
 from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
@@ -125,6 +127,10 @@ def _federate_parts() -> Iterator[str]:
         yield f"### `kind: {name}`\n"
         yield _first_paragraph(section) + "\n"
         yield _table(section, but=GridUserSection)
+        if name == "feeders":
+            yield "#### `groups[]` of feeders\n"
+            yield _first_paragraph(FeederGroup) + "\n"
+            yield _table(FeederGroup)
         field = section.model_fields.get("options")
         if field is not None and name != "controller":
             yield f"#### `options` of a {name}\n"
@@ -141,6 +147,8 @@ def _federate_parts() -> Iterator[str]:
     yield "| output | unit | what it is |\n| --- | --- | --- |"
     yield from (f"| `{n}` | {o.unit} | {_cell(o.text)} |" for n, o in ISLAND_OUTPUTS.items())
     yield ""
+    yield "### Ports of the feeders federate\n"
+    yield _paragraph(FeedersFederate, 1) + "\n"
     yield "### `federates.NAME.inputs.PORT` and `outputs.PORT` of an external federate\n"
     yield _first_paragraph(ExternalPort) + "\n"
     yield _table(ExternalPort)

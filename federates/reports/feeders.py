@@ -29,9 +29,23 @@ def feeders_sections(run: RunData) -> Iterator[PageSection]:
         if plant.kind == "feeders":
             rows = [in_rows(charts) for charts in [_imports(run, plant)] if charts]
             rows += [side_by_side(charts) for charts in [_voltages(run, plant)] if charts]
-            blocks: list[Block] = [*rows, *_lowest(run, plant)]
+            blocks: list[Block] = [*_deviations(run, plant), *rows, *_lowest(run, plant)]
             if blocks:
                 yield PageSection(run.label(plant, "All feeders"), blocks)
+
+
+def _deviations(run: RunData, plant: PlantData) -> Iterator[Block]:
+    """Say where OpenDSS disagrees."""
+    found = [e for e in run.events() if e.get("event") == "referee_deviation"]
+    own = [e for e in found if e["federate"] == plant.name]
+    if own:
+        worst = max(own, key=lambda e: e["deviation_pu"])
+        yield Text(
+            f"OpenDSS found other voltages in {len(own)} of the cases it also solved: by up to "
+            f"{worst['deviation_pu']:.2g} pu in {worst['feeder']} at "
+            f"{clock(worst['time_s'] + run.start_s)}.",
+            "alert",
+        )
 
 
 def _imports(run: RunData, plant: PlantData) -> list[Chart]:

@@ -17,7 +17,7 @@ class Referee:
     """Solves a sample of the feeders with OpenDSS, too, at some steps of a run.
 
     The largest deviation of a node's voltage is the metric ``referee_max_dev_pu``. One above 1e-6
-    pu is an event.
+    pu is the event ``referee_deviation``.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from federates.errors import ScenarioError
 from federates.kinds.feeder.federate import Applied
 from federates.kinds.feeders.federate import FeedersFederate
 from federates.kinds.feeders.fleet import Fleet, Scale, balanced_source
-from federates.reports.blocks import Figures, TableBlock
+from federates.reports.blocks import Figures, TableBlock, Text
 from federates.reports.feeders import feeders_sections
 from federates.runs.data import RunData
 from federates.runs.runner import RunResult, run
@@ -268,3 +269,23 @@ def test_the_page_shows_how_feeders_differ(whole: RunResult) -> None:
     lit = np.where(lowest > 0.0, lowest, np.inf).min(axis=0)
     assert table.rows[0][:2] == (f"f{lit.argmin() + 1}", f"{lit.min():.4f}")
     assert len(table.rows) == 6
+
+
+def test_what_opendss_finds_otherwise_is_told(whole: RunResult, tmp_path: Path) -> None:
+    federate = built(tmp_path, "referee: 2")
+    told: list[tuple[str, float, str]] = []
+    federate._referee.tell = lambda kind, t, feeder, deviation_pu: told.append((kind, t, feeder))
+    # Someone else changes a tap of the referee's circuit behind our back.
+    federate._fleet_of.groups[0].circuit.set_taps({"rg1a": 0})
+    stepped(federate, 1.0)
+    assert told == [("referee_deviation", 0.0, "f2"), ("referee_deviation", 0.0, "f6")]
+    assert federate.summary()["referee_max_dev_pu"] > 0.01
+    # The page begins with it.
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    event = {"event": "referee_deviation", "federate": "grid", "time_s": 2.0, "feeder": "f2"}
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event | {"deviation_pu": 0.02}) + "\n")
+    (section,) = feeders_sections(RunData(folder))
+    assert isinstance(section.blocks[0], Text)
+    assert "by up to 0.02 pu in f2 at 12:00:02" in section.blocks[0].text
