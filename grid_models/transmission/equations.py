@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from grid_models.transmission.machine_circuit import MachineCircuit
 from grid_models.transmission.machine_options import Avr, Controls, Governor, LoadModel, Stabiliser
 from grid_models.transmission.model import ComplexArray, FloatArray
-from grid_models.transmission.system import TransmissionSystem
+from grid_models.transmission.system import IntArray, TransmissionSystem
 
 N_STATES = 12
 """Rotor angle and speed, four flux linkages, measured voltage, three of the stabiliser, two of the
@@ -52,6 +52,9 @@ class Equations:
     y : complex, admittance of all nodes. `alive`: bool, nodes in service.
     divider : (n_buses, n_machines). Speed deviation of buses by that of machines.
     inertia : (n_machines,). Of machines in service, their sum is 1.
+    frame : (n_machines, n_machines). Speed of the frame of each machine's angle, the centre of
+        inertia of its island, by the speeds of machines.
+    leader : int (n_nodes,). A machine of each node's island.
     """
 
     def __init__(
@@ -78,18 +81,22 @@ class Equations:
         self.field_limit = self.avr.limit_pu if controls.avr else np.inf
         self.tangent: tuple[ComplexArray, ComplexArray, ComplexArray] | None = None
         self.field0 = self.v_set = self.most = np.zeros(self.n_machines)
-        self.connect(np.ones(len(system.branches), bool), np.ones(self.n_machines, bool))
+        every = np.ones(len(system.branches), bool)
+        self.connect(every, np.ones(self.n_machines, bool), np.zeros(self.n_buses, np.int64))
 
     def connect(
         self,
         branch_in: NDArray[np.bool_],
         machine_in: NDArray[np.bool_],
-        alive_bus: NDArray[np.bool_] | None = None,
+        island: IntArray,
     ) -> None:
-        """Take branches and machines in service; `alive_bus` are energised, by default all."""
+        """Take branches and machines in service.
+
+        island : (n_buses,). Number of each bus' island; without a machine in service it is dead.
+        """
         system, n, m = self.system, self.n_buses, self.n_machines
-        alive = np.ones(n, bool) if alive_bus is None else alive_bus
-        machine = machine_in & alive[self.bus]
+        machine = machine_in
+        alive = np.isin(island, island[self.bus[machine]])
         self.machine_in, self.alive = machine, np.concatenate((alive, machine))
         y = np.zeros((n + m, n + m), complex)
         y[:n, :n] = system.admittance(branch_in)
@@ -105,6 +112,11 @@ class Equations:
         self.y = y
         weight = np.where(machine, system.machine.h_s * system.machine.base_mva, 0.0)
         self.inertia = weight / weight.sum() if machine.any() else weight
+        together = (island[self.bus][:, None] == island[self.bus]) * weight
+        total = together.sum(axis=1, keepdims=True)
+        self.frame = np.divide(together, total, out=np.zeros((m, m)), where=total > 0.0)
+        led = (island[:, None] == island[self.bus]) & machine
+        self.leader = np.concatenate((led.argmax(axis=1), np.arange(m)))
         self.divider = self._divider(branch_in, alive, machine)
 
     def _divider(
@@ -173,12 +185,16 @@ class Equations:
         return np.asarray(x[11] + g.lead_s / g.lag_s * (x[10] - x[11]))
 
     def rates(
-        self, x: FloatArray, v: ComplexArray, reference: FloatArray, w_frame: float | None = None
+        self,
+        x: FloatArray,
+        v: ComplexArray,
+        reference: FloatArray,
+        w_frame: FloatArray | None = None,
     ) -> FloatArray:
-        """Return dx/dt, (12, n_machines); angles count from a frame at `w_frame` (COI if None)."""
+        """Return dx/dt, (12, n_machines); `w_frame`, (n_machines,), in place of the frame's."""
         c, p, g = self.circuit, self.pss, self.governor
         machine, speed = self.system.machine, x[1]
-        frame = float(self.inertia @ speed) if w_frame is None else w_frame
+        frame = self.frame @ speed if w_frame is None else w_frame
         bus, air = v[self.bus], v[self.n_buses :]
         flux = air * np.exp(-1j * x[0])
         torque_e = (air * ((air - bus) * self.stator).conj()).real

@@ -86,6 +86,7 @@ class MachineDynamics:
         self._fed = BusDemand.none(n)
         self._tripped = ~every
         self._islands: set[tuple[int, ...]] = {tuple(range(n))}
+        self._turn = np.zeros(len(system.machines))  # of each machine's frame, rad
         self._collapsed = False
         self._steps = 0
         self._events: list[TransmissionEvent] = []
@@ -180,9 +181,11 @@ class MachineDynamics:
         e, system, done = self.equations, self.system, self._done
         machine_in = done.machine_in & ~self._tripped
         island = connected(len(self.buses), system.branch_from, system.branch_to, done.branch_in)
-        alive = np.isin(island, island[system.machine.bus[machine_in]])
-        dead_now = e.alive[: len(alive)] & ~alive
-        e.connect(done.branch_in, machine_in, alive)
+        self._turn_to_common_frame()
+        before = e.alive[: len(self.buses)]
+        e.connect(done.branch_in, machine_in, island)
+        alive = e.alive[: len(self.buses)]
+        dead_now = before & ~alive
         self._solver.forget()
         self._finer.forget()
         self._update_demand()
@@ -200,6 +203,18 @@ class MachineDynamics:
             self._note("islanded", buses=self._named(np.flatnonzero(dead_now)), energised="no")
         self._islands = groups
         self._settle()
+
+    def _frame_turn(self) -> FloatArray:
+        """Return the angle of each node's frame from that of the first bus alive, rad."""
+        e = self.equations
+        turn = self._turn[e.leader]
+        return np.where(e.alive, turn - turn[int(np.argmax(e.alive))], 0.0)
+
+    def _turn_to_common_frame(self) -> None:
+        turn = self._frame_turn()
+        self.x[0] += turn[len(self.buses) :]
+        self.v = self.v * np.exp(1j * turn)
+        self._turn[:] = 0.0
 
     def _named(self, at: NDArray[np.int64] | tuple[int, ...]) -> str:
         return ", ".join(self.buses[int(i)] for i in at)
@@ -220,7 +235,7 @@ class MachineDynamics:
 
     def _step(self) -> None:
         """Go on by one step, in finer ones where it does not converge."""
-        x, v = self.x, self.v
+        e, x, v = self.equations, self.x, self.v
         try:
             x, v = self._solver.step(x, v, self.demand)
         except NoSolutionError:
@@ -231,8 +246,10 @@ class MachineDynamics:
             except NoSolutionError:
                 self._collapse()
                 return
+        # Frames of islands turn against each other; a trapezoidal sum, as the angles themselves.
+        self._turn += 0.5 * self.step_s * e.w0 * (e.frame @ (self.x[1] + x[1]))
         self.x, self.v = x, v
-        fast = self.equations.machine_in & (np.abs(x[1]) > _SPEED_LIMIT_PU)
+        fast = e.machine_in & (np.abs(x[1]) > _SPEED_LIMIT_PU)
         if fast.any():
             self._trip(fast, "speed")
 
@@ -251,7 +268,7 @@ class MachineDynamics:
         machine_in, islands = e.machine_in.copy(), sorted(self._islands)
         for group in islands if len(islands) > 1 else ():
             alone = np.isin(np.arange(len(self.buses)), group)
-            e.connect(self._done.branch_in, machine_in, alone)
+            e.connect(self._done.branch_in, machine_in & alone[bus], (~alone).astype(np.int64))
             self._solver.forget()
             self._update_demand()
             guess = e.linear_voltages(self.x, self.v, self.demand)
@@ -266,7 +283,7 @@ class MachineDynamics:
     def _measured(self) -> TransmissionState:
         e, system, n = self.equations, self.system, len(self.buses)
         base, alive, machine_in = system.base_mva, e.alive[:n], e.machine_in
-        v = np.where(alive, self.v[:n], 0.0)
+        v = np.where(alive, self.v[:n] * np.exp(1j * self._frame_turn()[:n]), 0.0)
         w_bus = e.divider @ self.x[1]
         load = e.power(np.abs(v), w_bus, self.demand) * base
         stator = e.ratio * e.stator * (self.v[n:] - self.v[e.bus])

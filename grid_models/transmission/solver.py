@@ -42,7 +42,7 @@ def derivatives(e: Equations, x: FloatArray, v: ComplexArray, demand: Demands) -
     """
     n, m = e.n_buses, e.n_machines
     nodes, each = n + m, np.arange(m)
-    w_frame, w_bus = float(e.inertia @ x[1]), e.divider @ x[1]
+    w_frame, w_bus = e.frame @ x[1], e.divider @ x[1]
     fx, fv = np.zeros((N_STATES, m, N_STATES, m)), np.zeros((N_STATES, m, 2, nodes))
     gx, gv = np.zeros((2, nodes, N_STATES, m)), np.zeros((2, nodes, 2, nodes))
     for s in range(N_STATES):
@@ -56,7 +56,7 @@ def derivatives(e: Equations, x: FloatArray, v: ComplexArray, demand: Demands) -
         into = e.currents(up, v, demand, w_bus) - e.currents(down, v, demand, w_bus)
         gx[0, n + each, s, each] = -into.real[n:] / (2.0 * _SMALL)
         gx[1, n + each, s, each] = -into.imag[n:] / (2.0 * _SMALL)
-    fx[0, :, 1, :] -= e.w0 * np.outer(e.machine_in, e.inertia)
+    fx[0, :, 1, :] -= e.w0 * e.machine_in[:, None] * e.frame
     into = e.currents(x, v, demand, w_bus + _SMALL) - e.currents(x, v, demand, w_bus - _SMALL)
     by_frequency = into[:n, None] / (2.0 * _SMALL) * e.divider
     gx[0, :n, 1, :] -= by_frequency.real
