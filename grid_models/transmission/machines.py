@@ -20,6 +20,14 @@ from grid_models.transmission.model import (
     TransmissionState,
 )
 from grid_models.transmission.power_flow import power_flow
+from grid_models.transmission.protection import (
+    GenerationControl,
+    LoadShedding,
+    MachineProtection,
+    Relays,
+    SecondaryControl,
+    Shedding,
+)
 from grid_models.transmission.solver import NoSolutionError, Trapezoid
 from grid_models.transmission.system import TransmissionSystem, as_complex, connected
 
@@ -40,6 +48,8 @@ class MachineDynamics:
     model : ``sixth`` (Kundur, chapter 3, with saturation) or ``classical`` (constant flux linkage
         behind xd', without exciter).
     step_s : Step of integration. Times given to `advance` are multiples of it.
+    controls, load_model : By default as their classes say.
+    agc, load_shedding, machine_protection : None: there is none.
 
     Raises TransmissionError: No such model, a step that is not positive, or no steady state.
     """
@@ -52,6 +62,9 @@ class MachineDynamics:
         *,
         controls: Controls | None = None,
         load_model: LoadModel | None = None,
+        agc: GenerationControl | None = None,
+        load_shedding: LoadShedding | None = None,
+        machine_protection: MachineProtection | None = None,
     ) -> None:
         if model not in CIRCUITS:
             raise TransmissionError(
@@ -88,15 +101,38 @@ class MachineDynamics:
         self._islands: set[tuple[int, ...]] = {tuple(range(n))}
         self._turn = np.zeros(len(system.machines))  # of each machine's frame, rad
         self._collapsed = False
+        self._act_with(agc, load_shedding, machine_protection)
         self._steps = 0
         self._events: list[TransmissionEvent] = []
         self._update_demand()
         self._state = self._measured()
 
+    def _act_with(
+        self,
+        agc: GenerationControl | None,
+        load_shedding: LoadShedding | None,
+        protection: MachineProtection | None,
+    ) -> None:
+        """Set up what acts by itself."""
+        e, n, m = self.equations, len(self.buses), len(self.machines)
+        if agc and not e.droop_gain:
+            raise TransmissionError(
+                "generation control of machines without governor",
+                where="option 'agc'",
+                expected="controls with a governor",
+            )
+        self._agc = agc and SecondaryControl(
+            agc, self.system, e.governor.droop_pu, self.step_s, self._flows_mw()
+        )
+        self._shedding = load_shedding and Shedding(load_shedding, n)
+        self._protection = protection
+        self._trips = Relays((m,), protection.delay_s if protection else 0.0)
+        self._kept, self._reference = np.ones(n), e.reference0
+
     @property
     def time_s(self) -> float:
         """Time up to which the system has been advanced."""
-        return self._steps * self.step_s
+        return round(self._steps * self.step_s, 9)
 
     @property
     def state(self) -> TransmissionState:
@@ -131,9 +167,11 @@ class MachineDynamics:
         with np.errstate(over="ignore", invalid="ignore"):
             self._take_over(demand, done)
             while self._steps < steps:
+                self._steps += 1
                 if not self._collapsed:
                     self._step()
-                self._steps += 1
+                if not self._collapsed:
+                    self._act()
         self._state = self._measured()
         return self._state
 
@@ -168,13 +206,11 @@ class MachineDynamics:
     def _update_demand(self) -> None:
         """Set what acts at the buses; nothing where a bus is dead."""
         base, fed, n = self.system.base_mva, self._fed, len(self.buses)
-        keep = self.equations.alive[:n] / base
+        keep = self._kept * self.equations.alive[:n] / base
         slope = as_complex(fed.p_slope_mw, fed.q_slope_mvar)
         constant = as_complex(fed.p_mw + self._done.load_mw, fed.q_mvar) - slope * fed.v_pu
         table = self._table * self._done.load_factor * base
-        self.demand = Demands(
-            table * keep, constant * keep, slope * keep, self.equations.reference0
-        )
+        self.demand = Demands(table * keep, constant * keep, slope * keep, self._reference)
 
     def _reconnect(self) -> None:
         """Find the islands of the branches and machines in service, and their voltages."""
@@ -249,15 +285,46 @@ class MachineDynamics:
         # Frames of islands turn against each other; a trapezoidal sum, as the angles themselves.
         self._turn += 0.5 * self.step_s * e.w0 * (e.frame @ (self.x[1] + x[1]))
         self.x, self.v = x, v
-        fast = e.machine_in & (np.abs(x[1]) > _SPEED_LIMIT_PU)
-        if fast.any():
-            self._trip(fast, "speed")
 
-    def _trip(self, which: NDArray[np.bool_], reason: str) -> None:
+    def _act(self) -> None:
+        """Let relays and generation control act on the state that a step has led to."""
+        e, hz, step_s = self.equations, self.nominal_hz, self.step_s
+        speed_hz = hz * (1.0 + self.x[1])
+        trip = np.abs(self.x[1]) > _SPEED_LIMIT_PU
+        if self._protection:
+            low, high = self._protection.under_hz, self._protection.over_hz
+            trip |= self._trips.look((speed_hz < low) | (speed_hz > high), step_s)
+        if (trip & e.machine_in).any():
+            self._trip(trip & e.machine_in)
+        if self._shedding and not self._collapsed:
+            self._shed(self._shedding)
+        if self._agc and self._steps % self._agc.every == 0 and not self._collapsed:
+            self._reference = self._agc.look(
+                self._flows_mw(), e.frame @ self.x[1], e.reference0, e.most, e.machine_in
+            )
+            self._update_demand()
+
+    def _shed(self, shedding: Shedding) -> None:
+        e, n = self.equations, len(self.buses)
+        w_bus = e.divider @ self.x[1]
+        load = e.power(np.abs(self.v[:n]), w_bus, self.demand).real * self.system.base_mva
+        hz = self.nominal_hz * (1.0 + w_bus)
+        now = shedding.look(hz, e.alive[:n] & (load != 0.0), self.step_s)
+        if not now.any():
+            return
+        for stage in np.flatnonzero(now.any(axis=1)):
+            shed_mw = (load / self._kept * now[stage]).sum() * shedding.part[stage]
+            buses = self._named(np.flatnonzero(now[stage]))
+            self._note("load_shed", stage_hz=shedding.hz[stage], load_mw=shed_mw, buses=buses)
+        self._kept = shedding.kept
+        self._update_demand()
+        self._settle()
+
+    def _trip(self, which: NDArray[np.bool_]) -> None:
         """Take machines out of service for good."""
         for i in np.flatnonzero(which):
             hz = self.nominal_hz * (1.0 + self.x[1, i])
-            self._note("machine_tripped", machine=self.machines[i], reason=reason, speed_hz=hz)
+            self._note("machine_tripped", machine=self.machines[i], speed_hz=hz)
         self._tripped |= which
         self._reconnect()
 
@@ -288,9 +355,6 @@ class MachineDynamics:
         load = e.power(np.abs(v), w_bus, self.demand) * base
         stator = e.ratio * e.stator * (self.v[n:] - self.v[e.bus])
         made = np.where(machine_in, self.v[e.bus] * stator.conj() * base, 0.0)
-        y_ff, y_ft, _, _ = self._branch_y
-        start = v[system.branch_from]
-        into = start * (y_ff * start + y_ft * v[system.branch_to]).conj() * base
         hz = self.nominal_hz
         out = np.where(machine_in, e.mechanical(self.x) * system.machine.p_max_mw, 0.0)
         return TransmissionState(
@@ -303,5 +367,16 @@ class MachineDynamics:
             q_mvar=made.imag,
             load_mw=load.real,
             load_mvar=load.imag,
-            flow_mw=np.where(self._done.branch_in, into.real, 0.0),
+            flow_mw=self._flows_mw()[0],
         )
+
+    def _flows_mw(self) -> tuple[FloatArray, FloatArray]:
+        """Return the power into both ends of the branches, each (n_branches,)."""
+        system, n = self.system, len(self.buses)
+        v = np.where(self.equations.alive[:n], self.v[:n], 0.0)
+        start, end = v[system.branch_from], v[system.branch_to]
+        y_ff, y_ft, y_tf, y_tt = self._branch_y
+        on = self._done.branch_in * system.base_mva
+        first = start * (y_ff * start + y_ft * end).conj()
+        second = end * (y_tf * start + y_tt * end).conj()
+        return first.real * on, second.real * on

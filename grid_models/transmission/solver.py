@@ -10,7 +10,7 @@ from grid_models.transmission.equations import N_STATES, Demands, Equations
 from grid_models.transmission.model import ComplexArray, FloatArray
 
 _SMALL = 1e-6  # step of central differences, per unit
-_TOLERANCE = 1e-9  # largest change of a state or voltage in the last iteration, per unit
+_TOLERANCE = 1e-8  # largest change of a state or voltage in the last iteration, per unit
 _SLOW = 6  # iterations after which the Jacobian is made anew
 _REFRESHES = 8
 
@@ -91,11 +91,12 @@ class Trapezoid:
         self.equations, self.step_s = equations, step_s
         self._inverse: FloatArray | None = None
         self._network: FloatArray | None = None
+        self._grown: tuple[FloatArray, ComplexArray] | None = None  # by the last step
         self.refreshes = 0
 
     def forget(self) -> None:
         """Make the Jacobian anew at the next step: the network has changed."""
-        self._inverse = self._network = None
+        self._inverse = self._network = self._grown = None
 
     def settle(self, x: FloatArray, v: ComplexArray, demand: Demands) -> ComplexArray:
         """Return the voltages V with g(x, V) = 0, from a guess. Raises NoSolutionError."""
@@ -125,6 +126,9 @@ class Trapezoid:
         e, half = self.equations, 0.5 * self.step_s
         known = x + half * e.rates(x, v, demand.reference)
         states, nodes, shape = x.size, len(v), x.shape
+        start = (x, v)
+        if self._grown is not None:
+            x, v = x + self._grown[0], v + self._grown[1]
         for attempt in range(_REFRESHES):
             if self._inverse is None:
                 self._refresh(x, v, demand)
@@ -142,13 +146,14 @@ class Trapezoid:
                 v = v - (change[states : states + nodes] + 1j * change[states + nodes :])
                 size = float(np.abs(change).max())
                 if size < _TOLERANCE:
+                    self._grown = (x - start[0], v - start[1])
                     return x, v
                 if not size < last:
+                    x, v = start
                     break
                 last = size
             self._inverse = None
-            if not np.isfinite(size):
-                break
+        self._grown = None
         raise NoSolutionError
 
     def _refresh(self, x: FloatArray, v: ComplexArray, demand: Demands) -> None:
