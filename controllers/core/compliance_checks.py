@@ -128,7 +128,8 @@ def _port_findings(port: Port, side: str) -> list[str]:
         found.append(f"{side} {port.name}: a label is repeated")
     if not all(isinstance(label, str) and label for label in port.labels):
         found.append(f"{side} {port.name}: a label is no text")
-    if not np.isfinite(port.initial):
+    # An input that may stay unfed can start as NaN: nothing is known yet.
+    if not np.isfinite(port.initial) and (side != "inputs" or port.required):
         found.append(f"{side} {port.name}: its initial value is not finite")
     return found
 

@@ -59,6 +59,14 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.baselines.averaging_pi:AveragingPi",
             "distributed-averaging PI voltage control of circuit dynamics, the DMPC's baseline",
         ),
+        "dppd": (
+            "controllers.frequency.controller:Dppd",
+            "restores a transmission system's frequency by loads at least cost (proximal DPPD)",
+        ),
+        "alc": (
+            "controllers.frequency.controller:SubgradientAlc",
+            "automatic load control by sub-gradients, DPPD's baseline",
+        ),
         "optimum": (
             "controllers.baselines.optimum:Optimum",
             "centralised optimum: one quadratic programme with all measurements, as a benchmark",

@@ -60,10 +60,7 @@ class SwingNetwork:
         self._inertia = _positive("inertia_pu", inertia_pu, len(self.machines))
         self._damping = _positive("damping_pu", damping_pu, len(self.buses))
         self.susceptance_pu = branch_susceptance(system)
-        at = system.machine.bus
-        self._p_mech_mw, self._table_mw = system.machine.p_mw.copy(), system.load_mw
-        short_mw = system.load_mw.sum() - self._p_mech_mw.sum()
-        self._p_mech_mw[at == system.slack] += short_mw
+        self._p_mech_mw, self._table_mw = lossless_generation_mw(system), system.load_mw
         n, g = len(self.buses), len(self.machines)
         self._now_s = 0.0
         self._machine_speed: FloatArray = np.zeros(g)
@@ -269,6 +266,13 @@ def branch_susceptance(system: TransmissionSystem) -> FloatArray:
             expected="above 0 for the swing model",
         )
     return np.asarray(1.0 / system.x_pu)
+
+
+def lossless_generation_mw(system: TransmissionSystem) -> FloatArray:
+    """Return each machine's power, (n_machines,); that at the slack bus makes up for the load."""
+    p_mw = system.machine.p_mw.copy()
+    p_mw[system.machine.bus == system.slack] += system.load_mw.sum() - p_mw.sum()
+    return p_mw
 
 
 def _positive(name: str, value: FloatArray | float, count: int) -> FloatArray:

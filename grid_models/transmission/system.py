@@ -160,6 +160,12 @@ def load_system(source: str | Path) -> TransmissionSystem:
     Raises TransmissionError: No such name or folder, or a table that cannot be used, with file, row
     and column.
     """
+    folder = system_folder(source)
+    return _read(folder, folder.name)
+
+
+def system_folder(source: str | Path) -> Path:
+    """Return the folder of a system's tables; arguments and errors as of `load_system`."""
     name = str(source).lower()
     folder = _FOLDER / name if name in SHIPPED else Path(source)
     if not folder.is_dir():
@@ -168,7 +174,7 @@ def load_system(source: str | Path) -> TransmissionSystem:
             expected=f"one of {listed(tuple(SHIPPED))}, or the path of a folder of tables",
             nearest=nearest_name(name, SHIPPED),
         )
-    return _read(folder, name if name in SHIPPED else folder.name)
+    return folder
 
 
 def _read(folder: Path, name: str) -> TransmissionSystem:

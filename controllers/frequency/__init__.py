@@ -1,0 +1,1 @@
+"""Frequency restored by loads: distributed proximal primal-dual control and its baselines."""
