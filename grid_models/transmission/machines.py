@@ -32,7 +32,9 @@ from grid_models.transmission.solver import NoSolutionError, Trapezoid
 from grid_models.transmission.system import TransmissionSystem, as_complex, connected
 
 CIRCUITS = {"sixth": sixth_order, "classical": classical}
-_FINER = 8  # shorter steps where one does not converge
+_FINER = 8  # shorter steps in one: after a jump, and where a step does not converge
+_JUMP_PU = 1e-3  # of a voltage; beyond it exciters that hit their limits need shorter steps ...
+_FINE_STEPS = 10  # ... so many times
 _SPEED_LIMIT_PU = 0.2  # beyond this no machine is in service any more
 
 
@@ -100,7 +102,7 @@ class MachineDynamics:
         self._tripped = ~every
         self._islands: set[tuple[int, ...]] = {tuple(range(n))}
         self._turn = np.zeros(len(system.machines))  # of each machine's frame, rad
-        self._collapsed = False
+        self._collapsed, self._fine_left = False, 0
         self._act_with(agc, load_shedding, machine_protection)
         self._steps = 0
         self._events: list[TransmissionEvent] = []
@@ -263,25 +265,33 @@ class MachineDynamics:
         """Find the voltages at the present states, or let the islands without any collapse."""
         for guess in (self.v, self.equations.linear_voltages(self.x, self.v, self.demand)):
             try:
-                self.v = self._solver.settle(self.x, guess, self.demand)
-                return
+                settled = self._solver.settle(self.x, guess, self.demand)
             except NoSolutionError:
                 continue
+            if np.abs(settled - self.v).max() > _JUMP_PU:
+                self._solver.forget_growth()
+                self._finer.forget_growth()
+                self._fine_left = _FINE_STEPS
+            self.v = settled
+            return
         self._collapse()
 
     def _step(self) -> None:
         """Go on by one step, in finer ones where it does not converge."""
         e, x, v = self.equations, self.x, self.v
+        coarse = self._fine_left == 0
+        self._fine_left = max(0, self._fine_left - 1)
         try:
-            x, v = self._solver.step(x, v, self.demand)
+            if coarse:
+                x, v = self._solver.step(x, v, self.demand)
         except NoSolutionError:
-            x, v = self.x, self.v
-            try:
-                for _ in range(_FINER):
-                    x, v = self._finer.step(x, v, self.demand)
-            except NoSolutionError:
-                self._collapse()
-                return
+            coarse = False
+        try:
+            for _ in range(0 if coarse else _FINER):
+                x, v = self._finer.step(x, v, self.demand)
+        except NoSolutionError:
+            self._collapse()
+            return
         # Frames of islands turn against each other; a trapezoidal sum, as the angles themselves.
         self._turn += 0.5 * self.step_s * e.w0 * (e.frame @ (self.x[1] + x[1]))
         self.x, self.v = x, v

@@ -10,7 +10,6 @@ from grid_models.transmission.equations import N_STATES, Demands, Equations
 from grid_models.transmission.model import ComplexArray, FloatArray
 
 _SMALL = 1e-6  # step of central differences, per unit
-_TOLERANCE = 1e-8  # largest change of a state or voltage in the last iteration, per unit
 _SLOW = 6  # iterations after which the Jacobian is made anew
 _REFRESHES = 8
 
@@ -87,8 +86,9 @@ def derivatives(e: Equations, x: FloatArray, v: ComplexArray, demand: Demands) -
 class Trapezoid:
     """Steps of `step_s`; the inverse Jacobian is kept until it no longer serves."""
 
-    def __init__(self, equations: Equations, step_s: float) -> None:
+    def __init__(self, equations: Equations, step_s: float, tolerance_pu: float = 1e-8) -> None:
         self.equations, self.step_s = equations, step_s
+        self._tolerance_pu = tolerance_pu  # largest change in the last iteration
         self._inverse: FloatArray | None = None
         self._network: FloatArray | None = None
         self._grown: tuple[FloatArray, ComplexArray] | None = None  # by the last step
@@ -97,6 +97,10 @@ class Trapezoid:
     def forget(self) -> None:
         """Make the Jacobian anew at the next step: the network has changed."""
         self._inverse = self._network = self._grown = None
+
+    def forget_growth(self) -> None:
+        """Start the next step from where it is: the voltages have jumped."""
+        self._grown = None
 
     def settle(self, x: FloatArray, v: ComplexArray, demand: Demands) -> ComplexArray:
         """Return the voltages V with g(x, V) = 0, from a guess. Raises NoSolutionError."""
@@ -109,7 +113,7 @@ class Trapezoid:
                 change = self._network @ real(e.y @ v - e.currents(x, v, demand))
                 v = v - (change[:nodes] + 1j * change[nodes:])
                 size = float(np.abs(change).max())
-                if size < _TOLERANCE:
+                if size < self._tolerance_pu:
                     return v
                 if not size < 0.5 * last:
                     break
@@ -145,7 +149,7 @@ class Trapezoid:
                 x = x - change[:states].reshape(shape)
                 v = v - (change[states : states + nodes] + 1j * change[states + nodes :])
                 size = float(np.abs(change).max())
-                if size < _TOLERANCE:
+                if size < self._tolerance_pu:
                     self._grown = (x - start[0], v - start[1])
                     return x, v
                 if not size < last:
