@@ -56,7 +56,9 @@ class FeedersFederate(FeederFederate):
         )
         self._stands: tuple[FloatArray, FloatArray, FloatArray] | None = None
         with context.site.located():
-            self._fleet_of = Fleet(self.labels, self._scale(sizes), sizes, self._open)
+            self._fleet_of = Fleet(
+                self.labels, self._scale(sizes), sizes, self._open, section.threads
+            )
         self._referee = Referee(self._fleet_of, section.referee, context.n_steps)
         self._totals = FleetMetrics(context.period_s)
         self.outputs += (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -43,6 +44,7 @@ class FeederGroup:
     Parameters
     ----------
     circuit : Solved, at the voltage of its own source.
+    threads : How many blocks of feeders are solved at a time.
 
     Attributes
     ----------
@@ -50,8 +52,8 @@ class FeederGroup:
     flow : Last solution; None: none yet, or dark.
     """
 
-    def __init__(self, circuit: Circuit, scale: Scale) -> None:
-        self.circuit, self.scale = circuit, scale
+    def __init__(self, circuit: Circuit, scale: Scale, threads: int = 1) -> None:
+        self.circuit, self.scale, self._threads = circuit, scale, threads
         self.model = BatchedFeeder(circuit)
         self.own_pu = circuit.source_v_pu
         self.flow: BatchFlow | None = None
@@ -72,10 +74,10 @@ class FeederGroup:
         der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
         load_kva, der_kva = self.scale.load[:, None] * load_kva, self.scale.der[:, None] * der_kva
         source = np.full(len(self.scale.load), factor)
-        flow = self.model.solve(load_kva, der_kva, source, start=self.flow)
+        solve = partial(self.model.solve, load_kva, der_kva, source, threads=self._threads)
+        flow = solve(start=self.flow)
         if self.flow is not None and not flow.converged.all():
-            # The last state may be far away.
-            flow = self.model.solve(load_kva, der_kva, source)
+            flow = solve()  # the last state may be far away
         self.flow = flow
         return flow
 
@@ -90,7 +92,7 @@ class FeederGroup:
             changed = np.abs(flow.import_kva - then.import_kva) / np.abs(then.import_kva)
             if max(moved, changed.max()) <= _SAME_SLOPE_PU:
                 return slopes
-        slopes = np.asarray(self.model.source_slopes(flow) / self.own_pu)
+        slopes = np.asarray(self.model.source_slopes(flow, threads=self._threads) / self.own_pu)
         self._slopes = flow, slopes
         return slopes
 
@@ -137,6 +139,7 @@ class Fleet:
     scale : Factors of all feeders.
     sizes : Feeders per group, in order.
     open_circuit : Returns a circuit of group g, as it is to be now.
+    threads : See `FeederGroup`.
     """
 
     def __init__(
@@ -145,9 +148,10 @@ class Fleet:
         scale: Scale,
         sizes: Sequence[int],
         open_circuit: Callable[[int], Circuit],
+        threads: int = 1,
     ) -> None:
         self.labels = tuple(labels)
-        self.scale, self._open = scale, open_circuit
+        self.scale, self._open, self._threads = scale, open_circuit, threads
         ends = np.cumsum([0, *sizes]).tolist()
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
         self.rebuild()
@@ -155,7 +159,8 @@ class Fleet:
     def rebuild(self) -> None:
         """Make the models of the circuits as they are now."""
         self.groups = [
-            FeederGroup(self._open(g), self.scale.at(rows)) for g, rows in enumerate(self.rows)
+            FeederGroup(self._open(g), self.scale.at(rows), self._threads)
+            for g, rows in enumerate(self.rows)
         ]
 
     def solve(self, applied: Applied, source_pu: float) -> FleetState:

@@ -50,3 +50,9 @@ class FeedersSection(FeederSection):
         description="So many of the further feeders are also solved by OpenDSS, at 20 steps spread "
         "over the run.",
     )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Blocks of feeders that are solved at a time; the results are the same bits.",
+    )
