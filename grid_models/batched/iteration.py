@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.batched.demand import Demand, OwnDemand, current_slope
-from grid_models.batched.linear import PortAnswer, RealArray
+from grid_models.batched.linear import PortAnswer, RealArray, fed_back
 
 TOLERANCE_PU = 1e-10
 _ROUNDING_PU = 1e-13
-_ROUGH_PU, _SLOPE_PU = 2e-6, 1e-9
+_ROUGH_PU, _SLOPE_PU = 2e-6, 1e-7
 _ITERATIONS, _ROUGH_ITERATIONS, _NEWTON_ITERATIONS = 50, 10, 25
 _LEAST_RATE = 0.05
 _FEW_CASES = 16
@@ -108,7 +108,7 @@ def newton(
     """
     m, n = start.shape[1:]
     u, solved = np.array(start), np.zeros(n, dtype=bool)
-    gain = unloaded.gain[:, :-1].reshape(2 * m, 2, m)
+    gain = unloaded.gain[:, :-1]
     one = np.eye(2 * m)
     for c in range(n):
         case, at = demand.take(np.array([c])), u[..., c : c + 1]
@@ -117,7 +117,7 @@ def newton(
             for _ in range(_NEWTON_ITERATIONS):
                 miss = at - _step(unloaded, case, at, rest)
                 slope = current_slope(case, at)[..., 0]
-                matrix = one - np.einsum("iam,abm->ibm", gain, slope).reshape(2 * m, 2 * m)
+                matrix = one - fed_back(gain, slope)
                 if not np.isfinite(matrix).all():
                     break
                 if np.abs(miss).max() < TOLERANCE_PU:

@@ -43,16 +43,22 @@ class PortAnswer:
         `w`, `z`: complex (m,), (m, m). `at`: (2, m, 1).
         """
         m = len(w)
-        right = np.empty((2 * m, 2 * m + 1))
+        right: RealArray = np.empty((2 * m, 2 * m + 1))
         right[:m, :m] = right[m:, m:-1] = z.real
         right[m:, :m], right[:m, m:-1] = z.imag, -z.imag
         right[:m, -1], right[m:, -1] = w.real, w.imag
-        gain = right[:, :-1].reshape(2 * m, 2, m)
-        matrix = np.eye(2 * m) - np.einsum("iam,abm->ibm", gain, slope).reshape(2 * m, 2 * m)
-        found = np.linalg.solve(matrix, right) if slope.any() else right
-        return cls(np.ascontiguousarray(found), slope[..., None].copy(), at)
+        if slope.any():
+            right = np.linalg.solve(np.eye(2 * m) - fed_back(right[:, :-1], slope), right)
+        return cls(np.ascontiguousarray(right), slope[..., None].copy(), at)
 
     @cached_property
     def single(self) -> PortAnswer:
         """The same in single precision."""
         return PortAnswer(*(x.astype(np.float32) for x in (self.gain, self.slope, self.at)))
+
+
+def fed_back(gain: RealArray, slope: RealArray) -> RealArray:
+    """Return ``gain @ slope``, (2 m, 2 m), of a `slope` (2, 2, m) that is diagonal by ports."""
+    m = slope.shape[2]
+    by_part = gain.reshape(2 * m, 2, m)
+    return np.asarray(np.einsum("iam,abm->ibm", by_part, slope).reshape(2 * m, 2 * m))

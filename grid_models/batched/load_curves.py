@@ -19,6 +19,7 @@ Exponents of model 4 and the drop-out voltage of model 8 are factors on top. Mod
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -218,7 +219,7 @@ def _read(circuit: Circuit, element: str) -> _Curve:
     exponent: tuple[float | None, float | None] = (None, None)
     drop_out = 0.0
     if model == 8:
-        shares = [float(x) for x in api.ZIPV()]
+        shares = [float(x) for x in re.findall(r"[^\s,\[\]]+", engine.value(element, "zipv"))]
         own = beyond = (_triple(shares[:3]), _triple(shares[3:6]))
         drop_out = shares[6]
     elif model in _MODELS:

@@ -22,7 +22,7 @@ from grid_models.base.errors import FeederError
 from grid_models.base.threads import one_thread
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
 from grid_models.batched.iteration import iterate, linear_response, newton, rough
-from grid_models.batched.linear import PortAnswer, RealArray
+from grid_models.batched.linear import PortAnswer, RealArray, fed_back
 from grid_models.batched.load_curves import load_curves
 from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
 
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 _BLOCK = 128
 """Cases solved together: their arrays stay in a core's cache."""
 _ROUNDING_PU = 1e-7
-_FEW_ITERATIONS, _MANY_CASES = 4, 128
+_FEW_ITERATIONS, _MANY_CASES = 6, 128
 """A linearisation of its own pays for so many cases, and anew when it took more iterations."""
+_MOST_PORTS = 600
+"""Feeders with more are not linearised: their matrices would take longer than the iterations."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class BatchedFeeder:
         nothing = np.zeros((2, 2, len(self._live)))
         self._unloaded = PortAnswer.of(self._w, self._z, nothing, self._rows(net.w_port[None]))
         none = np.zeros((1, len(self.der_names)), dtype=np.complex128)
-        power = self._power(self.nominal_kva[None], none, slice(None))
+        power = self._power(self.nominal_kva[None], none, slice(None), 1)
         self._nominal = self._linearised(power, 1.0, self._unloaded)
 
     def solve(
@@ -165,7 +167,7 @@ class BatchedFeeder:
         converged, counts = np.zeros(n, dtype=bool), []
 
         def solve(at: slice) -> None:
-            power = self._power(load, der, at)
+            power = self._power(load, der, at, source[at].size)
             before = answer.at * source[at] if start is None else self._rows(start.u[at])
             u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
             u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
@@ -188,7 +190,7 @@ class BatchedFeeder:
         def solve(at: slice) -> None:
             # What has no solution must not keep the other cases of its block from ending.
             u = np.where(flow.converged[at], self._rows(flow.u[at]), flow.answer.at)
-            demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, at), u)
+            demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, at, u.shape[2]), u)
             by_voltage = current_slope(demand, u)
             du = linear_response(flow.answer, by_voltage)
             di = _complex(by_voltage[:, 0] * du[0] + by_voltage[:, 1] * du[1])
@@ -199,6 +201,36 @@ class BatchedFeeder:
 
         self._in_blocks(solve, len(flow.converged), threads)
         return np.where(flow.converged, slopes, np.nan)
+
+    def der_slopes(self, flow: BatchFlow, case: int) -> tuple[FloatArray, FloatArray]:
+        """Return the derivatives of `v_pu` by the DERs' active and reactive power, (n, n_ders).
+
+        In per unit per kW and per kvar. NaN where the case did not converge.
+
+        `flow`: Solved by this feeder. `case`: Row of it.
+        """
+        net, one = self.network, slice(case, case + 1)
+        n_ders, m = len(self.der_names), len(self._live)
+        if not flow.converged[case]:
+            nan = np.full((len(net.nodes), n_ders), np.nan)
+            return nan, nan.copy()
+        u = self._rows(flow.u[one])
+        demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, one, 1), u)
+        slope = current_slope(demand, u)[..., 0]
+        shares = [net.share[self._live, net.terminal_of_der(name)] for name in self.der_names]
+        power = np.array(shares).reshape(n_ders, m).T / BASE_KVA
+        gain = self._unloaded.gain[:, :-1]
+        matrix = np.eye(2 * m) - fed_back(gain, slope)
+        v, found = flow.v[case], []
+        for unit in (1.0, -1j):
+            added = power * unit / np.conj(_complex(u)[0])[:, None]
+            du = np.linalg.solve(matrix, gain @ np.concatenate([added.real, added.imag]))
+            by_part = du.reshape(2, m, n_ders)
+            di = (slope[:, 0, :, None] * by_part[0]) + (slope[:, 1, :, None] * by_part[1])
+            dv = net.z[:, self._live] @ (added + di[0] + 1j * di[1])
+            size = np.abs(v)
+            found.append((v.conj()[:, None] * dv).real / np.where(size > 0.0, size, 1.0)[:, None])
+        return found[0], found[1]
 
     # ------------------------------------------------------------------ parts
 
@@ -220,7 +252,7 @@ class BatchedFeeder:
             full, source = maker.any(power[..., left]), source[left]
             found, ok, more = iterate(answer, full, source, answer.at * source)
             hard = np.flatnonzero(~ok)
-            if hard.size:
+            if hard.size and len(self._live) <= _MOST_PORTS:
                 at = full.take(hard), source[hard], answer.at * source[hard]
                 found[..., hard], ok[hard] = newton(self._unloaded, *at)
             u = np.array(u)
@@ -236,25 +268,24 @@ class BatchedFeeder:
             return self._nominal if start is None else start.answer
         if start is not None and start.iterations <= _FEW_ITERATIONS:
             return start.answer
-        mean = self._power(load.mean(axis=0)[None], der.mean(axis=0)[None], slice(None))
+        mean = self._power(load.mean(axis=0)[None], der.mean(axis=0)[None], slice(None), 1)
         return self._linearised(mean, float(source.mean()), self._nominal)
 
     def _linearised(self, power: RealArray, source: float, answer: PortAnswer) -> PortAnswer:
         """Return the linearisation at one case, (2, n_elements, 1); or `answer` if it has none."""
         at = np.array([source])
+        if len(self._live) > _MOST_PORTS:
+            return answer
         u, _, solved, _ = self._block(answer, power, at, answer.at * at)
         if not solved[0]:
             return answer
         slope = current_slope(self._demand.at(power, u), u)[..., 0]
         return PortAnswer.of(self._w, self._z, slope, u / source)
 
-    def _power(self, load: ComplexArray, der: ComplexArray, at: slice) -> RealArray:
-        """Return kW and kvar that the elements draw in the cases `at`, (2, n_elements, B)."""
-        n = max(len(load), len(der))
-        one = slice(None)
-        parts = [x[at if len(x) == n else one].T for x in (load, -der)]
-        b = max(x.shape[1] for x in parts)
-        drawn = np.concatenate([np.broadcast_to(x, (len(x), b)) for x in parts])
+    def _power(self, load: ComplexArray, der: ComplexArray, at: slice, n: int) -> RealArray:
+        """Return kW and kvar that the elements draw in the `n` cases `at`, (2, n_elements, n)."""
+        parts = [(x if len(x) == 1 else x[at]).T for x in (load, -der)]
+        drawn = np.concatenate([np.broadcast_to(x, (len(x), n)) for x in parts])
         return np.stack([drawn.real, drawn.imag])
 
     def _rows(self, u: ComplexArray) -> RealArray:
@@ -276,10 +307,16 @@ class BatchedFeeder:
         self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
     ) -> int:
         """Return the number of cases; raise where the arguments do not fit."""
-        n = max(len(load), len(der), len(source), 0 if start is None else len(start.u))
+        n = max(len(load), len(der), len(source))
         sizes = ((load, len(self.load_names)), (der, len(self.der_names)))
         fits = all(x.shape[1:] == (k,) and len(x) in (1, n) for x, k in sizes)
-        if not fits or source.shape not in ((1,), (n,)) or (start and len(start.u) != n):
+        if start is not None and len(start.u) != n:
+            raise FeederError(
+                f"start has {len(start.u)} cases",
+                where="batched power flow",
+                expected=f"as many cases as are to be solved, {n}",
+            )
+        if not fits or source.shape not in ((1,), (n,)):
             raise FeederError(
                 f"load_kva {load.shape}, der_kva {der.shape} and source_pu {source.shape}",
                 where="batched power flow",
