@@ -268,9 +268,12 @@ def _connect(
 ) -> None:
     if connection.map and _bad_map(connection, sources, targets, where, problems):
         return
-    for target, target_port in targets:
+    joined = [
+        any(paired_elements(connection.map, s.labels, t.labels) for _, s in sources)
+        for _, t in targets
+    ]
+    for (target, target_port), matched in zip(targets, joined, strict=True):
         owner = fed[target.name, target_port.name]
-        matched = False
         for source, source_port in sources:
             if source_port.unit != target_port.unit:
                 problems.append(
@@ -281,7 +284,6 @@ def _connect(
             pairs = paired_elements(connection.map, source_port.labels, target_port.labels)
             if not pairs:
                 continue
-            matched = True
             for _, t in pairs:
                 if owner[t] is not None:
                     problems.append(
@@ -294,7 +296,9 @@ def _connect(
             feeds[target.name].setdefault(target_port.name, []).append(
                 _feed(connection, source.name, source_port, target_port, pairs)
             )
-        if not matched and (target_port.labels or len(targets) == 1):
+        # Of a split controller, a part may have no label, or none that an optional input gets.
+        excused = not target_port.labels or (any(joined) and not target_port.required)
+        if not matched and (len(targets) == 1 or not excused):
             example = sources[0][1].labels[:3]
             problems.append(
                 f"{where}: no label of {target.name}.{target_port.name} "
