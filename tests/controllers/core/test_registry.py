@@ -29,6 +29,8 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "local-market",
         "resilience-manager",
         "reconfiguration",
+        "dppd",
+        "alc",
     }
     site = sample_site()
     for name, text in descriptions().items():
