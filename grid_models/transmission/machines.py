@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Literal
 
 import numpy as np
@@ -200,8 +201,11 @@ class MachineDynamics:
             return
         same = (done.branch_in == old.branch_in).all() and (done.machine_in == old.machine_in).all()
         if same:
+            before = self.demand
             self._update_demand()
-            self._settle()
+            # Without a change every bit is that of a longer exchange step.
+            if not all(map(np.array_equal, astuple(before), astuple(self.demand))):
+                self._settle()
         else:
             self._reconnect()
 
@@ -263,8 +267,11 @@ class MachineDynamics:
 
     def _settle(self) -> None:
         """Find the voltages at the present states, or let the islands without any collapse."""
-        for guess in (self.v, self.equations.linear_voltages(self.x, self.v, self.demand)):
+        for afresh in (False, True):
+            guess = self.v
             try:
+                if afresh:
+                    guess = self.equations.linear_voltages(self.x, self.v, self.demand)
                 settled = self._solver.settle(self.x, guess, self.demand)
             except NoSolutionError:
                 continue

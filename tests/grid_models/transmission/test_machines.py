@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
 
 from grid_models.transmission.machine_options import Controls, LoadModel
 from grid_models.transmission.machines import MachineDynamics
 from grid_models.transmission.model import BusDemand, TransmissionError
-from grid_models.transmission.solver import state_matrix
+from grid_models.transmission.solver import Trapezoid, state_matrix
 from grid_models.transmission.system import load_system
 from tests.grid_models.transmission._undisturbed import undisturbed
 
@@ -28,6 +31,35 @@ def test_modes_are_those_of_the_book() -> None:
     modes = np.linalg.eigvals(state_matrix(equations, model.x, model.v, model.demand))
     electromechanical = np.sort_complex(modes[modes.imag > 1.0])[::-1]
     assert np.abs(electromechanical - book).max() < 0.015
+
+
+@pytest.mark.parametrize("name", ["kundur", "ieee39"])
+def test_the_default_controls_make_both_systems_stable(name: str) -> None:
+    model = MachineDynamics(load_system(name))
+    modes = np.linalg.eigvals(state_matrix(model.equations, model.x, model.v, model.demand))
+    # One eigenvalue is 0: turning all angles changes nothing.
+    assert np.sort(modes.real)[-1] == pytest.approx(0.0, abs=1e-9)
+    assert np.sort(modes.real)[-2] < -0.05
+
+
+def test_a_load_step_is_that_of_lsoda() -> None:
+    system = load_system("kundur")
+    model, done = MachineDynamics(system), undisturbed(system)
+    done.load_mw[BUS_9] = 359.0
+    model.advance(0.0, BusDemand.none(11), done)
+    e, demand, v = model.equations, model.demand, model.v
+    network = Trapezoid(e, 1.0, 1e-11)
+
+    def rates(_t: float, x: np.ndarray) -> np.ndarray:
+        nonlocal v
+        v = network.settle(x.reshape(12, 4), v, demand)
+        return e.rates(x.reshape(12, 4), v, demand.reference).ravel()
+
+    found = solve_ivp(rates, (0.0, 2.0), model.x.ravel(), "LSODA", rtol=1e-8, atol=1e-10)
+    exact = found.y[:, -1].reshape(12, 4)
+    end = model.advance(2.0, BusDemand.none(11), done)
+    assert abs(end.coi_hz - 60.0 * (1.0 + e.inertia @ exact[1])) < 1e-4
+    assert np.abs(end.speed_hz - 60.0 * (1.0 + exact[1])).max() < 3e-4
 
 
 @pytest.mark.parametrize("name", ["kundur", "ieee39"])
@@ -79,11 +111,88 @@ def test_too_much_load_ends_in_a_collapse_that_is_reported_once() -> None:
     assert [event.kind for event in dynamics.take_events()] == ["collapsed"]
 
 
+@pytest.mark.parametrize(
+    ("controls", "load_model"),
+    [(None, LoadModel(p_exponent=0.0)), (Controls(avr=None, stabiliser=None), None)],
+)
+def test_the_two_areas_are_limited_by_voltage(
+    controls: Controls | None, load_model: LoadModel | None
+) -> None:
+    system = load_system("kundur")
+    dynamics = MachineDynamics(system, controls=controls, load_model=load_model)
+    done = undisturbed(system)
+    done.load_mw[BUS_9] = 359.0
+    dynamics.advance(2.0, BusDemand.none(11), done)
+    assert [event.kind for event in dynamics.take_events()] == ["collapsed"]
+
+
+def test_an_island_can_collapse_while_the_rest_goes_on() -> None:
+    system = load_system("kundur")
+    dynamics, done = MachineDynamics(system), undisturbed(system)
+    done.branch_in[system.tie] = False
+    done.load_mw[BUS_9] = 1200.0
+    state = dynamics.advance(1.0, BusDemand.none(11), done)
+    first = np.array([area == "1" for area in system.areas])
+    assert (np.abs(state.v[first]) > 0.9).all()
+    assert not state.v[~first].any()
+    assert state.coi_hz > 60.0
+    kinds = [event.kind for event in dynamics.take_events()]
+    assert "island_collapsed" in kinds
+    assert "collapsed" not in kinds
+
+
+def test_the_tie_can_close_again_on_islands_that_are_in_phase() -> None:
+    system = load_system("kundur")
+    dynamics, done = MachineDynamics(system), undisturbed(system)
+    demand = BusDemand.none(11)
+    done.branch_in[system.tie] = False
+    parted = dynamics.advance(0.1, demand, done)
+    # The first area is without 400 MW of demand; its angle runs ahead of the second's.
+    ahead = np.angle(parted.v[6] / parted.v[8]) - np.angle(dynamics.v[6] / dynamics.v[8])
+    assert ahead > 0.0
+    done.branch_in[:] = True
+    state = dynamics.advance(5.0, demand, done)
+    assert state.flow_mw[system.tie].sum() == pytest.approx(400.0, abs=60.0)
+    assert np.ptp(state.frequency_hz) < 0.1
+
+
+def test_the_exchange_step_changes_no_bit_while_nothing_else_changes() -> None:
+    system = load_system("ieee39")
+    ends = []
+    for steps in (1, 10):
+        dynamics, done = MachineDynamics(system), undisturbed(system)
+        done.load_mw[15] = 200.0
+        for k in range(1, steps + 1):
+            state = dynamics.advance(round(k / steps, 6), BusDemand.none(39), done)
+        ends.append(state.v)
+    assert np.array_equal(*ends)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.floats(-60.0, 60.0), min_size=11, max_size=11),
+    st.lists(st.floats(-2.0, 2.0), min_size=11, max_size=11),
+)
+def test_what_machines_make_is_what_loads_and_lines_take(
+    load_mw: list[float], slope_pu: list[float]
+) -> None:
+    system = load_system("kundur")
+    dynamics, done = MachineDynamics(system), undisturbed(system)
+    none, slope = np.zeros(11), 100.0 * np.array(slope_pu)
+    done.load_mw[:] = load_mw
+    demand = BusDemand(none, none, slope, slope, np.ones(11))
+    state = dynamics.advance(0.04, demand, done)
+    v = state.v
+    losses = (v * (system.admittance() @ v).conj()).sum() * system.base_mva
+    made = (state.p_mw + 1j * state.q_mvar).sum()
+    assert made == pytest.approx((state.load_mw + 1j * state.load_mvar).sum() + losses, abs=1e-4)
+
+
 def test_the_areas_go_on_as_islands_without_their_tie() -> None:
     system = load_system("kundur")
     dynamics, done = MachineDynamics(system), undisturbed(system)
     done.branch_in[system.tie] = False
-    state = dynamics.advance(20.0, BusDemand.none(11), done)
+    state = dynamics.advance(8.0, BusDemand.none(11), done)
     (event,) = dynamics.take_events()
     assert (event.kind, event.details["buses"]) == ("islanded", "1, 2, 5, 6, 7")
     first = np.array([area == "1" for area in system.areas])
