@@ -23,10 +23,21 @@ from grid_models.transmission.machine_options import (
 )
 from grid_models.transmission.machines import MachineDynamics
 from grid_models.transmission.model import TransmissionError, TransmissionModel
+from grid_models.transmission.protection import (
+    GenerationControl,
+    LoadShedding,
+    MachineProtection,
+)
 from grid_models.transmission.swing import SwingNetwork
 from grid_models.transmission.system import SHIPPED, TransmissionSystem, load_system
 
-CONTROLS = {"avr": Avr, "stabiliser": Stabiliser, "governor": Governor}
+CONTROLS: Mapping[str, type[Any]] = {"avr": Avr, "stabiliser": Stabiliser, "governor": Governor}
+AUTOMATIC: Mapping[str, type[Any]] = {
+    "agc": GenerationControl,
+    "load_shedding": LoadShedding,
+    "machine_protection": MachineProtection,
+}
+SWING = ("inertia_pu", "damping_pu")
 T = TypeVar("T")
 
 
@@ -37,11 +48,25 @@ def build(
 
     Raises ScenarioError, TransmissionError: Keys or tables that cannot be used.
     """
+    _refuse_unused(context, section)
     with context.located(TransmissionError, "system"):
         system = load_system(_source(context, section.system))
     if section.model == "swing":
         return _swing(context, section, system), system.load_mw
     return _machines(context, section, system), system.load_mw
+
+
+def _refuse_unused(context: FederateContext, section: TransmissionSection) -> None:
+    """Refuse keys that the model has no use for."""
+    swing = section.model == "swing"
+    unused = (*CONTROLS, *AUTOMATIC, "load_model", "dynamics_step_s") if swing else SWING
+    for key in unused:
+        if getattr(section, key) != type(section).model_fields[key].default:
+            raise context.error(
+                f"{key} is not used with model '{section.model}'",
+                key,
+                expected=f"model '{'sixth' if swing else 'swing'}', or no {key}",
+            )
 
 
 def _source(context: FederateContext, name: str) -> str | Path:
@@ -56,28 +81,29 @@ def _machines(
     context: FederateContext, section: TransmissionSection, system: TransmissionSystem
 ) -> MachineDynamics:
     assert section.model != "swing"
-    parts: dict[str, Any] = {
-        key: _options(context, key, options, getattr(section, key))
-        for key, options in CONTROLS.items()
-    }
+    controls, automatic = (
+        {key: _options(context, key, made_of, getattr(section, key)) for key, made_of in of.items()}
+        for of in (CONTROLS, AUTOMATIC)
+    )
     load_model = _options(context, "load_model", LoadModel, section.load_model)
     with context.located(TransmissionError):
         return MachineDynamics(
             system,
             section.model,
             _step_s(context.timing, section.dynamics_step_s),
-            controls=Controls(**parts),
+            controls=Controls(**controls),
             load_model=load_model,
+            **automatic,
         )
 
 
 def _options(
-    context: FederateContext, key: str, options: type[T], given: Mapping[str, Any] | bool
+    context: FederateContext, key: str, made_of: type[T], given: Mapping[str, Any] | bool
 ) -> T | None:
     """Return the options of a control; None where there is none of it."""
     if given is False:
         return None
-    return parse_options(options, {} if given is True else given, context.where(key))
+    return parse_options(made_of, {} if given is True else given, context.where(key))
 
 
 def _step_s(timing: Timing, longest_s: float) -> float:
@@ -90,7 +116,7 @@ def _swing(
     context: FederateContext, section: TransmissionSection, system: TransmissionSystem
 ) -> SwingNetwork:
     values = []
-    for key, count in (("inertia_pu", len(system.machines)), ("damping_pu", len(system.buses))):
+    for key, count in zip(SWING, (len(system.machines), len(system.buses)), strict=True):
         given = np.array(getattr(section, key), dtype=np.float64)
         if given.shape not in ((), (count,)) or not (given > 0.0).all():
             raise context.error(

@@ -47,7 +47,7 @@ class TransmissionMetrics:
         """Take in an event, and pass it on."""
         self.tell(event.kind, event.time_s, **event.details)
         if event.kind == "load_shed":
-            self._shed_mw += float(event.details.get("shed_mw", 0.0))
+            self._shed_mw += float(event.details["load_mw"])
         elif event.kind == "machine_tripped":
             self._tripped += 1
         elif event.kind == "collapsed":

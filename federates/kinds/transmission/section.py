@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from federates.scenario.kinds import FederateSection
 from grid_models.base.sections import StepPeriod
 
-ControlOptions = Annotated[
-    bool | dict[str, float],
-    Field(description="true: with its defaults; false: none; or its options by name."),
-]
+ControlOptions = bool | dict[str, Any]
+"""True: with its defaults; False: none; or its options by name."""
 
 
 class TransmissionSection(FederateSection):
-    """A transmission system with its machines; feeders stand at its buses."""
+    """A transmission system with its machines; feeders stand at its buses.
+
+    Of controls and protection `true` takes the defaults, `false` leaves them out, and a mapping
+    gives options by name.
+    """
 
     is_plant: ClassVar[bool] = True
     has_elements: ClassVar[bool] = True
@@ -40,6 +42,15 @@ class TransmissionSection(FederateSection):
     stabiliser: ControlOptions = Field(True, description="Power system stabilisers (PSS).")
     governor: ControlOptions = Field(
         True, description="Turbines with governors; false: constant torque."
+    )
+    agc: ControlOptions = Field(
+        False, description="Automatic generation control: tie flow and frequency return."
+    )
+    load_shedding: ControlOptions = Field(
+        False, description="Under-frequency load shedding, a relay at every bus with demand."
+    )
+    machine_protection: ControlOptions = Field(
+        False, description="Under- and over-frequency protection of every machine."
     )
     load_model: dict[str, float] = Field(
         {}, description="How the loads of the tables depend on voltage and frequency."

@@ -176,7 +176,7 @@ def test_metrics_leave_out_dead_buses_and_a_frequency_that_is_none() -> None:
     metrics, told = TransmissionMetrics(), list[tuple[Any, ...]]()
     metrics.start(lambda *words, **more: told.append((*words, more)))
     metrics.add(59.9, np.array([59.8, np.nan]), np.array([0.97, 0.0]), 400.0)
-    metrics.note(TransmissionEvent(1.0, "load_shed", {"bus": "9", "shed_mw": 80.0}))
+    metrics.note(TransmissionEvent(1.0, "load_shed", {"buses": "9", "load_mw": 80.0}))
     metrics.note(TransmissionEvent(2.0, "collapsed"))
     metrics.add(np.nan, np.full(2, np.nan), np.zeros(2), 0.0)
     found = metrics.totals()
