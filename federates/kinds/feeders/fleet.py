@@ -18,7 +18,7 @@ from grid_models.current_injection.model import ComplexArray
 from grid_models.opendss.circuit import Circuit
 
 _EQUAL_PU = 1e-9
-_SAME_SLOPE_PU = 2e-3
+_SAME_SLOPE_PU = 5e-3
 """Change of the source's voltage, or relative one of any import, up to which slopes hold.
 
 They carry the import from one exchange to the next, over some 1e-3 pu: an error of 1 % in them is
