@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from grid_models.base.threads import use_one_thread
 
 use_one_thread()
-# A step under load can take long, so no deadline; CI draws the same examples every time.
-settings.register_profile("local", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+# Every worker and every child process would otherwise compile all that it imports.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure() -> None:
+    """Set hypothesis up; imported here, so that it is compiled once as well."""
+    from hypothesis import settings
+
+    # A step under load can take long, so no deadline; CI draws the same examples every time.
+    settings.register_profile("local", deadline=None)
+    settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+    settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session", autouse=True)
