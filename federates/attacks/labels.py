@@ -34,7 +34,7 @@ from federates.attacks.signal.forge import ForgePlan
 from federates.attacks.truth import read_truth
 from federates.clock import to_s
 from federates.core.run_store import package_versions
-from federates.core.signals import arrow_column, read_signal, signal_names
+from federates.core.signals import arrow_column, numpy_column, read_signal, signal_names
 from federates.scenario.schema import Scenario
 
 FOLDER, SEEN = "labels", "seen"
@@ -102,7 +102,9 @@ def write_labels(
         found = _on_elements(marks, federate, port, labels) | marks.get(key, {})
         columns = _columns(time_s + shift_s, labels, found, numbers)
         under = _under_attack(time_s + shift_s, windows)
-        table = pa.table([pa.array(time_s), under, *columns], ["time_s", "under_attack", *labels])
+        table = pa.table(
+            [arrow_column(time_s), under, *columns], ["time_s", "under_attack", *labels]
+        )
         table = with_metadata(table, {**about, "unit": units.get(name)})
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
     for site in plan.sites.values():
@@ -163,9 +165,9 @@ def _marks(run: Path, steps: Sequence[str]) -> dict[_Key, _Marks]:
     if not truth.num_rows:
         return {}
     number = {step: k + 1 for k, step in enumerate(steps)}
-    time_ns = _ns(np.asarray(truth["time_s"]))
+    time_ns = _ns(numpy_column(truth["time_s"].combine_chunks()))
     words = {c: truth[c].combine_chunks() for c in ("federate", "port", "label", "step")}
-    codes = {c: np.asarray(w.indices).astype(np.int64) for c, w in words.items()}
+    codes = {c: numpy_column(w.indices).astype(np.int64) for c, w in words.items()}
     names = {c: w.dictionary.to_pylist() for c, w in words.items()}
     step = np.array([number[x] for x in names["step"]], dtype=np.int64)[codes["step"]]
     key = np.stack([codes["federate"], codes["port"], codes["label"]])
@@ -182,7 +184,7 @@ def _columns(
     time_s: FloatArray, labels: Sequence[str], marks: _Marks, numbers: np.dtype[Any]
 ) -> list[Any]:
     time_ns = _ns(time_s)
-    nothing = pa.array(np.zeros(time_ns.size, dtype=numbers))
+    nothing = arrow_column(np.zeros(time_ns.size, dtype=numbers))
     columns = []
     for label in labels:
         if label not in marks or not time_ns.size:
@@ -192,7 +194,7 @@ def _columns(
         row, known = _rows_at(time_ns, at_ns)
         column = np.zeros(time_ns.size, dtype=numbers)
         column[row[known]] = step[known]
-        columns.append(pa.array(column))
+        columns.append(arrow_column(column))
     return columns
 
 
@@ -213,7 +215,7 @@ def _under_attack(time_s: FloatArray, windows: Sequence[tuple[str, float, float]
     active = np.zeros(time_s.size, dtype=bool)
     for _, begin_s, end_s in windows:
         active |= (time_s >= begin_s - 1e-9) & (time_s < end_s - 1e-9)
-    return pa.array(active.astype(np.int8))
+    return arrow_column(active.astype(np.int8))
 
 
 def attack_windows(run: Path) -> list[tuple[str, float, float]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
-from federates.core.signals import STREAM, TABLE, read_batches
+from federates.core.signals import STREAM, TABLE, arrow_column, arrow_words, read_batches
 
 FOLDER = "attack"
 _FLUSH_S = 1.0
@@ -68,7 +68,7 @@ class TruthWriter:
         self._codes = {key: _codes(words) for key, words in names.items()}
         words = {key: list(dict.fromkeys(each)) for key, each in names.items()}
         self._dictionaries = {
-            key: pa.array(each, pa.string()) for key, each in (words | {"step": steps}).items()
+            key: arrow_words(each) for key, each in (words | {"step": steps}).items()
         }
         self._kept: list[tuple[FloatArray | float, IntArray, FloatArray, FloatArray, Any]] = []
         self._n_kept = 0
@@ -140,9 +140,7 @@ class TruthWriter:
     def _arrow(self, name: str, column: NDArray[Any]) -> Any:
         words = self._dictionaries.get(name)
         data = np.ascontiguousarray(column, np.float64 if words is None else np.int32)
-        kind = pa.float64() if words is None else pa.int32()
-        # `pa.array` would import pandas to look at the data.
-        array = pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+        array = arrow_column(data)
         return array if words is None else pa.DictionaryArray.from_arrays(array, words)
 
     def close(self) -> None:
@@ -192,7 +190,8 @@ def read_truth(run: Path) -> Any:
     parts = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         if path.suffix == TABLE:
-            parts.append(pq.read_table(path))
+            with pq.ParquetFile(path) as file:  # `read_table` would import pandas
+                parts.append(file.read())
         elif path.suffix == STREAM:
             parts.append(pa.Table.from_batches(list(read_batches(path)), _SCHEMA))
     if not parts:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray
 from grid_models.base.errors import reason_of
@@ -59,15 +60,25 @@ class SignalWriter:
         finalise(self._stem)
 
 
-def arrow_column(values: FloatArray | IntArray) -> Any:
+def arrow_column(values: NDArray[Any]) -> Any:
     """Wrap a contiguous array without a copy; `pa.array` would import pandas to look at it."""
     kind = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _numpy(array: Any) -> FloatArray:
-    """View a float64 Arrow array without nulls; `to_numpy` would import pandas."""
-    buffer = np.frombuffer(array.buffers()[1], dtype=np.float64)
+def arrow_words(words: Sequence[str]) -> Any:
+    """Return an Arrow array of texts; `pa.array` would import pandas to look at it."""
+    encoded = [word.encode() for word in words]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def numpy_column(array: Any) -> Any:
+    """View an Arrow array of numbers without nulls; `to_numpy` would import pandas."""
+    if not len(array):
+        return np.empty(0, array.type.to_pandas_dtype())
+    buffer = np.frombuffer(array.buffers()[1], dtype=array.type.to_pandas_dtype())
     return buffer[array.offset : array.offset + len(array)]
 
 
@@ -180,7 +191,7 @@ def signal_batches(
     else:
         batches = read_batches(_with(stem, STREAM))
     for batch in batches:
-        columns = [_numpy(column) for column in batch.columns]
+        columns = [numpy_column(column) for column in batch.columns]
         values = np.column_stack(columns[1:]) if columns[1:] else np.empty((batch.num_rows, 0))
         yield columns[0], values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from federates.attacks.labels import attack_windows
 from federates.attacks.truth import read_truth
-from federates.core.signals import read_signal
+from federates.core.signals import numpy_column, read_signal
 from federates.reports import attack_words as words
 from federates.reports.blocks import Block, PageSection, TableBlock, Text
 from federates.reports.chart import Chart, ShadedBand, in_rows
@@ -112,23 +112,26 @@ def truth_charts(run: RunData, truth: Any, clean: RunData | None = None) -> list
     """
     if not truth.num_rows:
         return []
-    keys = ["step", "federate", "port"]
-    groups = truth.group_by(keys).aggregate([("time_s", "count")]).to_pylist()
-    groups.sort(key=lambda row: -row["time_s_count"])
-    charts = (_truth_chart(run, truth, {k: row[k] for k in keys}, clean) for row in groups)
+    # Compute functions of Arrow would import pandas.
+    keys = (truth[key].to_pylist() for key in ("step", "federate", "port"))
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for row, group in enumerate(zip(*keys, strict=True)):
+        groups.setdefault(group, []).append(row)
+    largest = sorted(groups.items(), key=lambda item: -len(item[1]))
+    charts = (_truth_chart(run, truth, group, rows, clean) for group, rows in largest)
     return [chart for chart in charts if chart is not None][:_CHARTS]
 
 
 def _truth_chart(
-    run: RunData, truth: Any, group: Mapping[str, str], clean: RunData | None
+    run: RunData,
+    truth: Any,
+    group: tuple[str, str, str],
+    rows: Sequence[int],
+    clean: RunData | None,
 ) -> Chart | None:
-    import pyarrow.compute as pc
-
-    chosen = truth
-    for name, value in group.items():
-        chosen = chosen.filter(pc.equal(chosen[name], value))
+    step, federate, port = group
     time_s, true, seen = (
-        np.array(chosen[name].to_pylist(), dtype=np.float64)
+        numpy_column(truth[name].combine_chunks())[rows]
         for name in ("time_s", "true_value", "seen_value")
     )
     bands = [
@@ -137,14 +140,14 @@ def _truth_chart(
     ]
     if any(np.count_nonzero(np.isfinite(b.spread.mid)) < 2 for b in bands):
         return None
-    labels = chosen["label"].unique().to_pylist()
-    port = group["port"]
+    every = truth["label"].to_pylist()
+    labels = list(dict.fromkeys(every[row] for row in rows))
     if clean is not None:
-        bands = [*_unattacked(clean, f"{group['federate']}.{port}", labels), *bands]
+        bands = [*_unattacked(clean, f"{federate}.{port}", labels), *bands]
     which = f"{len(labels)} {'links' if port == 'mail' else 'labels'}"
     which = labels[0] if len(labels) == 1 else which
     return Chart(
-        f"{group['step']}: {which} of {group['federate']}.{port}",
+        f"{step}: {which} of {federate}.{port}",
         with_unit(port, metric_unit(port)),
         bands,
         start_s=run.start_s,
