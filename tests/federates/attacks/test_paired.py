@@ -134,14 +134,34 @@ def test_the_table_says_what_changed_and_what_never_began(
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return the folder of a pair under an attack of no size, whose page cannot be made.
+
+    With it what the command wrote to standard output and to standard error.
+    """
+
+    def fail(runs: object) -> Path:
+        raise IndexError("boolean index did not match")
+
+    folder = tmp_path_factory.mktemp("idle")
+    (folder / "study.yaml").write_text(SCENARIO.replace("value: -0.1", "value: 0.0"))
+    words = ["attack", "run", str(folder / "study.yaml"), "--placement", "single", "--steps", "16"]
+    words += ["--defence", "other-curve", "--json", "--out", str(folder / "pair")]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("federates.commands.paired.write_paired_report", fail)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert call(words) == 0
+    return folder / "pair", out.getvalue(), err.getvalue()
+
+
 def test_an_attack_of_no_size_changes_no_metric_and_leaves_nothing_to_recover_from(
-    study: Path, capsys: pytest.CaptureFixture[str]
+    idle: tuple[Path, str, str],
 ) -> None:
-    (study / "study.yaml").write_text(SCENARIO.replace("value: -0.1", "value: 0.0"))
-    words = ["attack", "run", "study.yaml", "--placement", "single", "--steps", "16", "--json"]
-    assert call([*words, "--out", "pair"]) == 0
-    data = json.loads(capsys.readouterr().out)
-    runs = PairedRuns.read(study / "pair")
+    pair, said, _ = idle
+    data = json.loads(said)
+    runs = PairedRuns.read(pair)
     assert list(runs.names) == data["states"]
     for name, clean in (("attacked", "baseline"), ("other-curve", "other-curve-clean")):
         assert clean_of(name) == clean
@@ -172,19 +192,11 @@ def test_the_page_of_paired_runs_is_made_again(
     assert "holds no attacked run" in capsys.readouterr().err
 
 
-def test_a_page_that_cannot_be_made_costs_no_result(
-    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(runs: object) -> Path:
-        raise IndexError("boolean index did not match")
-
-    monkeypatch.setattr("federates.commands.paired.write_paired_report", fail)
-    words = ["attack", "run", "study.yaml", "--placement", "single", "--defence", "other-curve"]
-    assert call([*words, "--json", "--out", "pair"]) == 0
-    captured = capsys.readouterr()
+def test_a_page_that_cannot_be_made_costs_no_result(idle: tuple[Path, str, str]) -> None:
+    _, said, warned = idle
     states = ["baseline", "attacked", "other-curve", "other-curve-clean"]
-    assert json.loads(captured.out)["states"] == states
-    assert "warning: no report: IndexError: boolean index did not match" in captured.err
+    assert json.loads(said)["states"] == states
+    assert "warning: no report: IndexError: boolean index did not match" in warned
 
 
 @pytest.mark.parametrize(
