@@ -15,19 +15,6 @@ pytestmark = pytest.mark.scenario
 
 
 @pytest.mark.parametrize("placement", ["thread", "process"])
-def test_a_plain_pyhelics_program_reads_voltages_and_commands_inverters(
-    ran, example, placement: str
-) -> None:
-    run = ran(example("plain_pyhelics.yaml"), placement=placement)
-    v_pu, q_kvar = run.values("feeder.v_pu"), run.values("feeder.q_kvar")[:, 0]
-    assert len(q_kvar) == 30
-    # What the program computes from the voltages of step k acts in step k + 1; recomputed here.
-    error_pu = np.array([1.0 - row[row > 0.0].mean() for row in v_pu])
-    assert q_kvar[0] == 0.0
-    assert q_kvar[1:] == pytest.approx(5000.0 * error_pu[:-1], rel=1e-12)
-
-
-@pytest.mark.parametrize("placement", ["thread", "process"])
 def test_helics_player_feeds_a_port(ran, example, placement: str) -> None:
     p_kw = ran(example("helics_player.yaml"), placement=placement).values("feeder.p_kw")[:, 0]
     # The schedule: 400 kW from 590 s on, 900 kW from 1190 s on; steps are every 60 s.

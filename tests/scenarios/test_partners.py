@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import partners  # benchmarks/partners.py
 import pytest
 
@@ -82,11 +83,17 @@ def test_what_nothing_reads_is_recorded_and_a_warning(ran, example, tmp_path: Pa
     ]
 
 
-def test_outputs_of_a_program_are_recorded_alike_in_every_placement(ran, example) -> None:
+def test_a_plain_pyhelics_program_reads_voltages_and_commands_inverters(ran, example) -> None:
     path = example("plain_pyhelics.yaml")
     runs = [ran(path, placement=p) for p in ("shared", "thread", "process")]
-    assert "lab.q_set_kvar.parquet" in runs[0].digests()
+    assert "lab.q_set_kvar.parquet" in runs[0].digests()  # its outputs are recorded
     assert runs[0].digests() == runs[1].digests() == runs[2].digests()
+    v_pu, q_kvar = runs[0].values("feeder.v_pu"), runs[0].values("feeder.q_kvar")[:, 0]
+    assert len(q_kvar) == 30
+    # What the program computes from the voltages of step k acts in step k + 1; recomputed here.
+    error_pu = np.array([1.0 - row[row > 0.0].mean() for row in v_pu])
+    assert q_kvar[0] == 0.0
+    assert q_kvar[1:] == pytest.approx(5000.0 * error_pu[:-1], rel=1e-12)
 
 
 def test_helics_recorder_writes_a_topic(ran, example) -> None:
