@@ -54,9 +54,9 @@ def import_kw(out: Path) -> tuple[np.ndarray, np.ndarray]:
     return time_s, values[:, 0]
 
 
-def pre_kw(out: Path) -> float:
+def pre_kw(out: Path, begin: float = BEGIN) -> float:
     time_s, kw = import_kw(out)
-    return float(kw[(time_s >= BEGIN - 2 * PERIOD) & (time_s < BEGIN)].mean())
+    return float(kw[(time_s >= begin - 2 * PERIOD) & (time_s < begin)].mean())
 
 
 def events(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -273,13 +273,16 @@ def test_a_defence_that_ended_early_leaves_the_others_in_the_table(
 def test_a_distributed_clearing_closes_the_loop_and_restores_the_import(
     clearing: str, loss: float, tmp_path: Path
 ) -> None:
+    begin = 3 * PERIOD  # the market has settled; its clearings are what takes time here
     overrides = (
         f"federates.market.options.clearing={clearing}", f"links=[{{loss: {loss}}}]",
+        *(f"attack.steps.{i}.trigger.at_s={begin}" for i in range(2)),
     )  # fmt: skip
-    out = folder(tmp_path, "attack-2b-ieee123", "mitigated", *overrides, steps=185)
+    out = folder(tmp_path, "attack-2b-ieee123", "mitigated", *overrides, steps=110)
     time_s, kw = import_kw(out)
     last = float(kw[time_s >= time_s[-1] - PERIOD].mean())
-    assert last == pytest.approx(pre_kw(out), rel=0.01)
+    assert kw[time_s == begin + 8.0] > 1.3 * pre_kw(out, begin)
+    assert last == pytest.approx(pre_kw(out, begin), rel=0.01)
     assert events(out, "import_restored")
     assert not events(out, "clearing_failed")
     metrics = json.loads((out / "summary.json").read_text("utf-8"))["metrics"]
