@@ -15,7 +15,7 @@ PORTS = ("p_set_kw", "home_set_kw", "sma_set_kw", "resilience", "home_pays_money
 
 @pytest.mark.parametrize(
     ("links", "split", "placement"),
-    [((), "levels", "thread"), ((LOSSY,), "3", "process")],
+    [((), "levels", "thread"), ((LOSSY,), "2", "process")],
     ids=["perfect", "lossy"],
 )
 def test_the_same_bits_however_it_is_split(

@@ -88,7 +88,8 @@ def test_the_voltage_oscillates_beyond_the_limit_of_the_loop_gain_and_only_there
     """One inverter behind a reactance: v = v0 + x q, q <- q + a (q_curve(v) - q).
 
     With a = 1 - 10^(-h/T) and L the curve's slope times x, the deviation is multiplied by
-    1 - a (1 + L) in each step of h: it grows exactly where L > 2 / a - 1.
+    1 - a (1 + L) in each step of h: it grows exactly where L > 2 / a - 1. For the ratios drawn it
+    grows by 5 % a step or more, which is a thousandfold in 150 steps.
     """
     fleet, kva = InverterFleet(np.array([10.0]), np.array([20.0])), 20.0
     a = 1.0 - 10.0 ** (-1.0 / response_s)
@@ -102,7 +103,7 @@ def test_the_voltage_oscillates_beyond_the_limit_of_the_loop_gain_and_only_there
     ChangedSettings(fleet).change(np.array([0]), changed)
     fleet.step(1.0, 1.0, 0.0)
     q, first, worst = 0.0, 0.0, 0.0
-    for k in range(400):
+    for k in range(150):
         v = 1.0 + 1e-4 * half_pu * (k == 0) + x_pu_per_kvar * q
         q = float(fleet.step(1.0, v, 0.0)[1][0])
         first, worst = (abs(q) if k == 0 else first), abs(q)
