@@ -36,7 +36,7 @@ _RANGES = (
     ("frequency_hz", "Frequency of the buses", _HZ, "lowest, median and highest bus", "s1"),
     ("speed_hz", "Speed of the machines", _HZ, "lowest, median and highest machine", "s3"),
 )
-_EVENTS = ("load_shed", "machine_tripped", "islanded", "collapsed")
+_EVENTS = ("load_shed", "machine_tripped", "islanded", "island_collapsed", "collapsed")
 _EVENTS_SHOWN = 50
 
 

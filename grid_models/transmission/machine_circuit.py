@@ -8,6 +8,7 @@ field and damper in d, two dampers in q.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class MachineCircuit:
     sat_a: FloatArray
     sat_b: FloatArray
     sat_psi_t1: FloatArray
+
+    @cached_property
+    def decay(self) -> FloatArray:
+        """Rate at which the linkages of the rotor circuits follow the air gap, (4, n_machines)."""
+        return self.rate * self.conductance
 
     def saturation(self, psi: FloatArray) -> FloatArray:
         """Return psi_I / psi at the air-gap flux `psi`, (n_machines,): extra current by current."""
