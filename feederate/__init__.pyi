@@ -59,5 +59,8 @@ from feederate.functions import run as run
 from feederate.functions import sweep as sweep
 from grid_models.base.errors import FeederateError as FeederateError
 from grid_models.base.errors import GridModelError as GridModelError
+from grid_models.batched.power_flow import BatchedFeeder as BatchedFeeder
+from grid_models.batched.power_flow import BatchFlow as BatchFlow
+from grid_models.catalog import open_circuit as open_circuit
 from grid_models.feeder.model import Der as Der
 from grid_models.feeder.model import Feeder as Feeder

@@ -66,13 +66,23 @@ class BatchFlow:
     @cached_property
     def v(self) -> ComplexArray:
         """Node voltages, complex (N, n), per unit."""
-        net = self.network
-        return np.column_stack([self.source_pu, self.i]) @ np.vstack([net.w, net.z.T])
+        return self._v_of(slice(None))
 
     @property
     def v_pu(self) -> FloatArray:
         """Magnitudes of the node voltages, (N, n); labels are ``network.nodes``."""
-        return np.abs(self.v)
+        v_pu = np.empty((len(self.i), len(self.network.nodes)))
+        for at in _blocks(len(self.i)):
+            np.abs(self._v_of(at), out=v_pu[at])
+        return v_pu
+
+    def _v_of(self, cases: slice) -> ComplexArray:
+        with_source = np.column_stack([self.source_pu[cases], self.i[cases]])
+        return np.asarray(with_source @ self._w_and_z)
+
+    @cached_property
+    def _w_and_z(self) -> ComplexArray:
+        return np.vstack([self.network.w, self.network.z.T])
 
     @cached_property
     def import_kva(self) -> ComplexArray:
@@ -294,8 +304,7 @@ class BatchedFeeder:
         return np.stack([live.real, live.imag])
 
     def _in_blocks(self, work: Callable[[slice], None], n: int, threads: int) -> None:
-        ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
-        blocks = [slice(*pair) for pair in pairwise(ends)]
+        blocks = _blocks(n)
         if threads == 1 or len(blocks) == 1:
             for at in blocks:
                 work(at)
@@ -342,6 +351,12 @@ def _with_engines_rounding(network: PortNetwork, circuit: Circuit) -> PortNetwor
     by_port = [moved.get(label, 0.0) if "-" not in label else 0.0 for label in network.ports]
     w_port = np.where(network.w_port != 0.0, network.w_port + by_port, 0.0)
     return replace(network, w=w, w_port=w_port)
+
+
+def _blocks(n: int) -> list[slice]:
+    """Return `n` cases in about equal blocks."""
+    ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _currents(demand: Demand, u: RealArray) -> RealArray:
