@@ -30,6 +30,9 @@ class Demand(Protocol):
     def slope(self, u: RealArray) -> RealArray:
         """Return the derivatives of G and B by ``|u|``, (2, m, N)."""
 
+    def single(self) -> Demand:
+        """Return the same in single precision."""
+
     def take(self, cases: IntArray) -> Demand:
         """Return the demand of some of the cases."""
 
@@ -79,7 +82,7 @@ class OwnDemand:
         return np.asarray(slope)
 
     def single(self) -> OwnDemand:
-        """Return the same in single precision."""
+        """See `Demand`."""
         return OwnDemand(self.rows, *(x.astype(np.float32) for x in (self.z, self.i, self.p)))
 
     def take(self, cases: IntArray) -> OwnDemand:
@@ -109,6 +112,10 @@ class AnyDemand:
 
     def _sums(self, values: RealArray) -> RealArray:
         return np.stack([self.at_port @ x for x in self.power * values])
+
+    def single(self) -> AnyDemand:
+        """See `Demand`."""
+        return AnyDemand(self.curves, self.at_port, self.power.astype(np.float32))
 
     def take(self, cases: IntArray) -> AnyDemand:
         """See `Demand`."""

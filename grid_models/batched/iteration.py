@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from grid_models.batched.demand import Demand, OwnDemand, current_slope
 from grid_models.batched.linear import PortAnswer, RealArray, fed_back
 
-TOLERANCE_PU = 1e-10
+TOLERANCE_PU = 2e-10
 _ROUNDING_PU = 1e-13
-_ROUGH_PU, _SLOPE_PU = 2e-6, 1e-7
+_ROUGH_PU, _SLOPE_PU = 2e-6, 2e-6
 _ITERATIONS, _ROUGH_ITERATIONS, _NEWTON_ITERATIONS = 50, 10, 25
 _LEAST_RATE = 0.05
 _FEW_CASES = 16
@@ -140,9 +140,11 @@ def linear_response(answer: PortAnswer, slope: RealArray) -> RealArray:
     more = slope - answer.slope
     u = np.broadcast_to(answer.gain[:, -1].reshape(2, m, 1), (2, m, n))
     rest = _rest_of(np.ones(n), u)
+    rise = rest[:-1].reshape(2, m, n)
     for _ in range(_ITERATIONS):
         last = u
-        rest[:-1] = (more[:, 0] * u[0] + more[:, 1] * u[1]).reshape(2 * m, n)
+        np.multiply(more[:, 0], u[0], out=rise)
+        rise += more[:, 1] * u[1]
         u = (answer.gain @ rest).reshape(u.shape)
         if not np.abs(u - last).max(initial=0.0) > _SLOPE_PU:
             break

@@ -178,7 +178,10 @@ class BatchedFeeder:
 
         def solve(at: slice) -> None:
             power = self._power(load, der, at, source[at].size)
-            before = answer.at * source[at] if start is None else self._rows(start.u[at])
+            if start is None:
+                before = answer.at * source[at]
+            else:
+                before = self._rows(start.u[at]) * (source[at] / start.source_pu[at])
             u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
             u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
             counts.append(count)
@@ -192,17 +195,21 @@ class BatchedFeeder:
     def source_slopes(self, flow: BatchFlow, *, threads: int = 1) -> ComplexArray:
         """Return the derivative of the import by `source_pu`, complex (N,): kW and kvar per pu.
 
+        To five digits.
+
         `flow`: Solved by this feeder.
         """
         slopes = np.full(len(flow.converged), np.nan, dtype=np.complex128)
         net, source = self.network, self.network.source_nodes
 
         def solve(at: slice) -> None:
-            # What has no solution must not keep the other cases of its block from ending.
             u = np.where(flow.converged[at], self._rows(flow.u[at]), flow.answer.at)
             demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, at, u.shape[2]), u)
-            by_voltage = current_slope(demand, u)
-            du = linear_response(flow.answer, by_voltage)
+            # Single precision: a slope is needed to some digits, and each step again.
+            by_voltage = current_slope(demand.single(), u.astype(np.float32))
+            # What has no solution must not keep the other cases of its block from ending.
+            by_voltage = np.where(flow.converged[at], by_voltage, flow.answer.single.slope)
+            du = linear_response(flow.answer.single, by_voltage)
             di = _complex(by_voltage[:, 0] * du[0] + by_voltage[:, 1] * du[1])
             v, into = flow.at_source(at)
             dv = net.w[source] + di @ net.z[np.ix_(source, self._live)].T
