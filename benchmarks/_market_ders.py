@@ -21,9 +21,9 @@ LOAD_KW = 1.0815 * 2064.0
 ATTACK_KW: Mapping[str, float] = {"2a": 261.0, "2b": 641.0}
 KUNDUR: Mapping[str, Any] = {
     "attacked_kw": 647.9,
-    "load_kw": 2204.7,
+    "load_kw": 2210.0,
     "helper_kw": 392.4,
-    "curtailable_pu": 0.24,
+    "curtailable_pu": 0.25,
 }
 """Of `kundur-550`: three quarters of the load are the feeder's own and depend on the voltage."""
 HELPER_BUS, HELPER_KW = "67", 443.3
