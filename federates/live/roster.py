@@ -28,7 +28,7 @@ def roster_of(run: Started) -> dict[str, Any]:
         "one_loop": run.placement in ("single", "shared"),
         "spans_hosts": run.spans_hosts,
         "attack": _attack(scenario.attack_spec),
-        "plants": [name for name in run.assembly.plants if name in run.federates],
+        "plants": [name for name in scenario.plants if name in run.federates],  # with a map
         "federates": [_federate(run, name) for name in _in_order(run)],
         "signals": {
             f"{name}.{port.name}": port.unit
