@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from federates.attacks.physical.action import CONNECTED, LOAD_FACTOR, LOAD_KW
 from federates.clock import Timing, to_ns, to_s
 from federates.core.context import FederateContext
 from federates.core.federate import FloatArray, Mail
+from federates.core.signals import read_signal
 from federates.errors import WiringError
 from federates.kinds.transmission.coupling import KVAR, KVAR_SLOPE, KW, KW_SLOPE, FeederDemand
 from federates.kinds.transmission.disturbance import LOAD_SET, Disturbances, elements_of
 from federates.kinds.transmission.federate import TransmissionFederate
 from federates.kinds.transmission.metrics import TransmissionMetrics
+from federates.reports.run import write_report
+from federates.runs.runner import Placement, RunResult, run
 from federates.scenario.schema import Scenario, load_scenario
 from grid_models.base.errors import FeederateError
 from grid_models.base.yaml_lines import yaml_text
@@ -197,6 +201,15 @@ def attack(**step: Any) -> dict[str, Any]:
     [
         ({"grid": {"system": "kundor"}}, "system.*no transmission system 'kundor'.*kundur"),
         ({"grid": {"inertia_pu": -1}}, "inertia_pu.*expected a number above 0, or 4"),
+        ({"grid": {"agc": True}}, "agc is not used with model 'swing'; expected model 'sixth'"),
+        (
+            {"grid": {"model": "sixth", "inertia_pu": 3.0}},
+            "inertia_pu is not used with model 'sixth'; expected model 'swing'",
+        ),
+        (
+            {"grid": {"model": "sixth", "governor": {"drop_pu": 0.04}}},
+            "unknown option 'drop_pu'.*did you mean 'droop_pu'",
+        ),
         ({"grid": {"damping_pu": [1.0, 2.0]}}, "damping_pu.*expected a number above 0, or 11"),
         (
             {"attack": attack(target={"elements": ["load.10"]}, action={"kind": "trip"})},
@@ -234,3 +247,64 @@ def test_only_the_swing_model_takes_injections(tmp_path: Path) -> None:
     wrong = [{"source": "feeder.kw", "target": "grid.injection_mw", "map": {"9": "source"}}]
     with pytest.raises(WiringError, match=r"kW.*MW|MW.*kW"):
         grid_of(scenario(tmp_path, connections=wrong))
+
+
+FAST = ("grid.model=ieee13", "time.duration_s=2")  # the smaller feeder
+
+
+def attacked(folder: Path, placement: Placement, begin_s: float = 0.5) -> RunResult:
+    sets = (*FAST, f"attack.steps.0.trigger.at_s={begin_s}")
+    found = load_scenario("kundur-feeder", sets, attack="botnet-spread")
+    return run(found, out=folder, placement=placement)
+
+
+def test_a_collapse_leaves_the_feeder_dark_and_the_run_goes_on(tmp_path: Path) -> None:
+    result = attacked(tmp_path / "single", "single")
+    metrics = result.metrics
+    assert result.summary["status"] == "finished"
+    assert metrics["collapsed_at_s"] == pytest.approx(0.5, abs=0.05)
+    assert metrics["frequency_final_hz"] is None
+    assert metrics["tie_mw"] == 0.0
+    signals = result.folder / "signals"
+    time_s, _, v_pu = read_signal(signals, "grid.v_pu")
+    _, _, hz = read_signal(signals, "grid.frequency_hz")
+    dead = time_s > 0.55
+    assert (v_pu[dead] == 0.0).all()
+    assert np.isnan(hz[dead]).all()
+    assert np.isfinite(hz[~dead]).all()
+    at_s, _, import_kw = read_signal(signals, "feeder.import_kw")
+    _, _, v_pu = read_signal(signals, "feeder.v_pu")
+    assert (import_kw[at_s > 0.6] == 0.0).all()
+    assert (v_pu[at_s > 0.6] == 0.0).all()
+    assert (import_kw[at_s < 0.6] > 0.0).all()
+    lines = (result.folder / "events.jsonl").read_text("utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [e["time_s"] for e in events if e["event"] == "collapsed"] == [metrics["collapsed_at_s"]]
+    page = write_report(result.folder).read_text("utf-8")
+    assert "grid: Transmission system" in page
+    assert "Frequency of the centre of inertia" in page
+
+
+def test_placements_record_equal_bytes(tmp_path: Path) -> None:
+    folders = [attacked(tmp_path / p, p, 1.9).folder for p in ("single", "shared")]
+    first, second = (sorted((folder / "signals").glob("*.parquet")) for folder in folders)
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+def test_the_exchange_step_hardly_matters_with_slopes(tmp_path: Path) -> None:
+    # A load step of 150 MW at bus 7: the feeders at bus 9 follow its voltage.
+    trial = attack(target={"elements": ["load.7"], "plant": "grid"}, action={"kind": "load"})
+    trial["steps"][0]["action"]["kw"] = 150e3
+    trial["steps"][0]["trigger"]["at_s"] = 0.4
+    found_pu, found_hz = [], []
+    for step_s in (0.02, 0.2):
+        sets = (*FAST, f"time.step_s={step_s}", f"federates.feeder.offset_s={step_s / 2}")
+        found = load_scenario("kundur-feeder", (*sets, f"attack={json.dumps(trial)}"))
+        signals = run(found, out=tmp_path / str(step_s), placement="single").folder / "signals"
+        for port, values in (("grid.v_pu", found_pu), ("grid.coi_hz", found_hz)):
+            time_s, _, recorded = read_signal(signals, port)
+            values.append(recorded[np.argmin(np.abs(time_s - 1.8))])
+    assert found_hz[0][0] < 59.9
+    assert found_hz[1] == pytest.approx(found_hz[0], abs=2e-4)
+    assert found_pu[1] == pytest.approx(found_pu[0], abs=1e-4)
