@@ -37,7 +37,7 @@ class Dppd:
     hosted : Buses of this instance; the trajectories do not depend on who hosts whom.
     **options : See `controllers.frequency.options.DppdOptions`.
 
-    Raises ControllerError, TransmissionError: An option, table or hosted name cannot be used.
+    Raises ControllerError: An option, a table or a hosted name cannot be used.
     """
 
     name: ClassVar[str] = "dppd"

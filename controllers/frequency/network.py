@@ -15,6 +15,7 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.core.options import checked_number
 from grid_models.base.errors import nearest_name
 from grid_models.transmission.flexible import load_flexible
+from grid_models.transmission.model import TransmissionError
 from grid_models.transmission.swing import branch_susceptance, lossless_generation_mw
 from grid_models.transmission.system import TransmissionSystem, load_system
 
@@ -69,7 +70,7 @@ class ControlNetwork:
 def control_network(system: str, line_limits_mw: Mapping[str, Any] | None) -> ControlNetwork:
     """Return the network of a system; built once for the same arguments.
 
-    Raises ControllerError, TransmissionError: No such system or branch, or an unusable limit.
+    Raises ControllerError: No such system or branch, tables that cannot be used, or a limit.
     """
     if line_limits_mw is not None and not isinstance(line_limits_mw, Mapping):
         raise ControllerError(
@@ -77,12 +78,17 @@ def control_network(system: str, line_limits_mw: Mapping[str, Any] | None) -> Co
             where="option 'line_limits_mw'",
             expected="a mapping of branch to MW",
         )
-    limits = (line_limits_mw or {}).items()
-    where = "line_limits_mw"
-    return _network(
-        system,
-        tuple((str(k), checked_number(f"{where}.{k}", v, low=0.0, high=1e9)) for k, v in limits),
+    limits = tuple(
+        (str(line), checked_number(f"line_limits_mw.{line}", mw, low=0.0, high=1e9))
+        for line, mw in (line_limits_mw or {}).items()
     )
+    try:
+        return _network(system, limits)
+    except TransmissionError as error:
+        where = "option 'system'" + (f": {error.where}" if error.where else "")
+        raise ControllerError(
+            error.what, where=where, expected=error.expected, nearest=error.nearest
+        ) from error
 
 
 @lru_cache(maxsize=8)

@@ -160,6 +160,8 @@ def test_what_a_user_gets_wrong_is_said() -> None:
         control_network("ieee39", {"16-17-2": 100.0})
     with pytest.raises(ControllerError, match="do not change the flow of branch '19-33-1'"):
         control_network("ieee39", {"19-33-1": 100.0})
+    with pytest.raises(ControllerError, match=r"option 'system'.*flexible_loads.csv"):
+        Dppd.agents(sample_site(), system="kundur")
     with pytest.raises(ControllerError, match="mapping"):
         Dppd.agents(sample_site(), line_limits_mw=["16-17-1"])
     with pytest.raises(ControllerError, match="'k_d'"):
