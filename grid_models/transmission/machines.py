@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import astuple
 from typing import Literal
 
@@ -124,6 +125,10 @@ class MachineDynamics:
                 where="option 'agc'",
                 expected="controls with a governor",
             )
+        if load_shedding:
+            load_shedding.check_nominal(self.nominal_hz)
+        if protection:
+            protection.check_nominal(self.nominal_hz)
         self._agc = agc and SecondaryControl(
             agc, self.system, e.governor.droop_pu, self.step_s, self._flows_mw()
         )
@@ -190,13 +195,7 @@ class MachineDynamics:
             )
         self._fed = demand
         # Copies: the plant changes its own arrays.
-        self._done = Disturbance(
-            done.load_mw.copy(),
-            done.load_factor.copy(),
-            done.injection_mw.copy(),
-            done.branch_in.copy(),
-            done.machine_in.copy(),
-        )
+        self._done = deepcopy(done)
         if self._collapsed:
             return
         same = (done.branch_in == old.branch_in).all() and (done.machine_in == old.machine_in).all()

@@ -94,9 +94,8 @@ class TransmissionState:
 class TransmissionEvent:
     """Something that happened inside the system: a trip, shed load, an island, a collapse.
 
-    `kind`: ``load_shed``, ``machine_tripped``, ``islanded``, ``island_collapsed``,
-    ``collapsed`` (of all). `details` are plain
-    values, with units in the keys.
+    `kind`: ``load_shed``, ``machine_tripped``, ``islanded``, ``island_collapsed``, ``collapsed``
+    (of all). `details` are plain values, with units in the keys.
     """
 
     time_s: float

@@ -53,6 +53,16 @@ class LoadShedding(Options):
                 expected="parts whose sum is at most 1",
             )
 
+    def check_nominal(self, nominal_hz: float) -> None:
+        """Check that no stage acts at the system's nominal frequency."""
+        highest = max(hz for hz, _ in self.stages)
+        if highest >= nominal_hz:
+            raise TransmissionError(
+                f"a stage at {highest:g} Hz",
+                where="option 'stages'",
+                expected=f"less than the nominal {nominal_hz:g} Hz",
+            )
+
 
 @dataclass(frozen=True)
 class MachineProtection(Options):
@@ -70,6 +80,15 @@ class MachineProtection(Options):
                 f"{self.under_hz:g} is not accepted",
                 where="option 'under_hz'",
                 expected=f"less than over_hz, {self.over_hz:g}",
+            )
+
+    def check_nominal(self, nominal_hz: float) -> None:
+        """Check that the limits are on both sides of the system's nominal frequency."""
+        if not self.under_hz < nominal_hz < self.over_hz:
+            raise TransmissionError(
+                f"limits of {self.under_hz:g} and {self.over_hz:g} Hz",
+                where="options 'under_hz' and 'over_hz'",
+                expected=f"one below and one above the nominal {nominal_hz:g} Hz",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,11 @@ def test_generation_control_needs_governors_and_whole_cycles() -> None:
         MachineDynamics(system, controls=Controls(governor=None), agc=GenerationControl())
     with pytest.raises(TransmissionError, match="a multiple of the dynamics' step"):
         MachineDynamics(system, agc=GenerationControl(cycle_s=0.13))
+
+
+def test_relays_of_60_hz_are_refused_in_a_system_of_50_hz() -> None:
+    system = replace(load_system("kundur"), nominal_hz=50.0)
+    with pytest.raises(TransmissionError, match=r"a stage at 59\.5 Hz.*nominal 50 Hz"):
+        MachineDynamics(system, load_shedding=LoadShedding())
+    with pytest.raises(TransmissionError, match=r"limits of 57\.5 and 61\.8 Hz"):
+        MachineDynamics(system, machine_protection=MachineProtection())
