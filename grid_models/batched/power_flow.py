@@ -51,6 +51,7 @@ class BatchFlow:
     iterations : Of the slowest case.
     load_kva, der_kva : complex (1 or N, n_loads), (1 or N, n_ders). As given to `solve`.
     answer : The linearisation that was used.
+    threads : How many blocks of cases are worked on at a time, as given to `solve`.
     """
 
     network: PortNetwork
@@ -62,6 +63,7 @@ class BatchFlow:
     load_kva: ComplexArray
     der_kva: ComplexArray
     answer: PortAnswer
+    threads: int = 1
 
     @cached_property
     def v(self) -> ComplexArray:
@@ -72,8 +74,11 @@ class BatchFlow:
     def v_pu(self) -> FloatArray:
         """Magnitudes of the node voltages, (N, n); labels are ``network.nodes``."""
         v_pu = np.empty((len(self.i), len(self.network.nodes)))
-        for at in _blocks(len(self.i)):
+
+        def fill(at: slice) -> None:
             np.abs(self._v_of(at), out=v_pu[at])
+
+        _in_blocks(fill, len(self.i), self.threads)
         return v_pu
 
     def _v_of(self, cases: slice) -> ComplexArray:
@@ -186,10 +191,19 @@ class BatchedFeeder:
             u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
             counts.append(count)
 
-        self._in_blocks(solve, n, threads)
+        _in_blocks(solve, n, threads)
         i[~converged] = u[~converged] = np.nan
         return BatchFlow(
-            self.network, i, u, source, converged, max(counts, default=0), load, der, answer
+            self.network,
+            i,
+            u,
+            source,
+            converged,
+            max(counts, default=0),
+            load,
+            der,
+            answer,
+            threads,
         )
 
     def source_slopes(self, flow: BatchFlow, *, threads: int = 1) -> ComplexArray:
@@ -216,7 +230,7 @@ class BatchedFeeder:
             dinto = net.i_source0 + di @ net.i_source[:, self._live].T
             slopes[at] = BASE_KVA * (dv * into.conj() + v * dinto.conj()).sum(axis=1)
 
-        self._in_blocks(solve, len(flow.converged), threads)
+        _in_blocks(solve, len(flow.converged), threads)
         return np.where(flow.converged, slopes, np.nan)
 
     def der_slopes(self, flow: BatchFlow, case: int) -> tuple[FloatArray, FloatArray]:
@@ -310,15 +324,6 @@ class BatchedFeeder:
         live = u.T[self._live]
         return np.stack([live.real, live.imag])
 
-    def _in_blocks(self, work: Callable[[slice], None], n: int, threads: int) -> None:
-        blocks = _blocks(n)
-        if threads == 1 or len(blocks) == 1:
-            for at in blocks:
-                work(at)
-            return
-        with one_thread(), ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, blocks))
-
     def _check(
         self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
     ) -> int:
@@ -360,10 +365,16 @@ def _with_engines_rounding(network: PortNetwork, circuit: Circuit) -> PortNetwor
     return replace(network, w=w, w_port=w_port)
 
 
-def _blocks(n: int) -> list[slice]:
-    """Return `n` cases in about equal blocks."""
+def _in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
+    """Do `work` for about equal blocks of `n` cases."""
     ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
-    return [slice(*pair) for pair in pairwise(ends)]
+    blocks = [slice(*pair) for pair in pairwise(ends)]
+    if threads == 1 or len(blocks) == 1:
+        for at in blocks:
+            work(at)
+        return
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, blocks))
 
 
 def _currents(demand: Demand, u: RealArray) -> RealArray:
