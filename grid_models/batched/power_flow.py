@@ -183,11 +183,12 @@ class BatchedFeeder:
 
         def solve(at: slice) -> None:
             power = self._power(load, der, at, source[at].size)
-            if start is None:
-                before = answer.at * source[at]
-            else:
-                before = self._rows(start.u[at]) * (source[at] / start.source_pu[at])
-            u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
+            with np.errstate(all="ignore"):  # a case that diverges ends as NaN
+                if start is None:
+                    before = answer.at * source[at]
+                else:
+                    before = self._rows(start.u[at]) * (source[at] / start.source_pu[at])
+                u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
             u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
             counts.append(count)
 

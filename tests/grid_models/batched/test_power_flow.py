@@ -250,3 +250,16 @@ def test_arguments_that_do_not_fit_are_refused(
         feeder.solve(source_pu=np.nan)
     with pytest.raises(FeederError, match="as many cases"):
         feeder.solve(source_pu=np.ones(3), start=feeder.solve())
+
+
+def test_without_a_source_all_voltages_are_0(
+    feeders: dict[str, tuple[Circuit, BatchedFeeder]],
+) -> None:
+    feeder = feeders["ieee13"][1]
+    flow = feeder.solve(source_pu=np.array([1.0, 0.0, 0.2]))
+    assert flow.converged.all()
+    assert (flow.v_pu[1] < 1e-9).all()
+    assert abs(flow.import_kva[1]) < 1e-9
+    again = feeder.solve(source_pu=np.ones(3), start=flow)
+    assert again.converged.all()
+    assert np.abs(again.v - flow.v[0]).max() < 1e-9
