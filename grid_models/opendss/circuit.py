@@ -349,21 +349,7 @@ class Circuit:
 
         Raises FeederError: There is no such regulator, or the step is outside -16 to 16.
         """
-        known = {name.lower(): name for name in self.tap_steps()}
-        steps: dict[str, int] = {}
-        for name, step in taps.items():
-            where = f"circuit '{self.name}', regulator '{name}'"
-            if name.lower() not in known:
-                raise FeederError(
-                    "no such regulator",
-                    where=where,
-                    expected="one of " + ", ".join(known.values()) if known else "no regulators",
-                    nearest=nearest_name(name, known.values()),
-                )
-            if step != int(step) or abs(step) > 16:
-                raise FeederError(f"tap step {step}", where=where, expected="-16 to 16")
-            steps[known[name.lower()]] = int(step)
-        dss_edit.set_taps(self._engine, steps)
+        dss_edit.set_taps(self._engine, self.name, taps)
 
     def adjusted(self, taps: Mapping[str, int] | None, source_v_pu: float | None) -> Circuit:
         """Return the circuit, solved again with other taps and another source voltage.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grid_models.base.errors import listed
+from grid_models.base.errors import FeederError, listed, nearest_name
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import Engine
 from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer
@@ -56,9 +56,26 @@ def tap_steps(engine: Engine) -> dict[str, int]:
     return steps
 
 
-def set_taps(engine: Engine, steps: Mapping[str, int]) -> None:
-    """Set the taps of controlled transformers, in steps of 0.00625 pu."""
+def set_taps(engine: Engine, circuit: str, taps: Mapping[str, int]) -> None:
+    """Set the taps of controlled transformers, in steps of 0.00625 pu; others stay.
+
+    Raises FeederError: The circuit has no such regulator, or a step is outside -16 to 16.
+    """
     controls = controls_by_transformer(engine.dss)
+    known = {name.lower(): name for name in controls}
+    steps: dict[str, int] = {}
+    for name, step in taps.items():
+        where = f"circuit '{circuit}', regulator '{name}'"
+        if name.lower() not in known:
+            raise FeederError(
+                "no such regulator",
+                where=where,
+                expected="one of " + ", ".join(known.values()) if known else "no regulators",
+                nearest=nearest_name(name, known.values()),
+            )
+        if step != int(step) or abs(step) > 16:
+            raise FeederError(f"tap step {step}", where=where, expected="-16 to 16")
+        steps[known[name.lower()]] = int(step)
     for name, step in steps.items():
         winding = int(controls[name]["winding"])
         tap = 1.0 + TAP_STEP_PU * step
