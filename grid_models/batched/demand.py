@@ -20,6 +20,8 @@ from grid_models.current_injection.model import BASE_KVA
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_LEAST_PU = 1e-9
+
 
 class Demand(Protocol):
     """Demand of N cases at m ports."""
@@ -41,7 +43,7 @@ def current_slope(demand: Demand, u: RealArray) -> RealArray:
     """Return d(Re i, Im i) / d(Re u, Im u) of the port currents, (2, 2, m, N)."""
     g, b = demand.admittance(u)
     dg, db = demand.slope(u)
-    along = u / np.hypot(u[0], u[1])
+    along = u / np.maximum(np.hypot(u[0], u[1]), _LEAST_PU)  # 0 without voltage
     by_size = np.stack([dg * u[0] + db * u[1], dg * u[1] - db * u[0]])
     slope: RealArray = np.array([[g, b], [-b, g]]) + by_size[:, None] * along[None]
     return slope

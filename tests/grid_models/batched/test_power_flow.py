@@ -96,7 +96,8 @@ def _solve_with_opendss(
     [
         ("ieee13", 1.5, 0.95, 1.05, 200.0),
         ("ieee123", 3.0, 0.95, 1.08, 100.0),
-        ("models", 1.0, 0.5, 1.25, 100.0),
+        # Above the limits of the loads at which a model jumps, and may have two solutions.
+        ("models", 0.7, 0.92, 1.15, 100.0),
     ],
 )
 @settings(max_examples=6, deadline=None)
@@ -260,6 +261,7 @@ def test_without_a_source_all_voltages_are_0(
     assert flow.converged.all()
     assert (flow.v_pu[1] < 1e-9).all()
     assert abs(flow.import_kva[1]) < 1e-9
+    assert np.isfinite(feeder.source_slopes(flow)).all()
     again = feeder.solve(source_pu=np.ones(3), start=flow)
     assert again.converged.all()
     assert np.abs(again.v - flow.v[0]).max() < 1e-9
