@@ -13,7 +13,7 @@ from federates.core.signals import read_signal
 from federates.reports.run import write_report
 from federates.runs.data import RunData
 from federates.runs.replay import compare_runs
-from federates.runs.runner import RunResult, _metrics, run
+from federates.runs.runner import RunResult, _alike, _metrics, run
 from federates.scenario.schema import load_scenario, shipped_scenarios
 
 DEFAULTS_S = {
@@ -30,6 +30,9 @@ DEFAULTS_S = {
     "market-day-": 180.0,
     "hil-settings-attack": 5.0,
     "hil-thermostats-ieee123": 0.0,
+    "ieee39-": 0.0,
+    "kundur-550": 20.0,
+    "kundur-feeder": 0.0,
     "line-outage-ieee123": 0.0,
     "settings-attack-ieee123": 60.0,
     "two-feeders-ieee13-ieee123": 600.0,
@@ -142,6 +145,12 @@ def test_an_attack_after_the_end_of_a_short_run_is_a_warning() -> None:
     (said,) = Assembly(scenario, 5).attack_warnings
     assert said == "step 'bias' of the attack begins at 43200 s, and the run ends at 25 s"
     assert Assembly(scenario).attack_warnings == []
+
+
+def test_only_plants_of_one_sort_give_their_names_to_all_their_metrics() -> None:
+    feeders = load_scenario("two-feeders-ieee13-ieee123")
+    assert _alike(feeders, ("upper", "lower")) == ["upper", "lower"]
+    assert _alike(load_scenario("kundur-feeder"), ("grid", "feeder")) == []
 
 
 def test_metrics_of_several_federates_are_summed_only_where_that_means_something() -> None:
