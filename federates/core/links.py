@@ -190,8 +190,8 @@ class LinkInbox:
         self, link: IntArray, streams: counter_rng.UIntArray, sent_ns: int
     ) -> tuple[BoolArray, IntArray]:
         """Return of each message whether the link keeps it, and when it arrives."""
-        kept = counter_rng.uniform(self._seed, streams, sent_ns, _LOSS) >= self._loss[link]
-        jitter = counter_rng.uniform(self._seed, streams, sent_ns, _JITTER)
+        draws, jitter = counter_rng.uniform(self._seed, streams, sent_ns, (_LOSS, _JITTER))
+        kept = draws >= self._loss[link]
         arrival = sent_ns + self._latency[link]
         arrival += (jitter * self._jitter[link]).astype(np.int64)
         return kept, arrival

@@ -108,3 +108,10 @@ def test_another_process_draws_the_same() -> None:
     )
     here = counter_rng.normal(5, counter_rng.stream_ids(["a>b:state", "b>a:state"]), 10**15, 2)
     assert done.stdout.strip() == here.tobytes().hex()
+
+
+def test_channels_drawn_together_are_those_drawn_alone() -> None:
+    streams, counter = np.arange(5, dtype=np.uint64), np.arange(7, 12, dtype=np.uint64)
+    together = counter_rng.uniform(3, streams, counter, (0, 2))
+    for row, channel in zip(together, (0, 2), strict=True):
+        np.testing.assert_array_equal(row, counter_rng.uniform(3, streams, counter, channel))
