@@ -47,7 +47,7 @@ def iterate(
         while cases.size and count < most:
             count += 1
             last, u = u, _step(answer, demand, u, rest)
-            change = np.abs(u - last).max(axis=(0, 1))
+            change = np.abs(u - last).max(axis=(0, 1), initial=0.0)
             rate = np.maximum(change / before, _LEAST_RATE)
             before = change
             done = (rate < 1.0) & (change * rate < tolerance_pu * (1.0 - rate))

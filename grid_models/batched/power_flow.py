@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grid_models.base.errors import FeederError
+from grid_models.base.errors import FeederError, listed
 from grid_models.base.threads import one_thread
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
 from grid_models.batched.iteration import iterate, linear_response, newton, rough
 from grid_models.batched.linear import PortAnswer, RealArray, fed_back
 from grid_models.batched.load_curves import load_curves
+from grid_models.batched.unloaded import as_unloaded
 from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArray, PortNetwork
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 128
 """Cases solved together: their arrays stay in a core's cache."""
-_ROUNDING_PU = 1e-7
 _FEW_ITERATIONS, _MANY_CASES = 6, 128
 """A linearisation of its own pays for so many cases, and anew when it took more iterations."""
 _MOST_PORTS = 600
@@ -135,7 +135,7 @@ class BatchedFeeder:
     def __init__(self, circuit: Circuit) -> None:
         from grid_models.opendss.ports import port_network
 
-        self.network = net = _with_engines_rounding(port_network(circuit), circuit)
+        self.network = net = as_unloaded(port_network(circuit), circuit)
         self.load_names, self.der_names = circuit.load_names, circuit.der_names
         loads = circuit.feeder.all_loads
         self.nominal_kva = np.array([complex(x.kw, x.kvar) for x in loads], dtype=np.complex128)
@@ -344,26 +344,21 @@ class BatchedFeeder:
                 where="batched power flow",
                 expected=f"(N, {sizes[0][1]}), (N, {sizes[1][1]}) and (N,) with one N",
             )
+        buses = {
+            label.rpartition(".")[0]
+            for label in [self.network.nodes[k] for k in self.network.source_nodes]
+        }
+        if len(buses) > 1 and (source != 1.0).any():
+            raise FeederError(
+                f"source_pu is not 1 in a circuit with sources at {listed(sorted(buses), 4)}",
+                where="batched power flow",
+                expected="1 where a circuit has several sources: it is a factor on all of them",
+            )
         if not all(np.isfinite(x).all() for x in (load, der, source)):
             raise FeederError(
                 "a number is not finite", where="batched power flow", expected="finite numbers"
             )
         return n
-
-
-def _with_engines_rounding(network: PortNetwork, circuit: Circuit) -> PortNetwork:
-    """Return the network with the voltages without load that OpenDSS itself finds.
-
-    Where a bus is tied to ground by 1e-6 of its admittance only (behind a delta winding), rounding
-    moves its voltages to ground by some 1e-9 pu, together and in each solution alike.
-    """
-    w = circuit.unloaded_v_pu()
-    if np.abs(w - network.w).max(initial=0.0) > _ROUNDING_PU:
-        return network
-    moved = dict(zip(network.nodes, w - network.w, strict=True))
-    by_port = [moved.get(label, 0.0) if "-" not in label else 0.0 for label in network.ports]
-    w_port = np.where(network.w_port != 0.0, network.w_port + by_port, 0.0)
-    return replace(network, w=w, w_port=w_port)
 
 
 def _in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:

@@ -25,6 +25,9 @@ from grid_models.opendss.elements import as_complex, each, primitive
 from grid_models.opendss.file_ders import FILE_DER_CLASSES, elements_of
 
 _BASE_VA = 1e3 * BASE_KVA
+_UNKNOWN_CLASSES = ("isource", "fault", "indmach012", "upfc", "vccs", "vsconverter", "gicline")
+"""Elements with power or currents of their own, which the model would leave out."""
+_EARTHED = 1e-9
 _SUPPLIED_PU, _SUPPLIED_POWER_PU = 0.6, 1e-3
 """Voltage without load, and short-circuit power, below which a port counts as not supplied."""
 
@@ -38,9 +41,17 @@ def port_network(circuit: Circuit, closed: Mapping[str, bool] | None = None) -> 
         source has the voltage that it had in the last solution.
     closed : Lines and switches to close (True) or open (False) first, by name. They stay so.
 
-    Raises FeederError: OpenDSS itself runs DERs of the circuit, or there is no such line.
+    Raises FeederError: OpenDSS itself runs DERs of the circuit, it has elements that the model does
+    not have, or there is no such line.
     """
     engine = circuit.engine
+    unknown = elements_of(engine, _UNKNOWN_CLASSES)
+    if unknown:
+        raise FeederError(
+            f"the model does not have {listed(unknown, 4)}",
+            where=f"circuit '{circuit.name}'",
+            expected="lines, transformers, reactors, capacitors, loads and sources (Vsource)",
+        )
     run_by_engine = elements_of(engine, FILE_DER_CLASSES)
     if run_by_engine:
         raise FeederError(
@@ -55,8 +66,8 @@ def port_network(circuit: Circuit, closed: Mapping[str, bool] | None = None) -> 
     places = Places(circuit)
     labels, y = node_admittance(engine)
     y_source, i_norton = norton_source(circuit, len(labels))
-    live = _live(y + y_source, i_norton)
     incidence = places.incidence()
+    live = _live(y + y_source, i_norton, incidence)
     factor = splu(sparse.csc_array((y + y_source)[live][:, live]))
     right = np.column_stack([i_norton[live], incidence.T.toarray()[live]])
     volts = np.zeros((len(labels), right.shape[1]), dtype=np.complex128)
@@ -169,6 +180,12 @@ class Places:
             ends = [(nodes[k], neutral) for k in range(n)]
         # Ground, or a neutral conductor, comes second: the port's label is then its phase's.
         ends = [(a, b) if a else (b, a) for a, b in ends]
+        if any(a == b for a, b in ends):
+            raise FeederError(
+                f"both ends of {dss.CktElement.Name().lower()} are at one node",
+                where=f"circuit '{self._circuit.name}'",
+                expected="a load between two nodes, or a node and ground",
+            )
         labels = [self._label(a, b) for a, b in ends]
         bus = self._nodes[ends[0][0] - 1].rpartition(".")[0]
         parts = [label.rpartition(".")[2] for label in labels]
@@ -250,10 +267,21 @@ def norton_source(circuit: Circuit, n: int) -> tuple[sparse.csc_array, ComplexAr
     return sparse.csc_array(matrix[1:, 1:]), norton[1:]
 
 
-def _live(y: sparse.csc_array, i_norton: ComplexArray) -> NDArray[np.bool_]:
-    """Return which nodes a conducting path joins to a source, (N,)."""
+def _live(
+    y: sparse.csc_array, i_norton: ComplexArray, incidence: sparse.csr_array
+) -> NDArray[np.bool_]:
+    """Return which nodes a conducting path joins to a source, (N,).
+
+    A neutral that loads alone join to live phases is among them where a reactor earths it.
+    """
     _, part = csgraph.connected_components(abs(y) > 0.0, directed=False)
-    return np.isin(part, part[i_norton != 0.0])
+    live = np.isin(part, part[i_norton != 0.0])
+    ends = abs(incidence)
+    beside = np.asarray(ends.T @ (ends @ live.astype(float))) > 0.0
+    row_sums = np.asarray(y.sum(axis=1)).ravel()
+    to_earth = np.bincount(part, row_sums.real) + 1j * np.bincount(part, row_sums.imag)
+    earthed = np.abs(to_earth) > _EARTHED * np.bincount(part, np.abs(y.diagonal()))
+    return np.asarray(live | np.isin(part, np.flatnonzero(earthed)) & np.isin(part, part[beside]))
 
 
 def base_voltages(circuit: Circuit, labels: Sequence[str]) -> FloatArray:

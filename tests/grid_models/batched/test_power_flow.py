@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -265,3 +267,70 @@ def test_without_a_source_all_voltages_are_0(
     again = feeder.solve(source_pu=np.ones(3), start=flow)
     assert again.converged.all()
     assert np.abs(again.v - flow.v[0]).max() < 1e-9
+
+
+BESIDE = """
+clear
+new circuit.mine basekv=12.47 bus1=src pu=1.0 mvasc3=60 mvasc1=50
+new linecode.lc nphases=3 r1=0.2 x1=0.4 r0=0.6 x0=1.2 c1=3 c0=1 units=km
+new line.l1 bus1=src bus2=a linecode=lc length=2 units=km
+new transformer.t phases=3 windings=2 buses=[a d] conns=[wye delta] kvs=[12.47 0.48] kvas=[300 300]
+new load.x bus1=a.1 phases=1 kv=7.2 kw=100 kvar=30
+{}
+set voltagebases=[12.47 0.48]
+calcvoltagebases
+"""
+
+
+def _open(tmp_path: Path, more: str) -> Circuit:
+    path = tmp_path / "mine.dss"
+    path.write_text(BESIDE.format(more))
+    return open_circuit(path, tolerance_pu=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("new load.y bus1=a.1.4 phases=1 kv=7.2 kw=50", "a load at a.1 has a phase with voltage"),
+        (
+            "new line.l2 bus1=a bus2=z linecode=lc length=1 units=km\n"
+            "new load.y bus1=z phases=3 conn=delta kv=12.47 kw=50\nopen line.l2 1 2",
+            "has a phase with voltage",
+        ),
+        ("new load.y bus1=d.1 phases=1 kv=0.277 kw=5", r"OpenDSS has 1\.7.* pu at node d\."),
+        ("new load.y bus1=a.1.1 phases=1 kv=7.2 kw=5\nedit load.y bus1=a.0", "both ends of load.y"),
+        ("new isource.i bus1=a phases=3 amps=5", "does not have isource.i"),
+        ("new fault.f bus1=a.1 phases=1 r=5", "does not have fault.f"),
+    ],
+)
+def test_what_would_be_left_out_is_refused(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(FeederError, match=message):
+        BatchedFeeder(_open(tmp_path, more))
+
+
+def test_a_neutral_that_only_a_reactor_earths_carries_current(tmp_path: Path) -> None:
+    circuit = _open(
+        tmp_path,
+        "new load.y bus1=a.1.2.3.4 phases=3 kv=12.47 kw=600 kvar=90\n"
+        "new load.w bus1=a.2.4 phases=1 kv=7.2 kw=90\n"
+        "new reactor.n bus1=a.4 bus2=a.0 phases=1 r=5 x=0",
+    )
+    flow = BatchedFeeder(circuit).solve()
+    circuit.solve()
+    assert np.abs(flow.v[0] - circuit.v_complex_pu()).max() < 3e-9
+
+
+def test_the_factor_on_the_source_needs_a_single_source(tmp_path: Path) -> None:
+    circuit = _open(tmp_path, "new vsource.s2 bus1=a basekv=12.47 mvasc3=40 mvasc1=30")
+    feeder = BatchedFeeder(circuit)
+    assert feeder.solve().converged.all()
+    with pytest.raises(FeederError, match="sources at a, src"):
+        feeder.solve(source_pu=0.98)
+
+
+def test_a_feeder_without_loads_is_solved(tmp_path: Path) -> None:
+    circuit = _open(tmp_path, "edit load.x enabled=no")
+    feeder = BatchedFeeder(circuit)
+    flow = feeder.solve(source_pu=[0.9, 1.1])
+    assert flow.v_pu[1] == pytest.approx(1.1 / 0.9 * flow.v_pu[0])
+    assert np.isfinite(feeder.source_slopes(flow)).all()
