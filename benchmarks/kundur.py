@@ -26,7 +26,7 @@ from federates.scenario.schema import find_scenario, load_scenario
 from federates.scenario.yaml_source import load_yaml
 from grid_models.base.threads import use_one_thread
 
-SCENARIO, ATTACK_S, UNTIL_S, STEP_S = "kundur-550", 60.0, 75.0, 0.02
+SCENARIO, ATTACK_S, UNTIL_S, STEP_S = "kundur-550", 60.0, 75.0, 0.01
 START = "federates.grid.offset_s=55"
 LIMIT_S = 1200.0
 STATES = {"attacked": [], "mitigated": ["--defence", "mitigated"]}
