@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from federates.runs.data import RunData
@@ -129,6 +129,16 @@ def clock(time_s: float) -> str:
     if seconds:
         text += f":{seconds:02.0f}" if seconds == int(seconds) else f":{seconds:06.3f}"
     return f"d{int(day)} {text}" if day else text
+
+
+def event_details(event: Mapping[str, Any]) -> str:
+    """Return what an event says beside its time, federate and name; six digits of fractions."""
+    known = ("wall", "time_s", "federate", "event")
+    return ", ".join(
+        f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in event.items()
+        if k not in known and v is not None
+    )
 
 
 def pace(run: RunData) -> str:

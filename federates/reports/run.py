@@ -21,6 +21,7 @@ from federates.reports.feeders import FEEDERS_PORTS, feeders_sections
 from federates.reports.format import (
     FIRST_OF_MANY,
     clock,
+    event_details,
     metric_name,
     metric_number,
     metric_unit,
@@ -145,7 +146,8 @@ def key_numbers(run: RunData) -> Iterator[PageSection]:
     tiles = [_metric(run, key, value, where.get(key, "")) for key, value in whole[1].items()]
     if "wall_s" in run.summary and "steps_per_s" in run.summary:
         tiles.append(Tile("Speed", f"{run.summary['steps_per_s']:,.0f}", "steps/s", pace(run)))
-    blocks: list[Block] = [_plant_table(dict(plants), where)] if plants else []
+    some = any(metrics for _, metrics in plants)
+    blocks: list[Block] = [_plant_table(dict(plants), where)] if some else []
     blocks += [Tiles(tiles)] if tiles else []
     if blocks:
         yield PageSection("", [*blocks, *(Text(words) for words in warm_up_words([run]))])
@@ -298,13 +300,11 @@ def events(run: RunData) -> Iterator[PageSection]:
 
 
 def _event_row(run: RunData, event: Mapping[str, Any]) -> tuple[str, ...]:
-    known = ("wall", "time_s", "federate", "event")
-    more = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known and v is not None)
     time_s = event.get("time_s")
     known_time = isinstance(time_s, (int, float)) and math.isfinite(time_s)
     at = clock(time_s + run.start_s) if known_time else "-"  # type: ignore[operator]
     words = (str(event.get(key, "")) for key in ("federate", "event"))
-    return (str(event.get("wall", ""))[:19].replace("T", " "), at, *words, more)
+    return (str(event.get("wall", ""))[:19].replace("T", " "), at, *words, event_details(event))
 
 
 def _of_attack(event: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from federates.core.signals import read_signal
 from federates.reports.blocks import Block, PageSection, TableBlock
 from federates.reports.chart import Chart, Limit, ShadedBand, in_rows
-from federates.reports.format import clock
+from federates.reports.format import clock, event_details
 from federates.runs.data import RunData, Spread, live_voltages
 
 _HZ, _MW = "Frequency, Hz", "Power, MW"
@@ -54,12 +54,11 @@ def transmission_sections(run: RunData) -> Iterator[PageSection]:
         events = [e for e in run.events() if e.get("federate") == name]
         happened = [e for e in events if e.get("event") in _EVENTS][:_EVENTS_SHOWN]
         if happened:
-            known = ("wall", "time_s", "federate", "event")
             lines = [
                 (
                     clock(float(e["time_s"]) + run.start_s),
                     str(e["event"]).replace("_", " "),
-                    ", ".join(f"{k} {v}" for k, v in e.items() if k not in known),
+                    event_details(e),
                 )
                 for e in happened
             ]
@@ -83,7 +82,8 @@ def _charts(run: RunData, name: str) -> list[Chart]:
     found: list[tuple[str, str, ShadedBand]] = []
     for port, title, axis, style in TRANSMISSION_ROWS:
         series = run.total_of(f"{name}.{port}")
-        if series is not None:
+        # The tie flow of a system of one area is 0 throughout.
+        if series is not None and series.mid.any():
             found.append((title, axis, ShadedBand(title, series, style, fill=False)))
     for port, title, axis, words, style in _RANGES:
         series = run.spread_of(f"{name}.{port}")
