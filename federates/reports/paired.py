@@ -27,6 +27,7 @@ _KW = "Power, kW"
 # Of those of an island one label each, of the others all.
 _PLANT_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
     *((port, title, axis, style, None) for port, title, axis, style in TRANSMISSION_ROWS),
+    ("total_kw", "Import of all feeders", _KW, "s1", None),
     ("import_kw", "Import from the grid above", _KW, "s1", None),
     *((port, title, _KW, style, (label,)) for port, title, style, label in ISLAND_CHARTS),
     ("p_kw", "Active power of all DERs", _KW, "s4", None),
@@ -161,7 +162,8 @@ def _row(
         for name, run in runs.runs.items()
         if (series := found[name]) is not None
     ]  # fmt: skip
-    if charts:
+    # A sum that is 0 in all states says nothing, such as the tie flow of a system of one area.
+    if any(series is not None and series.mid.any() for series in found.values()):
         yield PageSection(title, [side_by_side(charts)])
 
 
