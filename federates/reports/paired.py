@@ -23,11 +23,11 @@ from federates.runs.data import RunData, Spread, with_changes
 from federates.runs.paired import clean_of
 from federates.runs.sweep import PLAN, read_sweep
 
-_KW = "Power, kW"
+_KW, _MW = "Power, kW", "Power, MW"
 # Of those of an island one label each, of the others all.
 _PLANT_PORTS: tuple[tuple[str, str, str, str, tuple[str, ...] | None], ...] = (
     *((port, title, axis, style, None) for port, title, axis, style in TRANSMISSION_ROWS),
-    ("total_kw", "Import of all feeders", _KW, "s1", None),
+    ("total_kw", "Import of all feeders", _MW, "s1", None),
     ("import_kw", "Import from the grid above", _KW, "s1", None),
     *((port, title, _KW, style, (label,)) for port, title, style, label in ISLAND_CHARTS),
     ("p_kw", "Active power of all DERs", _KW, "s4", None),
@@ -118,7 +118,12 @@ def curves(runs: PairedRuns) -> Iterator[PageSection]:
     rows: list[tuple[str, str, str, _MakeSeries]] = []
     for plant in runs.first.plants:
         rows += [
-            (runs.first.label(plant, title), unit, style, _total_of(f"{plant.name}.{port}", part))
+            (
+                runs.first.label(plant, title),
+                unit,
+                style,
+                _total_of(f"{plant.name}.{port}", part, unit),
+            )
             for port, title, unit, style, part in _PLANT_PORTS
         ]
     ports = dict.fromkeys(p for run in runs.runs.values() for p in _set_point_ports(run))
@@ -194,8 +199,16 @@ SECTIONS = (market, metrics, steps, curves, prices, scores, detectors, links)
 """The sections of a page of paired runs, in order."""
 
 
-def _total_of(name: str, labels: tuple[str, ...] | None) -> _MakeSeries:
-    return lambda run: run.total_of(name, labels)
+def _total_of(name: str, labels: tuple[str, ...] | None, y_title: str) -> _MakeSeries:
+    scale = 1e-3 if name.endswith("_kw") and y_title == _MW else 1.0
+
+    def make(run: RunData) -> Spread | None:
+        total = run.total_of(name, labels)
+        return total and Spread(
+            total.time_s, *(scale * v for v in (total.low, total.mid, total.high))
+        )
+
+    return make
 
 
 def _prices_of(market: str) -> _MakeSeries:
