@@ -117,9 +117,11 @@ def curves(runs: PairedRuns) -> Iterator[PageSection]:
     yield from voltages_of_runs(runs.runs, runs.shade, clean_of)
     rows: list[tuple[str, str, str, _MakeSeries]] = []
     for plant in runs.first.plants:
+        # Of many feeders the ports of a single one are those of the first.
+        first = ", first feeder" if plant.kind == "feeders" else ""
         rows += [
             (
-                runs.first.label(plant, title),
+                runs.first.label(plant, title if port == "total_kw" else title + first),
                 unit,
                 style,
                 _total_of(f"{plant.name}.{port}", part, unit),
