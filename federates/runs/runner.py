@@ -272,9 +272,13 @@ def _run_processes(
 def _plant_first(
     assembly: Assembly, federates: Mapping[str, Federate | ExternalFederate]
 ) -> list[Federate]:
-    """Return the federates that run here, the one whose steps are counted first: a plant."""
+    """Return the federates that run here, the one whose steps are counted first.
+
+    It is the plant that steps first.
+    """
     ours = [f for f in federates.values() if isinstance(f, Federate)]
-    plant = next((f for f in ours if f.name in assembly.plants), None)
+    plants = [f for f in ours if f.name in assembly.plants]
+    plant = min(plants, key=lambda f: f.timing.offset_ns, default=None)
     return ours if plant is None else [plant, *(f for f in ours if f is not plant)]
 
 

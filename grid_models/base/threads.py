@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment of a process whose BLAS has one thread."""
+_inside = False
 
 
 def use_one_thread() -> None:
@@ -29,16 +30,22 @@ def one_thread() -> Iterator[None]:
     """Let BLAS use one thread meanwhile, also where it is loaded already, and in child processes.
 
     Libraries that were loaded before have as many threads afterwards as before; those that are
-    loaded meanwhile keep one.
+    loaded meanwhile keep one. Inside another `one_thread` it costs nothing.
     """
+    global _inside  # noqa: PLW0603 - BLAS is one for the process
+    if _inside:
+        yield
+        return
     from threadpoolctl import threadpool_limits
 
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
+    _inside = True
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
+        _inside = False
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

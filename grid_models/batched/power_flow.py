@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.base.errors import FeederError, listed
 from grid_models.base.threads import one_thread
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
-from grid_models.batched.iteration import iterate, linear_response, newton, rough
+from grid_models.batched.iteration import TOLERANCE_PU, iterate, linear_response, newton, rough
 from grid_models.batched.linear import PortAnswer, RealArray, fed_back
 from grid_models.batched.load_curves import load_curves
 from grid_models.batched.unloaded import as_unloaded
@@ -30,7 +30,7 @@ from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArr
 if TYPE_CHECKING:
     from grid_models.opendss.circuit import Circuit
 
-_BLOCK = 128
+_BLOCK = 160
 """Cases solved together: their arrays stay in a core's cache."""
 _FEW_ITERATIONS, _MANY_CASES = 6, 128
 """A linearisation of its own pays for so many cases, and anew when it took more iterations."""
@@ -78,7 +78,7 @@ class BatchFlow:
         def fill(at: slice) -> None:
             np.abs(self._v_of(at), out=v_pu[at])
 
-        _in_blocks(fill, len(self.i), self.threads)
+        in_blocks(fill, len(self.i), self.threads)
         return v_pu
 
     def _v_of(self, cases: slice) -> ComplexArray:
@@ -157,6 +157,7 @@ class BatchedFeeder:
         start: BatchFlow | None = None,
         *,
         threads: int = 1,
+        tolerance_pu: float = TOLERANCE_PU,
     ) -> BatchFlow:
         """Return the states of N cases.
 
@@ -168,6 +169,7 @@ class BatchedFeeder:
         source_pu : (N,) or a number. Factor on the source's voltage.
         start : Flow of as many cases, similar ones, to start from.
         threads : How many blocks of cases are solved at a time.
+        tolerance_pu : Error of the voltages at which a case is solved.
 
         Raises FeederError: The shapes do not fit together, or a number is not finite.
         """
@@ -188,11 +190,14 @@ class BatchedFeeder:
                     before = answer.at * source[at]
                 else:
                     before = self._rows(start.u[at]) * (source[at] / start.source_pu[at])
-                u_at, i_at, converged[at], count = self._block(answer, power, source[at], before)
+                block = answer, power, source[at], before
+                u_at, i_at, converged[at], count = self._block(
+                    *block, near=start is not None, tolerance_pu=tolerance_pu
+                )
             u[at, self._live], i[at, self._live] = _complex(u_at), _complex(i_at)
             counts.append(count)
 
-        _in_blocks(solve, n, threads)
+        in_blocks(solve, n, threads)
         i[~converged] = u[~converged] = np.nan
         return BatchFlow(
             self.network,
@@ -231,7 +236,7 @@ class BatchedFeeder:
             dinto = net.i_source0 + di @ net.i_source[:, self._live].T
             slopes[at] = BASE_KVA * (dv * into.conj() + v * dinto.conj()).sum(axis=1)
 
-        _in_blocks(solve, len(flow.converged), threads)
+        in_blocks(solve, len(flow.converged), threads)
         return np.where(flow.converged, slopes, np.nan)
 
     def der_slopes(self, flow: BatchFlow, case: int) -> tuple[FloatArray, FloatArray]:
@@ -267,22 +272,34 @@ class BatchedFeeder:
     # ------------------------------------------------------------------ parts
 
     def _block(
-        self, answer: PortAnswer, power: RealArray, source: RealArray, start: RealArray
+        self,
+        answer: PortAnswer,
+        power: RealArray,
+        source: RealArray,
+        start: RealArray,
+        *,
+        near: bool = False,
+        tolerance_pu: float = TOLERANCE_PU,
     ) -> tuple[RealArray, RealArray, NDArray[np.bool_], int]:
-        """Return voltages and currents (2, m, B), whether solved (B,), and the iterations."""
+        """Return voltages and currents (2, m, B), whether solved (B,), and the iterations.
+
+        `near`: The start is better than what single precision would find soon.
+        """
         maker, count = self._demand, 0
         u, solved = start, np.zeros(source.size, dtype=bool)
         i = np.zeros_like(start)
         if maker.polynomial:
             own = maker.own(power)
-            u, count = rough(answer, own, source, start)
-            u, solved, more = iterate(answer, own, source, u)
+            if not near:
+                u, count = rough(answer, own, source, start)
+            u, solved, more = iterate(answer, own, source, u, tolerance_pu=tolerance_pu)
             solved &= maker.in_own_range(u)
             i, count = _currents(own, u), count + more
         if not solved.all():
             left = np.flatnonzero(~solved)
             full, source = maker.any(power[..., left]), source[left]
-            found, ok, more = iterate(answer, full, source, answer.at * source)
+            from_here = answer.at * source
+            found, ok, more = iterate(answer, full, source, from_here, tolerance_pu=tolerance_pu)
             hard = np.flatnonzero(~ok)
             if hard.size and len(self._live) <= _MOST_PORTS:
                 at = full.take(hard), source[hard], answer.at * source[hard]
@@ -361,7 +378,7 @@ class BatchedFeeder:
         return n
 
 
-def _in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
+def in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
     """Do `work` for about equal blocks of `n` cases."""
     ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
     blocks = [slice(*pair) for pair in pairwise(ends)]
@@ -369,8 +386,13 @@ def _in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
         for at in blocks:
             work(at)
         return
-    with one_thread(), ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, blocks))
+    with one_thread():
+        list(_pool(threads).map(work, blocks))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 def _currents(demand: Demand, u: RealArray) -> RealArray:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from federates.core.federate import FloatArray
 from federates.kinds.feeder.federate import Applied
 from grid_models.base.errors import FeederError, PowerFlowError, listed
-from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
+from grid_models.batched.power_flow import BatchedFeeder, BatchFlow, in_blocks
 from grid_models.current_injection.model import ComplexArray
 from grid_models.opendss.circuit import Circuit
 
 _EQUAL_PU = 1e-9
+_TOLERANCE_PU = 1e-8
+"""Error of the voltages; the engine's own is 1e-6 for the first feeder."""
 _SAME_SLOPE_PU = 5e-3
 """Change of the source's voltage, or relative one of any import, up to which slopes hold.
 
@@ -74,7 +76,8 @@ class FeederGroup:
         der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
         load_kva, der_kva = self.scale.load[:, None] * load_kva, self.scale.der[:, None] * der_kva
         source = np.full(len(self.scale.load), factor)
-        solve = partial(self.model.solve, load_kva, der_kva, source, threads=self._threads)
+        asked = load_kva, der_kva, source
+        solve = partial(self.model.solve, *asked, threads=self._threads, tolerance_pu=_TOLERANCE_PU)
         flow = solve(start=self.flow)
         if self.flow is not None and not flow.converged.all():
             flow = solve()  # the last state may be far away
@@ -102,14 +105,17 @@ class FeederGroup:
         Which node it is, is found in single precision.
         """
         net, live = flow.network, self._live
-        v = np.outer(flow.source_pu, net.w[live]).astype(np.complex64)
-        v = v + flow.i.astype(np.complex64) @ self._z_single
-        size = v.real**2 + v.imag**2
-        ends = live[size.argmin(axis=1)], live[size.argmax(axis=1)]
-        low, high = (
-            np.abs(flow.source_pu * net.w[at] + np.einsum("km,km->k", net.z[at], flow.i))
-            for at in ends
-        )
+        low, high = np.empty((2, len(flow.converged)))
+
+        def fill(at: slice) -> None:
+            source, i = flow.source_pu[at], flow.i[at]
+            v = np.outer(source, net.w[live]).astype(np.complex64)
+            v += i.astype(np.complex64) @ self._z_single
+            size = v.real**2 + v.imag**2
+            for of, node in ((low, live[size.argmin(1)]), (high, live[size.argmax(1)])):
+                of[at] = np.abs(source * net.w[node] + np.einsum("km,km->k", net.z[node], i))
+
+        in_blocks(fill, len(low), self._threads)
         return low, high
 
 
@@ -128,6 +134,15 @@ class FleetState:
     slope_kva_per_pu: ComplexArray
     v_min_pu: FloatArray
     v_max_pu: FloatArray
+
+    def copy(self) -> FleetState:
+        """Return a copy with arrays of its own."""
+        return FleetState(
+            self.import_kva.copy(),
+            self.slope_kva_per_pu.copy(),
+            self.v_min_pu.copy(),
+            self.v_max_pu.copy(),
+        )
 
 
 class Fleet:
@@ -162,9 +177,12 @@ class Fleet:
             FeederGroup(self._open(g), self.scale.at(rows), self._threads)
             for g, rows in enumerate(self.rows)
         ]
+        self._last: tuple[tuple[FloatArray, ...], FleetState] | None = None
 
     def solve(self, applied: Applied, source_pu: float) -> FleetState:
         """Return the state of all feeders; in the dark all is 0.
+
+        Where nothing has changed since the last time it is the last state.
 
         Raises PowerFlowError: Some feeder has no solution.
         """
@@ -172,9 +190,13 @@ class Fleet:
         zero = np.zeros(n, dtype=np.complex128)
         state = FleetState(zero, zero.copy(), np.zeros(n), np.zeros(n))
         if applied.dark:
+            self._last = None
             for group in self.groups:
                 group.flow = None
             return state
+        asked = (*applied[:4], np.array([source_pu]))
+        if self._last is not None and all(map(_equal, asked, self._last[0])):
+            return self._last[1].copy()
         for group, rows in zip(self.groups, self.rows, strict=True):
             flow = group.solve(applied, source_pu)
             if not flow.converged.all():
@@ -182,6 +204,7 @@ class Fleet:
             state.import_kva[rows] = flow.import_kva
             state.slope_kva_per_pu[rows] = group.slopes(flow)
             state.v_min_pu[rows], state.v_max_pu[rows] = group.extremes(flow)
+        self._last = tuple(x.copy() for x in asked), state.copy()
         return state
 
     def _refuse(self, failed: NDArray[np.intp]) -> None:
@@ -206,6 +229,10 @@ class Fleet:
             return np.zeros(len(self.groups[g].circuit.node_labels))
         net = flow.network
         return np.asarray(np.abs(flow.source_pu[k] * net.w + net.z @ flow.i[k]))
+
+
+def _equal(a: FloatArray, b: FloatArray) -> bool:
+    return np.array_equal(a, b, equal_nan=True)
 
 
 def balanced_source(v_pu: FloatArray, deg: FloatArray, where: str) -> float:

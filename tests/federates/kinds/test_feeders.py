@@ -232,7 +232,8 @@ def test_slopes_hold_while_little_changes() -> None:
     ]
     np.testing.assert_array_equal(slopes[0], slopes[1])
     assert np.abs(slopes[2] / slopes[1] - 1.0).max() > 1e-3
-    np.testing.assert_allclose(slopes[3], slopes[0], rtol=1e-9)
+    # Voltages are solved to 1e-8 pu and slopes in single precision.
+    np.testing.assert_allclose(slopes[3], slopes[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
