@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.batched.cases import Powers
 from grid_models.batched.linear import RealArray
 from grid_models.batched.load_curves import OWN_RANGE, IntArray, LoadCurves
 from grid_models.current_injection.model import BASE_KVA
@@ -159,18 +160,19 @@ class DemandMaker:
             for at, pair in zip((*rows, every), whole, strict=True)
         ]
 
-    def own(self, power: RealArray) -> OwnDemand:
-        """Return the demand of elements that follow their own models.
-
-        `power`: (2, n_elements, N). kW and kvar drawn at rated voltage.
-        """
+    def own(self, powers: Powers) -> OwnDemand:
+        """Return the demand of elements that follow their own models."""
         z, i, p = (
-            np.stack([of @ x for of, x in zip(pair, power, strict=True)]) for pair in self._of
+            powers.combined(np.stack([of @ x for of, x in zip(pair, powers.basis, strict=True)]))
+            for pair in self._of
         )
         return OwnDemand(self._rows, z, i, p)
 
     def any(self, power: RealArray) -> AnyDemand:
-        """Return the demand of elements at any voltage."""
+        """Return the demand of elements at any voltage.
+
+        `power`: (2, n_elements, N). kW and kvar drawn at rated voltage.
+        """
         curves = self.curves
         scale = (-1.0 / (BASE_KVA * curves.u_rated**2))[:, None]
         injected = np.stack([scale * (curves.of_element @ x) for x in power])
@@ -181,11 +183,11 @@ class DemandMaker:
         """Whether `own` holds anywhere at all."""
         return self.curves.polynomial
 
-    def at(self, power: RealArray, u: RealArray) -> Demand:
+    def at(self, powers: Powers, u: RealArray) -> Demand:
         """Return the demand near voltages `u` (2, m, N), the simplest that holds."""
         if self.polynomial and self.in_own_range(u).all():
-            return self.own(power)
-        return self.any(power)
+            return self.own(powers)
+        return self.any(powers.all())
 
     def in_own_range(self, u: RealArray) -> NDArray[np.bool_]:
         """Return in which cases `own` holds at voltages `u` (2, m, N), (N,)."""

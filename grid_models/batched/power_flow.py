@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import FeederError, listed
 from grid_models.base.threads import one_thread
+from grid_models.batched.cases import Cases, Powers
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
 from grid_models.batched.iteration import TOLERANCE_PU, iterate, linear_response, newton, rough
 from grid_models.batched.linear import PortAnswer, RealArray, fed_back
@@ -46,10 +47,9 @@ class BatchFlow:
     ----------
     network : PortNetwork
     i, u : complex (N, m), per unit. Currents into the ports and voltages across them.
-    source_pu : (N,). Factor on the source's voltage.
+    cases : What was asked.
     converged : ndarray of bool (N,)
     iterations : Of the slowest case.
-    load_kva, der_kva : complex (1 or N, n_loads), (1 or N, n_ders). As given to `solve`.
     answer : The linearisation that was used.
     threads : How many blocks of cases are worked on at a time, as given to `solve`.
     """
@@ -57,13 +57,16 @@ class BatchFlow:
     network: PortNetwork
     i: ComplexArray
     u: ComplexArray
-    source_pu: FloatArray
+    cases: Cases
     converged: NDArray[np.bool_]
     iterations: int
-    load_kva: ComplexArray
-    der_kva: ComplexArray
     answer: PortAnswer
     threads: int = 1
+
+    @property
+    def source_pu(self) -> FloatArray:
+        """Factor on the source's voltage, (N,)."""
+        return self.cases.source_pu
 
     @cached_property
     def v(self) -> ComplexArray:
@@ -145,9 +148,7 @@ class BatchedFeeder:
         self._demand = DemandMaker(load_curves(circuit, net).at(self._live), len(self._live))
         nothing = np.zeros((2, 2, len(self._live)))
         self._unloaded = PortAnswer.of(self._w, self._z, nothing, self._rows(net.w_port[None]))
-        none = np.zeros((1, len(self.der_names)), dtype=np.complex128)
-        power = self._power(self.nominal_kva[None], none, slice(None), 1)
-        self._nominal = self._linearised(power, 1.0, self._unloaded)
+        self._nominal = self._linearised(self._cases(), self._unloaded)
 
     def solve(
         self,
@@ -156,6 +157,8 @@ class BatchedFeeder:
         source_pu: ArrayLike = 1.0,
         start: BatchFlow | None = None,
         *,
+        load_factor: ArrayLike = 1.0,
+        der_factor: ArrayLike = 1.0,
         threads: int = 1,
         tolerance_pu: float = TOLERANCE_PU,
     ) -> BatchFlow:
@@ -168,29 +171,26 @@ class BatchedFeeder:
         der_kva : complex (N, n_ders) or (n_ders,). Injections; default: none.
         source_pu : (N,) or a number. Factor on the source's voltage.
         start : Flow of as many cases, similar ones, to start from.
+        load_factor, der_factor : (N,) or a number. Times all of a case's loads, or DERs.
         threads : How many blocks of cases are solved at a time.
         tolerance_pu : Error of the voltages at which a case is solved.
 
         Raises FeederError: The shapes do not fit together, or a number is not finite.
         """
-        zero = np.zeros(len(self.der_names), dtype=np.complex128)
-        load = np.atleast_2d(np.asarray(self.nominal_kva if load_kva is None else load_kva))
-        der = np.atleast_2d(np.asarray(zero if der_kva is None else der_kva))
-        source = np.atleast_1d(np.asarray(source_pu, dtype=np.float64))
-        n = self._check(load, der, source, start)
-        source = np.broadcast_to(source, (n,))
-        answer = self._answer(load, der, source, start)
+        cases = self._cases(load_kva, der_kva, (load_factor, der_factor), source_pu)
+        n, source = len(cases), cases.source_pu
+        self._refuse(cases, start)
+        answer = self._answer(cases, start)
         i, u = np.zeros((2, n, len(self.network.ports)), dtype=np.complex128)
         converged, counts = np.zeros(n, dtype=bool), []
 
         def solve(at: slice) -> None:
-            power = self._power(load, der, at, source[at].size)
             with np.errstate(all="ignore"):  # a case that diverges ends as NaN
                 if start is None:
                     before = answer.at * source[at]
                 else:
                     before = self._rows(start.u[at]) * (source[at] / start.source_pu[at])
-                block = answer, power, source[at], before
+                block = answer, cases.powers(at), source[at], before
                 u_at, i_at, converged[at], count = self._block(
                     *block, near=start is not None, tolerance_pu=tolerance_pu
                 )
@@ -199,18 +199,8 @@ class BatchedFeeder:
 
         in_blocks(solve, n, threads)
         i[~converged] = u[~converged] = np.nan
-        return BatchFlow(
-            self.network,
-            i,
-            u,
-            source,
-            converged,
-            max(counts, default=0),
-            load,
-            der,
-            answer,
-            threads,
-        )
+        most = max(counts, default=0)
+        return BatchFlow(self.network, i, u, cases, converged, most, answer, threads)
 
     def source_slopes(self, flow: BatchFlow, *, threads: int = 1) -> ComplexArray:
         """Return the derivative of the import by `source_pu`, complex (N,): kW and kvar per pu.
@@ -224,7 +214,7 @@ class BatchedFeeder:
 
         def solve(at: slice) -> None:
             u = np.where(flow.converged[at], self._rows(flow.u[at]), flow.answer.at)
-            demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, at, u.shape[2]), u)
+            demand = self._demand.at(flow.cases.powers(at), u)
             # Single precision: a slope is needed to some digits, and each step again.
             by_voltage = current_slope(demand.single(), u.astype(np.float32))
             # What has no solution must not keep the other cases of its block from ending.
@@ -252,7 +242,7 @@ class BatchedFeeder:
             nan = np.full((len(net.nodes), n_ders), np.nan)
             return nan, nan.copy()
         u = self._rows(flow.u[one])
-        demand = self._demand.at(self._power(flow.load_kva, flow.der_kva, one, 1), u)
+        demand = self._demand.at(flow.cases.powers(one), u)
         slope = current_slope(demand, u)[..., 0]
         shares = [net.share[self._live, net.terminal_of_der(name)] for name in self.der_names]
         power = np.array(shares).reshape(n_ders, m).T / BASE_KVA
@@ -274,7 +264,7 @@ class BatchedFeeder:
     def _block(
         self,
         answer: PortAnswer,
-        power: RealArray,
+        powers: Powers,
         source: RealArray,
         start: RealArray,
         *,
@@ -289,7 +279,7 @@ class BatchedFeeder:
         u, solved = start, np.zeros(source.size, dtype=bool)
         i = np.zeros_like(start)
         if maker.polynomial:
-            own = maker.own(power)
+            own = maker.own(powers)
             if not near:
                 u, count = rough(answer, own, source, start)
             u, solved, more = iterate(answer, own, source, u, tolerance_pu=tolerance_pu)
@@ -297,7 +287,7 @@ class BatchedFeeder:
             i, count = _currents(own, u), count + more
         if not solved.all():
             left = np.flatnonzero(~solved)
-            full, source = maker.any(power[..., left]), source[left]
+            full, source = maker.any(powers.all()[..., left]), source[left]
             from_here = answer.at * source
             found, ok, more = iterate(answer, full, source, from_here, tolerance_pu=tolerance_pu)
             hard = np.flatnonzero(~ok)
@@ -309,73 +299,58 @@ class BatchedFeeder:
             count += more
         return u, i, solved, count
 
-    def _answer(
-        self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
-    ) -> PortAnswer:
+    def _answer(self, cases: Cases, start: BatchFlow | None) -> PortAnswer:
         """Return a linearisation for these cases."""
-        if len(source) < _MANY_CASES:
+        if len(cases) < _MANY_CASES:
             return self._nominal if start is None else start.answer
         if start is not None and start.iterations <= _FEW_ITERATIONS:
             return start.answer
-        mean = self._power(load.mean(axis=0)[None], der.mean(axis=0)[None], slice(None), 1)
-        return self._linearised(mean, float(source.mean()), self._nominal)
+        return self._linearised(cases.mean(), self._nominal)
 
-    def _linearised(self, power: RealArray, source: float, answer: PortAnswer) -> PortAnswer:
-        """Return the linearisation at one case, (2, n_elements, 1); or `answer` if it has none."""
-        at = np.array([source])
+    def _linearised(self, case: Cases, answer: PortAnswer) -> PortAnswer:
+        """Return the linearisation at one case; or `answer` if it has none."""
+        at, powers = case.source_pu, case.powers()
         if len(self._live) > _MOST_PORTS:
             return answer
-        u, _, solved, _ = self._block(answer, power, at, answer.at * at)
+        u, _, solved, _ = self._block(answer, powers, at, answer.at * at)
         if not solved[0]:
             return answer
-        slope = current_slope(self._demand.at(power, u), u)[..., 0]
-        return PortAnswer.of(self._w, self._z, slope, u / source)
+        slope = current_slope(self._demand.at(powers, u), u)[..., 0]
+        return PortAnswer.of(self._w, self._z, slope, u / at)
 
-    def _power(self, load: ComplexArray, der: ComplexArray, at: slice, n: int) -> RealArray:
-        """Return kW and kvar that the elements draw in the `n` cases `at`, (2, n_elements, n)."""
-        parts = [(x if len(x) == 1 else x[at]).T for x in (load, -der)]
-        drawn = np.concatenate([np.broadcast_to(x, (len(x), n)) for x in parts])
-        return np.stack([drawn.real, drawn.imag])
+    def _cases(
+        self,
+        load_kva: ArrayLike | None = None,
+        der_kva: ArrayLike | None = None,
+        factors: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
+        source_pu: ArrayLike = 1.0,
+    ) -> Cases:
+        sizes = len(self.load_names), len(self.der_names)
+        load = self.nominal_kva if load_kva is None else load_kva
+        der = np.zeros(sizes[1], dtype=np.complex128) if der_kva is None else der_kva
+        return Cases.of(load, der, factors, source_pu, sizes)
 
     def _rows(self, u: ComplexArray) -> RealArray:
         """Return port voltages (N, m) as those of live ports, (2, m_live, N)."""
         live = u.T[self._live]
         return np.stack([live.real, live.imag])
 
-    def _check(
-        self, load: ComplexArray, der: ComplexArray, source: RealArray, start: BatchFlow | None
-    ) -> int:
-        """Return the number of cases; raise where the arguments do not fit."""
-        n = max(len(load), len(der), len(source))
-        sizes = ((load, len(self.load_names)), (der, len(self.der_names)))
-        fits = all(x.shape[1:] == (k,) and len(x) in (1, n) for x, k in sizes)
-        if start is not None and len(start.u) != n:
+    def _refuse(self, cases: Cases, start: BatchFlow | None) -> None:
+        """Raise where the cases do not fit to the circuit or to the start."""
+        if start is not None and len(start.u) != len(cases):
             raise FeederError(
                 f"start has {len(start.u)} cases",
                 where="batched power flow",
-                expected=f"as many cases as are to be solved, {n}",
+                expected=f"as many cases as are to be solved, {len(cases)}",
             )
-        if not fits or source.shape not in ((1,), (n,)):
-            raise FeederError(
-                f"load_kva {load.shape}, der_kva {der.shape} and source_pu {source.shape}",
-                where="batched power flow",
-                expected=f"(N, {sizes[0][1]}), (N, {sizes[1][1]}) and (N,) with one N",
-            )
-        buses = {
-            label.rpartition(".")[0]
-            for label in [self.network.nodes[k] for k in self.network.source_nodes]
-        }
-        if len(buses) > 1 and (source != 1.0).any():
+        net = self.network
+        buses = {net.nodes[k].rpartition(".")[0] for k in net.source_nodes.tolist()}
+        if len(buses) > 1 and (cases.source_pu != 1.0).any():
             raise FeederError(
                 f"source_pu is not 1 in a circuit with sources at {listed(sorted(buses), 4)}",
                 where="batched power flow",
                 expected="1 where a circuit has several sources: it is a factor on all of them",
             )
-        if not all(np.isfinite(x).all() for x in (load, der, source)):
-            raise FeederError(
-                "a number is not finite", where="batched power flow", expected="finite numbers"
-            )
-        return n
 
 
 def in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:

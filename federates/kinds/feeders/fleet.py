@@ -74,10 +74,16 @@ class FeederGroup:
         factor = 1.0 if np.isnan(source_pu) else source_pu / self.own_pu
         load_kva = np.asarray(applied.load_kw + 1j * applied.load_kvar, dtype=np.complex128)
         der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
-        load_kva, der_kva = self.scale.load[:, None] * load_kva, self.scale.der[:, None] * der_kva
         source = np.full(len(self.scale.load), factor)
         asked = load_kva, der_kva, source
-        solve = partial(self.model.solve, *asked, threads=self._threads, tolerance_pu=_TOLERANCE_PU)
+        solve = partial(
+            self.model.solve,
+            *asked,
+            load_factor=self.scale.load,
+            der_factor=self.scale.der,
+            threads=self._threads,
+            tolerance_pu=_TOLERANCE_PU,
+        )
         flow = solve(start=self.flow)
         if self.flow is not None and not flow.converged.all():
             flow = solve()  # the last state may be far away
