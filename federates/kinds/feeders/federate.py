@@ -10,12 +10,14 @@ import numpy as np
 
 from federates.core.context import FederateContext
 from federates.core.federate import FloatArray, Mail, Port, Step
+from federates.errors import ScenarioError
 from federates.kinds.feeder.federate import FeederFederate
 from federates.kinds.feeders.fleet import Fleet, FleetState, Scale, balanced_source
 from federates.kinds.feeders.metrics import FleetMetrics
 from federates.kinds.feeders.referee import Referee
 from federates.kinds.feeders.section import FeedersSection
-from grid_models.base.errors import FeederError, nearest_name
+from federates.scenario.sections import Connection
+from grid_models.base.errors import FeederError, listed, nearest_name
 from grid_models.opendss.circuit import Circuit
 from grid_models.opendss.states import CapacitorStates, TapPositions
 from grid_models.profiles.load_diversity import LoadDiversity
@@ -92,6 +94,23 @@ class FeedersFederate(FeederFederate):
                     f"not possible with kind 'feeders' (federate '{self.name}')",
                     where=site.where(*key),
                     expected=expected,
+                )
+
+        self._refuse_part_of_source()
+
+    def _refuse_part_of_source(self) -> None:
+        """Refuse a connection that gives the source's voltage on some phases only."""
+        scenario, phases = self._context.scenario, [str(k) for k in self._circuit.source_phases]
+        for i, wire in enumerate(scenario.connections):
+            if not isinstance(wire, Connection) or not wire.map:
+                continue
+            left = [phase for phase in phases if phase not in wire.map]
+            if wire.target in (f"{self.name}.source_v_pu", f"{self.name}.source_deg") and left:
+                raise ScenarioError(
+                    f"the map gives no phase {listed(left, 3)} of the source",
+                    where=scenario.where("connections", i, "map"),
+                    expected=f"all phases, {', '.join(phases)}: feeders that are solved at once "
+                    "have a balanced source",
                 )
 
     def _sizes(self) -> list[int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from federates.clock import Timing, to_ns
 from federates.core.context import FederateContext
 from federates.core.federate import FloatArray, Port
+from grid_models.base.errors import listed
 from grid_models.transmission.model import BusDemand, TransmissionModel
 
 KW, KVAR = "feeder_kw", "feeder_kvar"
@@ -89,6 +90,34 @@ class FeederDemand:
             oldest_ns = min(oldest_ns, read_ns or 0)
         self._published = {t: v for t, v in self._published.items() if t >= oldest_ns}
         return out
+
+
+def doubtful_wires(context: FederateContext, buses: Sequence[str]) -> tuple[str, ...]:
+    """Return warnings of connections with feeders that are of no use, or lack another."""
+    name, wires, notes = context.group, context.scenario.wires, list[str]()
+    fed = {
+        port: {bus for w in wires if w.target == f"{name}.{port}" for bus in (w.map or buses)}
+        for port in (KW, KVAR, KW_SLOPE, KVAR_SLOPE)
+    }
+    for power, slope in ((KW, KW_SLOPE), (KVAR, KVAR_SLOPE)):
+        held, unused = (
+            [bus for bus in buses if bus in fed[a] - fed[b]]
+            for a, b in ((power, slope), (slope, power))
+        )
+        if held:
+            notes.append(
+                f"{name}.{power} is fed and {slope} is not, at bus {listed(held, 4)}: between two "
+                "exchanges the feeders draw the same power at any voltage, which may let the "
+                "voltage collapse"
+            )
+        if unused:
+            notes.append(f"{name}.{slope} has no {power} beside it at bus {listed(unused, 4)}")
+    notes += [
+        f"{w.target} reads {w.source}: the voltage over that at the start is {name}.v_rel_pu"
+        for w in wires
+        if w.source == f"{name}.v_pu" and w.target.endswith(".source_v_pu")
+    ]
+    return tuple(notes)
 
 
 def _last_before(timing: Timing, now_ns: int) -> int | None:

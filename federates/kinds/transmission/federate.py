@@ -12,7 +12,7 @@ from federates.attacks.physical.resolve import physical_plan
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail, Port, Step
 from federates.kinds.transmission.build import build
-from federates.kinds.transmission.coupling import KW, KW_SLOPE, FeederDemand
+from federates.kinds.transmission.coupling import FeederDemand, doubtful_wires
 from federates.kinds.transmission.disturbance import (
     INJECTION,
     LOAD_SET,
@@ -86,20 +86,10 @@ class TransmissionFederate(Federate):
             Port("flow_mw", "MW", branches),
             Port("tie_mw", "MW", TIE),
         )
-        self.warnings = self._held_demand(context)
+        self.warnings = doubtful_wires(context, buses)
         self._metrics = TransmissionMetrics()
         self._done = self._disturbances.of(
             {port.name: np.full(len(port.labels), port.initial) for port in self.inputs}
-        )
-
-    def _held_demand(self, context: FederateContext) -> tuple[str, ...]:
-        """Warn of demand that comes without its slope: held between exchanges it may collapse."""
-        fed = {wire.target for wire in context.scenario.wires}
-        if f"{context.group}.{KW}" not in fed or f"{context.group}.{KW_SLOPE}" in fed:
-            return ()
-        return (
-            f"{self.name}.{KW} is fed and {KW_SLOPE} is not: between two exchanges the feeders "
-            "draw the same power at any voltage, which may let the voltage collapse",
         )
 
     def start(self, store: RunStore) -> None:

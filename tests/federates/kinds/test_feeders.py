@@ -202,6 +202,14 @@ def test_taps_that_are_commanded_move_in_all_feeders(tmp_path: Path) -> None:
         ("groups: [{count: 6}]", (), r"groups: 6 feeders in groups; .* less than count = 6"),
         ("groups: [{count: 2, taps: {rg9: 1}}]", (), r"taps\.rg9: no regulator .*mean 'rg1c'"),
         ("sample: [f3, f7]", (), r"sample\[1\]: no feeder is called 'f7'; expected f1 to f6"),
+        (
+            "",
+            (
+                "connections=[{source: source.volts, target: grid.source_v_pu, "
+                'map: {"1": "1", "2": "2"}}]',
+            ),
+            r"connections.*: the map gives no phase 3 of the source; expected all phases, 1, 2, 3",
+        ),
         ("", ("grid.regulators=auto",), "regulators=auto: not possible with kind 'feeders'"),
         ("", ("grid.grid_forming={p_max_kw: 9000}",), r"grid_forming=.*: not possible"),
     ],

@@ -240,7 +240,20 @@ def test_wrong_input_is_refused_with_what_was_expected(
 
 def test_demand_without_its_slope_is_warned_of(tmp_path: Path) -> None:
     (warning,) = grid_of(scenario(tmp_path)).warnings
-    assert "feeder_kw_per_pu is not" in warning
+    assert "feeder_kw_per_pu is not, at bus 9" in warning
+
+
+def test_a_slope_at_another_bus_than_the_demand_is_warned_of(tmp_path: Path) -> None:
+    scenario(tmp_path)
+    text = (tmp_path / "scenario.yaml").read_text()
+    slope = "{kind: signal, options: {labels: [a], unit: kW/pu, port: slope, values: [[0, 1]]}}"
+    text = text.replace("federates:", f"federates:\n  slopes: {slope}", 1)
+    wire = "- {source: slopes.slope, target: grid.feeder_kw_per_pu, map: {'7': a}}"
+    text = text.replace("connections:", f"connections:\n{wire}", 1)
+    (tmp_path / "scenario.yaml").write_text(text)
+    held, unused = grid_of(load_scenario(str(tmp_path / "scenario.yaml"))).warnings
+    assert "at bus 9" in held
+    assert unused == "grid.feeder_kw_per_pu has no feeder_kw beside it at bus 7"
 
 
 def test_only_the_swing_model_takes_injections(tmp_path: Path) -> None:
