@@ -46,15 +46,16 @@ def bits(
 ) -> UIntArray:
     """Return 64 random bits per stream for one (seed, counter, channel).
 
-    Several channels give a row each, with the bits that each has alone.
+    Several channels give an array each, stacked, with the bits that each has alone.
     """
+    # An array keeps numpy from warning on scalar overflow, which is meant here.
+    count = np.atleast_1d(np.asarray(counter, dtype=np.uint64))
     base: UIntArray | np.uint64
     if isinstance(channel, int):
         base = np.uint64(_base(seed, channel))
     else:
-        base = np.array([[_base(seed, one)] for one in channel], dtype=np.uint64)
-    # A list keeps numpy from warning on scalar overflow, which is meant here.
-    count = np.atleast_1d(np.asarray(counter, dtype=np.uint64))
+        rows = np.array([_base(seed, one) for one in channel], dtype=np.uint64)
+        base = rows.reshape(-1, *[1] * max(np.ndim(streams), count.ndim))
     return _mix(_mix(_mix(streams + base) + count * _GAMMA) + _GAMMA)
 
 

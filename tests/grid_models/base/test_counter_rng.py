@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -110,8 +111,18 @@ def test_another_process_draws_the_same() -> None:
     assert done.stdout.strip() == here.tobytes().hex()
 
 
-def test_channels_drawn_together_are_those_drawn_alone() -> None:
-    streams, counter = np.arange(5, dtype=np.uint64), np.arange(7, 12, dtype=np.uint64)
-    together = counter_rng.uniform(3, streams, counter, (0, 2))
+@pytest.mark.parametrize(
+    ("streams", "counter"),
+    [((5,), (5,)), ((3, 1), (4,)), ((3,), (2, 1)), ((4,), ())],
+    ids=["one each", "streams by counters", "counters by streams", "one counter"],
+)
+def test_channels_drawn_together_are_those_drawn_alone(
+    streams: tuple[int, ...], counter: tuple[int, ...]
+) -> None:
+    of, at = (
+        np.arange(7, 7 + np.prod(shape, dtype=int), dtype=np.uint64).reshape(shape)
+        for shape in (streams, counter)
+    )
+    together = counter_rng.uniform(3, of, at, (0, 2))
     for row, channel in zip(together, (0, 2), strict=True):
-        np.testing.assert_array_equal(row, counter_rng.uniform(3, streams, counter, channel))
+        np.testing.assert_array_equal(row, counter_rng.uniform(3, of, at, channel))
