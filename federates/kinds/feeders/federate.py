@@ -224,19 +224,21 @@ class FeedersFederate(FeederFederate):
     def _values(self, step: Step, state: FleetState) -> dict[str, FloatArray]:
         """Return the outputs of all feeders; the first is as OpenDSS has it."""
         out, dark = step.outputs, self._applied.dark
-        state.import_kva[0] = out["import_kw"][0] + 1j * out["import_kvar"][0]
+        import_kva = state.import_kva.copy()
+        low, high = state.v_min_pu.copy(), state.v_max_pu.copy()
+        import_kva[0] = out["import_kw"][0] + 1j * out["import_kvar"][0]
         if not dark:
             v_pu = out["v_pu"] if self._gear is None else out["v_pu"][self._gear.live]
-            state.v_min_pu[0], state.v_max_pu[0] = v_pu.min(), v_pu.max()
-        total, slope = state.import_kva.sum(), state.slope_kva_per_pu.sum()
+            low[0], high[0] = v_pu.min(), v_pu.max()
+        total, slope = import_kva.sum(), state.slope_kva_per_pu.sum()
         values = {
             "total_kw": np.array([total.real]),
             "total_kvar": np.array([total.imag]),
             "total_kw_per_pu": np.array([slope.real]),
             "total_kvar_per_pu": np.array([slope.imag]),
-            "feeder_import_kw": state.import_kva.real.copy(),
-            "feeder_v_min_pu": state.v_min_pu,
-            "feeder_v_max_pu": state.v_max_pu,
+            "feeder_import_kw": import_kva.real.copy(),
+            "feeder_v_min_pu": low,
+            "feeder_v_max_pu": high,
         }
         if self._sampled:
             rows = [out["v_pu"] if k == 0 else self._fleet_of.v_pu(k) for k in self._sampled]

@@ -74,11 +74,11 @@ class FeederGroup:
         factor = 1.0 if np.isnan(source_pu) else source_pu / self.own_pu
         load_kva = np.asarray(applied.load_kw + 1j * applied.load_kvar, dtype=np.complex128)
         der_kva = np.asarray(applied.p_kw + 1j * applied.q_kvar, dtype=np.complex128)
-        source = np.full(len(self.scale.load), factor)
-        asked = load_kva, der_kva, source
         solve = partial(
             self.model.solve,
-            *asked,
+            load_kva,
+            der_kva,
+            factor,
             load_factor=self.scale.load,
             der_factor=self.scale.der,
             threads=self._threads,
@@ -141,15 +141,6 @@ class FleetState:
     v_min_pu: FloatArray
     v_max_pu: FloatArray
 
-    def copy(self) -> FleetState:
-        """Return a copy with arrays of its own."""
-        return FleetState(
-            self.import_kva.copy(),
-            self.slope_kva_per_pu.copy(),
-            self.v_min_pu.copy(),
-            self.v_max_pu.copy(),
-        )
-
 
 class Fleet:
     """Feeders in groups; feeder k is row k of every array.
@@ -202,7 +193,7 @@ class Fleet:
             return state
         asked = (*applied[:4], np.array([source_pu]))
         if self._last is not None and all(map(_equal, asked, self._last[0])):
-            return self._last[1].copy()
+            return self._last[1]
         for group, rows in zip(self.groups, self.rows, strict=True):
             flow = group.solve(applied, source_pu)
             if not flow.converged.all():
@@ -210,7 +201,7 @@ class Fleet:
             state.import_kva[rows] = flow.import_kva
             state.slope_kva_per_pu[rows] = group.slopes(flow)
             state.v_min_pu[rows], state.v_max_pu[rows] = group.extremes(flow)
-        self._last = tuple(x.copy() for x in asked), state.copy()
+        self._last = tuple(x.copy() for x in asked), state
         return state
 
     def _refuse(self, failed: NDArray[np.intp]) -> None:
