@@ -19,12 +19,17 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A directed channel `source` -> `target` for messages of `kind` with `width` numbers each."""
+    """A directed channel `source` -> `target` for messages of `kind` with `width` numbers each.
+
+    counters : How many of the last numbers are whole numbers of the protocol, not data: noise and
+        quantisation of a link leave them.
+    """
 
     source: str
     target: str
     kind: str = "state"
     width: int = 1
+    counters: int = 0
 
     @property
     def key(self) -> str:

@@ -1,0 +1,1 @@
+"""Distributed optimisation: problems, algorithms as agents, and what they have in common."""

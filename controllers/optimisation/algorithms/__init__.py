@@ -1,0 +1,1 @@
+"""Distributed algorithms, one per file; `catalog` names them."""

@@ -1,0 +1,1 @@
+"""Problems that the algorithms of `controllers.optimisation.algorithms` solve."""
