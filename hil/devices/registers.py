@@ -81,7 +81,8 @@ class WordDecoder:
             value[self._bcd] = digits @ _TENS
             wrong[self._bcd] |= np.any(digits > 9, axis=1)
         if self._single.size:
-            value[self._single] = pattern[self._single].astype(np.uint32).view(np.float32)
+            with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN here, not an error
+                value[self._single] = pattern[self._single].astype(np.uint32).view(np.float32)
         if self._double.size:
             value[self._double] = pattern[self._double].view(np.float64)
         value[wrong | (value == self._number)] = np.nan

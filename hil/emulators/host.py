@@ -43,7 +43,9 @@ class EmulatorHost:
         options, banks = self.options, self.plant.banks
         self._tls = None if options.tls is None else server_context(options.tls)
         self._step_s = options.step_s or 0.1
-        self.faults = [Faults.parse(options.fault) for _ in banks]
+        self.by_grid = options.time is Clock.grid
+        now = (lambda: self.plant.time_s) if self.by_grid else time.monotonic
+        self.faults = [Faults.parse(options.fault, now) for _ in banks]
         faulty = [FaultyBank(b, faults) for b, faults in zip(banks, self.faults, strict=True)]
         self._check_room(len(banks))
         if options.one_port:
@@ -59,7 +61,6 @@ class EmulatorHost:
                 self._server({options.first_unit: bank}, port, faults)
                 for bank, port, faults in zip(faulty, ports, self.faults, strict=True)
             ]
-        self.by_grid = options.time is Clock.grid
         step_s = self._step_s if self.by_grid else float("inf")
         self.channel = GridChannel(
             self.plant, self.faults, by_grid=self.by_grid, step_s=step_s, to_present=self._catch_up
@@ -123,23 +124,23 @@ class EmulatorHost:
             await self.close()
 
     async def _tick(self) -> None:
-        """Advance with the wall clock; apply drift."""
+        """Advance with the wall clock."""
         options = self.options
         pace_s = 0.1 if self.by_grid else self._step_s / options.speed
         due_s = self._last_s = time.monotonic()
         while True:
             due_s = max(due_s + pace_s, time.monotonic())
             await asyncio.sleep(due_s - time.monotonic())
-            self.plant.set_reading_factors([f.reading_factor for f in self.faults])
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Bring the plant to the present, where the wall clock rules."""
+        """Bring the plant to the present, where the wall clock rules; apply drift."""
         now_s = time.monotonic()
         if not self.by_grid:
             lag_s = min((now_s - self._last_s) * self.options.speed, _MAX_LAG_S)
             advance(self.plant, lag_s, float("inf"))
         self._last_s = now_s
+        self.plant.set_reading_factors([f.reading_factor for f in self.faults])
 
 
 def serve(

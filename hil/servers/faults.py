@@ -41,7 +41,7 @@ class Faults:
     ----------
     value : Seconds of lateness, or share of a measurement per second of drift.
     start_s, length_s : Window, s since the object was made.
-    now : Monotonic clock, s.
+    now : Clock of the window and of drift, s; the plant's own where a simulation rules its time.
     """
 
     mode: FaultMode = FaultMode.none
@@ -55,12 +55,12 @@ class Faults:
         self._zero_s = self.now()
 
     @classmethod
-    def parse(cls, text: str) -> Faults:
+    def parse(cls, text: str, now: Callable[[], float] = time.monotonic) -> Faults:
         """Return the fault that `text` describes.
 
         Raises ServerError: The text is not ``MODE[:VALUE][@START[+LENGTH]]``.
         """
-        faults = cls()
+        faults = cls(now=now)
         faults.set(text)
         return faults
 
