@@ -1,8 +1,8 @@
-"""Local volt/var droop of IEEE Std 1547-2018, the baseline that needs no communication.
+"""Local volt/var and volt/watt droop of IEEE Std 1547-2018, which needs no communication.
 
 Source: IEEE Std 1547-2018, clause 5.3.3 and Table 8 ("Voltage-reactive power settings for normal
-operating performance Category A and Category B DER"), default values,
-doi:10.1109/IEEESTD.2018.8332112.
+operating performance Category A and Category B DER"), clause 5.4.2 and Table 10 (voltage-active
+power), default values, doi:10.1109/IEEESTD.2018.8332112.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
+from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 from grid_models.ders.volt_var import VoltVarCurves
@@ -66,11 +67,21 @@ class VoltVarOptions(ControllerOptions):
     response_time_s: float | None = option(
         None, "Open-loop response time: time to 90 % of a step. 0 answers at once.", low=0.0
     )
+    volt_watt: Sequence[Sequence[float]] | None = option(
+        None,
+        "Limit of the active power of PV: voltages increasing, p (per unit of the rated power) not "
+        "increasing; [[1.06, 1], [1.1, 0]] in the standard. Default: no limit.",
+        shown="sequence of (v_pu, p_pu) pairs",
+    )
+    volt_watt_response_time_s: float = option(
+        10.0, "Open-loop response time of the limit.", low=0.0
+    )
 
     def check(self) -> None:
-        """Check the curve."""
-        if self.curve is not None:
-            _check_curve(self.curve)
+        """Check the curves."""
+        for name, least in (("curve", -1.0), ("volt_watt", 0.0)):
+            if getattr(self, name) is not None:
+                _check_curve(name, getattr(self, name), least)
 
     def points(self) -> tuple[FloatArray, FloatArray]:
         """Return the curve's voltages in pu, moved to `v_ref_pu`, and its q in pu of the rating."""
@@ -82,16 +93,21 @@ class VoltVarOptions(ControllerOptions):
             v_pu, q_pu = np.array(self.curve, dtype=np.float64).T
         return v_pu + (self.v_ref_pu - 1.0), q_pu
 
-    def time_constant_s(self) -> float:
-        """Return the first-order lag whose step response reaches 90 % in the response time."""
+    def time_constants_s(self) -> tuple[float, float]:
+        """Return the first-order lags of volt/var and of volt/watt.
+
+        Their step responses reach 90 % in the response times.
+        """
         response_s = self.response_time_s
         if response_s is None:
             response_s = CATEGORIES[self.category].response_time_s
-        return response_s / math.log(10.0)
+        return response_s / math.log(10.0), self.volt_watt_response_time_s / math.log(10.0)
 
 
 class VoltVar1547:
     """Droop agents: each sets q from its own voltage, behind the standard's response time.
+
+    With the option ``volt_watt`` those of PV units also limit p: the port ``p_set_kw``.
 
     A DER that brings a volt-var curve of its own (`Der.volt_var`) follows that one, unless the
     option ``curve`` gives another.
@@ -121,11 +137,19 @@ class VoltVar1547:
         self._curves = VoltVarCurves(
             [curve if curve and settings.curve is None else standard for curve in own]
         )
-        self._tau_s = settings.time_constant_s()
+        self._tau_s = settings.time_constants_s()
         self._period_s = site.period_s
         self._rating_kva: FloatArray = np.array([der.kva for der in self._terminals.ders])
         self._q_kvar: FloatArray = np.zeros(len(hosted))
         self._last_s: float | None = None
+        ders = self._terminals.ders
+        pv = [i for i, der in enumerate(ders) if der.kind == "pv" and settings.volt_watt]
+        self._pv = np.array(pv, dtype=np.int64)
+        if pv:
+            self._watt_v, self._watt_p = np.array(settings.volt_watt, dtype=np.float64).T
+            self._p_rated_kw = np.array([ders[i].p_max_kw for i in pv])
+            self._p_limit_kw: FloatArray = self._p_rated_kw
+            self.outputs += (Port("p_set_kw", "kW", tuple(ders[i].name for i in pv)),)
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
@@ -139,39 +163,47 @@ class VoltVar1547:
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Move each set-point towards its curve."""
+        share, watt_share = self._shares(time_s)
         reading = self._terminals.read(inputs)
         base_kvar = np.where(self._curves.of_rating, self._rating_kva, reading.q_max_kvar)
         target_kvar = base_kvar * self._curves.q_pu(reading.v_pu)
         target_kvar = np.clip(target_kvar, -reading.q_max_kvar, reading.q_max_kvar)
-        self._q_kvar = self._q_kvar + self._share(time_s) * (target_kvar - self._q_kvar)
+        self._q_kvar = self._q_kvar + share * (target_kvar - self._q_kvar)
         # The headroom can shrink faster than the lag.
         self._q_kvar = np.clip(self._q_kvar, -reading.q_max_kvar, reading.q_max_kvar)
-        return ControllerStep({"q_set_kvar": self._q_kvar})
+        outputs = {"q_set_kvar": self._q_kvar}
+        if self._pv.size:
+            p_pu = np.interp(reading.v_pu[self._pv], self._watt_v, self._watt_p)
+            change_kw = self._p_rated_kw * p_pu - self._p_limit_kw
+            self._p_limit_kw = self._p_limit_kw + watt_share * change_kw
+            outputs["p_set_kw"] = self._p_limit_kw
+        return ControllerStep(outputs)
 
-    def _share(self, time_s: float) -> float:
-        """Return the share of the remaining way that is gone since the last step."""
+    def _shares(self, time_s: float) -> list[float]:
+        """Return the shares of the remaining ways that are gone since the last step."""
         elapsed_s = self._period_s if self._last_s is None else max(time_s - self._last_s, 0.0)
         self._last_s = time_s
-        return 1.0 if self._tau_s == 0.0 else -math.expm1(-elapsed_s / self._tau_s)
+        return [1.0 if tau == 0.0 else -math.expm1(-elapsed_s / tau) for tau in self._tau_s]
 
 
-def _check_curve(curve: Sequence[Sequence[float]]) -> None:
-    where = "option 'curve'"
+def _check_curve(name: str, curve: Sequence[Sequence[float]], least_pu: float) -> None:
+    """Check that what a curve gives, `least_pu` to 1, does not increase with the voltage."""
+    where = f"option '{name}'"
     try:
         points = np.array(curve, dtype=np.float64)
     except (TypeError, ValueError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 2:
-        raise ControllerError("not a curve", where=where, expected="two or more [v_pu, q_pu] pairs")
+        raise ControllerError("not a curve", where=where, expected="two or more [v_pu, y_pu] pairs")
     if not np.isfinite(points).all():
         raise ControllerError("a point is not finite", where=where, expected="finite numbers")
     if (np.diff(points[:, 0]) < 0).any() or (np.diff(points[:, 1]) > 0).any():
         raise ControllerError(
             "the curve is not monotone",
             where=where,
-            expected="voltages that do not decrease and reactive powers that do not increase",
+            expected="voltages that do not decrease and powers that do not increase",
         )
-    if (np.abs(points[:, 1]) > 1.0).any():
+    if (points[:, 1] < least_pu).any() or (points[:, 1] > 1.0).any():
         raise ControllerError(
-            "reactive power beyond the rating", where=where, expected="q_pu between -1 and 1"
+            "power beyond the rating", where=where, expected=f"{least_pu:g} to 1 per unit"
         )

@@ -114,6 +114,8 @@ def test_a_user_curve_replaces_the_standards() -> None:
         ({"curve": [[1.0, -0.1], [1.1, 0.1]]}, "not monotone"),
         ({"curve": [[0.9, float("nan")], [1.1, 0.0]]}, "not finite"),
         ({"curve": [[0.9, 2.0], [1.1, -2.0]]}, "beyond the rating"),
+        ({"volt_watt": [[1.06, 1.0], [1.1, -0.1]]}, "'volt_watt': power beyond"),
+        ({"volt_watt": [[1.06, 0.2], [1.1, 1.0]]}, "not monotone"),
         ({"response_time": 3.0}, "did you mean 'response_time_s'"),
     ],
 )
@@ -129,5 +131,22 @@ def test_mean_of_phases_is_what_counts() -> None:
     assert agents.step(0.0, {"v_pu": v}, Mail.empty()).outputs["q_set_kvar"][0] == 0.0
 
 
+# Table 10 of IEEE 1547-2018 with P2 = 0; rated power is p_max, in kW, not kVA.
+@pytest.mark.parametrize(("v_pu", "p_pu"), [(1.06, 1.0), (1.07, 0.75), (1.09, 0.25), (1.2, 0.0)])
+def test_volt_watt_limits_pv_behind_its_response_time(v_pu: float, p_pu: float) -> None:
+    site = replace(sample_site(), period_s=1.0)
+    ders = {der.name: der for der in site.ders}
+    pv = [name for name, der in ders.items() if der.kind == "pv"]
+    agents = VoltVar1547(site, list(ders), volt_watt=[[1.06, 1.0], [1.1, 0.0]])
+    assert [port.labels for port in agents.outputs] == [tuple(ders), tuple(pv)]
+    v = np.full(len(agents.inputs[0].labels), v_pu)
+    rated = np.array([ders[name].p_max_kw for name in pv])
+    for k in range(10):
+        limit = agents.step(float(k), {"v_pu": v}, Mail.empty()).outputs["p_set_kw"]
+    assert limit == pytest.approx(rated * (1.0 - 0.9 * (1.0 - p_pu)))
+    assert not VoltVar1547(site, list(ders)).outputs[1:], "without the option q only"
+
+
 def test_compliance() -> None:
     check_controller(VoltVar1547, category="A")
+    check_controller(VoltVar1547, volt_watt=[[1.0, 1.0], [1.05, 0.0]])
