@@ -17,7 +17,7 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
         ),
         "volt-var-1547": (
             "controllers.baselines.volt_var_1547:VoltVar1547",
-            "local droop of IEEE 1547-2018, category A or B, with its open-loop response time; volt-watt",
+            "local droop of IEEE 1547-2018, with its response times; volt-watt as an option",
         ),
         "volt-var-adaptive": (
             "controllers.baselines.adaptive_volt_var:AdaptiveVoltVar",
