@@ -47,6 +47,7 @@ class CaseTable:
     `places`: File and line of each row. `titles`: Names of columns in the file, where they differ.
     """
 
+    file: str
     element: str
     values: dict[str, FloatArray]
     places: tuple[str, ...]
@@ -116,7 +117,7 @@ def read_case_folder(folder: Path, name: str) -> OpfCase:
 def _from_csv(path: Path, element: str, columns: tuple[str, ...]) -> CaseTable:
     rows = read_table(path, columns, TransmissionError)
     values = {c: np.array([_cell(row, c) for row in rows], float) for c in columns}
-    return CaseTable(element, values, tuple(f"{path}, row {r.number}" for r in rows), {})
+    return CaseTable(str(path), element, values, tuple(f"{path}, row {r.number}" for r in rows), {})
 
 
 def _cell(row: Row, column: str) -> float:
@@ -158,8 +159,8 @@ def build_case(
     known = {number: at for at, number in enumerate(buses["bus"])}
     alive = {number: number in known for number in every_bus}
     kept = _connected_to(generators, ("bus",), alive)
-    generators, costs = generators.rows(kept), _rows_of(costs, kept)
-    reactive_costs = _rows_of(reactive_costs, kept) if reactive_costs else None
+    generators, costs = generators.rows(kept), costs.rows(kept)
+    reactive_costs = reactive_costs.rows(kept) if reactive_costs else None
     branches = branches.rows(_connected_to(branches, ("from_bus", "to_bus"), alive))
     _check_generators(generators)
     _check_branches(branches)
@@ -221,10 +222,6 @@ def _counted(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def _rows_of(costs: Costs, which: BoolArray) -> Costs:
-    return Costs(costs.coefficients[which], costs.points_mw[which], costs.points_usd_per_h[which])
-
-
 def _connected_to(
     table: CaseTable, columns: tuple[str, ...], alive: dict[float, bool]
 ) -> BoolArray:
@@ -266,9 +263,11 @@ def _check_limits(table: CaseTable, least: str, most: str) -> None:
 
 def _check_buses(table: CaseTable) -> None:
     if not table.places:
-        raise TransmissionError("the case has no bus", expected="at least one")
+        raise TransmissionError("the case has no bus", where=table.file, expected="at least one")
     number, kind = table["bus"], table["type"]
-    table.refuse_value(~((number >= 1) & (number < 2**53) & (number % 1 == 0)), "bus", "1, 2, ...")
+    table.refuse_value(
+        ~((number >= 1) & (number < 2**53) & (np.trunc(number) == number)), "bus", "1, 2, ..."
+    )
     first = np.zeros(len(number), bool)
     first[np.unique(number, return_index=True)[1]] = True
     table.refuse(~first, "bus", "this number is there twice", expected="one row for each bus")
@@ -280,7 +279,7 @@ def _check_buses(table: CaseTable) -> None:
     _check_limits(table, "v_min_pu", "v_max_pu")
     if not (kind == _SLACK).any():
         raise TransmissionError(
-            "no bus is of type slack", where=table.places[0], expected="one bus whose angle is held"
+            "no bus is of type slack", where=table.file, expected="one bus whose angle is held"
         )
 
 

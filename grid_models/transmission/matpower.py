@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grid_models.base.errors import listed, nearest_name
 from grid_models.transmission.case_tables import read_case_folder
+from grid_models.transmission.matpower_file import read_matpower_file
 from grid_models.transmission.model import TransmissionError
 from grid_models.transmission.opf_case import OpfCase
 
@@ -23,7 +24,8 @@ _FOLDER = Path(str(resources.files("grid_models"))) / "data"
 def load_case(source: str | Path) -> OpfCase:
     """Return a case of optimal power flow.
 
-    `source`: A name of `SHIPPED_CASES`, or a folder of tables like theirs.
+    `source`: A name of `SHIPPED_CASES`, a MATPOWER file (``.m``, version 2), or a folder of tables
+    like those of the shipped cases. What of a file is not used is in `OpfCase.notes`.
 
     Raises TransmissionError: No such name or file, or a value that cannot be used, with file, line,
     column, and bus, generator or branch.
@@ -34,8 +36,16 @@ def load_case(source: str | Path) -> OpfCase:
     path = Path(source)
     if path.is_dir():
         return read_case_folder(path, path.name)
+    if path.is_file():
+        return read_matpower_file(path)
     raise TransmissionError(
         f"there is no case '{source}'",
-        expected=f"one of {listed(tuple(SHIPPED_CASES))}, or the path of a folder of tables",
-        nearest=nearest_name(name, SHIPPED_CASES),
+        expected=f"one of {listed(tuple(SHIPPED_CASES))}, a MATPOWER file or a folder of tables",
+        nearest=nearest_name(name, SHIPPED_CASES) or _nearest_file(path),
     )
+
+
+def _nearest_file(path: Path) -> str | None:
+    others = (p.name for p in path.parent.glob("*.m")) if path.parent.is_dir() else ()
+    near = nearest_name(path.name, others)
+    return str(path.parent / near) if near else None

@@ -129,6 +129,11 @@ class Costs:
         """Whether no power of any generator changes the cost."""
         return not self.coefficients[:, 1:].any() and not self.piecewise.any()
 
+    def rows(self, which: NDArray[np.bool_]) -> Costs:
+        """Return the costs of some generators, (n_generators,) bool."""
+        parts = (self.coefficients, self.points_mw, self.points_usd_per_h)
+        return Costs(*(part[which] for part in parts))
+
     def usd_per_h(self, p_mw: FloatArray) -> FloatArray:
         """Return the cost of each generator, (n_generators,), at powers (n_generators,)."""
         cost = np.zeros(len(self.coefficients))
