@@ -160,6 +160,7 @@ class RowController:
     Attributes
     ----------
     inputs, outputs : None: what the agents know is in `answer`.
+    hosted : Names of the hosted agents, in the team's order.
     """
 
     inputs: tuple[Port, ...] = ()
@@ -176,6 +177,7 @@ class RowController:
         names = team.names if hosted is None else hosted
         at = np.array(hosted_positions(names, team.names, type(self).__name__), dtype=np.int64)
         policy: Waiting = Barrier() if waiting is None else waiting
+        self.team = team
         self.hosted = tuple(team.names[i] for i in np.sort(at))
         self.desks: list[_Desk] = []
         begin = 0

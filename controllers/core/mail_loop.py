@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controllers.core.agent_rows import AgentRows, Heard, Team
 from controllers.core.agents import IterativeAgent, Letters
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, Mail
@@ -162,3 +163,39 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
             done[agent.name] += 1
         for name, letters in answers:
             write(name, letters)
+
+
+def plain_rows(team: Team, rounds: int) -> list[AgentRows]:
+    """Run agents in rows in a plain loop, as `plain_loop` does; return the rows of each kind.
+
+    Raises ControllerError: No kind opens.
+    """
+    built = [kind.build(np.arange(kind.count)) for kind in team.kinds]
+    stop = np.cumsum([kind.count for kind in team.kinds])
+    start = stop - [kind.count for kind in team.kinds]
+    links = [
+        np.flatnonzero((team.target >= a) & (team.target < b))
+        for a, b in zip(start, stop, strict=True)
+    ]
+    # All peers of a kind are of one kind.
+    peer = [int(np.searchsorted(stop, team.source[k[0]], side="right")) for k in links]
+    opening = [rows.first() for rows in built]
+    told = [[] if first is None else [first.copy()] for first in opening]
+    done = [0] * len(built)
+    while min(done) < rounds:
+        ready = [k for k in range(len(built)) if done[k] < min(rounds, len(told[peer[k]]))]
+        if not ready:
+            raise ControllerError(
+                "no agent can compute", where="plain_rows", expected="a kind of agent that opens"
+            )
+        for k in ready:
+            source = team.source[links[k]]
+            values = told[peer[k]][done[k]][source - start[peer[k]]]
+            fresh = np.ones(len(source), dtype=np.bool_)
+            at = np.arange(len(source))
+            heard = Heard(
+                team.target[links[k]] - start[k], at, source, values, fresh, team.kinds[k].count
+            )
+            told[k].append(built[k].compute(np.arange(team.kinds[k].count), heard).copy())
+            done[k] += 1
+    return built

@@ -49,6 +49,24 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"dispatch": "dual:build"},
         {"step": "preconditioned"},
     ),
+    "admm": Algorithm(
+        "sharing ADMM: members and a coordinator, in parallel",
+        {"dispatch": "admm:build"},
+    ),
+    "admm-preconditioned": Algorithm(
+        "sharing ADMM, penalties scaled by each member's curvature",
+        {"dispatch": "admm:build"},
+        {"penalty": "scaled"},
+    ),
+    "admm-over-relaxed": Algorithm(
+        "sharing ADMM, over-relaxed by 1.6",
+        {"dispatch": "admm:build"},
+        {"relaxation": 1.6},
+    ),
+    "admm-async": Algorithm(
+        "sharing ADMM, the coordinator waits for a fraction of the members",
+        {"dispatch": "admm:build_asynchronous"},
+    ),
     "consensus": Algorithm(
         "averaging with neighbours, optimal constant weight",
         {"consensus": "consensus:build"},

@@ -76,7 +76,7 @@ class Coordinator(AgentRows):
 
     def __init__(self, problem: Dispatch, step: Step) -> None:
         self._right, self._equal = problem.right, problem.equal
-        self._scale = np.maximum(1.0, np.abs(problem.right))
+        self._scale = problem.row_scale
         self._diminishing = step == "diminishing"
         self._step = _step_sizes(problem, step)
         self._k = 0

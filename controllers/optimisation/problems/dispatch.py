@@ -81,6 +81,12 @@ class Dispatch:
                     where="dispatch",
                     expected=expected,
                 )
+        if not m:
+            raise ControllerError(
+                "it has no row, so that its agents have nothing to agree on",
+                where="dispatch",
+                expected="at least one coupling row",
+            )
         self._refuse_out_of_reach()
 
     def _refuse_out_of_reach(self) -> None:
@@ -123,6 +129,31 @@ class Dispatch:
     def size(self) -> int:
         """Number of agents."""
         return len(self.names)
+
+    @cached_property
+    def row_scale(self) -> FloatArray:
+        """What an error of each row is relative to, (m,).
+
+        Its right-hand side, at least 1; less where the agents' limits allow the row only less, so
+        that the cost of the error is small as well.
+        """
+        reach = np.maximum(np.abs(self.low), np.abs(self.high))
+        with np.errstate(invalid="ignore"):  # 0 times infinity: no share in the row
+            share = np.where(self.rows == 0.0, 0.0, np.abs(self.rows) * reach).sum(axis=1)
+        return np.minimum(np.maximum(1.0, np.abs(self.right)), np.where(share > 0.0, share, 1.0))
+
+    @cached_property
+    def curvature(self) -> FloatArray:
+        """q, and for agents without any an estimate, (n,): the costs' size over the limits' width.
+
+        It serves to choose penalties; where the limits are infinite they are taken to be the size
+        of the largest right-hand side.
+        """
+        size = np.maximum(1.0, np.abs(self.right).max())
+        width = np.where(np.isfinite(self.high - self.low), self.high - self.low, size)
+        slope = np.abs(self.linear).max() or 1.0
+        flat = slope / np.where(width > 0.0, width, size)
+        return np.where(self.quadratic > 0.0, self.quadratic, flat)
 
     def refuse_flat(self, algorithm: str) -> None:
         """Refuse agents without curvature, whose answer to a price is not unique.
@@ -230,6 +261,21 @@ class DispatchRows:
         pull = rho * (column * target).sum(axis=1)
         x = (pull - slope) / (self.quadratic[rows] + weight)
         return np.asarray(np.clip(x, self.low[rows], self.high[rows]))
+
+    def stationarity(
+        self, x: FloatArray, price: FloatArray, rows: IntArray | slice = slice(None)
+    ) -> FloatArray:
+        """Return the slope of cost and price at x by which they could still fall, (rows,), 0 to 3.
+
+        It is relative to the largest of its terms q x, c and A' price, (rows, m).
+        """
+        column = self.column[rows]
+        terms = (self.quadratic[rows] * x, self.linear[rows], (column * price).sum(axis=1))
+        slope = terms[0] + terms[1] + terms[2]
+        down = np.where(x > self.low[rows], np.maximum(slope, 0.0), 0.0)
+        up = np.where(x < self.high[rows], np.maximum(-slope, 0.0), 0.0)
+        size = np.maximum(np.maximum(np.abs(terms[0]), np.abs(terms[1])), np.abs(terms[2]))
+        return np.asarray((down + up) / np.where(size > 0.0, size, 1.0))
 
 
 def random_dispatch(

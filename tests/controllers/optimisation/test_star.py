@@ -1,0 +1,223 @@
+"""Algorithms with a coordinator on a dispatch: optimum, certificate, and mail that changes nothing.
+
+Expected optima are those of Clarabel (`Dispatch.reference`, tolerance 1e-12).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from controllers.core.agent_rows import RowController
+from controllers.core.errors import ControllerError
+from controllers.core.mail_loop import MailLoop, Post, plain_rows
+from controllers.core.waiting import Asynchronous
+from controllers.optimisation.algorithms.catalog import build
+from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
+
+FloatArray = NDArray[np.float64]
+FAST = ("dual-preconditioned", "admm", "admm-preconditioned", "admm-over-relaxed", "admm-async")
+SLOW = ("dual", "dual-conservative", "dual-diminishing")
+FREE_OF_BARRIER = ("admm-async",)
+
+
+def make(name: str, problem: Dispatch, **options: Any) -> RowController:
+    """Return an algorithm as the row controller that it is."""
+    made = build(name, problem, **options)
+    assert isinstance(made, RowController)
+    return made
+
+
+def run(
+    name: str, problem: Dispatch, steps: int = 4000, post: Post | None = None, **options: Any
+) -> RowController:
+    """Run an algorithm until its agents stop."""
+    made = make(name, problem, **options)
+    loop = MailLoop([made], post)
+    while not made.stopped and loop.steps < steps:
+        loop.step()
+    return made
+
+
+def small(coupling: int = 2, n: int = 6, seed: int = 1) -> Dispatch:
+    return random_dispatch(n, condition=30.0, coupling=coupling, seed=seed)
+
+
+@pytest.mark.parametrize("coupling", [0, 2])
+@pytest.mark.parametrize("name", FAST)
+def test_stops_at_the_optimum_with_a_certificate(name: str, coupling: int) -> None:
+    problem = small(coupling, n=12)
+    done = run(name, problem, tolerance=1e-7)
+    measure = problem.measure(done.answer())
+    assert done.stopped
+    assert measure.infeasibility <= 2e-7
+    assert measure.gap <= 5e-7
+    best = problem.reference.objective
+    assert measure.bound is not None
+    assert measure.bound <= best + 1e-9 * abs(best)  # Clarabel's own accuracy
+    assert best - measure.bound <= 5e-7 * abs(best)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_dual_steps_reach_the_optimum(name: str) -> None:
+    problem = random_dispatch(8, condition=3.0, seed=4)
+    done = run(name, problem, tolerance=1e-5)
+    measure = problem.measure(done.answer())
+    assert done.stopped
+    assert max(measure.gap, measure.infeasibility) <= 3e-5
+
+
+@st.composite
+def dispatches(draw: st.DrawFn) -> Dispatch:
+    """A feasible dispatch with limits, prices of both signs and inequality rows."""
+    n, m = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    low = rng.uniform(-2.0, 1.0, n)
+    high = low + rng.uniform(0.1, 3.0, n)
+    rows = np.vstack([np.ones((1, n)), rng.uniform(-1.0, 1.0, (m - 1, n))])
+    inside = rng.uniform(low, high)
+    equal = np.arange(m) == 0
+    right = rows @ inside + np.where(equal, 0.0, rng.uniform(0.0, 0.3, m))
+    return Dispatch(
+        10.0 ** rng.uniform(-1.0, 1.0, n), rng.uniform(-5.0, 5.0, n), low, high, rows, right,
+        equal, tuple(f"unit_{i}" for i in range(n)), random_dispatch(n).graph,
+    )  # fmt: skip
+
+
+@settings(max_examples=15)
+@given(dispatches(), st.sampled_from(FAST))
+def test_kkt_conditions_hold_where_the_agents_stop(problem: Dispatch, name: str) -> None:
+    done = run(name, problem, tolerance=1e-8)
+    measure = problem.measure(done.answer())
+    size = float(np.abs(problem.linear * problem.reference.x).sum()) + 1.0
+    assert done.stopped
+    assert measure.infeasibility <= 1e-7
+    assert abs(measure.objective - problem.reference.objective) <= 1e-6 * size
+    assert measure.dual <= 1e-6 * size
+
+
+@pytest.mark.parametrize("name", FAST + SLOW)
+def test_mail_gives_the_bits_of_the_plain_loop(name: str) -> None:
+    """Perfect links in one host, two hosts, and under loss and delay with a barrier."""
+    problem = small()
+    rounds = 25
+    expected = plain_rows(make(name, problem, tolerance=0.0).team, rounds)
+    names = (*problem.names, "coordinator")
+    parts: list[tuple[tuple[str, ...], ...]] = [(names,), (names[::2], names[1::2])]
+    posts = [Post()] + [Post(loss=0.3, max_delay_steps=3, seed=5)] * (name not in FREE_OF_BARRIER)
+    for hosting in parts:
+        for post in posts:
+            hosts = [make(name, problem, tolerance=0.0, hosted=part) for part in hosting]
+            loop = MailLoop(hosts, post)
+            coordinator = next(host for host in hosts if "coordinator" in host.hosted).desks[-1]
+            while coordinator.rounds[0] < rounds:
+                loop.step()
+            x = {
+                unit: value
+                for host in hosts
+                for unit, value in zip(host.hosted, host.answer()["x"], strict=False)
+            }
+            assert [x[unit] for unit in problem.names] == expected[0].answer()["x"].tolist()
+            price = coordinator.rows.answer()["price"]
+            assert price.tolist() == expected[1].answer()["price"].tolist()
+
+
+def test_dual_follows_its_equations() -> None:
+    """x = clip(-(c + A' lambda) / q), lambda += alpha (A x - b), in a loop without agents."""
+    p = small()
+    alpha = 1.0 / np.linalg.eigvalsh((p.rows / p.quadratic) @ p.rows.T)[-1]
+    price = np.zeros(3)
+    for _ in range(20):
+        x = np.clip(-(p.linear + p.rows.T @ price) / p.quadratic, p.low, p.high)
+        price = price + alpha * (p.rows @ x - p.right)
+        price = np.where(p.equal, price, np.maximum(price, 0.0))
+    members, coordinator = plain_rows(make("dual", p).team, 20)
+    np.testing.assert_allclose(members.answer()["x"], x, rtol=1e-12)
+    np.testing.assert_allclose(coordinator.answer()["price"][0], price, rtol=1e-12)
+
+
+def test_admm_follows_equation_2_of_the_survey() -> None:
+    """x with d and lambda, as the survey writes it; one equation, penalty n / sum(1 / q)."""
+    p = small(coupling=0)
+    n = p.size
+    rho = n / (1.0 / p.quadratic).sum()
+    x, price = np.clip(np.zeros(n), p.low, p.high), 0.0
+    d = 0.0  # the first copies are the shares themselves
+    for _ in range(20):
+        x = np.clip((rho * (x - d) - p.linear - price) / (p.quadratic + rho), p.low, p.high)
+        d = (x.sum() - p.right[0]) / n
+        price = price + rho * d
+    members, coordinator = plain_rows(make("admm", p).team, 20)
+    np.testing.assert_allclose(members.answer()["x"], x, rtol=1e-12)
+    np.testing.assert_allclose(coordinator.answer()["price"][0, 0], price, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "delay"), [(0.3, 0), (0.0, 10), (0.5, 10)])
+def test_asynchronous_admm_bears_loss_and_delay(loss: float, delay: int) -> None:
+    problem = random_dispatch(20, seed=2)
+    post = Post(loss=loss, max_delay_steps=delay, seed=3)
+    done = run("admm-async", problem, 3000, post, penalty="scaled")
+    measure = problem.measure(done.answer())
+    assert done.stopped
+    assert max(measure.gap, measure.infeasibility) <= 5e-6
+
+
+def test_a_coordinator_that_does_not_wait_is_bearable_too() -> None:
+    """Free-running agents meet prices that they have answered, and answers they have counted."""
+    problem = random_dispatch(20, seed=2)
+    waiting = Asynchronous(fraction=0.0, max_age=None)
+    done = run("admm", problem, 3000, Post(0.3, 5, seed=1), waiting=waiting)
+    measure = problem.measure(done.answer())
+    assert done.stopped
+    assert max(measure.gap, measure.infeasibility) <= 5e-6
+
+
+@pytest.mark.parametrize("name", ["dual", "dual-preconditioned"])
+def test_dual_refuses_costs_without_curvature(name: str) -> None:
+    flat = Dispatch.balance(np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 1.0)
+    with pytest.raises(ControllerError, match="quadratic cost of 'unit_0' is 0"):
+        build(name, flat)
+
+
+@pytest.mark.parametrize("linear", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["admm", "admm-preconditioned", "admm-async"])
+def test_admm_solves_costs_without_curvature(name: str, linear: float) -> None:
+    """Linear costs and no cost at all: the cheap units fill first."""
+    cost = linear * np.array([1.0, 2.0, 3.0])
+    flat = Dispatch.balance(np.zeros(3), cost, np.zeros(3), np.ones(3), 1.5)
+    done = run(name, flat)
+    x = done.answer()["x"]
+    assert done.stopped
+    assert x.sum() == pytest.approx(1.5, abs=2e-6)
+    assert cost @ x == pytest.approx(2.0 * linear, abs=1e-5)
+
+
+def test_rows_that_no_point_satisfies_never_stop() -> None:
+    """x1 + x2 = 1 and x1 + x2 <= 0.5: each row alone can be met."""
+    problem = Dispatch(
+        np.ones(2), np.ones(2), np.zeros(2), np.ones(2), np.ones((2, 2)), np.array([1.0, 0.5]),
+        np.array([True, False]), ("a", "b"), random_dispatch(2).graph,
+    )  # fmt: skip
+    for name in FAST:
+        assert not run(name, problem, 300).stopped
+    with pytest.raises(ControllerError, match="there is no optimum: PrimalInfeasible"):
+        _ = problem.reference
+
+
+@pytest.mark.parametrize("options", [{"penalty_factor": 0.0}, {"relaxation": 2.0}])
+def test_admm_refuses_options_out_of_range(options: dict[str, float]) -> None:
+    with pytest.raises(ControllerError, match=r"is (0|2)\.0"):
+        build("admm", small(), **options)
+
+
+def test_a_dispatch_without_rows_is_refused() -> None:
+    with pytest.raises(ControllerError, match="it has no row"):
+        Dispatch(
+            np.ones(2), np.ones(2), np.zeros(2), np.ones(2), np.ones((0, 2)), np.ones(0),
+            np.ones(0, dtype=np.bool_), ("a", "b"), random_dispatch(2).graph,
+        )  # fmt: skip
