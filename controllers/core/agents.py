@@ -37,13 +37,15 @@ Letters = Mapping[tuple[str, str], FloatArray]
 class Channel:
     """What an agent exchanges with a peer: vectors of `width` numbers, named `kind`.
 
-    Both ends declare it: "both" matches "both", "out" matches "in".
+    Both ends declare it: "both" matches "both", "out" matches "in". `counters`: See
+    `controllers.core.mail.Link`.
     """
 
     peer: str
     kind: str = "state"
     width: int = 1
     direction: Literal["both", "out", "in"] = "both"
+    counters: int = 0
 
 
 class IterativeAgent(ABC):
@@ -55,6 +57,8 @@ class IterativeAgent(ABC):
     channels : What it exchanges with whom; widths are declared here and nowhere else.
     waiting : When it computes.
     inputs, outputs : Its own measurements and set-points (its own labels only).
+    turns : Kinds that its first, second, ... computation waits for, again from the first after the
+        last. Default: every computation waits for all kinds. Only under `Barrier`.
 
     Raises ControllerError: A channel is declared twice or has no width, or a `Barrier` has a peer
     that cannot answer: such a peer would run ahead, and a lost message would never be repeated.
@@ -68,18 +72,24 @@ class IterativeAgent(ABC):
         waiting: Waiting | None = None,
         inputs: Sequence[Port] = (),
         outputs: Sequence[Port] = (),
+        turns: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.waiting: Waiting = Barrier() if waiting is None else waiting
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.sends = tuple(
-            Link(name, c.peer, c.kind, c.width) for c in channels if c.direction != "in"
+            Link(name, c.peer, c.kind, c.width, c.counters) for c in channels if c.direction != "in"
         )
         self.receives = tuple(
-            Link(c.peer, name, c.kind, c.width) for c in channels if c.direction != "out"
+            Link(c.peer, name, c.kind, c.width, c.counters)
+            for c in channels
+            if c.direction != "out"
         )
         self.peers: tuple[str, ...] = tuple(dict.fromkeys(c.peer for c in channels))
+        self.turns = tuple(
+            [i for i, link in enumerate(self.receives) if link.kind == kind] for kind in turns
+        ) or (list(range(len(self.receives))),)
         self._check_channels()
 
     def _check_channels(self) -> None:
@@ -91,6 +101,14 @@ class IterativeAgent(ABC):
             raise ControllerError("a channel has no width", where=where, expected="width >= 1")
         if self.name in self.peers:
             raise ControllerError("the agent is its own peer", where=where)
+        if any(not awaited for awaited in self.turns) and len(self.turns) > 1:
+            raise ControllerError(
+                "a turn waits for a kind that no channel brings",
+                where=where,
+                expected="one of " + ", ".join(sorted({k.kind for k in self.receives})),
+            )
+        if len(self.turns) > 1 and not isinstance(self.waiting, Barrier):
+            raise ControllerError("it waits by turns", where=where, expected="Barrier waiting")
         one_way = {k.target for k in self.sends} ^ {k.source for k in self.receives}
         if isinstance(self.waiting, Barrier) and one_way:
             raise ControllerError(
@@ -98,6 +116,10 @@ class IterativeAgent(ABC):
                 where=where,
                 expected="a channel in each direction under Barrier, or Asynchronous waiting",
             )
+
+    def awaited(self, rounds: int) -> list[int]:
+        """Return which of `receives` the computation after `rounds` others waits for."""
+        return self.turns[rounds % len(self.turns)]
 
     def to_all(
         self, values: FloatArray | float, kind: str = "state"
@@ -128,7 +150,7 @@ class AgentDesk:
     def __init__(self, agent: IterativeAgent) -> None:
         self.agent = agent
         self.rounds = 0
-        self._box = mailbox(agent.receives, agent.waiting)
+        self._box = mailbox(agent.receives, agent.waiting, agent.turns)
         self._at = {(link.target, link.kind): i for i, link in enumerate(agent.sends)}
         self._heard_on = [
             [i for i, r in enumerate(agent.receives) if r.source == link.target]
@@ -203,10 +225,10 @@ class AgentDesk:
         return sent
 
 
-class AgentGroup(ABC):
-    """A `Controller` made of iterative agents; subclass it and write `agents` and `build`.
+class AgentHost:
+    """Runs iterative agents: what a `Controller` made of them has in common.
 
-    The group gathers the agents' ports and links, hands out measurements and mail, and collects
+    It gathers the agents' ports and links, hands out measurements and mail, and collects
     set-points. A measurement that is NaN is held at its last finite value (the port's `initial`
     before the first), so agents never see one.
     """
@@ -216,36 +238,14 @@ class AgentGroup(ABC):
     links_in: tuple[Link, ...]
     links_out: tuple[Link, ...]
 
-    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
-        hosted_positions(hosted, self.agents(site, **options), type(self).__name__)
-        self.hosted: tuple[IterativeAgent, ...] = tuple(self.build(site, hosted, **options))
+    def __init__(self, agents: Sequence[IterativeAgent]) -> None:
+        self.hosted = tuple(agents)
         built = tuple(agent.name for agent in self.hosted)
-        if built != tuple(hosted):
-            raise ControllerError(
-                f"build returned the agents {built}",
-                where=type(self).__name__,
-                expected=f"{tuple(hosted)}, in that order",
-            )
         self.desks = tuple(AgentDesk(agent) for agent in self.hosted)
         self._gather_links()
         self.inputs, self._reads = _merge([a.inputs for a in self.hosted], built, shared=True)
         self.outputs, self._writes = _merge([a.outputs for a in self.hosted], built, shared=False)
         self._held = {p.name: np.full(len(p.labels), p.initial) for p in self.inputs}
-
-    @classmethod
-    @abstractmethod
-    def agents(cls, site: ControlSite, *args: Any, **options: Any) -> tuple[str, ...]:
-        """Return the names of all agents, hosted anywhere.
-
-        (`args` and `options` only let type checkers accept a subclass that names its options.)
-        """
-
-    @classmethod
-    @abstractmethod
-    def build(
-        cls, site: ControlSite, hosted: Sequence[str], *args: Any, **options: Any
-    ) -> Sequence[IterativeAgent]:
-        """Return the agents named in `hosted`, in that order, from what the site says."""
 
     def _gather_links(self) -> None:
         self.links_in = tuple(link for a in self.hosted for link in a.receives)
@@ -304,6 +304,37 @@ class AgentGroup(ABC):
                     expected=f"shape ({len(port.labels)},)",
                 )
             outputs[port.name][self._writes[k][port.name]] = row
+
+
+class AgentGroup(AgentHost, ABC):
+    """A `Controller` made of iterative agents; subclass it and write `agents` and `build`."""
+
+    def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
+        hosted_positions(hosted, self.agents(site, **options), type(self).__name__)
+        agents = self.build(site, hosted, **options)
+        built = tuple(agent.name for agent in agents)
+        if built != tuple(hosted):
+            raise ControllerError(
+                f"build returned the agents {built}",
+                where=type(self).__name__,
+                expected=f"{tuple(hosted)}, in that order",
+            )
+        super().__init__(agents)
+
+    @classmethod
+    @abstractmethod
+    def agents(cls, site: ControlSite, *args: Any, **options: Any) -> tuple[str, ...]:
+        """Return the names of all agents, hosted anywhere.
+
+        (`args` and `options` only let type checkers accept a subclass that names its options.)
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, site: ControlSite, hosted: Sequence[str], *args: Any, **options: Any
+    ) -> Sequence[IterativeAgent]:
+        """Return the agents named in `hosted`, in that order, from what the site says."""
 
 
 def _merge(

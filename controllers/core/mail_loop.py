@@ -17,7 +17,7 @@ import numpy as np
 from controllers.core.agent_rows import AgentRows, Heard, Team
 from controllers.core.agents import IterativeAgent, Letters
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, Mail
+from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
 from controllers.core.protocol import Controller, ControllerStep
 from controllers.core.waiting import Inbox
@@ -143,12 +143,16 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
     for agent in agents:
         write(agent.name, agent.first())
     done = {agent.name: 0 for agent in agents}
+
+    def awaited(agent: IterativeAgent) -> list[Link]:
+        return [agent.receives[i] for i in agent.awaited(done[agent.name])]
+
     while min(done.values()) < rounds:
         ready = [
             a
             for a in agents
             if done[a.name] < rounds
-            and all(queues[link.source, a.name, link.kind] for link in a.receives)
+            and all(queues[link.source, a.name, link.kind] for link in awaited(a))
         ]
         if not ready:
             raise ControllerError(
@@ -156,10 +160,9 @@ def plain_loop(agents: Sequence[IterativeAgent], rounds: int) -> None:
             )
         answers = []
         for agent in ready:
-            rows = [queues[link.source, agent.name, link.kind].pop(0) for link in agent.receives]
-            answers.append(
-                (agent.name, agent.compute(Inbox(agent.receives, rows, [True] * len(rows))))
-            )
+            links = awaited(agent)
+            rows = [queues[link.source, agent.name, link.kind].pop(0) for link in links]
+            answers.append((agent.name, agent.compute(Inbox(links, rows, [True] * len(rows)))))
             done[agent.name] += 1
         for name, letters in answers:
             write(name, letters)

@@ -138,10 +138,15 @@ class Mailbox(ABC):
 
 
 class BarrierMailbox(Mailbox):
-    """One buffer per round: message n of every link belongs to the agent's n-th computation."""
+    """One buffer per round: message n of a link belongs to the n-th computation that awaits it.
 
-    def __init__(self, links: Sequence[Link]) -> None:
+    turns : Links that the first, second, ... computation awaits, over and over.
+    """
+
+    def __init__(self, links: Sequence[Link], turns: Sequence[Sequence[int]]) -> None:
         super().__init__(links)
+        self._turns = turns
+        self._turn = 0
         self._next = [0] * len(self.links)
         self._waiting: list[dict[int, FloatArray]] = [{} for _ in self.links]
 
@@ -160,14 +165,17 @@ class BarrierMailbox(Mailbox):
                 del buffer[old]
 
     def ready(self) -> bool:
-        """Say whether the next message of every link is in."""
-        return all(n in buffer for n, buffer in zip(self._next, self._waiting, strict=True))
+        """Say whether the next message of every awaited link is in."""
+        return all(self._next[i] in self._waiting[i] for i in self._turns[self._turn])
 
     def take(self) -> Inbox:
         """Return this round's messages and free their buffers."""
-        values = [b.pop(n) for n, b in zip(self._next, self._waiting, strict=True)]
-        self._next = [n + 1 for n in self._next]
-        return Inbox(self.links, values, [True] * len(values))
+        awaited = self._turns[self._turn]
+        values = [self._waiting[i].pop(self._next[i]) for i in awaited]
+        for i in awaited:
+            self._next[i] += 1
+        self._turn = (self._turn + 1) % len(self._turns)
+        return Inbox([self.links[i] for i in awaited], values, [True] * len(values))
 
 
 class LatestMailbox(Mailbox):
@@ -209,8 +217,8 @@ class LatestMailbox(Mailbox):
         return inbox
 
 
-def mailbox(links: Sequence[Link], policy: Waiting) -> Mailbox:
-    """Return the mailbox a policy needs."""
+def mailbox(links: Sequence[Link], policy: Waiting, turns: Sequence[Sequence[int]] = ()) -> Mailbox:
+    """Return the mailbox a policy needs; `turns`: of `BarrierMailbox`, by default all links."""
     if isinstance(policy, Asynchronous):
         return LatestMailbox(links, policy)
-    return BarrierMailbox(links)
+    return BarrierMailbox(links, turns or [range(len(links))])

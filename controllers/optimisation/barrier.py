@@ -10,20 +10,20 @@ where W is the Hessian of the Lagrangian (H. Wang, C. Murillo-Sanchez, R. Zimmer
 "On Computational Issues of Market-Based Optimal Power Flow", IEEE Trans. Power Systems 22(3),
 2007; the algorithm of MATPOWER's MIPS). Bounds are rows of h; fixed variables are rows of g.
 
-A central solver has one block. In a distributed one each region has a block, and a coordinator
-holds the multipliers of its `coupling` rows.
+A central solver has one block, a distributed one has a block in each region.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from controllers.core.mail import FloatArray, IntArray
+from controllers.core.mail import FloatArray
 from controllers.optimisation.nlp import Nlp
-from controllers.optimisation.sparse_pattern import SquarePattern, summed
+from controllers.optimisation.sparse_pattern import SquarePattern
 
 _STEP_SHARE = 0.99995
 """Share of the way to the nearest bound that a step may go."""
@@ -45,22 +45,6 @@ class Terms:
     def gradient(self, x: FloatArray) -> FloatArray:
         """Return their gradient, (n,)."""
         return self.linear + self.weight * (x - self.target)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a coupling, each with one entry: ``(A x)_r = sign_r x[column_r]``, (n_rows,)."""
-
-    column: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
-    sign: FloatArray = field(default_factory=lambda: np.empty(0))
-
-    def times(self, x: FloatArray) -> FloatArray:
-        """Return A x, (n_rows,)."""
-        return self.sign * x[self.column]
-
-    def transposed_times(self, y: FloatArray, n: int) -> FloatArray:
-        """Return A' y, (n,)."""
-        return summed(self.column, self.sign * y, n)
 
 
 @dataclass(frozen=True)
@@ -104,17 +88,24 @@ def _length(value: FloatArray, step: FloatArray) -> float:
     return min(1.0, _STEP_SHARE * nearest)
 
 
-@dataclass(frozen=True)
-class Residuals:
+class Residuals(NamedTuple):
     """How far an iterate is from a solution.
 
-    `primal`: Largest violation of g = 0 and h <= 0. `dual`: Largest entry of the Lagrangian's
-    gradient relative to 1 + the largest multiplier. `product`: s' z.
+    `primal`: Largest violation of g = 0 and h <= 0. `slope`: Largest entry of the Lagrangian's
+    gradient. `multiplier`: Largest one. `product`: s' z. `objective`: f(x), without terms.
     """
 
     primal: float
-    dual: float
+    slope: float
+    multiplier: float
     product: float
+    objective: float
+
+    @property
+    def relative(self) -> tuple[float, float, float]:
+        """Primal residual, slope relative to 1 + multiplier, and product to 1 + objective."""
+        gap = self.product / (1.0 + abs(self.objective))
+        return self.primal, self.slope / (1.0 + self.multiplier), gap
 
 
 class BarrierBlock:
@@ -124,22 +115,11 @@ class BarrierBlock:
     ----------
     nlp : The program.
     terms : Added to its objective.
-    coupling : Rows whose multipliers a coordinator holds.
-    penalty : rho of ``rho A' A``, which is added to the matrix (not to the program) so that a
-        region without an angle reference has a regular one.
     """
 
-    def __init__(
-        self,
-        nlp: Nlp,
-        terms: Terms | None = None,
-        coupling: Rows | None = None,
-        penalty: float = 0.0,
-    ) -> None:
+    def __init__(self, nlp: Nlp, terms: Terms | None = None) -> None:
         self.nlp = nlp
         self.terms = terms
-        self.coupling = coupling or Rows()
-        self.penalty = penalty
         self.n = len(nlp.start)
         free = nlp.lower < nlp.upper
         self._fixed = np.flatnonzero(~free)
@@ -154,6 +134,11 @@ class BarrierBlock:
         """Number of inequality rows, bounds included."""
         return self._limits + len(self._upper) + len(self._lower)
 
+    @property
+    def unknowns(self) -> int:
+        """Number of unknowns of the Newton equations, n + n_equalities."""
+        return self._matrix.shape[0]
+
     def _newton_pattern(self) -> SquarePattern:
         n, hessian = self.n, self.nlp.hessian_pattern
         limit, equal = self.nlp.inequality_pattern, self.nlp.equality_pattern
@@ -162,11 +147,11 @@ class BarrierBlock:
         fixed_rows = n + m + np.arange(len(self._fixed))
         every = np.arange(n + m + len(self._fixed))
         rows = (
-            hessian.rows, limit.columns[first], every, self.coupling.column,
+            hessian.rows, limit.columns[first], every,
             equal.rows + n, equal.columns, fixed_rows, self._fixed,
         )  # fmt: skip
         columns = (
-            hessian.columns, limit.columns[second], every, self.coupling.column,
+            hessian.columns, limit.columns[second], every,
             equal.columns, equal.rows + n, self._fixed, fixed_rows,
         )  # fmt: skip
         return SquarePattern(np.concatenate(rows), np.concatenate(columns), len(every))
@@ -185,12 +170,6 @@ class BarrierBlock:
         _, h = self._rows_at(at.x)
         slack = np.maximum(-h, np.sqrt(mu))
         return replace(at, slack=slack, inequality=np.maximum(at.inequality, mu / slack))
-
-    @property
-    def objective(self) -> float:
-        """Objective with terms where the program was last looked at."""
-        extra = 0.0 if self.terms is None else self.terms.value(self.point.x)
-        return self.point.objective + extra
 
     def multipliers(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the multipliers of g, of h, and of the bounds, (n,): positive at upper ones."""
@@ -216,23 +195,22 @@ class BarrierBlock:
         )
         return g, h
 
-    def look(self, at: Iterate, price: FloatArray | None = None) -> Residuals:
-        """Evaluate the program at an iterate and return its residuals.
-
-        price : (n_rows of the coupling,). The coupling's multipliers.
-        """
+    def look(self, at: Iterate) -> Residuals:
+        """Evaluate the program at an iterate and return its residuals."""
         self.iterate = at
         self._g, self._h = self._rows_at(at.x)
         self._gradient = self.point.gradient.copy()
         if self.terms is not None:
             self._gradient += self.terms.gradient(at.x)
-        if price is not None:
-            self._gradient += self.coupling.transposed_times(price, self.n)
         self._gradient += self._equal_transposed(at.equality)
         dual = self._gradient + self._limits_transposed(at.inequality)
-        scale = 1.0 + max(_largest(at.equality), _largest(at.inequality))
-        primal = max(_largest(self._g), float(np.max(self._h, initial=0.0)))
-        return Residuals(primal, _largest(dual) / scale, float(np.sum(at.slack * at.inequality)))
+        return Residuals(
+            max(_largest(self._g), float(np.max(self._h, initial=0.0))),
+            _largest(dual),
+            max(_largest(at.equality), _largest(at.inequality)),
+            float(np.sum(at.slack * at.inequality)),
+            self.point.objective,
+        )
 
     def _equal_transposed(self, y: FloatArray) -> FloatArray:
         m = self.nlp.equality_pattern.shape[0]
@@ -273,8 +251,7 @@ class BarrierBlock:
             at.x, at.equality[: self.nlp.equality_pattern.shape[0]], limit_multipliers
         )
         products = slopes[first] * ratio[rows[first]] * slopes[second]
-        penalty = np.full(len(self.coupling.column), self.penalty)
-        values = (hessian, products, diagonal, penalty, equal, equal, ones, ones)
+        values = (hessian, products, diagonal, equal, equal, ones, ones)
         return self._matrix.factor(np.concatenate(values))
 
     def right_side(self, mu: float) -> FloatArray:

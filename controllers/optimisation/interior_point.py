@@ -112,7 +112,7 @@ class InteriorPoint:
             at, mu = block.start(block.nlp.start if start is None else start, 1.0), 1.0
         for iteration in range(self.most_iterations + 1):
             left = block.look(at)
-            errors = left.primal, left.dual, left.product / (1.0 + abs(block.objective))
+            errors = left.relative
             if max(errors) <= self.tolerance:
                 return self._solution("converged", iteration, errors)
             if iteration == self.most_iterations:

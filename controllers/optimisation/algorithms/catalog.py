@@ -81,6 +81,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"consensus": "consensus:build"},
         {"momentum": True},
     ),
+    "interior-point": Algorithm(
+        "interior point: regions eliminate their part of Newton steps, a coordinator joins them",
+        {"regions": "interior_point:build"},
+    ),
 }
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from controllers.core.mail import FloatArray, IntArray
 from controllers.optimisation.nlp import NlpPoint
 from controllers.optimisation.problems.branch_ends import BranchEnds, EndFlows
-from controllers.optimisation.problems.unit_costs import UnitCosts
+from controllers.optimisation.problems.unit_costs import COST_SCALE, UnitCosts
 from controllers.optimisation.sparse_pattern import Pattern, summed
 from grid_models.transmission.opf_case import OpfCase
 
@@ -245,3 +245,32 @@ class RegionNlp:
             self.reactive_costs.polynomial(x[self.q])[2],
         )
         return np.concatenate((ends.ravel(), shunt, *bends))
+
+    def usd_per_h(self, x: FloatArray) -> float:
+        """Return the cost of the powers in x (n,), whatever its `cost` variables are."""
+        total = 0.0
+        for costs, power in ((self.costs, x[self.p]), (self.reactive_costs, x[self.q])):
+            total += costs.polynomial(power)[0] + float(np.sum(costs.lines_at(power)))
+        return total / COST_SCALE
+
+    def violation(self, x: FloatArray) -> float:
+        """Return the largest violation of a constraint or bound at x (n,)."""
+        at = self.at(x)
+        excess = np.concatenate((at.inequalities, x - self.upper, self.lower - x))
+        return max(float(np.max(np.abs(at.equalities))), float(np.max(excess)), 0.0)
+
+    def lagrangian_slope(
+        self, x: FloatArray, equality: FloatArray, inequality: FloatArray
+    ) -> FloatArray:
+        """Return the gradient of ``f + equality' g + inequality' h`` at x, (n,)."""
+        at = self.at(x)
+        of_g = self.equality_pattern.transposed_times(at.equality_slopes, equality)
+        of_h = self.inequality_pattern.transposed_times(at.inequality_slopes, inequality)
+        return at.gradient + of_g + of_h
+
+    def part_of(self, whole: RegionNlp, x: FloatArray) -> FloatArray:
+        """Return the variables of this region (n,) at a point x of the central problem."""
+        units = (self.costs, self.reactive_costs)
+        known = x[whole.p][self.generators], x[whole.q][self.generators]
+        lines = (costs.lines_at(power) for costs, power in zip(units, known, strict=True))
+        return np.concatenate((x[whole.turn][self.buses], x[whole.v][self.buses], *known, *lines))

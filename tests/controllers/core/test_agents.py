@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.core.agents import AgentGroup, Channel, IterativeAgent, Letters
+from controllers.core.agents import AgentGroup, AgentHost, Channel, IterativeAgent, Letters
 from controllers.core.errors import ControllerError
 from controllers.core.mail import Mail
 from controllers.core.mail_loop import MailLoop, Post, plain_loop
@@ -368,3 +368,49 @@ def test_mistakes_are_named() -> None:
         )
     with pytest.raises(ControllerError, match=r"no agent is called 'aa'.*did you mean 'a'"):
         type(hosts_of(recorder, ["a", "b"], [0, 0])[0])(SITE, ["aa"])
+
+
+class Turns(IterativeAgent):
+    """Two rounds per iteration, with messages of their own kind and width."""
+
+    def __init__(self, name: str, peer: str, opens: bool, **kw: Any) -> None:
+        channels = [Channel(peer, "wide", 3), Channel(peer, "narrow")]
+        super().__init__(name, channels, turns=("wide", "narrow"), **kw)
+        self.peer, self.opens, self.history = peer, opens, [0.1 + opens]
+
+    def first(self) -> Letters:
+        return {(self.peer, "wide"): np.full(3, self.history[0])}
+
+    def compute(self, inbox: Inbox) -> Letters:
+        wide = len(self.history) % 2 == 1
+        heard = inbox.of(self.peer, "wide" if wide else "narrow")
+        self.history.append(0.7 * self.history[-1] + 0.3 * float(heard.sum()) / len(heard))
+        width = 1 if wide else 3
+        return {(self.peer, "narrow" if wide else "wide"): np.full(width, self.history[-1])}
+
+
+def turns() -> list[Turns]:
+    return [Turns("a", "b", True), Turns("b", "a", False)]
+
+
+@given(st.integers(0, 200), st.floats(0.0, 0.5), st.integers(0, 5))
+@settings(max_examples=20)
+def test_agents_that_await_kinds_in_turn_repeat_the_plain_loop(
+    seed: int, loss: float, delay: int
+) -> None:
+    plain, far = turns(), turns()
+    plain_loop(plain, 12)
+    loop = MailLoop([AgentHost([agent]) for agent in far], Post(loss, delay, 0.2, seed))
+    for _ in range(3000):
+        loop.step()
+        if all(len(agent.history) > 12 for agent in far):
+            break
+    assert [agent.history[:13] for agent in far] == [agent.history for agent in plain]
+
+
+def test_turns_that_cannot_come_are_refused() -> None:
+    with pytest.raises(ControllerError, match=r"waits for a kind.*one of state"):
+        OneWay("a", [Channel("b")], turns=("state", "states"))
+    channels = [Channel("b"), Channel("b", "x")]
+    with pytest.raises(ControllerError, match="waits by turns"):
+        OneWay("a", channels, turns=("state", "x"), waiting=Asynchronous())

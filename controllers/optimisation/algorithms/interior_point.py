@@ -1,0 +1,293 @@
+"""Distributed interior point: regions eliminate their part of the Newton equations.
+
+The shared variables of an optimal power flow of regions, ``x_k[border_k] = z[shared_k]``, are
+coupled by prices y_k whose sum over the holders of a variable is 0. Region k takes
+``eta_k = y_k - rho x_k[border_k]`` into its objective together with ``rho |x_k[border_k]|^2 / 2``,
+which makes its Newton matrix K_k regular also where no angle of the region is fixed. In two rounds
+of mail per iteration,
+
+1. a region sends ``S_k``, the rows and columns of its border in the inverse of K_k, and
+   ``b_k = t_k + S_k eta_k``, where t_k is its border after a whole step at the present eta_k; the
+   coordinator solves
+
+       [ S   E     ] [ eta ]   [ b ]        E z: the shared variables at the borders,
+       [ E'  rho N ] [ z   ] = [ 0 ]        N: how many regions hold each,
+
+   and answers eta_k;
+2. a region sends the longest steps that leave its slacks and multipliers positive, and what they
+   make of its products of slack and multiplier; the coordinator answers the common step lengths and
+   the next barrier parameter.
+
+The second row is ``sum (y - rho z) = -rho N z``: it takes the added terms out again. The steps are
+those of the central interior point (`controllers.optimisation.interior_point`), and so are all
+iterates but for rounding.
+
+Messages to and from a coordinator, the numbers of a region with a border of width k: ``block``
+k (k + 1) / 2 + k + 5, ``border`` k + 1, ``length`` 6, ``move`` 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from controllers.core.agents import Channel, Letters
+from controllers.core.errors import ControllerError
+from controllers.core.mail import FloatArray
+from controllers.core.waiting import Barrier, Inbox, Waiting
+from controllers.optimisation.barrier import BarrierBlock, Iterate, Residuals, Terms
+from controllers.optimisation.interior_point import BARRIER_SHARE, SHORTEST_STEP, Status
+from controllers.optimisation.problems.opf_regions import Border, RegionOpf
+from controllers.optimisation.region_method import RegionAgent, RegionMethod
+
+COORDINATOR = "coordinator"
+_STATUSES: tuple[str, ...] = ("running", "converged", "iteration limit", "stalled", "diverged")
+
+
+def build(
+    problem: RegionOpf,
+    *,
+    start: FloatArray | None = None,
+    penalty: float = 1e3,
+    most_iterations: int = 100,
+    waiting: Waiting | None = None,
+    tolerance: float = 1e-8,
+    hosted: tuple[str, ...] | None = None,
+) -> RegionMethod:
+    """Return the regions of a problem and their coordinator.
+
+    Parameters
+    ----------
+    problem : The optimal power flow.
+    start : x of all regions, one after the other, of which the owners' values count; default: the
+        middle of all limits.
+    penalty : rho; changes the rounding only.
+    most_iterations : Newton steps.
+    waiting : A `Barrier`.
+    tolerance : Of `Residuals.relative`.
+    hosted : Names of the agents to host; default: all.
+
+    Raises ControllerError: `waiting` is not a barrier.
+    """
+    policy = Barrier() if waiting is None else waiting
+    if not isinstance(policy, Barrier):
+        raise ControllerError(
+            "the steps of all regions belong together",
+            where="algorithm 'interior-point'",
+            expected="Barrier waiting",
+        )
+    blocks = [BarrierBlock(nlp) for nlp in problem.regions]
+    starts = problem.consistent(start)
+    regions = [
+        RegionSteps(*parts, penalty, policy)
+        for parts in zip(problem.names, blocks, problem.borders, starts, strict=True)
+    ]
+    rows = sum(block.rows for block in blocks)
+    coordinator = Coordinator(problem, rows, penalty, tolerance, most_iterations, policy)
+    return RegionMethod([*regions, coordinator], hosted)
+
+
+class RegionSteps(RegionAgent):
+    """A region: its part of every Newton step.
+
+    Parameters
+    ----------
+    name : Its name.
+    block : Its program.
+    border : Its shared variables.
+    start : (n,). Where it begins; copies of a shared variable are equal.
+    penalty : rho.
+    waiting : When it computes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        block: BarrierBlock,
+        border: Border,
+        start: FloatArray,
+        penalty: float,
+        waiting: Barrier,
+    ) -> None:
+        k = len(border.column)
+        super().__init__(
+            name,
+            [
+                Channel(COORDINATOR, "block", k * (k + 1) // 2 + k + 5, "out"),
+                Channel(COORDINATOR, "border", k + 1, "in", 1),
+                Channel(COORDINATOR, "length", 6, "out"),
+                Channel(COORDINATOR, "move", 4, "in", 1),
+            ],
+            waiting=waiting,
+            turns=("border", "move"),
+        )
+        self._block, self._at, self._penalty = block, border.column, penalty
+        self._unit = np.zeros((block.unknowns, k))
+        self._unit[self._at, np.arange(k)] = 1.0
+        self._iterate = block.start(start, 1.0)
+        self._barrier = 1.0
+        self.price = np.zeros(k)
+        self._step: Iterate | None = None
+
+    def first(self) -> Letters:
+        """Open with the elimination at the start."""
+        return self._eliminate()
+
+    def compute(self, inbox: Inbox) -> Letters:
+        """Answer the border's prices with step lengths, and a move with the next elimination."""
+        step = self._step
+        told = inbox.of(COORDINATOR, "move" if step else "border")
+        if told[-1]:
+            self.stopped, self.status = True, _STATUSES[int(told[-1])]
+            return {}
+        return self._move(step, *told[:3]) if step else self._look_ahead(told[:-1])
+
+    def _eliminate(self) -> Letters:
+        """Return this iterate's ``block``; not finite where the Newton matrix is singular."""
+        block, at = self._block, self._at
+        border, k = self._iterate.x[at], len(at)
+        self._eta = self.price - self._penalty * border
+        linear, weight = np.zeros((2, block.n))
+        linear[at], weight[at] = self._eta, self._penalty
+        block.terms = Terms(linear, weight, np.zeros(block.n))
+        residuals = block.look(self._iterate)
+        right = np.column_stack((block.right_side(self._barrier), self._unit))
+        try:
+            solved = block.factor()(right)
+        except RuntimeError:
+            solved = np.full_like(right, np.nan)
+        self._plain, self._response = solved[:, 0], solved[:, 1:]
+        inverse = self._response[at]
+        whole = border + self._plain[at] + inverse @ self._eta
+        row = np.concatenate((inverse[np.triu_indices(k)], whole, residuals))
+        return {(COORDINATOR, "block"): row}
+
+    def _look_ahead(self, eta: FloatArray) -> Letters:
+        """Return the ``length`` of the step at these prices of the border."""
+        now = self._iterate
+        solution = self._plain - self._response @ (eta - self._eta)
+        self._step = step = self._block.step(solution, self._barrier)
+        self._whole_price = eta + self._penalty * (now.x + step.x)[self._at]
+        products = [
+            float(np.sum(s * z))
+            for s in (now.slack, step.slack)
+            for z in (now.inequality, step.inequality)
+        ]
+        return {(COORDINATOR, "length"): np.array([*now.lengths(step), *products])}
+
+    def _move(self, step: Iterate, primal: float, dual: float, barrier: float) -> Letters:
+        """Take the step and return the ``block`` of the next iterate."""
+        self._iterate = self._iterate.moved(step, primal, dual)
+        self.price = self.price + dual * (self._whole_price - self.price)
+        self._barrier, self._step = barrier, None
+        self.iterations += 1
+        return self._eliminate()
+
+    def answer(self) -> Mapping[str, FloatArray]:
+        """Return x, multipliers and prices of the border."""
+        equality, inequality, bound = self._block.multipliers()
+        return {
+            "x": self._iterate.x, "equality": equality, "inequality": inequality, "bound": bound,
+            "price": self.price,
+        }  # fmt: skip
+
+
+class Coordinator(RegionAgent):
+    """Joins the regions' borders, and decides step lengths, barrier parameter and the end."""
+
+    def __init__(
+        self,
+        problem: RegionOpf,
+        rows: int,
+        penalty: float,
+        tolerance: float,
+        most_iterations: int,
+        waiting: Barrier,
+    ) -> None:
+        names, borders = problem.names, problem.borders
+        widths = [len(border.column) for border in borders]
+        channels = [
+            channel
+            for name, k in zip(names, widths, strict=True)
+            for channel in (
+                Channel(name, "block", k * (k + 1) // 2 + k + 5, "in"),
+                Channel(name, "border", k + 1, "out", 1),
+                Channel(name, "length", 6, "in"),
+                Channel(name, "move", 4, "out", 1),
+            )
+        ]
+        super().__init__(COORDINATOR, channels, waiting=waiting, turns=("block", "length"))
+        self._regions, self._widths = names, widths
+        self._rows, self._tolerance, self._most = rows, tolerance, most_iterations
+        size = sum(widths)
+        self._matrix = np.zeros((size + problem.n_shared,) * 2)
+        shared = size + np.concatenate([border.shared for border in borders])
+        self._matrix[np.arange(size), shared] = self._matrix[shared, np.arange(size)] = 1.0
+        holders = np.bincount(shared - size, minlength=problem.n_shared)
+        self._matrix[range(size, len(self._matrix)), range(size, len(self._matrix))] = (
+            penalty * holders
+        )
+        self._joins = True
+
+    def first(self) -> Letters:
+        """Wait for the regions' blocks."""
+        return {}
+
+    def compute(self, inbox: Inbox) -> Letters:
+        """Join the borders, or decide how far to go."""
+        rows = [inbox.of(name, "block" if self._joins else "length") for name in self._regions]
+        answers = self._join(rows) if self._joins else self._decide(np.stack(rows))
+        kind = "border" if self._joins else "move"
+        self._joins = not self._joins
+        status = float(_STATUSES.index(self.status))
+        return {
+            (name, kind): np.append(row, status)
+            for name, row in zip(self._regions, answers, strict=True)
+        }
+
+    def _join(self, rows: Sequence[FloatArray]) -> list[FloatArray]:
+        """Return eta of each region's border."""
+        size = sum(self._widths)
+        right = np.zeros(len(self._matrix))
+        begin = 0
+        for row, k in zip(rows, self._widths, strict=True):
+            inverse = np.zeros((k, k))
+            inverse[np.triu_indices(k)] = row[: -k - 5]
+            part = slice(begin, begin + k)
+            self._matrix[part, part] = inverse + np.triu(inverse, 1).T
+            right[part] = row[-k - 5 : -5]
+            begin += k
+        left = np.stack([row[-5:] for row in rows])
+        self._judge(Residuals(*left[:, :3].max(axis=0), *left[:, 3:].sum(axis=0)))
+        found: FloatArray = np.full(len(right), np.nan)
+        with suppress(np.linalg.LinAlgError):
+            found = np.asarray(np.linalg.solve(self._matrix, right), np.float64)
+        if self.status == "running" and not np.isfinite(found).all():
+            self._end("diverged")
+        return RegionOpf.split(found[:size], self._widths)
+
+    def _judge(self, left: Residuals) -> None:
+        """End at a solution, or when the iterations are used up."""
+        if max(left.relative) <= self._tolerance:
+            self._end("converged")
+        elif self.iterations >= self._most:
+            self._end("iteration limit")
+
+    def _decide(self, rows: FloatArray) -> list[FloatArray]:
+        """Return step lengths and barrier parameter for each region."""
+        primal, dual = rows[:, :2].min(axis=0)
+        product = rows[:, 2:].sum(axis=0) @ [1.0, dual, primal, primal * dual]
+        if max(primal, dual) < SHORTEST_STEP:
+            self._end("stalled")
+        self.iterations += 1
+        barrier = BARRIER_SHARE * product / max(self._rows, 1)
+        return [np.array([primal, dual, barrier])] * len(rows)
+
+    def _end(self, status: Status) -> None:
+        self.stopped, self.status = True, status
+
+    def answer(self) -> Mapping[str, FloatArray]:
+        """Return nothing: the regions hold the solution."""
+        return {}
