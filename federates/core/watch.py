@@ -20,6 +20,7 @@ from federates.core.run_store import RunStore
 from federates.errors import OutputError, PartnerError
 
 _ASK_EVERY_S = 0.25
+_PATIENCE_S, _PAUSE_S = 1.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,51 @@ class PartnerBus(Protocol):
 
 def make_watch(partner: Partner, store: RunStore, say: Callable[[str], None]) -> Watch:
     """Return the watch of a program, with a watch of each of its topics."""
-    topics = [_TopicWatch(partner, port, topic, store, say) for port, topic in partner.outputs]
-    return Watch(partner, topics)
+    stay = _Stay(partner.name)
+    topics = [
+        _TopicWatch(partner, port, topic, store, say, stay) for port, topic in partner.outputs
+    ]
+    return Watch(partner, topics, stay)
+
+
+class _Stay:
+    """Whether a program is still in the federation.
+
+    The broker may process that a program left after we have been granted the times that this
+    released. So one answer that it is there does not settle it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._next_question = 0.0
+        self._settled = False
+
+    def ended(self, bus: PartnerBus) -> bool:
+        """Ask for a while, once in a run, and after that once a call."""
+        until = time.monotonic() + (0.0 if self._settled else _PATIENCE_S)
+        self._settled = True
+        while not bus.has_left(self._name):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_PAUSE_S)
+        return True
+
+    def ended_lately(self, bus: PartnerBus) -> bool:
+        """Ask, but not at every step of a fast run."""
+        wall = time.monotonic()
+        if wall < self._next_question:
+            return False
+        self._next_question = wall + _ASK_EVERY_S
+        return bus.has_left(self._name)
 
 
 class Watch:
     """Watches one program; `say` of `make_watch` prints for the user."""
 
-    def __init__(self, partner: Partner, topics: list[_TopicWatch]) -> None:
+    def __init__(self, partner: Partner, topics: list[_TopicWatch], stay: _Stay) -> None:
         self._partner = partner
         self._topics = topics
-        self._next_question = 0.0
+        self._stay = stay
 
     def look(self, bus: PartnerBus, now_ns: int) -> None:
         """Check and record what came since the last look.
@@ -90,13 +125,12 @@ class Watch:
         """
         for topic in self._topics:
             topic.look(bus, now_ns)
-        if not self._topics and now_ns < self._partner.last_step_ns:
-            # A program that only reads is never ahead of us, but no value shows that it goes on.
-            wall = time.monotonic()
-            if wall >= self._next_question:
-                self._next_question = wall + _ASK_EVERY_S
-                if bus.has_left(self._partner.name):
-                    raise _left(self._partner, f"at time {to_s(now_ns):g} s or before")
+        # A program that only reads is never ahead of us, but no value shows that it goes on.
+        words = [topic.silence for topic in self._topics if topic.silence]
+        if not self._topics:
+            words = [f"at time {to_s(now_ns):g} s or before"]
+        if words and now_ns < self._partner.last_step_ns and self._stay.ended_lately(bus):
+            raise _left(self._partner, words[0])
 
     def look_last(self, bus: PartnerBus) -> None:
         """Look at the end of the run.
@@ -121,12 +155,15 @@ class _TopicWatch:
         topic: Topic,
         store: RunStore,
         say: Callable[[str], None],
+        stay: _Stay,
     ) -> None:
         self._partner = partner
         self._port = port.name
         self._topic = topic.name
         self._store = store
         self._say = say
+        self._stay = stay
+        self.silence = ""  # in words, while there is any
         self._recorder = Recorder(partner.name, (port,), store)
         self._last_ns: int | None = None
         self._updates = 0
@@ -139,15 +176,19 @@ class _TopicWatch:
         if values is not None:
             updates = bus.updates(name, self._port)
             if updates != self._updates:
-                self._updates = updates
+                self._updates, self.silence = updates, ""
                 # HELICS does not tell when a value was published.
                 self._last_ns = self._partner.step_before(now_ns)
                 self._take(values, self._last_ns)
                 return
-        since_ns = self._partner.timing.offset_ns if self._last_ns is None else self._last_ns
-        if now_ns - since_ns > self._limit_ns and not self._told:
-            self._told = True
-            self._report_silence(bus, now_ns)
+        last = self._last_ns
+        since_ns = self._partner.timing.offset_ns if last is None else last
+        if now_ns - since_ns > self._limit_ns:
+            since = "no value yet" if last is None else f"no value since {to_s(last):g} s"
+            self.silence = f"topic '{self._topic}' has had {since}"
+            if not self._told:
+                self._told = True
+                self._report_silence(bus, now_ns)
 
     def _take(self, values: FloatArray, at_ns: int) -> None:
         try:
@@ -160,10 +201,8 @@ class _TopicWatch:
             ) from None
 
     def _report_silence(self, bus: PartnerBus, now_ns: int) -> None:
-        partner, last = self._partner, self._last_ns
-        since = "no value yet" if last is None else f"no value since {to_s(last):g} s"
-        words = f"topic '{self._topic}' has had {since}"
-        if bus.has_left(partner.name):
+        partner, words, last = self._partner, self.silence, self._last_ns
+        if self._stay.ended(bus):
             raise _left(partner, words)
         limit = f"one at least every {to_s(self._limit_ns):g} s"
         if partner.max_silence_ns is not None:

@@ -1,8 +1,8 @@
 """The federates of one process: ``python -m federates.hosts.child``, started by the host.
 
 Protocol: a pickled `Job` on standard input, then JSON lines both ways. It answers ``ready``, waits
-for the broker's address, runs, and answers ``done`` or ``failed``. A ``stop`` line, or the end of
-standard input, ends it.
+for the broker's address, runs, and answers ``done`` or ``failed``; ``failing`` comes as soon as
+there is a failure. A ``stop`` line, or the end of standard input, ends it.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def main() -> int:
     if job.seats[0].row == 0:  # one voice for the processes of this host
         control.say = partial(_say, line)
     control.on_gathered = partial(line.tell, gathered=True)
+    control.on_failure = partial(line.tell, failing=True)
     _listen(starts, control)
     shells: dict[str, Shell] = {}
     stepping_s = 0.0

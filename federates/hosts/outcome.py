@@ -87,6 +87,8 @@ class Control:
         """Prints a sentence for the user."""
         self.on_gathered: Callable[[], None] = self._stall.arm
         """Called when everybody has joined: from then on nobody has a reason to wait for long."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called at the first failure, before anybody else can feel it."""
         self.stop = threading.Event()
         self.failure: Failure | None = None
         self._lock = threading.Lock()
@@ -109,6 +111,7 @@ class Control:
             first = self.failure is None
             if first:
                 self.failure = failure
+                self.on_failure()
             self.stop.set()
             return first
 

@@ -80,6 +80,7 @@ class _Child:
     federates: tuple[str, ...] = ()
     ready: bool = False
     done: bool = False
+    failing: bool = False
     inbox: bytes = b""
     messages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -307,6 +308,8 @@ def _listen(members: Sequence[_Child], control: Control, outcome: Outcome) -> No
                 control.say(message["said"])
             elif "gathered" in message:
                 control.on_gathered()
+            elif "failing" in message:
+                child.failing = True
             elif "failed" in message:
                 control.fail(
                     Failure(message["federate"], message["failed"], message.get("traceback", ""))
@@ -329,8 +332,10 @@ def _look_for_trouble(
     strangers: Sequence[str],
 ) -> None:
     ended = [c for c in members if not c.done and c.process.poll() is not None]
-    # Its last words may have come after the last look, and are worth more than its exit code.
-    _listen(ended, control, outcome)
+    dead = {name: program for name, program in programs.items() if program.poll()}
+    # Last words may have come after the last look, and are worth more than an exit code. A failure
+    # here ends programs, too; a member says that it has one before it ends the federation.
+    _listen(members if dead else ended, control, outcome)
     if control.failure is not None:
         return
     for child in ended:
@@ -341,10 +346,10 @@ def _look_for_trouble(
                 Failure(child.name, f"its process ended ({external.ending(child.process)})")
             )
             return
-    for name, program in programs.items():
-        if program.poll():
-            control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
-            return
+    if dead and not any(child.failing for child in members):
+        name, program = next(iter(dead.items()))
+        control.fail(Failure(name, f"its program ended ({external.ending(program)})"))
+        return
     hung = control.hung(names, (*strangers, "broker"))
     if hung is not None:
         if strangers and hung.federate.endswith(" or broker"):

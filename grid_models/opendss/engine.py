@@ -49,12 +49,11 @@ def _dispose(dss: Any) -> None:
     """
     from dss_python_backend.events import (  # type: ignore[import-untyped]
         EventCallbackManager,
-        get_manager_for_ctx,
     )
 
     util = dss._api_util
     with _disposing:
-        manager = get_manager_for_ctx(util.ctx)
+        manager = _callbacks(dss)
         manager.unregister_all()
         # What their destructors call later would use a context that is gone.
         util.unregister_callbacks = manager.unregister_all = _nothing
@@ -66,6 +65,16 @@ def _dispose(dss: Any) -> None:
             # A later version without such a table has nothing to forget.
             getattr(holder, table, {}).pop(util.ctx, None)
         util.ffi.release(util.ctx)
+
+
+def _callbacks(dss: Any) -> Any:
+    """Return what holds the Python functions that the engine calls.
+
+    Nothing here needs these, and an interrupt (Ctrl-C) while one of them runs would be lost.
+    """
+    from dss_python_backend.events import get_manager_for_ctx
+
+    return get_manager_for_ctx(dss._api_util.ctx)
 
 
 def _nothing() -> None:
@@ -116,6 +125,7 @@ class Engine:
         engine.Basic.AllowForms(False)
         with existing(Path(engine.Basic.DataPath())):
             self.dss: Any = _idle.pop() if own and _idle else engine.NewContext()
+        _callbacks(self.dss).unregister_all()
         util = self.dss._api_util
         self.lib: Any = util.lib_unpatched
         self.ffi: Any = util.ffi

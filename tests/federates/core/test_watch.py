@@ -29,6 +29,8 @@ class _Bus:
         self.values: FloatArray | None = None
         self.count = 0
         self.left = False
+        self.asked = 0
+        self.knows_after = 0  # questions that are answered as if the program were there
 
     def publish(self, *values: float) -> None:
         self.values, self.count = np.array(values), self.count + 1
@@ -40,11 +42,26 @@ class _Bus:
         return self.count
 
     def has_left(self, federate: str) -> bool:
-        return self.left
+        self.asked += 1
+        return self.left and self.asked > self.knows_after
+
+
+class _Clock:
+    """The watch's clock, on which only pauses and looks take time."""
+
+    wall_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.wall_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.wall_s += duration_s
 
 
 class _Bench:
     """A program with a period of 60 s and an offset of 30 s, looked at every 60 s."""
+
+    clock = _Clock()
 
     def __init__(self, folder: Path, limit_s: float | None = None, initial: float = 0.0) -> None:
         self.store = RunStore(folder, Record())
@@ -58,6 +75,7 @@ class _Bench:
 
     def look(self, *times_s: float) -> None:
         for time_s in times_s:
+            self.clock.sleep(1.0)
             self.watch.look(self.bus, to_ns(time_s))
 
     def events(self) -> list[dict[str, object]]:
@@ -69,9 +87,10 @@ Benches = Callable[..., _Bench]
 
 
 @pytest.fixture
-def benches(tmp_path: Path) -> Iterator[Benches]:
+def benches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benches]:
     """Return what makes a bench; its recordings are closed at the end."""
     made: list[_Bench] = []
+    monkeypatch.setattr("federates.core.watch.time", _Bench.clock)
 
     def make(**options: float) -> _Bench:
         made.append(_Bench(tmp_path, **options))
@@ -139,6 +158,43 @@ def test_a_program_that_leaves_ends_the_run(benches: Benches) -> None:
     bench.bus.left = True
     with pytest.raises(PartnerError, match=r"left the federation before its end.* at 570 s"):
         bench.look(120.0)
+
+
+@pytest.mark.parametrize("knows_after", [1, 40])
+def test_a_leave_that_the_broker_learns_of_late_ends_the_run(
+    benches: Benches, knows_after: int
+) -> None:
+    bench = benches()
+    bench.bus.publish(1.0, 1.0)
+    bench.look(60.0)
+    bench.bus.left, bench.bus.knows_after = True, knows_after
+    with pytest.raises(PartnerError, match=r"left the federation before its end: .* since 30 s"):
+        bench.look(120.0)
+    assert bench.bus.asked == knows_after + 1
+
+
+def test_a_leave_that_the_broker_learns_of_very_late_ends_the_run(benches: Benches) -> None:
+    bench = benches()
+    bench.bus.publish(1.0, 1.0)
+    bench.look(60.0, 120.0)
+    bench.bus.left, bench.bus.knows_after = True, bench.bus.asked + 1
+    bench.look(180.0)
+    with pytest.raises(PartnerError, match=r"left the federation before its end: .* since 30 s"):
+        bench.look(240.0)
+
+
+def test_a_program_that_is_silent_now_and_then_is_waited_for_once(benches: Benches) -> None:
+    bench = benches()
+    for time_s in (60.0, 240.0):
+        bench.bus.publish(1.0, 1.0)
+        began_s = bench.clock.wall_s
+        bench.look(time_s, time_s + 60.0, time_s + 120.0)
+        waited_s = bench.clock.wall_s - began_s - 3.0
+        assert waited_s == pytest.approx(1.0 if time_s == 60.0 else 0.0, abs=0.1)
+    assert len(bench.said) == 1
+    bench.bus.left = True
+    with pytest.raises(PartnerError, match="no value since 210 s"):
+        bench.look(420.0)
 
 
 def test_a_topic_without_any_value_ends_the_run_at_its_end(benches: Benches) -> None:

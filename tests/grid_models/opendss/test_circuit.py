@@ -264,6 +264,19 @@ def test_a_context_is_used_again_without_what_was_set_in_it(
     assert after.v_pu().tobytes() == new.v_pu().tobytes()
 
 
+def test_the_engine_calls_no_python_in_which_an_interrupt_would_be_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dss_python_backend.events import EventCallbackManager
+
+    called: list[object] = []
+    monkeypatch.setattr(EventCallbackManager, "handle_event", lambda *args: called.append(args))
+    circuit = open_circuit("ieee13")
+    circuit.solve()
+    circuit._engine.command("clear")
+    assert not called
+
+
 def test_a_context_of_the_users_commands_is_not_used_again(tmp_path: Path) -> None:
     master = tmp_path / "Master.dss"
     master.write_text(
