@@ -19,7 +19,9 @@ from grid_models.base.errors import FeederateError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from controllers.optimisation.method import Problem
     from federates.commands.check import CheckResult
+    from federates.optimise.settings import Links
     from federates.reports.attack_run import AttackRun
     from federates.runs.results import RunFolder
     from federates.runs.sweep import SweepProgress, SweepResult
@@ -327,6 +329,79 @@ def sweep(
     except Exception as error:  # the results are there
         _warn(f"no page: {error}")
     return result
+
+
+def optimise(
+    problem: str | Problem,
+    algorithms: str | Sequence[str] | None = None,
+    *,
+    links: Links | None = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 10_000,
+    seed: int = 0,
+    set: Changes | None = None,
+    period_s: float | None = None,
+    out: PathLike | None = None,
+) -> pd.DataFrame:
+    """Compare distributed optimisation algorithms on one problem; one row for each.
+
+    Parameters
+    ----------
+    problem : str or Problem
+        ``"dispatch-1000"`` and the like (``feederate list``), or an own object of a problem.
+    algorithms : sequence of str, optional
+        Default: all that can solve the problem.
+    links : str, dict, LinkRule or list of them, optional
+        Rules as in a scenario, ``{"loss": 0.2, "latency_s": 0.05}``, ``"loss=0.2"``, or a YAML file
+        with a key ``links``. Default: perfect links.
+    tolerance : float
+        Residual at which agents stop, relative.
+    max_iterations : int
+        Rounds after which an algorithm ends.
+    seed : int
+        Of the problem's random numbers and of the links.
+    set : dict, optional
+        Options of algorithms: ``{"admm.rho": 10}``.
+    period_s : float, optional
+        Simulated time between two steps of the agents. Default: a tenth of the longest delay of a
+        link, 1 ms at least.
+    out : str or Path, optional
+        New folder for tables and a page.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in [optimisation.md](optimisation.md#columns); `error` says where an algorithm
+        failed.
+
+    Raises
+    ------
+    FeederateError
+        An unknown name or option, links or a problem that cannot be used.
+    """
+    import pandas as pd
+
+    from federates.core.run_store import new_run_dir
+    from federates.optimise.compare import compare as make
+    from federates.reports.optimise import write_comparison
+
+    with _readable_errors():
+        folder = None
+        if out is not None:
+            folder = new_run_dir("optimise", Path(path_text(out, "out")))
+        found = make(
+            problem,
+            None if algorithms is None else several(algorithms, "algorithms"),
+            links=links,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            seed=seed,
+            options=set,
+            period_s=period_s,
+        )
+        if folder is not None:
+            write_comparison(found, folder)
+    return pd.DataFrame(found.records())
 
 
 def _options(changes: Changes | None, **chosen: Any) -> RunOptions:

@@ -23,6 +23,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dataset voltvar-ieee13 false-voltage frozen-measurement --seeds 8 --out data",
         "dataset my-study.yaml my-attack.yaml --seeds 8 --unseen stealthy-ramp --out data",
     ),
+    "optimise": (
+        "optimise dispatch-1000",
+        "optimise dispatch-100 --algorithms dual,admm --links loss=0.2,latency_s=0.05",
+    ),
     "new": ("new scenario my-study", "new attack my-attack", "new controller my_control"),
     "schema": ("schema > scenario.schema.json", "schema attack"),
     "replay": (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from controllers.core.registry import descriptions
+from controllers.optimisation.algorithms.catalog import ALGORITHMS
+from controllers.optimisation.problems.catalog import FAMILIES
 from federates.errors import ScenarioError
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.schema import load_scenario, shipped_dir, shipped_scenarios
@@ -12,7 +14,7 @@ from grid_models.catalog import shipped_feeders
 
 
 def print_list() -> None:
-    """Print shipped scenarios, attacks, feeders and controllers."""
+    """Print shipped scenarios, attacks, feeders, controllers, problems and algorithms."""
     titles = {}
     for name, path in shipped_scenarios().items():
         try:
@@ -31,6 +33,8 @@ def print_list() -> None:
         "Attacks": attacks,
         "Feeders": shipped_feeders(),
         "Controllers": descriptions(),
+        "Optimisation problems": {name: family.about for name, family in FAMILIES.items()},
+        "Optimisation algorithms": {name: one.about for name, one in ALGORITHMS.items()},
     }
     for i, (section, entries) in enumerate(sections.items()):
         typer.secho(("\n" if i else "") + section, bold=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import groupby
@@ -77,13 +77,16 @@ def mail_routes(
         problems += _unreceived(federate.name, lost, receivers)
     links = [link for f in federates for link in f.links_in]
     for i, rule in enumerate(scenario.links):
-        problems += _unmatched(rule, links, partial(scenario.where, "links", i))
-    rules = scenario.links
-    quality = {
-        f.name: {link.key: q for link in f.links_in if rules and (q := _quality(link, rules))}
-        for f in federates
-    }
-    return routes, quality
+        problems += unmatched_globs(rule, links, partial(scenario.where, "links", i))
+    return routes, {f.name: link_quality(f.links_in, scenario.links) for f in federates}
+
+
+def link_quality(links: Iterable[Link], rules: Sequence[LinkRule]) -> dict[str, LinkQuality]:
+    """Return the quality that rules give to links, by key; links that no rule names are left out.
+
+    The last rule that matches a link applies.
+    """
+    return {link.key: q for link in links if rules and (q := _quality(link, rules))}
 
 
 def _unreceived(name: str, lost: Sequence[Link], receivers: Mapping[str, object]) -> Iterator[str]:
@@ -97,7 +100,9 @@ def _unreceived(name: str, lost: Sequence[Link], receivers: Mapping[str, object]
         yield f"{name}: no federate receives mail over link {first}{more}{hint}"
 
 
-def _unmatched(rule: LinkRule, links: Sequence[Link], where: Callable[[str], str]) -> Iterator[str]:
+def unmatched_globs(
+    rule: LinkRule, links: Sequence[Link], where: Callable[[str], str]
+) -> Iterator[str]:
     """Say which glob of a rule matches no agent that sends, or receives, mail."""
     ends = {end: sorted({getattr(link, end) for link in links}) for end in ("source", "target")}
     unknown = [

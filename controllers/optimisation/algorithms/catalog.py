@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from controllers.core.errors import ControllerError
 from controllers.optimisation.method import Method, Problem
 from grid_models.base.errors import nearest_name
+
+_COMMON = ("problem", "waiting", "tolerance", "hosted")
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,47 @@ def names_for(problem: Problem) -> tuple[str, ...]:
     return tuple(name for name, a in ALGORITHMS.items() if problem.kind in a.builders)
 
 
+def check_options(name: str, problem: Problem, options: Mapping[str, Any]) -> None:
+    """Check an algorithm's name and the names and types of its options.
+
+    Raises ControllerError: There is no such algorithm, it does not solve such problems, it has no
+    such option, or a value is of another type.
+    """
+    known = _options(name, problem)
+    for option, value in options.items():
+        where = f"option '{option}' of algorithm '{name}'"
+        if option not in known:
+            raise ControllerError(
+                "there is no such option",
+                where=where,
+                expected="one of " + (", ".join(known) or "none"),
+                nearest=nearest_name(option, known),
+            )
+        try:
+            TypeAdapter(known[option]).validate_python(value, strict=True)
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise ControllerError(f"{value!r}: {what}", where=where) from None
+
+
 def build(name: str, problem: Problem, **options: Any) -> Method:
     """Return an algorithm at work on a problem.
 
-    Raises ControllerError: There is no such algorithm, it does not solve such problems, or it has
-    no such option.
+    Raises ControllerError: As `check_options`, or the algorithm refuses the problem.
     """
+    given = {key: value for key, value in options.items() if key not in _COMMON}
+    check_options(name, problem, given)
+    return _builder(name, problem)(problem, **{**ALGORITHMS[name].options, **options})
+
+
+def _options(name: str, problem: Problem) -> dict[str, Any]:
+    """Return the types of an algorithm's own options."""
+    parameters = inspect.signature(_builder(name, problem), eval_str=True).parameters.values()
+    own = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON)
+    return {p.name: p.annotation for p in own}
+
+
+def _builder(name: str, problem: Problem) -> Callable[..., Method]:
     if name not in ALGORITHMS:
         raise ControllerError(
             f"no algorithm is called '{name}'",
@@ -106,15 +146,15 @@ def build(name: str, problem: Problem, **options: Any) -> Method:
             expected="one of " + ", ".join(names_for(problem)),
             nearest=nearest_name(name, ALGORITHMS),
         )
-    algorithm = ALGORITHMS[name]
-    if problem.kind not in algorithm.builders:
+    builders = ALGORITHMS[name].builders
+    if problem.kind not in builders:
         raise ControllerError(
             f"algorithm '{name}' does not solve {problem.kind} problems",
             where="algorithms",
             expected="one of " + ", ".join(names_for(problem)),
         )
-    module, _, function = algorithm.builders[problem.kind].partition(":")
-    make: Callable[..., Method] = getattr(
+    module, _, function = builders[problem.kind].partition(":")
+    found: Callable[..., Method] = getattr(
         import_module(f"controllers.optimisation.algorithms.{module}"), function
     )
-    return make(problem, **{**algorithm.options, **options})
+    return found

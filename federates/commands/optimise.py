@@ -1,0 +1,83 @@
+"""``feederate optimise``: distributed algorithms on one problem, a table and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from federates.commands.errors import FAILED
+from federates.commands.options import print_json
+from federates.commands.terminal import clean_stdout, messages, output, print_table
+from federates.core.run_store import new_run_dir
+from federates.optimise.compare import ENDED, Comparison, Row, compare
+
+_HEAD = ("algorithm", "iterations", "gap", "violation", "MB", "seconds", "end")
+
+
+def optimise_command(
+    problem: str,
+    *,
+    algorithms: str | None,
+    links: Sequence[str],
+    tolerance: float,
+    max_iterations: int,
+    seed: int,
+    options: Sequence[str],
+    period_s: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Compare, print the table and write the folder; return the exit code."""
+    from federates.reports.optimise import write_comparison
+
+    console = messages()
+    with clean_stdout(as_json):
+        folder = None if out is None else new_run_dir("optimise", out)
+        found = compare(
+            problem,
+            None if algorithms is None else [a.strip() for a in algorithms.split(",") if a.strip()],
+            links=links or None,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            seed=seed,
+            options=options,
+            period_s=period_s,
+            report=(lambda name: console.print(name, markup=False))
+            if console.is_terminal
+            else None,
+        )
+        page = None if folder is None else write_comparison(found, folder)
+    if as_json:
+        print_json(found.records())
+    else:
+        _print(found, page)
+    return 0 if any(row.iterations is not None for row in found.rows) else FAILED
+
+
+def _print(found: Comparison, page: Path | None) -> None:
+    console = output()
+    console.print(
+        f"{found.problem}: optimum {found.optimum:.9g}, tolerance {found.tolerance:g}", markup=False
+    )
+    print_table(console, _HEAD, [_cells(row) for row in found.rows], range(1, len(_HEAD)))
+    for row in found.rows:
+        if row.error is not None:
+            console.print(
+                f"{row.algorithm}: {row.error}", markup=False, soft_wrap=True, style="red"
+            )
+    if page is not None:
+        console.print(f"page    {page}", markup=False, soft_wrap=True)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.iterations is None:
+        return (row.algorithm, *["-"] * (len(_HEAD) - 2), ENDED[row.stopped_by])
+    return (
+        row.algorithm,
+        f"{row.iterations}",
+        f"{row.gap:.1e}",
+        f"{row.infeasibility:.1e}",
+        f"{(row.bytes or 0) / 1e6:.3g}",
+        f"{row.seconds:.3g}",
+        ENDED[row.stopped_by],
+    )

@@ -1,0 +1,1 @@
+"""Comparison of distributed optimisation algorithms over imperfect links, in one loop."""

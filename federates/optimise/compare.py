@@ -1,0 +1,209 @@
+"""Several algorithms on one problem: a row for each, with where it fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from controllers.core.mail import Link
+from controllers.optimisation.algorithms.catalog import build, check_options, names_for
+from controllers.optimisation.method import Method, Problem
+from controllers.optimisation.problems.catalog import load_problem
+from federates.clock import to_ns
+from federates.core.mail_routes import link_quality, unmatched_globs
+from federates.errors import ScenarioError
+from federates.optimise.loop import Curve, Outcome, drive
+from federates.optimise.settings import Links, algorithm_options, link_rules
+from federates.scenario.sections import LinkRule
+from grid_models.base.errors import FeederateError
+
+_LEAST_PERIOD_S = 1e-3
+ENDED = {
+    "agents": "converged",
+    "max_iterations": "limit",
+    "silence": "waits",
+    "divergence": "diverged",
+    "error": "error",
+}
+"""Words for `Row.stopped_by`."""
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An algorithm in a comparison; None where it failed before there was such a number.
+
+    Attributes
+    ----------
+    iterations : Rounds of the agent that has computed most often.
+    iterations_to_tolerance : First of them with gap and infeasibility within the tolerance.
+    gap, infeasibility, primal, dual, bound : See `controllers.optimisation.problems.result`.
+    messages, bytes : Sent by all agents; with the header of each message.
+    seconds : Simulated. wall_s : That the agents took on this machine.
+    converged : The agents stopped by their own rule.
+    stopped_by : "agents", "max_iterations", "silence", "divergence" or "error".
+    error : What the algorithm says against the problem.
+    """
+
+    algorithm: str
+    agents: int = 0
+    iterations: int | None = None
+    iterations_to_tolerance: int | None = None
+    gap: float | None = None
+    infeasibility: float | None = None
+    primal: float | None = None
+    dual: float | None = None
+    bound: float | None = None
+    messages: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+    wall_s: float | None = None
+    converged: bool = False
+    stopped_by: str = "error"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What algorithms made of a problem.
+
+    Attributes
+    ----------
+    problem : Its name. optimum : Cost of the central solution.
+    curves : By algorithm, of those that ran.
+    period_s : Time between two steps of the agents.
+    """
+
+    problem: str
+    optimum: float
+    tolerance: float
+    period_s: float
+    rows: tuple[Row, ...]
+    curves: Mapping[str, Curve]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as plain data; infinite numbers and NaN are None."""
+        return [{key: _plain(value) for key, value in asdict(row).items()} for row in self.rows]
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare(
+    problem: str | Problem,
+    algorithms: Sequence[str] | None = None,
+    *,
+    links: Links | None = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 10_000,
+    seed: int = 0,
+    options: Mapping[str, Any] | Sequence[str] | None = None,
+    period_s: float | None = None,
+    report: Report | None = None,
+) -> Comparison:
+    """Let algorithms solve a problem one after the other; one that fails does not end the others.
+
+    Parameters
+    ----------
+    problem : A name of `controllers.optimisation.problems.catalog`, or a problem.
+    algorithms : Names of `controllers.optimisation.algorithms.catalog`. Default: all that can.
+    links : See `link_rules`. Default: perfect.
+    tolerance : Of the agents' residuals, and of `Row.iterations_to_tolerance`.
+    seed : Of the problem's random numbers and of the links.
+    options : See `algorithm_options`.
+    period_s : Time between two steps of the agents. Default: a tenth of the longest delay of a
+        link, 1 ms at least.
+    report : Called with each algorithm's name before it begins.
+
+    Raises FeederateError: An unknown name, a link rule or a problem that cannot be used.
+    """
+    _check_numbers(tolerance, max_iterations, period_s)
+    rules = link_rules(links)
+    whole = load_problem(problem, seed) if isinstance(problem, str) else problem
+    names = list(names_for(whole) if algorithms is None else dict.fromkeys(algorithms))
+    given = algorithm_options(options, names)
+    for name in names:
+        check_options(name, whole, given.get(name, {}))
+    optimum = whole.reference.objective
+    methods = {name: _built(name, whole, tolerance, given.get(name, {})) for name in names}
+    _check_globs(rules, [link for m in methods.values() for link in getattr(m, "links_in", ())])
+    if period_s is None:
+        longest = max((rule.latency_s + rule.jitter_s for rule in rules), default=0.0)
+        period_s = max(_LEAST_PERIOD_S, longest / 10.0)
+    rows, curves = [], {}
+    for name, method in methods.items():
+        if report is not None:
+            report(name)
+        if isinstance(method, FeederateError):
+            rows.append(Row(name, error=str(method)))
+            continue
+        try:
+            outcome = drive(
+                whole,
+                method,
+                link_quality(method.links_in, rules),
+                period_ns=to_ns(period_s),
+                seed=seed,
+                max_iterations=max_iterations,
+            )
+        except (FeederateError, ArithmeticError, ValueError) as error:  # LinAlgError is one
+            rows.append(Row(name, error=str(error) or type(error).__name__))
+            continue
+        curves[name] = outcome.curve
+        rows.append(_row(name, method, outcome, tolerance))
+    label = problem if isinstance(problem, str) else type(problem).__name__
+    return Comparison(label, optimum, tolerance, period_s, tuple(rows), curves)
+
+
+def _check_numbers(tolerance: float, max_iterations: int, period_s: float | None) -> None:
+    for name, value, good in (
+        ("tolerance", tolerance, 0.0 <= tolerance < math.inf),
+        ("max_iterations", max_iterations, max_iterations >= 1),
+        ("period_s", period_s, period_s is None or 1e-9 <= period_s < math.inf),
+    ):
+        if not good:
+            raise ScenarioError(f"is {value}", where=name, expected="a positive number")
+
+
+def _built(
+    name: str, problem: Problem, tolerance: float, options: Mapping[str, Any]
+) -> Method | FeederateError:
+    """Return the agents, or why the algorithm refuses this problem."""
+    try:
+        return build(name, problem, tolerance=tolerance, **options)
+    except FeederateError as error:
+        return error
+
+
+def _check_globs(rules: Sequence[LinkRule], links: Sequence[Link]) -> None:
+    """Refuse a rule that matches no link of any algorithm."""
+    problems: list[str] = []
+    for i, rule in enumerate(rules):
+        problems += unmatched_globs(rule, links, f"links[{i}].{{}}".format)
+    if problems:
+        raise ScenarioError("\n".join(problems))
+
+
+def _row(name: str, method: Method, outcome: Outcome, tolerance: float) -> Row:
+    measure = outcome.measure
+    agents = {link.source for link in method.links_out} | {k.target for k in method.links_in}
+    return Row(
+        algorithm=name,
+        agents=len(agents),
+        iterations=outcome.iterations,
+        iterations_to_tolerance=outcome.curve.first_within(tolerance),
+        gap=measure.gap,
+        infeasibility=measure.infeasibility,
+        primal=measure.primal,
+        dual=measure.dual,
+        bound=measure.bound,
+        messages=outcome.messages,
+        bytes=outcome.n_bytes,
+        seconds=outcome.time_s,
+        wall_s=outcome.wall_s,
+        converged=outcome.stopped_by == "agents",
+        stopped_by=outcome.stopped_by,
+    )
