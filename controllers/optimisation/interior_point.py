@@ -10,7 +10,8 @@ start takes x and all multipliers from an earlier solution. At a solution
 
     gradient of f + terms + equality' g_x + inequality' h_x + bound = 0
 
-Step lengths and the barrier rule are those of MATPOWER's MIPS (reference: `barrier`).
+Step lengths are those of MATPOWER's MIPS (reference: `barrier`), and so is the barrier rule once
+constraints are hardly violated.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ __all__ = ["InteriorPoint", "Solution", "Status", "Terms"]
 Status = Literal["converged", "iteration limit", "stalled", "diverged"]
 """stalled: steps became too short, mostly because there is no feasible point near."""
 
-BARRIER_SHARE = 0.1
-"""Barrier parameter relative to the mean of s z."""
 SHORTEST_STEP = 1e-8
+_BARRIER_SHARE = 0.1
+"""Barrier parameter relative to the mean of s z."""
+_BARRIER_PER_VIOLATION = 1e-3
+"""Least barrier parameter while constraints are violated, up to the mean of s z: slacks that vanish
+long before the constraints hold block all further steps."""
 _SHIFTS = (0.0, 1e-8, 1e-4, 1.0)
 """Added to the diagonal of the Hessian, the next where the Newton matrix is singular."""
 
@@ -68,6 +72,14 @@ class Solution:
     def converged(self) -> bool:
         """Whether the residuals are within the tolerance."""
         return self.status == "converged"
+
+
+def next_barrier(product: float, violation: float) -> float:
+    """Return the barrier parameter of the next step.
+
+    product : Mean of slack times multiplier. violation : Primal residual before the last step.
+    """
+    return max(_BARRIER_SHARE * product, min(_BARRIER_PER_VIOLATION * violation, product))
 
 
 class InteriorPoint:
@@ -110,6 +122,7 @@ class InteriorPoint:
             mu = warm_barrier
         else:
             at, mu = block.start(block.nlp.start if start is None else start, 1.0), 1.0
+        violation = 0.0
         for iteration in range(self.most_iterations + 1):
             left = block.look(at)
             errors = left.relative
@@ -118,7 +131,8 @@ class InteriorPoint:
             if iteration == self.most_iterations:
                 break
             if iteration:
-                mu = BARRIER_SHARE * left.product / max(block.rows, 1)
+                mu = next_barrier(left.product / max(block.rows, 1), violation)
+            violation = left.primal
             step = self._step(mu)
             if step is None:
                 return self._solution("diverged", iteration, errors)

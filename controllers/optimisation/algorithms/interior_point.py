@@ -38,7 +38,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.waiting import Barrier, Inbox, Waiting
 from controllers.optimisation.barrier import BarrierBlock, Iterate, Residuals, Terms
-from controllers.optimisation.interior_point import BARRIER_SHARE, SHORTEST_STEP, Status
+from controllers.optimisation.interior_point import SHORTEST_STEP, Status, next_barrier
 from controllers.optimisation.problems.opf_regions import Border, RegionOpf
 from controllers.optimisation.region_method import RegionAgent, RegionMethod
 
@@ -270,6 +270,7 @@ class Coordinator(RegionAgent):
 
     def _judge(self, left: Residuals) -> None:
         """End at a solution, or when the iterations are used up."""
+        self._violation = left.primal
         if max(left.relative) <= self._tolerance:
             self._end("converged")
         elif self.iterations >= self._most:
@@ -282,7 +283,7 @@ class Coordinator(RegionAgent):
         if max(primal, dual) < SHORTEST_STEP:
             self._end("stalled")
         self.iterations += 1
-        barrier = BARRIER_SHARE * product / max(self._rows, 1)
+        barrier = next_barrier(product / max(self._rows, 1), self._violation)
         return [np.array([primal, dual, barrier])] * len(rows)
 
     def _end(self, status: Status) -> None:
