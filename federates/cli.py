@@ -280,12 +280,25 @@ def optimise(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Residual at which agents stop, relative.")
-    ] = 1e-6,
-    max_iterations: Annotated[int, typer.Option(min=1, help="Then an algorithm ends.")] = 10_000,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Residual at which agents stop, relative. Default: the algorithm's, at most 1e-6.",
+        ),
+    ] = None,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Then an algorithm ends. Default: 10000, of a case 2000."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the problem's numbers and of the links.")
     ] = 0,
+    regions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Of a case. Default: its areas if several, else three."
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -317,6 +330,7 @@ def optimise(
         tolerance=tolerance,
         max_iterations=max_iterations,
         seed=seed,
+        regions=regions,
         options=tuple(options or ()),
         period_s=period,
         out=out,

@@ -336,9 +336,10 @@ def optimise(
     algorithms: str | Sequence[str] | None = None,
     *,
     links: Links | None = None,
-    tolerance: float = 1e-6,
-    max_iterations: int = 10_000,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
     seed: int = 0,
+    regions: int | Mapping[str, str] | None = None,
     set: Changes | None = None,
     period_s: float | None = None,
     out: PathLike | None = None,
@@ -348,18 +349,22 @@ def optimise(
     Parameters
     ----------
     problem : str or Problem
-        ``"dispatch-1000"`` and the like (``feederate list``), or an own object of a problem.
+        ``"dispatch-1000"`` and the like (``feederate list``), the path of a MATPOWER file, or an
+        own object of a problem.
     algorithms : sequence of str, optional
         Default: all that can solve the problem.
     links : str, dict, LinkRule or list of them, optional
         Rules as in a scenario, ``{"loss": 0.2, "latency_s": 0.05}``, ``"loss=0.2"``, or a YAML file
         with a key ``links``. Default: perfect links.
-    tolerance : float
-        Residual at which agents stop, relative.
-    max_iterations : int
-        Rounds after which an algorithm ends.
+    tolerance : float, optional
+        Residual at which agents stop, relative. Default: that of each algorithm, 1e-6 or less.
+    max_iterations : int, optional
+        Iterations after which an algorithm ends. Default: 10,000, for cases 2,000.
     seed : int
         Of the problem's random numbers and of the links.
+    regions : int or dict, optional
+        Of a case: how many, or the name of each bus's region. Default: its areas where they are
+        several and connected, else three.
     set : dict, optional
         Options of algorithms: ``{"admm.rho": 10}``.
     period_s : float, optional
@@ -396,6 +401,7 @@ def optimise(
             tolerance=tolerance,
             max_iterations=max_iterations,
             seed=seed,
+            regions=regions,
             options=set,
             period_s=period_s,
         )

@@ -6,7 +6,7 @@ import typer
 
 from controllers.core.registry import descriptions
 from controllers.optimisation.algorithms.catalog import ALGORITHMS
-from controllers.optimisation.problems.catalog import FAMILIES
+from controllers.optimisation.problems.catalog import problems
 from federates.errors import ScenarioError
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.schema import load_scenario, shipped_dir, shipped_scenarios
@@ -33,7 +33,7 @@ def print_list() -> None:
         "Attacks": attacks,
         "Feeders": shipped_feeders(),
         "Controllers": descriptions(),
-        "Optimisation problems": {name: family.about for name, family in FAMILIES.items()},
+        "Optimisation problems": problems(),
         "Optimisation algorithms": {name: one.about for name, one in ALGORITHMS.items()},
     }
     for i, (section, entries) in enumerate(sections.items()):

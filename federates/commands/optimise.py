@@ -9,9 +9,9 @@ from federates.commands.errors import FAILED
 from federates.commands.options import print_json
 from federates.commands.terminal import clean_stdout, messages, output, print_table
 from federates.core.run_store import new_run_dir
-from federates.optimise.compare import ENDED, Comparison, Row, compare
+from federates.optimise.compare import Comparison, Row, compare
 
-_HEAD = ("algorithm", "iterations", "gap", "violation", "MB", "seconds", "end")
+_HEAD = ("algorithm", "iterations", "gap", "violation", "kB", "seconds", "end")
 
 
 def optimise_command(
@@ -19,9 +19,10 @@ def optimise_command(
     *,
     algorithms: str | None,
     links: Sequence[str],
-    tolerance: float,
-    max_iterations: int,
+    tolerance: float | None,
+    max_iterations: int | None,
     seed: int,
+    regions: int | None,
     options: Sequence[str],
     period_s: float | None,
     out: Path | None,
@@ -40,6 +41,7 @@ def optimise_command(
             tolerance=tolerance,
             max_iterations=max_iterations,
             seed=seed,
+            regions=regions,
             options=options,
             period_s=period_s,
             report=(lambda name: console.print(name, markup=False))
@@ -71,13 +73,13 @@ def _print(found: Comparison, page: Path | None) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.iterations is None:
-        return (row.algorithm, *["-"] * (len(_HEAD) - 2), ENDED[row.stopped_by])
+        return (row.algorithm, *["-"] * (len(_HEAD) - 2), row.end)
     return (
         row.algorithm,
         f"{row.iterations}",
         f"{row.gap:.1e}",
         f"{row.infeasibility:.1e}",
-        f"{(row.bytes or 0) / 1e6:.3g}",
+        f"{(row.bytes or 0) / 1e3:.0f}",
         f"{row.seconds:.3g}",
-        ENDED[row.stopped_by],
+        row.end,
     )

@@ -64,9 +64,9 @@ def print_table(
     longest = [max((_longest(row[i]) for row in lines), default=0) for i in range(len(head))]
     words_of = [" ".join(row[i] for row in lines).split() for i in range(len(head))]
     longest_word = [max(map(len, words), default=0) for words in words_of]
-    whole = sum(
-        1 + (longest[i] if i == 0 or i in numbers else longest_word[i]) for i in range(len(head))
-    )
+    head_word = [max(map(len, words.split()), default=0) for words in head]
+    cells = [longest[i] if i == 0 or i in numbers else longest_word[i] for i in range(len(head))]
+    whole = sum(1 + max(pair) for pair in zip(cells, head_word, strict=True))
     for i, words in enumerate(head):
         number = i in numbers
         justify: JustifyMethod = "right" if number else "left"

@@ -20,14 +20,13 @@ from federates.scenario.sections import LinkRule
 from grid_models.base.errors import FeederateError
 
 _LEAST_PERIOD_S = 1e-3
-ENDED = {
-    "agents": "converged",
+_TOLERANCE = 1e-6
+_ENDS = {
+    "agents": "failed",
     "max_iterations": "limit",
     "silence": "waits",
     "divergence": "diverged",
-    "error": "error",
 }
-"""Words for `Row.stopped_by`."""
 Report = Callable[[str], None]
 
 
@@ -44,7 +43,7 @@ class Row:
     seconds : Simulated. wall_s : That the agents took on this machine.
     converged : The agents stopped by their own rule.
     stopped_by : "agents", "max_iterations", "silence", "divergence" or "error".
-    error : What the algorithm says against the problem.
+    error : Why the algorithm refuses the problem, or gave up.
     """
 
     algorithm: str
@@ -63,6 +62,11 @@ class Row:
     converged: bool = False
     stopped_by: str = "error"
     error: str | None = None
+
+    @property
+    def end(self) -> str:
+        """How it ended, in a word."""
+        return "converged" if self.converged else _ENDS.get(self.stopped_by, self.stopped_by)
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,10 @@ def compare(
     algorithms: Sequence[str] | None = None,
     *,
     links: Links | None = None,
-    tolerance: float = 1e-6,
-    max_iterations: int = 10_000,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
     seed: int = 0,
+    regions: int | Mapping[str, str] | None = None,
     options: Mapping[str, Any] | Sequence[str] | None = None,
     period_s: float | None = None,
     report: Report | None = None,
@@ -111,8 +116,11 @@ def compare(
     problem : A name of `controllers.optimisation.problems.catalog`, or a problem.
     algorithms : Names of `controllers.optimisation.algorithms.catalog`. Default: all that can.
     links : See `link_rules`. Default: perfect.
-    tolerance : Of the agents' residuals, and of `Row.iterations_to_tolerance`.
+    tolerance : Of the agents' residuals; default: that of the algorithm. And of
+        `Row.iterations_to_tolerance`; default: 1e-6.
+    max_iterations : Default: 10,000, for cases 2,000.
     seed : Of the problem's random numbers and of the links.
+    regions : See `load_problem`.
     options : See `algorithm_options`.
     period_s : Time between two steps of the agents. Default: a tenth of the longest delay of a
         link, 1 ms at least.
@@ -122,17 +130,23 @@ def compare(
     """
     _check_numbers(tolerance, max_iterations, period_s)
     rules = link_rules(links)
-    whole = load_problem(problem, seed) if isinstance(problem, str) else problem
+    whole = load_problem(problem, seed, regions) if isinstance(problem, str) else problem
     names = list(names_for(whole) if algorithms is None else dict.fromkeys(algorithms))
     given = algorithm_options(options, names)
     for name in names:
         check_options(name, whole, given.get(name, {}))
     optimum = whole.reference.objective
-    methods = {name: _built(name, whole, tolerance, given.get(name, {})) for name in names}
-    _check_globs(rules, [link for m in methods.values() for link in getattr(m, "links_in", ())])
+    longest_s = max((rule.latency_s + rule.jitter_s for rule in rules), default=0.0)
     if period_s is None:
-        longest = max((rule.latency_s + rule.jitter_s for rule in rules), default=0.0)
-        period_s = max(_LEAST_PERIOD_S, longest / 10.0)
+        period_s = max(_LEAST_PERIOD_S, longest_s / 10.0)
+    common: dict[str, Any] = {} if tolerance is None else {"tolerance": tolerance}
+    # An agent repeats its mail when an answer could have come.
+    common["resend_after"] = 2 + 2 * math.ceil(longest_s / period_s)
+    methods = {name: _built(name, whole, common, given.get(name, {})) for name in names}
+    _check_globs(rules, [link for m in methods.values() for link in getattr(m, "links_in", ())])
+    if max_iterations is None:
+        max_iterations = 2_000 if whole.kind == "regions" else 10_000
+    tolerance = _TOLERANCE if tolerance is None else tolerance
     rows, curves = [], {}
     for name, method in methods.items():
         if report is not None:
@@ -158,23 +172,27 @@ def compare(
     return Comparison(label, optimum, tolerance, period_s, tuple(rows), curves)
 
 
-def _check_numbers(tolerance: float, max_iterations: int, period_s: float | None) -> None:
-    for name, value, good in (
-        ("tolerance", tolerance, 0.0 <= tolerance < math.inf),
-        ("max_iterations", max_iterations, max_iterations >= 1),
-        ("period_s", period_s, period_s is None or 1e-9 <= period_s < math.inf),
+def _check_numbers(
+    tolerance: float | None, max_iterations: int | None, period_s: float | None
+) -> None:
+    for name, value, least in (
+        ("tolerance", tolerance, 0.0),
+        ("max_iterations", max_iterations, 1),
+        ("period_s", period_s, 1e-9),
     ):
-        if not good:
+        if value is not None and not least <= value < math.inf:
             raise ScenarioError(f"is {value}", where=name, expected="a positive number")
 
 
 def _built(
-    name: str, problem: Problem, tolerance: float, options: Mapping[str, Any]
+    name: str, problem: Problem, common: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Method | FeederateError:
-    """Return the agents, or why the algorithm refuses this problem."""
+    """Return the agents, or why the algorithm refuses this problem; wrong options are raised."""
     try:
-        return build(name, problem, tolerance=tolerance, **options)
+        return build(name, problem, **{**common, **options})
     except FeederateError as error:
+        if options:
+            raise
         return error
 
 
@@ -189,6 +207,8 @@ def _check_globs(rules: Sequence[LinkRule], links: Sequence[Link]) -> None:
 
 def _row(name: str, method: Method, outcome: Outcome, tolerance: float) -> Row:
     measure = outcome.measure
+    # Agents of regions can also end because they know that they have failed.
+    status = getattr(method, "status", "converged") if outcome.stopped_by == "agents" else None
     agents = {link.source for link in method.links_out} | {k.target for k in method.links_in}
     return Row(
         algorithm=name,
@@ -204,6 +224,7 @@ def _row(name: str, method: Method, outcome: Outcome, tolerance: float) -> Row:
         bytes=outcome.n_bytes,
         seconds=outcome.time_s,
         wall_s=outcome.wall_s,
-        converged=outcome.stopped_by == "agents",
+        converged=status == "converged",
         stopped_by=outcome.stopped_by,
+        error=None if status in (None, "converged") else status,
     )

@@ -119,7 +119,7 @@ class _Progress:
         self._problem, self._method = problem, method
         self.iterations = 0
         self._rows: list[tuple[float, float, float, float]] = []
-        self.measure = problem.measure(method.answer())
+        self._last: Measure | None = None
 
     def note(self, time_s: float) -> bool:
         """Measure after a step; return whether somebody has computed for one more time."""
@@ -127,7 +127,7 @@ class _Progress:
         if rounds == self.iterations and not self._method.stopped:
             return False
         self.iterations = rounds
-        self.measure = now = self._problem.measure(self._method.answer())
+        self._last = now = self._problem.measure(self._method.answer())
         self._rows.append((rounds, time_s, now.gap, now.infeasibility))
         return True
 
@@ -135,11 +135,17 @@ class _Progress:
         """Say what ends the algorithm after this step, if anything."""
         if self._method.stopped:
             return "agents"
-        if not np.isfinite([self.measure.objective, self.measure.infeasibility]).all():
+        now = self._last
+        if now is not None and not np.isfinite([now.objective, now.infeasibility]).all():
             return "divergence"
         if self.iterations >= max_iterations:
             return "max_iterations"
         return "silence" if silent else None
+
+    @property
+    def measure(self) -> Measure:
+        """The worth of the answer when the agents computed last."""
+        return self._last or self._problem.measure(self._method.answer())
 
     def curve(self) -> Curve:
         """Return what was measured; of equal rounds the last."""

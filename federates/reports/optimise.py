@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from federates.core.run_store import write_json
-from federates.optimise.compare import ENDED, Comparison, Row
+from federates.optimise.compare import Comparison, Row
 from federates.reports.blocks import Page, PageSection, TableBlock, Text
 from federates.reports.page import write_page
 from federates.reports.run import REPORT
@@ -64,7 +64,7 @@ def _page(found: Comparison) -> Page:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.iterations is None:
-        return (row.algorithm, *["-"] * (len(_HEAD) - 2), ENDED[row.stopped_by])
+        return (row.algorithm, *["-"] * (len(_HEAD) - 2), row.end)
     within = row.iterations_to_tolerance
     return (
         row.algorithm,
@@ -75,5 +75,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.messages:,}",
         f"{row.bytes:,}",
         f"{row.seconds:.4g}",
-        ENDED[row.stopped_by],
+        row.end,
     )

@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from controllers.core.errors import ControllerError
+from controllers.core.waiting import Asynchronous, Barrier, Waiting
 from controllers.optimisation.method import Method, Problem
 from grid_models.base.errors import nearest_name
 
@@ -111,11 +112,13 @@ def check_options(name: str, problem: Problem, options: Mapping[str, Any]) -> No
             raise ControllerError(
                 "there is no such option",
                 where=where,
-                expected="one of " + (", ".join(known) or "none"),
+                expected="one of " + ", ".join(known),
                 nearest=nearest_name(option, known),
             )
         try:
             TypeAdapter(known[option]).validate_python(value, strict=True)
+        except PydanticSchemaGenerationError:  # an array: the builder looks at it
+            continue
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise ControllerError(f"{value!r}: {what}", where=where) from None
@@ -124,18 +127,39 @@ def check_options(name: str, problem: Problem, options: Mapping[str, Any]) -> No
 def build(name: str, problem: Problem, **options: Any) -> Method:
     """Return an algorithm at work on a problem.
 
+    options : Those of its builder, and in place of ``waiting`` also the fields of its waiting
+        policy (`controllers.core.waiting`): ``resend_after``, ``fraction``, ``max_age``.
+
     Raises ControllerError: As `check_options`, or the algorithm refuses the problem.
     """
-    given = {key: value for key, value in options.items() if key not in _COMMON}
-    check_options(name, problem, given)
+    check_options(name, problem, {k: v for k, v in options.items() if k not in _COMMON})
+    fields = _policy(name, problem)
+    chosen = {key: options.pop(key) for key in list(options) if key in fields.types}
+    if chosen and "waiting" not in options:
+        options["waiting"] = fields.kind(**chosen)
     return _builder(name, problem)(problem, **{**ALGORITHMS[name].options, **options})
 
 
+class _Policy(NamedTuple):
+    kind: type[Waiting]
+    types: Mapping[str, Any]
+
+
+def _policy(name: str, problem: Problem) -> _Policy:
+    """Return how an algorithm waits, and the types of the policy's fields."""
+    asynchronous = _builder(name, problem).__name__ == "build_asynchronous"
+    kind: type[Waiting] = Asynchronous if asynchronous else Barrier
+    return _Policy(kind, get_type_hints(kind))
+
+
 def _options(name: str, problem: Problem) -> dict[str, Any]:
-    """Return the types of an algorithm's own options."""
-    parameters = inspect.signature(_builder(name, problem), eval_str=True).parameters.values()
-    own = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON)
-    return {p.name: p.annotation for p in own}
+    """Return the types of an algorithm's own options and of its waiting policy."""
+    function = _builder(name, problem)
+    if function.__name__ == "build_asynchronous":  # the same options with another waiting policy
+        function = getattr(import_module(function.__module__), "build")  # noqa: B009
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
+    return {p.name: p.annotation for p in own} | dict(_policy(name, problem).types)
 
 
 def _builder(name: str, problem: Problem) -> Callable[..., Method]:

@@ -1,4 +1,4 @@
-"""Problems by name: ``dispatch-1000``, ``consensus-grid-32x32``, a user's own case.
+"""Problems by name: ``dispatch-1000``, ``consensus-grid-32x32``, ``case39``, a user's own case.
 
 A name is a family with its sizes in place of the capital letters, or stands for itself.
 """
@@ -6,21 +6,27 @@ A name is a family with its sizes in place of the capital letters, or stands for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from controllers.core.errors import ControllerError
 from controllers.core.graph import Graph
+from controllers.optimisation.partition import areas_of, given_regions, partition
 from controllers.optimisation.problems.consensus import Consensus, ring_consensus
 from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
+from controllers.optimisation.problems.opf_regions import RegionOpf
 from grid_models.base.errors import nearest_name
+from grid_models.transmission.matpower import SHIPPED_CASES, load_case
+from grid_models.transmission.opf_case import OpfCase
 
 MOST_AGENTS = 4000
 """A graph's spectrum takes the cube of it."""
-Problem = Consensus | Dispatch
+Problem = Consensus | Dispatch | RegionOpf
+_REGIONS = 3
 _WHERE = "problem"
+_FILE = re.compile(r"[/\\]|\.m$")
 _SIZE, _NUMBER = re.compile("[A-Z]"), re.compile("[0-9]+")
 
 
@@ -69,41 +75,67 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def load_problem(name: str, seed: int = 0) -> Problem:
+def load_problem(
+    name: str, seed: int = 0, regions: int | Mapping[str, str] | None = None
+) -> Problem:
     """Return the problem of a name.
 
+    Parameters
+    ----------
+    name : Of `FAMILIES`, a shipped case, or the path of a MATPOWER file or folder of tables.
     seed : Of problems with random numbers.
+    regions : Of a case: how many, or the name of each bus's region. Default: its areas where they
+        are several and connected, else three.
 
-    Raises ControllerError: There is no such problem, or it is too large.
+    Raises FeederateError: There is no such problem, it is too large, or a case cannot be used.
     """
     for pattern, family in FAMILIES.items():
         found = re.fullmatch(_SIZE.sub("([0-9]{1,9})", pattern), name)
-        if found is None:
-            continue
-        sizes = [int(size) for size in found.groups()]
-        if not (min(sizes) >= 1 and 2 <= family.agents(*sizes) <= MOST_AGENTS):
-            raise ControllerError(
-                f"'{name}' has {family.agents(*sizes)} agents",
-                where=_WHERE,
-                expected=f"{pattern} with 2 to {MOST_AGENTS} agents",
-            )
-        return family.build(seed, *sizes)
+        if found is not None:
+            sizes = [int(size) for size in found.groups()]
+            return _of_family(name, pattern, family, seed, sizes)
+    if name.lower() in SHIPPED_CASES or _FILE.search(name):
+        return regions_of(load_case(name), regions)
     raise ControllerError(
         f"no problem is called '{name}'",
         where=_WHERE,
-        expected="one of " + ", ".join(problem_names()),
+        expected=f"one of {', '.join(problems())}, or a MATPOWER file (.m)",
         nearest=_nearest(name),
     )
 
 
-def problem_names() -> tuple[str, ...]:
-    """Return the names; capital letters stand for sizes."""
-    return tuple(FAMILIES)
+def problems() -> dict[str, str]:
+    """Return names and one line on each; capital letters stand for sizes."""
+    cases = {name: f"AC optimal power flow: {about}" for name, about in SHIPPED_CASES.items()}
+    return {name: family.about for name, family in FAMILIES.items()} | cases
+
+
+def regions_of(case: OpfCase, regions: int | Mapping[str, str] | None = None) -> RegionOpf:
+    """Return the AC optimal power flow of a case in regions; see `load_problem`."""
+    if isinstance(regions, Mapping):
+        return RegionOpf(case, given_regions(case, regions))
+    if regions is not None:
+        return RegionOpf(case, partition(case, regions))
+    try:
+        return RegionOpf(case, areas_of(case))
+    except ControllerError:
+        return RegionOpf(case, partition(case, min(_REGIONS, len(case.buses.names))))
+
+
+def _of_family(name: str, pattern: str, family: Family, seed: int, sizes: Sequence[int]) -> Problem:
+    agents = family.agents(*sizes)
+    if not (min(sizes) >= 1 and 2 <= agents <= MOST_AGENTS):
+        raise ControllerError(
+            f"'{name}' has {agents} agents",
+            where=_WHERE,
+            expected=f"{pattern} with 2 to {MOST_AGENTS} agents",
+        )
+    return family.build(seed, *sizes)
 
 
 def _nearest(name: str) -> str | None:
     """Return the nearest name, with the sizes that were asked for."""
-    near = nearest_name(_NUMBER.sub("N", name), problem_names())
+    near = nearest_name(name, SHIPPED_CASES) or nearest_name(_NUMBER.sub("N", name), FAMILIES)
     if near is None or _SIZE.search(near) is None:
         return near
     sizes: Iterator[str] = iter(_NUMBER.findall(name))

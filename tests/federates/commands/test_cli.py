@@ -384,6 +384,8 @@ def test_the_progress_bar_goes_to_standard_error_of_a_terminal_only(
 
 def test_list_has_one_line_for_each_thing(capsys: pytest.CaptureFixture[str]) -> None:
     from controllers.core.registry import descriptions
+    from controllers.optimisation.algorithms.catalog import ALGORITHMS
+    from controllers.optimisation.problems.catalog import problems
     from federates.scenario.attack_files import shipped_attacks
     from federates.scenario.schema import shipped_dir, shipped_scenarios
     from grid_models.catalog import shipped_feeders
@@ -393,7 +395,8 @@ def test_list_has_one_line_for_each_thing(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines if line.startswith("  ")]
     attacks = shipped_attacks(shipped_dir())
-    assert names == [*shipped_scenarios(), *attacks, *shipped_feeders(), *descriptions()]
+    parts = [*shipped_scenarios(), *attacks, *shipped_feeders(), *descriptions()]
+    assert names == [*parts, *problems(), *ALGORITHMS]
     assert all(len(line.split()) > 2 for line in lines if line.startswith("  "))
 
 

@@ -127,6 +127,26 @@ def test_links_are_those_of_a_scenario(tmp_path: Path) -> None:
         link_rules(str(file))
 
 
+def test_a_case_is_solved_by_its_areas_or_by_as_many_regions_as_wanted() -> None:
+    """Gap 1e-8 in 16 iterations: a central interior point has 16 (spec table of the issue)."""
+    row = compare("case39", ["interior-point"]).rows[0]
+    assert row.converged
+    assert row.agents == 3 + 1
+    assert (row.iterations or 99) <= 17
+    assert (row.gap or 0.0) < 1e-8
+    five = compare("case39", ["interior-point"], regions=5, max_iterations=2).rows[0]
+    assert (five.agents, five.iterations, five.end) == (5 + 1, 2, "limit")
+
+
+def test_waiting_is_an_option_of_every_algorithm() -> None:
+    loss = {"loss": 0.2}
+    slow, fast = (
+        compare("dispatch-9", ["admm-async"], links=loss, options={"admm-async": options}).rows[0]
+        for options in ({"resend_after": 50}, {"resend_after": 1, "fraction": 0.2, "max_age": 9})
+    )
+    assert (slow.seconds or 0.0) > 2.0 * (fast.seconds or 0.0)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -134,6 +154,11 @@ def test_links_are_those_of_a_scenario(tmp_path: Path) -> None:
         (["consensus-grd-3x4"], "did you mean 'consensus-grid-3x4'"),
         (["dispatch-1"], "2 to 4000 agents"),
         (["dispatch-999999999"], "2 to 4000 agents"),
+        (["case93"], "did you mean 'case39'"),
+        (["none/case9.m"], "a MATPOWER file"),
+        (["case39", "--regions", "40"], "40 regions of 39 buses"),
+        (["dispatch-9", "--set", "dual.resend_after=0"], "resend_after"),
+        (["dispatch-9", "--set", "dual.resend_after=yes"], "resend_after"),
         (["dispatch-9", "--algorithms", "dul"], "did you mean 'dual'"),
         (["dispatch-9", "--algorithms", "consensus"], "does not solve dispatch problems"),
         (["dispatch-9", "--links", "los=0.2"], "did you mean 'loss'"),
