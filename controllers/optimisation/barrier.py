@@ -171,9 +171,9 @@ class BarrierBlock:
         slack = np.maximum(-h, np.sqrt(mu))
         return replace(at, slack=slack, inequality=np.maximum(at.inequality, mu / slack))
 
-    def multipliers(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def multipliers(self, at: Iterate) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the multipliers of g, of h, and of the bounds, (n,): positive at upper ones."""
-        at, m, u = self.iterate, self._limits, self._limits + len(self._upper)
+        m, u = self._limits, self._limits + len(self._upper)
         k = self.nlp.equality_pattern.shape[0]
         bound = np.zeros(self.n)
         bound[self._fixed] = at.equality[k:]

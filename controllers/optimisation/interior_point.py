@@ -159,7 +159,7 @@ class InteriorPoint:
         self, status: Status, iterations: int, errors: tuple[float, float, float]
     ) -> Solution:
         block = self._block
-        equality, inequality, bound = block.multipliers()
+        equality, inequality, bound = block.multipliers(block.iterate)
         return Solution(
             status, block.iterate.x, block.point.objective, equality, inequality, bound,
             iterations, *errors, block.iterate,

@@ -4,9 +4,10 @@ All return the name of each bus's region, (n_buses,), as `RegionOpf` takes it. A
 connected by branches within it: otherwise its parts only agree by way of its neighbours.
 
 The partition is recursive spectral bisection (M. Fiedler, "A property of eigenvectors of
-nonnegative symmetric matrices", Czechoslovak Math. J. 25, 1975), then single buses change region
-while that makes regions more even or ties fewer (C. Fiduccia and R. Mattheyses, "A linear-time
-heuristic for improving network partitions", DAC 1982).
+nonnegative symmetric matrices", Czechoslovak Math. J. 25, 1975), then single buses change region,
+each once per pass and also where that is worse for a while (C. Fiduccia and R. Mattheyses, "A
+linear-time heuristic for improving network partitions", DAC 1982). Messages of second-order
+algorithms grow with the square of what a region shares.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
@@ -23,8 +25,11 @@ from controllers.core.mail import FloatArray, IntArray
 from grid_models.base.errors import listed, nearest_name
 from grid_models.transmission.opf_case import OpfCase
 
+BoolArray = NDArray[np.bool_]
+
 _DENSE = 500  # buses up to which all eigenvectors are computed
-_SPARE = 0.1  # how much larger or smaller than the mean a region may be for fewer ties
+_SPARE = 0.2  # how much larger or smaller than the mean a region may be to share less
+_PATIENCE = 30  # moves in a row that do not help, before the best partition seen is taken
 
 
 def given_regions(case: OpfCase, region_of: Mapping[str, str]) -> tuple[str, ...]:
@@ -69,7 +74,7 @@ def areas_of(case: OpfCase, *, allow_disconnected: bool = False) -> tuple[str, .
 
 
 def partition(case: OpfCase, n_regions: int) -> tuple[str, ...]:
-    """Return connected regions of about the same number of buses with few ties between them.
+    """Return connected regions of about the same number of buses that share few voltages.
 
     They are called ``1``, ``2``, ... in the order of their first bus. The result depends on nothing
     but the arguments.
@@ -114,7 +119,7 @@ def _check_connected(case: OpfCase, regions: tuple[str, ...]) -> None:
             )
 
 
-def _largest_part(graph: csr_array, buses: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _largest_part(graph: csr_array, buses: IntArray) -> BoolArray:
     """Return which of some buses are in their largest connected part, (n,)."""
     parts = connected_components(graph[buses][:, buses], directed=False)[1]
     return np.asarray(parts == np.argmax(np.bincount(parts)))
@@ -154,28 +159,58 @@ def _fiedler(graph: csr_array) -> FloatArray:
 def _refine(graph: csr_array, part: IntArray, k: int) -> None:
     """Move buses to neighbouring regions in `part`, as long as that is better; keep connectivity.
 
-    Better is: less excess of regions over the mean size, then fewer ties, then more even sizes.
+    Better is: less excess over the largest or lack to the smallest size, then a smaller sum of
+    squares of the voltages that regions share (`_shared`), then more even sizes.
     """
-    n = len(part)
-    most = int(np.ceil((1.0 + _SPARE) * n / k))
-    least = max(1, int((1.0 - _SPARE) * n / k))
-    bus = np.arange(n)
+    best = _cost(graph, part, k)
     while True:
-        size = np.bincount(part, minlength=k)
-        member = csr_array((np.ones(n), (bus, part)), shape=(n, k))
-        branches = (graph @ member).toarray()
-        gain = branches - branches[bus, part][:, None]
-        room = size[part][:, None] - size[None, :]  # how much larger the bus's region is
-        uneven = (size[part][:, None] > most) | (size[None, :] < least)
-        fits = (size[None, :] < most) & (size[part][:, None] > least)
-        better = (uneven & (room >= 2)) | (fits & ((gain > 0) | ((gain == 0) & (room >= 2))))
-        better &= (branches > 0) & (part[:, None] != np.arange(k))
-        which, to = np.nonzero(better)
-        order = np.lexsort((-room[which, to], -gain[which, to], ~uneven[which, to]))
-        for at in order:
-            rest = np.flatnonzero(part == part[which[at]])
-            if _largest_part(graph, rest[rest != which[at]]).all():
-                part[which[at]] = to[at]
-                break
-        else:
+        trial, free, found = part.copy(), np.ones(len(part), np.bool_), False
+        worse = 0
+        while worse < _PATIENCE and _move(graph, trial, free, k):
+            cost = _cost(graph, trial, k)
+            worse += 1
+            if cost < best:
+                best, found, worse = cost, True, 0
+                part[:] = trial
+        if not found:
             return
+
+
+def _move(graph: csr_array, part: IntArray, free: BoolArray, k: int) -> bool:
+    """Move the free bus that saves most ties, and bind it; say whether there is one."""
+    bus, (least, most) = np.arange(len(part)), _sizes(len(part), k)
+    size = np.bincount(part, minlength=k)
+    branches = graph @ np.eye(k)[part]
+    gain = branches - branches[bus, part][:, None]
+    from_size = size[part][:, None]
+    evens = ((from_size > most) | (size < least)) & (from_size - size >= 2)
+    allowed = evens | ((size < most) & (from_size > least))
+    allowed &= free[:, None] & (branches > 0) & (part[:, None] != np.arange(k))
+    which, to = np.nonzero(allowed)
+    room = size[part[which]] - size[to]
+    for at in np.lexsort((which, -room, -gain[which, to])):
+        rest = np.flatnonzero(part == part[which[at]])
+        if _largest_part(graph, rest[rest != which[at]]).all():
+            part[which[at]], free[which[at]] = to[at], False
+            return True
+    return False
+
+
+def _sizes(n: int, k: int) -> tuple[int, int]:
+    """Return the smallest and the largest number of buses of a region."""
+    return max(1, int((1.0 - _SPARE) * n / k)), int(np.ceil((1.0 + _SPARE) * n / k))
+
+
+def _cost(graph: csr_array, part: IntArray, k: int) -> tuple[int, int, int]:
+    """Return the buses too many or too few, the squares of `_shared`, and those of the sizes."""
+    least, most = _sizes(len(part), k)
+    size = np.bincount(part, minlength=k)
+    wrong = np.maximum(size - most, 0) + np.maximum(least - size, 0)
+    return int(wrong.sum()), int((_shared(graph, part, k) ** 2).sum()), int((size**2).sum())
+
+
+def _shared(graph: csr_array, part: IntArray, k: int) -> IntArray:
+    """Return how many buses each region holds that another one holds too: the ends of its ties."""
+    member = np.eye(k)[part]
+    holds = (graph @ member + member) > 0
+    return np.asarray((holds & (holds.sum(axis=1) > 1)[:, None]).sum(axis=0))

@@ -187,7 +187,7 @@ class RegionSteps(RegionAgent):
 
     def answer(self) -> Mapping[str, FloatArray]:
         """Return x, multipliers and prices of the border."""
-        equality, inequality, bound = self._block.multipliers()
+        equality, inequality, bound = self._block.multipliers(self._iterate)
         return {
             "x": self._iterate.x, "equality": equality, "inequality": inequality, "bound": bound,
             "price": self.price,
