@@ -31,6 +31,7 @@ from grid_models.base.errors import nearest_name
 
 Letters = Mapping[tuple[str, str], FloatArray]
 """Messages to write: (peer, kind) to values of shape (width,)."""
+Direction = Literal["both", "out", "in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Channel:
     peer: str
     kind: str = "state"
     width: int = 1
-    direction: Literal["both", "out", "in"] = "both"
+    direction: Direction = "both"
     counters: int = 0
 
 

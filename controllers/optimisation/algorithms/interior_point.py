@@ -30,10 +30,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import get_args
 
 import numpy as np
 
-from controllers.core.agents import Channel, Letters
+from controllers.core.agents import Channel, Direction, Letters
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.waiting import Barrier, Inbox, Waiting
@@ -43,7 +44,7 @@ from controllers.optimisation.problems.opf_regions import Border, RegionOpf
 from controllers.optimisation.region_method import RegionAgent, RegionMethod
 
 COORDINATOR = "coordinator"
-_STATUSES: tuple[str, ...] = ("running", "converged", "iteration limit", "stalled", "diverged")
+_STATUSES: tuple[str, ...] = ("running", *get_args(Status))
 
 
 def build(
@@ -89,6 +90,16 @@ def build(
     return RegionMethod([*regions, coordinator], hosted)
 
 
+def _channels(peer: str, k: int, told: Direction, heard: Direction) -> list[Channel]:
+    """Return what a region with a border of width k tells its coordinator, and what it hears."""
+    return [
+        Channel(peer, "block", k * (k + 1) // 2 + k + len(Residuals._fields), told),
+        Channel(peer, "border", k + 1, heard, counters=1),
+        Channel(peer, "length", 6, told),
+        Channel(peer, "move", 4, heard, counters=1),
+    ]
+
+
 class RegionSteps(RegionAgent):
     """A region: its part of every Newton step.
 
@@ -112,17 +123,8 @@ class RegionSteps(RegionAgent):
         waiting: Barrier,
     ) -> None:
         k = len(border.column)
-        super().__init__(
-            name,
-            [
-                Channel(COORDINATOR, "block", k * (k + 1) // 2 + k + 5, "out"),
-                Channel(COORDINATOR, "border", k + 1, "in", 1),
-                Channel(COORDINATOR, "length", 6, "out"),
-                Channel(COORDINATOR, "move", 4, "in", 1),
-            ],
-            waiting=waiting,
-            turns=("border", "move"),
-        )
+        channels = _channels(COORDINATOR, k, "out", "in")
+        super().__init__(name, channels, waiting=waiting, turns=("border", "move"))
         self._block, self._at, self._penalty = block, border.column, penalty
         self._unit = np.zeros((block.unknowns, k))
         self._unit[self._at, np.arange(k)] = 1.0
@@ -211,12 +213,7 @@ class Coordinator(RegionAgent):
         channels = [
             channel
             for name, k in zip(names, widths, strict=True)
-            for channel in (
-                Channel(name, "block", k * (k + 1) // 2 + k + 5, "in"),
-                Channel(name, "border", k + 1, "out", 1),
-                Channel(name, "length", 6, "in"),
-                Channel(name, "move", 4, "out", 1),
-            )
+            for channel in _channels(name, k, "in", "out")
         ]
         super().__init__(COORDINATOR, channels, waiting=waiting, turns=("block", "length"))
         self._regions, self._widths = names, widths
@@ -226,9 +223,7 @@ class Coordinator(RegionAgent):
         shared = size + np.concatenate([border.shared for border in borders])
         self._matrix[np.arange(size), shared] = self._matrix[shared, np.arange(size)] = 1.0
         holders = np.bincount(shared - size, minlength=problem.n_shared)
-        self._matrix[range(size, len(self._matrix)), range(size, len(self._matrix))] = (
-            penalty * holders
-        )
+        np.fill_diagonal(self._matrix[size:, size:], penalty * holders)
         self._joins = True
 
     def first(self) -> Letters:
