@@ -75,8 +75,11 @@ class AgentRows(ABC):
     ----------
     residual : (rows,). After `compute`: how far each agent is from agreement, relative; the agents
         stop when all are below the tolerance.
+    by_link : Whether peers are told different things: messages are then (links, width), ordered by
+        row, then by peer, as in `Heard`.
     """
 
+    by_link: ClassVar[bool] = False
     residual: FloatArray
 
     @abstractmethod
@@ -85,7 +88,7 @@ class AgentRows(ABC):
 
     @abstractmethod
     def compute(self, rows: IntArray, heard: Heard) -> FloatArray:
-        """Do one round of some rows; return what they tell all their peers, (len(rows), width).
+        """Do one round of some rows; return what they tell their peers, (len(rows), width).
 
         Messages hold absolute state. Sets `residual` of these rows.
         """
@@ -343,7 +346,8 @@ class _Desk:
         place[rows] = np.arange(len(rows))
         row = place[self.out_row]
         link = np.flatnonzero(row >= 0)
-        values = np.column_stack([told, quiet])[row[link]]
+        to_each = told if self.rows.by_link else told[row[link]]
+        values = np.column_stack([to_each, quiet[row[link]]])
         self._last[0, link] = self._last[1, link]
         self._last[1, link] = values
         number = self._sent[self.out_row[link]]

@@ -14,7 +14,7 @@ from controllers.core.mail import FloatArray, IntArray
 if TYPE_CHECKING:
     from scipy import sparse
 
-Weights = Literal["optimal", "metropolis"]
+Weights = Literal["optimal", "metropolis"] | float
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +118,20 @@ class Graph:
 
         "optimal": gamma = 2 / (lambda_2 + lambda_n) of the Laplacian, the best constant weight; its
         rate is (lambda_n - lambda_2) / (lambda_n + lambda_2). "metropolis": 1 / (1 + max of both
-        degrees), which needs no eigenvalues. (Xiao and Boyd, "Fast linear iterations for
-        distributed averaging", 2004.)
+        degrees), which needs no eigenvalues. A number: that weight of every arc. (Xiao and Boyd,
+        "Fast linear iterations for distributed averaging", 2004.)
         """
         source, target = self.arcs
+        if isinstance(weights, str) and weights not in ("optimal", "metropolis"):
+            raise ControllerError(
+                f"mixing weights '{weights}' are not known",
+                where="graph",
+                expected="'optimal', 'metropolis' or a number",
+            )
         if weights == "metropolis":
             arc = 1.0 / (1.0 + np.maximum(self.degree[source], self.degree[target]))
+        elif not isinstance(weights, str):
+            arc = np.full(len(source), float(weights))
         else:
             ends = self.spectrum[1] + self.spectrum[-1] if self.n > 1 else 1.0
             arc = np.full(len(source), 2.0 / ends)
@@ -131,12 +139,22 @@ class Graph:
 
     def rate(self, weights: Weights = "optimal") -> float:
         """Return the factor by which `mixing` reduces the disagreement per round in the end."""
-        arc, own = self.mixing(weights)
+        return float(np.max(np.abs(self.mixing_values(weights)[:-1]), initial=0.0))
+
+    def mixing_values(self, weights: Weights = "optimal") -> FloatArray:
+        """Return the eigenvalues of W, (n,), rising; the last is 1."""
+        if weights == "metropolis":
+            return self._metropolis_values
+        arc, _ = self.mixing(weights)
+        return np.asarray(1.0 - arc[0] * self.spectrum[::-1]) if len(arc) else np.ones(1)
+
+    @cached_property
+    def _metropolis_values(self) -> FloatArray:
+        arc, own = self.mixing("metropolis")
         source, target = self.arcs
         matrix = np.diag(own)
         matrix[target, source] = arc
-        values = np.linalg.eigvalsh(matrix)
-        return float(np.max(np.abs(values[:-1]), initial=0.0))
+        return np.asarray(np.linalg.eigvalsh(matrix))
 
     @cached_property
     def _matrix(self) -> sparse.csr_array:

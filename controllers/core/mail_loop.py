@@ -17,7 +17,7 @@ import numpy as np
 from controllers.core.agent_rows import AgentRows, Heard, Team
 from controllers.core.agents import IterativeAgent, Letters
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from controllers.core.ports import Port
 from controllers.core.protocol import Controller, ControllerStep
 from controllers.core.waiting import Inbox
@@ -182,6 +182,10 @@ def plain_rows(team: Team, rounds: int) -> list[AgentRows]:
     ]
     # All peers of a kind are of one kind.
     peer = [int(np.searchsorted(stop, team.source[k[0]], side="right")) for k in links]
+    told_at = [
+        _order(team.target[k], team.source[k]) if built[p].by_link else team.source[k] - start[p]
+        for k, p in zip(links, peer, strict=True)
+    ]
     opening = [rows.first() for rows in built]
     told = [[] if first is None else [first.copy()] for first in opening]
     done = [0] * len(built)
@@ -193,7 +197,7 @@ def plain_rows(team: Team, rounds: int) -> list[AgentRows]:
             )
         for k in ready:
             source = team.source[links[k]]
-            values = told[peer[k]][done[k]][source - start[peer[k]]]
+            values = told[peer[k]][done[k]][told_at[k]]
             fresh = np.ones(len(source), dtype=np.bool_)
             at = np.arange(len(source))
             heard = Heard(
@@ -202,3 +206,11 @@ def plain_rows(team: Team, rounds: int) -> list[AgentRows]:
             told[k].append(built[k].compute(np.arange(team.kinds[k].count), heard).copy())
             done[k] += 1
     return built
+
+
+def _order(minor: IntArray, major: IntArray) -> IntArray:
+    """Return the position of each entry in the order by `major`, then `minor`."""
+    order = np.lexsort((minor, major))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return place

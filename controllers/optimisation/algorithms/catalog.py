@@ -35,6 +35,11 @@ class Algorithm:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _peers(module: str, function: str = "build") -> dict[str, str]:
+    """Return the builders of an algorithm without a coordinator."""
+    return dict.fromkeys(("consensus", "dispatch"), f"{module}:{function}")
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "dual": Algorithm(
         "dual decomposition: a coordinator's price, constant step",
@@ -56,8 +61,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"step": "preconditioned"},
     ),
     "admm": Algorithm(
-        "sharing ADMM: members and a coordinator, in parallel",
-        {"dispatch": "admm:build"},
+        "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers",
+        {"dispatch": "admm:build", "consensus": "admm_consensus:build"},
     ),
     "admm-preconditioned": Algorithm(
         "sharing ADMM, penalties scaled by each member's curvature",
@@ -70,8 +75,45 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"relaxation": 1.6},
     ),
     "admm-async": Algorithm(
-        "sharing ADMM, the coordinator waits for a fraction of the members",
-        {"dispatch": "admm:build_asynchronous"},
+        "ADMM where the coordinator, or each peer, waits for a fraction of the others",
+        {
+            "dispatch": "admm:build_asynchronous",
+            "consensus": "admm_consensus:build_asynchronous",
+        },
+    ),
+    "admm-consensus": Algorithm(
+        "ADMM of peers: agreement on each edge, of a dispatch on the price (dual consensus ADMM)",
+        _peers("admm_consensus"),
+    ),
+    "admm-consensus-async": Algorithm(
+        "ADMM of peers that wait for a fraction of their neighbours",
+        _peers("admm_consensus", "build_asynchronous"),
+    ),
+    "admm-consensus-over-relaxed": Algorithm(
+        "ADMM of peers, over-relaxed by 1.8",
+        _peers("admm_consensus"),
+        {"relaxation": 0.9},
+    ),
+    "dgd": Algorithm(
+        "distributed gradient descent, constant step: keeps a bias",
+        _peers("dgd"),
+    ),
+    "dgd-diminishing": Algorithm(
+        "distributed gradient descent, step falling with the square root of the round",
+        _peers("dgd"),
+        {"decay": 0.5},
+    ),
+    "extra": Algorithm(
+        "gradient descent with neighbours, exact by a correction from the round before",
+        _peers("extra"),
+    ),
+    "gradient-tracking": Algorithm(
+        "gradient descent with neighbours along a tracked mean gradient",
+        _peers("gradient_tracking"),
+    ),
+    "ratio-consensus": Algorithm(
+        "quotient of two averages by running sums, which lose nothing with lost messages",
+        _peers("ratio_consensus"),
     ),
     "consensus": Algorithm(
         "averaging with neighbours, optimal constant weight",
