@@ -147,7 +147,7 @@ class Team:
         """Return how many numbers the messages of some agents of one kind have."""
         ends = np.cumsum([kind.count for kind in self.kinds])
         kinds = np.unique(np.searchsorted(ends, source, side="right"))
-        return self.kinds[int(kinds[0])].width if kinds.size else 0
+        return self.kinds[int(kinds[0]) if kinds.size else 0].width
 
 
 class RowController:

@@ -121,8 +121,11 @@ def test_the_agents_stop_where_the_tolerance_holds(problem: Problem, name: str) 
         assert abs(measure.objective - problem.reference.objective) <= 1e-5 * size
 
 
-@pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in PEERS for kind in PROBLEMS]
+    + [(name, "consensus") for name in ("consensus", "consensus-metropolis", "consensus-momentum")],
+)
 def test_mail_gives_the_bits_of_the_plain_loop(name: str, kind: str) -> None:
     """Perfect links in one host, two hosts, and under loss and delay with a barrier."""
     problem = PROBLEMS[kind]
