@@ -101,19 +101,6 @@ def penalties(problem: Dispatch, penalty: Penalty, factor: float = 1.0) -> Float
         return np.asarray(factor * 2.0 / np.sqrt(m) * problem.curvature[:, None] / square)
 
 
-def refuse_asynchronous(waiting: Waiting | None, algorithm: str) -> None:
-    """Refuse waiting under which coordinator and members do not count the same rounds.
-
-    Raises ControllerError: The policy is `Asynchronous`.
-    """
-    if isinstance(waiting, Asynchronous):
-        raise ControllerError(
-            "its coordinator and members must count the same rounds",
-            where=f"algorithm '{algorithm}'",
-            expected="Barrier waiting, or algorithm 'admm-async'",
-        )
-
-
 class Members(AgentRows):
     """Agents that answer a price by y_i, and by their share of the rows too where `apart`.
 

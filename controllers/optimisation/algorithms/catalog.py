@@ -60,6 +60,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"dispatch": "dual:build"},
         {"step": "preconditioned"},
     ),
+    "dual-nesterov": Algorithm(
+        "dual decomposition with Nesterov's momentum and restart",
+        {"dispatch": "dual_nesterov:build"},
+    ),
     "admm": Algorithm(
         "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers",
         {"dispatch": "admm:build", "consensus": "admm_consensus:build"},
@@ -73,6 +77,22 @@ ALGORITHMS: dict[str, Algorithm] = {
         "sharing ADMM, over-relaxed by 1.6",
         {"dispatch": "admm:build"},
         {"relaxation": 1.6},
+    ),
+    "admm-nesterov": Algorithm(
+        "sharing ADMM with Nesterov's momentum and restart",
+        {"dispatch": "admm_nesterov:build"},
+    ),
+    "admm-anderson": Algorithm(
+        "sharing ADMM, Anderson acceleration over five rounds, safeguarded",
+        {"dispatch": "admm_anderson:build"},
+    ),
+    "admm-adaptive": Algorithm(
+        "sharing ADMM, penalty adapted by residual balancing",
+        {"dispatch": "admm_adaptive:build"},
+    ),
+    "admm-proximal-jacobian": Algorithm(
+        "Jacobian ADMM held back by a proximal term",
+        {"dispatch": "admm_proximal_jacobian:build"},
     ),
     "admm-async": Algorithm(
         "ADMM where the coordinator, or each peer, waits for a fraction of the others",

@@ -12,7 +12,8 @@ coordinator corrects it::
 * "conservative": 1 / (|A|^2 / min q), known without all costs; for one row q_min / n.
 * "diminishing": 1 / (L sqrt(k + 1)).
 * "preconditioned": every row its own step, 1 / (A diag(1/q) A')_jj, times 2 / (largest + smallest
-  eigenvalue of the scaled matrix): Jacobi.
+  eigenvalue of the scaled matrix): Jacobi. At most 1.8 / largest, because 2 is the edge of
+  stability where rows depend on each other.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from controllers.optimisation.problems.dispatch import Dispatch
 
 Step = Literal["curvature", "conservative", "diminishing", "preconditioned"]
 
+_MOST = 1.8
+
 
 def build(
     problem: Dispatch,
@@ -40,11 +43,11 @@ def build(
 ) -> RowController:
     """Return the members of a dispatch and their coordinator."""
     problem.refuse_flat("dual")
-    m = len(problem.right)
+    m, alpha = len(problem.right), step_sizes(problem, step)
     team = Team.star(
         (*problem.names, "coordinator"),
         Kind(problem.size, m, lambda at: Members(problem, at)),
-        Kind(1, m, lambda _: Coordinator(problem, step)),
+        Kind(1, m, lambda _: Coordinator(problem, alpha, diminishing=step == "diminishing")),
     )
     return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
 
@@ -72,13 +75,12 @@ class Members(AgentRows):
 
 
 class Coordinator(AgentRows):
-    """Keeps the price of the rows."""
+    """Keeps the price of the rows. step : (m,)."""
 
-    def __init__(self, problem: Dispatch, step: Step) -> None:
+    def __init__(self, problem: Dispatch, step: FloatArray, *, diminishing: bool = False) -> None:
         self._right, self._equal = problem.right, problem.equal
         self._scale = problem.row_scale
-        self._diminishing = step == "diminishing"
-        self._step = _step_sizes(problem, step)
+        self._step, self._diminishing = step, diminishing
         self._k = 0
         self.price = np.zeros((1, len(problem.right)))
         self.residual = np.ones(1)
@@ -92,27 +94,37 @@ class Coordinator(AgentRows):
         imbalance = heard.total() - self._right
         step = self._step / np.sqrt(self._k + 1.0) if self._diminishing else self._step
         self._k += 1
-        price = self.price + step * imbalance
+        self.price = self.moved(self.price, imbalance, step)
+        return self.price
+
+    def moved(self, asked: FloatArray, imbalance: FloatArray, step: FloatArray) -> FloatArray:
+        """Return the price after a step from the one asked at; set the residual. All (1, m)."""
+        price = asked + step * imbalance
         price = np.where(self._equal, price, np.maximum(price, 0.0))
         # A row that does not bind has its imbalance and no movement of its price.
-        open_rows = np.where(self._equal, imbalance, (price - self.price) / step)
+        open_rows = np.where(self._equal, imbalance, (price - asked) / step)
         self.residual = np.max(np.abs(open_rows) / self._scale, axis=1)
-        self.price = price
-        return price
+        return np.asarray(price)
 
     def answer(self) -> Mapping[str, FloatArray]:
         """Return the price (1, m)."""
         return {"price": self.price}
 
 
-def _step_sizes(problem: Dispatch, step: Step) -> FloatArray:
-    """Return alpha of each row, (m,)."""
+def step_sizes(problem: Dispatch, step: Step, *, momentum: bool = False) -> FloatArray:
+    """Return alpha of each row, (m,); a row without coefficients gets 1.
+
+    momentum : For use with momentum, which bears 1 / L at most.
+    """
     hessian = (problem.rows / problem.quadratic) @ problem.rows.T
+    empty = np.diag(hessian) == 0.0
+    hessian[empty, empty] = 1.0
     if step == "conservative":
         norm = float(np.linalg.norm(problem.rows, 2)) ** 2 / float(problem.quadratic.min())
-        return np.full(len(problem.right), 1.0 / norm)
+        return np.full(len(hessian), 1.0 / (norm or 1.0))
     if step == "preconditioned":
         scale = 1.0 / np.sqrt(np.diag(hessian))
         values = np.linalg.eigvalsh(scale[:, None] * hessian * scale)
-        return np.asarray(2.0 / (values[0] + values[-1]) * scale**2)
-    return np.full(len(problem.right), 1.0 / float(np.linalg.eigvalsh(hessian)[-1]))
+        middle = max((values[0] + values[-1]) / 2.0, values[-1] / _MOST)
+        return np.asarray(scale**2 / (values[-1] if momentum else middle))
+    return np.full(len(hessian), 1.0 / float(np.linalg.eigvalsh(hessian)[-1]))

@@ -143,6 +143,13 @@ class Dispatch:
         return np.minimum(np.maximum(1.0, np.abs(self.right)), np.where(share > 0.0, share, 1.0))
 
     @cached_property
+    def price_scale(self) -> float:
+        """Size of a marginal cost: the median of |c| + q |x| at the limits where that is not 0."""
+        reach = np.maximum(np.abs(self.low), np.abs(self.high))
+        size = np.abs(self.linear) + self.quadratic * np.where(np.isfinite(reach), reach, 0.0)
+        return float(np.median(size[size > 0.0])) if size.any() else 1.0
+
+    @cached_property
     def curvature(self) -> FloatArray:
         """q, and for agents without any an estimate, (n,): the costs' size over the limits' width.
 
@@ -173,7 +180,7 @@ class Dispatch:
         """Return what some agents know: their own costs, limits and columns."""
         return DispatchRows(
             self.quadratic[at], self.linear[at], self.low[at], self.high[at],
-            np.ascontiguousarray(self.rows[:, at].T),
+            np.ascontiguousarray(self.rows[:, at].T), self.price_scale,
         )  # fmt: skip
 
     @cached_property
@@ -230,13 +237,17 @@ class Dispatch:
 
 @dataclass(frozen=True, eq=False)
 class DispatchRows:
-    """Costs, limits and columns of some agents, arrays (rows,) and `column` (rows, m)."""
+    """Costs, limits and columns of some agents, arrays (rows,) and `column` (rows, m).
+
+    price_scale : Of the problem.
+    """
 
     quadratic: FloatArray
     linear: FloatArray
     low: FloatArray
     high: FloatArray
     column: FloatArray
+    price_scale: float
 
     def answer(self, price: FloatArray, rows: IntArray | slice = slice(None)) -> FloatArray:
         """Return the cheapest x at a price (rows, m), (rows,); q > 0."""
@@ -265,17 +276,18 @@ class DispatchRows:
     def stationarity(
         self, x: FloatArray, price: FloatArray, rows: IntArray | slice = slice(None)
     ) -> FloatArray:
-        """Return the slope of cost and price at x by which they could still fall, (rows,), 0 to 3.
+        """Return the slope of cost and price at x by which they could still fall, (rows,).
 
-        It is relative to the largest of its terms q x, c and A' price, (rows, m).
+        It is relative to the largest of its terms q x, c and A' price (rows, m), and of the
+        problem's price scale, because all of them are 0 where a unit without cost sets the price.
         """
         column = self.column[rows]
         terms = (self.quadratic[rows] * x, self.linear[rows], (column * price).sum(axis=1))
         slope = terms[0] + terms[1] + terms[2]
         down = np.where(x > self.low[rows], np.maximum(slope, 0.0), 0.0)
         up = np.where(x < self.high[rows], np.maximum(-slope, 0.0), 0.0)
-        size = np.maximum(np.maximum(np.abs(terms[0]), np.abs(terms[1])), np.abs(terms[2]))
-        return np.asarray((down + up) / np.where(size > 0.0, size, 1.0))
+        size = np.abs(terms).max(axis=0, initial=self.price_scale)
+        return np.asarray((down + up) / size)
 
 
 def random_dispatch(
