@@ -67,6 +67,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.frequency.controller:SubgradientAlc",
             "automatic load control by sub-gradients, DPPD's baseline",
         ),
+        "rt-opf": (
+            "controllers.real_time_opf.controller:RtOpf",
+            "real-time optimal power flow by feedback: P and Q within limits, areas by mail",
+        ),
         "optimum": (
             "controllers.baselines.optimum:Optimum",
             "centralised optimum: one quadratic programme with all measurements, as a benchmark",

@@ -197,6 +197,12 @@ OUTPUTS: Mapping[str, OptionalOutput] = {
         lambda m: m.gear.names,
         lambda m: m.gear.locked(),
     ),
+    "p_avail_kw": OptionalOutput(
+        "kW",
+        "Largest active power that each DER could inject in the step: of PV, that of the sun.",
+        lambda m: m.fleet.names,
+        lambda m: m.fleet.p_high_kw,
+    ),
     "temp_c": OptionalOutput(
         "degC",
         "Mean indoor temperature of each house DER at the end of the step, by the feeder's model "

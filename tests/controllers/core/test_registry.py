@@ -21,6 +21,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "volt-var-adaptive",
         "optdist-vc",
         "optimum",
+        "rt-opf",
         "dmpc",
         "dmpc-circuit",
         "averaging-pi",

@@ -34,9 +34,11 @@ DEFAULTS_S = {
     "kundur-550": 20.0,
     "kundur-feeder": 0.0,
     "line-outage-ieee123": 0.0,
+    "rt-opf-ieee123": 60.0,
     "settings-attack-ieee123": 60.0,
     "two-feeders-ieee13-ieee123": 600.0,
     "voltvar-": 50.0,
+    "vpp-ieee123": 60.0,
 }
 """Warm-up of the shipped scenarios whose names begin so; the first that fits."""
 STEPS = 30

@@ -1,0 +1,60 @@
+"""The DERs of hosted areas: what they are commanded, and how they answer a toll."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from controllers.core.mail import FloatArray
+from controllers.real_time_opf.capability import project
+from controllers.real_time_opf.objectives import S_BASE_KW, Weights, own_gradient
+from grid_models.feeder.model import Der
+
+# What a DER at a limit counts for, so that a loop of which all DERs are there keeps a gain.
+_AT_LIMIT = 0.1
+_TOLERANCE = 1e-9
+
+
+class Fleet:
+    """Set-points of n DERs, per unit.
+
+    Parameters
+    ----------
+    step : Share of a DER's best response that a step takes, where its curvature is largest.
+
+    Attributes
+    ----------
+    rating, p_min, p_max : (n,). Limits.
+    set_point : (2, n). P and Q as commanded.
+    free : (2, n). 1 where P or Q can move along the gradient, else less.
+    """
+
+    def __init__(self, ders: Sequence[Der], weights: Weights, step: float) -> None:
+        self._weights = weights
+        self.rating: FloatArray = np.array([d.kva for d in ders]) / S_BASE_KW
+        self.p_min = np.maximum(np.array([d.p_min_kw for d in ders]) / S_BASE_KW, -self.rating)
+        self.p_max = np.minimum(np.array([d.p_max_kw for d in ders]) / S_BASE_KW, self.rating)
+        self._pv: FloatArray = np.array([d.kind == "pv" for d in ders], dtype=np.float64)
+        self._alpha = step * self.rating / max(weights.curtailment, weights.reactive)
+        self.set_point = np.stack([self._pv * self.p_max, np.zeros(len(ders))])
+        self.free: FloatArray = np.ones((2, len(ders)))
+
+    def injected(self, p_high: FloatArray) -> FloatArray:
+        """Return what the DERs inject under their set-points, (2, n)."""
+        return np.stack([np.minimum(self.set_point[0], p_high), self.set_point[1]])
+
+    def answer(self, toll: FloatArray, p_high: FloatArray) -> FloatArray:
+        """Return x <- P(x - alpha (df/dx + toll)), (2, n); the set-points stay.
+
+        `toll`: (2, n). A' mu. `p_high`: (n,). Available power.
+        """
+        p, q = self.set_point
+        p_ref = np.where(self._pv > 0.0, p_high, 0.0)
+        own = own_gradient(p, q, p_ref, self.rating, self._pv, self._weights)
+        p, q = p - self._alpha * (own[0] + toll[0]), q - self._alpha * (own[1] + toll[1])
+        new_p, new_q = project(p, q, self.p_min, p_high, self.rating)
+        slack = _TOLERANCE * self.rating
+        moves = np.stack([(new_p > self.p_min + slack) & (p <= p_high + slack), new_q == q])
+        self.free = np.where(moves, 1.0, _AT_LIMIT)
+        return np.stack([new_p, new_q])
