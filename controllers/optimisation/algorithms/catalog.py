@@ -128,8 +128,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         _peers("extra"),
     ),
     "gradient-tracking": Algorithm(
-        "gradient descent with neighbours along a tracked mean gradient",
+        "gradient descent with neighbours along a tracked mean gradient, with momentum",
         _peers("gradient_tracking"),
+    ),
+    "gradient-tracking-plain": Algorithm(
+        "gradient tracking without momentum (DIGing)",
+        _peers("gradient_tracking"),
+        {"momentum": False},
     ),
     "ratio-consensus": Algorithm(
         "quotient of two averages by running sums, which lose nothing with lost messages",

@@ -103,10 +103,10 @@ def primal_dual_step(common: CommonVariable, weights: Weights) -> float:
     With the same curvature mu of all agents an eigenvalue w of W has the modes of
     ``r^2 - (1 + w - alpha mu) r + (1 + w) / 2 - alpha mu``. Both roots of the second largest w are
     1 - d, ``d = sqrt((1 - w) / 2)``, at ``alpha mu = 2 d (1 - d)``. mu is the mean curvature; the
-    largest one allows half of ``(1 + smallest w) / max curvature`` (Shi, Ling, Wu and Yin, "EXTRA",
+    largest one allows 9/10 of ``(1 + smallest w) / max curvature`` (Shi, Ling, Wu and Yin, "EXTRA",
     SIAM J. Optimization 2015, theorem 3.3).
     """
     values = common.graph.mixing_values(weights)
     d = np.sqrt(0.5 * (1.0 - values[-2]))
     best = 2.0 * d * (1.0 - d) / common.mean_curvature
-    return float(min(best, 0.5 * (1.0 + values[0]) / common.curvature.max()))
+    return float(min(best, 0.9 * (1.0 + values[0]) / common.curvature.max()))

@@ -28,7 +28,7 @@ from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
 FloatArray = NDArray[np.float64]
 Problem = Consensus | Dispatch
 EXACT = (
-    "extra", "gradient-tracking", "ratio-consensus", "admm-consensus",
+    "extra", "gradient-tracking", "gradient-tracking-plain", "ratio-consensus", "admm-consensus",
     "admm-consensus-over-relaxed",
 )  # fmt: skip
 PEERS = (*EXACT, "dgd", "dgd-diminishing")
@@ -194,15 +194,21 @@ def test_extra_follows_its_equations() -> None:
     np.testing.assert_allclose(answers("extra", p, 15, step=alpha)["price"][:, 0], z, rtol=1e-11)
 
 
-def test_gradient_tracking_follows_its_equations() -> None:
+@pytest.mark.parametrize("momentum", [False, True])
+def test_gradient_tracking_follows_its_equations(momentum: bool) -> None:
     p, alpha = dispatch(), 0.1
     w, z = matrix_of(p.graph), np.zeros(8)
     y = gradient(p, z)
+    rho = p.graph.rate("metropolis")
+    beta = ((1.0 - np.sqrt(1.0 - rho**2)) / rho) ** 2 if momentum else 0.0
+    z_before, y_before, change_before = z, y, np.zeros(8)
     for _ in range(15):
-        new = w @ z - alpha * y
-        z, y = new, w @ y + gradient(p, new) - gradient(p, z)
-    price = answers("gradient-tracking", p, 15, step=alpha)["price"][:, 0]
-    np.testing.assert_allclose(price, z, rtol=1e-12)
+        new = (1.0 + beta) * w @ z - beta * z_before - alpha * y
+        change = gradient(p, new) - gradient(p, z)
+        tracked = (1.0 + beta) * w @ y - beta * y_before + change - beta * change_before
+        z_before, y_before, change_before, z, y = z, y, change, new, tracked
+    found = answers("gradient-tracking", p, 15, step=alpha, momentum=momentum)
+    np.testing.assert_allclose(found["price"][:, 0], z, rtol=1e-11)
 
 
 def test_ratio_consensus_follows_its_equations() -> None:
@@ -263,9 +269,11 @@ def test_dgd_with_a_falling_step_has_less_bias() -> None:
 
 
 @settings(max_examples=15)
-@given(problems(), st.integers(0, 12))
-def test_gradient_tracking_keeps_the_sum_of_the_gradients(problem: Problem, rounds: int) -> None:
-    rows = plain_rows(make("gradient-tracking", problem).team, rounds)[0]
+@given(problems(), st.integers(0, 12), st.booleans())
+def test_gradient_tracking_keeps_the_sum_of_the_gradients(
+    problem: Problem, rounds: int, momentum: bool
+) -> None:
+    rows = plain_rows(make("gradient-tracking", problem, momentum=momentum).team, rounds)[0]
     assert isinstance(rows, TrackingRows)
     everyone = np.arange(len(rows.y))
     exact = rows.costs.gradient(rows.z, everyone)
@@ -326,7 +334,9 @@ def test_inequality_rows_are_refused(name: str) -> None:
         build(name, random_dispatch(6, coupling=1))
 
 
-@pytest.mark.parametrize("name", ["dgd", "extra", "gradient-tracking", "ratio-consensus"])
+@pytest.mark.parametrize(
+    "name", ["dgd", "extra", "gradient-tracking", "gradient-tracking-plain", "ratio-consensus"]
+)
 def test_costs_without_curvature_are_refused(name: str) -> None:
     flat = Dispatch.balance(np.zeros(2), np.ones(2), np.zeros(2), np.ones(2), 1.0)
     with pytest.raises(ControllerError, match="quadratic cost of 'unit_0' is 0"):
