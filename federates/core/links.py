@@ -1,4 +1,4 @@
-"""The link model: latency, jitter, loss and noise of mail between agents, and its delivery.
+"""The link model: latency, jitter, loss and changed numbers of mail between agents; its delivery.
 
 Every message passes here, even between two agents of one federate, and every random number is
 keyed by (seed, link, time of sending). So trajectories do not depend on how agents are hosted.
@@ -17,29 +17,17 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
 from federates.clock import to_ns
+from federates.core.link_values import HEADER_BYTES, LinkQuality, LinkValues, element_index
 from grid_models.base import counter_rng
 
 BoolArray = NDArray[np.bool_]
 
-_LOSS, _JITTER, _NOISE = 0, 1, 2
+__all__ = ["Bundle", "LinkInbox", "LinkQuality", "Outbox", "message_streams"]
+
+_LOSS, _JITTER = 0, 1
 # Sets the messages apart that one link carries at one instant; odd, so it visits every stream.
 _NTH = np.uint64(0xD6E8FEB86659FD93)
 _HEADER = struct.Struct("<qqq")
-
-
-@dataclass(frozen=True, slots=True)
-class LinkQuality:
-    """Quality of one link. Times in seconds; `loss` is a probability, `noise` a deviation."""
-
-    latency_s: float = 0.0
-    jitter_s: float = 0.0
-    loss: float = 0.0
-    noise: float = 0.0
-
-    @property
-    def perfect(self) -> bool:
-        """Whether messages pass at once and unchanged."""
-        return not (self.latency_s or self.jitter_s or self.loss or self.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +38,7 @@ class Bundle:
     mail: Mail
 
     HEAD_BYTES: ClassVar[int] = _HEADER.size
-    LINK_BYTES: ClassVar[int] = 16
+    LINK_BYTES: ClassVar[int] = HEADER_BYTES
     """Of a message beside its numbers."""
 
     def to_bytes(self) -> bytes:
@@ -127,11 +115,17 @@ class LinkInbox:
         self._latency = np.array([to_ns(q.latency_s) for q in each], dtype=np.int64)
         self._jitter = np.array([to_ns(q.jitter_s) for q in each], dtype=np.float64)
         self._loss = np.array([q.loss for q in each])
-        self._noise = np.array([q.noise for q in each])
+        self._values = LinkValues(links_in, each, seed)
+        self._bytes: IntArray | None = None
+        if any(q.bits is not None for q in each):
+            size = [q.message_bytes(link) for q, link in zip(each, links_in, strict=True)]
+            self._bytes = np.array(size, dtype=np.int64)
         self._streams = counter_rng.stream_ids(keys)
         self._pending: list[tuple[IntArray | None, Mail]] = []
         self.delivered = 0
         self.lost = 0
+        self._numbers = 0
+        self._quantised_bytes = 0
 
     def read(self, latest: Callable[[str, str], FloatArray | None], now_ns: int) -> None:
         """Read outputs of other federates before mail is delivered; an ordinary inbox reads none.
@@ -142,9 +136,11 @@ class LinkInbox:
         """
 
     def summary(self) -> dict[str, float]:
-        """Return how many messages were delivered and lost."""
+        """Return how many messages and bytes were delivered, and how many messages were lost."""
+        n_bytes = HEADER_BYTES * self.delivered + 8 * self._numbers
         return {
             "mail_delivered_count": float(self.delivered),
+            "mail_bytes_count": float(n_bytes if self._bytes is None else self._quantised_bytes),
             "mail_lost_count": float(self.lost),
         }
 
@@ -152,13 +148,14 @@ class LinkInbox:
         """Release what the inbox holds; an ordinary one holds nothing."""
 
     def accept(self, bundle: Bundle) -> None:
-        """Take a bundle in: draw its losses, delays and noise."""
+        """Take a bundle in: draw its losses, delays and what becomes of its numbers."""
         mail = bundle.mail
         if self._perfect:
             self._pending.append((None, mail))
             return
         streams, sent = message_streams(self._streams, mail.link), bundle.sent_ns
-        self._queue(self._with_noise(mail, streams, sent), *self._fate(mail.link, streams, sent))
+        mail = self._values.applied(mail, streams, sent)
+        self._queue(mail, *self._fate(mail.link, streams, sent))
 
     def deliver(self, now_ns: int) -> Mail:
         """Return the mail that arrived by `now_ns`, ordered by link, then by the sender's round.
@@ -184,6 +181,10 @@ class LinkInbox:
         self._pending = waiting
         out = self._ordered(due) if due else Mail.empty()
         self.delivered += len(out)
+        if self._bytes is None:
+            self._numbers += out.values.size
+        else:
+            self._quantised_bytes += int(self._bytes[out.link].sum())
         return out
 
     def _fate(
@@ -228,26 +229,6 @@ class LinkInbox:
     def _select(self, mail: Mail, mask: BoolArray) -> Mail:
         return self._take(mail, np.flatnonzero(mask))
 
-    def _with_noise(self, mail: Mail, streams: counter_rng.UIntArray, sent_ns: int) -> Mail:
-        """Return the mail with noise on the values of noisy links; all others keep their bits."""
-        noisy_link = self._noise[mail.link]
-        if not noisy_link.any():
-            return mail
-        width = self._width[mail.link]
-        sigma = np.repeat(noisy_link, width)
-        at = np.flatnonzero(sigma)
-        each = number_streams(streams, width)[at]
-        values = mail.values.copy()
-        values[at] += sigma[at] * counter_rng.normal(self._seed, each, sent_ns, _NOISE)
-        return Mail(mail.link, mail.round, values)
-
-
-def element_index(start: IntArray, width: IntArray) -> IntArray:
-    """Return ``start[i] + 0 ... start[i] + width[i] - 1`` for every i, one after the other."""
-    before = np.cumsum(width) - width
-    index: IntArray = np.repeat(start - before, width) + np.arange(int(width.sum()))
-    return index
-
 
 def message_streams(streams: counter_rng.UIntArray, link: IntArray) -> counter_rng.UIntArray:
     """Return the random stream of each message: its link's, and how many went before it."""
@@ -259,9 +240,3 @@ def message_streams(streams: counter_rng.UIntArray, link: IntArray) -> counter_r
     nth = np.empty(link.size, dtype=np.uint64)
     nth[order] = np.arange(link.size) - np.repeat(first, np.diff(first, append=link.size))
     return each + nth * _NTH
-
-
-def number_streams(streams: counter_rng.UIntArray, width: IntArray) -> counter_rng.UIntArray:
-    """Return the random stream of each number of messages with the given streams and widths."""
-    within = element_index(np.zeros(width.size, dtype=np.int64), width)
-    return np.repeat(streams, width) + within.astype(np.uint64)

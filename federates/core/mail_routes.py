@@ -126,5 +126,5 @@ def _applies(rule: LinkRule, link: Link) -> bool:
 def _quality(link: Link, rules: Sequence[LinkRule]) -> LinkQuality | None:
     for rule in reversed(rules):
         if _applies(rule, link):
-            return LinkQuality(rule.latency_s, rule.jitter_s, rule.loss, rule.noise)
+            return LinkQuality(**rule.model_dump(exclude={"source", "target"}))
     return None

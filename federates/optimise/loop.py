@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from controllers.core.mail import FloatArray, IntArray, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, Mail
 from controllers.optimisation.method import Method, Problem
 from controllers.optimisation.problems.result import Measure
 from federates.clock import to_s
-from federates.core.links import Bundle, LinkInbox, LinkQuality
+from federates.core.link_values import LinkQuality
+from federates.core.links import Bundle, LinkInbox
 
 StoppedBy = Literal["agents", "max_iterations", "silence", "divergence"]
 _SILENT_STEPS = 3_000
@@ -82,7 +83,11 @@ def drive(
     inbox = LinkInbox(method.links_in, quality, seed)
     place = {link.key: i for i, link in enumerate(method.links_in)}
     target = np.array([place[link.key] for link in method.links_out], dtype=np.int64)
-    size = np.array([message_bytes(link) for link in method.links_out], dtype=np.int64)
+    perfect = LinkQuality()
+    size = np.array(
+        [quality.get(link.key, perfect).message_bytes(link) for link in method.links_out],
+        dtype=np.int64,
+    )
     progress = _Progress(problem, method)
     messages, n_bytes, wall_s, step, last = 0, 0, 0.0, 0, 0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -105,11 +110,6 @@ def drive(
         progress.iterations, to_s(now_ns), messages, n_bytes, wall_s, stopped_by,
         progress.measure, progress.curve(),
     )  # fmt: skip
-
-
-def message_bytes(link: Link) -> int:
-    """Return the bytes of a message of a link."""
-    return Bundle.LINK_BYTES + 8 * link.width
 
 
 class _Progress:

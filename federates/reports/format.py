@@ -28,6 +28,7 @@ _NAMES = {
     "balance_error_max_ppm": "Largest error of the power balance",
     "abs_q_kvarh": "Reactive energy of DERs, sum of |q|",
     "mail_delivered_count": "Messages delivered",
+    "mail_bytes_count": "Bytes of messages delivered",
     "mail_lost_count": "Messages lost",
     "attacked_values_count": "Values affected",
     "attack_steps_never_triggered_count": "Steps that never began",

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, WithJsonSchema, field_validator, model_
 
 from grid_models.base.sections import (
     DAY_S,
+    Amount,
     Delay,
     Deviation,
     Duration,
@@ -201,6 +202,45 @@ class LinkRule(Section):
     jitter_s: Delay = Field(0.0, description="Uniform extra delay of up to this.")
     loss: Probability = 0.0
     noise: Deviation = Field(0.0, description="Standard deviation added to every number.")
+    bits: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="Bits per number: it is sent as one of 2^bits levels, the next lower or the "
+        "next higher at random so that its mean stays. Default: all 64.",
+    )
+    bits_min: Amount | None = Field(
+        None,
+        description="Lowest level; numbers below are sent as it. Default of both ends: plus and "
+        "minus the power of two above the largest number of each message, which is two bytes more.",
+    )
+    bits_max: Amount | None = Field(None, description="Highest level.")
+    privacy_epsilon: float | None = Field(
+        None,
+        ge=1e-6,
+        le=1e6,
+        description="Every number has Laplace noise of scale privacy_sensitivity / "
+        "privacy_epsilon. Each message alone is then epsilon-differentially private; k messages "
+        "about the same data are k epsilon. Default: no noise.",
+    )
+    privacy_sensitivity: Deviation = Field(
+        0.0,
+        description="Largest change of a message, as sum over its numbers, between two data sets "
+        "that must not be told apart.",
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> LinkRule:
+        if (self.bits_min is None) != (self.bits_max is None):
+            raise ValueError("both of bits_min and bits_max, or neither")
+        if self.bits_min is not None and self.bits_max is not None:
+            if self.bits is None:
+                raise ValueError("bits beside bits_min and bits_max")
+            if not self.bits_min < self.bits_max:
+                raise ValueError(f"bits_min {self.bits_min:g} below bits_max {self.bits_max:g}")
+        if (self.privacy_epsilon is None) != (self.privacy_sensitivity == 0.0):
+            raise ValueError("both of privacy_epsilon and privacy_sensitivity, or neither")
+        return self
 
 
 class Connection(Section):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from controllers.core.mail import FloatArray, IntArray, Link, Mail
-from federates.core.links import BoolArray, element_index, message_streams, number_streams
+from federates.core.link_values import element_index, number_streams
+from federates.core.links import BoolArray, message_streams
 from federates.scenario.attack_actions import Action
 from grid_models.base import counter_rng
 

@@ -163,7 +163,7 @@ class AttackedInbox(LinkInbox):
             return
         streams = message_streams(self._streams, mail.link)
         kept, arrival = self._fate(mail.link, streams, sent_ns)
-        forged = self._with_noise(forged, streams, sent_ns)
+        forged = self._values.applied(forged, streams, sent_ns)
         self._queue(forged, kept & batch.kept, arrival + batch.late_ns)
 
     def _acted_on(self, mail: Mail, sent_ns: int) -> Batch | None:

@@ -149,6 +149,9 @@ qualities = st.builds(
     jitter_s=st.sampled_from([0.0, 3.5]),
     loss=st.sampled_from([0.0, 0.4]),
     noise=st.sampled_from([0.0, 0.1]),
+    bits=st.sampled_from([None, 3]),
+    privacy_epsilon=st.sampled_from([None, 2.0]),
+    privacy_sensitivity=st.just(0.1),
 )
 
 

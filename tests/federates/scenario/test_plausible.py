@@ -63,6 +63,12 @@ WRONG = [
     ("target: volt_var.v_pu", "target: volt_var.v_pu, noise: 1e308", 13, "connections[0].noise: "
      "found 1e+308; expected a number from 0 to 1000000000"),
     ("loss: 0.1", "loss: 1.5", 16, "links[0].loss: found 1.5; expected a number from 0 to 1"),
+    ("loss: 0.1", "bits: 0", 16, "links[0].bits: found 0; expected a whole number from 1 to 32"),
+    ("loss: 0.1", "bits: 4, bits_min: 0", 16, "expected both of bits_min and bits_max"),
+    ("loss: 0.1", "bits_min: 0, bits_max: 1", 16, "expected bits beside bits_min"),
+    ("loss: 0.1", "bits: 4, bits_min: 2, bits_max: 1", 16, "expected bits_min 2 below"),
+    ("loss: 0.1", "privacy_epsilon: 1", 16, "expected both of privacy_epsilon and"),
+    ("loss: 0.1", "privacy_epsilon: 0", 16, "links[0].privacy_epsilon: found 0"),
     ("loss: 0.1", "latency_s: 1e9", 16, "links[0].latency_s: found 1000000000.0; expected a "
      "number from 0 to 86400"),
     ("every: 1", "every: 1000000", 17, "record.every: found 1000000: of 10 steps only the first "
