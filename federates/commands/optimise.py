@@ -11,7 +11,10 @@ from federates.commands.terminal import clean_stdout, messages, output, print_ta
 from federates.core.run_store import new_run_dir
 from federates.optimise.compare import Comparison, Row, compare
 
-_HEAD = ("algorithm", "iterations", "gap", "violation", "kB", "seconds", "end")
+_HEAD = (
+    "algorithm", "iterations", "gap", "violation", "messages", "kB", "seconds", "end",
+)  # fmt: skip
+_WIDE, _WIDE_TERMINAL = (4, 5), 100
 
 
 def optimise_command(
@@ -61,7 +64,9 @@ def _print(found: Comparison, page: Path | None) -> None:
     console.print(
         f"{found.problem}: optimum {found.optimum:.9g}, tolerance {found.tolerance:g}", markup=False
     )
-    print_table(console, _HEAD, [_cells(row) for row in found.rows], range(1, len(_HEAD)))
+    shown = [i for i in range(len(_HEAD)) if i not in _WIDE or console.width >= _WIDE_TERMINAL]
+    rows = [[_cells(row)[i] for i in shown] for row in found.rows]
+    print_table(console, [_HEAD[i] for i in shown], rows, range(1, len(shown)))
     for row in found.rows:
         if row.error is not None:
             console.print(
@@ -79,6 +84,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.iterations}",
         f"{row.gap:.1e}",
         f"{row.infeasibility:.1e}",
+        f"{row.messages}",
         f"{(row.bytes or 0) / 1e3:.0f}",
         f"{row.seconds:.3g}",
         row.end,

@@ -66,7 +66,7 @@ class Row:
     @property
     def end(self) -> str:
         """How it ended, in a word."""
-        return "converged" if self.converged else _ENDS.get(self.stopped_by, self.stopped_by)
+        return "done" if self.converged else _ENDS.get(self.stopped_by, self.stopped_by)
 
 
 @dataclass(frozen=True)
