@@ -27,7 +27,7 @@ members report once:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -73,13 +73,6 @@ def build(
         Kind(1, m, lambda _: Coordinator(problem, rho)),
     )
     return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
-
-
-def build_asynchronous(
-    problem: Dispatch, *, waiting: Waiting | None = None, **options: Any
-) -> RowController:
-    """Return members that answer any new price; the coordinator waits for half of them."""
-    return build(problem, waiting=waiting or Asynchronous(), **options)
 
 
 def penalties(problem: Dispatch, penalty: Penalty, factor: float = 1.0) -> FloatArray:

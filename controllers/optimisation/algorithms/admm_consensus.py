@@ -25,13 +25,13 @@ slowest, of the smallest lambda > 0, is fastest at ``c = 2 sqrt(l (1 - l))``. mu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from controllers.core.agent_rows import Heard, RowController
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.waiting import Asynchronous, Waiting
+from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms.peers import Peers, checked, team_of
 from controllers.optimisation.problems.common_variable import (
     CommonVariable,
@@ -58,13 +58,6 @@ def build(
         common, common.width, lambda at: EdgeRows(common, at, rho, relaxation),
         waiting, tolerance, hosted,
     )  # fmt: skip
-
-
-def build_asynchronous(
-    problem: Solvable, *, waiting: Waiting | None = None, **options: Any
-) -> RowController:
-    """Return peers that compute once half of their neighbours have been heard, by default."""
-    return build(problem, waiting=Asynchronous() if waiting is None else waiting, **options)
 
 
 def default_penalty(common: CommonVariable) -> float:

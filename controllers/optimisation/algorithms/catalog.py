@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -28,16 +28,18 @@ class Algorithm:
     builders : Kind of problem to ``module:function`` within this package. The function is called
         with the problem, ``tolerance``, ``waiting``, ``hosted`` and the algorithm's options.
     options : Fixed options of a variant.
+    waiting : How its agents wait for mail.
     """
 
     about: str
     builders: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
+    waiting: type[Waiting] = Barrier
 
 
-def _peers(module: str, function: str = "build") -> dict[str, str]:
+def _peers(module: str) -> dict[str, str]:
     """Return the builders of an algorithm without a coordinator."""
-    return dict.fromkeys(("consensus", "dispatch"), f"{module}:{function}")
+    return dict.fromkeys(("consensus", "dispatch"), f"{module}:build")
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -96,10 +98,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "admm-async": Algorithm(
         "ADMM where the coordinator, or each peer, waits for a fraction of the others",
-        {
-            "dispatch": "admm:build_asynchronous",
-            "consensus": "admm_consensus:build_asynchronous",
-        },
+        {"dispatch": "admm:build", "consensus": "admm_consensus:build"},
+        waiting=Asynchronous,
     ),
     "admm-consensus": Algorithm(
         "ADMM of peers: agreement on each edge, of a dispatch on the price (dual consensus ADMM)",
@@ -107,7 +107,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "admm-consensus-async": Algorithm(
         "ADMM of peers that wait for a fraction of their neighbours",
-        _peers("admm_consensus", "build_asynchronous"),
+        _peers("admm_consensus"),
+        waiting=Asynchronous,
     ),
     "admm-consensus-over-relaxed": Algorithm(
         "ADMM of peers, over-relaxed by 1.8",
@@ -200,33 +201,18 @@ def build(name: str, problem: Problem, **options: Any) -> Method:
     Raises ControllerError: As `check_options`, or the algorithm refuses the problem.
     """
     check_options(name, problem, {k: v for k, v in options.items() if k not in _COMMON})
-    fields = _policy(name, problem)
-    chosen = {key: options.pop(key) for key in list(options) if key in fields.types}
-    if chosen and "waiting" not in options:
-        options["waiting"] = fields.kind(**chosen)
-    return _builder(name, problem)(problem, **{**ALGORITHMS[name].options, **options})
-
-
-class _Policy(NamedTuple):
-    kind: type[Waiting]
-    types: Mapping[str, Any]
-
-
-def _policy(name: str, problem: Problem) -> _Policy:
-    """Return how an algorithm waits, and the types of the policy's fields."""
-    asynchronous = _builder(name, problem).__name__ == "build_asynchronous"
-    kind: type[Waiting] = Asynchronous if asynchronous else Barrier
-    return _Policy(kind, get_type_hints(kind))
+    algorithm, builder = ALGORITHMS[name], _builder(name, problem)
+    fields = get_type_hints(algorithm.waiting)
+    chosen = {key: options.pop(key) for key in list(options) if key in fields}
+    options.setdefault("waiting", algorithm.waiting(**chosen))
+    return builder(problem, **{**algorithm.options, **options})
 
 
 def _options(name: str, problem: Problem) -> dict[str, Any]:
     """Return the types of an algorithm's own options and of its waiting policy."""
-    function = _builder(name, problem)
-    if function.__name__ == "build_asynchronous":  # the same options with another waiting policy
-        function = getattr(import_module(function.__module__), "build")  # noqa: B009
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    parameters = inspect.signature(_builder(name, problem), eval_str=True).parameters.values()
     own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
-    return {p.name: p.annotation for p in own} | dict(_policy(name, problem).types)
+    return {p.name: p.annotation for p in own} | get_type_hints(ALGORITHMS[name].waiting)
 
 
 def _builder(name: str, problem: Problem) -> Callable[..., Method]:
