@@ -34,7 +34,8 @@ from controllers.core.row_mailbox import row_mailbox
 from controllers.core.waiting import Barrier, Waiting
 
 BoolArray = NDArray[np.bool_]
-_STOPPED = -1.0
+_STOPPED = -1.0  # and asks for an answer, which a peer may have lost
+_ALL_STOPPED = -2.0  # knows that all its peers have stopped
 
 
 @dataclass(frozen=True)
@@ -235,17 +236,17 @@ class RowController:
     def _deliver(self, mail: Mail) -> None:
         if not len(mail):
             return
-        stop = np.cumsum(self._width[mail.link])
+        least, most = int(mail.link.min()), int(mail.link.max())
         for desk in self.desks:
-            end = desk.first_in + len(desk.links_in)
-            mine = np.flatnonzero((mail.link >= desk.first_in) & (mail.link < end))
+            start, end, w = desk.first_in, desk.first_in + len(desk.links_in), desk.width_in + 1
+            if start <= least and most < end:
+                desk.absorb(mail.link - start, mail.round, mail.values.reshape(-1, w))
+                return
+            mine = np.flatnonzero((mail.link >= start) & (mail.link < end))
             if mine.size:
-                w = desk.width_in + 1
-                if mine.size == len(mail):
-                    values = mail.values.reshape(-1, w)
-                else:
-                    values = mail.values[(stop[mine] - w)[:, None] + np.arange(w)]
-                desk.absorb(mail.link[mine] - desk.first_in, mail.round[mine], values)
+                stop = np.cumsum(self._width[mail.link])[mine]
+                values = mail.values[(stop - w)[:, None] + np.arange(w)]
+                desk.absorb(mail.link[mine] - start, mail.round[mine], values)
 
 
 class _Desk:
@@ -281,7 +282,8 @@ class _Desk:
         self._reply = order[np.searchsorted(arc, back, sorter=order)]
         self.width_in, self.width_out = team.width_heard(self.source), width
         self._box = row_mailbox(self.in_row, self._n, self.width_in + 1, policy)
-        self._last = np.empty((2, len(self.links_out), width + 1))
+        self._last = [np.empty((len(self.links_out), width + 1)) for _ in range(2)]
+        self._everyone, self._all_out = np.arange(self._n), np.arange(len(self.links_out))
         self._sent = np.zeros(self._n, dtype=np.int64)
         self._silent = np.zeros(self._n, dtype=np.int64)
         self._quiet = np.zeros(self._n)
@@ -289,11 +291,15 @@ class _Desk:
         self.rounds = np.zeros(self._n, dtype=np.int64)
         self.stopped = np.zeros(self._n, dtype=np.bool_)
         self._told = np.zeros(len(self.links_in), dtype=np.bool_)
+        self._asked = np.zeros(self._n, dtype=np.bool_)
         self._opened = False
 
     def absorb(self, link: IntArray, number: IntArray, values: FloatArray) -> None:
         """Take messages in."""
-        self._told[link] |= values[:, -1] == _STOPPED
+        stopped = values[:, -1] < 0.0
+        if stopped.any():
+            self._told[link] |= stopped
+            self._asked[self.in_row[link[values[:, -1] == _STOPPED]]] = True
         self._box.absorb(link, number, values)
 
     def step(self) -> list[tuple[IntArray, IntArray, FloatArray]]:
@@ -303,32 +309,34 @@ class _Desk:
             opening = self.rows.first()
             if opening is None:
                 return self._NONE
-            everyone = np.arange(self._n)
-            return [self._write(everyone, opening, np.zeros(self._n))]
+            return [self._write(self._everyone, opening, np.zeros(self._n))]
         ready = self._box.ready() & ~self.stopped
+        if ready.all():
+            return [self._compute(self._everyone)]
         parts = []
         if ready.any():
             parts.append(self._compute(np.flatnonzero(ready)))
-        if not ready.all():
-            parts += self._again(ready)
-        return parts
+        return parts + self._again(ready)
 
     def _compute(self, rows: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
         link, values, fresh = self._box.take(rows)
-        place = np.empty(self._n, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
-        row = place[self.in_row[link]]
+        row = self.in_row if len(rows) == self._n else self._place(rows)[self.in_row[link]]
         heard = Heard(row, link, self.source[link], values[:, :-1], fresh, len(rows))
         told = self.rows.compute(rows, heard)
         self.rounds[rows] += 1
         count = values[:, -1]
         quiet = self._count(rows, row, count)
         self._quiet[rows] = quiet
-        over = np.zeros(len(rows), dtype=np.bool_)
+        over = quiet >= self._limit
         over[row[count < 0.0]] = True
-        over |= quiet >= self._limit
         self.stopped[rows] = over
         return self._write(rows, told, np.where(over, _STOPPED, quiet))
+
+    def _place(self, rows: IntArray) -> IntArray:
+        """Return the position of each row among some rows, -1 for the others."""
+        place = np.full(self._n, -1)
+        place[rows] = np.arange(len(rows))
+        return place
 
     def _count(self, rows: IntArray, row: IntArray, count: FloatArray) -> FloatArray:
         """Return how many rounds in a row each agent knows to be quiet."""
@@ -342,14 +350,18 @@ class _Desk:
     def _write(
         self, rows: IntArray, told: FloatArray, quiet: FloatArray
     ) -> tuple[IntArray, IntArray, FloatArray]:
-        place = np.full(self._n, -1)
-        place[rows] = np.arange(len(rows))
-        row = place[self.out_row]
-        link = np.flatnonzero(row >= 0)
-        to_each = told if self.rows.by_link else told[row[link]]
-        values = np.column_stack([to_each, quiet[row[link]]])
-        self._last[0, link] = self._last[1, link]
-        self._last[1, link] = values
+        everyone = len(rows) == self._n
+        row = self.out_row if everyone else self._place(rows)[self.out_row]
+        link = self._all_out if everyone else np.flatnonzero(row >= 0)
+        row = row[link]
+        values = np.empty((len(link), self.width_out + 1))
+        values[:, :-1] = told if self.rows.by_link else told[row]
+        values[:, -1] = quiet[row]
+        if everyone:
+            self._last = [self._last[1], values]
+        else:
+            self._last[0][link] = self._last[1][link]
+            self._last[1][link] = values
         number = self._sent[self.out_row[link]]
         self._sent[rows] += 1
         self._silent[rows] = 0
@@ -360,19 +372,23 @@ class _Desk:
         waiting = ~ready & (self._sent > 0)
         self._silent[waiting] += 1
         due = waiting & (self._silent >= self._policy.resend_after)
-        # Who knows that all its peers have stopped has nothing left to tell.
-        unaware = np.bincount(self.in_row[~self._told], minlength=self._n) > 0
-        due &= ~self.stopped | unaware
         if not due.any():
             return self._NONE
-        self._silent[due] = 0
+        # Who knows that all its peers have stopped has nothing left to tell, unless one asks.
+        unaware = np.bincount(self.in_row[~self._told], minlength=self._n) > 0
+        due &= ~self.stopped | unaware | self._asked
+        if not due.any():
+            return self._NONE
+        self._silent[due], self._asked[due] = 0, False
         link = np.flatnonzero(due[self.out_row])
+        aware = (self.stopped & ~unaware)[self.out_row[link]]
+        self._last[1][link[aware], -1] = _ALL_STOPPED
         number = self._sent[self.out_row[link]] - 1
         parts = []
         if isinstance(self._policy, Barrier):
             missed = link[(self._box.newest[self._reply[link]] < number) & (number > 0)]
             if missed.size:
                 before = self._sent[self.out_row[missed]] - 2
-                parts.append((self.first_out + missed, before, self._last[0, missed].ravel()))
-        parts.append((self.first_out + link, number, self._last[1, link].ravel()))
+                parts.append((self.first_out + missed, before, self._last[0][missed].ravel()))
+        parts.append((self.first_out + link, number, self._last[1][link].ravel()))
         return parts

@@ -30,6 +30,9 @@ class RowMailbox(ABC):
 
     def __init__(self, row: IntArray, rows: int, width: int) -> None:
         self._row, self._rows, self._width = row, rows, width
+        self._all_links = np.arange(len(row))
+        self._all_rows = np.ones(rows, dtype=np.bool_)
+        self._all_fresh = np.ones(len(row), dtype=np.bool_)
         self.newest: IntArray = np.full(len(row), -1, dtype=np.int64)
 
     @abstractmethod
@@ -46,23 +49,34 @@ class RowMailbox(ABC):
 
     def _links_of(self, rows: IntArray) -> IntArray:
         if len(rows) == self._rows:
-            return np.arange(len(self._row))
+            return self._all_links
         mine = np.zeros(self._rows, dtype=np.bool_)
         mine[rows] = True
         return np.flatnonzero(mine[self._row])
 
 
 class BarrierRows(RowMailbox):
-    """Message n of every link belongs to the row's n-th computation; peers lead by one at most."""
+    """Message n of every link belongs to the row's n-th computation; peers lead by one at most.
+
+    Where all rows have computed equally often and the next message of every link comes at once, it
+    is kept as it is: the usual step over good links.
+    """
 
     def __init__(self, row: IntArray, rows: int, width: int) -> None:
         super().__init__(row, rows, width)
         self._values = np.empty((2, len(row), width))
         self._has = np.zeros((2, len(row)), dtype=np.bool_)
         self._used = np.zeros(rows, dtype=np.int64)
+        self._even = True
+        self._whole: FloatArray | None = None
 
     def absorb(self, link: IntArray, number: IntArray, values: FloatArray) -> None:
         """Keep messages of this round and of the next."""
+        if self._even and self._is_whole(link, number):
+            self.newest[:] = np.maximum(self.newest, number)
+            self._whole = values.copy()
+            return
+        self._take_apart()
         np.maximum.at(self.newest, link, number)
         ahead = number - self._used[self._row[link]]
         new = (ahead >= 0) & (ahead <= 1)
@@ -72,17 +86,40 @@ class BarrierRows(RowMailbox):
 
     def ready(self) -> BoolArray:
         """Return which rows have the next message of every link."""
-        has = self._has[self._used[self._row] % 2, np.arange(len(self._row))]
+        if self._whole is not None:
+            return self._all_rows
+        has = self._has[self._used[self._row] % 2, self._all_links]
         return np.asarray(np.bincount(self._row[~has], minlength=self._rows) == 0)
 
     def take(self, rows: IntArray) -> Taken:
         """Return this round's messages and free their places."""
+        everyone = len(rows) == self._rows
+        if everyone and self._whole is not None:
+            values, self._whole = self._whole, None
+            self._has[self._used[0] % 2] = False
+            self._used += 1
+            return self._all_links, values, self._all_fresh
+        self._take_apart()
         link = self._links_of(rows)
         slot = self._used[self._row[link]] % 2
         values = self._values[slot, link]
         self._has[slot, link] = False
         self._used[rows] += 1
-        return link, values, np.ones(len(link), dtype=np.bool_)
+        self._even = bool((self._used == self._used[0]).all())
+        return link, values, self._all_fresh[: len(link)]
+
+    def _is_whole(self, link: IntArray, number: IntArray) -> bool:
+        return (
+            len(link) == len(self._row)
+            and bool((number == self._used[0]).all())
+            and bool((link == self._all_links).all())
+        )
+
+    def _take_apart(self) -> None:
+        if self._whole is not None:
+            slot = self._used[0] % 2
+            self._values[slot], self._has[slot] = self._whole, True
+            self._whole = None
 
 
 class LatestRows(RowMailbox):
@@ -99,12 +136,14 @@ class LatestRows(RowMailbox):
 
     def absorb(self, link: IntArray, number: IntArray, values: FloatArray) -> None:
         """Keep the newest message of each link."""
-        order = np.lexsort((number, link))
-        last = order[np.append(np.diff(link[order]) != 0, True)]
-        last = last[number[last] > self.newest[link[last]]]
-        at = link[last]
-        self.newest[at] = number[last]
-        self._values[at] = values[last]
+        if (np.diff(link) <= 0).any():  # several of one link, or out of order
+            order = np.lexsort((number, link))
+            last = order[np.append(np.diff(link[order]) != 0, True)]
+            link, number, values = link[last], number[last], values[last]
+        new = number > self.newest[link]
+        at = link[new]
+        self.newest[at] = number[new]
+        self._values[at] = values[new]
         self._fresh[at] = True
         self._age[at] = 0
 
