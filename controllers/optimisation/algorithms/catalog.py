@@ -67,8 +67,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"dispatch": "dual_nesterov:build"},
     ),
     "admm": Algorithm(
-        "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers",
-        {"dispatch": "admm:build", "consensus": "admm_consensus:build"},
+        "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers; regions: "
+        "ADMM of neighbours, penalties that follow the residuals",
+        {
+            "dispatch": "admm:build",
+            "consensus": "admm_consensus:build",
+            "regions": "admm_regions:build",
+        },
     ),
     "admm-preconditioned": Algorithm(
         "sharing ADMM, penalties scaled by each member's curvature",
@@ -154,6 +159,19 @@ ALGORITHMS: dict[str, Algorithm] = {
         "averaging with neighbours, two-step momentum",
         {"consensus": "consensus:build"},
         {"momentum": True},
+    ),
+    "admm-fixed": Algorithm(
+        "ADMM of neighbouring regions, fixed penalties",
+        {"regions": "admm_regions:build"},
+        {"adaptive": False},
+    ),
+    "atc": Algorithm(
+        "analytical target cascading: neighbouring regions, growing penalties",
+        {"regions": "atc:build"},
+    ),
+    "app": Algorithm(
+        "auxiliary problem principle: neighbouring regions, linearised penalties",
+        {"regions": "app:build"},
     ),
     "interior-point": Algorithm(
         "interior point: regions eliminate their part of Newton steps, a coordinator joins them",
