@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from controllers.core.mail import IntArray
 from federates.core.run_store import write_json
 from federates.optimise.compare import Comparison, Row
-from federates.reports.blocks import Page, PageSection, TableBlock, Text
+from federates.optimise.loop import Curve
+from federates.reports.blocks import Drawing, Figures, Key, Page, PageSection, TableBlock, Text
 from federates.reports.page import write_page
 from federates.reports.run import REPORT
 
@@ -17,6 +21,9 @@ _HEAD = (
     "Algorithm", "Iterations", "To tolerance", "Gap", "Infeasibility", "Messages", "Bytes",
     "Seconds", "End",
 )  # fmt: skip
+_STYLES = ("s1", "s2", "s4", "s3", "ok-hi", "phase-other")
+_POINTS = 160
+_SMALLEST = 1e-16
 
 
 def write_comparison(found: Comparison, folder: Path) -> Path:
@@ -59,6 +66,11 @@ def _page(found: Comparison) -> Page:
     table = TableBlock(_HEAD, [_cells(row) for row in found.rows], range(1, len(_HEAD) - 1))
     errors = [Text(f"{row.algorithm}: {row.error}", "alert") for row in found.rows if row.error]
     sections = [PageSection("Algorithms", [table, *errors])]
+    if found.curves:
+        words = "Relative gap to the optimum over iterations; a gap below 1e-16 is drawn there."
+        drawings = list(_drawings(found))
+        figures = Figures(drawings, min(2, len(drawings)))
+        sections.append(PageSection("Convergence", [Text(words), figures]))
     return Page(f"Optimisation of {found.problem}", sections, facts)
 
 
@@ -77,3 +89,38 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.seconds:.4g}",
         row.end,
     )
+
+
+def _drawings(found: Comparison) -> Iterator[Drawing]:
+    """Yield the curves, a few to a figure, all over the same iterations."""
+    names = list(found.curves)
+    last = max(int(c.iteration[-1]) for c in found.curves.values() if len(c.iteration))
+    at = np.unique(np.round(np.geomspace(1.0, max(2, last), _POINTS)).astype(np.int64))
+    n_figures = -(-len(names) // len(_STYLES))
+    per_figure = -(-len(names) // n_figures)
+    for part in (names[i : i + per_figure] for i in range(0, len(names), per_figure)):
+        styled = list(zip(part, _STYLES, strict=False))
+        bands = [
+            {
+                "name": name,
+                "style": style,
+                "parts": [{"name": "mean", "values": _values(found.curves[name], at)}],
+            }
+            for name, style in styled
+        ]
+        title = "Gap over iterations"
+        keys = [Key(name, style, i) for i, (name, style) in enumerate(styled)]
+        data = {
+            "title": title, "x": at.tolist(), "labels": None, "x_title": "Iteration", "digits": 3,
+            "limits": [{"value": found.tolerance, "name": "tolerance"}], "bands": bands,
+            "log": True,
+        }  # fmt: skip
+        yield Drawing("sweep-chart", title, keys, data, "Gap", "Iteration")
+
+
+def _values(curve: Curve, at: IntArray) -> list[float | None]:
+    """Return a curve's gap at iterations, None before its first and after its last."""
+    row = np.searchsorted(curve.iteration, at, side="right") - 1
+    known = (row >= 0) & (at <= np.max(curve.iteration, initial=0))
+    gap = np.where(known, np.maximum(curve.gap[row], _SMALLEST), np.nan) if len(curve.gap) else at
+    return [float(g) if np.isfinite(g) else None for g in np.where(known, gap, np.nan)]

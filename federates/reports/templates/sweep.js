@@ -1,6 +1,7 @@
-// Metrics over a swept key: the mean over the seeds as a line, the lowest and highest as a band.
+// Metrics over a swept key: the mean over the seeds as a line, the lowest and highest as a band;
+// with `log` plain curves over logarithmic axes.
 function drawSweep(figure) {
-  const spec = specOf(figure), { x, labels, bands, limits, title, x_title, digits } = spec;
+  const spec = specOf(figure), { x, labels, bands, limits, title, x_title, digits, log } = spec;
   const box = figure.querySelector(".plot"), readout = figure.querySelector(".readout"), data = [x];
   for (const band of bands) {
     band.columns = band.parts.map(({ name, values }) => ({ name, at: data.push(values) - 1 }));
@@ -12,11 +13,13 @@ function drawSweep(figure) {
     const shown = bands.filter(b => b.shown).flatMap(b => b.columns.flatMap(c => data[c.at]));
     const seen = [...shown, ...limits.map(l => l.value)].filter(v => !missing(v));
     if (!seen.length) return [0, 1];
-    const low = Math.min(...seen), high = Math.max(...seen), gap = 0.06 * (high - low) || 0.02 * Math.abs(high) || 1;
+    const low = Math.min(...seen), high = Math.max(...seen);
+    if (log) return [low / 2, high * 2];
+    const gap = 0.06 * (high - low) || 0.02 * Math.abs(high) || 1;
     return [low - gap, high + gap];
   };
   const series = bands.flatMap(band => seriesOf(band, data, false).map((s, i) => (
-    band.columns[i].name === "mean" ? { ...s, points: { show: true, size: 6, fill: () => css(band.style) } } : s)));
+    !log && band.columns[i].name === "mean" ? { ...s, points: { show: true, size: 6, fill: () => css(band.style) } } : s)));
   const tell = u => {
     const i = u.cursor.idx, inside = !missing(i) && u.cursor.left >= 0;
     readout.textContent = !inside ? "" : [`${x_title} ${text(x[i])}`, ...bands.filter(b => b.shown).map(band => {
@@ -27,11 +30,15 @@ function drawSweep(figure) {
       return `${band.name ? `${band.name}: ` : ""}${mean}${low === undefined ? "" : ` (${low} to ${high})`}`;
     })].join("\n");
   };
-  const marks = labels ? { splits: () => x, values: (u, at) => at.map(text) } : { values: (u, at) => at.map(text) };
+  const powers = { values: (u, at) => at.map(v => (v === null ? "" : text(v))) };
+  const marks = log ? powers : labels ? { splits: () => x, values: (u, at) => at.map(text) } : { values: (u, at) => at.map(text) };
   const plot = new uPlot({
     ...sizeOf(box), legend: { show: false }, padding: [10, 18, 0, 0],
-    scales: { x: { time: false, range: () => [x[0] - air, x.at(-1) + air] }, y: { range } },
-    axes: [axis({ space: 50, size: 30, ...marks }), valueAxis],
+    scales: {
+      x: { time: false, distr: log ? 3 : 1, range: () => (log ? [x[0], x.at(-1)] : [x[0] - air, x.at(-1) + air]) },
+      y: { distr: log ? 3 : 1, range },
+    },
+    axes: [axis({ space: 50, size: 30, ...marks }), log ? axis({ size: 70, values: (u, at) => at.map(v => v?.toExponential(0) ?? "") }) : valueAxis],
     series: [{}, ...series], bands: bands.flatMap(fillsOf),
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     hooks: { drawAxes: [u => drawLimits(u, limits)], setCursor: [tell] },

@@ -51,6 +51,11 @@ def test_the_python_call_gives_a_table_and_the_folder(tmp_path: Path) -> None:
         assert [row["algorithm"] for row in csv.DictReader(file)] == list(table["algorithm"])
     page = (out / "report.html").read_text()
     assert "consensus-metropolis" in page
+    assert page.count('class="chart sweep-chart"') == 1
+    with (out / "curves.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert int(last["iteration"]) == table["iterations"].iloc[-1]
+    assert float(last["gap"]) == table["gap"].iloc[-1]
 
 
 def test_links_cost_time_and_not_the_answer() -> None:
