@@ -61,15 +61,15 @@ class Consensus:
     def measure(self, answer: Mapping[str, FloatArray]) -> Measure:
         """Return the worth of an answer `x` (n,).
 
-        The gap is the largest distance from the mean, relative to that of the start: an objective
-        would show only the square of the error.
+        The gap is the largest distance from the mean, the infeasibility that of two agents, each
+        relative to the start's: an objective would show only the square of the error.
         """
         x, best = answer["x"], self.reference
-        spread = float(np.abs(self.own - best.x).max()) or 1.0
-        apart = float(x.max() - x.min()) / spread
+        far = float(np.abs(self.own - best.x).max()) or 1.0
+        apart = float(np.ptp(x)) / (float(np.ptp(self.own)) or 1.0)
         return Measure(
             objective=self.objective(x),
-            gap=float(np.abs(x - best.x).max()) / spread,
+            gap=float(np.abs(x - best.x).max()) / far,
             infeasibility=apart,
             primal=apart,
             dual=relative_gap(float(x.sum()), float(self.own.sum())),
