@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Weights = Literal["optimal", "metropolis"] | float
 
 
+def _number(weights: Weights) -> float:
+    return np.nan if isinstance(weights, str) else float(weights)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A connected undirected graph of agents 0 to n - 1.
@@ -122,11 +126,11 @@ class Graph:
         "Fast linear iterations for distributed averaging", 2004.)
         """
         source, target = self.arcs
-        if isinstance(weights, str) and weights not in ("optimal", "metropolis"):
+        if weights not in ("optimal", "metropolis") and not 0.0 < _number(weights) < np.inf:
             raise ControllerError(
-                f"mixing weights '{weights}' are not known",
+                f"mixing weights {weights!r} are not known",
                 where="graph",
-                expected="'optimal', 'metropolis' or a number",
+                expected="'optimal', 'metropolis' or a positive number",
             )
         if weights == "metropolis":
             arc = 1.0 / (1.0 + np.maximum(self.degree[source], self.degree[target]))

@@ -20,6 +20,7 @@ from controllers.core.agent_rows import AgentRows, Heard, Kind, RowController, T
 from controllers.core.graph import Weights
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
+from controllers.optimisation.algorithms.peers import refuse_asynchronous
 from controllers.optimisation.problems.consensus import Consensus
 
 
@@ -33,6 +34,7 @@ def build(
     hosted: tuple[str, ...] | None = None,
 ) -> RowController:
     """Return agents that mix their numbers with their neighbours'."""
+    refuse_asynchronous(waiting, "consensus")
     kind = Kind(problem.size, 1, lambda at: Mixers(problem, at, weights, momentum=momentum))
     team = Team.peers(problem.names, problem.graph, kind)
     return RowController(team, hosted, waiting=waiting, tolerance=tolerance)

@@ -45,6 +45,8 @@ def build(
     """Return the peers of a consensus or a dispatch; `step`: alpha, default that of EXTRA."""
     common = common_variable(problem, "dgd")
     alpha = primal_dual_step(common, weights) if step is None else checked(step, "step", "dgd")
+    if decay:
+        checked(decay, "decay", "dgd", 1.0)
     return team_of(
         common, common.width, lambda at: DescentRows(common, at, weights, alpha, decay),
         waiting, tolerance, hosted,

@@ -20,6 +20,7 @@ from controllers.optimisation.algorithms.peers import (
     MixingPeers,
     checked,
     primal_dual_step,
+    refuse_asynchronous,
     team_of,
 )
 from controllers.optimisation.problems.common_variable import (
@@ -39,6 +40,7 @@ def build(
     hosted: tuple[str, ...] | None = None,
 ) -> RowController:
     """Return the peers of a consensus or a dispatch; `step`: alpha."""
+    refuse_asynchronous(waiting, "extra")
     common = common_variable(problem, "extra")
     alpha = primal_dual_step(common, weights) if step is None else checked(step, "step", "extra")
     return team_of(

@@ -28,7 +28,12 @@ from controllers.core.agent_rows import Heard, RowController
 from controllers.core.graph import Weights
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
-from controllers.optimisation.algorithms.peers import MixingPeers, checked, team_of
+from controllers.optimisation.algorithms.peers import (
+    MixingPeers,
+    checked,
+    refuse_asynchronous,
+    team_of,
+)
 from controllers.optimisation.problems.common_variable import (
     CommonVariable,
     Solvable,
@@ -47,6 +52,7 @@ def build(
     hosted: tuple[str, ...] | None = None,
 ) -> RowController:
     """Return the peers of a consensus or a dispatch; `step`: alpha."""
+    refuse_asynchronous(waiting, "gradient-tracking")
     common = common_variable(problem, "gradient-tracking")
     rho = common.graph.rate(weights) if momentum else 0.0
     beta = ((1.0 - np.sqrt(1.0 - rho**2)) / rho) ** 2 if rho else 0.0

@@ -11,7 +11,7 @@ from controllers.core.agent_rows import AgentRows, Heard, Kind, RowController, T
 from controllers.core.errors import ControllerError
 from controllers.core.graph import Weights
 from controllers.core.mail import FloatArray, IntArray
-from controllers.core.waiting import Waiting
+from controllers.core.waiting import Asynchronous, Waiting
 from controllers.optimisation.problems.common_variable import CommonVariable
 
 
@@ -95,6 +95,21 @@ def checked(value: float, option: str, algorithm: str, most: float = np.inf) -> 
             expected="a positive number" + (f", at most {most:g}" if np.isfinite(most) else ""),
         )
     return float(value)
+
+
+def refuse_asynchronous(waiting: Waiting | None, algorithm: str) -> None:
+    """Refuse agents that do not wait, where a message that is lost or used twice moves the answer.
+
+    Such agents would agree, and stop, on another value: each message is part of a sum they keep.
+
+    Raises ControllerError: The policy is `Asynchronous`.
+    """
+    if isinstance(waiting, Asynchronous):
+        raise ControllerError(
+            "its agents need every message once",
+            where=f"algorithm '{algorithm}': option 'waiting'",
+            expected="Barrier; admm-consensus and ratio-consensus need not wait",
+        )
 
 
 def primal_dual_step(common: CommonVariable, weights: Weights) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,6 +115,7 @@ def test_edges_that_join_no_two_agents_are_refused(edge: tuple[int, int]) -> Non
         Graph(3, np.array([(0, 1), (1, 2), edge]))
 
 
-def test_unknown_weights_are_refused() -> None:
-    with pytest.raises(ControllerError, match="mixing weights 'best' are not known"):
-        Graph.ring(4).mixing("best")  # type: ignore[arg-type]
+@pytest.mark.parametrize("weights", ["best", 0.0, -0.1, np.nan])
+def test_unknown_weights_are_refused(weights: Any) -> None:
+    with pytest.raises(ControllerError, match=r"mixing weights .* are not known"):
+        Graph.ring(4).mixing(weights)

@@ -319,6 +319,12 @@ def test_peers_that_do_not_wait_bear_loss_and_delay(name: str, loss: float, dela
         assert max(measure.gap, measure.infeasibility) <= 1e-5
 
 
+@pytest.mark.parametrize("name", ["consensus", "extra", "gradient-tracking"])
+def test_algorithms_that_need_every_message_refuse_not_to_wait(name: str) -> None:
+    with pytest.raises(ControllerError, match="need every message once"):
+        build(name, averages(), waiting=Asynchronous())
+
+
 def test_names_of_the_catalog_reach_the_peers() -> None:
     """`admm` and `admm-async` of a consensus problem are those of peers."""
     p = averages()
@@ -360,7 +366,8 @@ def test_one_agent_has_no_peers() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("dgd", {"step": 0.0}), ("extra", {"step": -1.0}), ("gradient-tracking", {"step": np.inf}),
+        ("dgd", {"step": 0.0}), ("dgd", {"decay": -1.0}), ("extra", {"step": -1.0}),
+        ("gradient-tracking", {"step": np.inf}),
         ("admm-consensus", {"penalty": np.nan}), ("admm-consensus", {"relaxation": 1.5}),
         ("ratio-consensus", {"damping": 2.0}),
     ],
