@@ -19,6 +19,7 @@ real-time feedback-based optimization of distribution grids", 2024.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,8 @@ class RtOpf:
         self._low = np.where(self._voltage, v_low**2, -_FREE)
         self._high = np.where(self._voltage, v_high**2, _FREE)
         self._toll: FloatArray = np.zeros((2, len(ders)))
+        late = settings.measurement_delay_steps(site.period_s)
+        self._injected: deque[FloatArray] = deque(maxlen=late + 1)
 
     @classmethod
     def agents(cls, site: ControlSite, **options: Any) -> tuple[str, ...]:
@@ -106,7 +109,8 @@ class RtOpf:
     @classmethod
     def settling_s(cls, period_s: float, **options: Any) -> float:
         """Return 60 steps, and ten times the delay that the gains are chosen for."""
-        return 60 * period_s + 10.0 * parse_options(RtOpfOptions, options, _WHERE).delay_s
+        settings = parse_options(RtOpfOptions, options, _WHERE)
+        return 60 * period_s + 10.0 * max(settings.measurement_delay_s, settings.mail_delay_s)
 
     @property
     def held_values(self) -> int:
@@ -146,10 +150,10 @@ class RtOpf:
         low, high = self._low.copy(), self._high.copy()
         if np.isfinite(seen.target):
             low[~self._voltage] = high[~self._voltage] = seen.target
-        drifts = self._drifts(fleet.answer(self._toll, p_high) - fleet.injected(p_high))
+        drifts = self._drifts(p_high)
         y = seen.y.copy()
         for area, drift, others in zip(self._areas, drifts, heard, strict=True):
-            y[area.rows] += self._settings.anticipation * (drift[area.own_rows] + others.drift)
+            y[area.rows] += drift[area.own_rows] + others.drift
         own_price = np.zeros(len(y))
         own_price[self._voltage] = voltage_price(
             y[self._voltage], len(self._net.rows) - 1, self._weights
@@ -167,6 +171,11 @@ class RtOpf:
         outputs = {"p_set_kw": p, "q_set_kvar": q} if self.outputs else {}
         return ControllerStep(outputs, self._mail.outgoing(said))
 
-    def _drifts(self, move: FloatArray) -> list[FloatArray]:
-        """Return what moves (2, ders) of the hosted DERs do to all quantities, area by area."""
+    def _drifts(self, p_high: FloatArray) -> list[FloatArray]:
+        """Return how all quantities will move by each area's commands since the measurements."""
+        fleet = self._fleet
+        now = fleet.injected(p_high)
+        self._injected.append(now)
+        coming = fleet.answer(self._toll, p_high) - now
+        move = now - self._injected[0] + self._settings.anticipation * coming
         return [area.move_to_drift @ move[:, area.ders].reshape(-1) for area in self._areas]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MODEL_ERROR = 0.25
+"""Largest error of the linear model's sensitivities, as a share of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gains:
@@ -27,7 +30,8 @@ class Gains:
 
 
 def choose_gains(
-    delay_steps: int,
+    mail_steps: int,
+    measurement_steps: int,
     *,
     stiffness: float,
     primal: float | None,
@@ -45,24 +49,33 @@ def choose_gains(
 
     with the characteristic polynomial (z - 1)(z - 1 + s) z^d + s gamma ((1 + h) z - h). Weaker
     modes are stable where the strongest is. An objective term in measured voltages of `stiffness` r
-    alone gives (z - 1 + s) z^d + s r.
+    alone gives (z - 1 + s) z^d + s r. Of late measurements the model makes up for the known moves
+    since; the loop sees them with the share `MODEL_ERROR` only.
 
     Parameters
     ----------
-    primal, ahead : None: the largest s, at most 1; and h such that its zero cancels the lag of s.
+    mail_steps, measurement_steps : How late prices act, and how old measurements are.
+    primal, ahead : None: the largest s, at most 1, and h such that
+        its zero cancels the lag of s and a quarter of the delay, which damps best.
     """
-    late = np.zeros(delay_steps)
+    # Steps late, and the strength that is seen so late: all of it, and what the model leaves.
+    loops = ((mail_steps, 1.0), (mail_steps + measurement_steps, MODEL_ERROR))
 
-    def of_primal(s: float) -> list[float]:
-        return _sum([1.0, s - 1.0, *late], [s * stiffness])
+    def voltage_loop(late: int, strength: float) -> float:
+        return _largest(lambda s: _sum([1.0, s - 1.0, *[0.0] * late], [s * strength * stiffness]))
+
+    def price_loop(late: int, strength: float, s: float, h: float) -> float:
+        open_loop = [*np.polymul([1.0, -1.0], [1.0, s - 1.0]), *[0.0] * late]
+        feedback = s * strength * np.array([1.0 + h, -h])
+        return _largest(lambda gamma: _sum(open_loop, list(gamma * feedback)))
 
     if primal is None:
-        primal = min(1.0, share * _largest(of_primal)) if stiffness else 1.0
+        primal = 1.0
+        if stiffness:
+            primal = min(1.0, share * min(voltage_loop(*loop) for loop in loops))
     if ahead is None:
-        ahead = (1.0 - primal) / primal + 0.5 * delay_steps
-    open_loop = [*np.polymul([1.0, -1.0], [1.0, primal - 1.0]), *late]
-    feedback = primal * np.array([1.0 + ahead, -ahead])
-    integral = _largest(lambda gamma: _sum(open_loop, list(gamma * feedback)))
+        ahead = (1.0 - primal) / primal + 0.25 * mail_steps
+    integral = min(price_loop(*loop, primal, ahead) for loop in loops)
     return Gains(share * integral, ahead, forget, primal)
 
 

@@ -31,11 +31,18 @@ class RtOpfOptions(ControllerOptions):
     objective: Mapping[str, Any] | None = option(
         None, "Weights of the objective terms, see docs/real-time-opf.md.", shown="mapping"
     )
-    delay_s: float = option(
+    measurement_delay_s: float = option(
         0.0,
-        "How old measurements and mail can be beyond the next step; gains are chosen for it.",
+        "Age of measured voltages and of the import, beyond the present step; what was commanded "
+        "since is added to them.",
         low=0.0,
-        high=3600.0,
+        high=600.0,
+    )
+    mail_delay_s: float = option(
+        0.0,
+        "How late mail can be, beyond the next step, or lost in a row; gains are chosen for it.",
+        low=0.0,
+        high=600.0,
     )
     gain_share: float = option(
         0.6, "Share of the gain at which the loop would oscillate.", above=0.0, high=1.0
@@ -71,15 +78,24 @@ class RtOpfOptions(ControllerOptions):
         """Return the weights of the objective terms."""
         return parse_options(Weights, self.objective or {}, "option 'objective'")
 
+    def measurement_delay_steps(self, period_s: float) -> int:
+        """Return the age of measurements in steps."""
+        return _steps(self.measurement_delay_s, period_s)
+
     def gains(self, period_s: float, areas: int, stiffness: float) -> Gains:
         """Return the gains for this dual law, period and number of areas; see `choose_gains`."""
         ahead = None if self.ahead_s is None else self.ahead_s / period_s
         return choose_gains(
             # Mail between areas takes one step more than measurements.
-            math.ceil(self.delay_s / period_s - 1e-9) + (areas > 1),
+            _steps(self.mail_delay_s, period_s) + 1 if areas > 1 else 0,
+            self.measurement_delay_steps(period_s),
             stiffness=stiffness,
             primal=self.primal_step,
             ahead=ahead if self.dual == "pi" else 0.0,
             share=self.gain_share,
             forget=self.regularisation if self.dual == "regularised" else 0.0,
         )
+
+
+def _steps(time_s: float, period_s: float) -> int:
+    return math.ceil(time_s / period_s - 1e-9)

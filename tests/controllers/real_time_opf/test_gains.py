@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from controllers.real_time_opf.gains import Gains, choose_gains
+from controllers.real_time_opf.gains import MODEL_ERROR, Gains, choose_gains
 
 
 def swings(delay: int, gains: Gains, stiffness: float = 0.0, strength: float = 1.0) -> float:
@@ -30,7 +30,7 @@ def test_the_loop_decays_below_the_bound_and_grows_above(
 ) -> None:
     def gains(share: float) -> Gains:
         return choose_gains(
-            delay, stiffness=0.0, primal=primal, ahead=ahead, share=share, forget=0.0
+            delay, 0, stiffness=0.0, primal=primal, ahead=ahead, share=share, forget=0.0
         )
 
     assert swings(delay, gains(0.6)) < 1e-6
@@ -39,6 +39,21 @@ def test_the_loop_decays_below_the_bound_and_grows_above(
 
 
 def test_a_stiff_voltage_term_slows_the_ders() -> None:
-    slow = choose_gains(1, stiffness=20.0, primal=None, ahead=0.0, share=0.5, forget=0.0)
+    slow = choose_gains(1, 0, stiffness=20.0, primal=None, ahead=0.0, share=0.5, forget=0.0)
     assert slow.primal == pytest.approx(0.5 / 20.0, rel=0.05)  # s r < 1 for one step of delay
-    assert choose_gains(1, stiffness=0.0, primal=None, ahead=0.0, share=0.5, forget=0.0).primal == 1
+    assert (
+        choose_gains(1, 0, stiffness=0.0, primal=None, ahead=0.0, share=0.5, forget=0.0).primal == 1
+    )
+
+
+def test_old_measurements_lower_the_gains_less_than_late_prices() -> None:
+    def integral(mail: int, measurement: int) -> float:
+        return choose_gains(
+            mail, measurement, stiffness=0.0, primal=1.0, ahead=0.0, share=0.6, forget=0.0
+        ).integral
+
+    # 2 sin(pi / (2 (2 d + 1))) for an integrator that acts d steps late.
+    late = 1.2 * np.sin(np.pi / 42.0)
+    assert integral(10, 0) == pytest.approx(late)
+    assert integral(0, 10) == pytest.approx(late / MODEL_ERROR)
+    assert integral(0, 1) == pytest.approx(1.2), "the model makes up for one step"
