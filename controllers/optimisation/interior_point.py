@@ -82,6 +82,19 @@ def next_barrier(product: float, violation: float) -> float:
     return max(_BARRIER_SHARE * product, min(_BARRIER_PER_VIOLATION * violation, product))
 
 
+def newton_step(block: BarrierBlock, mu: float) -> Iterate | None:
+    """Return the step at the iterate last looked at, None where no shift gives a finite one."""
+    for shift in _SHIFTS:
+        try:
+            solution = block.factor(shift)(block.right_side(mu))
+        except RuntimeError:
+            continue
+        step = block.step(solution, mu)
+        if step.finite:
+            return step
+    return None
+
+
 class InteriorPoint:
     """Solves one nonlinear program, again and again with other `Terms`.
 
@@ -133,7 +146,7 @@ class InteriorPoint:
             if iteration:
                 mu = next_barrier(left.product / max(block.rows, 1), violation)
             violation = left.primal
-            step = self._step(mu)
+            step = newton_step(self._block, mu)
             if step is None:
                 return self._solution("diverged", iteration, errors)
             primal, dual = at.lengths(step)
@@ -141,19 +154,6 @@ class InteriorPoint:
                 return self._solution("stalled", iteration, errors)
             at = at.moved(step, primal, dual)
         return self._solution("iteration limit", self.most_iterations, errors)
-
-    def _step(self, mu: float) -> Iterate | None:
-        """Return the Newton step, None where no shift gives a finite one."""
-        block = self._block
-        for shift in _SHIFTS:
-            try:
-                solution = block.factor(shift)(block.right_side(mu))
-            except RuntimeError:
-                continue
-            step = block.step(solution, mu)
-            if step.finite:
-                return step
-        return None
 
     def _solution(
         self, status: Status, iterations: int, errors: tuple[float, float, float]

@@ -173,6 +173,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         "auxiliary problem principle: neighbouring regions, linearised penalties",
         {"regions": "app:build"},
     ),
+    "aladin": Algorithm(
+        "regions solve their own problems, a coordinator takes a Newton step of the whole",
+        {"regions": "aladin:build"},
+    ),
     "interior-point": Algorithm(
         "interior point: regions eliminate their part of Newton steps, a coordinator joins them",
         {"regions": "interior_point:build"},
