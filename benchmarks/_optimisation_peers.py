@@ -19,8 +19,8 @@ from federates.optimise.loop import Curve
 TOLERANCE = 1e-6
 MIXING = ("consensus", "consensus-metropolis", "consensus-momentum")
 PEERS = (
-    "extra", "gradient-tracking", "ratio-consensus", "admm-consensus",
-    "admm-consensus-over-relaxed", "dgd",
+    "extra", "gradient-tracking", "ratio-consensus", "ratio-consensus-momentum",
+    "admm-consensus", "admm-consensus-over-relaxed", "dgd", "dgd-diminishing",
 )  # fmt: skip
 RATES = {
     "consensus-ring-100": (*MIXING, *PEERS),
@@ -78,7 +78,6 @@ def rates() -> list[dict[str, Any]]:
                 "gap": row.gap,
                 "rate": measured_rate(found.curves[row.algorithm]),
                 "theory": theory(row.algorithm, graph),
-                "us_per_agent_and_round": 1e6 * row.wall_s / row.iterations / row.agents,
             }
             for row in found.rows
         ]

@@ -146,6 +146,11 @@ ALGORITHMS: dict[str, Algorithm] = {
         "quotient of two averages by running sums, which lose nothing with lost messages",
         _peers("ratio_consensus"),
     ),
+    "ratio-consensus-momentum": Algorithm(
+        "quotient of two averages, with momentum of the mixing",
+        _peers("ratio_consensus"),
+        {"momentum": True},
+    ),
     "consensus": Algorithm(
         "averaging with neighbours, optimal constant weight",
         {"consensus": "consensus:build"},

@@ -32,6 +32,7 @@ from controllers.optimisation.algorithms.peers import (
     MixingPeers,
     checked,
     refuse_asynchronous,
+    second_order,
     team_of,
 )
 from controllers.optimisation.problems.common_variable import (
@@ -54,8 +55,7 @@ def build(
     """Return the peers of a consensus or a dispatch; `step`: alpha."""
     refuse_asynchronous(waiting, "gradient-tracking")
     common = common_variable(problem, "gradient-tracking")
-    rho = common.graph.rate(weights) if momentum else 0.0
-    beta = ((1.0 - np.sqrt(1.0 - rho**2)) / rho) ** 2 if rho else 0.0
+    beta = second_order(common.graph.rate(weights)) if momentum else 0.0
     if step is None:
         alpha = _default_step(common, weights, beta, momentum=momentum)
     else:

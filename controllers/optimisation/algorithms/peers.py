@@ -97,6 +97,11 @@ def checked(value: float, option: str, algorithm: str, most: float = np.inf) -> 
     return float(value)
 
 
+def second_order(rho: float) -> float:
+    """Return beta for mixing with momentum where the rate is rho: it becomes sqrt(beta)."""
+    return float(((1.0 - np.sqrt(1.0 - rho**2)) / rho) ** 2) if rho else 0.0
+
+
 def refuse_asynchronous(waiting: Waiting | None, algorithm: str) -> None:
     """Refuse agents that do not wait, where a message that is lost or used twice moves the answer.
 

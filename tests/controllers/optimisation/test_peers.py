@@ -28,8 +28,8 @@ from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
 FloatArray = NDArray[np.float64]
 Problem = Consensus | Dispatch
 EXACT = (
-    "extra", "gradient-tracking", "gradient-tracking-plain", "ratio-consensus", "admm-consensus",
-    "admm-consensus-over-relaxed",
+    "extra", "gradient-tracking", "gradient-tracking-plain", "ratio-consensus",
+    "ratio-consensus-momentum", "admm-consensus", "admm-consensus-over-relaxed",
 )  # fmt: skip
 PEERS = (*EXACT, "dgd", "dgd-diminishing")
 
@@ -211,17 +211,21 @@ def test_gradient_tracking_follows_its_equations(momentum: bool) -> None:
     np.testing.assert_allclose(found["price"][:, 0], z, rtol=1e-11)
 
 
-def test_ratio_consensus_follows_its_equations() -> None:
+@pytest.mark.parametrize("momentum", [False, True])
+def test_ratio_consensus_follows_its_equations(momentum: bool) -> None:
     """Running sums give the masses of the push-sum matrix with columns that sum to 1."""
     p = averages()
     graph = p.graph
     push = np.eye(8)
     push[graph.arcs[1], graph.arcs[0]] = 1.0
     push /= 1.0 + graph.degree
-    s, h = p.own.copy(), np.ones(8)
+    rho = np.sort(np.abs(np.linalg.eigvals(push)))[-2]
+    beta = ((1.0 - np.sqrt(1.0 - rho**2)) / rho) ** 2 if momentum else 0.0
+    mass = before = np.stack([p.own, np.ones(8)], axis=1)
     for _ in range(15):
-        s, h = push @ s, push @ h
-    np.testing.assert_allclose(answers("ratio-consensus", p, 15)["x"], s / h, rtol=1e-11)
+        mass, before = (1.0 + beta) * push @ mass - beta * before, mass
+    found = answers("ratio-consensus", p, 15, momentum=momentum)["x"]
+    np.testing.assert_allclose(found, mass[:, 0] / mass[:, 1], rtol=1e-11)
 
 
 def test_admm_follows_equation_3_of_the_survey() -> None:
@@ -319,7 +323,9 @@ def test_peers_that_do_not_wait_bear_loss_and_delay(name: str, loss: float, dela
         assert max(measure.gap, measure.infeasibility) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["consensus", "extra", "gradient-tracking"])
+@pytest.mark.parametrize(
+    "name", ["consensus", "extra", "gradient-tracking", "ratio-consensus-momentum"]
+)
 def test_algorithms_that_need_every_message_refuse_not_to_wait(name: str) -> None:
     with pytest.raises(ControllerError, match="need every message once"):
         build(name, averages(), waiting=Asynchronous())
