@@ -20,6 +20,7 @@ from controllers.core.mail_loop import MailLoop, Post, plain_rows
 from controllers.core.waiting import Asynchronous
 from controllers.optimisation.algorithms.catalog import build
 from controllers.optimisation.algorithms.gradient_tracking import TrackingRows
+from controllers.optimisation.algorithms.peers import Peers
 from controllers.optimisation.algorithms.ratio_consensus import RatioRows
 from controllers.optimisation.problems.common_variable import common_variable
 from controllers.optimisation.problems.consensus import Consensus
@@ -119,6 +120,28 @@ def test_the_agents_stop_where_the_tolerance_holds(problem: Problem, name: str) 
     else:
         size = float(np.abs(problem.linear * problem.reference.x).sum()) + 1.0
         assert abs(measure.objective - problem.reference.objective) <= 1e-5 * size
+
+
+@settings(max_examples=25)
+@given(
+    problems(),
+    st.sampled_from(("dgd", "extra", "gradient-tracking", "admm-consensus")),
+    st.integers(0, 30),
+)
+def test_the_residual_bounds_disagreement_and_the_sum_of_the_gradients(
+    problem: Problem, name: str, rounds: int
+) -> None:
+    """That of a round is about the copies before it."""
+    before, after = (
+        plain_rows(make(name, problem, tolerance=0.0).team, k)[0] for k in (rounds, rounds + 1)
+    )
+    assert isinstance(before, Peers)
+    common = common_variable(problem, "test")
+    everyone = np.arange(len(before.z))
+    apart = np.ptp(before.z) / before.costs.size(before.z).max()
+    missed = before.costs.gradient(before.z, everyone).sum(axis=0)
+    worst = max(apart, float(np.max(np.abs(missed) / common.gradient_size)))
+    assert worst <= after.residual.max() * (1.0 + 1e-9) + 1e-11
 
 
 @pytest.mark.parametrize(
