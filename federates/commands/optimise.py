@@ -67,11 +67,8 @@ def _print(found: Comparison, page: Path | None) -> None:
     shown = [i for i in range(len(_HEAD)) if i not in _WIDE or console.width >= _WIDE_TERMINAL]
     rows = [[_cells(row)[i] for i in shown] for row in found.rows]
     print_table(console, [_HEAD[i] for i in shown], rows, range(1, len(shown)))
-    for row in found.rows:
-        if row.error is not None:
-            console.print(
-                f"{row.algorithm}: {row.error}", markup=False, soft_wrap=True, style="red"
-            )
+    for reason, names in found.errors().items():
+        console.print(f"{', '.join(names)}: {reason}", markup=False, soft_wrap=True, style="red")
     if page is not None:
         console.print(f"page    {page}", markup=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ from federates.errors import ScenarioError
 from federates.optimise.loop import Curve, Outcome, drive
 from federates.optimise.settings import Links, algorithm_options, link_rules
 from federates.scenario.sections import LinkRule
-from grid_models.base.errors import FeederateError
+from grid_models.base.errors import FeederateError, described
 
 _LEAST_PERIOD_S = 1e-3
 _TOLERANCE = 1e-6
@@ -87,6 +87,14 @@ class Comparison:
     rows: tuple[Row, ...]
     curves: Mapping[str, Curve]
 
+    def errors(self) -> dict[str, list[str]]:
+        """Return the algorithms that failed, by reason."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.error is not None:
+                found.setdefault(row.error, []).append(row.algorithm)
+        return found
+
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as plain data; infinite numbers and NaN are None."""
         return [{key: _plain(value) for key, value in asdict(row).items()} for row in self.rows]
@@ -152,7 +160,9 @@ def compare(
         if report is not None:
             report(name)
         if isinstance(method, FeederateError):
-            rows.append(Row(name, error=str(method)))
+            # The reason without the algorithm's name, so that equal ones can be told at once.
+            what = described(method.what, method.expected, method.nearest)
+            rows.append(Row(name, error=what))
             continue
         try:
             outcome = drive(

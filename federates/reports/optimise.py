@@ -64,7 +64,9 @@ def _page(found: Comparison) -> Page:
         f"{ended} of {len(found.rows)} algorithms converged",
     ]
     table = TableBlock(_HEAD, [_cells(row) for row in found.rows], range(1, len(_HEAD) - 1))
-    errors = [Text(f"{row.algorithm}: {row.error}", "alert") for row in found.rows if row.error]
+    errors = [
+        Text(reason, "alert", ", ".join(names) + ":") for reason, names in found.errors().items()
+    ]
     sections = [PageSection("Algorithms", [table, *errors])]
     if found.curves:
         words = "Relative gap to the optimum over iterations; a gap below 1e-16 is drawn there."

@@ -15,9 +15,12 @@ from controllers.core.errors import ControllerError
 from controllers.core.graph import Graph
 from controllers.optimisation.partition import areas_of, given_regions, partition
 from controllers.optimisation.problems.consensus import Consensus, ring_consensus
+from controllers.optimisation.problems.dc_opf import dc_opf
 from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
+from controllers.optimisation.problems.feeder_opf import feeder_opf
 from controllers.optimisation.problems.opf_regions import RegionOpf
 from grid_models.base.errors import nearest_name
+from grid_models.catalog import load_feeder
 from grid_models.transmission.matpower import SHIPPED_CASES, load_case
 from grid_models.transmission.opf_case import OpfCase
 
@@ -25,7 +28,10 @@ MOST_AGENTS = 4000
 """A graph's spectrum takes the cube of it."""
 Problem = Consensus | Dispatch | RegionOpf
 _REGIONS = 3
+_OTHERS = (*SHIPPED_CASES, "dcopf-case39", "lindistflow-ieee13", "lindistflow-ieee123")
 _WHERE = "problem"
+_DC_OPF = re.compile(r"dcopf-(?P<case>.+?)(?:-rate-(?P<rate>[0-9]{1,4}))?")
+_FEEDER_OPF = re.compile(r"lindistflow-(?P<feeder>.+)")
 _FILE = re.compile(r"[/\\]|\.m$")
 _SIZE, _NUMBER = re.compile("[A-Z]"), re.compile("[0-9]+")
 
@@ -82,7 +88,8 @@ def load_problem(
 
     Parameters
     ----------
-    name : Of `FAMILIES`, a shipped case, or the path of a MATPOWER file or folder of tables.
+    name : Of `problems`, or the path of a MATPOWER file or folder of tables. CASE and FEEDER are
+        shipped ones or paths.
     seed : Of problems with random numbers.
     regions : Of a case: how many, or the name of each bus's region. Default: its areas where they
         are several and connected, else three.
@@ -94,6 +101,10 @@ def load_problem(
         if found is not None:
             sizes = [int(size) for size in found.groups()]
             return _of_family(name, pattern, family, seed, sizes)
+    if (found := _DC_OPF.fullmatch(name)) is not None:
+        return dc_opf(load_case(found["case"]), float(found["rate"] or 100.0) / 100.0)
+    if (found := _FEEDER_OPF.fullmatch(name)) is not None:
+        return feeder_opf(load_feeder(found["feeder"]))
     if name.lower() in SHIPPED_CASES or _FILE.search(name):
         return regions_of(load_case(name), regions)
     raise ControllerError(
@@ -107,7 +118,12 @@ def load_problem(
 def problems() -> dict[str, str]:
     """Return names and one line on each; capital letters stand for sizes."""
     cases = {name: f"AC optimal power flow: {about}" for name, about in SHIPPED_CASES.items()}
-    return {name: family.about for name, family in FAMILIES.items()} | cases
+    others = {
+        "dcopf-CASE": "DC optimal power flow of a case: generators, limits of branches",
+        "dcopf-CASE-rate-P": "the same with ratings at P percent of the case's",
+        "lindistflow-FEEDER": "P and Q of a feeder's PV that hold its voltages, by LinDistFlow",
+    }
+    return {name: family.about for name, family in FAMILIES.items()} | cases | others
 
 
 def regions_of(case: OpfCase, regions: int | Mapping[str, str] | None = None) -> RegionOpf:
@@ -135,7 +151,7 @@ def _of_family(name: str, pattern: str, family: Family, seed: int, sizes: Sequen
 
 def _nearest(name: str) -> str | None:
     """Return the nearest name, with the sizes that were asked for."""
-    near = nearest_name(name, SHIPPED_CASES) or nearest_name(_NUMBER.sub("N", name), FAMILIES)
+    near = nearest_name(name, _OTHERS) or nearest_name(_NUMBER.sub("N", name), FAMILIES)
     if near is None or _SIZE.search(near) is None:
         return near
     sizes: Iterator[str] = iter(_NUMBER.findall(name))

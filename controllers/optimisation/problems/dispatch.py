@@ -290,6 +290,18 @@ class DispatchRows:
         return np.asarray((down + up) / size)
 
 
+def reachable(
+    rows: FloatArray, right: FloatArray, low: FloatArray, high: FloatArray
+) -> NDArray[np.bool_]:
+    """Return which rows ``A x <= b`` some point within the limits violates, (m,).
+
+    rows : (m, n). right : (m,). low, high : (n,).
+    """
+    ends = np.where(rows > 0.0, high, low)
+    share = rows * np.where(rows == 0.0, 0.0, ends)  # infinite limits of no share do not count
+    return np.asarray(share.sum(axis=1) > right)
+
+
 def random_dispatch(
     n: int, *, condition: float = 1e4, coupling: int = 0, seed: int = 0
 ) -> Dispatch:
