@@ -71,6 +71,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.real_time_opf.controller:RtOpf",
             "real-time optimal power flow by feedback: P and Q within limits, areas by mail",
         ),
+        "optimisation": (
+            "controllers.optimisation.controller:Optimisation",
+            "agents of a distributed optimisation algorithm at work on a problem, by mail",
+        ),
         "optimum": (
             "controllers.baselines.optimum:Optimum",
             "centralised optimum: one quadratic programme with all measurements, as a benchmark",

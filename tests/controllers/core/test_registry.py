@@ -22,6 +22,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "optdist-vc",
         "optimum",
         "rt-opf",
+        "optimisation",
         "dmpc",
         "dmpc-circuit",
         "averaging-pi",
