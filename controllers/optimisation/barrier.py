@@ -1,14 +1,17 @@
 """One block of a primal-dual interior point: its iterate, Newton matrix, steps and their lengths.
 
 Of ``min f(x), g(x) = 0, h(x) + s = 0`` with the barrier ``-mu sum log s`` a Newton step solves,
-after elimination of the slacks s and their multipliers z,
+after elimination of the slacks s,
 
-    [ W + h_x' (z/s) h_x   g_x' ] [ dx ]     [ f_x + g_x' y + h_x' (mu + z (h + s)) / s ]
-    [ g_x                  0    ] [ dy ] = - [ g                                        ]
+    [ W     g_x'   h_x'   ] [ dx ]     [ f_x + g_x' y + h_x' z ]
+    [ g_x   0      0      ] [ dy ] = - [ g                     ]
+    [ h_x   0     -s / z  ] [ dz ]     [ h + mu / z            ]
 
 where W is the Hessian of the Lagrangian (H. Wang, C. Murillo-Sanchez, R. Zimmerman and R. Thomas,
 "On Computational Issues of Market-Based Optimal Power Flow", IEEE Trans. Power Systems 22(3),
-2007; the algorithm of MATPOWER's MIPS). Bounds are rows of h; fixed variables are rows of g.
+2007; the algorithm of MATPOWER's MIPS, which also eliminates z. Near a solution that adds entries
+z / s of 1e10 and more to W; a region's part of the inverse would lose its digits). Bounds are rows
+of h; fixed variables are rows of g.
 
 A central solver has one block, a distributed one has a block in each region.
 """
@@ -21,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controllers.core.mail import FloatArray
+from controllers.core.mail import FloatArray, IntArray
 from controllers.optimisation.nlp import Nlp
-from controllers.optimisation.sparse_pattern import SquarePattern
+from controllers.optimisation.sparse_pattern import Pattern, SquarePattern
 
 _STEP_SHARE = 0.99995
 """Share of the way to the nearest bound that a step may go."""
@@ -125,36 +128,30 @@ class BarrierBlock:
         self._fixed = np.flatnonzero(~free)
         self._upper = np.flatnonzero(free & np.isfinite(nlp.upper))
         self._lower = np.flatnonzero(free & np.isfinite(nlp.lower))
-        self._limits = nlp.inequality_pattern.shape[0]
-        self._pairs = nlp.inequality_pattern.row_pairs()
+        bounded = np.concatenate((self._upper, self._lower))
+        self._sign = np.repeat([1.0, -1.0], [len(self._upper), len(self._lower)])
+        self._equal = _with_rows(nlp.equality_pattern, self._fixed)
+        self._limit = _with_rows(nlp.inequality_pattern, bounded)
         self._matrix = self._newton_pattern()
 
     @property
     def rows(self) -> int:
         """Number of inequality rows, bounds included."""
-        return self._limits + len(self._upper) + len(self._lower)
+        return self._limit.shape[0]
 
     @property
     def unknowns(self) -> int:
-        """Number of unknowns of the Newton equations, n + n_equalities."""
+        """Number of unknowns of the Newton equations: of x and of all multipliers."""
         return self._matrix.shape[0]
 
     def _newton_pattern(self) -> SquarePattern:
-        n, hessian = self.n, self.nlp.hessian_pattern
-        limit, equal = self.nlp.inequality_pattern, self.nlp.equality_pattern
-        first, second = self._pairs
-        m = equal.shape[0]
-        fixed_rows = n + m + np.arange(len(self._fixed))
-        every = np.arange(n + m + len(self._fixed))
-        rows = (
-            hessian.rows, limit.columns[first], every,
-            equal.rows + n, equal.columns, fixed_rows, self._fixed,
-        )  # fmt: skip
-        columns = (
-            hessian.columns, limit.columns[second], every,
-            equal.columns, equal.rows + n, self._fixed, fixed_rows,
-        )  # fmt: skip
-        return SquarePattern(np.concatenate(rows), np.concatenate(columns), len(every))
+        equal, limit, hessian = self._equal, self._limit, self.nlp.hessian_pattern
+        equal_rows = self.n + equal.rows
+        limit_rows = self.n + equal.shape[0] + limit.rows
+        every = np.arange(self.n + equal.shape[0] + limit.shape[0])
+        lower = hessian.rows, every, equal_rows, limit_rows, equal.columns, limit.columns
+        upper = hessian.columns, every, equal.columns, limit.columns, equal_rows, limit_rows
+        return SquarePattern(np.concatenate(lower), np.concatenate(upper), len(every))
 
     def start(self, x: FloatArray, mu: float) -> Iterate:
         """Return an interior iterate at x (n,), moved into its bounds."""
@@ -162,8 +159,7 @@ class BarrierBlock:
         x = np.clip(x, nlp.lower, nlp.upper)
         _, h = self._rows_at(x)
         slack = np.maximum(-h, 1.0)
-        m = nlp.equality_pattern.shape[0] + len(self._fixed)
-        return Iterate(x, np.zeros(m), slack, np.maximum(mu / slack, 1.0))
+        return Iterate(x, np.zeros(self._equal.shape[0]), slack, np.maximum(mu / slack, 1.0))
 
     def restart(self, at: Iterate, mu: float) -> Iterate:
         """Return an interior iterate near one that solved another program of the same kind."""
@@ -173,12 +169,12 @@ class BarrierBlock:
 
     def multipliers(self, at: Iterate) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the multipliers of g, of h, and of the bounds, (n,): positive at upper ones."""
-        m, u = self._limits, self._limits + len(self._upper)
-        k = self.nlp.equality_pattern.shape[0]
+        k, m = self.nlp.equality_pattern.shape[0], self.nlp.inequality_pattern.shape[0]
         bound = np.zeros(self.n)
         bound[self._fixed] = at.equality[k:]
-        bound[self._upper] += at.inequality[m:u]
-        bound[self._lower] -= at.inequality[u:]
+        signed = self._sign * at.inequality[m:]
+        bound[self._upper] += signed[: len(self._upper)]
+        bound[self._lower] += signed[len(self._upper) :]
         return at.equality[:k], at.inequality[:m], bound
 
     def _rows_at(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -199,35 +195,22 @@ class BarrierBlock:
         """Evaluate the program at an iterate and return its residuals."""
         self.iterate = at
         self._g, self._h = self._rows_at(at.x)
-        self._gradient = self.point.gradient.copy()
+        self._equal_slopes = np.append(self.point.equality_slopes, np.ones(len(self._fixed)))
+        self._limit_slopes = np.append(self.point.inequality_slopes, self._sign)
+        self._slope = (
+            self.point.gradient
+            + self._equal.transposed_times(self._equal_slopes, at.equality)
+            + self._limit.transposed_times(self._limit_slopes, at.inequality)
+        )
         if self.terms is not None:
-            self._gradient += self.terms.gradient(at.x)
-        self._gradient += self._equal_transposed(at.equality)
-        dual = self._gradient + self._limits_transposed(at.inequality)
+            self._slope += self.terms.gradient(at.x)
         return Residuals(
             max(_largest(self._g), float(np.max(self._h, initial=0.0))),
-            _largest(dual),
+            _largest(self._slope),
             max(_largest(at.equality), _largest(at.inequality)),
             float(np.sum(at.slack * at.inequality)),
             self.point.objective,
         )
-
-    def _equal_transposed(self, y: FloatArray) -> FloatArray:
-        m = self.nlp.equality_pattern.shape[0]
-        out = self.nlp.equality_pattern.transposed_times(self.point.equality_slopes, y[:m])
-        out[self._fixed] += y[m:]
-        return out
-
-    def _limits_transposed(self, z: FloatArray) -> FloatArray:
-        m, u = self._limits, self._limits + len(self._upper)
-        out = self.nlp.inequality_pattern.transposed_times(self.point.inequality_slopes, z[:m])
-        out[self._upper] += z[m:u]
-        out[self._lower] -= z[u:]
-        return out
-
-    def _limits_times(self, dx: FloatArray) -> FloatArray:
-        rows = self.nlp.inequality_pattern.times(self.point.inequality_slopes, dx)
-        return np.concatenate((rows, dx[self._upper], -dx[self._lower]))
 
     def factor(self, shift: float = 0.0) -> Callable[[FloatArray], FloatArray]:
         """Factor the Newton matrix of the iterate last looked at.
@@ -236,36 +219,36 @@ class BarrierBlock:
 
         Raises RuntimeError: The matrix is singular.
         """
-        at, m = self.iterate, self._limits
-        u = m + len(self._upper)
-        ratio = at.inequality / at.slack
-        slopes, (first, second) = self.point.inequality_slopes, self._pairs
-        rows = self.nlp.inequality_pattern.rows
-        diagonal = np.zeros(self._matrix.shape[0])
-        diagonal[: self.n] = shift if self.terms is None else shift + self.terms.weight
-        diagonal[self._upper] += ratio[m:u]
-        diagonal[self._lower] += ratio[u:]
-        equal, ones = self.point.equality_slopes, np.ones(len(self._fixed))
-        limit_multipliers = at.inequality[:m]
-        hessian = self.nlp.hessian(
-            at.x, at.equality[: self.nlp.equality_pattern.shape[0]], limit_multipliers
-        )
-        products = slopes[first] * ratio[rows[first]] * slopes[second]
-        values = (hessian, products, diagonal, equal, equal, ones, ones)
-        return self._matrix.factor(np.concatenate(values))
+        at = self.iterate
+        k, m = self.nlp.equality_pattern.shape[0], self.nlp.inequality_pattern.shape[0]
+        hessian = self.nlp.hessian(at.x, at.equality[:k], at.inequality[:m])
+        weight = np.full(self.n, shift)
+        if self.terms is not None:
+            weight += self.terms.weight
+        diagonal = weight, np.zeros(self._equal.shape[0]), -at.slack / at.inequality
+        slopes = self._equal_slopes, self._limit_slopes
+        return self._matrix.factor(np.concatenate((hessian, *diagonal, *slopes, *slopes)))
 
     def right_side(self, mu: float) -> FloatArray:
-        """Return minus the residuals that the Newton step removes, (n + n_equalities,)."""
-        at = self.iterate
-        pull = (mu + at.inequality * (self._h + at.slack)) / at.slack
-        return -np.concatenate((self._gradient + self._limits_transposed(pull), self._g))
+        """Return minus the residuals that the Newton step removes, (unknowns,)."""
+        return -np.concatenate((self._slope, self._g, self._h + mu / self.iterate.inequality))
 
-    def step(self, solution: FloatArray, mu: float) -> Iterate:
-        """Return the whole step of a solution (n + n_equalities,) of the Newton equations."""
-        at, dx = self.iterate, solution[: self.n]
-        slack = -self._h - at.slack - self._limits_times(dx)
-        inequality = -at.inequality + (mu - at.inequality * slack) / at.slack
-        return Iterate(dx, solution[self.n :], slack, inequality)
+    def step(self, solution: FloatArray) -> Iterate:
+        """Return the whole step of a solution (unknowns,) of the Newton equations."""
+        ends = self.n, self.n + self._equal.shape[0]
+        dx, equality, inequality = np.split(solution, ends)
+        slack = -self._h - self.iterate.slack - self._limit.times(self._limit_slopes, dx)
+        return Iterate(dx, equality, slack, inequality)
+
+
+def _with_rows(pattern: Pattern, columns: IntArray) -> Pattern:
+    """Return a pattern with more rows that have one entry each."""
+    m, more = pattern.shape[0], len(columns)
+    return Pattern(
+        np.concatenate((pattern.rows, m + np.arange(more))),
+        np.concatenate((pattern.columns, columns)),
+        (m + more, pattern.shape[1]),
+    )
 
 
 def _largest(values: FloatArray) -> float:

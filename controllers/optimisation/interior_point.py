@@ -89,7 +89,7 @@ def newton_step(block: BarrierBlock, mu: float) -> Iterate | None:
             solution = block.factor(shift)(block.right_side(mu))
         except RuntimeError:
             continue
-        step = block.step(solution, mu)
+        step = block.step(solution)
         if step.finite:
             return step
     return None

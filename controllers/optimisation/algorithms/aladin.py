@@ -154,7 +154,7 @@ class Region(RegionAgent):
         self._barrier = float(told[-2])
         now = self._iterate
         solution = self._plain + self._barrier * self._per_barrier - self._response @ change
-        step = self._block.step(solution, self._barrier)
+        step = self._block.step(solution)
         self._price = self._price + change + self._penalty * (self._shared - now.x[self._at])
         self._iterate = now.moved(step, *now.lengths(step))
         return self._block_of(self._minimise())

@@ -1,29 +1,28 @@
 """Distributed interior point: regions eliminate their part of the Newton equations.
 
 The shared variables of an optimal power flow of regions, ``x_k[border_k] = z[shared_k]``, are
-coupled by prices y_k whose sum over the holders of a variable is 0. Region k takes
-``eta_k = y_k - rho x_k[border_k]`` into its objective together with ``rho |x_k[border_k]|^2 / 2``,
-which makes its Newton matrix K_k regular also where no angle of the region is fixed. In two rounds
-of mail per iteration,
+coupled by prices y_k whose sum over the holders of a variable is 0. A Newton step changes the
+prices by dy_k and the shared variables by dz. Region k adds ``rho |x_k[border_k] - now|^2 / 2`` to
+its objective, which makes its Newton matrix K_k regular also where no angle of the region is fixed,
+and the coordinator takes it out again: with ``w_k = dy_k - rho dz[shared_k]`` the step is that of
+the central problem. In two rounds of mail per iteration,
 
-1. a region sends ``S_k``, the rows and columns of its border in the inverse of K_k, and
-   ``b_k = t_k + S_k eta_k``, where t_k is its border after a whole step at the present eta_k; the
-   coordinator solves
+1. a region sends ``S_k``, the rows and columns of its border in the inverse of K_k, and ``b_k``,
+   the step of its border at unchanged prices; the coordinator solves
 
-       [ S   E     ] [ eta ]   [ b ]        E z: the shared variables at the borders,
-       [ E'  rho N ] [ z   ] = [ 0 ]        N: how many regions hold each,
+       [ S   E     ] [ w  ]   [ b ]        E dz: the shared variables at the borders,
+       [ E'  rho N ] [ dz ] = [ 0 ]        N: how many regions hold each,
 
-   and answers eta_k;
+   and answers w_k and the region's part of dz, so that all copies stay equal to the last bit;
 2. a region sends the longest steps that leave its slacks and multipliers positive, and what they
    make of its products of slack and multiplier; the coordinator answers the common step lengths and
    the next barrier parameter.
 
-The second row is ``sum (y - rho z) = -rho N z``: it takes the added terms out again. The steps are
-those of the central interior point (`controllers.optimisation.interior_point`), and so are all
-iterates but for rounding.
+All iterates are those of the central interior point (`controllers.optimisation.interior_point`) but
+for rounding, whose errors fade with the steps.
 
-Messages to and from a coordinator, the numbers of a region with a border of width k: ``block``
-k (k + 1) / 2 + k + 5, ``border`` k + 1, ``length`` 6, ``move`` 4.
+Numbers in the messages of a region with a border of width k: ``block`` k (k + 1) / 2 + k + 5,
+``border`` 2 k + 1, ``length`` 6, ``move`` 4.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _channels(peer: str, k: int, told: Direction, heard: Direction) -> list[Chan
     """Return what a region with a border of width k tells its coordinator, and what it hears."""
     return [
         Channel(peer, "block", k * (k + 1) // 2 + k + len(Residuals._fields), told),
-        Channel(peer, "border", k + 1, heard, counters=1),
+        Channel(peer, "border", 2 * k + 1, heard, counters=1),
         Channel(peer, "length", 6, told),
         Channel(peer, "move", 4, heard, counters=1),
     ]
@@ -144,16 +143,16 @@ class RegionSteps(RegionAgent):
         if told[-1]:
             self.stopped, self.status = True, _STATUSES[int(told[-1])]
             return {}
-        return self._move(step, *told[:3]) if step else self._look_ahead(told[:-1])
+        if step:
+            return self._move(step, *told[:3])
+        return self._look_ahead(*np.split(told[:-1], 2))
 
     def _eliminate(self) -> Letters:
         """Return this iterate's ``block``; not finite where the Newton matrix is singular."""
         block, at = self._block, self._at
-        border, k = self._iterate.x[at], len(at)
-        self._eta = self.price - self._penalty * border
         linear, weight = np.zeros((2, block.n))
-        linear[at], weight[at] = self._eta, self._penalty
-        block.terms = Terms(linear, weight, np.zeros(block.n))
+        linear[at], weight[at] = self.price, self._penalty
+        block.terms = Terms(linear, weight, target=self._iterate.x)
         residuals = block.look(self._iterate)
         right = np.column_stack((block.right_side(self._barrier), self._unit))
         try:
@@ -161,17 +160,17 @@ class RegionSteps(RegionAgent):
         except RuntimeError:
             solved = np.full_like(right, np.nan)
         self._plain, self._response = solved[:, 0], solved[:, 1:]
-        inverse = self._response[at]
-        whole = border + self._plain[at] + inverse @ self._eta
-        row = np.concatenate((inverse[np.triu_indices(k)], whole, residuals))
+        inverse = self._response[at][np.triu_indices(len(at))]
+        row = np.concatenate((inverse, self._plain[at], residuals))
         return {(COORDINATOR, "block"): row}
 
-    def _look_ahead(self, eta: FloatArray) -> Letters:
-        """Return the ``length`` of the step at these prices of the border."""
+    def _look_ahead(self, pull: FloatArray, shared: FloatArray) -> Letters:
+        """Return the ``length`` of the step with w_k and the border's part of dz, each (k,)."""
         now = self._iterate
-        solution = self._plain - self._response @ (eta - self._eta)
-        self._step = step = self._block.step(solution, self._barrier)
-        self._whole_price = eta + self._penalty * (now.x + step.x)[self._at]
+        solution = self._plain - self._response @ pull
+        solution[self._at] = shared
+        self._step = step = self._block.step(solution)
+        self._price_step = pull + self._penalty * shared
         products = [
             float(np.sum(s * z))
             for s in (now.slack, step.slack)
@@ -182,7 +181,7 @@ class RegionSteps(RegionAgent):
     def _move(self, step: Iterate, primal: float, dual: float, barrier: float) -> Letters:
         """Take the step and return the ``block`` of the next iterate."""
         self._iterate = self._iterate.moved(step, primal, dual)
-        self.price = self.price + dual * (self._whole_price - self.price)
+        self.price = self.price + dual * self._price_step
         self._barrier, self._step = barrier, None
         self.iterations += 1
         return self._eliminate()
@@ -220,7 +219,7 @@ class Coordinator(RegionAgent):
         self._rows, self._tolerance, self._most = rows, tolerance, most_iterations
         size = sum(widths)
         self._matrix = np.zeros((size + problem.n_shared,) * 2)
-        shared = size + np.concatenate([border.shared for border in borders])
+        self._shared = shared = size + np.concatenate([border.shared for border in borders])
         self._matrix[np.arange(size), shared] = self._matrix[shared, np.arange(size)] = 1.0
         holders = np.bincount(shared - size, minlength=problem.n_shared)
         np.fill_diagonal(self._matrix[size:, size:], penalty * holders)
@@ -243,7 +242,7 @@ class Coordinator(RegionAgent):
         }
 
     def _join(self, rows: Sequence[FloatArray]) -> list[FloatArray]:
-        """Return eta of each region's border."""
+        """Return w and dz of each region's border."""
         size = sum(self._widths)
         right = np.zeros(len(self._matrix))
         begin = 0
@@ -261,7 +260,9 @@ class Coordinator(RegionAgent):
             found = np.asarray(np.linalg.solve(self._matrix, right), np.float64)
         if self.status == "running" and not np.isfinite(found).all():
             self._end("diverged")
-        return RegionOpf.split(found[:size], self._widths)
+        pull, change = found[:size], found[self._shared]
+        parts = zip(*(RegionOpf.split(v, self._widths) for v in (pull, change)), strict=True)
+        return [np.concatenate(part) for part in parts]
 
     def _judge(self, left: Residuals) -> None:
         """End at a solution, or when the iterations are used up."""

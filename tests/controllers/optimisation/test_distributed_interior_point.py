@@ -43,13 +43,13 @@ def _run(methods: Sequence[Method], post: Post | None = None) -> int:
     ("name", "regions", "most", "kilobytes"),
     [
         ("case39", 3, 16, 3.7),
-        ("case39", 4, 16, 5),
+        ("case39", 4, 16, 6),
         ("case57", 4, 12, 13),
         ("case118", 3, 15, 12),
     ],
 )
 def test_iterations_gap_and_bytes(name: str, regions: int, most: int, kilobytes: float) -> None:
-    """Iterations and kilobytes: seen with another implementation, but for 5 kB of this one."""
+    """Iterations and kilobytes: seen with another implementation, but for 6 kB of this one."""
     case = load_case(name)
     problem = RegionOpf(case, partition(case, regions))
     method = build(problem, waiting=PATIENT)
@@ -78,6 +78,25 @@ def test_every_iterate_is_the_central_one(most: int) -> None:
         expected = region.part_of(whole, central.x)
         powers = slice(0, region.cost.start)  # `part_of` has the least costs of these powers
         np.testing.assert_allclose(x[powers], expected[powers], atol=1e-9)
+
+
+def test_linear_costs_and_narrow_limits_cost_no_digits() -> None:
+    """Without curvature the Newton matrices of regions are nearly singular at the end."""
+    case = load_case("case39")
+    coefficients = np.zeros((10, 2))
+    coefficients[:, 1] = np.linspace(3.0, 60.0, 10)
+    costs = replace(case.costs, coefficients=coefficients)
+    branches = replace(case.branches, rate_mva=0.9 * case.branches.rate_mva)
+    case = replace(case, costs=costs, branches=branches)
+    problem = RegionOpf(case, partition(case, 4))
+    method = build(problem)
+    _run([method])
+    worth = problem.measure(method.answer())
+    assert method.status == "converged"
+    assert problem.mismatch(method.answer()["x"]) == 0.0
+    assert worth.gap < 1e-8
+    assert worth.infeasibility < 1e-8
+    assert worth.dual < 1e-8
 
 
 def _bits(method: RegionMethod) -> dict[str, bytes]:
