@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.core.ports import Port
@@ -12,9 +12,12 @@ from controllers.optimisation.problems.result import Measure, Reference
 
 
 class Problem(Protocol):
-    """A problem that agents solve together; `kind` says which algorithms can."""
+    """A problem that agents solve together."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """Which algorithms can solve it: a key of their builders."""
+        ...
 
     @property
     def names(self) -> tuple[str, ...]:

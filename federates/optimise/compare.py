@@ -140,6 +140,10 @@ def compare(
     rules = link_rules(links)
     whole = load_problem(problem, seed, regions) if isinstance(problem, str) else problem
     names = list(names_for(whole) if algorithms is None else dict.fromkeys(algorithms))
+    if not names:
+        raise ScenarioError(
+            "names no algorithm", where="algorithms", expected=", ".join(names_for(whole))
+        )
     given = algorithm_options(options, names)
     for name in names:
         check_options(name, whole, given.get(name, {}))

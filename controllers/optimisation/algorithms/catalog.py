@@ -37,6 +37,11 @@ class Algorithm:
     waiting: type[Waiting] = Barrier
 
 
+def _coordinated(module: str) -> dict[str, str]:
+    """Return the builders of an algorithm with a coordinator, which takes inequality rows too."""
+    return dict.fromkeys(("dispatch", "inequality dispatch"), f"{module}:build")
+
+
 def _peers(module: str) -> dict[str, str]:
     """Return the builders of an algorithm without a coordinator."""
     return dict.fromkeys(("consensus", "dispatch"), f"{module}:build")
@@ -45,65 +50,62 @@ def _peers(module: str) -> dict[str, str]:
 ALGORITHMS: dict[str, Algorithm] = {
     "dual": Algorithm(
         "dual decomposition: a coordinator's price, constant step",
-        {"dispatch": "dual:build"},
+        _coordinated("dual"),
     ),
     "dual-conservative": Algorithm(
         "dual decomposition with the step q_min / n, known without all costs",
-        {"dispatch": "dual:build"},
+        _coordinated("dual"),
         {"step": "conservative"},
     ),
     "dual-diminishing": Algorithm(
         "dual decomposition, step falling with the square root of the round",
-        {"dispatch": "dual:build"},
+        _coordinated("dual"),
         {"step": "diminishing"},
     ),
     "dual-preconditioned": Algorithm(
         "dual decomposition, a step of its own for each row (Jacobi)",
-        {"dispatch": "dual:build"},
+        _coordinated("dual"),
         {"step": "preconditioned"},
     ),
     "dual-nesterov": Algorithm(
         "dual decomposition with Nesterov's momentum and restart",
-        {"dispatch": "dual_nesterov:build"},
+        _coordinated("dual_nesterov"),
     ),
     "admm": Algorithm(
         "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers; regions: "
         "ADMM of neighbours, penalties that follow the residuals",
-        {
-            "dispatch": "admm:build",
-            "consensus": "admm_consensus:build",
-            "regions": "admm_regions:build",
-        },
+        _coordinated("admm")
+        | {"consensus": "admm_consensus:build", "regions": "admm_regions:build"},
     ),
     "admm-preconditioned": Algorithm(
         "sharing ADMM, penalties scaled by each member's curvature",
-        {"dispatch": "admm:build"},
+        _coordinated("admm"),
         {"penalty": "scaled"},
     ),
     "admm-over-relaxed": Algorithm(
         "sharing ADMM, over-relaxed by 1.6",
-        {"dispatch": "admm:build"},
+        _coordinated("admm"),
         {"relaxation": 1.6},
     ),
     "admm-nesterov": Algorithm(
         "sharing ADMM with Nesterov's momentum and restart",
-        {"dispatch": "admm_nesterov:build"},
+        _coordinated("admm_nesterov"),
     ),
     "admm-anderson": Algorithm(
         "sharing ADMM, Anderson acceleration over five rounds, safeguarded",
-        {"dispatch": "admm_anderson:build"},
+        _coordinated("admm_anderson"),
     ),
     "admm-adaptive": Algorithm(
         "sharing ADMM, penalty adapted by residual balancing",
-        {"dispatch": "admm_adaptive:build"},
+        _coordinated("admm_adaptive"),
     ),
     "admm-proximal-jacobian": Algorithm(
         "Jacobian ADMM held back by a proximal term",
-        {"dispatch": "admm_proximal_jacobian:build"},
+        _coordinated("admm_proximal_jacobian"),
     ),
     "admm-async": Algorithm(
         "ADMM where the coordinator, or each peer, waits for a fraction of the others",
-        {"dispatch": "admm:build", "consensus": "admm_consensus:build"},
+        _coordinated("admm") | {"consensus": "admm_consensus:build"},
         waiting=Asynchronous,
     ),
     "admm-consensus": Algorithm(

@@ -97,7 +97,7 @@ def load_problem(
     Raises FeederateError: There is no such problem, it is too large, or a case cannot be used.
     """
     for pattern, family in FAMILIES.items():
-        found = re.fullmatch(_SIZE.sub("([0-9]{1,9})", pattern), name)
+        found = re.fullmatch(_SIZE.sub("([0-9]{1,18})", pattern), name)
         if found is not None:
             sizes = [int(size) for size in found.groups()]
             return _of_family(name, pattern, family, seed, sizes)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +43,6 @@ class Dispatch:
     Raises ControllerError: Numbers that are not finite, a negative curvature, crossed limits, or
     rows that no point within the limits satisfies.
     """
-
-    kind: ClassVar[str] = "dispatch"
 
     quadratic: FloatArray
     linear: FloatArray
@@ -124,6 +121,11 @@ class Dispatch:
             quadratic, linear, low, high, np.ones((1, n)), np.array([float(demand)]),
             np.array([True]), tuple(f"unit_{i}" for i in range(n)), graph or Graph.geometric(n, 0),
         )  # fmt: skip
+
+    @property
+    def kind(self) -> str:
+        """Kind of problem, as algorithms are listed by it."""
+        return "dispatch" if self.equal.all() else "inequality dispatch"
 
     @property
     def size(self) -> int:
