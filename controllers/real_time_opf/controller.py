@@ -98,6 +98,9 @@ class RtOpf:
         self._low = np.where(self._voltage, v_low**2, -_FREE)
         self._high = np.where(self._voltage, v_high**2, _FREE)
         self._toll: FloatArray = np.zeros((2, len(ders)))
+        # The import is to be met, not only not to be exceeded: what comes counts once.
+        self._ahead = np.full(len(net.rows), settings.anticipation)
+        self._ahead[0] = min(1.0, settings.anticipation)
         late = settings.measurement_delay_steps(site.period_s)
         self._injected: deque[FloatArray] = deque(maxlen=late + 1)
 
@@ -176,6 +179,9 @@ class RtOpf:
         fleet = self._fleet
         now = fleet.injected(p_high)
         self._injected.append(now)
-        coming = fleet.answer(self._toll, p_high) - now
-        move = now - self._injected[0] + self._settings.anticipation * coming
-        return [area.move_to_drift @ move[:, area.ders].reshape(-1) for area in self._areas]
+        moves = np.stack([now - self._injected[0], fleet.answer(self._toll, p_high) - now])
+        found = []
+        for area in self._areas:
+            past, coming = (area.move_to_drift @ moves[:, :, area.ders].reshape(2, -1).T).T
+            found.append(past + self._ahead * coming)
+        return found

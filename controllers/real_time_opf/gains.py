@@ -41,6 +41,8 @@ def choose_gains(
 ) -> Gains:
     """Return gains with `share` of those at which the loop would oscillate.
 
+    A step corrects at most the whole violation: the integral gain is at most 1.
+
     A mode of strength one whose price acts d steps late obeys, with x its injection and s the
     primal step,
 
@@ -76,7 +78,7 @@ def choose_gains(
     if ahead is None:
         ahead = (1.0 - primal) / primal + 0.25 * mail_steps
     integral = min(price_loop(*loop, primal, ahead) for loop in loops)
-    return Gains(share * integral, ahead, forget, primal)
+    return Gains(min(1.0, share * integral), ahead, forget, primal)
 
 
 def _sum(long: list[float], short: list[float]) -> list[float]:

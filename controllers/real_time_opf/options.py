@@ -56,7 +56,8 @@ class RtOpfOptions(ControllerOptions):
     )
     anticipation: float = option(
         2.0,
-        "How many times the DERs' own coming move is added to the measurements; 0: feedback only.",
+        "How many times the DERs' own coming move is added to the measured voltages (and at most "
+        "once to the import); 0: feedback only.",
         low=0.0,
         high=10.0,
     )
