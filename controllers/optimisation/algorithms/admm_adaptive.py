@@ -23,7 +23,7 @@ from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import admm
 from controllers.optimisation.algorithms.combining import refuse_asynchronous
-from controllers.optimisation.problems.dispatch import Dispatch
+from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 _EVERY_ROUNDS = 10
 _CHANGES = 30
@@ -71,7 +71,7 @@ class Members(admm.Members):
         z = self.y[rows] - shift / self._kappa[rows, None]
         share = self.share[rows]
         move = self._kappa[rows, None] * (z - self._z[rows])
-        squares = [(rho * part**2).sum(axis=1) for part in (share - z, move, share)]
+        squares = [row_sum(rho * part**2) for part in (share - z, move, share)]
         self._z[rows], self._kappa[rows] = z, kappa
         self.y[rows] = self.solve(rows, price, z, kappa) + shift / kappa[:, None]
         return np.column_stack([self.y[rows], *squares])

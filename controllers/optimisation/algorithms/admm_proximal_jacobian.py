@@ -22,7 +22,7 @@ from controllers.core.agent_rows import Heard, Kind, RowController, Team
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import admm, dual
-from controllers.optimisation.problems.dispatch import Dispatch
+from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 _ABOVE_BOUND = 1.01
 
@@ -54,7 +54,7 @@ class Members(dual.Members):
 
     def __init__(self, problem: Dispatch, at: IntArray, rho: FloatArray) -> None:
         super().__init__(problem, at)
-        own = (self._own.column**2 * rho).sum(axis=1)
+        own = row_sum(self._own.column**2 * rho)
         held = _ABOVE_BOUND * (problem.size - 1) * own
         self._bend = np.maximum(self._own.quadratic + own + held, np.finfo(float).tiny)
         self.residual = np.ones(len(at))
@@ -63,10 +63,11 @@ class Members(dual.Members):
         """Move, where the price is new."""
         new, own, price = rows[heard.fresh], self._own, heard.values[heard.fresh]
         x, column = self.x[new], own.column[new]
-        slope = own.quadratic[new] * x + own.linear[new] + (column * price).sum(axis=1)
+        value = row_sum(column * price)
+        slope = own.quadratic[new] * x + own.linear[new] + value
         x = np.clip(x - slope / self._bend[new], own.low[new], own.high[new])
         self.x[new] = x
-        self.residual[new] = own.stationarity(x, price, new)
+        self.residual[new] = own.stationarity(x, value, new)
         return np.asarray(own.column[rows] * self.x[rows, None])
 
 

@@ -24,7 +24,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Asynchronous, Waiting
 from controllers.optimisation.algorithms import admm
-from controllers.optimisation.problems.dispatch import Dispatch
+from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 
 def build(
@@ -67,17 +67,17 @@ class Members(admm.Members):
 
     def compute(self, rows: IntArray, heard: Heard) -> FloatArray:
         """Do a round from the combination that the coordinator chose."""
-        m = self.y.shape[1]
+        m, at = self.y.shape[1], self.at(rows)
         price, weight = heard.values[:, :m], heard.values[:, m:]
-        last = self._results[0, rows]
+        last = self._results[0, at]
         start = last.copy()
-        for j, earlier in enumerate(self._results[1:, rows]):
+        for j, earlier in enumerate(self._results[1:, at]):
             start += weight[:, j, None] * (earlier - last)
-        result = self.mapped(rows, price, start)
-        _push(self._results, rows, result)
-        _push(self._moves, rows, result - start)
-        moved = self._rho[rows] * self._moves[0, rows]
-        products = [(moved * move).sum(axis=1) for move in self._moves[:, rows]]
+        result = self.mapped(at, price, start)
+        _push(self._results, at, result)
+        _push(self._moves, at, result - start)
+        moved = self._rho[at] * self._moves[0, at]
+        products = [row_sum(moved * move) for move in self._moves[:, at]]
         return np.column_stack([result, *products])
 
 
@@ -98,7 +98,7 @@ class Coordinator(admm.Coordinator):
         total = heard.total()
         m = self._sums.shape[1]
         self.judge(total[:, :m] - self.price / self._step)
-        _push(self._sums[:, None], np.zeros(1, dtype=np.int64), total[:, :m])
+        _push(self._sums[:, None], slice(None), total[:, :m])
         # The first round was at price 0, not at the price of its start: no move to judge by.
         weight = self.weights(total[0, m:]) if self._opened else np.zeros(self._memory)
         self._opened = True
@@ -116,9 +116,9 @@ class Coordinator(admm.Coordinator):
         """
 
 
-def _push(history: FloatArray, rows: IntArray, newest: FloatArray) -> None:
+def _push(history: FloatArray, rows: admm.Rows, newest: FloatArray) -> None:
     """Put (rows, m) at the head of (rounds, all rows, m)."""
-    history[1:, rows] = history[:-1, rows]
+    history[1:, rows] = history[:-1, rows].copy()
     history[0, rows] = newest
 
 

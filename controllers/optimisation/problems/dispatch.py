@@ -253,7 +253,7 @@ class DispatchRows:
 
     def answer(self, price: FloatArray, rows: IntArray | slice = slice(None)) -> FloatArray:
         """Return the cheapest x at a price (rows, m), (rows,); q > 0."""
-        slope = self.linear[rows] + (self.column[rows] * price).sum(axis=1)
+        slope = self.linear[rows] + row_sum(self.column[rows] * price)
         x = -slope / self.quadratic[rows]
         return np.asarray(np.clip(x, self.low[rows], self.high[rows]))
 
@@ -276,20 +276,25 @@ class DispatchRows:
         return np.asarray(np.clip(x, self.low[rows], self.high[rows]))
 
     def stationarity(
-        self, x: FloatArray, price: FloatArray, rows: IntArray | slice = slice(None)
+        self, x: FloatArray, value: FloatArray, rows: IntArray | slice = slice(None)
     ) -> FloatArray:
         """Return the slope of cost and price at x by which they could still fall, (rows,).
 
-        It is relative to the largest of its terms q x, c and A' price (rows, m), and of the
-        problem's price scale, because all of them are 0 where a unit without cost sets the price.
+        It is relative to the largest of its terms q x, c and `value`, and of the problem's price
+        scale, because all of them are 0 where a unit without cost sets the price.
+
+        value : (rows,). A' price.
         """
-        column = self.column[rows]
-        terms = (self.quadratic[rows] * x, self.linear[rows], (column * price).sum(axis=1))
-        slope = terms[0] + terms[1] + terms[2]
-        down = np.where(x > self.low[rows], np.maximum(slope, 0.0), 0.0)
-        up = np.where(x < self.high[rows], np.maximum(-slope, 0.0), 0.0)
-        size = np.abs(terms).max(axis=0, initial=self.price_scale)
-        return np.asarray((down + up) / size)
+        bend, linear = self.quadratic[rows] * x, self.linear[rows]
+        slope = bend + linear + value
+        held = np.where(slope > 0.0, x <= self.low[rows], x >= self.high[rows])
+        size = np.maximum(np.maximum(np.abs(bend), np.abs(linear)), np.abs(value))
+        return np.asarray(np.where(held, 0.0, np.abs(slope)) / np.maximum(size, self.price_scale))
+
+
+def row_sum(values: FloatArray) -> FloatArray:
+    """Return the sum of each row of (rows, m), (rows,); quick for one column."""
+    return values[:, 0] if values.shape[1] == 1 else np.asarray(values.sum(axis=1))
 
 
 def reachable(

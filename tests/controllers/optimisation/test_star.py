@@ -156,10 +156,10 @@ def test_dual_follows_its_equations() -> None:
 
 
 def test_admm_follows_equation_2_of_the_survey() -> None:
-    """x with d and lambda, as the survey writes it; one equation, penalty n / sum(1 / q)."""
+    """x with d and lambda, as the survey writes it; one equation, penalty n / (2 sum(1 / q))."""
     p = small(coupling=0)
     n = p.size
-    rho = n / (1.0 / p.quadratic).sum()
+    rho = 0.5 * n / (1.0 / p.quadratic).sum()
     x, price = np.clip(np.zeros(n), p.low, p.high), 0.0
     d = 0.0  # the first copies are the shares themselves
     for _ in range(20):
