@@ -24,8 +24,9 @@ from grid_models.feeder.model import Der
 
 _MOST_ITERATIONS = 100
 _TOLERANCE, _ACCEPTED = 1e-8, 1e-6
-_CENTRING, _TO_BOUNDARY = 0.1, 0.9995
-_FIRST_BARRIERS = (0.1, 0.01, 1.0)
+_BARRIER, _TO_BOUNDARY = 0.1, 0.9995
+_TRIALS = ((0.1, 0.95), (0.3, 0.5), (0.3, 0.95))
+"""Centring, and P at the start as a share of what is available: the next where one fails."""
 _LEAST_RANGE = 1e-9
 _LARGEST_PRICE = 1e9
 """Of a constraint, relative to the weights: without bound where the band cannot be held."""
@@ -145,11 +146,7 @@ class _Run:
         n, kva = program.n, program._kva
         self._p_high = np.minimum(available, kva)
         movable = np.full(n, not program._fixed_p) & (self._p_high > _LEAST_RANGE)
-        p_low = np.where(movable, 0.0, self._p_high)
         self._free = np.flatnonzero(np.concatenate([movable, kva > _LEAST_RANGE]))
-        self._start = np.concatenate(
-            [np.where(movable, 0.5 * (p_low + self._p_high), p_low), np.zeros(n)]
-        )
         # load = sum(p) - p_port and losses = p_import + p_port, so all is quadratic in currents.
         o = objective
         self._per_import, self._per_port = o.losses, o.losses - o.load
@@ -235,19 +232,21 @@ class _Run:
 
     def solve(self) -> AcOptimum:
         """Return the solution from the first start from which there is one."""
-        for barrier in _FIRST_BARRIERS:
+        for centring, share in _TRIALS:
             try:
-                return self._from(barrier)
+                return self._from(centring, share)
             except NoOptimumError as error:
                 reason = error
         raise reason
 
-    def _from(self, gamma: float) -> AcOptimum:
+    def _from(self, centring: float, share: float) -> AcOptimum:
         """Return the solution. Slacks s and multipliers z stay positive: g(x) + s = 0."""
-        x, free = self._start, self._free
-        at = self._point(x, None)
+        free, n = self._free, self._of.n
+        p = np.where(np.isin(np.arange(n), free), share * self._p_high, self._p_high)
+        at = self._point(np.concatenate([p, np.zeros(n)]), None)
         rows = self._used_rows()
         s = np.maximum(-at.g[rows], 0.1)
+        gamma = _BARRIER
         z = gamma / s
         for iteration in range(_MOST_ITERATIONS):
             g, slope = at.g[rows], at.rows[np.ix_(rows, free)]
@@ -271,7 +270,7 @@ class _Run:
             at, part = self._moved(at, dx, _longest(s, ds))
             s = s + part * ds
             z = z + _longest(z, dz) * dz
-            gamma = _CENTRING * float(s @ z) / len(rows)
+            gamma = centring * float(s @ z) / len(rows)
         if residual < _ACCEPTED:
             return self._found(at, iteration, residual)
         raise NoOptimumError(f"no optimum of the feeder was found: residual {residual:.1e}")

@@ -33,10 +33,13 @@ from controllers.real_time_opf.area_mail import AreaMail, Said
 from controllers.real_time_opf.duals import AreaMultipliers
 from controllers.real_time_opf.fleet import Fleet
 from controllers.real_time_opf.gains import Gains
+from controllers.real_time_opf.load_energy import LoadEnergy
+from controllers.real_time_opf.losses import LineLosses
 from controllers.real_time_opf.network import area_names, area_network
 from controllers.real_time_opf.objectives import S_BASE_KW, voltage_price
 from controllers.real_time_opf.options import RtOpfOptions
 from controllers.real_time_opf.terminals import AreaTerminals
+from grid_models.linear.edges import Complex
 
 _WHERE = "rt-opf"
 # A multiplier at its cap moves the DER that helps most by this many times its whole range.
@@ -86,13 +89,20 @@ class RtOpf:
         hosts = hosted_positions(hosted, net.areas, _WHERE, "area")
         self._mail = AreaMail(net, hosts)
         self.links_in, self.links_out = self._mail.links_in, self._mail.links_out
-        gains = settings.gains(site.period_s, len(net.areas), net.stiffness(weights))
+        self._losses = LineLosses(site, len(net.areas), hosts) if weights.losses else None
+        stiffness = net.stiffness(weights)
+        if self._losses is not None:
+            stiffness += weights.losses * self._losses.curvature / max(weights.curvatures)
+        gains = settings.gains(site.period_s, len(net.areas), stiffness)
         self._areas = self._build(hosts, gains)
         rows = np.concatenate([area.own_rows for area in self._areas])
         ders = [site.ders[i] for area in self._areas for i in area.own_ders.tolist()]
-        self._terminals = AreaTerminals(tuple(net.rows[i] for i in rows.tolist()), ders)
+        labels = tuple(net.rows[i] for i in rows.tolist())
+        self._load = LoadEnergy(site, labels) if weights.load else None
+        phasors = () if self._losses is None else self._losses.labels
+        self._terminals = AreaTerminals(labels, ders, phasors)
         self.inputs, self.outputs = self._terminals.inputs, self._terminals.outputs
-        self._fleet = Fleet(ders, weights, gains.primal)
+        self._fleet = Fleet(ders, weights, gains.primal, site.period_s)
         v_low, v_high = site.band_pu(settings.margin_pu, _WHERE)
         self._voltage = rows > 0
         self._low = np.where(self._voltage, v_low**2, -_FREE)
@@ -126,7 +136,7 @@ class RtOpf:
         for host in hosts:
             rows, ders = net.of_area(host)
             a = net.a[rows]
-            effort = weights.curtailment + weights.energy + weights.reactive
+            effort = weights.energy + sum(weights.curvatures)
             cap = np.where(rows == 0, _IMPORT_CAP, _VOLTAGE_CAP) * effort
             cap = cap / np.abs(a).max(axis=(1, 2), initial=0.0)
             areas.append(
@@ -161,18 +171,28 @@ class RtOpf:
         own_price[self._voltage] = voltage_price(
             y[self._voltage], len(self._net.rows) - 1, self._weights
         )
+        if self._load is not None:
+            v_sq = np.where(self._voltage, y, 1.0)
+            own_price += self._weights.load * self._load.price(time_s, v_sq)
+        of_losses = self._loss_tolls(seen.phasors)
         said, tolls = [], []
-        for area, drift, others in zip(self._areas, drifts, heard, strict=True):
+        for area, drift, others, lost in zip(self._areas, drifts, heard, of_losses, strict=True):
             size = area.dual.observe(y[area.rows], low[area.rows], high[area.rows])
             price = area.dual.advance(others.share(size), fleet.free[:, area.ders])
-            toll = ((price + own_price[area.rows]) @ area.price_to_toll).reshape(2, -1)
+            toll = ((price + own_price[area.rows]) @ area.price_to_toll).reshape(2, -1) + lost
             said.append(Said(toll, drift, size))
             tolls.append(toll[:, area.own_ders] + others.toll)
         self._toll = np.concatenate(tolls, axis=1)
-        fleet.set_point = fleet.answer(self._toll, p_high)
+        fleet.command(self._toll, p_high)
         p, q = S_BASE_KW * fleet.set_point
         outputs = {"p_set_kw": p, "q_set_kvar": q} if self.outputs else {}
         return ControllerStep(outputs, self._mail.outgoing(said))
+
+    def _loss_tolls(self, phasors: Complex) -> Sequence[FloatArray | float]:
+        """Return what the losses of each hosted area's lines mean for all DERs, (2, n)."""
+        if self._losses is None or np.isnan(phasors).any():
+            return [0.0] * len(self._areas)
+        return [self._weights.losses * toll for toll in self._losses.tolls(phasors)]
 
     def _drifts(self, p_high: FloatArray) -> list[FloatArray]:
         """Return how all quantities will move by each area's commands since the measurements."""

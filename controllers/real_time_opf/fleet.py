@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ class Fleet:
 
     Parameters
     ----------
+    period_s : Time between two commands.
     step : Share of a DER's best response that a step takes, where its curvature is largest.
 
     Attributes
@@ -30,15 +32,29 @@ class Fleet:
     free : (2, n). 1 where P or Q can move along the gradient, else less.
     """
 
-    def __init__(self, ders: Sequence[Der], weights: Weights, step: float) -> None:
+    def __init__(self, ders: Sequence[Der], weights: Weights, step: float, period_s: float) -> None:
         self._weights = weights
         self.rating: FloatArray = np.array([d.kva for d in ders]) / S_BASE_KW
         self.p_min = np.maximum(np.array([d.p_min_kw for d in ders]) / S_BASE_KW, -self.rating)
         self.p_max = np.minimum(np.array([d.p_max_kw for d in ders]) / S_BASE_KW, self.rating)
         self._pv: FloatArray = np.array([d.kind == "pv" for d in ders], dtype=np.float64)
-        self._alpha = step * self.rating / max(weights.curtailment, weights.reactive)
+        self._alpha = step * self.rating / max(weights.curvatures)
+        self._mean_share = -math.expm1(-period_s / weights.damping_s)
+        self._q_mean: FloatArray = np.zeros(len(ders))
         self.set_point = np.stack([self._pv * self.p_max, np.zeros(len(ders))])
         self.free: FloatArray = np.ones((2, len(ders)))
+        self._wanted = self.set_point[0]
+
+    def command(self, toll: FloatArray, p_high: FloatArray) -> None:
+        """Move the set-points; see `answer`.
+
+        Where a DER would give more than is available, its set-point is that, at most its rating:
+        what comes with the sun need not wait for the next command.
+        """
+        p, q = self.answer(toll, p_high)
+        more = np.clip(self._wanted, p, self.p_max)
+        self.set_point = np.stack([np.where(p < p_high, p, more), q])
+        self._q_mean = self._q_mean + self._mean_share * (q - self._q_mean)
 
     def injected(self, p_high: FloatArray) -> FloatArray:
         """Return what the DERs inject under their set-points, (2, n)."""
@@ -49,11 +65,12 @@ class Fleet:
 
         `toll`: (2, n). A' mu. `p_high`: (n,). Available power.
         """
-        p, q = self.set_point
+        p, q = self.injected(p_high)
         p_ref = np.where(self._pv > 0.0, p_high, 0.0)
-        own = own_gradient(p, q, p_ref, self.rating, self._pv, self._weights)
+        own = own_gradient(p, q, p_ref, self._q_mean, self.rating, self._pv, self._weights)
         p, q = p - self._alpha * (own[0] + toll[0]), q - self._alpha * (own[1] + toll[1])
         new_p, new_q = project(p, q, self.p_min, p_high, self.rating)
+        self._wanted = p
         slack = _TOLERANCE * self.rating
         moves = np.stack([(new_p > self.p_min + slack) & (p <= p_high + slack), new_q == q])
         self.free = np.where(moves, 1.0, _AT_LIMIT)

@@ -89,7 +89,7 @@ def area_network(site: ControlSite, k: int, weights: Weights) -> AreaNetwork:
         )
     r, x = model.sensitivity(model.nodes, site.ders)
     a = np.stack([r, x], axis=1) * S_BASE_KW
-    response = np.stack([rating / weights.curtailment, rating / weights.reactive])
+    response = rating / np.array(weights.curvatures)[:, None]
     strength = np.einsum("mkn,kn->m", a * a, response)
     moved = strength > _UNMOVED_SHARE * strength.max(initial=0.0)
     order = np.flatnonzero(moved)
