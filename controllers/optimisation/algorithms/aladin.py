@@ -11,18 +11,23 @@ Every iteration
 2. the coordinator solves the coupled quadratic program and answers new z and prices.
 
 The quadratic program of ALADIN takes the constraints that are active in the local solutions as
-equations, and these change from one iteration to the next, which is why it fails on some cases.
+equations, and these may change with every iteration, without an end.
 Here inequalities have a barrier ``-kappa sum log s`` in local problem and quadratic program alike:
 nothing switches. kappa falls by `shrink` whenever all regions are within ``centred kappa`` of z,
 down to `last_barrier`; the step of the coordinator is then already one to the new kappa.
 
+To the first order a step removes the distances of the regions' borders from z. Where the farthest
+has become much larger, or a region has no solution, the regions go half of the way instead.
+
 Numbers in the messages of a region with a border of width k: ``block`` k (k + 1) / 2 + 3 k + 1,
-``border`` 2 k + 2.
+``border`` 2 k + 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,11 +43,15 @@ from controllers.optimisation.problems.opf_regions import Border, RegionOpf
 from controllers.optimisation.region_method import RegionAgent, RegionMethod
 
 COORDINATOR = "coordinator"
-_STATUSES = ("running", "converged", "iteration limit", "a region has no solution", "diverged")
+_STATUSES = ("running", "converged", "iteration limit", "a region has no solution")
 _LOCAL_TOLERANCE = 1e-9
 _LOCAL_STEPS = 50
-_FARTHEST = 0.05  # of a region's border from z (rad, pu) at which kappa falls
-_LARGEST = 1e3  # of that distance, from which on there is no way back
+_FARTHEST = 0.05
+"""Distance of a border from z (rad, pu) above which the barrier does not fall."""
+_SHORTEST = 1.0 / 256.0
+"""Share of a step that is taken however far it leads."""
+_PATIENCE = 6
+"""Steps at a barrier after which the distances have to fall with every step."""
 
 
 def build(
@@ -50,10 +59,10 @@ def build(
     *,
     start: FloatArray | None = None,
     penalty: float = 1e4,
-    first_barrier: float = 1.0,
+    first_barrier: float = 0.1,
     last_barrier: float = 1e-8,
     shrink: float = 0.2,
-    centred: float = 0.1,
+    centred: float = 0.2,
     most_iterations: int = 100,
     waiting: Waiting | None = None,
     tolerance: float = 1e-8,
@@ -104,8 +113,27 @@ def build(
 def _channels(peer: str, k: int, told: Direction, heard: Direction) -> list[Channel]:
     return [
         Channel(peer, "block", k * (k + 1) // 2 + 3 * k + 1, told),
-        Channel(peer, "border", 2 * k + 2, heard, counters=1),
+        Channel(peer, "border", 2 * k + 3, heard, counters=1),
     ]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """From where a region solved its problem to where it shall solve it next."""
+
+    iterate: Iterate
+    step: Iterate
+    price: tuple[FloatArray, FloatArray]
+    shared: tuple[FloatArray, FloatArray]
+    barrier: tuple[float, float]
+
+    def at(self, length: float) -> tuple[Iterate, FloatArray, FloatArray, float]:
+        """Return iterate, price, shared variables and barrier at a share of the way."""
+        primal, dual = self.iterate.lengths(self.step)
+        iterate = self.iterate.moved(self.step, length * primal, length * dual)
+        price, shared = (a + length * (b - a) for a, b in (self.price, self.shared))
+        barrier = self.barrier[0] ** (1.0 - length) * self.barrier[1] ** length
+        return iterate, price, shared, barrier
 
 
 class Region(RegionAgent):
@@ -139,25 +167,39 @@ class Region(RegionAgent):
         self._unit[self._at, np.arange(k)] = 1.0
         self._iterate = block.start(start, 1.0)
         self._shared, self._price = start[self._at], np.zeros(k)
+        self._way: _Way | None = None
 
     def first(self) -> Letters:
         """Open with the solution at the start's border."""
         return self._block_of(self._minimise())
 
     def compute(self, inbox: Inbox) -> Letters:
-        """Go to the coordinator's step and solve again."""
+        """Go to the coordinator's step, or less far along the last one, and solve again."""
         told = inbox.of(COORDINATOR, "border")
         if told[-1]:
             self.stopped, self.status = True, _STATUSES[int(told[-1])]
             return {}
-        change, self._shared = np.split(told[:-2], 2)
-        self._barrier = float(told[-2])
-        now = self._iterate
-        solution = self._plain + self._barrier * self._per_barrier - self._response @ change
-        step = self._block.step(solution)
-        self._price = self._price + change + self._penalty * (self._shared - now.x[self._at])
-        self._iterate = now.moved(step, *now.lengths(step))
+        change, shared = np.split(told[:-3], 2)
+        barrier, length = told[-3:-1]
+        if length == 1.0 or self._way is None:
+            self._way = self._way_to(change, shared, barrier)
+        self._iterate, self._price, self._shared, self._barrier = self._way.at(length)
         return self._block_of(self._minimise())
+
+    def _way_to(self, change: FloatArray, shared: FloatArray, barrier: float) -> _Way:
+        """Return the way to new shared variables and w (`controllers.optimisation.border_system`).
+
+        From here it is the whole region's Newton step.
+        """
+        now = self._iterate
+        solution = self._plain + barrier * self._per_barrier - self._response @ change
+        return _Way(
+            now,
+            self._block.step(solution),
+            (self._price, self._price + change + self._penalty * (shared - now.x[self._at])),
+            (self._shared, shared),
+            (self._barrier, barrier),
+        )
 
     def _terms(self, target: FloatArray) -> Terms:
         linear, weight, near = np.zeros((3, self._block.n))
@@ -181,12 +223,14 @@ class Region(RegionAgent):
         block.look(self._iterate)
         flat = block.right_side(0.0)
         right = np.column_stack((flat, block.right_side(1.0) - flat, self._unit))
-        try:
-            found = block.factor()(right) if solved else np.full_like(right, np.nan)
-        except RuntimeError:
-            found = np.full_like(right, np.nan)
+        found = np.full_like(right, np.nan)
+        if solved:
+            with suppress(RuntimeError):
+                found = block.factor()(right)
         self._plain, self._per_barrier, self._response = found[:, 0], found[:, 1], found[:, 2:]
         distance = np.max(np.abs(border - self._shared), initial=0.0)
+        if not np.isfinite(found).all():
+            distance = np.inf
         inverse = self._response[at][np.triu_indices(k)]
         steps = (border + self._plain[at], self._per_barrier[at], border)
         return {(COORDINATOR, "block"): np.concatenate((inverse, *steps, [distance]))}
@@ -220,22 +264,30 @@ def solve_at_barrier(block: BarrierBlock, at: Iterate, barrier: float) -> Iterat
     return None
 
 
+@dataclass
 class _Path:
-    """The barrier's way from its first to its last value."""
+    """The way of the barrier.
 
-    def __init__(self, first: float, last: float, shrink: float, centred: float) -> None:
-        self.barrier, self._last = first, last
-        self._shrink, self._centred = shrink, centred
+    `barrier`: Its present value. `allowed`: Largest distance from z after a step that is not taken
+    back: at first it may rise, so that long steps are possible, later it has to fall.
+    """
 
-    def ended(self) -> bool:
-        """Whether the barrier has its last value."""
-        return self.barrier <= self._last
+    barrier: float
+    last: float
+    shrink: float
+    centred: float
+    allowed: float = np.inf
+    _steps: int = 0
 
-    def follow(self, distance: float) -> float:
-        """Return the next barrier when the regions are at a distance from z."""
-        if distance <= min(_FARTHEST, self._centred * self.barrier):
-            self.barrier = max(self._last, self._shrink * self.barrier)
-        return self.barrier
+    def follow(self, distance: float) -> None:
+        """Let the barrier fall where the regions are near enough to z."""
+        self._steps += 1
+        if distance <= min(_FARTHEST, self.centred * self.barrier):
+            self.barrier, self._steps = max(self.last, self.shrink * self.barrier), 0
+        if self._steps < _PATIENCE:
+            self.allowed = max(distance, min(max(4.0 * distance, 2.0 * self.barrier), 0.03))
+        else:
+            self.allowed = 0.9 * distance
 
 
 class Coordinator(RegionAgent):
@@ -259,6 +311,8 @@ class Coordinator(RegionAgent):
         super().__init__(COORDINATOR, channels, waiting=waiting)
         self._regions, self._path = problem.names, path
         self._tolerance, self._most = tolerance, most_iterations
+        self._change = self._shared = [np.zeros(k) for k in self._system.widths]
+        self._length = 1.0
 
     def first(self) -> Letters:
         """Wait for the regions' blocks."""
@@ -275,30 +329,35 @@ class Coordinator(RegionAgent):
         step, per_barrier, now, distances = (
             np.concatenate(part) for part in zip(*rows, strict=True)
         )
-        distance = float(np.max(distances))
-        ended = self._path.ended()
-        barrier = self._path.follow(distance)
-        found = self._system.solve(inverses, step + barrier * per_barrier, now)
-        self._judge(distance, ended, singular=found is None)
-        zero = [np.zeros(k) for k in self._system.widths]
-        change, shared = (zero, zero) if found is None else found
-        tail = [barrier, float(_STATUSES.index(self.status))]
+        distance, path = float(np.max(distances)), self._path
+        again = distance > path.allowed and self._length > _SHORTEST
+        if again and self.iterations < self._most:
+            self._length *= 0.5
+            return self._tell()
+        solved_at = path.barrier if self._length == 1.0 else np.inf
+        path.follow(distance)
+        found = self._system.solve(inverses, step + path.barrier * per_barrier, now)
+        if found is not None:
+            self._change, self._shared = found
+        self._length = 1.0
+        if found is None:
+            self._end("a region has no solution")
+        elif solved_at <= path.last and distance <= self._tolerance:
+            self._end("converged")
+        elif self.iterations >= self._most:
+            self._end("iteration limit")
+        return self._tell()
+
+    def _tell(self) -> Letters:
+        """Return z, w, barrier and the share of the way to them for each region."""
+        tail = [self._path.barrier, self._length, float(_STATUSES.index(self.status))]
         return {
             (name, "border"): np.concatenate((w, z, tail))
-            for name, w, z in zip(self._regions, change, shared, strict=True)
+            for name, w, z in zip(self._regions, self._change, self._shared, strict=True)
         }
 
-    def _judge(self, distance: float, ended: bool, *, singular: bool) -> None:
-        """Set the status where this iteration is the last."""
-        if not np.isfinite(distance) or singular:
-            self.status = "a region has no solution"
-        elif distance > _LARGEST:
-            self.status = "diverged"
-        elif ended and distance <= self._tolerance:
-            self.status = "converged"
-        elif self.iterations >= self._most:
-            self.status = "iteration limit"
-        self.stopped = self.status != "running"
+    def _end(self, status: str) -> None:
+        self.stopped, self.status = True, status
 
     def answer(self) -> Mapping[str, FloatArray]:
         """Return nothing: the regions hold the solution."""

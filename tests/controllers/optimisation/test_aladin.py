@@ -23,7 +23,7 @@ PATIENT = Barrier(resend_after=3)  # answers take two steps, so that nothing is 
 
 def run(methods: Sequence[RegionMethod], post: Post | None = None) -> None:
     """Step until all have stopped."""
-    loop = MailLoop(methods, post)
+    loop = MailLoop(list(methods), post)
     while not all(method.stopped for method in methods):
         loop.step()
         assert loop.steps < 3000
@@ -39,12 +39,12 @@ def problem() -> RegionOpf:
     ("name", "regions", "most"),
     [
         ("case39", 3, 24),
-        ("case39", 4, 27),
+        ("case39", 4, 26),
         ("case39", None, 26),
-        ("case57", 3, 17),
+        ("case57", 3, 14),
         ("case57", 4, 17),
-        ("case118", 3, 22),
-        ("case118", 4, 27),
+        ("case118", 3, 19),
+        ("case118", 4, 25),
     ],
 )
 def test_converges_to_the_optimum(name: str, regions: int | None, most: int) -> None:
@@ -77,13 +77,16 @@ def test_from_the_optimum_little_is_left_to_do(problem: RegionOpf) -> None:
     run([far])
     run([near])
     assert near.status == "converged"
-    assert near.rounds < far.rounds - 5
+    assert near.rounds <= far.rounds - 4
     assert problem.measure(near.answer()).gap < 1e-8
 
 
-@pytest.mark.parametrize("penalty", [3e3, 2e4])
-def test_the_penalty_does_not_change_the_optimum(problem: RegionOpf, penalty: float) -> None:
-    method = build(problem, penalty=penalty, waiting=PATIENT)
+@pytest.mark.parametrize(("penalty", "barrier"), [(1e3, 0.01), (3e3, 0.1), (2e4, 1.0)])
+def test_penalty_and_first_barrier_do_not_change_the_optimum(
+    problem: RegionOpf, penalty: float, barrier: float
+) -> None:
+    # With the first pair steps lead too far, and regions go half of the way.
+    method = build(problem, penalty=penalty, first_barrier=barrier, waiting=PATIENT)
     run([method])
     assert method.status == "converged"
     assert problem.measure(method.answer()).gap < 1e-8
