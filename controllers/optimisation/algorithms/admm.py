@@ -40,7 +40,8 @@ from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 Penalty = Literal["common", "scaled"]
 Rows = IntArray | slice
-_TINY = np.finfo(float).tiny
+TINY = 1e-150
+"""In place of a curvature of 0, as of an agent without cost that is in no row."""
 
 
 def build(
@@ -159,7 +160,7 @@ class Members(AgentRows):
         value = row_sum(column * price)
         bend = own.quadratic[rows] + factor * self._weight[rows]
         x = factor * row_sum(self._pull[rows] * z) - (own.linear[rows] + value)
-        x = np.clip(x / np.maximum(bend, _TINY), own.low[rows], own.high[rows])
+        x = np.clip(x / np.maximum(bend, TINY), own.low[rows], own.high[rows])
         share: FloatArray = column * x[:, None]
         self.x[rows], self.share[rows] = x, share
         self.residual[rows] = own.stationarity(x, value, rows)

@@ -56,7 +56,7 @@ class Members(dual.Members):
         super().__init__(problem, at)
         own = row_sum(self._own.column**2 * rho)
         held = _ABOVE_BOUND * (problem.size - 1) * own
-        self._bend = np.maximum(self._own.quadratic + own + held, np.finfo(float).tiny)
+        self._bend = np.maximum(self._own.quadratic + own + held, admm.TINY)
         self.residual = np.ones(len(at))
 
     def compute(self, rows: IntArray, heard: Heard) -> FloatArray:

@@ -211,6 +211,20 @@ def test_admm_solves_costs_without_curvature(name: str, linear: float) -> None:
     assert cost @ x == pytest.approx(2.0 * linear, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in FAST if name.startswith("admm")])
+def test_agents_outside_rows_do_what_is_cheapest_for_them(name: str) -> None:
+    """Two rows that share no agent, and two agents in neither, one of them without any cost."""
+    rows = np.array([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0, 0.0]])
+    problem = Dispatch(
+        np.array([1.0, 2.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, -3.0, 0.0]),
+        np.full(5, -1.0), np.ones(5), rows, np.array([1.2, 1.0]), np.array([True, True]),
+        ("a", "b", "c", "d", "e"), random_dispatch(5).graph,
+    )  # fmt: skip
+    done = run(name, problem)
+    assert done.stopped
+    np.testing.assert_allclose(done.answer()["x"], [0.8, 0.4, 0.5, 1.0, 0.0], atol=1e-5)
+
+
 def test_rows_that_no_point_satisfies_never_stop() -> None:
     """x1 + x2 = 1 and x1 + x2 <= 0.5: each row alone can be met."""
     problem = Dispatch(
