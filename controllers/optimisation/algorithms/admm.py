@@ -32,10 +32,11 @@ from typing import Literal
 
 import numpy as np
 
-from controllers.core.agent_rows import AgentRows, Heard, Kind, RowController, Team
+from controllers.core.agent_rows import AgentRows, Heard, RowController
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Asynchronous, Waiting
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 Penalty = Literal["common", "scaled"]
@@ -66,16 +67,12 @@ def build(
     # Else the coordinator knows the shares from the y and the price that it sent.
     apart = isinstance(waiting, Asynchronous) or relaxation != 1.0
     m = len(problem.right)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(
-            problem.size,
-            2 * m if apart else m,
-            lambda at: Members(problem, at, rho, relaxation, apart=apart),
-        ),
-        Kind(1, m, lambda _: Coordinator(problem, rho)),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    return star_of(
+        problem,
+        lambda at: Members(problem, at, rho, relaxation, apart=apart),
+        lambda: Coordinator(problem, rho),
+        (2 * m if apart else m, m), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 def penalties(problem: Dispatch, penalty: Penalty, factor: float = 1.0) -> FloatArray:
@@ -83,7 +80,7 @@ def penalties(problem: Dispatch, penalty: Penalty, factor: float = 1.0) -> Float
 
     Raises ControllerError: The factor is not positive.
     """
-    if not factor > 0.0:
+    if not 0.0 < factor < np.inf:
         raise ControllerError(
             f"penalty_factor is {factor}", where="algorithm 'admm'", expected="a positive number"
         )

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.core.agent_rows import Heard, Kind, RowController, Team
+from controllers.core.agent_rows import Heard, RowController
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import admm
 from controllers.optimisation.algorithms.combining import refuse_asynchronous
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 _EVERY_ROUNDS = 10
@@ -47,12 +48,10 @@ def build(
     refuse_asynchronous(waiting, "admm-adaptive")
     rho = admm.penalties(problem, penalty, penalty_factor)
     m = len(problem.right)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(problem.size, m + 3, lambda at: Members(problem, at, rho)),
-        Kind(1, m + 1, lambda _: Coordinator(problem, rho)),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    return star_of(
+        problem, lambda at: Members(problem, at, rho), lambda: Coordinator(problem, rho),
+        (m + 3, m + 1), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 class Members(admm.Members):

@@ -18,10 +18,12 @@ from __future__ import annotations
 import numpy as np
 
 from controllers.core.agent_rows import RowController
+from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import combining
-from controllers.optimisation.algorithms.admm import Penalty
+from controllers.optimisation.algorithms.admm import Penalty, penalties
+from controllers.optimisation.algorithms.combining import refuse_asynchronous
 from controllers.optimisation.problems.dispatch import Dispatch
 
 _REGULARISATION = 1e-10
@@ -41,9 +43,15 @@ def build(
 
     memory : Number of earlier rounds that are combined. Others: see `admm.build`.
     """
+    refuse_asynchronous(waiting, "admm-anderson")
+    if memory < 1:
+        raise ControllerError(
+            f"memory is {memory}", where="algorithm 'admm-anderson'", expected="at least 1"
+        )
+    rho = penalties(problem, penalty, penalty_factor)
     return combining.build(
-        "admm-anderson", problem, Coordinator, memory=memory, products=memory + 1, penalty=penalty,
-        penalty_factor=penalty_factor, waiting=waiting, tolerance=tolerance, hosted=hosted,
+        problem, lambda: Coordinator(problem, rho, memory), rho, (memory, memory + 1),
+        waiting, tolerance, hosted,
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from controllers.core.agent_rows import RowController
 from controllers.core.mail import FloatArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import combining
-from controllers.optimisation.algorithms.admm import Penalty
+from controllers.optimisation.algorithms.admm import Penalty, penalties
+from controllers.optimisation.algorithms.combining import refuse_asynchronous
 from controllers.optimisation.problems.dispatch import Dispatch
 
 _ETA = 0.999
@@ -35,10 +36,11 @@ def build(
     hosted: tuple[str, ...] | None = None,
 ) -> RowController:
     """Return the members of a dispatch and their coordinator; options as those of `admm.build`."""
+    refuse_asynchronous(waiting, "admm-nesterov")
+    rho = penalties(problem, penalty, penalty_factor)
     return combining.build(
-        "admm-nesterov", problem, Coordinator, memory=1, products=1, penalty=penalty,
-        penalty_factor=penalty_factor, waiting=waiting, tolerance=tolerance, hosted=hosted,
-    )  # fmt: skip
+        problem, lambda: Coordinator(problem, rho, 1), rho, (1, 1), waiting, tolerance, hosted
+    )
 
 
 class Coordinator(combining.Coordinator):

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.core.agent_rows import Heard, Kind, RowController, Team
+from controllers.core.agent_rows import Heard, RowController
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import admm, dual
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 _ABOVE_BOUND = 1.01
@@ -41,12 +42,10 @@ def build(
     """
     rho = admm.penalties(problem, "common", penalty_factor)[0] / problem.size
     m = len(problem.right)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(problem.size, m, lambda at: Members(problem, at, rho)),
-        Kind(1, m, lambda _: Coordinator(problem, rho)),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    return star_of(
+        problem, lambda at: Members(problem, at, rho), lambda: Coordinator(problem, rho),
+        (m, m), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 class Members(dual.Members):

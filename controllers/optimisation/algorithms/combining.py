@@ -19,37 +19,33 @@ from collections.abc import Callable
 
 import numpy as np
 
-from controllers.core.agent_rows import Heard, Kind, RowController, Team
+from controllers.core.agent_rows import Heard, RowController
 from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Asynchronous, Waiting
 from controllers.optimisation.algorithms import admm
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch, row_sum
 
 
 def build(
-    algorithm: str,
     problem: Dispatch,
-    coordinator: Callable[[Dispatch, FloatArray, int], Coordinator],
-    *,
-    memory: int,
-    products: int,
-    penalty: admm.Penalty,
-    penalty_factor: float,
+    coordinator: Callable[[], Coordinator],
+    rho: FloatArray,
+    sizes: tuple[int, int],
     waiting: Waiting | None,
     tolerance: float,
     hosted: tuple[str, ...] | None,
 ) -> RowController:
-    """Return the members of a dispatch and a coordinator with `memory` earlier results."""
-    refuse_asynchronous(waiting, algorithm)
-    rho = admm.penalties(problem, penalty, penalty_factor)
-    m = len(problem.right)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(problem.size, m + products, lambda at: Members(problem, at, rho, memory, products)),
-        Kind(1, m + memory, lambda _: coordinator(problem, rho, memory)),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    """Return the members of a dispatch and a coordinator that combines.
+
+    sizes : Numbers of earlier results and of inner products.
+    """
+    m, (memory, products) = len(problem.right), sizes
+    return star_of(
+        problem, lambda at: Members(problem, at, rho, memory, products), coordinator,
+        (m + products, m + memory), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 class Members(admm.Members):

@@ -23,9 +23,10 @@ from typing import Literal
 
 import numpy as np
 
-from controllers.core.agent_rows import AgentRows, Heard, Kind, RowController, Team
+from controllers.core.agent_rows import AgentRows, Heard, RowController
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch
 
 Step = Literal["curvature", "conservative", "diminishing", "preconditioned"]
@@ -44,12 +45,12 @@ def build(
     """Return the members of a dispatch and their coordinator."""
     problem.refuse_flat("dual")
     m, alpha = len(problem.right), step_sizes(problem, step)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(problem.size, m, lambda at: Members(problem, at)),
-        Kind(1, m, lambda _: Coordinator(problem, alpha, diminishing=step == "diminishing")),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    return star_of(
+        problem,
+        lambda at: Members(problem, at),
+        lambda: Coordinator(problem, alpha, diminishing=step == "diminishing"),
+        (m, m), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 class Members(AgentRows):

@@ -19,10 +19,11 @@ from typing import Literal
 
 import numpy as np
 
-from controllers.core.agent_rows import Heard, Kind, RowController, Team
+from controllers.core.agent_rows import Heard, RowController
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Waiting
 from controllers.optimisation.algorithms import dual
+from controllers.optimisation.algorithms.star import star_of
 from controllers.optimisation.problems.dispatch import Dispatch
 
 
@@ -37,12 +38,10 @@ def build(
     """Return the members of a dispatch and their coordinator."""
     problem.refuse_flat("dual-nesterov")
     m, alpha = len(problem.right), dual.step_sizes(problem, step, momentum=True)
-    team = Team.star(
-        (*problem.names, "coordinator"),
-        Kind(problem.size, m, lambda at: dual.Members(problem, at)),
-        Kind(1, m, lambda _: Coordinator(problem, alpha)),
-    )
-    return RowController(team, hosted, waiting=waiting, tolerance=tolerance)
+    return star_of(
+        problem, lambda at: dual.Members(problem, at), lambda: Coordinator(problem, alpha),
+        (m, m), waiting, tolerance, hosted,
+    )  # fmt: skip
 
 
 class Coordinator(dual.Coordinator):

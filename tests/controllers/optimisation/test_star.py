@@ -254,10 +254,18 @@ def test_a_unit_without_cost_that_sets_the_price_lets_the_agents_stop() -> None:
         np.testing.assert_allclose(done.answer()["x"], [5.0, 0.0], atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"penalty_factor": 0.0}, {"relaxation": 2.0}])
-def test_admm_refuses_options_out_of_range(options: dict[str, float]) -> None:
-    with pytest.raises(ControllerError, match=r"is (0|2)\.0"):
-        build("admm", small(), **options)
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("admm", "penalty_factor", 0.0),
+        ("admm-adaptive", "penalty_factor", np.inf),
+        ("admm", "relaxation", 2.0),
+        ("admm-anderson", "memory", 0),
+    ],
+)
+def test_options_out_of_range_are_refused(name: str, option: str, value: float) -> None:
+    with pytest.raises(ControllerError, match=f"{option} is {value}"):
+        build(name, small(), **{option: value})
 
 
 @pytest.mark.parametrize(
