@@ -66,7 +66,7 @@ class LineLosses:
         for own in hosted:
             rows = np.flatnonzero(lines & (area == own))
             ends = np.unique(drops[rows].indices)
-            matrix = drops[rows][:, ends].conj().T @ by_power[rows]
+            matrix = np.asarray(drops[rows][:, ends].conj().T @ by_power[rows])
             labels = tuple(label_of[k] for k in ends.tolist())
             self._of_area.append((labels, 2.0 * net.base_v[ends, None] * matrix / _BASE_VA))
         self.labels = tuple(dict.fromkeys(x for labels, _ in self._of_area for x in labels))
