@@ -363,10 +363,11 @@ def test_names_of_the_catalog_reach_the_peers() -> None:
         assert first.answer()["x"].tolist() == second.answer()["x"].tolist()
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_inequality_rows_are_refused(name: str) -> None:
+def test_inequality_rows_are_refused() -> None:
     with pytest.raises(ControllerError, match="row 1 is an inequality"):
-        build(name, random_dispatch(6, coupling=1))
+        common_variable(random_dispatch(6, coupling=1), "extra")
+    with pytest.raises(ControllerError, match="'extra' does not solve inequality dispatch"):
+        build("extra", random_dispatch(6, coupling=1))
 
 
 @pytest.mark.parametrize(
