@@ -100,6 +100,7 @@ CASES = {
             ),
             "optdist-vc": _instead("optdist-vc", "{margin_pu: 0.006}"),
             "rt-opf": [],
+            "rt-opf, passing clouds": ["grid.profiles.kind=cloudy"],
         },
     ),
     "losses": Case(
@@ -188,12 +189,12 @@ def measure(case: Case, every_s: float) -> Iterator[tuple[str, Row]]:
     last: tuple[Any, Optima, dict[int, dict[str, float]]] | None = None
     for name, changes in case.rows.items():
         scenario = load_scenario(case.scenario, changes)
-        if last is None or last[0] != scenario.grid.taps:
+        if last is None or last[0] != scenario.grid:
             optima = Optima(scenario, case)
             stride = max(1, round(every_s / optima.step_s))
             # The last step of each interval: the first ones are the controller's start.
             steps = range(stride - 1, len(optima.available_kw), stride)
-            last = (scenario.grid.taps, optima, optima.at(steps))
+            last = (scenario.grid, optima, optima.at(steps))
         _, optima, best = last
         trace = recorded(scenario, optima.available_kw, optima.held)
         yield name, row(case, scenario, trace, best)

@@ -190,7 +190,7 @@ class RtOpf:
 
     def _loss_tolls(self, phasors: Complex) -> Sequence[FloatArray | float]:
         """Return what the losses of each hosted area's lines mean for all DERs, (2, n)."""
-        if self._losses is None or np.isnan(phasors).any():
+        if self._losses is None or not phasors.imag.any():
             return [0.0] * len(self._areas)
         return [self._weights.losses * toll for toll in self._losses.tolls(phasors)]
 

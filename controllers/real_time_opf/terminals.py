@@ -24,7 +24,7 @@ class AreaMeasurements:
     y : (m,). Import or squared voltage of each measured quantity.
     target : What the import should be; NaN where nothing is asked of it.
     p_high : (n,). Largest injection of each DER.
-    phasors : Complex (k,). Voltages, NaN where an angle was never measured.
+    phasors : Complex (k,). Voltages; their angles are 0 until they are measured.
     """
 
     y: FloatArray
@@ -58,7 +58,7 @@ class AreaTerminals:
         self._phasor = np.array([nodes.index(label) for label in phasors], dtype=np.int64)
         ports = (
             Port("v_pu", "pu", nodes, initial=1.0),
-            Port("v_deg", "deg", phasors, initial=np.nan, required=False),
+            Port("v_deg", "deg", phasors),
             Port("p_avail_kw", "kW", names, initial=np.nan, required=False),
             Port("import_kw", "kW", source, initial=np.nan, required=False),
             Port("import_set_kw", "kW", source, initial=np.nan, required=False),

@@ -11,7 +11,7 @@ import pytest
 
 from controllers.core.compliance import check_controller
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray
+from controllers.core.mail import FloatArray, Mail
 from controllers.core.mail_loop import MailLoop, Post
 from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
@@ -55,7 +55,11 @@ class Plant:
     def measure(self, port: Port, step: int) -> FloatArray:
         v_pu, p_sum = self.past[max(0, len(self.past) - 1 - self.late)]
         if port.name == "v_pu":
-            return v_pu[[self.index[label] for label in port.labels]]
+            v = dict(zip(self.index, v_pu, strict=True))
+            return np.array([v.get(label, self.level) for label in port.labels])
+        if port.name == "v_deg":
+            turned = {"1": 0.0, "2": -120.0, "3": 120.0}
+            return np.array([turned[label[-1]] for label in port.labels])
         if port.name == "p_avail_kw":
             return self.p_high[[self.names.index(label) for label in port.labels]]
         return np.array([900.0 - p_sum if port.name == "import_kw" else self.target_kw])
@@ -175,11 +179,35 @@ def test_measurements_that_are_ten_steps_old(areas: int) -> None:
     assert spread > 0.005, "at the gains for fresh measurements it swings"
 
 
-def test_partitions_have_the_same_bits_over_bad_links() -> None:
+def test_damping_moves_no_optimum() -> None:
+    plant = Plant(sample_site(), **CASES["high"])
+    plant.run(400, objective={"damping": 2.0, "damping_s": 20.0})
+    best = plant.optimum()
+    assert np.abs(np.concatenate([plant.p, plant.q]) - best).max() < 0.02
+
+
+@pytest.mark.parametrize(("energy", "waits"), [(0.0, True), (5.0, False)])
+def test_power_that_is_worth_something_need_not_wait_for_the_next_command(
+    energy: float, waits: bool
+) -> None:
+    plant = Plant(sample_site(), 1.0, 0.3)
+    options: dict[str, Any] = {"areas": 1, "objective": {"energy": energy}}
+    agents = RtOpf(plant.site, RtOpf.agents(plant.site, **options), **options)
+    inputs = {port.name: plant.measure(port, 0) for port in agents.inputs}
+    asked = agents.step(0.0, inputs, Mail.empty()).outputs["p_set_kw"]
+    ders = {der.name: der for der in plant.site.ders}
+    available = dict(zip(plant.names, plant.p_high, strict=True))
+    for name, kw in zip(agents.outputs[0].labels, asked, strict=True):
+        if ders[name].kind == "pv":
+            assert kw == pytest.approx(available[name] if waits else ders[name].p_max_kw)
+
+
+@pytest.mark.parametrize("objective", [{}, {"losses": 5.0, "load": 2.0, "damping": 1.0}])
+def test_partitions_have_the_same_bits_over_bad_links(objective: dict[str, float]) -> None:
     ends = []
     for parts in (1, 2, 4):
         plant = Plant(sample_site(), **CASES["import and high"])
-        plant.run(80, parts, Post(loss=0.2, max_delay_steps=2, seed=3))
+        plant.run(80, parts, Post(loss=0.2, max_delay_steps=2, seed=3), objective=objective)
         ends.append(np.concatenate([plant.p, plant.q]))
     assert all(np.array_equal(ends[0], end) for end in ends[1:])
 
@@ -187,7 +215,7 @@ def test_partitions_have_the_same_bits_over_bad_links() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"areas": 1},
+        {"areas": 1, "objective": {"losses": 1.0, "load": 1.0, "damping": 0.5}},
         {"dual": "regularised", "anticipation": 0.0},
         {"measurement_delay_s": 10.0, "primal_step": 0.2},
     ],
