@@ -18,10 +18,12 @@ from controllers.core.mail import FloatArray, Mail
 from controllers.core.options import ControllerOptions, option, parse_options
 from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
+from controllers.market.solvers.atoms import KINDS
 from controllers.optimisation.algorithms.catalog import build
 from controllers.optimisation.method import Method
 from controllers.optimisation.problems.catalog import Problem as AnyProblem
 from controllers.optimisation.problems.catalog import load_problem
+from controllers.optimisation.problems.feeder_socp import FeederSocp
 from controllers.optimisation.problems.opf_regions import RegionOpf
 from grid_models.base.errors import FeederateError
 
@@ -78,7 +80,7 @@ class Optimisation:
         self.links_in, self.links_out = self._method.links_in, self._method.links_out
         mine = set(hosted)
         labels = [x for name, of in _labels(self._problem).items() if name in mine for x in of]
-        self.outputs = (Port("x", "", tuple(labels)),) if labels else ()
+        self.outputs: tuple[Port, ...] = (Port("x", "", tuple(labels)),) if labels else ()
         self._whole = set(_labels(self._problem)) <= mine
 
     @classmethod
@@ -101,7 +103,7 @@ class Optimisation:
         sent = self._method.step(time_s, inputs, mail).mail
         if not self.outputs:
             return ControllerStep({}, sent)
-        return ControllerStep({"x": np.array(self._method.answer()["x"])}, sent)
+        return ControllerStep({"x": np.ravel(self._method.answer()["x"]).copy()}, sent)
 
     def summary(self) -> dict[str, float]:
         """Return gap and infeasibility where all agents are hosted here."""
@@ -143,4 +145,6 @@ def _labels(problem: AnyProblem) -> dict[str, list[str]]:
     if isinstance(problem, RegionOpf):
         sizes = zip(problem.names, (region.n for region in problem.regions), strict=True)
         return {name: [f"{name}.{i}" for i in range(n)] for name, n in sizes}
+    if isinstance(problem, FeederSocp):
+        return {name: [f"{name}.{kind}" for kind in KINDS] for name in problem.names}
     return {name: [name] for name in problem.names}

@@ -75,7 +75,11 @@ ALGORITHMS: dict[str, Algorithm] = {
         "dispatch: sharing ADMM of members and a coordinator; consensus: ADMM of peers; regions: "
         "ADMM of neighbours, penalties that follow the residuals",
         _coordinated("admm")
-        | {"consensus": "admm_consensus:build", "regions": "admm_regions:build"},
+        | {
+            "consensus": "admm_consensus:build",
+            "regions": "admm_regions:build",
+            "branch flow": "branch_flow:build",
+        },
     ),
     "admm-preconditioned": Algorithm(
         "sharing ADMM, penalties scaled by each member's curvature",
@@ -183,6 +187,21 @@ ALGORITHMS: dict[str, Algorithm] = {
     "aladin": Algorithm(
         "regions solve their own problems, a coordinator takes a Newton step of the whole",
         {"regions": "aladin:build"},
+    ),
+    "pac": Algorithm(
+        "proximal atomic coordination: buses of a feeder agree along its lines",
+        {"branch flow": "branch_flow:build"},
+        {"iteration": "pac"},
+    ),
+    "pac-anchored": Algorithm(
+        "the same, reflected and drawn to the state of the last restart",
+        {"branch flow": "branch_flow:build"},
+        {"iteration": "pac-anchored"},
+    ),
+    "nst-pac": Algorithm(
+        "the same with quadratic penalties and Nesterov steps",
+        {"branch flow": "branch_flow:build"},
+        {"iteration": "nst-pac"},
     ),
     "interior-point": Algorithm(
         "interior point: regions eliminate their part of Newton steps, a coordinator joins them",

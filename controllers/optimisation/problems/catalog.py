@@ -18,6 +18,7 @@ from controllers.optimisation.problems.consensus import Consensus, ring_consensu
 from controllers.optimisation.problems.dc_opf import dc_opf
 from controllers.optimisation.problems.dispatch import Dispatch, random_dispatch
 from controllers.optimisation.problems.feeder_opf import feeder_opf
+from controllers.optimisation.problems.feeder_socp import FeederSocp, feeder_socp
 from controllers.optimisation.problems.opf_regions import RegionOpf
 from grid_models.base.errors import nearest_name
 from grid_models.catalog import load_feeder
@@ -26,12 +27,19 @@ from grid_models.transmission.opf_case import OpfCase
 
 MOST_AGENTS = 4000
 """A graph's spectrum takes the cube of it."""
-Problem = Consensus | Dispatch | RegionOpf
+Problem = Consensus | Dispatch | RegionOpf | FeederSocp
 _REGIONS = 3
-_OTHERS = (*SHIPPED_CASES, "dcopf-case39", "lindistflow-ieee13", "lindistflow-ieee123")
+_OTHERS = (
+    *SHIPPED_CASES,
+    "dcopf-case39",
+    "lindistflow-ieee13",
+    "lindistflow-ieee123",
+    "socp-ieee13",
+)
 _WHERE = "problem"
 _DC_OPF = re.compile(r"dcopf-(?P<case>.+?)(?:-rate-(?P<rate>[0-9]{1,4}))?")
 _FEEDER_OPF = re.compile(r"lindistflow-(?P<feeder>.+)")
+_FEEDER_SOCP = re.compile(r"socp-(?P<feeder>.+)")
 _FILE = re.compile(r"[/\\]|\.m$")
 _SIZE, _NUMBER = re.compile("[A-Z]"), re.compile("[0-9]+")
 
@@ -105,6 +113,8 @@ def load_problem(
         return dc_opf(load_case(found["case"]), float(found["rate"] or 100.0) / 100.0)
     if (found := _FEEDER_OPF.fullmatch(name)) is not None:
         return feeder_opf(load_feeder(found["feeder"]))
+    if (found := _FEEDER_SOCP.fullmatch(name)) is not None:
+        return feeder_socp(load_feeder(found["feeder"]))
     if name.lower() in SHIPPED_CASES or _FILE.search(name):
         return regions_of(load_case(name), regions)
     raise ControllerError(
@@ -122,6 +132,7 @@ def problems() -> dict[str, str]:
         "dcopf-CASE": "DC optimal power flow of a case: generators, limits of branches",
         "dcopf-CASE-rate-P": "the same with ratings at P percent of the case's",
         "lindistflow-FEEDER": "P and Q of a feeder's PV that hold its voltages, by LinDistFlow",
+        "socp-FEEDER": "loads and PV of a feeder at least cost, by the relaxed branch-flow model",
     }
     return {name: family.about for name, family in FAMILIES.items()} | cases | others
 
