@@ -72,7 +72,10 @@ def test_every_kind_of_algorithm_is_a_controller(options: dict[str, str]) -> Non
         ({"problem": "dispach-9"}, "did you mean 'dispatch-9'"),
         ({"problem": "none.m"}, "there is no case 'none.m'"),
         ({"algorithm": "dul"}, "did you mean 'dual'"),
-        ({"algorithm": "extra", "problem": "dcopf-case39"}, "row 1 is an inequality"),
+        (
+            {"algorithm": "extra", "problem": "dcopf-case39"},
+            "does not solve inequality dispatch problems",
+        ),
         ({"algorithm_options": {"stp": 1}}, "did you mean 'step'"),
         ({"algorithm_options": [1]}, "a mapping"),
         ({"rounds": 0}, "at least 1"),
