@@ -33,7 +33,7 @@ from controllers.optimisation.region_peers import region_peers
 
 _UNEVEN = 2.0  # ratio of the residuals at which a penalty changes
 _CHANGE = 1.1
-_LEAST, _MOST = 0.3, 30.0  # of the first penalty
+_LEAST, _MOST = 0.1, 30.0  # of the first penalty
 
 
 def build(

@@ -48,19 +48,19 @@ def problem() -> RegionOpf:
 
 @pytest.mark.parametrize(
     ("case", "most", "gap"),
-    [("case39", 80, 1e-4), ("case57", 75, 2e-4), ("case118", 105, 1e-4)],
+    [("case39", 95, 7.7e-4), ("case57", 85, 2.1e-4), ("case118", 85, 3.8e-5)],
 )
 def test_admm_ends_with_a_certificate(case: str, most: int, gap: float) -> None:
-    """Rounds: seen, a guard. Another implementation took 274, 272, 197 to 8e-4, 2e-4, 4e-5."""
+    """Rounds: seen, a guard. Another implementation came to these gaps in 274, 272 and 197."""
     whole = problem_of(case, 3)
-    method = built("admm", whole, tolerance=1e-3, waiting=PATIENT)
+    method = built("admm", whole, waiting=PATIENT)
     run([method])
     worth = whole.measure(method.answer())
     assert method.status == "converged"
     assert method.rounds <= most
     assert worth.gap < gap
-    assert worth.infeasibility < 1e-3
-    assert worth.dual < 1e-3
+    assert worth.infeasibility < 1e-4
+    assert worth.dual < 2e-4
 
 
 @pytest.mark.parametrize("name", ["atc", "app"])
@@ -76,7 +76,7 @@ def test_atc_and_app_come_to_the_optimum(problem: RegionOpf, name: str) -> None:
 def test_areas_that_are_not_connected_come_to_the_optimum_too() -> None:
     case = load_case("case39")
     whole = RegionOpf(case, areas_of(case, allow_disconnected=True))
-    method = built("admm", whole, tolerance=3e-3, waiting=PATIENT)
+    method = built("admm", whole, tolerance=1e-3, waiting=PATIENT)
     run([method])
     assert method.status == "converged"
     assert whole.measure(method.answer()).gap < 1e-3
