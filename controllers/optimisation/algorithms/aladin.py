@@ -179,24 +179,24 @@ class Region(RegionAgent):
         if told[-1]:
             self.stopped, self.status = True, _STATUSES[int(told[-1])]
             return {}
-        change, shared = np.split(told[:-3], 2)
+        pull, shared = np.split(told[:-3], 2)
         barrier, length = told[-3:-1]
         if length == 1.0 or self._way is None:
-            self._way = self._way_to(change, shared, barrier)
+            self._way = self._way_to(pull, shared, barrier)
         self._iterate, self._price, self._shared, self._barrier = self._way.at(length)
         return self._block_of(self._minimise())
 
-    def _way_to(self, change: FloatArray, shared: FloatArray, barrier: float) -> _Way:
+    def _way_to(self, pull: FloatArray, shared: FloatArray, barrier: float) -> _Way:
         """Return the way to new shared variables and w (`controllers.optimisation.border_system`).
 
         From here it is the whole region's Newton step.
         """
         now = self._iterate
-        solution = self._plain + barrier * self._per_barrier - self._response @ change
+        solution = self._plain + barrier * self._per_barrier - self._response @ pull
         return _Way(
             now,
             self._block.step(solution),
-            (self._price, self._price + change + self._penalty * (shared - now.x[self._at])),
+            (self._price, self._price + pull + self._penalty * (shared - now.x[self._at])),
             (self._shared, shared),
             (self._barrier, barrier),
         )
@@ -311,7 +311,7 @@ class Coordinator(RegionAgent):
         super().__init__(COORDINATOR, channels, waiting=waiting)
         self._regions, self._path = problem.names, path
         self._tolerance, self._most = tolerance, most_iterations
-        self._change = self._shared = [np.zeros(k) for k in self._system.widths]
+        self._pull = self._shared = [np.zeros(k) for k in self._system.widths]
         self._length = 1.0
 
     def first(self) -> Letters:
@@ -336,9 +336,12 @@ class Coordinator(RegionAgent):
             return self._tell()
         solved_at = path.barrier if self._length == 1.0 else np.inf
         path.follow(distance)
-        found = self._system.solve(inverses, step + path.barrier * per_barrier, now)
+        mean = self._system.mean(now)
+        found = self._system.solve(inverses, step + path.barrier * per_barrier - mean)
         if found is not None:
-            self._change, self._shared = found
+            self._pull, change = found
+            means = RegionOpf.split(mean, self._system.widths)
+            self._shared = [m + c for m, c in zip(means, change, strict=True)]
         self._length = 1.0
         if found is None:
             self._end("a region has no solution")
@@ -353,7 +356,7 @@ class Coordinator(RegionAgent):
         tail = [self._path.barrier, self._length, float(_STATUSES.index(self.status))]
         return {
             (name, "border"): np.concatenate((w, z, tail))
-            for name, w, z in zip(self._regions, self._change, self._shared, strict=True)
+            for name, w, z in zip(self._regions, self._pull, self._shared, strict=True)
         }
 
     def _end(self, status: str) -> None:

@@ -1,19 +1,11 @@
 """Distributed interior point: regions eliminate their part of the Newton equations.
 
-The shared variables of an optimal power flow of regions, ``x_k[border_k] = z[shared_k]``, are
-coupled by prices y_k whose sum over the holders of a variable is 0. A Newton step changes the
-prices by dy_k and the shared variables by dz. Region k adds ``rho |x_k[border_k] - now|^2 / 2`` to
-its objective, which makes its Newton matrix K_k regular also where no angle of the region is fixed,
-and the coordinator takes it out again: with ``w_k = dy_k - rho dz[shared_k]`` the step is that of
-the central problem. In two rounds of mail per iteration,
+In two rounds of mail per iteration,
 
-1. a region sends ``S_k``, the rows and columns of its border in the inverse of K_k, and ``b_k``,
-   the step of its border at unchanged prices; the coordinator solves
-
-       [ S   E     ] [ w  ]   [ b ]        E dz: the shared variables at the borders,
-       [ E'  rho N ] [ dz ] = [ 0 ]        N: how many regions hold each,
-
-   and answers w_k and the region's part of dz, so that all copies stay equal to the last bit;
+1. a region sends the rows and columns of its border in the inverse of its Newton matrix, and the
+   step of its border at unchanged prices; the coordinator solves the equations of
+   `controllers.optimisation.border_system` and answers w and the region's part of dz, so that all
+   copies stay equal to the last bit;
 2. a region sends the longest steps that leave its slacks and multipliers positive, and what they
    make of its products of slack and multiplier; the coordinator answers the common step lengths and
    the next barrier parameter.
@@ -28,7 +20,6 @@ Numbers in the messages of a region with a border of width k: ``block`` k (k + 1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import get_args
 
 import numpy as np
@@ -38,6 +29,7 @@ from controllers.core.errors import ControllerError
 from controllers.core.mail import FloatArray
 from controllers.core.waiting import Barrier, Inbox, Waiting
 from controllers.optimisation.barrier import BarrierBlock, Iterate, Residuals, Terms
+from controllers.optimisation.border_system import BorderSystem
 from controllers.optimisation.interior_point import SHORTEST_STEP, Status, next_barrier
 from controllers.optimisation.problems.opf_regions import Border, RegionOpf
 from controllers.optimisation.region_method import RegionAgent, RegionMethod
@@ -207,22 +199,15 @@ class Coordinator(RegionAgent):
         most_iterations: int,
         waiting: Barrier,
     ) -> None:
-        names, borders = problem.names, problem.borders
-        widths = [len(border.column) for border in borders]
+        self._system = BorderSystem(problem, penalty)
         channels = [
             channel
-            for name, k in zip(names, widths, strict=True)
+            for name, k in zip(problem.names, self._system.widths, strict=True)
             for channel in _channels(name, k, "in", "out")
         ]
         super().__init__(COORDINATOR, channels, waiting=waiting, turns=("block", "length"))
-        self._regions, self._widths = names, widths
+        self._regions = problem.names
         self._rows, self._tolerance, self._most = rows, tolerance, most_iterations
-        size = sum(widths)
-        self._matrix = np.zeros((size + problem.n_shared,) * 2)
-        self._shared = shared = size + np.concatenate([border.shared for border in borders])
-        self._matrix[np.arange(size), shared] = self._matrix[shared, np.arange(size)] = 1.0
-        holders = np.bincount(shared - size, minlength=problem.n_shared)
-        np.fill_diagonal(self._matrix[size:, size:], penalty * holders)
         self._joins = True
 
     def first(self) -> Letters:
@@ -243,26 +228,18 @@ class Coordinator(RegionAgent):
 
     def _join(self, rows: Sequence[FloatArray]) -> list[FloatArray]:
         """Return w and dz of each region's border."""
-        size = sum(self._widths)
-        right = np.zeros(len(self._matrix))
-        begin = 0
-        for row, k in zip(rows, self._widths, strict=True):
-            inverse = np.zeros((k, k))
-            inverse[np.triu_indices(k)] = row[: -k - 5]
-            part = slice(begin, begin + k)
-            self._matrix[part, part] = inverse + np.triu(inverse, 1).T
-            right[part] = row[-k - 5 : -5]
-            begin += k
+        inverses, steps = [], []
+        for row, k in zip(rows, self._system.widths, strict=True):
+            inverses.append(row[: -k - 5])
+            steps.append(row[-k - 5 : -5])
         left = np.stack([row[-5:] for row in rows])
         self._judge(Residuals(*left[:, :3].max(axis=0), *left[:, 3:].sum(axis=0)))
-        found: FloatArray = np.full(len(right), np.nan)
-        with suppress(np.linalg.LinAlgError):
-            found = np.asarray(np.linalg.solve(self._matrix, right), np.float64)
-        if self.status == "running" and not np.isfinite(found).all():
-            self._end("diverged")
-        pull, change = found[:size], found[self._shared]
-        parts = zip(*(RegionOpf.split(v, self._widths) for v in (pull, change)), strict=True)
-        return [np.concatenate(part) for part in parts]
+        found = self._system.solve(inverses, np.concatenate(steps))
+        if found is None:
+            if self.status == "running":
+                self._end("diverged")
+            return [np.zeros(2 * k) for k in self._system.widths]
+        return [np.concatenate(part) for part in zip(*found, strict=True)]
 
     def _judge(self, left: Residuals) -> None:
         """End at a solution, or when the iterations are used up."""
