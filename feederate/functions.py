@@ -407,6 +407,8 @@ def optimise(
         )
         if folder is not None:
             write_comparison(found, folder)
+    for note in found.notes:
+        _warn(note)
     return pd.DataFrame(found.records())
 
 

@@ -52,6 +52,8 @@ def optimise_command(
             else None,
         )
         page = None if folder is None else write_comparison(found, folder)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
         print_json(found.records())
     else:

@@ -78,6 +78,7 @@ class Comparison:
     problem : Its name. optimum : Cost of the central solution.
     curves : By algorithm, of those that ran.
     period_s : Time between two steps of the agents.
+    notes : What of a case's file is not used.
     """
 
     problem: str
@@ -86,6 +87,7 @@ class Comparison:
     period_s: float
     rows: tuple[Row, ...]
     curves: Mapping[str, Curve]
+    notes: tuple[str, ...] = ()
 
     def errors(self) -> dict[str, list[str]]:
         """Return the algorithms that failed, by reason."""
@@ -183,7 +185,8 @@ def compare(
         curves[name] = outcome.curve
         rows.append(_row(name, method, outcome, tolerance))
     label = problem if isinstance(problem, str) else type(problem).__name__
-    return Comparison(label, optimum, tolerance, period_s, tuple(rows), curves)
+    notes = getattr(getattr(whole, "case", None), "notes", ())
+    return Comparison(label, optimum, tolerance, period_s, tuple(rows), curves, notes)
 
 
 def _check_numbers(

@@ -145,6 +145,28 @@ def test_a_case_is_solved_by_its_areas_or_by_as_many_regions_as_wanted() -> None
     assert (five.agents, five.iterations, five.end) == (5 + 1, 2, "limit")
 
 
+TWO_BUSES = """mpc.version = '2'; mpc.baseMVA = 100; mpc.genfuel = {'coal'};
+mpc.bus = [1 3 0 0 0 0 1 1 0 110 1 1.1 0.9; 2 1 50 10 0 0 1 1 0 110 1 1.1 0.9];
+mpc.gen = [1 50 0 50 -50 1 100 1 100 0];
+mpc.branch = [1 2 0.01 0.1 0 0 0 0 0 0 1 -360 360];
+mpc.gencost = [2 0 0 2 10 0];
+"""
+
+
+def test_what_a_case_file_holds_and_is_not_used_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two.m"
+    file.write_text(TWO_BUSES)
+    words = [str(file), "--algorithms", "interior-point", "--regions", "2"]
+    assert call(["optimise", *words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["converged"]
+    assert "note: 'mpc.genfuel' is not used (line 1)" in said.err
+    with pytest.warns(UserWarning, match=r"'mpc.genfuel' is not used"):
+        feederate.optimise(str(file), ["interior-point"], regions=2)
+
+
 def test_waiting_is_an_option_of_every_algorithm() -> None:
     loss = {"loss": 0.2}
     slow, fast = (
