@@ -70,7 +70,8 @@ class Fleet:
         own = own_gradient(p, q, p_ref, self._q_mean, self.rating, self._pv, self._weights)
         p, q = p - self._alpha * (own[0] + toll[0]), q - self._alpha * (own[1] + toll[1])
         new_p, new_q = project(p, q, self.p_min, p_high, self.rating)
-        self._wanted = p
+        # A negative toll asks for what is lacking now, not for all that may come.
+        self._wanted = p + self._alpha * np.minimum(toll[0], 0.0)
         slack = _TOLERANCE * self.rating
         moves = np.stack([(new_p > self.p_min + slack) & (p <= p_high + slack), new_q == q])
         self.free = np.where(moves, 1.0, _AT_LIMIT)
