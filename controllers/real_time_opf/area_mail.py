@@ -79,7 +79,7 @@ class AreaMail:
             start = stop
             total, cut = messages.sum(axis=0), 2 * len(self._parts[area][1])
             size = float((coupling * messages[:, -1]).sum())
-            found.append(Heard(total[:cut].reshape(2, -1), total[cut:-1], size))
+            found.append(Heard(total[:cut].reshape(2, cut // 2), total[cut:-1], size))
         return found
 
     def outgoing(self, said: Sequence[Said]) -> Mail:

@@ -145,8 +145,8 @@ class RtOpf:
                     slice(der, der + len(ders)),
                     rows,
                     ders,
-                    a.reshape(len(rows), -1),
-                    net.a[:, :, ders].reshape(len(net.rows), -1),
+                    a.reshape(len(rows), 2 * len(net.der_area)),
+                    net.a[:, :, ders].reshape(len(net.rows), 2 * len(ders)),
                     AreaMultipliers(a, net.response, ders, cap, gains),
                 )
             )
@@ -202,6 +202,8 @@ class RtOpf:
         moves = np.stack([now - self._injected[0], fleet.answer(self._toll, p_high) - now])
         found = []
         for area in self._areas:
-            past, coming = (area.move_to_drift @ moves[:, :, area.ders].reshape(2, -1).T).T
+            past, coming = (
+                area.move_to_drift @ moves[:, :, area.ders].reshape(2, 2 * len(area.own_ders)).T
+            ).T
             found.append(past + self._ahead * coming)
         return found

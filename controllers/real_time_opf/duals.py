@@ -40,8 +40,9 @@ class AreaMultipliers:
     ) -> None:
         self._unit = np.sqrt(np.einsum("mkn,kn->m", a * a, response))
         scaled = a * np.sqrt(response) / self._unit[:, None, None]
-        self._own = scaled[:, :, own].reshape(len(a), -1)
-        rest = np.delete(scaled, own, axis=2).reshape(len(a), -1)
+        self._own = scaled[:, :, own].reshape(len(a), 2 * len(own))
+        rest = np.delete(scaled, own, axis=2)
+        rest = rest.reshape(len(a), 2 * rest.shape[2])
         self._rest = rest @ rest.T
         self._cap, self._gains = cap * self._unit, gains
         self._value: FloatArray = np.zeros((2, len(a)))

@@ -17,6 +17,8 @@ from controllers.core.ports import Port
 from controllers.core.protocol import ControlSite
 from controllers.core.sample_site import sample_site
 from controllers.real_time_opf.controller import RtOpf
+from grid_models.catalog import load_feeder
+from grid_models.feeder.model import Der
 from grid_models.linear.lindistflow import LinDistFlow
 
 BASE_KW = 1000.0
@@ -222,6 +224,16 @@ def test_partitions_have_the_same_bits_over_bad_links(objective: dict[str, float
 )
 def test_compliance(options: dict[str, Any]) -> None:
     check_controller("rt-opf", **options)
+
+
+def test_areas_without_a_der_or_a_node_that_moves_are_agents_too() -> None:
+    feeder = load_feeder("ieee13")
+    ders = (Der("pv", "pv", "671", (1, 2, 3), kva=500.0, p_max_kw=400.0),)
+    site = ControlSite(feeder.with_ders(ders), ders, 1.0)
+    agents = RtOpf.agents(site, areas=1000)
+    assert len(agents) == len(set(agents)) > 10
+    done = MailLoop([RtOpf(site, [agent], areas=1000) for agent in agents]).step()
+    assert sum(len(step.outputs) for step in done) == 2, "one commands the DER"
 
 
 def test_an_import_out_of_reach_takes_all_that_there_is() -> None:
