@@ -7,6 +7,7 @@ found so far is the output; `feederate optimise` compares algorithms without a f
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,18 +123,32 @@ def _made(
     site: ControlSite, hosted: tuple[str, ...] | None, options: Mapping[str, Any]
 ) -> tuple[AnyProblem, Method]:
     settings = parse_options(OptimisationOptions, options, _WHERE)
+    problem = _problem(site, settings)
+    given = dict(settings.algorithm_options or {})
+    if settings.tolerance is not None:
+        given["tolerance"] = settings.tolerance
+    return problem, build(settings.algorithm, problem, hosted=hosted, **given)
+
+
+_CACHE: dict[tuple[Any, ...], tuple[weakref.ref[object], AnyProblem]] = {}
+
+
+def _problem(site: ControlSite, settings: OptimisationOptions) -> AnyProblem:
+    """Return the problem; instances of one site share it."""
+    key = id(site.feeder), site.seed, settings.problem, settings.regions
+    hit = _CACHE.get(key)
+    if hit is not None and hit[0]() is site.feeder:
+        return hit[1]
     try:
-        problem = load_problem(settings.problem, site.seed, settings.regions)
+        found = load_problem(settings.problem, site.seed, settings.regions)
     except ControllerError:
         raise
     except FeederateError as error:
         raise ControllerError(
             error.what, where=error.where, expected=error.expected, nearest=error.nearest
         ) from error
-    given = dict(settings.algorithm_options or {})
-    if settings.tolerance is not None:
-        given["tolerance"] = settings.tolerance
-    return problem, build(settings.algorithm, problem, hosted=hosted, **given)
+    _CACHE[key] = weakref.ref(site.feeder, lambda _: _CACHE.pop(key, None)), found
+    return found
 
 
 def _agents(method: Method) -> tuple[str, ...]:

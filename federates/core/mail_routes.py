@@ -86,7 +86,14 @@ def link_quality(links: Iterable[Link], rules: Sequence[LinkRule]) -> dict[str, 
 
     The last rule that matches a link applies.
     """
-    return {link.key: q for link in links if rules and (q := _quality(link, rules))}
+    if not rules:
+        return {}
+    last_first = [
+        (rule, LinkQuality(**rule.model_dump(exclude={"source", "target"})))
+        for rule in reversed(rules)
+    ]
+    found = ((link, next((q for r, q in last_first if _applies(r, link)), None)) for link in links)
+    return {link.key: q for link, q in found if q is not None}
 
 
 def _unreceived(name: str, lost: Sequence[Link], receivers: Mapping[str, object]) -> Iterator[str]:
@@ -121,10 +128,3 @@ def unmatched_globs(
 
 def _applies(rule: LinkRule, link: Link) -> bool:
     return fnmatchcase(link.source, rule.source) and fnmatchcase(link.target, rule.target)
-
-
-def _quality(link: Link, rules: Sequence[LinkRule]) -> LinkQuality | None:
-    for rule in reversed(rules):
-        if _applies(rule, link):
-            return LinkQuality(**rule.model_dump(exclude={"source", "target"}))
-    return None

@@ -22,9 +22,8 @@ from controllers.core.graph import Graph
 from controllers.core.mail import FloatArray, IntArray
 from controllers.core.waiting import Asynchronous, Waiting
 from controllers.market.clearing import checked_options, clearing_class
-from controllers.market.solvers.atoms import COPY, Atoms, P, Q
+from controllers.market.solvers.atoms import Atoms
 from controllers.market.solvers.iteration import WIDTH, Iteration, Plan
-from controllers.market.solvers.warm_start import begin
 from controllers.optimisation.problems.feeder_socp import FeederSocp
 
 Name = Literal["pac", "pac-anchored", "nst-pac", "admm"]
@@ -80,20 +79,19 @@ class Buses(AgentRows):
         iteration: type[Iteration],
         options: Mapping[str, Any],
     ) -> None:
-        whole, clearing = Atoms.of(problem.clearing, iteration.scales), problem.clearing
+        clearing = problem.clearing
         self._atoms = atoms = Atoms(
             clearing.network, at, import_price=clearing.import_price,
             v_sq_min=clearing.v_sq_min, v_sq_max=clearing.v_sq_max, scales=iteration.scales,
         )  # fmt: skip
         bids = {f.name: getattr(clearing.bids, f.name)[at] for f in fields(clearing.bids)}
         atoms.load(replace(clearing.bids, **bids), np.full(len(at), clearing.xi))
-        plan = Plan(whole.norm(), clearing.import_price)
-        self._state = iteration(atoms, plan, **options)
-        x, y = begin(clearing, whole, None)
-        flows = np.vstack([(x * whole.scale)[P : Q + 1], (y * whole.row_scale)[COPY]])
-        self._below = flows[:, atoms.child]
+        start = problem.start(iteration.scales)
+        self._state = iteration(atoms, Plan(start.norm, clearing.import_price), **options)
+        self._below = start.up[:, atoms.child]
         self._above = np.zeros((WIDTH, len(at)))
-        self._state.begin(np.ones(len(at), dtype=np.bool_), x[:, at], y[:, at], self._below)
+        everyone = np.ones(len(at), dtype=np.bool_)
+        self._state.begin(everyone, start.x[:, at], start.y[:, at], self._below)
         self._turn = np.zeros(len(at), dtype=np.int64)
         self._load_kw = clearing.network.base_kva * max(float(clearing.bids.p_load0.sum()), 1e-9)
         self.residual = np.ones(len(at))

@@ -20,9 +20,10 @@ import numpy as np
 from controllers.core.mail import FloatArray
 from controllers.market.model.costs import cost
 from controllers.market.model.problem import Bids, ClearingProblem
-from controllers.market.solvers.atoms import Atoms
+from controllers.market.solvers.atoms import COPY, Atoms, P, Q, Scales
 from controllers.market.solvers.central import CentralMarket
 from controllers.market.solvers.certificate import at_limit, dual_value
+from controllers.market.solvers.warm_start import begin
 from controllers.optimisation.problems.result import Measure, Reference, relative_gap
 from grid_models.branch_flow.model import branch_network
 from grid_models.feeder.model import Feeder
@@ -30,6 +31,23 @@ from grid_models.feeder.model import Feeder
 LOAD, FLEXIBLE, PV, REACTIVE = 0.6, 0.2, 0.35, 0.44
 IMPORT_PRICE, LOSS_PRICE = 60.0, 3.0
 """Money per MWh, and the price of losses beside."""
+
+
+@dataclass(frozen=True)
+class BusStart:
+    """Where the buses begin.
+
+    Attributes
+    ----------
+    norm : Largest singular value of all rows.
+    x, y : (8, n), (4, n). Variables and duals, scaled.
+    up : (3, n). P, Q and the dual of the copied voltage of each line, per unit and money.
+    """
+
+    norm: float
+    x: FloatArray
+    y: FloatArray
+    up: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +67,19 @@ class FeederSocp:
     def atoms(self) -> Atoms:
         """All atoms, with variables of size 1."""
         return Atoms.of(self.clearing)
+
+    @cached_property
+    def _starts(self) -> dict[Scales | None, BusStart]:
+        return {}
+
+    def start(self, scales: Scales | None) -> BusStart:
+        """Return what all agents know beforehand; computed once for each choice of scales."""
+        if scales not in self._starts:
+            whole = Atoms.of(self.clearing, scales)
+            x, y = begin(self.clearing, whole, None)
+            up = np.vstack([(x * whole.scale)[P : Q + 1], (y * whole.row_scale)[COPY]])
+            self._starts[scales] = BusStart(whole.norm(), x, y, up)
+        return self._starts[scales]
 
     @cached_property
     def reference(self) -> Reference:
