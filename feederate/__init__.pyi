@@ -50,11 +50,11 @@ from federates.runs.sweep import read_sweep as read_sweep
 from federates.scenario.kinds import FederateSection as FederateSection
 from federates.scenario.kinds import GridUserSection as GridUserSection
 from federates.scenario.schema import Scenario as Scenario
+from feederate.comparison import optimise as optimise
 from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check
 from feederate.functions import compare as compare
 from feederate.functions import load as load
-from feederate.functions import optimise as optimise
 from feederate.functions import read_run as read_run
 from feederate.functions import run as run
 from feederate.functions import sweep as sweep

@@ -19,9 +19,7 @@ from grid_models.base.errors import FeederateError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from controllers.optimisation.method import Problem
     from federates.commands.check import CheckResult
-    from federates.optimise.settings import Links
     from federates.reports.attack_run import AttackRun
     from federates.runs.results import RunFolder
     from federates.runs.sweep import SweepProgress, SweepResult
@@ -128,14 +126,14 @@ def run(
     chosen, options = _loaded(scenario, options)
     folder: Path | None = None
     try:
-        with _readable_errors():
-            folder = run_scenario(chosen, options, on_progress=on_progress, on_warning=_warn).folder
+        with readable_errors():
+            folder = run_scenario(chosen, options, on_progress=on_progress, on_warning=warn).folder
     except (RunError, RunInterruptedError) as error:
         folder = run_folder(error)
         raise
     finally:
         if folder is not None:
-            finish_folder(folder, options.command(), report, _warn)
+            finish_folder(folder, options.command(), report, warn)
     return RunFolder(folder)
 
 
@@ -181,10 +179,10 @@ def attack_run(
         seed=seed,
         out=out,
     )
-    with _readable_errors():
+    with readable_errors():
         names = None if defences is None else several(defences, "defences")
         runs, failure = run_paired(_loaded(scenario, options)[1], names, _silent)
-    paired_page(runs, _warn)
+    paired_page(runs, warn)
     if failure is not None:
         raise failure
     return AttackRun(runs.folder)
@@ -200,7 +198,7 @@ def check(scenario: PathLike | Scenario, *, set: Changes | None = None) -> Check
     """
     from federates.commands.check import check_scenario
 
-    with _readable_errors():
+    with readable_errors():
         return check_scenario(_loaded(scenario, _options(set))[0])
 
 
@@ -248,7 +246,7 @@ def compare(
     data = load_runs([run.folder for run in found])
     names = list(runs) if isinstance(runs, Mapping) else run_labels(data)
     if page is not None:
-        with _readable_errors():
+        with readable_errors():
             write_comparison(data, Path(page), labels=names)
     return pd.DataFrame({name: run.metrics for name, run in zip(names, data, strict=True)})
 
@@ -307,7 +305,7 @@ def sweep(
     from federates.reports.sweep import write_sweep_page
     from federates.runs.sweep import sweep as make
 
-    with _readable_errors():
+    with readable_errors():
         result = make(
             scenario if isinstance(scenario, Scenario) else path_text(scenario, "scenario"),
             grid,
@@ -327,89 +325,8 @@ def sweep(
     try:
         write_sweep_page(result)
     except Exception as error:  # the results are there
-        _warn(f"no page: {error}")
+        warn(f"no page: {error}")
     return result
-
-
-def optimise(
-    problem: str | Problem,
-    algorithms: str | Sequence[str] | None = None,
-    *,
-    links: Links | None = None,
-    tolerance: float | None = None,
-    max_iterations: int | None = None,
-    seed: int = 0,
-    regions: int | Mapping[str, str] | None = None,
-    set: Changes | None = None,
-    period_s: float | None = None,
-    out: PathLike | None = None,
-) -> pd.DataFrame:
-    """Compare distributed optimisation algorithms on one problem; one row for each.
-
-    Parameters
-    ----------
-    problem : str or Problem
-        ``"dispatch-1000"`` and the like (``feederate list``), the path of a MATPOWER file, or an
-        own object of a problem.
-    algorithms : sequence of str, optional
-        Default: all that can solve the problem.
-    links : str, dict, LinkRule or list of them, optional
-        Rules as in a scenario, ``{"loss": 0.2, "latency_s": 0.05}``, ``"loss=0.2"``, or a YAML file
-        with a key ``links``. Default: perfect links.
-    tolerance : float, optional
-        Residual at which agents stop, relative. Default: that of each algorithm, 1e-6 or less.
-    max_iterations : int, optional
-        Iterations after which an algorithm ends. Default: 10,000, for cases 2,000.
-    seed : int
-        Of the problem's random numbers and of the links.
-    regions : int or dict, optional
-        Of a case: how many, or the name of each bus's region. Default: its areas where they are
-        several and connected, else three.
-    set : dict, optional
-        Options of algorithms: ``{"admm.rho": 10}``.
-    period_s : float, optional
-        Simulated time between two steps of the agents. Default: a tenth of the longest delay of a
-        link, 1 ms at least.
-    out : str or Path, optional
-        New folder for tables and a page.
-
-    Returns
-    -------
-    DataFrame
-        Columns as in [optimisation.md](optimisation.md#columns); `error` says where an algorithm
-        failed.
-
-    Raises
-    ------
-    FeederateError
-        An unknown name or option, links or a problem that cannot be used.
-    """
-    import pandas as pd
-
-    from federates.core.run_store import new_run_dir
-    from federates.optimise.compare import compare as make
-    from federates.reports.optimise import write_comparison
-
-    with _readable_errors():
-        folder = None
-        if out is not None:
-            folder = new_run_dir("optimise", Path(path_text(out, "out")))
-        found = make(
-            problem,
-            None if algorithms is None else several(algorithms, "algorithms"),
-            links=links,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            seed=seed,
-            regions=regions,
-            options=set,
-            period_s=period_s,
-        )
-        if folder is not None:
-            write_comparison(found, folder)
-    for note in found.notes:
-        _warn(note)
-    return pd.DataFrame(found.records())
 
 
 def _options(changes: Changes | None, **chosen: Any) -> RunOptions:
@@ -446,12 +363,12 @@ def _silent(_: object) -> AbstractContextManager[tuple[Callable[..., None], Call
     return nullcontext((nothing, nothing))
 
 
-def _warn(words: str) -> None:
+def warn(words: str) -> None:
     warnings.warn(words, UserWarning, stacklevel=3)
 
 
 @contextmanager
-def _readable_errors() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """Raise errors of the user's paths as FeederateError, in the words of the command line."""
     try:
         yield

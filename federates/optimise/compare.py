@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from controllers.core.mail import Link
@@ -12,6 +13,7 @@ from controllers.optimisation.algorithms.catalog import build, check_options, na
 from controllers.optimisation.method import Method, Problem
 from controllers.optimisation.problems.catalog import load_problem
 from federates.clock import to_ns
+from federates.core.link_values import LinkQuality
 from federates.core.mail_routes import link_quality, unmatched_globs
 from federates.errors import ScenarioError
 from federates.optimise.loop import Curve, Outcome, drive
@@ -161,32 +163,32 @@ def compare(
     if max_iterations is None:
         max_iterations = 2_000 if whole.kind == "regions" else 10_000
     tolerance = _TOLERANCE if tolerance is None else tolerance
+    run = partial(drive, whole, period_ns=to_ns(period_s), seed=seed, max_iterations=max_iterations)
     rows, curves = [], {}
     for name, method in methods.items():
         if report is not None:
             report(name)
-        if isinstance(method, FeederateError):
-            # The reason without the algorithm's name, so that equal ones can be told at once.
-            what = described(method.what, method.expected, method.nearest)
-            rows.append(Row(name, error=what))
-            continue
-        try:
-            outcome = drive(
-                whole,
-                method,
-                link_quality(method.links_in, rules),
-                period_ns=to_ns(period_s),
-                seed=seed,
-                max_iterations=max_iterations,
-            )
-        except (FeederateError, ArithmeticError, ValueError) as error:  # LinAlgError is one
-            rows.append(Row(name, error=str(error) or type(error).__name__))
+        outcome = method if isinstance(method, str) else _outcome(run, method, rules)
+        if isinstance(method, str) or isinstance(outcome, str):
+            rows.append(Row(name, error=str(outcome)))
             continue
         curves[name] = outcome.curve
         rows.append(_row(name, method, outcome, tolerance))
     label = problem if isinstance(problem, str) else type(problem).__name__
     notes = getattr(getattr(whole, "case", None), "notes", ())
     return Comparison(label, optimum, tolerance, period_s, tuple(rows), curves, notes)
+
+
+def _outcome(
+    run: Callable[[Method, Mapping[str, LinkQuality]], Outcome],
+    method: Method,
+    rules: Sequence[LinkRule],
+) -> Outcome | str:
+    """Return what becomes of an algorithm, or why it cannot go on."""
+    try:
+        return run(method, link_quality(method.links_in, rules))
+    except (FeederateError, ArithmeticError, ValueError) as error:  # LinAlgError is one
+        return str(error) or type(error).__name__
 
 
 def _check_numbers(
@@ -203,14 +205,17 @@ def _check_numbers(
 
 def _built(
     name: str, problem: Problem, common: Mapping[str, Any], options: Mapping[str, Any]
-) -> Method | FeederateError:
-    """Return the agents, or why the algorithm refuses this problem; wrong options are raised."""
+) -> Method | str:
+    """Return the agents, or why the algorithm refuses this problem; wrong options are raised.
+
+    The reason is without the algorithm's name, so that equal ones can be told at once.
+    """
     try:
         return build(name, problem, **{**common, **options})
     except FeederateError as error:
         if options:
             raise
-        return error
+        return described(error.what, error.expected, error.nearest)
 
 
 def _check_globs(rules: Sequence[LinkRule], links: Sequence[Link]) -> None:
