@@ -364,6 +364,7 @@ def _silent(_: object) -> AbstractContextManager[tuple[Callable[..., None], Call
 
 
 def warn(words: str) -> None:
+    """Warn the caller of a public function."""
     warnings.warn(words, UserWarning, stacklevel=3)
 
 

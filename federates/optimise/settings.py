@@ -100,7 +100,8 @@ def algorithm_options(
 ) -> dict[str, dict[str, Any]]:
     """Return the options of each algorithm: ``{"admm": {"rho": 10}}``.
 
-    given : ``{"admm.rho": 10}`` or ``{"admm": {"rho": 10}}``, or words ``admm.rho=10``.
+    given : ``{"admm.penalty_factor": 10}`` or ``{"admm": {"penalty_factor": 10}}``, or words
+        ``admm.penalty_factor=10``.
 
     Raises ScenarioError: An algorithm that is not compared, or a word of another form.
     """
