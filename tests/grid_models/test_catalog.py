@@ -9,8 +9,10 @@ from grid_models.catalog import load_feeder, shipped_feeders, shipped_folder
 def test_every_shipped_feeder_has_a_line_of_description_and_loads() -> None:
     feeders = shipped_feeders()
     folders = (p for p in shipped_folder("ieee13").parent.iterdir() if p.is_dir())
-    # A folder with machines is a transmission system.
-    assert {p.name for p in folders if not (p / "machines.csv").exists()} <= set(feeders)
+    # A folder with machines or generators is a transmission system.
+    systems = ("machines.csv", "generators.csv")
+    here = {p.name for p in folders if not any((p / name).exists() for name in systems)}
+    assert here <= set(feeders)
     assert set(feeders) >= {"ieee13", "ieee123"}
     for name, text in feeders.items():
         assert text

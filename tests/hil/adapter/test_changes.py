@@ -132,7 +132,9 @@ def test_a_second_master_latches_a_fault_and_the_safe_value_is_kept_up(bench: Be
     master = 7
 
     def fight() -> bool:
-        if bench.device.holding[SET] == 60:
+        # Only after the adapter has read its own value back, or it is that which fails.
+        read_back = bench.device.requests[-1][:1] == b"\x03"
+        if read_back and bench.device.holding[SET] == 60:
             bench.device.holding[SET] = master
         return bool(adapter.faults())
 
