@@ -135,7 +135,7 @@ def test_links_are_those_of_a_scenario(tmp_path: Path) -> None:
 
 
 def test_a_case_is_solved_by_its_areas_or_by_as_many_regions_as_wanted() -> None:
-    """Gap 1e-8 in 16 iterations: a central interior point has 16 (spec table of the issue)."""
+    """Gap 1e-8 in 16 iterations: a central interior point has 16 (published table)."""
     row = compare("case39", ["interior-point"]).rows[0]
     assert row.converged
     assert row.agents == 3 + 1
