@@ -105,7 +105,12 @@ def test_every_output_has_a_number_per_label_and_agrees_with_the_circuit(tmp_pat
     last = {}
     for name in OUTPUTS:
         _, labels, values = read_signal(folder / "signals", f"feeder.{name}")
-        of_ders = name.startswith("file_der") or name in ("temp_c", "soc_kwh", "plugged", "p_avail_kw")
+        of_ders = name.startswith("file_der") or name in (
+            "temp_c",
+            "soc_kwh",
+            "plugged",
+            "p_avail_kw",
+        )
         assert bool(labels) != of_ders  # IEEE 13 has no DERs of its own
         assert np.isfinite(values).all(), name
         last[name] = dict(zip(labels, values[-1], strict=True))
