@@ -50,7 +50,8 @@ def completed(line: str) -> list[str]:
         ("run my-study.yaml --attack link-p", ["link-partition"]),
         ("run my-study.yaml --set grid.m", ["grid.model="]),
         ("run my-study.yaml --set federates.c.controller=op", [
-            "federates.c.controller=optdist-vc", "federates.c.controller=optimum"]),
+            "federates.c.controller=optdist-vc", "federates.c.controller=optimisation",
+            "federates.c.controller=optimum"]),
         ("run my-study.yaml --set grid.model=ieee13", ["grid.model=ieee13"]),
         ("run broken.yaml --defence ", []),
         ("run no-such.yaml --set g", []),
