@@ -20,6 +20,7 @@ from grid_models.catalog import is_master, load_feeder, open_circuit, shipped_fe
 from grid_models.ders.rich_feeder import ders_from_table
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
+from grid_models.feeder.ratings import ratings_file, with_ratings
 from grid_models.profiles.files import KNOWN_COLUMNS
 from grid_models.profiles.table import DAY_S, Profiles
 
@@ -118,7 +119,7 @@ class GridSite:
         with self.located("taps") if grid.taps else self.located():
             if not is_master(self.model):
                 return open_circuit(
-                    self.model,
+                    self.model if grid.ratings is None else feeder,
                     feeder.ders,
                     regulators=self.regulators,
                     taps=grid.taps or None,
@@ -128,6 +129,8 @@ class GridSite:
             circuit = self._compiled
             del self.__dict__["_compiled"]
             circuit.place_ders(feeder.ders[len(circuit.feeder.ders) :])
+            if grid.ratings is not None:
+                circuit.rate_lines(feeder)
             return circuit.adjusted(grid.taps or None, grid.source_v_pu)
 
     @cached_property
@@ -140,7 +143,7 @@ class GridSite:
         grid, shipped = self.grid, self.grid.model.lower() in shipped_feeders()
         if not shipped or grid.der_table is not None or grid.profiles.kind == "master":
             return self._placed()
-        key = grid.model_dump_json(include={"model", "file_ders", "taps", "ders"})
+        key = grid.model_dump_json(include={"model", "file_ders", "taps", "ders", "ratings"})
         if key not in _SHARED:
             while len(_SHARED) >= _MOST_SHARED:
                 _SHARED.pop(next(iter(_SHARED)), None)
@@ -156,6 +159,11 @@ class GridSite:
         if not master and self.grid.file_ders != "engine":
             unused = "grid.file_ders is not used: grid.model is no OpenDSS file"
             feeder = replace(feeder, notes=(*feeder.notes, unused))
+        if self.grid.ratings is not None:
+            with self.located("ratings"):
+                file = ratings_file(self.grid.ratings)
+                file = file if file.is_absolute() else self._user_path(self.grid.ratings)
+                feeder = with_ratings(feeder, file)
         rules = [
             DerRule.from_mapping(rule, where=self.where("ders", i))
             for i, rule in enumerate(self.grid.ders)

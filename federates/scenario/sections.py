@@ -122,6 +122,11 @@ class Grid(Section):
         "``--set grid.model=...`` leaves them out.",
     )
     source_v_pu: float | None = Field(None, gt=0.5, lt=1.5, description="Voltage of the source.")
+    ratings: str | None = Field(
+        None,
+        description="Normal currents of lines, in place of the feeder's own: a CSV table with the "
+        "columns `line` (name or glob) and `normal_a`, or `ieee123-assumed`.",
+    )
     grid_forming: GridForming | None = Field(
         None,
         description="The feeder is an island: its source is a grid-forming unit of limited power. "

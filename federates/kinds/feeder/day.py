@@ -50,9 +50,8 @@ class GridDay:
                 where=site.where("profiles", "kind"),
                 expected="a generated day, or grid.profiles.path",
             )
-        if times_s is None:
-            times_s = np.arange(scenario.n_steps) * scenario.time.step_s
-        self.times_s = np.asarray(times_s, dtype=np.float64)
+        every = np.arange(scenario.n_steps, dtype=np.float64) * scenario.time.step_s
+        self.times_s: FloatArray = every if times_s is None else times_s
         self.circuit = site.take_circuit()
         self.profiles = site.profiles()
         start_s = scenario.time.start_s

@@ -32,6 +32,7 @@ DEFAULTS_S = {
     "market-day-": 180.0,
     "hil-settings-attack": 5.0,
     "hil-thermostats-ieee123": 0.0,
+    "hosting-ieee123": 0.0,
     "ieee39-": 0.0,
     "kundur-550": 20.0,
     "kundur-feeder": 0.0,

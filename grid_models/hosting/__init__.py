@@ -1,0 +1,1 @@
+"""Hosting capacity: how much generation, storage and flexible demand a feeder can take."""

@@ -1,0 +1,87 @@
+"""What a hosting study knows: a feeder with sites, its day, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
+from grid_models.current_injection.model import ComplexArray, FloatArray
+from grid_models.feeder.model import Der
+from grid_models.hosting.limits import LimitCheck, Limits
+
+
+@dataclass(frozen=True)
+class HostingModel:
+    """A feeder whose last S DERs are the sites where units may be added, over T steps of a day.
+
+    All powers are those of the whole feeder, also where `feeder` is a single-phase equivalent.
+
+    Attributes
+    ----------
+    feeder : At fixed taps; its DERs are those already there, then the sites.
+    sites : (S,)
+    load_kva : complex (T, n_loads). Demand at rated voltage.
+    der_kva : complex (T, n_ders - S). Injections of the DERs already there.
+    hours : (T,). Time of day of each step, h.
+    step_h : Length of a step.
+    pv_pu : (T,). Output of a PV unit over its rating.
+    temp_c : (T,). Outdoor temperature.
+    limits : What has to be kept.
+    base_kva : Largest apparent power of all loads together over the day; percentages are of it.
+    watt_scale : Power of the feeder over power in `feeder`: 3 for a single-phase equivalent.
+    """
+
+    feeder: BatchedFeeder
+    sites: tuple[Der, ...]
+    load_kva: ComplexArray
+    der_kva: ComplexArray
+    hours: FloatArray
+    step_h: float
+    pv_pu: FloatArray
+    temp_c: FloatArray
+    limits: Limits
+    watt_scale: float = 1.0
+
+    @cached_property
+    def check(self) -> LimitCheck:
+        """The limits as rows of arrays."""
+        return LimitCheck(self.feeder.network, self.limits, self.watt_scale)
+
+    @property
+    def base_kva(self) -> float:
+        """Largest apparent power of all loads together over the day."""
+        return float(np.abs(self.load_kva.sum(axis=1)).max())
+
+    def flow(
+        self,
+        site_kva: ArrayLike = 0.0,
+        steps: NDArray[np.intp] | None = None,
+        load_kva: ArrayLike | None = None,
+        start: BatchFlow | None = None,
+    ) -> BatchFlow:
+        """Return N designs at T' steps as N T' cases, the steps of a design side by side.
+
+        Parameters
+        ----------
+        site_kva : complex (N, T', S), (T', S) or a number. Injections at the sites.
+        steps : (T',). Positions of the steps; default: all.
+        load_kva : complex (N, T', n_loads). In place of the model's own demand.
+        start : Flow of as many similar cases.
+        """
+        steps = np.arange(len(self.hours)) if steps is None else steps
+        added = np.asarray(site_kva, dtype=np.complex128)
+        added = np.broadcast_to(added, (*added.shape[:-2], len(steps), len(self.sites)))
+        added = added.reshape(-1, len(steps), len(self.sites))
+        n = len(added)
+        there = np.broadcast_to(self.der_kva[steps], (n, len(steps), self.der_kva.shape[1]))
+        ders = np.concatenate([there, added], axis=2).reshape(n * len(steps), -1)
+        if load_kva is None:
+            loads = np.tile(self.load_kva[steps], (n, 1))
+        else:
+            loads = np.asarray(load_kva).reshape(n * len(steps), -1)
+        scale = self.watt_scale
+        return self.feeder.solve(loads / scale, ders / scale, start=start)
