@@ -178,7 +178,7 @@ class RtOpf:
         said, tolls = [], []
         for area, drift, others, lost in zip(self._areas, drifts, heard, of_losses, strict=True):
             size = area.dual.observe(y[area.rows], low[area.rows], high[area.rows])
-            price = area.dual.advance(others.share(size), fleet.free[:, area.ders])
+            price = area.dual.advance(others.share(size), fleet.free[:, :, area.ders])
             toll = ((price + own_price[area.rows]) @ area.price_to_toll).reshape(2, -1) + lost
             said.append(Said(toll, drift, size))
             tolls.append(toll[:, area.own_ders] + others.toll)

@@ -62,14 +62,16 @@ class AreaMultipliers:
     def advance(self, share: float, free: FloatArray) -> FloatArray:
         """Return the prices, (m,).
 
-        `share` : Of the whole correction, what this area makes. `free`: (2, own), 1 where a DER's p
-        and q can move, else less.
+        `share` : Of the whole correction, what this area makes. `free`: (2, 2, own). How p and q of
+        a DER answer, over their answer within its limits (`fleet.Fleet`).
         """
         side, row = np.nonzero(self._touched)
         if row.size:
             sign = np.where(side == 0, 1.0, -1.0)
             own = self._own[row] * sign[:, None]
-            metric = (own * free.reshape(-1)) @ own.T
+            by_der = own.reshape(len(row), 2, -1)
+            answer = np.einsum("abn,rbn->ran", free, by_der).reshape(own.shape)
+            metric = answer @ own.T
             metric += self._rest[np.ix_(row, row)] * np.outer(sign, sign)
             metric[np.diag_indices_from(metric)] += _RIDGE
             factor = np.linalg.cholesky(metric)

@@ -37,3 +37,12 @@ def test_the_import_follows_its_signal(ran: Callable[..., Any]) -> None:
     assert error[settled].mean() < 10.0
     assert error[160] < 30.0
     assert result.values("feeder.v_pu")[20:].max() < 1.051
+
+
+def test_inverters_on_the_circle_of_their_rating_do_not_swing(ran: Callable[..., Any]) -> None:
+    # At noon all inverters give what their rating allows: P and Q move together.
+    noon = ("time.start_s=43200", "time.duration_s=180", "time.warm_up_s=0")
+    held = ran("curtailment-ieee123", *noon, "federates.opf.options.areas=1")
+    v_pu = held.values("feeder.v_pu")[30:]
+    assert v_pu.max() < 1.0505
+    assert np.ptp(v_pu, axis=0).max() < 2e-3
