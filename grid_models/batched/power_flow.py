@@ -236,28 +236,44 @@ class BatchedFeeder:
 
         `flow`: Solved by this feeder. `case`: Row of it.
         """
-        net, one = self.network, slice(case, case + 1)
-        n_ders, m = len(self.der_names), len(self._live)
+        v = flow.v[case]
+        size = np.abs(v)
+        along = v.conj() / np.where(size > 0.0, size, 1.0)
+        return self.current_slopes(flow, case, along[:, None] * self.network.z)
+
+    def current_slopes(
+        self, flow: BatchFlow, case: int, weights: ComplexArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the derivatives of ``Re(weights @ i)`` by the DERs' powers, (R, n_ders).
+
+        Per kW and per kvar; NaN where the case did not converge. The adjoint method: one
+        factorisation, and a solution with its transpose for each row of `weights`.
+
+        `weights`: complex (R, m). `flow`, `case`: As in `der_slopes`.
+        """
         if not flow.converged[case]:
-            nan = np.full((len(net.nodes), n_ders), np.nan)
+            nan = np.full((len(weights), len(self.der_names)), np.nan)
             return nan, nan.copy()
+        m, one = len(self._live), slice(case, case + 1)
         u = self._rows(flow.u[one])
-        demand = self._demand.at(flow.cases.powers(one), u)
-        slope = current_slope(demand, u)[..., 0]
-        shares = [net.share[self._live, net.terminal_of_der(name)] for name in self.der_names]
-        power = np.array(shares).reshape(n_ders, m).T / BASE_KVA
+        slope = current_slope(self._demand.at(flow.cases.powers(one), u), u)[..., 0]
         gain = self._unloaded.gain[:, :-1]
+        of_currents = weights[:, self._live]
+        direct = np.stack([of_currents.real, -of_currents.imag], axis=1)
+        of_voltages = np.einsum("ram,abm->rbm", direct, slope).reshape(-1, 2 * m)
         matrix = np.eye(2 * m) - fed_back(gain, slope)
-        v, found = flow.v[case], []
-        for unit in (1.0, -1j):
-            added = power * unit / np.conj(_complex(u)[0])[:, None]
-            du = np.linalg.solve(matrix, gain @ np.concatenate([added.real, added.imag]))
-            by_part = du.reshape(2, m, n_ders)
-            di = (slope[:, 0, :, None] * by_part[0]) + (slope[:, 1, :, None] * by_part[1])
-            dv = net.z[:, self._live] @ (added + di[0] + 1j * di[1])
-            size = np.abs(v)
-            found.append((v.conj()[:, None] * dv).real / np.where(size > 0.0, size, 1.0)[:, None])
-        return found[0], found[1]
+        by_rise = gain.T @ np.linalg.solve(matrix.T, of_voltages.T)
+        total = direct + by_rise.T.reshape(direct.shape)
+        by_power = (total[:, 0] - 1j * total[:, 1]) / np.conj(_complex(u)[0])
+        found = by_power @ self._der_share / BASE_KVA
+        return found.real, found.imag
+
+    @cached_property
+    def _der_share(self) -> FloatArray:
+        """Share of each DER's power at the live ports, (m_live, n_ders)."""
+        net = self.network
+        terminals = [net.terminal_of_der(name) for name in self.der_names]
+        return np.asarray(net.share[np.ix_(self._live, np.array(terminals, dtype=np.intp))])
 
     # ------------------------------------------------------------------ parts
 

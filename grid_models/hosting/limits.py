@@ -139,20 +139,25 @@ class LimitCheck:
         value[~flow.converged] = np.inf
         return Excess(value, np.stack([k for _, k in found], axis=1))
 
-    def _of(self, kind: str, flow: BatchFlow) -> tuple[FloatArray, NDArray[np.intp]]:
-        """Return excess and worst element of one limit, (N,) each."""
-        limits, rows = self.limits, np.arange(len(flow.converged))
+    def by_element(self, kind: str, flow: BatchFlow) -> FloatArray:
+        """Return the excess of every element of a limit, (N, elements); NaN without a solution."""
+        limits = self.limits
         if kind == "reverse power":
             assert limits.reverse_kw is not None
-            back = -self._scale * flow.import_kva.real - limits.reverse_kw
-            return back, np.zeros(len(back), dtype=np.intp)
+            return np.asarray(-self._scale * flow.import_kva.real - limits.reverse_kw)[:, None]
         if kind in self._branches:
             most = limits.line_pu if kind == "line" else limits.transformer_pu
             assert most is not None
-            by_element = flow.loading[:, self._branches[kind]] / most - 1.0
-        else:
-            v_pu = flow.v_pu[:, self._nodes]
-            over = kind == "overvoltage"
-            by_element = v_pu - limits.v_max_pu if over else limits.v_min_pu - v_pu
+            return flow.loading[:, self._branches[kind]] / most - 1.0
+        v_pu = flow.v_pu[:, self._nodes]
+        return v_pu - limits.v_max_pu if kind == "overvoltage" else limits.v_min_pu - v_pu
+
+    def columns(self, kind: str) -> NDArray[np.intp]:
+        """Return the positions of a limit's elements in the network's nodes, or in its lines."""
+        return self._branches.get(kind, self._nodes)
+
+    def _of(self, kind: str, flow: BatchFlow) -> tuple[FloatArray, NDArray[np.intp]]:
+        """Return excess and worst element of one limit, (N,) each."""
+        by_element = self.by_element(kind, flow)
         worst = np.where(np.isnan(by_element), -np.inf, by_element).argmax(axis=1)
-        return by_element[rows, worst], worst
+        return by_element[np.arange(len(worst)), worst], worst
