@@ -53,6 +53,10 @@ class Shell:
     store : Where this federate's ports are recorded.
     progress, row
         The heartbeat table and this federate's row in it.
+
+    Attributes
+    ----------
+    inputs, mail : What the federate has read for its next step.
     """
 
     def __init__(
@@ -69,11 +73,11 @@ class Shell:
         self._seed = seed
         self._progress = progress
         self._row = row
-        self._inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
+        self.inputs = {p.name: np.full(len(p.labels), p.initial) for p in federate.inputs}
         for port, feed, values in wiring.first:
-            _take(self._inputs[port], feed, values)
+            _take(self.inputs[port], feed, values)
         self._readers: list[Callable[[SignalBus, int], None]] = [
-            self._reader(self._inputs[port], feed)
+            self._reader(self.inputs[port], feed)
             for port, feeds in wiring.feeds.items()
             for feed in feeds
         ]
@@ -86,7 +90,7 @@ class Shell:
             else wiring.inbox.open(federate.name, links, quality, seed, store)
         )
         self._held: list[Bundle] = []
-        self._mail = Mail.empty()
+        self.mail = Mail.empty()
         self._published = wiring.published
         self._recorder = Recorder(federate.name, federate.outputs, store)
         self._say: Callable[[str], None] = _say_nothing
@@ -141,13 +145,13 @@ class Shell:
                 if bundle.sent_ns < now_ns:
                     self.inbox.accept(bundle)
             self.inbox.read(bus.latest, now_ns)
-            self._mail = self.inbox.deliver(now_ns)
+            self.mail = self.inbox.deliver(now_ns)
 
     def step(self, bus: SignalBus, now_ns: int) -> None:
         """Let the federate step, then publish, post and record what it gives."""
         time_s = to_s(now_ns)
         self._progress.begin(self._row)
-        result = self.federate.step(time_s, self._inputs, self._mail)
+        result = self.federate.step(time_s, self.inputs, self.mail)
         outputs = result.outputs
         if not result.mail_only:
             self._recorder.take(time_s, outputs)

@@ -102,6 +102,15 @@ class StepLoop:
         ----------
         each_step : Called after each step of the first shell.
         """
+        for _ in self.iterate(each_step):
+            pass
+
+    def iterate(self, each_step: Callable[[], None] | None = None) -> Iterator[list[int]]:
+        """Yield the positions of the shells that are due, after they have read, until the end.
+
+        They step when the next instant is asked for, so that a caller may act between reading and
+        stepping. `each_step` as in `run`.
+        """
         members, first = self._members, self._members[0][0]
         timings = [shell.federate.timing for _, shell, _ in members]
         for now_ns, due in instants(timings, self._horizon_ns):
@@ -116,6 +125,7 @@ class StepLoop:
                 name, shell, bus = members[i]
                 self.current = name
                 shell.read(bus, now_ns)
+            yield due
             for i in due:
                 name, shell, bus = members[i]
                 self.current = name

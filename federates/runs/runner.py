@@ -119,7 +119,7 @@ def run(
         store.heartbeat.unlink(missing_ok=True)
     if assembly.attack_plan is not None and options.record:
         _close_attack(started)
-    metrics = _metrics(outcome.summaries, _alike(scenario, assembly.plants))
+    metrics = run_metrics(assembly, outcome.summaries)
     result = _finish(scenario, manifest, store, outcome, metrics, counted, began)
     tell(counted)
     return result
@@ -139,7 +139,7 @@ def _prepare(
     assembly = Assembly(scenario, n_steps, options.armed, options.pcap)
     federates, wirings = assembly.assemble()
     if placement == "single":
-        _refuse_programs(assembly)
+        refuse_programs(assembly)
     wanted = assembly.select(reach.only)  # a wrong name is refused before anything is written
     _refuse_alone(reach)
     warnings = (*warnings_of(scenario, federates, wirings), *assembly.attack_warnings)
@@ -158,7 +158,7 @@ def _prepare(
     manifest = Manifest(folder, scenario, placement, n_steps, warnings, more)
     store = RunStore(folder, scenario.record, keeps=options.record)
     store.event("feederate", "started", placement=placement, seed=scenario.seed)
-    here = tuple(f.name for f in _plant_first(assembly, federates) if f.name in wanted)
+    here = tuple(f.name for f in plant_first(assembly, federates) if f.name in wanted)
     hosts = not reach.here_only
     return Started(
         assembly, federates, wirings, store, manifest, here, placement, spans_hosts=hosts
@@ -181,7 +181,8 @@ def _tell(on_progress: Callable[[int, int], None] | None, n_steps: int, done: in
         on_progress(done, n_steps)
 
 
-def _refuse_programs(assembly: Assembly) -> None:
+def refuse_programs(assembly: Assembly) -> None:
+    """Refuse HELICS programs where there is no HELICS."""
     for name in assembly.external:
         raise ScenarioError(
             f"'{name}' is a HELICS program, and placement 'single' has no HELICS",
@@ -209,7 +210,7 @@ def _run_here(
     assembly, federates, wirings = started.assembly, started.federates, started.wirings
     scenario, store = assembly.scenario, started.store
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
-    ours = _plant_first(assembly, federates)
+    ours = plant_first(assembly, federates)
     shared = store.heartbeat if store.heartbeat.exists() else None
     progress = Progress(len(ours), shared)
     control = Control(progress, scenario.time.step_timeout_s, tell)
@@ -258,7 +259,7 @@ def _run_processes(
 
     assembly, federates, wirings = started.assembly, started.federates, started.wirings
     externals = [f for f in federates.values() if isinstance(f, ExternalFederate)]
-    ours = _plant_first(assembly, federates)
+    ours = plant_first(assembly, federates)
     names = [f.name for f in ours]
     for federate in ours:
         federate.close()  # they were built for the check; the children build their own
@@ -269,7 +270,7 @@ def _run_processes(
     return run_processes(*parts, tell, say, everybody, shared=placement == "shared")
 
 
-def _plant_first(
+def plant_first(
     assembly: Assembly, federates: Mapping[str, Federate | ExternalFederate]
 ) -> list[Federate]:
     """Return the federates that run here, the one whose steps are counted first.
@@ -350,6 +351,13 @@ def _alike(scenario: Scenario, plants: Sequence[str]) -> list[str]:
     grids = [name for name in plants if name in scenario.plants]
     others = [name for name in plants if name not in grids]
     return [name for family in (grids, others) if len(family) > 1 for name in family]
+
+
+def run_metrics(
+    assembly: Assembly, summaries: Mapping[str, Mapping[str, float]]
+) -> dict[str, float | None]:
+    """Return the metrics of a run from those of its federates."""
+    return _metrics(summaries, _alike(assembly.scenario, assembly.plants))
 
 
 def _metrics(

@@ -1,0 +1,1 @@
+"""Environments for learning: a scenario's feeder as Gymnasium and PettingZoo know it."""
