@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from controllers.core import registry
+from federates.environment.rewards import REWARDS
 from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.commands import INPUTS
 from federates.kinds.feeder.federate import FeederFederate
@@ -30,6 +31,7 @@ from federates.scenario import attack_schema as attacks
 from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
+from federates.scenario.environment import Environment, ForgedVoltages
 from federates.scenario.kinds import KINDS, FederateSection, GridUserSection, section_class
 from federates.scenario.schema import Scenario, shipped_dir, shipped_scenarios
 from federates.scenario.sections import Connection, GridForming, LinkRule
@@ -86,7 +88,8 @@ _MEANINGS = {
 
 def reference() -> str:
     """Return the page."""
-    parts = [_HEAD, *_top(), *_grid_parts(), *_federate_parts(), *_traffic_parts(), *_names()]
+    parts = [_HEAD, *_top(), *_grid_parts(), *_federate_parts(), *_traffic_parts()]
+    parts += [*_environment_parts(), *_names()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
@@ -168,6 +171,20 @@ def _traffic_parts() -> Iterator[str]:
     yield "## `links[]`\n"
     yield _first_paragraph(LinkRule) + "\n"
     yield _table(LinkRule)
+
+
+def _environment_parts() -> Iterator[str]:
+    yield "## `environment`\n"
+    yield _first_paragraph(Environment) + " " + _paragraph(Environment, 1) + "\n"
+    yield _table(Environment)
+    yield "### `environment.forged`\n"
+    yield _first_paragraph(ForgedVoltages) + " " + _paragraph(ForgedVoltages, 1) + "\n"
+    yield _table(ForgedVoltages)
+    for name in REWARDS.descriptions():
+        yield f"### `reward_options` of the reward `{name}`\n"
+        reward = REWARDS.resolve(name)
+        yield _first_paragraph(reward) + "\n"
+        yield _dataclass_table(reward)
 
 
 def _names() -> Iterator[str]:

@@ -51,6 +51,9 @@ from federates.scenario.kinds import FederateSection as FederateSection
 from federates.scenario.kinds import GridUserSection as GridUserSection
 from federates.scenario.schema import Scenario as Scenario
 from feederate.comparison import optimise as optimise
+from feederate.environments import env as env
+from feederate.environments import parallel_env as parallel_env
+from feederate.environments import vector_env as vector_env
 from feederate.functions import attack_run as attack_run
 from feederate.functions import check as check
 from feederate.functions import compare as compare

@@ -24,6 +24,7 @@ from federates.scenario.attack_files import (
     shipped_attacks,
 )
 from federates.scenario.attack_schema import AttackSpec
+from federates.scenario.environment import Environment
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
 from federates.scenario.overrides import apply_override, defended
@@ -91,6 +92,9 @@ class Scenario(Section):
     )
     defences: dict[Name, Defence] = Field(
         {}, description="Defences by name, for 'feederate attack run' and 'run --defence'."
+    )
+    environment: Environment | None = Field(
+        None, description="Episodes of `feederate.env` and `feederate.vector_env`; see below."
     )
 
     _source: YamlSource | None = PrivateAttr(None)
