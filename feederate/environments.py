@@ -11,9 +11,8 @@ from feederate.functions import Changes, PathLike, load, readable_errors
 from grid_models.base.errors import FeederateError
 
 if TYPE_CHECKING:
-    from federates.environment.parallel import ParallelFeederEnv
-
     from federates.environment.gymnasium_env import FeederEnv, FeederVectorEnv
+    from federates.environment.parallel import ParallelFeederEnv
     from federates.environment.world import RewardFunction
 
 _LIBRARIES = ("gymnasium", "pettingzoo")
