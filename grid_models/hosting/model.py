@@ -11,7 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.feeder.model import Der
-from grid_models.hosting.limits import LimitCheck, Limits
+from grid_models.hosting.limits import Excess, LimitCheck, Limits
+from grid_models.hosting.switching import Switching
+
+_CASES_AT_ONCE = 4000
+"""Cases whose voltages and currents are held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,21 @@ class HostingModel:
     @cached_property
     def check(self) -> LimitCheck:
         """The limits as rows of arrays."""
-        return LimitCheck(self.feeder.network, self.limits, self.watt_scale)
+        switching = None
+        if self.limits.deviation_pu is not None:
+            switching = Switching(self.feeder, tuple(site.name for site in self.sites))
+        network = self.feeder.network
+        return LimitCheck(network, self.limits, self.watt_scale, self.step_h, switching)
 
     @property
     def base_kva(self) -> float:
         """Largest apparent power of all loads together over the day."""
         return float(np.abs(self.load_kva.sum(axis=1)).max())
+
+    @property
+    def n_buses(self) -> int:
+        """Buses that have a voltage, without the source's."""
+        return len({label.rpartition(".")[0] for label in self.check.labels("overvoltage")})
 
     def flow(
         self,
@@ -85,3 +98,23 @@ class HostingModel:
             loads = np.asarray(load_kva).reshape(n * len(steps), -1)
         scale = self.watt_scale
         return self.feeder.solve(loads / scale, ders / scale, start=start)
+
+    def excess(
+        self,
+        site_kva: ComplexArray,
+        steps: NDArray[np.intp] | None = None,
+        load_kva: ComplexArray | None = None,
+    ) -> Excess:
+        """Return how far N designs at T' steps are beyond the limits, as N T' cases.
+
+        `site_kva`: complex (N, T', S). `steps`, `load_kva`: As for `flow`.
+        """
+        steps = np.arange(len(self.hours)) if steps is None else steps
+        at_once = max(1, _CASES_AT_ONCE // len(steps))
+        parts = []
+        for first in range(0, len(site_kva), at_once):
+            at = slice(first, first + at_once)
+            load = None if load_kva is None else load_kva[at]
+            parts.append(self.check.excess(self.flow(site_kva[at], steps, load), steps))
+        value = np.concatenate([part.value for part in parts])
+        return Excess(value, np.concatenate([part.element for part in parts]), parts[0].size)

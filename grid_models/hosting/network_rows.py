@@ -111,7 +111,7 @@ def _weights(
             y, z = flow.v[case, columns], sign * net.z[columns]
         else:
             y = flow.source_pu[case] * net.line_w[columns] + net.line_z[columns] @ i
-            most = limits.line_pu if name == "line" else limits.transformer_pu
+            most = limits.most_by_kind[name]
             assert most is not None
             z = net.line_z[columns] / (most * net.line_limit[columns])[:, None]
         size = np.abs(y)

@@ -25,6 +25,9 @@ class Binding:
     element: str
     hour: float
 
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.element}, {self.hour:g} h" if self.element else self.kind
+
 
 @dataclass(frozen=True)
 class HostingResult:
@@ -53,17 +56,12 @@ class HostingResult:
 def bindings(model: HostingModel, excess: Excess, steps: NDArray[np.intp]) -> tuple[Binding, ...]:
     """Return the worst limit of each of N designs from the excess of N T' cases.
 
-    Limits of different kinds are compared by the excess over their own size: the band's upper or
-    lower voltage, the rating, the largest reverse power.
+    Limits of different kinds are compared by the excess over their own size, `Excess.size`.
 
     `steps`: (T',). Steps that the cases of a design are at.
     """
     check = model.check
-    limits = model.limits
-    size = {"overvoltage": limits.v_max_pu, "undervoltage": limits.v_min_pu}
-    size["reverse power"] = max(limits.reverse_kw or 0.0, 1.0)
-    relative = excess.value / np.array([size.get(kind, 1.0) for kind in check.kinds])
-    by_design = relative.reshape(-1, len(steps) * len(check.kinds))
+    by_design = excess.relative.reshape(-1, len(steps) * len(check.kinds))
     found = []
     for n, at in enumerate(by_design.argmax(axis=1).tolist()):
         t, k = divmod(at, len(check.kinds))

@@ -1,0 +1,178 @@
+"""The search for the number of units that placements take, all of them in one batch.
+
+A step of the bisection is one batch of power flows. The first pass looks at the steps that an even
+design finds critical. What it accepts is then verified at every step at which units inject, and
+placements that fail are bisected over all of these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid_models.current_injection.model import ComplexArray, FloatArray
+from grid_models.hosting.limits import Excess
+from grid_models.hosting.model import HostingModel
+from grid_models.hosting.placements import IntArray, Placements, most_units
+from grid_models.hosting.result import Binding, HostingResult, bindings
+
+_UNLIMITED = Binding("", "", np.nan)
+_EVEN_LEVELS = 0.25, 0.5, 1.0, 2.0, 4.0
+
+
+def power_per_kw(power_factor: float) -> complex:
+    """Return kVA per kW of a unit that absorbs reactive power at a power factor."""
+    return complex(1.0, -float(np.tan(np.arccos(power_factor))))
+
+
+@dataclass(frozen=True)
+class PlacementSearch:
+    """K placements, and how their units inject.
+
+    Attributes
+    ----------
+    placements : Sequences of units.
+    per_kw : What a unit injects per kW of rating at full output; negative for a load.
+    output_pu : (K, T) or (1, T). Output of all units over their rating.
+    load_kva : complex (K, T, n_loads). Demand of each placement; None: the model's, for all.
+    critical : Steps of the first pass; 0: every step at which units inject.
+    """
+
+    model: HostingModel
+    placements: Placements
+    per_kw: complex
+    output_pu: FloatArray
+    load_kva: ComplexArray | None = None
+    critical: int = 3
+
+    @cached_property
+    def steps(self) -> IntArray:
+        """Steps at which units inject."""
+        return np.flatnonzero(self.output_pu.max(axis=0) > 0.0)
+
+    def result(
+        self,
+        names: tuple[str, ...],
+        tables: Callable[[PlacementSearch, Found], Mapping[str, Mapping[str, Any]]],
+    ) -> HostingResult:
+        """Return what each placement hosts, and the tables that are made from it."""
+        found = self.found()
+        n = len(self.placements)
+        every = np.arange(len(self.model.hours))
+        kva = self.site_kva(np.arange(n), found.units, every)
+        made = tables(self, found)
+        return HostingResult(
+            names, found.hc_kw, found.binding, found.site_kw, kva, self._notes(found), made
+        )
+
+    def found(self) -> Found:
+        """Return what each placement hosts, and what ends it."""
+        model, n = self.model, len(self.placements)
+        base = self._base()
+        every = np.arange(len(model.hours))
+        feasible = base.feasible.reshape(-1, len(every)).all(axis=1)
+        rows = np.flatnonzero(np.broadcast_to(feasible, (n,)))
+        units = np.zeros(n, dtype=np.intp)
+        units[rows] = self._units(rows)
+        site_kw = self.placements.site_kw(units)
+        hc_kw = np.full(n, np.nan)
+        hc_kw[rows] = site_kw[rows].sum(axis=1)
+        binding = np.empty(n, dtype=object)
+        binding[:] = bindings(model, base, every)
+        binding[rows] = _UNLIMITED
+        ended = rows[units[rows] < self.placements.n_units]
+        if ended.size:
+            beyond = self.excess(ended, units[ended] + 1, self.steps)
+            binding[ended] = bindings(model, beyond, self.steps)
+        return Found(units, hc_kw, site_kw, tuple(binding.tolist()), rows)
+
+    def _base(self) -> Excess:
+        """Return the excess without units at all steps, of one design where all have one demand."""
+        n = 1 if self.load_kva is None else len(self.placements)
+        shape = n, len(self.model.hours), len(self.model.sites)
+        return self.model.excess(np.zeros(shape, dtype=np.complex128), load_kva=self.load_kva)
+
+    def _units(self, rows: IntArray) -> IntArray:
+        """Return how many units of some placements are hosted, all feasible without any."""
+        steps = self._critical_steps()
+        found = self._most_units(rows, steps)
+        if len(steps) < len(self.steps):
+            left = np.flatnonzero(~self._feasible(rows, found, self.steps))
+            if left.size:
+                found[left] = self._most_units(rows[left], self.steps)
+        return found
+
+    def _most_units(self, rows: IntArray, steps: IntArray) -> IntArray:
+        most = self.placements.n_units
+        return most_units(lambda n: self._feasible(rows, n, steps), len(rows), most)
+
+    def _feasible(self, rows: IntArray, units: IntArray, steps: IntArray) -> NDArray[np.bool_]:
+        excess = self.excess(rows, units, steps)
+        return np.asarray(excess.feasible.reshape(-1, len(steps)).all(axis=1))
+
+    def excess(self, rows: IntArray, units: IntArray, steps: IntArray) -> Excess:
+        """Return how far the first `units` of some placements are beyond the limits."""
+        load = None if self.load_kva is None else self.load_kva[np.ix_(rows, steps)]
+        return self.model.excess(self.site_kva(rows, units, steps), steps, load)
+
+    def site_kva(self, rows: IntArray, units: IntArray, steps: IntArray) -> ComplexArray:
+        """Return what the first `units` of some placements inject, complex (n, T', S)."""
+        kw = self.placements.rows(rows).site_kw(units)
+        output = np.broadcast_to(self.output_pu, (len(self.placements), self.output_pu.shape[1]))
+        return np.asarray(self.per_kw * kw[:, None, :] * output[np.ix_(rows, steps)][..., None])
+
+    def _critical_steps(self) -> IntArray:
+        """Return the steps that pass the limits furthest when all sites have equally much."""
+        model, steps = self.model, self.steps
+        averaged = round(model.limits.average_h / model.step_h) > 1
+        if not 0 < self.critical < len(steps) or averaged:
+            return steps
+        n_sites = len(model.sites)
+        kw = model.base_kva * np.array(_EVEN_LEVELS) / n_sites
+        output = self.output_pu.mean(axis=0)[steps]
+        even = self.per_kw * kw[:, None, None] * output[:, None] * np.ones(n_sites)
+        worst = model.excess(even, steps).relative.max(axis=1).reshape(len(kw), -1)
+        passed = (worst > 0.0).any(axis=1)
+        level = int(passed.argmax()) if passed.any() else len(kw) - 1
+        return np.sort(steps[np.argsort(-worst[level], kind="stable")[: self.critical]])
+
+    def _notes(self, found: Found) -> tuple[str, ...]:
+        n, rows, notes = len(found.units), found.rows.tolist(), []
+        if len(rows) < n:
+            bad = min(set(range(n)) - set(rows))
+            notes.append(
+                f"{n - len(rows)} of {n} designs pass a limit without any unit, the first by "
+                f"{found.binding[bad]}; they have no hosting capacity and count in no figure"
+            )
+        free = sum(found.binding[k] is _UNLIMITED for k in rows)
+        if free:
+            notes.append(
+                f"{free} of {n} designs reach most_pct, the end of the search, within all limits; "
+                "their hosting capacity is larger"
+            )
+        return tuple(notes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What K placements host.
+
+    Attributes
+    ----------
+    units : (K,). Number of units.
+    hc_kw : (K,). Their power; NaN where the placement is infeasible without any.
+    site_kw : (K, S). Their power by site.
+    binding : (K,). What one unit more would pass.
+    rows : Placements that are feasible without units.
+    """
+
+    units: IntArray
+    hc_kw: FloatArray
+    site_kw: FloatArray
+    binding: tuple[Binding, ...]
+    rows: IntArray
