@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from controllers.core import registry
+from controllers.safety.settings import SafetySection
 from federates.environment.rewards import REWARDS
 from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.commands import INPUTS
@@ -130,6 +131,10 @@ def _federate_parts() -> Iterator[str]:
         yield f"### `kind: {name}`\n"
         yield _first_paragraph(section) + "\n"
         yield _table(section, but=GridUserSection)
+        if name == "controller":
+            yield "#### `safety` of a controller\n"
+            yield _first_paragraph(SafetySection) + " [The page](safety-layer.md).\n"
+            yield _table(SafetySection)
         if name == "feeders":
             yield "#### `groups[]` of feeders\n"
             yield _first_paragraph(FeederGroup) + "\n"

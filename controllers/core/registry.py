@@ -15,6 +15,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.baselines.no_control:NoControl",
             "no control: reactive power stays at zero",
         ),
+        "bad-policy": (
+            "controllers.baselines.bad_policy:BadPolicy",
+            "set-points against the grid, malicious or random: what a safety layer must withstand",
+        ),
         "volt-var-1547": (
             "controllers.baselines.volt_var_1547:VoltVar1547",
             "local droop of IEEE 1547-2018, with its response times; volt-watt as an option",

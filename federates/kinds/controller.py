@@ -11,6 +11,9 @@ from pydantic import Field, field_validator
 from controllers.core import registry
 from controllers.core.errors import ControllerError
 from controllers.core.protocol import Controller, ControllerStep, ControlSite
+from controllers.safety.layer import SafetyLayer, safety_layer
+from controllers.safety.model import SafetyModel
+from controllers.safety.settings import SafetySection
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail
 from federates.scenario.kinds import FederateSection, GridUserSection
@@ -43,6 +46,11 @@ class ControllerSection(GridUserSection):
         4, ge=1, description="Number of areas when split by areas, at most one per bus."
     )
     options: dict[str, Any] = Field({}, description="Options of the controller; see below.")
+    safety: SafetySection | None = Field(
+        None,
+        description="Keeps the voltage band, whatever the controller asks for; see below. "
+        "Default: set-points pass as they are.",
+    )
 
     @field_validator("split")
     @classmethod
@@ -64,9 +72,13 @@ class ControllerFederate(Federate):
 
     def __init__(self, context: FederateContext) -> None:
         super().__init__(context)
+        assert isinstance(context.section, ControllerSection)
         cls, site, options = _setup(context)
         with context.option_errors(ControllerError):
-            self.controller = cls(site, context.agents, **options)
+            own = cls(site, context.agents, **options)
+        self.controller: Controller | SafetyLayer = own
+        if context.section.safety is not None:
+            self.controller = _made_safe(context, own, site)
         self.inputs = self.controller.inputs
         self.outputs = self.controller.outputs
         self.links_in = self.controller.links_in
@@ -164,6 +176,23 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
         context.shared["setup"] = cls, site
     cls, site = context.shared["setup"]
     return cls, site, section.options
+
+
+def _made_safe(context: FederateContext, inner: Controller, site: ControlSite) -> SafetyLayer:
+    """Return the controller with the safety layer of its section."""
+    section = context.section
+    assert isinstance(section, ControllerSection)
+    assert section.safety is not None
+    agents = type(inner).agents(site, **section.options)
+    with context.located(ControllerError, "safety"):
+        if section.safety.kind == "central" and tuple(context.agents) != agents:
+            raise ControllerError(
+                "kind 'central' needs all set-points in one federate",
+                expected="no key 'split', or kind: price",
+            )
+        if "safety" not in context.shared:
+            context.shared["safety"] = SafetyModel.of(site)
+        return safety_layer(inner, context.shared["safety"], site, section.safety, agents)
 
 
 def _feeder(context: FederateContext) -> Feeder:

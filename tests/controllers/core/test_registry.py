@@ -17,6 +17,7 @@ from controllers.core.sample_site import sample_site
 def test_every_shipped_name_gives_a_controller() -> None:
     assert set(descriptions()) == {
         "none",
+        "bad-policy",
         "volt-var-1547",
         "volt-var-adaptive",
         "optdist-vc",

@@ -1,0 +1,84 @@
+"""The key `safety` of a controller: runs, events, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from federates.assembly.federation import Assembly
+from federates.errors import WiringError
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
+from grid_models.base.errors import FeederateError
+
+SCENARIO = "voltvar-ieee123-safety"
+
+
+def metrics(folder: Path, *settings: str) -> dict[str, float]:
+    """Return the metrics of four minutes."""
+    scenario = load_scenario(SCENARIO, ["time.duration_s=240", *settings])
+    run(scenario, out=folder, placement="single")
+    return dict(json.loads((folder / "summary.json").read_text())["metrics"])
+
+
+def test_a_malicious_policy_is_kept_in_the_band_and_the_run_says_so(tmp_path: Path) -> None:
+    safe = metrics(tmp_path / "safe")
+    assert safe["out_of_band_node_hours"] < 0.005
+    assert safe["safety_acted_s"] == 240.0
+    lines = (tmp_path / "safe" / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    (begin,) = [e for e in events if e["event"] == "safety_begins"]
+    assert begin["federate"] == "volt_var"
+    assert begin["most_of_rating"] > 0.5
+
+
+def test_prices_by_mail_give_the_same_run_however_the_agents_are_split(tmp_path: Path) -> None:
+    price = "federates.volt_var.safety.kind=price"
+    links = "links=[{source: '*', target: '*', loss: 0.1, latency_s: 7}]"
+    one = metrics(tmp_path / "one", price, links)
+    parts = metrics(tmp_path / "parts", price, links, "federates.volt_var.split=7")
+    for key in ("v_max_pu", "v_min_pu", "losses_kwh", "abs_q_kvarh"):
+        assert one[key] == parts[key]
+
+
+def refused(*settings: str) -> str:
+    with pytest.raises((FeederateError, WiringError)) as info:
+        Assembly(load_scenario(SCENARIO, list(settings))).assemble()
+    return str(info.value)
+
+
+def test_an_input_that_is_not_connected_is_named_with_the_connection_to_add() -> None:
+    text = refused("connections=[volt_var.q_set_kvar -> feeder.q_set_kvar, "
+                   "feeder.v_pu -> volt_var.v_pu]")  # fmt: skip
+    assert "nothing feeds volt_var.safety_v_pu" in text
+    assert "'federate.port -> volt_var.safety_v_pu' in pu" in text
+
+
+def test_a_split_controller_has_no_central_form() -> None:
+    text = refused("federates.volt_var.split=4")
+    assert "kind 'central' needs all set-points in one federate" in text
+    assert "kind: price" in text
+
+
+def test_a_controller_without_reactive_set_points_is_refused() -> None:
+    text = refused("federates.volt_var.controller=reconfiguration")
+    assert "has no output q_set_kvar" in text
+
+
+def test_agents_that_are_no_ders_have_no_price_form() -> None:
+    text = refused("federates.volt_var.controller=rt-opf", "federates.volt_var.options={}",
+                   "federates.volt_var.safety.kind=price")  # fmt: skip
+    assert "'area0' is the name of no DER" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("safety={kind: centrel}", "central"), ("safety={kind: central, margin: 1}", "margin_pu"),
+     ("safety={kind: central, margin_pu: 0.06}", "margin_pu")],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named(setting: str, told: str) -> None:
+    text = refused(f"federates.volt_var.{setting}")
+    assert "safety" in text
+    assert told in text
