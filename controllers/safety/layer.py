@@ -97,7 +97,7 @@ class SafetyLayer:
 
     def step(self, time_s: float, inputs: Mapping[str, FloatArray], mail: Mail) -> ControllerStep:
         """Let the controller step; pass on what is safe of its set-points."""
-        own, others = self._sorted(mail)
+        own, others = self.sorted_mail(mail)
         self._filter.absorb(own)
         told = self.inner.step(time_s, inputs, others)
         if told.mail_only:
@@ -156,7 +156,7 @@ class SafetyLayer:
         out[self._p_at] = np.fmin(out[self._p_at], limit)
         return out
 
-    def _sorted(self, mail: Mail) -> tuple[Mail, Mail]:
+    def sorted_mail(self, mail: Mail) -> tuple[Mail, Mail]:
         """Return the layer's mail and the controller's."""
         first = len(self.inner.links_in)
         own = mail.link >= first

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from weakref import finalize
 
 from controllers.core.mail import FloatArray
+from controllers.safety.layer import SafetyLayer
 from federates.assembly.federation import Assembly, warnings_of
 from federates.clock import to_s
 from federates.core.progress import Progress
@@ -22,7 +23,7 @@ from federates.environment.learner import Learner
 from federates.errors import RunError, ScenarioError
 from federates.hosts.loop import Memory, MemoryBus, StepLoop
 from federates.hosts.outcome import Control, Failure
-from federates.kinds.controller import ControllerFederate, ControllerSection
+from federates.kinds.controller import ControllerSection
 from federates.runs.runner import plant_first, refuse_programs, run_metrics
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import Connection
@@ -68,9 +69,11 @@ class SteppedFederation:
             for row, f in enumerate(ours)
         }
         self._row, self._shell = list(self._shells).index(name), self._shells[name]
-        assert isinstance(self._shell.federate, ControllerFederate)
-        assert isinstance(self._shell.federate.controller, Learner)
-        self.learner = self._shell.federate.controller
+        controller = vars(self._shell.federate)["controller"]
+        self._layer = controller if isinstance(controller, SafetyLayer) else None
+        learner = controller if self._layer is None else self._layer.inner
+        assert isinstance(learner, Learner)
+        self.learner = learner
         self._memory = Memory(list(self._shells))
         buses = {n: MemoryBus(n, self._memory) for n in self._shells}
         control = Control(progress, self.scenario.time.step_timeout_s)
@@ -106,7 +109,10 @@ class SteppedFederation:
                 pass
             self._left -= 1
             self._now_ns += self._period_ns
-            return self.learner.observe(self._shell.inputs, self._shell.mail)
+            mail = self._shell.mail
+            if self._layer is not None:
+                _, mail = self._layer.sorted_mail(mail)
+            return self.learner.observe(self._shell.inputs, mail)
 
     def grid(self) -> dict[str, FloatArray]:
         """Return the plant's last outputs as they are, without noise or attack."""
@@ -182,7 +188,9 @@ def _connections(
     scenario: Scenario, name: str, plant: str
 ) -> tuple[list[Connection], list[Connection]]:
     """Return the connections with agents in the controller's place, and those that they lack."""
-    own = {f"{name}.{port}" for port in ("v_pu", "q_set_kvar", *_MEASURED)}
+    measured = ("v_pu", *_MEASURED)
+    ports = ("q_set_kvar", *measured, *(f"safety_{port}" for port in measured))
+    own = {f"{name}.{port}" for port in ports}
     ends = [
         {e for e in (wire.source, wire.target) if e.startswith(f"{name}.")}
         for wire in scenario.wires

@@ -52,6 +52,16 @@ class ControllerSection(GridUserSection):
         "Default: set-points pass as they are.",
     )
 
+    def default_connections(self, name: str, plant: str) -> tuple[tuple[str, str], ...]:
+        """Return those of the safety layer: what it measures, and its limits of active power."""
+        if self.safety is None:
+            return ()
+        ports = ["v_pu", "q_kvar", "p_kw", *(["p_avail_kw"] if self.safety.volt_watt else [])]
+        measured = tuple((f"{plant}.{port}", f"{name}.safety_{port}") for port in ports)
+        if not self.safety.volt_watt:
+            return measured
+        return (*measured, (f"{name}.p_set_kw", f"{plant}.p_set_kw"))
+
     @field_validator("split")
     @classmethod
     def _positive(cls, value: int | str) -> int | str:

@@ -107,6 +107,14 @@ class FederateSection(Section):
         None, description="Default: 0 for a plant, half of time.step_s for every other federate."
     )
 
+    def default_connections(self, name: str, plant: str) -> tuple[tuple[str, str], ...]:
+        """Return (source, target) of connections that exist where the scenario gives none.
+
+        Those of the federate `name` with the plant whose grid it uses; a target that the scenario
+        feeds keeps its own.
+        """
+        return ()
+
 
 class GridUserSection(FederateSection):
     """Keys of a federate that reads the grid of a plant: its feeder, DERs and day."""

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from federates.errors import ScenarioError
 from federates.scenario.yaml_source import YamlSource
@@ -19,6 +19,16 @@ from grid_models.ders.rules import SIZES
 _KEY_PART = re.compile(r"\.?([^.\[\]]+)|\[([0-9]{1,9})\]")
 _BARE = re.compile(r"[\w./-]+")
 _POSITION = re.compile(r"[0-9]{1,9}")
+
+
+class Given(NamedTuple):
+    """What a scenario was read from: the arguments of `load_scenario`."""
+
+    path: str = ""
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    attack: str | None = None
+    defence: str | None = None
 
 
 def override_words(changes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, ValidationError
 
@@ -27,7 +27,7 @@ from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.environment import Environment
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
-from federates.scenario.overrides import apply_override, defended
+from federates.scenario.overrides import Given, apply_override, defended
 from federates.scenario.schema_errors import schema_error
 from federates.scenario.sections import (
     Connection,
@@ -47,16 +47,6 @@ from grid_models.ders.rules import DerRule
 
 CONFIG_SUFFIX = ".yaml"
 MAX_STEPS = 100_000_000
-
-
-class Given(NamedTuple):
-    """What a scenario was read from: the arguments of `load_scenario`."""
-
-    path: str = ""
-    overrides: tuple[str, ...] = ()
-    seed: int | None = None
-    attack: str | None = None
-    defence: str | None = None
 
 
 def _globs(value: Any) -> Any:
@@ -303,9 +293,20 @@ def scenario_from(
     scenario._source, scenario._base_dir, scenario._name = source, base_dir, path.stem
     scenario._given = Given(source.name, tuple(overrides), seed, attack, defence)
     scenario._changes = tuple(changes)
+    _add_default_connections(scenario)
     _check_values(scenario)
     _find_attack(scenario, source, attack, of_attack)
     return scenario
+
+
+def _add_default_connections(scenario: Scenario) -> None:
+    fed = {wire.target for wire in scenario.wires}
+    for name, section in scenario.federates.items():
+        if section.default_connections(name, "") and (plant := scenario.plant_of(name)):
+            ends = dict(section.default_connections(name, plant)).items()
+            scenario.connections += [
+                Connection(source=a, target=b) for a, b in ends if b not in fed
+            ]
 
 
 def _changes(

@@ -235,3 +235,13 @@ def test_unused_connections_of_the_controller_are_said() -> None:
     words = [str(warning.message) for warning in found]
     assert any("opf.p_set_kw -> feeder.p_set_kw is not used" in text for text in words)
     assert any("feeder.p_avail_kw -> opf.p_avail_kw is not used" in text for text in words)
+
+
+def test_a_safety_layer_stays_around_the_agents() -> None:
+    keys = {"federates.volt_var.safety": {"kind": "price"}}
+    env = feederate.parallel_env("voltvar-ieee13", set=keys)
+    env.reset(seed=1)
+    for _ in range(4):
+        env.step({agent: np.ones(1, dtype=np.float32) for agent in env.agents})
+    assert env.grid()["v_pu"].max() < 1.2
+    env.close()

@@ -49,11 +49,16 @@ def refused(*settings: str) -> str:
     return str(info.value)
 
 
-def test_an_input_that_is_not_connected_is_named_with_the_connection_to_add() -> None:
-    text = refused("connections=[volt_var.q_set_kvar -> feeder.q_set_kvar, "
-                   "feeder.v_pu -> volt_var.v_pu]")  # fmt: skip
-    assert "nothing feeds volt_var.safety_v_pu" in text
-    assert "'federate.port -> volt_var.safety_v_pu' in pu" in text
+def test_measurements_of_the_layer_are_connected_to_the_plant_unless_they_are_fed() -> None:
+    wire = "feeder.p_kw -> volt_var.safety_p_kw"
+    noisy = "{source: feeder.q_kvar, target: volt_var.safety_q_kvar, noise: 2}"
+    scenario = load_scenario(SCENARIO, [f"connections=[{wire}, {noisy}]"])
+    targets = [w.target for w in scenario.wires]
+    own = [t for t in targets if t.startswith("volt_var.safety_")]
+    assert sorted(own) == [f"volt_var.safety_{port}" for port in ("p_kw", "q_kvar", "v_pu")]
+    assert scenario.wires[1].noise == 2.0
+    volt_watt = load_scenario(SCENARIO, ["federates.volt_var.safety.volt_watt=true"])
+    assert {"volt_var.safety_p_avail_kw", "feeder.p_set_kw"} <= {w.target for w in volt_watt.wires}
 
 
 def test_a_split_controller_has_no_central_form() -> None:
