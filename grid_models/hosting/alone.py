@@ -49,9 +49,9 @@ def alone_capacity(model: HostingModel, options: AloneOptions) -> HostingResult:
     shape = n_sites, n_units
     at = np.broadcast_to(np.arange(n_sites)[:, None], shape)
     placements = Placements(at, np.broadcast_to(options.step_kw, shape), n_sites)
-    per_kw, output_pu = power_per_kw(options.power_factor), model.pv_pu[None]
+    per_kw, output_pu = power_per_kw(options.power_factor), model.pv_pu[None, :, None]
     if options.direction == "load":
-        per_kw, output_pu = -per_kw.conjugate(), np.ones((1, len(model.hours)))
+        per_kw, output_pu = -per_kw.conjugate(), np.ones((1, len(model.hours), 1))
     search = PlacementSearch(model, placements, per_kw, output_pu, critical=options.critical_hours)
     return search.result(tuple(site.name for site in model.sites), _site_table)
 

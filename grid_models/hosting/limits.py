@@ -119,6 +119,7 @@ class LimitCheck:
     Attributes
     ----------
     kinds : (K,). Names of the limits that are set and can be passed.
+    window : Steps that a continuous current is a mean over.
 
     Raises FeederError: A limit of currents is set, and no line of the network has a rating; or one
     of unbalance, and no bus has three phases.
@@ -133,7 +134,7 @@ class LimitCheck:
         switching: Switching | None = None,
     ) -> None:
         self.network, self.limits, self._scale = network, limits, watt_scale
-        self._window = max(1, round(limits.average_h / step_h))
+        self.window = max(1, round(limits.average_h / step_h))
         self._switching = switching
         held = np.abs(network.w) > 0.0
         held[network.source_nodes] = False
@@ -210,8 +211,8 @@ class LimitCheck:
                 found.append((change - self._most[kind], site))
                 continue
             by_element = self.by_element(kind, flow, v_pu)
-            if kind in ("line", "transformer") and self._window > 1 and steps is not None:
-                by_element = _trailing_mean(by_element, steps, self._window)
+            if kind in ("line", "transformer") and self.window > 1 and steps is not None:
+                by_element = _trailing_mean(by_element, steps, self.window)
             worst = by_element.argmax(axis=1)
             found.append((by_element[np.arange(len(worst)), worst], worst))
         value = np.stack([v for v, _ in found], axis=1)

@@ -38,7 +38,7 @@ class PlacementSearch:
     ----------
     placements : Sequences of units.
     per_kw : What a unit injects per kW of rating at full output; negative for a load.
-    output_pu : (K, T) or (1, T). Output of all units over their rating.
+    output_pu : (K or 1, T, S or 1). Output of units over their rating.
     load_kva : complex (K, T, n_loads). Demand of each placement; None: the model's, for all.
     critical : Steps of the first pass; 0: every step at which units inject.
     """
@@ -52,8 +52,12 @@ class PlacementSearch:
 
     @cached_property
     def steps(self) -> IntArray:
-        """Steps at which units inject."""
-        return np.flatnonzero(self.output_pu.max(axis=0) > 0.0)
+        """Steps at which units inject, and those that share a mean current with one of them."""
+        injects = (self.output_pu.max(axis=(0, 2)) > 0.0).astype(float)
+        shared = np.ones(2 * self.model.check.window - 1)
+        return np.flatnonzero(
+            np.convolve(injects, shared)[self.model.check.window - 1 :][: len(injects)]
+        )
 
     def result(
         self,
@@ -123,18 +127,18 @@ class PlacementSearch:
     def site_kva(self, rows: IntArray, units: IntArray, steps: IntArray) -> ComplexArray:
         """Return what the first `units` of some placements inject, complex (n, T', S)."""
         kw = self.placements.rows(rows).site_kw(units)
-        output = np.broadcast_to(self.output_pu, (len(self.placements), self.output_pu.shape[1]))
-        return np.asarray(self.per_kw * kw[:, None, :] * output[np.ix_(rows, steps)][..., None])
+        output = self.output_pu[:, steps]
+        output = output[rows] if len(output) > 1 else output
+        return np.asarray(self.per_kw * kw[:, None, :] * output)
 
     def _critical_steps(self) -> IntArray:
         """Return the steps that pass the limits furthest when all sites have equally much."""
         model, steps = self.model, self.steps
-        averaged = round(model.limits.average_h / model.step_h) > 1
-        if not 0 < self.critical < len(steps) or averaged:
+        if not 0 < self.critical < len(steps) or model.check.window > 1:
             return steps
         n_sites = len(model.sites)
         kw = model.base_kva * np.array(_EVEN_LEVELS) / n_sites
-        output = self.output_pu.mean(axis=0)[steps]
+        output = self.output_pu.mean(axis=(0, 2))[steps]
         even = self.per_kw * kw[:, None, None] * output[:, None] * np.ones(n_sites)
         worst = model.excess(even, steps).relative.max(axis=1).reshape(len(kw), -1)
         passed = (worst > 0.0).any(axis=1)

@@ -66,8 +66,8 @@ def static_capacity(
     Tables of the result, by columns of equal length:
     `placements`, what each of them hosts and what ends it;
     `curve`, over the PV installed the least, median and largest value of what each limit is about,
-    among all placements, and the share of placements that keep all limits;
-    `hours`, PV output that each step would take if it were the only one, among some placements.
+    among the first 100 placements, and the share of all placements that keep all limits;
+    `hours`, PV output that each step would take if it were the only one, among the first 20.
 
     `pv_pu`, `load_kva`: As for `placement_search`.
     """
@@ -86,7 +86,7 @@ def placement_search(
 
     Parameters
     ----------
-    pv_pu : (K, T). Output of the PV of each placement, in place of the model's.
+    pv_pu : (K, T, S or 1). Output of the PV of each placement, in place of the model's.
     load_kva : complex (K, T, n_loads). Demand of each placement, in place of the model's.
     """
     sizes = options.unit_min_kw, options.unit_max_kw
@@ -95,7 +95,7 @@ def placement_search(
         model,
         Placements.random(options.placements, len(model.sites), n_units, sizes, options.seed),
         power_per_kw(options.power_factor),
-        model.pv_pu[None] if pv_pu is None else pv_pu,
+        model.pv_pu[None, :, None] if pv_pu is None else pv_pu,
         load_kva,
         options.critical_hours,
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grid_models.current_injection.model import FloatArray
+from grid_models.hosting.limits import Excess
 from grid_models.hosting.placements import IntArray, most_units
 
 if TYPE_CHECKING:
     from grid_models.hosting.search import Found, PlacementSearch
 
-_LEVELS = 20
+_LEVELS = 16
+_CURVE_PLACEMENTS = 100
 _PROFILE_PLACEMENTS = 20
 
 Table = dict[str, Any]
@@ -47,28 +51,38 @@ def _placement_table(search: PlacementSearch, found: Found) -> Table:
 
 
 def _curve_table(search: PlacementSearch, found: Found) -> Table:
-    """Return min, median and max over placements of what each limit is about, by PV installed."""
-    model, check, rows = search.model, search.model.check, found.rows
-    level_kw = np.linspace(0.0, 1.2 * float(np.nanmax(found.hc_kw)), _LEVELS + 1)
-    table: Table = {"pv_kw": level_kw, "pv_pct": 100.0 * level_kw / model.base_kva}
-    placements = search.placements.rows(rows)
-    kept, by_kind = [], []
+    """Return min, median and max over some placements of what each limit is about, by PV."""
+    model, check, rows = search.model, search.model.check, found.rows[:_CURVE_PLACEMENTS]
+    hc_kw = found.hc_kw[found.rows]
+    level_kw = np.linspace(0.0, 1.2 * float(hc_kw.max()), _LEVELS + 1)
+    placements, every = search.placements.rows(rows), np.arange(len(model.hours))
+    none = np.zeros(len(rows), dtype=np.intp)
+    rest = _worst(search.excess(rows, none, np.setdiff1d(every, search.steps)), len(rows))
+    by_level = []
     for kw in level_kw.tolist():
-        excess = search.excess(rows, placements.units_within(kw), search.steps)
-        by_step = excess.value.reshape(len(rows), -1, len(check.kinds))
-        kept.append(float((by_step <= 0.0).all(axis=(1, 2)).mean()))
-        by_kind.append(by_step.max(axis=1))
-    value = np.array(by_kind)
+        units = placements.units_within(kw)
+        by_level.append(
+            np.maximum(rest, _worst(search.excess(rows, units, search.steps), len(rows)))
+        )
+    value = np.array(by_level)
+    table: Table = {"pv_kw": level_kw, "pv_pct": 100.0 * level_kw / model.base_kva}
     for k, kind in enumerate(check.kinds):
         quantity = check.quantity(kind, value[..., k])
         for name, of in (("min", np.min), ("median", np.median), ("max", np.max)):
             table[f"{kind} {name}"] = of(quantity, axis=1)
-    return table | {"kept": np.array(kept)}
+    return table | {"kept": (hc_kw >= level_kw[:, None]).mean(axis=1)}
+
+
+def _worst(excess: Excess, n: int) -> FloatArray:
+    """Return the largest excess of each of `n` designs over its steps, (n, K)."""
+    by_step = excess.value.reshape(n, -1, excess.value.shape[1])
+    return np.asarray(by_step.max(axis=1, initial=-np.inf))
 
 
 def _hour_table(search: PlacementSearch, rows: IntArray) -> Table:
     """Return the output of PV that each hour would take if it were the only one."""
-    model = search.model
+    limits = replace(search.model.limits, average_h=search.model.step_h)
+    model = replace(search.model, limits=limits)
     rows = rows[:_PROFILE_PLACEMENTS]
     steps = np.arange(len(model.hours))
     placements = search.placements.rows(np.repeat(rows, len(steps)))
