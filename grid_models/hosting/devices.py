@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from grid_models.base.errors import FeederateError, FeederError
 from grid_models.base.options import Options, option
-from grid_models.current_injection.model import FloatArray
+from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.ders.batteries import BatteryParameters
 from grid_models.ders.vehicles import SOC_TARGET, VehicleParameters
 from grid_models.feeder.model import Der
@@ -69,14 +69,14 @@ class DeviceOptions(Options):
 class _Block:
     """One kind of device at S sites; n columns and r rows at each, per kW of its capacity.
 
-    ``low x <= y <= high x``, ``least x <= rows y <= most x``, injections
-    ``p_kw y + p_of_capacity x`` and ``q_kvar y``.
+    ``low x <= y <= high x``, ``least x <= rows y <= most x``; injections
+    ``kva y + kva_of_capacity x``.
 
     Attributes
     ----------
     low, high : (S, n). own_cost : (S, n). Cost by which a device that nobody coordinates decides.
     rows : (r, n). least, most : (S, r).
-    p_kw, q_kvar : (T, n). p_of_capacity : (T,).
+    kva : complex (T, n). kva_of_capacity : complex (T,).
     curtailed, charged, discharged : (n,). Whether the column is that power.
     """
 
@@ -85,9 +85,8 @@ class _Block:
     rows: csr_array
     least: FloatArray
     most: FloatArray
-    p_kw: csr_array
-    q_kvar: csr_array
-    p_of_capacity: FloatArray
+    kva: csr_array
+    kva_of_capacity: ComplexArray
     own_cost: FloatArray
     curtailed: NDArray[np.bool_]
     charged: NDArray[np.bool_]
@@ -99,15 +98,15 @@ class DeviceModel:
     """All devices of S sites over T steps: n columns y, r rows, and U capacities x in kW.
 
     ``low x[unit] <= y <= high x[unit]``, ``least x[row_unit] <= rows y <= most x[row_unit]``.
-    Capacities are in the order of `kinds`, then of sites; injections in the order of steps, then
-    of sites: ``p_kw y + p_of_capacity x`` and ``q_kvar y``.
+    Capacities are in the order of `kinds`, then of sites. Injections, in the order of steps, then
+    of sites: ``kva y + kva_of_capacity x``.
 
     Attributes
     ----------
     kinds : Of `KINDS`.
     low, high, own_cost : (n,). unit : (n,).
     rows : sparse (r, n). least, most : (r,). row_unit : (r,).
-    p_kw, q_kvar : sparse (T S, n). p_of_capacity : sparse (T S, U).
+    kva : sparse, complex (T S, n). kva_of_capacity : sparse, complex (T S, U).
     curtailed, charged, discharged : (n,). Whether a column is PV's curtailed power, or a storage's.
     """
 
@@ -121,17 +120,16 @@ class DeviceModel:
     least: FloatArray
     most: FloatArray
     row_unit: NDArray[np.intp]
-    p_kw: csr_array
-    q_kvar: csr_array
-    p_of_capacity: csr_array
+    kva: csr_array
+    kva_of_capacity: csr_array
     curtailed: NDArray[np.bool_]
     charged: NDArray[np.bool_]
     discharged: NDArray[np.bool_]
 
-    def injection_kva(self, y: FloatArray, capacity_kw: FloatArray) -> NDArray[np.complex128]:
+    def injection_kva(self, y: FloatArray, capacity_kw: FloatArray) -> ComplexArray:
         """Return what the sites inject, complex (T, S). `capacity_kw`: (U,)."""
-        p = self.p_kw @ y + self.p_of_capacity @ capacity_kw
-        return np.asarray(p + 1j * (self.q_kvar @ y)).reshape(-1, self.n_sites)
+        kva = self.kva @ y + self.kva_of_capacity @ capacity_kw
+        return np.asarray(kva).reshape(-1, self.n_sites)
 
     def overlap_kw(self, y: FloatArray) -> float:
         """Return the largest power that a storage charges and discharges at once."""
@@ -179,13 +177,13 @@ def _stacked(kinds: tuple[str, ...], blocks: Sequence[_Block], n_sites: int) -> 
     """Return the blocks of all kinds side by side, site by site within each."""
     from scipy.sparse import block_diag, csr_array, eye_array, hstack, kron
 
-    one, steps = eye_array(n_sites), len(blocks[0].p_of_capacity)
+    one, steps = eye_array(n_sites), len(blocks[0].kva_of_capacity)
     # kron puts the steps of a site side by side; injections are in the order of steps.
     order = np.arange(n_sites * steps).reshape(n_sites, steps).T.ravel()
 
-    def injections(name: str) -> csr_array:
-        parts = [kron(one, getattr(b, name), format="csr")[order] for b in blocks]
-        return csr_array(hstack(parts, format="csr"))
+    def injections(parts: Sequence[csr_array]) -> csr_array:
+        each = [kron(one, part, format="csr")[order] for part in parts]
+        return csr_array(hstack(each, format="csr"))
 
     def per_site(name: str) -> NDArray[np.bool_]:
         return np.concatenate([np.tile(getattr(b, name), n_sites) for b in blocks])
@@ -198,18 +196,14 @@ def _stacked(kinds: tuple[str, ...], blocks: Sequence[_Block], n_sites: int) -> 
         name: np.concatenate([getattr(b, name).ravel() for b in blocks])
         for name in ("low", "high", "own_cost", "least", "most")
     }
-    of_capacity = [
-        kron(one, csr_array(b.p_of_capacity[:, None]), format="csr")[order] for b in blocks
-    ]
     return DeviceModel(
         kinds=kinds,
         n_sites=n_sites,
         unit=units("low"),
         rows=csr_array(block_diag([kron(one, b.rows) for b in blocks], format="csr")),
         row_unit=units("least"),
-        p_kw=injections("p_kw"),
-        q_kvar=injections("q_kvar"),
-        p_of_capacity=csr_array(hstack(of_capacity, format="csr")),
+        kva=injections([b.kva for b in blocks]),
+        kva_of_capacity=injections([csr_array(b.kva_of_capacity[:, None]) for b in blocks]),
         curtailed=per_site("curtailed"),
         charged=per_site("charged"),
         discharged=per_site("discharged"),
@@ -222,12 +216,12 @@ def _block(
     parts: Sequence[str],
     steps: NDArray[np.intp],
     n_steps: int,
-    signs: dict[str, float],
+    kva: dict[str, complex],
     **given: Any,
 ) -> _Block:
     """Return a block whose columns are `parts`, one per part and step.
 
-    `steps`: (k,). The steps that have columns. `signs`: Injection of each part, in kW.
+    `steps`: (k,). The steps that have columns. `kva`: Injection of each part, per kW of it.
     """
     from scipy.sparse import csr_array
 
@@ -236,13 +230,13 @@ def _block(
     is_part = {part: np.repeat([p == part for p in parts], k) for part in parts}
     none = np.zeros(len(columns), dtype=bool)
     shape = n_steps, len(columns)
-    sign = np.repeat([signs.get(part, 0.0) for part in parts], k)
-    reactive = is_part.get("q", none).astype(np.float64)
+    injected = np.repeat([kva.get(part, 0j) for part in parts], k)
+    matrix = csr_array((injected, (place, columns)), shape=shape)
+    matrix.eliminate_zeros()
     fields: dict[str, Any] = {
         "own_cost": np.zeros((n_sites, len(columns))),
-        "p_of_capacity": np.zeros(n_steps),
-        "p_kw": _nonzero(csr_array((sign, (place, columns)), shape=shape)),
-        "q_kvar": _nonzero(csr_array((reactive, (place, columns)), shape=shape)),
+        "kva": matrix,
+        "kva_of_capacity": np.zeros(n_steps, dtype=np.complex128),
         "curtailed": is_part.get("curtailed", none),
         "charged": is_part.get("charge", none) if "discharge" in parts else none,
         "discharged": is_part.get("discharge", none),
@@ -250,13 +244,8 @@ def _block(
     return _Block(**(fields | given))
 
 
-def _nonzero(matrix: csr_array) -> csr_array:
-    matrix.eliminate_zeros()
-    return matrix
-
-
 def _pv(options: DeviceOptions, n_sites: int, pv_pu: FloatArray) -> _Block:
-    from scipy.sparse import csr_array, eye_array, hstack, vstack
+    from scipy.sparse import csr_array, eye_array, hstack
 
     sunny = np.flatnonzero(pv_pu > 0.0)
     a, k = pv_pu[sunny], len(sunny)
@@ -264,15 +253,16 @@ def _pv(options: DeviceOptions, n_sites: int, pv_pu: FloatArray) -> _Block:
     parts, rows, most = ["curtailed"], csr_array((0, k)), np.zeros(0)
     low, high = np.zeros(k), a
     if tan > 0.0:
-        parts, one = ["curtailed", "q"], eye_array(k)
-        rows = vstack([hstack([tan * one, sign * one]) for sign in (1.0, -1.0)], format="csr")
-        most = np.tile(tan * a, 2)
-        low, high = np.concatenate([low, -tan * a]), np.concatenate([high, tan * a])
+        # q counts from -tan(phi) p, so that the usual case is at a bound and needs no row.
+        parts = ["curtailed", "q"]
+        rows = hstack([2.0 * tan * eye_array(k), eye_array(k)], format="csr")
+        most = 2.0 * tan * a
+        low, high = np.tile(low, 2), np.concatenate([a, most])
     return _block(
-        n_sites, parts, sunny, len(pv_pu), {"curtailed": -1.0},
+        n_sites, parts, sunny, len(pv_pu), {"curtailed": -1.0 + 1j * tan, "q": 1j},
         low=_all(low, n_sites), high=_all(high, n_sites), rows=rows,
         least=np.full((n_sites, len(most)), -np.inf), most=_all(most, n_sites),
-        p_of_capacity=pv_pu,
+        kva_of_capacity=(1.0 - 1j * tan) * pv_pu,
     )  # fmt: skip
 
 
