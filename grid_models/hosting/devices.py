@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 KINDS = ("pv", "battery", "vehicle", "heat_pump")
-_STORAGE = BatteryParameters()
+STORAGE = BatteryParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,13 @@ class DeviceModel:
         """Return the limits of the columns at given capacities, (n,) each."""
         x = capacity_kw[self.unit]
         return self.low * x, self.high * x
+
+    def row_limits(self, capacity_kw: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the limits of the rows at given capacities, (r,) each."""
+        x = capacity_kw[self.row_unit]
+        one_sided = np.isinf(self.least)
+        least = np.where(one_sided, -np.inf, np.where(one_sided, 0.0, self.least) * x)
+        return least, self.most * x
 
 
 def device_model(
@@ -271,7 +278,7 @@ def _battery(options: DeviceOptions, n_sites: int, n_steps: int, step_h: float) 
     high = idle + 1.0
     energy = idle + options.battery_h
     return _storage(
-        step_h, (high, high), (_STORAGE.soc_min * energy, _STORAGE.soc_max * energy), idle
+        step_h, (high, high), (STORAGE.soc_min * energy, STORAGE.soc_max * energy), idle
     )
 
 
@@ -286,8 +293,8 @@ def _vehicle(
     share = away / np.maximum(away.sum(axis=1, keepdims=True), 1e-9)
     home = (away == 0.0).astype(np.float64)
     leaves = (home > 0.0) & (np.roll(home, -1, axis=1) == 0.0)
-    low = np.where(leaves, SOC_TARGET, _STORAGE.soc_min) * energy
-    high = np.full_like(low, _STORAGE.soc_max * energy)
+    low = np.where(leaves, SOC_TARGET, STORAGE.soc_min) * energy
+    high = np.full_like(low, STORAGE.soc_max * energy)
     # Nobody coordinates: it charges as soon as it is back.
     since = np.mod(hours - use.return_h[:, None], 24.0)
     discharge = home if options.v2g else None
@@ -311,10 +318,10 @@ def _storage(
     before = csr_array(np.roll(np.eye(n_steps), -1, axis=1))
     charge, discharge = power
     parts, high, cost = ["charge"], [charge], [none + charge_cost]
-    stored = [-step_h * _STORAGE.charge_efficiency * one]
+    stored = [-step_h * STORAGE.charge_efficiency * one]
     if discharge is not None:
         parts, high, cost = [*parts, "discharge"], [*high, discharge], [*cost, none + 1.0]
-        stored.append(step_h / _STORAGE.discharge_efficiency * one)
+        stored.append(step_h / STORAGE.discharge_efficiency * one)
     low = [none] * len(parts)
     return _block(
         n_sites, [*parts, "energy"], np.arange(n_steps), n_steps,
