@@ -33,6 +33,7 @@ from federates.commands.options import (
     run_options,
 )
 from federates.commands.plain import usage_lines
+from federates.commands.train_words import train
 from federates.runs.options import RunOptions
 
 app = typer.Typer(
@@ -337,6 +338,7 @@ def replay(
 
 
 app.command()(optimise)
+app.command()(train)
 add_examples(app)
 
 

@@ -61,6 +61,7 @@ from feederate.functions import load as load
 from feederate.functions import read_run as read_run
 from feederate.functions import run as run
 from feederate.functions import sweep as sweep
+from feederate.training import train as train
 from grid_models.base.errors import FeederateError as FeederateError
 from grid_models.base.errors import GridModelError as GridModelError
 from grid_models.batched.power_flow import BatchedFeeder as BatchedFeeder

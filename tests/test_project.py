@@ -267,6 +267,8 @@ def portable_scenarios() -> list[str]:
         if any(isinstance(rule.get("at"), list) for rule in scenario.grid.ders):
             continue  # it names buses
         specs = scenario.federates.values()
+        if any("policy" in getattr(spec, "options", ()) for spec in specs):
+            continue  # it has a policy of its feeder
         devices = [device for spec in specs for device in getattr(spec, "devices", ())]
         if any(spec.kind == "feeder" for spec in specs) and all(
             set("*?[") & set(device) and not re.search(r"_\d", device) for device in devices

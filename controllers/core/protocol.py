@@ -45,6 +45,7 @@ class ControlSite:
     outlook : Returns the day that forecasts are taken from; None where there is no grid.
     ports : Returns the current-injection model of the feeder as it starts, or with other states of
         lines and switches (name to closed); None where there is no grid.
+    text_of : Returns the text of a file that an option names; None where there are no files.
     """
 
     feeder: Feeder
@@ -56,6 +57,7 @@ class ControlSite:
     start_s: float = 0.0
     outlook: Callable[[], Profiles] | None = None
     ports: Callable[[Mapping[str, bool] | None], PortNetwork] | None = None
+    text_of: Callable[[str], str] | None = None
 
     def forecast(self, times_s: FloatArray) -> dict[str, FloatArray]:
         """Return the day's columns at times of the run, as a perfect forecast knows them.

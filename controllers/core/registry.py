@@ -27,6 +27,10 @@ CONTROLLERS: NamedClasses[Controller] = NamedClasses(
             "controllers.baselines.adaptive_volt_var:AdaptiveVoltVar",
             "moves volt-var curves of its own inverters against an oscillation that others cause",
         ),
+        "learned-droop": (
+            "controllers.learned_droop.controller:LearnedDroop",
+            "local volt/var curves of a policy file, trained for the feeder; no communication",
+        ),
         "optdist-vc": (
             "controllers.optdist.controller:OptdistVc",
             "distributed optimal voltage control by feedback and neighbour messages (OPTDIST-VC)",

@@ -20,12 +20,13 @@ class DerMeasurements:
 
     `v_pu` is the mean of the agent's phase voltages; `q_max_kvar` its reactive headroom
     ``sqrt(kva^2 - p^2)``, which bounds both absorption and injection; `node_v_pu` the voltages
-    in the order of the `v_pu` port.
+    in the order of the `v_pu` port; `p_kw` the injection.
     """
 
     v_pu: FloatArray
     q_max_kvar: FloatArray
     node_v_pu: FloatArray
+    p_kw: FloatArray
 
 
 def agent_names(site: ControlSite) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ class DerTerminals:
         # bincount adds in order, agent by agent: the same bits whatever else is hosted here.
         v_sum = np.bincount(self._owner, self._last_v[self._gather], minlength=len(self.ders))
         headroom = np.sqrt(np.maximum(self._kva_sq - self._last_p * self._last_p, 0.0))
-        return DerMeasurements(v_sum / self._phases, headroom, self._last_v)
+        return DerMeasurements(v_sum / self._phases, headroom, self._last_v, self._last_p)
 
     def _hold(self, values: FloatArray, last: FloatArray) -> FloatArray:
         good = np.isfinite(values)

@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "optimise dispatch-1000",
         "optimise dispatch-100 --algorithms dual,admm --links loss=0.2,latency_s=0.05",
     ),
+    "train": (
+        "train voltvar-ieee123 --out policy.csv",
+        "train my-study.yaml --out policy.csv --minutes 5 --seed 3 --narrow",
+    ),
     "new": ("new scenario my-study", "new attack my-attack", "new controller my_control"),
     "schema": ("schema > scenario.schema.json", "schema attack"),
     "replay": (

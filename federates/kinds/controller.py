@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _SETTLING_STEPS = 10
 """Of a controller that does not say: ten steps, as of the demo's."""
-_INVERTERS = ("pv", "battery", "inverter")
+INVERTERS = ("pv", "battery", "inverter")
 
 
 class ControllerSection(GridUserSection):
@@ -182,6 +184,7 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
             start_s=context.scenario.time.start_s,
             outlook=context.site.outlook if _has_grid(context) else None,
             ports=context.site.ports if _has_grid(context) else None,
+            text_of=partial(_text_of, context.scenario.base_dir),
         )
         context.shared["setup"] = cls, site
     cls, site = context.shared["setup"]
@@ -205,6 +208,17 @@ def _made_safe(context: FederateContext, inner: Controller, site: ControlSite) -
         return safety_layer(inner, context.shared["safety"], site, section.safety, agents)
 
 
+def _text_of(folder: Path, name: str) -> str:
+    """Return the text of a file that an option names: beside the scenario, else as it stands."""
+    path = Path(name).expanduser()
+    path = folder / path if (folder / path).exists() else path
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ControllerError(f"cannot read '{path}': {reason}", expected="a text file") from None
+
+
 def _feeder(context: FederateContext) -> Feeder:
     """Return the plant's feeder; one without buses where no plant has a grid and none is given."""
     if _has_grid(context):
@@ -221,7 +235,7 @@ def _has_grid(context: FederateContext) -> bool:
 def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, ...]:
     ders = _feeder(context).ders
     if globs is None:
-        return tuple(der for der in ders if der.kind in _INVERTERS)
+        return tuple(der for der in ders if der.kind in INVERTERS)
     chosen = context.ders(globs, "ders")
     return tuple(der for der in ders if der.name in chosen)
 

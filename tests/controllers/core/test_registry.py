@@ -20,6 +20,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         "bad-policy",
         "volt-var-1547",
         "volt-var-adaptive",
+        "learned-droop",
         "optdist-vc",
         "optimum",
         "rt-opf",
@@ -40,6 +41,7 @@ def test_every_shipped_name_gives_a_controller() -> None:
         assert "\n" not in text
         cls = resolve(name)
         lacks = {"market": "no resource to dispatch", "reconfiguration": "no switch"}
+        lacks["learned-droop"] = "option 'policy' is missing"
         lacks["resilience-manager"] = lacks["market"]
         if name in lacks:  # the sample feeder
             with pytest.raises(ControllerError, match=lacks[name]):

@@ -1,0 +1,1 @@
+"""Local volt/var policy with trained curves: table file, controller, stability bound, gradient."""

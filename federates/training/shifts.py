@@ -1,0 +1,101 @@
+"""The shift table: controllers on a held-out day that is unlike those of the training.
+
+No control, the droop of IEEE 1547-2018 (category B), the tuned droop and the learned policy; 05:00
+to 19:00 where the run covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from controllers.core.protocol import ControlSite
+from federates.scenario.schema import Scenario
+from federates.training.closed_loop import Row, simulate
+from federates.training.days import Day, altered, day_of, grid_day, with_own_clouds
+from grid_models.batched.power_flow import BatchedFeeder
+
+DIVERSITY, LIGHT = 0.3, 0.5
+_FROM_S, _TO_S = 5 * 3600.0, 19 * 3600.0
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """Metrics of a run under a shift, by controller."""
+
+    shift: str
+    metrics: Mapping[str, Mapping[str, float]]
+
+    def record(self) -> dict[str, Any]:
+        """Return the row as JSON."""
+        return {"shift": self.shift, **{name: dict(m) for name, m in self.metrics.items()}}
+
+
+def shift_rows(
+    scenario: Scenario,
+    seed: int,
+    site: ControlSite,
+    other_days: list[Day],
+    policies: Sequence[str],
+    report: Callable[[int, int], None] | None = None,
+) -> list[ShiftRow]:
+    """Simulate the shifts of the day `seed`.
+
+    Parameters
+    ----------
+    other_days : Whose sun the DERs have under clouds of their own.
+    policies : Names of policy files, as the site reads them.
+    """
+    laws: dict[str, tuple[str, dict[str, Any]]] = {
+        "none": ("none", {}),
+        "droop 1547 B": ("volt-var-1547", {"category": "B"}),
+        **{name: ("learned-droop", {"policy": name}) for name in policies},
+    }
+    grid = grid_day(altered(scenario, seed))
+    base = day_of(scenario, grid)
+    diverse = day_of(altered(scenario, seed, load_diversity=DIVERSITY))
+    names = grid.feeder.der_names
+    commanded = tuple(names.index(der.name) for der in site.ders)
+    same_taps = {
+        "base": base,
+        f"load diversity {DIVERSITY:g}": diverse,
+        f"load x{LIGHT:g}": replace(base, load_kva=LIGHT * base.load_kva),
+        "independent clouds": with_own_clouds(base, other_days, commanded, seed),
+    }
+    shift, taps = _raised(scenario)
+    raised = altered(scenario, seed, taps=taps)
+    by_feeder: list[tuple[BatchedFeeder, dict[str, Day]]] = [(grid.feeder, same_taps)]
+    if taps is None:
+        same_taps[shift] = replace(base, source_pu=1.00625)
+    else:
+        by_feeder.append((grid_day(raised).feeder, {shift: base}))
+    steps = _steps(scenario)
+    found = []
+    for feeder, days in by_feeder:
+        rows = [Row(day, *law) for day in days.values() for law in laws.values()]
+        metrics = iter(simulate(feeder, site, rows, steps, report))
+        found += [ShiftRow(name, {law: next(metrics) for law in laws}) for name in days]
+    return found
+
+
+def _raised(scenario: Scenario) -> tuple[str, dict[str, int] | None]:
+    """Return the shift of a regulator one step up and the grid's taps with it."""
+    grid = grid_day(scenario).site
+    units = grid.feeder.regulators
+    given = dict(grid.grid.taps)
+    name = next(iter(given), units[0].name if units else None)
+    if name is None:
+        return "source +0.6 %", None
+    tap = next(unit.tap_step for unit in units if unit.name == name) + 1
+    return f"{name} tap {tap}", {**given, name: tap}
+
+
+def _steps(scenario: Scenario) -> range:
+    """Return the steps from 05:00 to 19:00, all where the run has none there."""
+    times_s = scenario.time.start_s + np.arange(scenario.n_steps) * scenario.time.step_s
+    day_s = times_s % 86400.0
+    inside = np.flatnonzero((day_s >= _FROM_S) & (day_s < _TO_S) & (times_s < 86400.0))
+    return range(inside[0], inside[-1] + 1) if inside.size else range(len(times_s))

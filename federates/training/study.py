@@ -1,0 +1,277 @@
+"""``feederate train``: a local policy for a scenario's feeder, its held-out days and its shifts."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controllers.core.protocol import ControlSite
+from controllers.learned_droop.files import feeder_hash, policy_text
+from controllers.learned_droop.gradient import Cases, Goal, PolicyLoop
+from controllers.learned_droop.policy import Policy
+from controllers.learned_droop.training import (
+    Schedule,
+    TrainedPolicy,
+    train_policy,
+    tuned_droop,
+)
+from federates.errors import ScenarioError
+from federates.scenario.schema import Scenario
+from federates.training.closed_loop import Row, simulate
+from federates.training.days import (
+    DIVERSITY,
+    LOAD_FACTOR,
+    SOURCE_PU,
+    Day,
+    altered,
+    day_of,
+    grid_day,
+    inverters,
+    training_cases,
+)
+from federates.training.shifts import ShiftRow, shift_rows
+
+HELD_OUT_SEEDS = (101, 102, 103, 104)
+"""Seeds of days that no training uses."""
+_TRAINING_DAYS, _CASES, _TUNING_CASES = 8, 2048, 256
+MARGIN_PU, Q_WEIGHT = 0.004, 0.05
+"""Of the training's goal (`controllers.learned_droop.gradient`)."""
+MINUTES = 1.0
+Report = Callable[[str, int, int], None]
+"""Is told what is done, and how many steps of how many."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A policy and how it does on days that it has not seen.
+
+    Attributes
+    ----------
+    scenario, feeder : Names.
+    policy : The file.
+    seconds : Of all; `training_seconds` of the updates.
+    losses : (updates,). Mean loss of each batch.
+    randomised : Whether loads, their diversity and the source's voltage were.
+    filter_gain : Of the policy. `droop_slope_pu`: k of the tuned droop.
+    days : Metrics of the held-out days by seed, as of a run.
+    shifts : Metrics under changes of the grid; see `federates.training.shifts`.
+    origin : What the file's header says of the training.
+    notes : What a user must know.
+    """
+
+    scenario: str
+    feeder: str
+    policy: Path
+    seconds: float
+    training_seconds: float
+    seed: int
+    randomised: bool
+    losses: Sequence[float]
+    filter_gain: float
+    droop_slope_pu: float
+    days: Mapping[int, Mapping[str, float]]
+    shifts: Sequence[ShiftRow]
+    origin: Mapping[str, str]
+    notes: Sequence[str]
+
+    @cached_property
+    def held_out(self) -> dict[str, float]:
+        """Means over the held-out days; of `v_min_pu` the least, of `v_max_pu` the largest."""
+        return summary(list(self.days.values()))
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it as JSON."""
+        days = [{"seed": seed, **metrics} for seed, metrics in self.days.items()]
+        return {
+            "scenario": self.scenario,
+            "feeder": self.feeder,
+            "policy": str(self.policy),
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "seed": self.seed,
+            "randomised": self.randomised,
+            "updates": len(self.losses),
+            "loss_first": float(np.mean(self.losses[:10])),
+            "loss_last": float(np.mean(self.losses[-10:])),
+            "filter_gain": self.filter_gain,
+            "droop_slope_pu": self.droop_slope_pu,
+            "held_out": {**self.held_out, "days": days},
+            "shifts": [row.record() for row in self.shifts],
+            "notes": list(self.notes),
+        }
+
+
+def summary(days: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of days' metrics; of `v_min_pu` the least, of `v_max_pu` the largest."""
+    means = {name: float(np.mean([day[name] for day in days])) for name in days[0]}
+    low, high = min(day["v_min_pu"] for day in days), max(day["v_max_pu"] for day in days)
+    return {**means, "v_min_pu": low, "v_max_pu": high}
+
+
+class _Study:
+    """The feeder of a scenario, its days, and the training on them."""
+
+    def __init__(self, scenario: Scenario, seed: int, *, randomised: bool) -> None:
+        self.scenario, self.seed, self.randomised = scenario, seed, randomised
+        self.ders = inverters(scenario)
+        self.grid = grid_day(scenario)
+        feeder = self.grid.site.feeder
+        band, steps = scenario.band, scenario.time
+        self.site = ControlSite(
+            feeder,
+            self.ders,
+            steps.step_s,
+            v_min_pu=band.v_min_pu,
+            v_max_pu=band.v_max_pu,
+            start_s=steps.start_s,
+        )
+        self.loop = PolicyLoop(self.grid.feeder, self.ders)
+        low, high = self.site.band_pu(MARGIN_PU, "training")
+        self.goal = Goal(low, high, Q_WEIGHT)
+        self.training_seeds = list(
+            itertools.islice(
+                (s for s in itertools.count(seed) if s not in HELD_OUT_SEEDS), _TRAINING_DAYS
+            )
+        )
+
+    def days(self, seeds: Sequence[int]) -> list[Day]:
+        return [day_of(altered(self.scenario, seed)) for seed in seeds]
+
+    @cached_property
+    def training_days(self) -> list[Day]:
+        return self.days(self.training_seeds)
+
+    @cached_property
+    def held_out_days(self) -> list[Day]:
+        return self.days(HELD_OUT_SEEDS)
+
+    @cached_property
+    def cases(self) -> Cases:
+        return training_cases(self.training_days, _CASES, self.seed, randomised=self.randomised)
+
+    def train(self, seconds: float, report: Report) -> TrainedPolicy:
+        schedule, began = Schedule(), time.monotonic()
+
+        def time_share(done: int) -> float:
+            report("training", done, schedule.updates)
+            return (time.monotonic() - began) / seconds
+
+        return train_policy(self.loop, self.cases, self.goal, schedule, self.seed, time_share)
+
+    def droop(self) -> Policy:
+        rows = np.random.default_rng(self.seed).choice(len(self.cases.source_pu), _TUNING_CASES)
+        return tuned_droop(self.loop, self.cases.of(rows), self.goal)
+
+    def notes(self) -> Iterator[str]:
+        profiles = self.grid.site.grid.profiles
+        if profiles.path is not None or profiles.seed is not None:
+            key = "path" if profiles.path is not None else "seed"
+            yield (
+                f"grid.profiles.{key} gives the same day for every seed: the held-out days are "
+                "those of the training"
+            )
+
+    def origin(self, found: TrainedPolicy) -> dict[str, str]:
+        """Return what the file's header says of the training."""
+        ranges = {
+            "load_factor": f"{LOAD_FACTOR[0]:g} to {LOAD_FACTOR[1]:g}",
+            "load_diversity": f"{DIVERSITY:g}",
+            "source_factor": f"{SOURCE_PU[0]:g} to {SOURCE_PU[1]:g}",
+        }
+        feeder = self.site.feeder
+        return {
+            "scenario": self.scenario.name,
+            "feeder": feeder.name,
+            "feeder_sha256": feeder_hash(feeder),
+            "feederate": metadata.version("feederate"),
+            "seed": f"{self.seed}",
+            "training_days": ", ".join(map(str, self.training_seeds)),
+            "updates": f"{len(found.losses)}",
+            "step_s": f"{self.site.period_s:g}",
+            "band_pu": f"{self.site.v_min_pu:g} to {self.site.v_max_pu:g}",
+            "margin_pu": f"{MARGIN_PU:g}",
+            "q_weight": f"{Q_WEIGHT:g}",
+            **(ranges if self.randomised else {"randomised": "no"}),
+        }
+
+
+def train(
+    scenario: Scenario,
+    out: Path,
+    *,
+    minutes: float = MINUTES,
+    seed: int = 1,
+    randomised: bool = True,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Train a policy for the inverters of a scenario's feeder; write its file.
+
+    Parameters
+    ----------
+    out : The policy file.
+    minutes : The training ends after this time at the latest; simulations come on top.
+    seed : Of the training: first of its days, random cases.
+    randomised : Whether training varies loads, their diversity and the source's voltage.
+
+    Raises ScenarioError, PowerFlowError: The scenario cannot be trained for.
+    """
+    began = time.monotonic()
+    tell: Report = report or (lambda *_: None)
+    _check_out(out)
+    study = _Study(scenario, seed, randomised=randomised)
+    _ = study.cases
+    started = time.monotonic()
+    found = study.train(60.0 * minutes, tell)
+    training_s = time.monotonic() - started
+    origin = study.origin(found)
+    droop = study.droop()
+    files = {
+        name: policy_text(replace(policy, origin=origin))
+        for name, policy in (("tuned droop", droop), ("learned", found.policy))
+    }
+    site = replace(study.site, text_of=files.__getitem__)
+    rows = [Row(day, "learned-droop", {"policy": "learned"}) for day in study.held_out_days]
+    metrics = simulate(study.grid.feeder, site, rows, report=partial(tell, "held-out days"))
+    held_out, days = summary(metrics), dict(zip(HELD_OUT_SEEDS, metrics, strict=True))
+    clouds = [*study.held_out_days[1:], *study.training_days]
+    seed_of_shifts, tell_shifts = HELD_OUT_SEEDS[0], partial(tell, "shifts")
+    shifts = shift_rows(scenario, seed_of_shifts, site, clouds, list(files), tell_shifts)
+    origin |= {
+        f"held_out_{name}": f"{held_out[name]:.5g}"
+        for name in ("out_of_band_node_hours", "losses_kwh", "abs_q_kvarh", "v_min_pu", "v_max_pu")
+    } | {"held_out_seeds": ", ".join(map(str, HELD_OUT_SEEDS))}
+    out.write_text(policy_text(replace(found.policy, origin=origin)), encoding="utf-8")
+    return TrainingResult(
+        scenario=scenario.name,
+        feeder=study.site.feeder.name,
+        policy=out,
+        seconds=time.monotonic() - began,
+        training_seconds=training_s,
+        seed=seed,
+        randomised=randomised,
+        losses=found.losses.tolist(),
+        filter_gain=found.policy.filter_gain,
+        droop_slope_pu=float(droop.k[0]),
+        days=days,
+        shifts=shifts,
+        origin=origin,
+        notes=tuple(study.notes()),
+    )
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a policy file that cannot be written, before anything is trained."""
+    if out.suffix != ".csv" or not out.parent.is_dir() or out.is_dir():
+        raise ScenarioError(
+            "is no name of a policy file" if out.parent.is_dir() else "its folder does not exist",
+            where=f"--out {out}",
+            expected="a file in an existing folder with a name that ends in .csv",
+        )

@@ -1,0 +1,125 @@
+"""`feederate train`: the closed loop is that of a run, and what its file and JSON hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controllers.core.protocol import ControlSite
+from controllers.learned_droop.training import Schedule
+from federates.errors import ScenarioError
+from federates.runs.results import RunFolder
+from federates.runs.runner import run
+from federates.scenario.schema import load_scenario
+from federates.training.closed_loop import Row, simulate
+from federates.training.days import altered, day_of, grid_day, inverters, training_cases
+from federates.training.study import HELD_OUT_SEEDS, train
+
+SHORT_SCHEDULE = Schedule(updates=4, batch=8)
+SHORT = ["time.duration_s=600", "time.start_s=43200", "time.step_s=5"]
+FED = (
+    "connections=[feeder.v_pu -> volt_var.v_pu, feeder.p_kw -> volt_var.p_kw, "
+    "volt_var.q_set_kvar -> feeder.q_set_kvar]"
+)
+LEARNED = Path(__file__).parents[3] / "co-sim-configs" / "voltvar-ieee123-learned.yaml"
+
+
+def test_closed_loop_gives_the_figures_of_a_run(tmp_path: Path) -> None:
+    scenario = load_scenario(LEARNED, SHORT, seed=103)
+    found = RunFolder(run(scenario, out=tmp_path / "run", placement="single").folder).metrics
+    grid = grid_day(scenario)
+    text = (LEARNED.parent / "policies" / "voltvar-ieee123.csv").read_text("utf-8")
+    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0, text_of=lambda _: text)
+    rows = [Row(day_of(scenario), name, options) for name, options in
+            (("learned-droop", {"policy": "p"}), ("none", {}))]  # fmt: skip
+    learned, none = simulate(grid.feeder, site, rows)
+    for name in ("out_of_band_node_hours", "losses_kwh", "abs_q_kvarh", "v_min_pu", "v_max_pu"):
+        assert learned[name] == pytest.approx(found[name], rel=1e-5), name
+    assert none["out_of_band_node_hours"] > 1.0 > learned["out_of_band_node_hours"]
+
+
+def test_optdist_mail_in_the_closed_loop_is_that_of_a_run(tmp_path: Path) -> None:
+    changes = ["time.duration_s=300", "time.start_s=43200", FED]
+    scenario = load_scenario("voltvar-ieee13", changes)
+    found = RunFolder(run(scenario, out=tmp_path / "run", placement="single").folder).metrics
+    grid = grid_day(scenario)
+    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0)
+    row = Row(day_of(scenario), "optdist-vc", {"margin_pu": 0.006})
+    metrics = simulate(grid.feeder, site, [row])[0]
+    assert metrics["losses_kwh"] == pytest.approx(found["losses_kwh"], rel=1e-5)
+    assert metrics["abs_q_kvarh"] == pytest.approx(found["abs_q_kvarh"], rel=1e-5)
+
+
+def test_train_writes_a_policy_that_a_run_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federates.training.study.Schedule", lambda: SHORT_SCHEDULE)
+    scenario = load_scenario("voltvar-ieee13", ["time.duration_s=200", "time.start_s=43200"])
+    out = tmp_path / "policy.csv"
+    found = train(scenario, out, seed=2)
+    record = found.record()
+    assert record["held_out"]["out_of_band_node_hours"] == pytest.approx(
+        sum(day["out_of_band_node_hours"] for day in record["held_out"]["days"]) / 4
+    )
+    assert [day["seed"] for day in record["held_out"]["days"]] == list(HELD_OUT_SEEDS)
+    shifts = [row.shift for row in found.shifts]
+    assert shifts[:4] == ["base", "load diversity 0.3", "load x0.5", "independent clouds"]
+    assert all(list(row.metrics)[2:] == ["tuned droop", "learned"] for row in found.shifts)
+    head = [line for line in out.read_text("utf-8").splitlines() if line.startswith("#")]
+    for key in ("scenario: voltvar-ieee13", "seed: 2", "updates: 4", "load_factor: 0.5 to 1.35"):
+        assert f"# {key}" in head
+    use = [
+        "federates.volt_var.controller=learned-droop",
+        f"federates.volt_var.options={{policy: {out}}}",
+        "time.duration_s=100",
+        FED,
+    ]
+    split = [*use, "federates.volt_var.split=agents"]
+    folders = [
+        run(load_scenario("voltvar-ieee13", made), out=tmp_path / name, placement="single").folder
+        for name, made in (("one", use), ("split", split))
+    ]
+    signals = [(folder / "signals" / "feeder.q_kvar.parquet").read_bytes() for folder in folders]
+    assert signals[0] == signals[1]
+
+
+def test_narrow_cases_are_instants_of_the_days() -> None:
+    scenario = load_scenario("voltvar-ieee13", ["time.duration_s=60", "time.start_s=43200"])
+    day = day_of(scenario)
+    narrow = training_cases([day], 12, 0, randomised=False)
+    assert sorted(narrow.load_kva[:, 0].real) == sorted(day.load_kva[:, 0].real)
+    wide = training_cases([day], 12, 0, randomised=True)
+    ratio = wide.load_kva.sum(axis=1).real / narrow.load_kva.sum(axis=1).real
+    assert 0.3 < ratio.min() < 0.9
+    assert 1.1 < ratio.max() < 1.7
+    assert (narrow.source_pu == 1.0).all()
+    assert wide.source_pu.std() > 0.001
+
+
+def test_changed_grids_leave_the_scenario_alone() -> None:
+    scenario = load_scenario("voltvar-ieee13")
+    other = altered(scenario, 7, load_diversity=0.3)
+    assert (other.seed, other.grid.load_diversity) == (7, 0.3)
+    assert (scenario.seed, scenario.grid.load_diversity) == (1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (["grid.regulators=auto"], "the regulators act.*expected regulators: fixed"),
+        (["grid.ders=[]", "federates={feeder: {kind: feeder}}", "connections=[]"], "no inverter"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changes: list[str], match: str, tmp_path: Path) -> None:
+    scenario = load_scenario("voltvar-ieee13", changes)
+    with pytest.raises(ScenarioError, match=match):
+        train(scenario, tmp_path / "p.csv")
+
+
+def test_a_policy_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    scenario = load_scenario("voltvar-ieee13")
+    with pytest.raises(ScenarioError, match="is no name of a policy file"):
+        train(scenario, tmp_path / "p.yaml")
+    with pytest.raises(ScenarioError, match="its folder does not exist"):
+        train(scenario, tmp_path / "nowhere" / "p.csv")
