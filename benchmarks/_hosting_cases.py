@@ -9,11 +9,12 @@ import numpy as np
 
 from grid_models.batched.power_flow import BatchedFeeder
 from grid_models.catalog import load_feeder
-from grid_models.current_injection.model import ComplexArray
+from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
 from grid_models.feeder.ratings import ratings_file, with_ratings
 from grid_models.hosting.balanced import balanced_feeder
+from grid_models.hosting.devices import DeviceOptions, device_model
 from grid_models.hosting.limits import Limits
 from grid_models.hosting.model import HostingModel
 from grid_models.opendss.circuit import Circuit
@@ -42,28 +43,30 @@ def hosting_case(
     step_h: float = 1.0,
     limits: Limits | None = None,
     ders: Sequence[Der] = (),
-    der_kva: ComplexArray | None = None,
+    electrified: bool = False,
 ) -> tuple[HostingModel, Circuit]:
     """Return the study of a feeder on a clear day, and the circuit that it is made from.
 
     `noon_load_pu`: Demand over the day's peak when PV is largest; the profile's own is 0.59.
-    `ders`, `der_kva`: DERs already there, and complex (T, n) what they inject; default nothing.
+    `ders`: Already there, and idle. `electrified`: With `slides_devices`, batteries idle.
     """
     feeder = ieee123() if feeder is None else feeder
+    hours = np.arange(0.0, 24.0, step_h)
+    day = Profiles.generate("clear").sample(3600.0 * hours)
+    there = np.zeros((len(hours), len(ders)), dtype=np.complex128)
+    if electrified:
+        ders, there = slides_devices(feeder, hours, day["irradiance_pu"], day["temp_c"])
     sites = place(feeder, DerRule(kind="pv", at=at, kw=1.0, prefix="site"))
     feeder = feeder.with_ders((*ders, *sites))
     circuit = Circuit.from_feeder(
         balanced_feeder(feeder) if balanced else feeder, tolerance_pu=1e-9
     )
-    hours = np.arange(0.0, 24.0, step_h)
-    day = Profiles.generate("clear").sample(3600.0 * hours)
     load_pu, pv_pu = day["load_pu"], day["irradiance_pu"]
     if noon_load_pu is not None:
         noon = load_pu[pv_pu.argmax()] / load_pu.max()
         load_pu = load_pu * (1.0 - (1.0 - noon_load_pu / noon) * pv_pu / pv_pu.max())
     nominal = np.array([complex(x.kw, x.kvar) for x in feeder.all_loads])
     load_kva = LOAD_SCALE * load_pu[:, None] * nominal
-    there = np.zeros((len(load_pu), len(ders)), dtype=np.complex128) if der_kva is None else der_kva
     model = HostingModel(
         BatchedFeeder(circuit),
         sites,
@@ -77,3 +80,35 @@ def hosting_case(
         3.0 if balanced else 1.0,
     )
     return model, circuit
+
+
+def slides_devices(
+    feeder: Feeder, hours: FloatArray, pv_pu: FloatArray, temp_c: FloatArray
+) -> tuple[tuple[Der, ...], ComplexArray]:
+    """Return the slides' devices at 5 % of peak load and of homes, and what they inject, (T, n).
+
+    147 kW and 441 kWh of batteries, idle; 396 kW of vehicles that charge on return; 168 kW of heat
+    pumps as they run without coordination. All are divided by load.
+    """
+    from scipy.optimize import linprog
+    from scipy.sparse import vstack
+
+    battery = DerRule(kind="battery", at="load_phases", total_kw=147.0, hours=3.0)
+    vehicle = DerRule(kind="vehicle", at="load_phases", total_kw=396.0)
+    batteries, vehicles = place(feeder, battery), place(feeder, vehicle)
+    share = np.array([-der.p_min_kw for der in vehicles]) / 396.0
+    capacity_kw = np.concatenate([396.0 * share, 168.0 * share])
+    names, step_h = [der.name for der in vehicles], float(hours[1] - hours[0])
+    devices = device_model(
+        DeviceOptions(), ("vehicle", "heat_pump"), names, hours, step_h, pv_pu, temp_c
+    )
+    of_row = capacity_kw[devices.row_unit]
+    found = linprog(  # type: ignore[call-overload]  # its stubs know no sparse arrays
+        devices.own_cost,
+        A_ub=vstack([devices.rows, -devices.rows], format="csr"),
+        b_ub=np.concatenate([devices.most * of_row, -devices.least * of_row]),
+        bounds=np.stack(devices.limits(capacity_kw), axis=1),
+    )
+    # A site's heat pumps stand beside its vehicles: one injection for both.
+    there = devices.injection_kva(found.x, capacity_kw)
+    return (*batteries, *vehicles), np.concatenate([np.zeros_like(there), there], axis=1)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grid_models.base.errors import FeederError
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.hosting.limits import Excess
 from grid_models.hosting.model import HostingModel
@@ -52,8 +53,17 @@ class PlacementSearch:
 
     @cached_property
     def steps(self) -> IntArray:
-        """Steps at which units inject, and those that share a mean current with one of them."""
+        """Steps at which units inject, and those that share a mean current with one of them.
+
+        Raises FeederError: They never inject.
+        """
         injects = (self.output_pu.max(axis=(0, 2)) > 0.0).astype(float)
+        if not injects.any():
+            raise FeederError(
+                "the sun does not shine in any step",
+                where="hosting capacity of PV",
+                expected="a day, or hours of daylight",
+            )
         shared = np.ones(2 * self.model.check.window - 1)
         return np.flatnonzero(
             np.convolve(injects, shared)[self.model.check.window - 1 :][: len(injects)]

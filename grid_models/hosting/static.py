@@ -104,8 +104,8 @@ def placement_search(
 def with_batteries_discharging(model: HostingModel, ders: Sequence[Der]) -> HostingModel:
     """Return the model with its batteries at full discharge around the peak of PV.
 
-    `ders`: The DERs already there, in the order of `HostingModel.der_kva`. A battery discharges in
-    the steps with most PV until it is empty.
+    `ders`: The DERs already there, in the order of `HostingModel.der_kva`, with the power that they
+    have in the whole feeder. A battery discharges in the steps with most PV until it is empty.
     """
     der_kva = model.der_kva.copy()
     by_pv = np.argsort(-model.pv_pu, kind="stable")

@@ -14,7 +14,7 @@ _TRIED_SITES = 3
 class Switching:
     """The change of voltages when what a site injects ends at once, before regulators act.
 
-    Of each case the sites with the largest change by the voltages' derivatives without any site are
+    Of each case the sites with the largest change by the voltages' derivatives without load are
     switched off in power flows of their own, one at a time.
 
     Parameters
@@ -25,7 +25,7 @@ class Switching:
     def __init__(self, feeder: BatchedFeeder, sites: tuple[str, ...]) -> None:
         self.feeder, self.sites = feeder, sites
         self._first = len(feeder.der_names) - len(sites)
-        by_p, by_q = feeder.der_slopes(feeder.solve(), 0)
+        by_p, by_q = feeder.der_slopes(feeder.solve(0.0 * feeder.nominal_kva), 0)
         self._by_kw = np.abs(by_p[:, self._first :]).max(axis=0)
         self._by_kvar = np.abs(by_q[:, self._first :]).max(axis=0)
 

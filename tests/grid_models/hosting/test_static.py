@@ -160,6 +160,12 @@ def test_tables_agree_with_the_results() -> None:
     assert hours["min_kw"][noon] * 1.0 == pytest.approx(some.min() * hours["pv_pu"][noon], abs=12.0)
 
 
+def test_a_study_at_night_is_refused() -> None:
+    model = replace(_coarse(), pv_pu=0.0 * _coarse().pv_pu)
+    with pytest.raises(FeederError, match="the sun does not shine in any step"):
+        static_capacity(model, StaticOptions(placements=2))
+
+
 def test_options_that_contradict_are_refused() -> None:
     with pytest.raises(FeederError, match="unit_max_kw 2 is below unit_min_kw 3"):
         StaticOptions(unit_max_kw=2.0)
