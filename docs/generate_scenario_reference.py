@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from controllers.core import registry
 from controllers.safety.settings import SafetySection
 from federates.environment.rewards import REWARDS
+from federates.hosting.methods import KEYS_ELSEWHERE, hosting_options
 from federates.kinds.external import ExternalPort
 from federates.kinds.feeder.commands import INPUTS
 from federates.kinds.feeder.federate import FeederFederate
@@ -33,11 +34,13 @@ from federates.scenario.attack_actions import shipped_actions
 from federates.scenario.attack_files import load_attack, shipped_attacks
 from federates.scenario.attack_techniques import TECHNIQUES, VERSION
 from federates.scenario.environment import Environment, ForgedVoltages
+from federates.scenario.hosting_section import HostingSection
 from federates.scenario.kinds import KINDS, FederateSection, GridUserSection, section_class
 from federates.scenario.schema import Scenario, shipped_dir, shipped_scenarios
 from federates.scenario.sections import Connection, GridForming, LinkRule
 from grid_models.catalog import shipped_feeders
 from grid_models.ders.rules import DerRule
+from grid_models.hosting.limits import Limits
 from grid_models.profiles.table import Profiles
 
 PAGE = Path(__file__).with_name("scenario.md")
@@ -90,7 +93,7 @@ _MEANINGS = {
 def reference() -> str:
     """Return the page."""
     parts = [_HEAD, *_top(), *_grid_parts(), *_federate_parts(), *_traffic_parts()]
-    parts += [*_environment_parts(), *_names()]
+    parts += [*_environment_parts(), *_hosting_parts(), *_names()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
@@ -319,7 +322,20 @@ def _limits(field: FieldInfo) -> str:
     return f" ({', '.join(found)})" if found else ""
 
 
-def _dataclass_table(cls: type) -> str:
+def _hosting_parts() -> Iterator[str]:
+    yield "## `hosting`\n"
+    yield _first_paragraph(HostingSection) + " " + _paragraph(HostingSection, 1) + "\n"
+    yield _table(HostingSection)
+    yield "### `hosting.limits`\n"
+    yield _first_paragraph(Limits) + "\n"
+    yield _dataclass_table(Limits)
+    for name, options in hosting_options().items():
+        yield f"### `hosting.{name}`\n"
+        yield _first_paragraph(options) + "\n"
+        yield _dataclass_table(options, KEYS_ELSEWHERE)
+
+
+def _dataclass_table(cls: type, without: Collection[str] = ()) -> str:
     assert is_dataclass(cls)
     if not fields(cls):
         return "None.\n"
@@ -327,6 +343,8 @@ def _dataclass_table(cls: type) -> str:
     hints = typing.get_type_hints(cls)
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in fields(cls):
+        if field.name in without:
+            continue
         default = "required" if field.default is MISSING else f"`{_literal(field.default)}`"
         if field.default is None or field.default_factory is not MISSING:
             default = "-"

@@ -23,6 +23,7 @@ from federates.commands.attack_app import attack_app
 from federates.commands.device_app import device_app
 from federates.commands.emulate import emulate_app
 from federates.commands.examples import add_examples
+from federates.commands.hosting_words import hosting
 from federates.commands.market_app import market_app
 from federates.commands.optimise_words import optimise
 from federates.commands.options import (
@@ -339,6 +340,7 @@ def replay(
 
 app.command()(optimise)
 app.command()(train)
+app.command()(hosting)
 add_examples(app)
 
 

@@ -38,6 +38,7 @@ from federates.errors import RunInterruptedError as RunInterruptedError
 from federates.errors import ScenarioError as ScenarioError
 from federates.errors import UnknownNameError as UnknownNameError
 from federates.errors import WiringError as WiringError
+from federates.hosting.study import HostingStudy as HostingStudy
 from federates.kinds.device.roles import PortPoint as PortPoint
 from federates.kinds.device.roles import Role as Role
 from federates.reports.attack_run import AttackRun as AttackRun
@@ -61,6 +62,7 @@ from feederate.functions import load as load
 from feederate.functions import read_run as read_run
 from feederate.functions import run as run
 from feederate.functions import sweep as sweep
+from feederate.hosting_capacity import hosting as hosting
 from feederate.training import train as train
 from grid_models.base.errors import FeederateError as FeederateError
 from grid_models.base.errors import GridModelError as GridModelError

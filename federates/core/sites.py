@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -41,6 +41,16 @@ def _kept_day(kind: str, seed: int, step_s: int, duration_s: int, **weather: Any
     return Profiles.generate(kind, seed, step_s, duration_s, **weather)
 
 
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Let errors of the grid's models name a place in the user's file."""
+    try:
+        yield
+    except GridModelError as error:
+        error.where = f"{place}: {error.where}" if error.where else place
+        raise
+
+
 class GridSite:
     """A plant's grid, built on first use and shared by the federates of one process.
 
@@ -66,15 +76,9 @@ class GridSite:
         """Return the place of a key of the grid in the user's file."""
         return self._scenario.where(*self._path, *path)
 
-    @contextmanager
-    def located(self, *path: str | int) -> Iterator[None]:
+    def located(self, *path: str | int) -> AbstractContextManager[None]:
         """Let errors of the grid's models name a key of the grid in the user's file."""
-        try:
-            yield
-        except GridModelError as error:
-            place = self.where(*path)
-            error.where = f"{place}: {error.where}" if error.where else place
-            raise
+        return located(self.where(*path))
 
     @property
     def model(self) -> str | Path:

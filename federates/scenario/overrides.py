@@ -109,7 +109,8 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
         path.append(step)
         if last:
             if path == ["grid", "model"] and node.get(step) != value:
-                node.pop("taps", None)  # they name regulators of the model that was there
+                for key in ("taps", "ratings"):  # they name parts of the model that was there
+                    node.pop(key, None)
             if path[-4:-2] == ["grid", "ders"]:
                 _drop_other_size(node, str(step))
             node[step] = value

@@ -25,6 +25,7 @@ from federates.scenario.attack_files import (
 )
 from federates.scenario.attack_schema import AttackSpec
 from federates.scenario.environment import Environment
+from federates.scenario.hosting_section import HostingSection
 from federates.scenario.kinds import RUNNABLE, ByKind, FederateSection
 from federates.scenario.named_classes import make_importable
 from federates.scenario.overrides import Given, apply_override, defended
@@ -85,6 +86,9 @@ class Scenario(Section):
     )
     environment: Environment | None = Field(
         None, description="Episodes of `feederate.env` and `feederate.vector_env`; see below."
+    )
+    hosting: HostingSection | None = Field(
+        None, description="What 'feederate hosting' adds to the feeder; see `hosting` below."
     )
 
     _source: YamlSource | None = PrivateAttr(None)

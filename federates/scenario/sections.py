@@ -125,7 +125,8 @@ class Grid(Section):
     ratings: str | None = Field(
         None,
         description="Normal currents of lines, in place of the feeder's own: a CSV table with the "
-        "columns `line` (name or glob) and `normal_a`, or `ieee123-assumed`.",
+        "columns `line` (name or glob) and `normal_a`, or `ieee123-assumed`. They belong to the "
+        "model, as `taps`.",
     )
     grid_forming: GridForming | None = Field(
         None,

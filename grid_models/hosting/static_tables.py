@@ -57,7 +57,8 @@ def _curve_table(search: PlacementSearch, found: Found) -> Table:
     level_kw = np.linspace(0.0, 1.2 * float(hc_kw.max()), _LEVELS + 1)
     placements, every = search.placements.rows(rows), np.arange(len(model.hours))
     none = np.zeros(len(rows), dtype=np.intp)
-    rest = _worst(search.excess(rows, none, np.setdiff1d(every, search.steps)), len(rows))
+    dark = np.setdiff1d(every, search.steps)
+    rest = _worst(search.excess(rows, none, dark), len(rows)) if dark.size else -np.inf
     by_level = []
     for kw in level_kw.tolist():
         units = placements.units_within(kw)

@@ -41,6 +41,8 @@ from grid_models.opendss.voltage_notes import voltage_notes
 
 REGULATOR_MAX_X_PCT = 0.1
 TAP_STEP_PU = 0.00625
+DEFAULT_AMPS = (400.0, 600.0)
+"""OpenDSS' normal and emergency amps of a line whose file gives none: no rating."""
 STATUS_VARIABLE, STATUS_FIXED = 0, 1  # of a load; the third, exempt, ignores the load multiplier
 _Terminal = tuple[str, tuple[int, ...]]
 _FT_PER_UNIT = (1.0, 5280.0, 1000.0, 3280.839895, 3.280839895, 1.0, 1 / 12, 0.03280839895)
@@ -122,9 +124,10 @@ class _Reader:
             elif joined:
                 units = int(self.dss.Lines.Units())
                 feet = float(self.dss.Lines.Length()) * _FT_PER_UNIT[units if units < 8 else 0]
-                amps = float(self.dss.Lines.NormAmps()) or None
+                amps = (float(self.dss.Lines.NormAmps()), float(self.dss.Lines.EmergAmps()))
+                rating = None if amps == DEFAULT_AMPS else amps[0] or None
                 line = self._series(name, (a, nodes_a), (b, nodes_b), closed)
-                lines.append(replace(line, length_ft=feet, norm_amps=amps))
+                lines.append(replace(line, length_ft=feet, norm_amps=rating))
         for kind, interface in (("reactor", self.dss.Reactors), ("cap", self.dss.Capacitors)):
             for _ in each(interface):
                 ends = terminals(self.dss)

@@ -23,8 +23,8 @@ function drawSweep(figure) {
   const tell = u => {
     const i = u.cursor.idx, inside = !missing(i) && u.cursor.left >= 0;
     readout.textContent = !inside ? "" : [`${x_title} ${text(x[i])}`, ...bands.filter(b => b.shown).map(band => {
-      const [mean, low, high] = ["mean", "lowest", "highest"].map(name => {
-        const column = band.columns.find(c => c.name === name);
+      const [mean, low, high] = [["mean", "median"], ["lowest"], ["highest"]].map(names => {
+        const column = band.columns.find(c => names.includes(c.name));
         return column && number(data[column.at][i], digits);
       });
       return `${band.name ? `${band.name}: ` : ""}${mean}${low === undefined ? "" : ` (${low} to ${high})`}`;

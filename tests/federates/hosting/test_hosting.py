@@ -1,0 +1,216 @@
+"""A hosting study of a scenario: figures, replay by OpenDSS, tables, page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import feederate
+from federates.cli import call
+from federates.errors import ScenarioError
+from federates.hosting.case import hosting_case
+from federates.hosting.study import HostingStudy
+from federates.scenario.schema import load_scenario
+from grid_models.base.errors import FeederateError
+
+SCENARIO = "hosting-ieee123"
+RELIED_ON = ("hc_kw", "hc_pct", "limits", "assumptions", "seconds")
+SUNNY = {"time": {"start_s": 36000, "duration_s": 14400}}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> HostingStudy:
+    out = tmp_path_factory.mktemp("hosting") / "out"
+    return feederate.hosting(SCENARIO, placements=8, seed=3, set=SUNNY, out=out)
+
+
+def test_the_command_prints_what_others_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--method", "static", "--placements", "3", "--seed", "3", "--json"]
+    words += ["--set", "time.start_s=36000", "--set", "time.duration_s=14400"]
+    assert call(["hosting", SCENARIO, *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(RELIED_ON) <= set(found)
+    assert set(found["hc_kw"]) >= {"mean", "sd", "min", "max"}
+    assert found["hc_kw"]["min"] <= found["hc_kw"]["mean"] <= found["hc_kw"]["max"]
+    assert found["hc_pct"]["mean"] == pytest.approx(
+        100.0 * found["hc_kw"]["mean"] / found["assumptions"]["peak_kva"]
+    )
+    assert found["designs"] == 3
+    assert found["seconds"] > 0.0
+
+
+def test_everything_that_decides_the_result_is_said(study: HostingStudy) -> None:
+    said = study.summary()["assumptions"]
+    assert said["source_v_pu"] == 1.025
+    assert set(said["taps"].values()) == {0}
+    assert sum(said["capacitors_kvar"].values()) == 750.0
+    assert said["ratings"].startswith("ieee123-assumed: 530, 230 and 155 A")
+    assert said["power_factor"] == 1.0
+    assert "noise" in said
+    assert study.summary()["limits"]["v_max_pu"] == 1.05
+    assert study.summary()["base_case"]["v_max_pu"] < 1.05
+
+
+def test_opendss_finds_every_design_within_the_limits(study: HostingStudy) -> None:
+    (replay,) = study.replays
+    assert (len(replay.designs), replay.of, replay.cases) == (8, 8, 32)
+    assert replay.passed == ()
+    assert replay.v_error_pu is not None
+    assert replay.v_error_pu < 1e-6
+    assert list(study.tables["replay"]["cases"]) == [0] * 8
+
+
+def test_a_design_beyond_its_capacity_is_found_out(study: HostingStudy) -> None:
+    case, result = study.case, study.result
+    found = case.findings(case.solve_again(1.2 * result.site_kva[0]))
+    binding = result.binding[0]
+    assert (found[0].kind, found[0].element, found[0].hour) == (
+        binding.kind, binding.element, binding.hour,
+    )  # fmt: skip
+    model = case.whole
+    excess = model.check.excess(model.flow(1.2 * result.site_kva[0])).value[:, 0].max()
+    assert found[0].excess == pytest.approx(excess, abs=1e-6)
+
+
+def test_tables_and_page_are_in_the_folder(study: HostingStudy, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    again = feederate.hosting(SCENARIO, "alone", set={**SUNNY, "hosting.at": ["6*"]}, out=out)
+    names = {path.stem for path in out.glob("*.parquet")}
+    assert names == set(again.tables) == {"nodes", "limiting", "replay"}
+    nodes = pq.read_table(out / "nodes.parquet").to_pandas()
+    assert nodes["hc_kw"].tolist() == again.tables["nodes"]["hc_kw"].tolist()
+    assert {"limit", "element", "hour"} <= set(nodes)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["hc_kw"]["nodes"] == dict(zip(nodes["node"], nodes["hc_kw"], strict=True))
+    page = (out / "report.html").read_text()
+    assert page.count('class="chart feeder-map"') == 1
+    assert "Each bus in the colour of the PV that it hosts alone" in page
+    of_static = study.tables
+    assert {"nodes", "limiting", "day", "replay", "placements", "curve", "hours"} == set(of_static)
+    assert of_static["nodes"]["pv_kw_mean"].sum() == pytest.approx(study.result.hc_kw.mean())
+
+
+def test_regulators_that_act_are_held_for_the_search_and_act_in_a_replay() -> None:
+    changes = {**SUNNY, "grid.regulators": "auto", "grid.taps": {}}
+    with pytest.warns(UserWarning, match="regulators of the scenario act"):
+        found = feederate.hosting(SCENARIO, placements=2, set=changes)
+    fixed, acting = found.replays
+    assert (fixed.how, acting.how) == ("model", "regulators acting")
+    assert fixed.passed == ()
+    assert fixed.tap_changes == 0
+    assert acting.tap_changes > 0
+    case = found.case
+    assert case.acting is not None
+    # The taps of the search are those that the regulators choose in the sunniest hour.
+    noon = int(case.whole.pv_pu.argmax())
+    nothing = np.zeros((4, len(case.whole.sites)), dtype=np.complex128)
+    held = case.solve_again(nothing).v_pu[noon]
+    controlled = case.solve_again(nothing, acting=True).v_pu[noon]
+    assert np.abs(held - controlled).max() < 0.00625 * 1.1
+    assert found.summary()["assumptions"]["regulators"].startswith("fixed at the base case of 12 h")
+
+
+def test_a_balanced_study_is_replayed_phase_by_phase_too() -> None:
+    changes = {**SUNNY, "hosting.model": "balanced"}
+    found = feederate.hosting(SCENARIO, placements=2, set=changes)
+    model, three_phase = found.replays
+    assert model.passed == ()
+    assert (model.v_error_pu or 1.0) < 1e-6
+    # What the equivalent spreads over three phases, one phase has to carry.
+    assert three_phase.how == "three-phase"
+    assert three_phase.v_error_pu is None
+    assert found.summary()["other_replays"][0]["designs_beyond"] == len(
+        {k for k, _ in three_phase.passed}
+    )
+
+
+def test_ders_that_are_there_stay_and_are_counted_apart() -> None:
+    rules = [{"kind": "pv", "at": "load_buses", "total_kw": 500.0}]
+    with pytest.warns(UserWarning, match="85 DERs are on the feeder already"):
+        found = feederate.hosting(SCENARIO, placements=2, set={**SUNNY, "grid.ders": rules})
+    bare = feederate.hosting(SCENARIO, placements=2, set=SUNNY)
+    there = found.summary()["assumptions"]["ders_already"]
+    assert there["pv"]["count"] == 85
+    assert found.case.whole.der_kva.real.sum(axis=1).max() == pytest.approx(
+        500.0 * found.case.whole.pv_pu.max()
+    )
+    assert found.result.hc_kw.mean() < bare.result.hc_kw.mean()
+
+
+def test_lines_without_a_rating_are_named() -> None:
+    """OpenDSS' own default of 400 A is no rating; the shipped IEEE 13 has none."""
+    with pytest.raises(ScenarioError, match=r"none of the 11 lines has a rating.*line,normal_a"):
+        hosting_case(load_scenario(SCENARIO, ["grid.model=ieee13"]))
+
+
+def test_some_ratings_are_used_and_the_other_lines_are_said(tmp_path: Path) -> None:
+    table = tmp_path / "ratings.csv"
+    table.write_text("line,normal_a\nline_650r_632,700\n")
+    band = {"v_min_pu": 0.9, "v_max_pu": 1.1}
+    changes = {**SUNNY, "grid.model": "ieee13", "grid.ratings": table, "hosting.limits": band}
+    changes |= {"grid.source_v_pu": 1.0}
+    with pytest.warns(UserWarning, match=r"lines without a row in ratings.csv \(10\)"):
+        found = feederate.hosting(SCENARIO, placements=2, set=changes)
+    assert found.summary()["assumptions"]["unrated_lines"] == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--method", "statik"], "did you mean 'static'"),
+        (["--placements", "0"], "placements: found 0; expected 1 or more"),
+        (["--method", "alone", "--placements", "3"], "not used by the method alone"),
+        (["--set", "hosting.limits.v_min_pu=1.06"], "v_min_pu 1.06 is not below v_max_pu 1.05"),
+        (["--set", "hosting.limits.v_max=1.06"], "did you mean 'v_max_pu'"),
+        (["--set", "hosting.att=load_buses"], "did you mean 'at'"),
+        (["--set", "hosting.at=['9999']"], "9999"),
+        (["--set", "hosting.unit_kw=[5, 3]"], "is no range above 0"),
+        (["--set", "hosting.static.seed=3"], "--seed, or the scenario's seed"),
+        (["--set", "hosting.static.critical=3"], "did you mean 'critical_hours'"),
+        (["--set", "hosting.plant=feder"], "did you mean 'feeder'"),
+        (["--set", "grid.source_v_pu=1.06"], "passes limits before any unit is added: overvoltage"),
+        (["--set", "grid.load_scale=2"], "undervoltage at"),
+        (["--set", "hosting.limits.reverse_kw=-1"], "reverse_kw"),
+    ],
+)
+def test_wrong_input_is_named(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["hosting", SCENARIO, *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_infeasible_base_case_names_limit_element_and_hour() -> None:
+    with pytest.raises(FeederateError, match=r"undervoltage at 114\.1, 19 h, by 0\.0\d+ pu"):
+        feederate.hosting(SCENARIO, set={"hosting.limits.v_min_pu": 0.98})
+
+
+def test_a_scenario_without_a_feeder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["hosting", "ieee39-alc"]) == 2
+    assert "has no feeder" in capsys.readouterr().err
+
+
+def test_a_feeder_with_a_loop_has_no_balanced_equivalent(tmp_path: Path) -> None:
+    (tmp_path / "loop.dss").write_text(
+        """Clear
+New Circuit.loop bus1=a basekv=4.16 pu=1.0
+New Linecode.c nphases=3 r1=0.1 x1=0.2 r0=0.3 x0=0.6 normamps=200 emergamps=250
+New Line.ab bus1=a bus2=b linecode=c length=1
+New Line.bc bus1=b bus2=c linecode=c length=1
+New Line.ca bus1=c bus2=a linecode=c length=1
+New Load.l bus1=c kv=4.16 kw=100 kvar=20
+Set voltagebases=[4.16]
+Calcvoltagebases
+"""
+    )
+    changes = {**SUNNY, "grid.model": tmp_path / "loop.dss", "grid.load_scale": 1.0}
+    changes |= {"grid.source_v_pu": None}
+    with pytest.warns(UserWarning, match="reach most_pct"):
+        found = feederate.hosting(SCENARIO, placements=2, set=changes)
+    assert found.result.hc_kw.min() > 200.0
+    with pytest.raises(FeederateError, match=r"hosting\.model.*[Ll]oop"):
+        feederate.hosting(SCENARIO, placements=2, set={**changes, "hosting.model": "balanced"})
