@@ -40,7 +40,6 @@ def assumptions(case: HostingCase) -> dict[str, Any]:
         "ratings": ratings_words(case),
         "unrated_lines": len(unrated_lines(case)),
         "power_factor": section.power_factor,
-        "noise": None,
         "peak_kva": model.base_kva,
         "peak_hour": float(model.hours[peak]),
         "load_scale": grid.load_scale,

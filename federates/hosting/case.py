@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -61,26 +62,40 @@ class HostingCase:
         return replace(self.whole, **{n: getattr(self.whole, n)[self.kept] for n in names})
 
     def solve_again(
-        self, site_kva: ComplexArray, *, acting: bool = False, three_phase: bool = False
+        self,
+        site_kva: ComplexArray,
+        load_kva: ComplexArray | None = None,
+        *,
+        acting: bool = False,
+        three_phase: bool = False,
     ) -> SolvedCases:
         """Return a design's day as OpenDSS solves it.
 
         Parameters
         ----------
         site_kva : complex (T, S). What all devices at the sites inject.
+        load_kva : complex (T, n_loads). Demand, in place of the model's.
         acting : With regulators that act, from the taps of the search on.
         three_phase : Phase by phase, also where the model is balanced.
         """
         model = self.whole
         ders: ComplexArray = np.concatenate([model.der_kva, site_kva], axis=1)
         times_s = self.scenario.time.start_s + self.day.times_s
+        load = model.load_kva if load_kva is None else load_kva
         if acting or three_phase:
             day = self.acting if acting else self.day
             assert day is not None
             network, taps = self.day.feeder.network, self.day.circuit.tap_steps()
-            return solve_again(day.circuit, network, self.day.load_kva, ders, times_s, taps)
+            whole = np.array(day.load_kva)  # a balanced equivalent has not all of them
+            whole[:, self._load_columns] = load
+            return solve_again(day.circuit, network, whole, ders, times_s, taps)
         scale, network = model.watt_scale, model.feeder.network
-        return solve_again(self.circuit, network, model.load_kva / scale, ders / scale, times_s)
+        return solve_again(self.circuit, network, load / scale, ders / scale, times_s)
+
+    @cached_property
+    def _load_columns(self) -> NDArray[np.intp]:
+        column = {name: k for k, name in enumerate(self.day.circuit.load_names)}
+        return np.array([column[name] for name in self.circuit.load_names], dtype=np.intp)
 
     def findings(
         self, solved: SolvedCases, steps: NDArray[np.bool_] | None = None

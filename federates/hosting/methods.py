@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
+
+import numpy as np
 
 from federates.errors import ScenarioError
 from federates.hosting.case import HostingCase
+from federates.scenario.hosting_section import HostingSection
 from grid_models.base.errors import nearest_name
 from grid_models.base.options import parse_options
+from grid_models.current_injection.model import ComplexArray, FloatArray
+from grid_models.ders.rules import load_kw_by_node
 from grid_models.hosting.result import HostingResult
 
 KEYS_ELSEWHERE = {
@@ -19,8 +26,33 @@ KEYS_ELSEWHERE = {
     "power_factor": "hosting.power_factor",
 }
 """Options of methods that have a key or a word of the command of their own, for all methods."""
+PENETRATIONS = {"battery": 5.0, "vehicle": 13.5, "heat_pump": 5.7}
+"""Slides of paper 003: 147 kW of batteries, 396 kW of chargers, 168 kW of heat pumps; 2930 kVA."""
+DYNAMIC_PLACEMENTS = 12
 T = TypeVar("T")
-Solve = Callable[[HostingCase, int | None], HostingResult]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method found, and what a replay of it needs.
+
+    Attributes
+    ----------
+    load_kva : complex (K, T, n_loads). Demand of each design, in place of the case's.
+    tolerance : Excess over a limit up to which the method accepts a plan.
+    fresh : Injections and demand of design k on a day that it was not made for; None: the days are
+        certain.
+    assumptions : Noise, devices and options of the method.
+    """
+
+    result: HostingResult
+    assumptions: Mapping[str, Any]
+    load_kva: ComplexArray | None = None
+    tolerance: float = 1e-6
+    fresh: Callable[[int], tuple[ComplexArray, ComplexArray]] | None = None
+
+
+Solve = Callable[[HostingCase, int | None], Answer]
 
 
 def check_method(method: str, placements: int | None) -> None:
@@ -43,7 +75,7 @@ def check_method(method: str, placements: int | None) -> None:
         )
 
 
-def solve(method: str, case: HostingCase, placements: int | None) -> HostingResult:
+def solve(method: str, case: HostingCase, placements: int | None) -> Answer:
     """Search with a method.
 
     Raises FeederateError: An option of the method cannot be used.
@@ -54,9 +86,18 @@ def solve(method: str, case: HostingCase, placements: int | None) -> HostingResu
 def hosting_options() -> dict[str, type]:
     """Return the options of each section of ``hosting`` that is a table of them."""
     from grid_models.hosting.alone import AloneOptions
+    from grid_models.hosting.devices import DeviceOptions
+    from grid_models.hosting.monte_carlo import NoiseOptions
+    from grid_models.hosting.ray import RayOptions
     from grid_models.hosting.static import StaticOptions
 
-    return {"static": StaticOptions, "alone": AloneOptions}
+    return {
+        "static": StaticOptions,
+        "noise": NoiseOptions,
+        "alone": AloneOptions,
+        "dynamic": RayOptions,
+        "devices": DeviceOptions,
+    }
 
 
 def _options(case: HostingCase, kind: type[T], name: str, others: Mapping[str, Any]) -> T:
@@ -71,6 +112,11 @@ def _options(case: HostingCase, kind: type[T], name: str, others: Mapping[str, A
     return parse_options(kind, {**given, **others}, where)
 
 
+def _said(options: Any) -> dict[str, Any]:
+    """Return the options that have no key of their own."""
+    return {k: v for k, v in asdict(options).items() if k not in KEYS_ELSEWHERE}
+
+
 def _units(case: HostingCase) -> dict[str, Any]:
     """Return the options of placements that have keys of their own."""
     section, (low, high) = case.section, case.section.unit_kw
@@ -78,19 +124,91 @@ def _units(case: HostingCase) -> dict[str, Any]:
     return options | {"seed": case.scenario.seed}
 
 
-def _static(case: HostingCase, placements: int | None) -> HostingResult:
+def _static(case: HostingCase, placements: int | None) -> Answer:
+    from grid_models.hosting.monte_carlo import NoiseOptions, monte_carlo_capacity, sampled_days
+    from grid_models.hosting.search import power_per_kw
     from grid_models.hosting.static import StaticOptions, static_capacity
 
     count = {} if placements is None else {"placements": placements}
     options = _options(case, StaticOptions, "static", {**_units(case), **count})
-    return static_capacity(case.model, options)
+    if case.section.noise is None:
+        return Answer(static_capacity(case.model, options), {"noise": None, **_said(options)})
+    noise = _options(case, NoiseOptions, "noise", {})
+    _, load_kva = sampled_days(case.model, options, noise)
+    found = monte_carlo_capacity(case.model, options, noise)
+    pv_pu, other_kva = sampled_days(case.model, replace(options, seed=options.seed + 1), noise)
+    per_kw = power_per_kw(options.power_factor)
+
+    def fresh(k: int) -> tuple[ComplexArray, ComplexArray]:
+        return np.asarray(per_kw * found.site_kw[k] * pv_pu[k]), other_kva[k]
+
+    return Answer(found, {"noise": asdict(noise), **_said(options)}, load_kva, fresh=fresh)
 
 
-def _alone(case: HostingCase, placements: int | None) -> HostingResult:
+def _alone(case: HostingCase, placements: int | None) -> Answer:
     from grid_models.hosting.alone import AloneOptions, alone_capacity
 
     others = {"power_factor": case.section.power_factor}
-    return alone_capacity(case.model, _options(case, AloneOptions, "alone", others))
+    options = _options(case, AloneOptions, "alone", others)
+    return Answer(alone_capacity(case.model, options), {"noise": None, **_said(options)})
 
 
-METHODS: Mapping[str, Solve] = {"static": _static, "alone": _alone}
+def _dynamic(case: HostingCase, placements: int | None) -> Answer:
+    """Coordinate devices for random patterns of PV, and show each lever for the first of them."""
+    from grid_models.hosting.devices import DeviceOptions
+    from grid_models.hosting.dynamic import decomposed, dynamic
+    from grid_models.hosting.placements import Placements
+    from grid_models.hosting.ray import EXCESS, RayOptions
+
+    _refuse_gaps(case, "dynamic")
+    model, section, seed = case.model, case.section, case.scenario.seed
+    devices = _options(case, DeviceOptions, "devices", {"power_factor": section.power_factor})
+    options = _options(case, RayOptions, "dynamic", {})
+    low, high = section.unit_kw
+    n, units = placements or DYNAMIC_PLACEMENTS, math.ceil(model.base_kva / low)
+    drawn = Placements.random(n, len(model.sites), units, (low, high), seed)
+    patterns = drawn.site_kw(drawn.units_within(model.base_kva))
+    sizes = {
+        kind: _load_share(case) * model.base_kva * percent / 100.0
+        for kind, percent in penetrations(section).items()
+    }
+    found = dynamic(model, patterns, sizes, devices, options, seed=seed)
+    levers = decomposed(model, patterns[:1], sizes, devices, options, seed=seed)
+    kw = [float(lever.hc_kw[0]) for lever in levers.values()]
+    pct = [100.0 * value / model.base_kva for value in kw]
+    table = {"levers": list(levers), "hc_kw": kw, "hc_pct": pct}
+    found = replace(found, tables={**found.tables, "levers": table})
+    said = {"noise": None, "penetration_pct": penetrations(section), "devices": _said(devices)}
+    return Answer(found, said | _said(options), tolerance=1.1 * EXCESS)
+
+
+def _load_share(case: HostingCase) -> FloatArray:
+    """Return the part of the nominal load that is at each site, (S,); equal parts where none is."""
+    by_node = load_kw_by_node(case.day.circuit.feeder)
+    sites = case.whole.sites
+    kw = [sum(by_node.get(site.bus, {}).get(p, 0.0) for p in site.phases) for site in sites]
+    share = np.array(kw) if any(kw) else np.ones(len(sites))
+    return np.asarray(share / share.sum())
+
+
+def penetrations(section: HostingSection) -> dict[str, float]:
+    """Return the power of devices by kind, in percent of the peak of the loads in kVA."""
+    given = {kind: getattr(section, f"{kind}_pct") for kind in PENETRATIONS}
+    return {k: PENETRATIONS[k] if value is None else value for k, value in given.items()}
+
+
+def _refuse_gaps(case: HostingCase, method: str) -> None:
+    """Refuse hours that are left out, where a plan goes through all of them.
+
+    Raises ScenarioError
+    """
+    if not case.kept.all():
+        left = ", ".join(f"{h:g}" for h in case.whole.hours[~case.kept])
+        raise ScenarioError(
+            f"the base case passes a limit at {left} h at the taps of the search",
+            where=case.scenario.where("grid", "regulators"),
+            expected=f"for the method {method}, regulators: fixed and taps that suit all hours",
+        )
+
+
+METHODS: Mapping[str, Solve] = {"static": _static, "alone": _alone, "dynamic": _dynamic}

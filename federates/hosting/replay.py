@@ -9,16 +9,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from federates.core.federate import FloatArray
 from federates.hosting.case import HostingCase
+from federates.hosting.methods import Answer
 from federates.hosting.referee import Finding, amount
 from grid_models.current_injection.model import ComplexArray
 from grid_models.hosting.result import HostingResult
+from grid_models.hosting.search import power_per_kw
 
-How = Literal["model", "three-phase", "regulators acting"]
-"""As searched; phase by phase where the search was balanced; with regulators that act."""
+How = Literal["model", "fresh days", "three-phase", "regulators acting"]
+"""As searched; each on a day that it was not made for, where days are uncertain; phase by phase
+where the search was balanced; with regulators that act."""
 
 _WORDS: Mapping[How, str] = {
     "model": "the same feeder",
+    "fresh days": "a fresh day for each design",
     "three-phase": "the feeder phase by phase",
     "regulators acting": "regulators that act",
 }
@@ -33,7 +38,7 @@ class Replay:
     how : See `How`.
     designs : Positions of the designs that were solved; `of` is how many there are.
     cases : Power flows solved.
-    passed : (design, finding) for each limit that a design passes.
+    passed : (design, finding) for each limit that a design passes by more than `tolerance`.
     v_error_pu, loading_error : Largest difference to the search's own power flow; None where the
         replay is of another feeder.
     tap_changes : Steps of regulators in all designs together.
@@ -44,6 +49,7 @@ class Replay:
     of: int
     cases: int
     passed: tuple[tuple[int, Finding], ...]
+    tolerance: float
     v_error_pu: float | None = None
     loading_error: float | None = None
     tap_changes: int = 0
@@ -88,21 +94,24 @@ class Replay:
                 }
                 for found in self.worst
             ],
+            "tolerance": self.tolerance,
             "v_error_pu": self.v_error_pu,
             "loading_error": self.loading_error,
             "tap_changes": self.tap_changes,
         }
 
 
-def replays(case: HostingCase, result: HostingResult) -> tuple[Replay, ...]:
-    """Solve designs again: as searched, phase by phase, and with regulators that act."""
-    chosen = chosen_designs(result, case.section.replay, case.scenario.seed)
+def replays(case: HostingCase, answer: Answer) -> tuple[Replay, ...]:
+    """Solve designs again, in every way that applies."""
+    chosen = chosen_designs(answer.result, case.section.replay, case.scenario.seed)
     hows: list[How] = ["model"]
+    if answer.fresh is not None:
+        hows.append("fresh days")
     if case.section.model == "balanced":
         hows.append("three-phase")
     if case.acting is not None:
         hows.append("regulators acting")
-    return tuple(_replay(case, result, chosen, how) for how in hows)
+    return tuple(_replay(case, answer, chosen, how) for how in hows)
 
 
 def chosen_designs(result: HostingResult, most: int | str, seed: int) -> NDArray[np.intp]:
@@ -117,40 +126,51 @@ def chosen_designs(result: HostingResult, most: int | str, seed: int) -> NDArray
     return np.sort(np.concatenate([ends, others]))
 
 
-def whole_day(case: HostingCase, result: HostingResult, k: int) -> ComplexArray:
-    """Return what a design injects at all steps, complex (T, S).
+def whole_day(
+    case: HostingCase, answer: Answer, k: int, *, fresh: bool = False
+) -> tuple[ComplexArray, ComplexArray | None]:
+    """Return what a design injects at all steps, complex (T, S), and the demand if it has its own.
 
-    At steps that the search left out, its PV at the same power factor.
+    At steps that the search left out, its PV at the same power factor, and the case's demand.
     """
-    section, kva = case.section, result.site_kva[k]
-    if len(kva) == len(case.kept):
-        return np.asarray(kva)
-    tan_phi = np.sqrt(1.0 / section.power_factor**2 - 1.0)
-    whole = case.whole.pv_pu[:, None] * result.site_kw[k] * (1.0 - 1j * tan_phi)
-    whole[case.kept] = kva
-    return np.asarray(whole, dtype=np.complex128)
+    result, kept = answer.result, case.kept
+    load: ComplexArray | None
+    if fresh and answer.fresh is not None:
+        kva, load = answer.fresh(k)
+    else:
+        kva, load = result.site_kva[k], None if answer.load_kva is None else answer.load_kva[k]
+    if kept.all():
+        return np.asarray(kva), load
+    per_kw = power_per_kw(case.section.power_factor)
+    whole = np.asarray(case.whole.pv_pu[:, None] * result.site_kw[k] * per_kw, dtype=np.complex128)
+    whole[kept] = kva
+    if load is not None:
+        load, some = np.array(case.whole.load_kva), load
+        load[kept] = some
+    return whole, load
 
 
-def _replay(case: HostingCase, result: HostingResult, chosen: NDArray[np.intp], how: How) -> Replay:
+def _replay(case: HostingCase, answer: Answer, chosen: NDArray[np.intp], how: How) -> Replay:
     passed: list[tuple[int, Finding]] = []
-    errors, changes, hours = [(0.0, 0.0)], 0, len(case.kept)
+    v_error, loading_error, changes = 0.0, 0.0, 0
     acting, three_phase = how == "regulators acting", how == "three-phase"
     for k in chosen.tolist():
-        kva = whole_day(case, result, k)
-        solved = case.solve_again(kva, acting=acting, three_phase=three_phase)
-        passed += [(k, found) for found in case.findings(solved, None if acting else case.kept)]
+        kva, load = whole_day(case, answer, k, fresh=how == "fresh days")
+        solved = case.solve_again(kva, load, acting=acting, three_phase=three_phase)
+        found = case.findings(solved, None if acting else case.kept)
+        passed += [(k, one) for one in found if one.excess > answer.tolerance]
         changes += solved.tap_changes
         if how == "model":
-            flow = case.whole.flow(kva)
-            errors.append(
-                (
-                    float(np.nanmax(np.abs(solved.v_pu - flow.v_pu))),
-                    float(np.nanmax(np.abs(solved.loading - flow.loading), initial=0.0)),
-                )
-            )
-    v_error, loading_error = np.max(errors, axis=0).tolist()
+            flow = case.whole.flow(kva, load_kva=load)
+            v_error = max(v_error, _largest(solved.v_pu - flow.v_pu))
+            loading_error = max(loading_error, _largest(solved.loading - flow.loading))
     known = how == "model"
     return Replay(
-        how, tuple(chosen.tolist()), len(result.hc_kw), len(chosen) * hours, tuple(passed),
-        v_error if known else None, loading_error if known else None, changes,
+        how, tuple(chosen.tolist()), len(answer.result.hc_kw), len(chosen) * len(case.kept),
+        tuple(passed), answer.tolerance, v_error if known else None,
+        loading_error if known else None, changes,
     )  # fmt: skip
+
+
+def _largest(values: FloatArray) -> float:
+    return float(np.nanmax(np.abs(values), initial=0.0))

@@ -14,7 +14,7 @@ import numpy as np
 from federates.core.federate import FloatArray
 from federates.hosting.assumptions import assumptions, base_case, case_notes, limits_of
 from federates.hosting.case import HostingCase, hosting_case
-from federates.hosting.methods import check_method, solve
+from federates.hosting.methods import Answer, check_method, solve
 from federates.hosting.replay import Replay, replays
 from federates.hosting.tables import Columns, study_tables
 from federates.scenario.schema import Scenario
@@ -31,16 +31,21 @@ class HostingStudy:
     Attributes
     ----------
     method : static, alone, dynamic or stochastic.
-    result : Of the method.
+    answer : Of the method.
     replays : Designs solved again by OpenDSS: as searched, and in other ways.
     seconds : Wall time of each part: build, search, replay.
     """
 
     case: HostingCase
     method: str
-    result: HostingResult
+    answer: Answer
     replays: tuple[Replay, ...]
     seconds: Mapping[str, float]
+
+    @property
+    def result(self) -> HostingResult:
+        """Hosting capacity of each design."""
+        return self.answer.result
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ class HostingStudy:
     @cached_property
     def columns(self) -> dict[str, Columns]:
         """The tables by name, as columns."""
-        return study_tables(self.case, self.method, self.result, self.replays)
+        return study_tables(self.case, self.method, self.answer, self.replays)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -79,7 +84,7 @@ class HostingStudy:
             "hc_pct": _statistics(self.hc_pct, names),
             "limiting": _records(self.columns["limiting"]),
             "limits": limits_of(case),
-            "assumptions": assumptions(case),
+            "assumptions": {**assumptions(case), **self.answer.assumptions},
             "base_case": base_case(case),
             "replay": self.replays[0].summary(),
             "other_replays": [r.summary() for r in self.replays[1:]],
@@ -106,12 +111,12 @@ def hosting_study(
     check_method(method, placements)
     case = hosting_case(scenario)
     clock.append(time.perf_counter())
-    result = solve(method, case, placements)
+    answer = solve(method, case, placements)
     clock.append(time.perf_counter())
-    found = replays(case, result)
+    found = replays(case, answer)
     clock.append(time.perf_counter())
     parts = dict(zip(("build", "search", "replay"), np.diff(clock).round(4).tolist(), strict=True))
-    return HostingStudy(case, method, result, found, parts)
+    return HostingStudy(case, method, answer, found, parts)
 
 
 def _statistics(values: FloatArray, names: Sequence[str] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from federates.hosting.case import HostingCase
+from federates.hosting.methods import Answer
 from federates.hosting.referee import Finding
 from federates.hosting.replay import Replay, whole_day
 from grid_models.feeder.model import Der, Feeder
@@ -26,12 +27,13 @@ def site_label(site: Der, feeder: Feeder) -> str:
 
 
 def study_tables(
-    case: HostingCase, method: str, result: HostingResult, replays: Sequence[Replay]
+    case: HostingCase, method: str, answer: Answer, replays: Sequence[Replay]
 ) -> dict[str, Columns]:
     """Return the tables of a study: the method's own, and those that all methods have."""
+    result = answer.result
     tables = {"nodes": _nodes(case, method, result), "limiting": _limiting(result)}
     if method != "alone" and np.isfinite(result.hc_kw).any():
-        tables["day"] = _day(case, result)
+        tables["day"] = _day(case, answer)
     own = {name: table for name, table in result.tables.items() if name != "sites"}  # our nodes
     return {**tables, "replay": _replay(result, replays), **own}
 
@@ -76,17 +78,17 @@ def _limiting(result: HostingResult) -> Columns:
     return _columns(("limit", "element", "hour", "designs"), rows)
 
 
-def _day(case: HostingCase, result: HostingResult) -> Columns:
+def _day(case: HostingCase, answer: Answer) -> Columns:
     """Return the day of the design with the median hosting capacity beside the base case."""
-    model = case.whole
+    model, result = case.whole, answer.result
     order = np.argsort(result.hc_kw, kind="stable")  # NaN last
     known = order[: int(np.isfinite(result.hc_kw).sum())]
-    kva = whole_day(case, result, int(known[(len(known) - 1) // 2]))
-    flow, before = model.flow(kva), model.flow()
+    kva, load = whole_day(case, answer, int(known[(len(known) - 1) // 2]))
+    flow, before = model.flow(kva, load_kva=load), model.flow()
     live = np.abs(model.feeder.network.w) > 0.0
     columns = {
         "hour": model.hours,
-        "load_kw": model.load_kva.real.sum(axis=1),
+        "load_kw": (model.load_kva if load is None else load).real.sum(axis=1),
         "site_kw": kva.real.sum(axis=1),
         "site_kvar": kva.imag.sum(axis=1),
     }

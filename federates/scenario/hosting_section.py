@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from grid_models.base.sections import Section, StepPeriod
-from grid_models.hosting.limits import Limits
 
-# `Limits` checks its values and owns its fields; its schema is generated from there.
-LimitTable = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(Limits).json_schema())]
+# Options classes of `grid_models.hosting` check these and own their fields.
+Table = dict[str, Any]
+Percent = Annotated[float, Field(ge=0, le=1000)]
 HostingSites = Literal["load_buses", "load_phases", "every_bus"] | list[str]
 
 
@@ -47,9 +47,25 @@ class HostingSection(Section):
     power_factor: float = Field(
         1.0, gt=0, le=1.0, description="Of PV, absorbing reactive power; 1 is active power only."
     )
-    limits: LimitTable = Field({}, description="What has to be kept; see below.")
-    static: dict[str, Any] = Field({}, description="Options of the method static.")
-    alone: dict[str, Any] = Field({}, description="Options of the method alone.")
+    battery_pct: Percent | None = Field(
+        None,
+        description="Batteries beside the PV in the methods dynamic and stochastic: power in "
+        "percent of the coincident peak of the loads in kVA. Default: 5; stochastic: 10.",
+    )
+    vehicle_pct: Percent | None = Field(
+        None, description="Chargers of vehicles, likewise. Default: 13.5."
+    )
+    heat_pump_pct: Percent | None = Field(None, description="Heat pumps, likewise. Default: 5.7.")
+    limits: Table = Field({}, description="What has to be kept; see below.")
+    noise: Table | None = Field(
+        None, description="Noise on demand and PV in the method static; see below. Default: none."
+    )
+    static: Table = Field({}, description="Options of the method static; see below.")
+    alone: Table = Field({}, description="Options of the method alone; see below.")
+    dynamic: Table = Field({}, description="Options of the method dynamic; see below.")
+    devices: Table = Field(
+        {}, description="What devices of the methods dynamic and stochastic can do; see below."
+    )
     replay: int | Literal["all"] = Field(
         25,
         ge=1,

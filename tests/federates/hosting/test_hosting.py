@@ -128,6 +128,37 @@ def test_a_balanced_study_is_replayed_phase_by_phase_too() -> None:
     )
 
 
+def test_noise_is_replayed_on_the_days_of_the_search_and_on_fresh_ones() -> None:
+    changes = {**SUNNY, "hosting.noise": {"load_pct": 20.0, "pv_pct": 10.0}}
+    with pytest.warns(UserWarning, match="noise: 20 % on demand and 10 % on PV, one draw a day"):
+        found = feederate.hosting(SCENARIO, placements=12, set=changes)
+    own, fresh = found.replays
+    assert (own.how, fresh.how) == ("model", "fresh days")
+    assert own.passed == ()
+    assert (own.v_error_pu or 1.0) < 1e-6
+    # A design that is at its limit on its own day is beyond it on every other day with less load.
+    assert fresh.passed
+    assert found.summary()["assumptions"]["noise"]["load_pct"] == 20.0
+
+
+def test_coordinated_devices_are_replayed_and_each_lever_is_shown() -> None:
+    # Vehicles are away at these hours.
+    sizes = {"hosting.battery_pct": 10.0, "hosting.vehicle_pct": 0.0}
+    changes = {"hosting.power_factor": 0.98, **sizes}
+    found = feederate.hosting(SCENARIO, "dynamic", placements=1, set={**SUNNY, **changes})
+    (replay,) = found.replays
+    assert replay.passed == ()
+    assert (replay.v_error_pu or 1.0) < 2e-5
+    said = found.summary()["assumptions"]
+    assert said["penetration_pct"] == {"battery": 10.0, "vehicle": 0.0, "heat_pump": 5.7}
+    assert said["curtailment"] == 0.001
+    levers = found.tables["levers"].set_index("levers")["hc_kw"]
+    assert levers["nothing"] < min(levers["devices"], levers["power factor"])
+    assert levers["all"] > max(levers["devices"], levers["power factor"])
+    assert found.result.hc_kw[0] == pytest.approx(levers["all"], rel=1e-3)
+    assert {"dynamic", "limits", "levers", "day"} <= set(found.tables)
+
+
 def test_ders_that_are_there_stay_and_are_counted_apart() -> None:
     rules = [{"kind": "pv", "at": "load_buses", "total_kw": 500.0}]
     with pytest.warns(UserWarning, match="85 DERs are on the feeder already"):
