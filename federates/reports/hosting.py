@@ -32,7 +32,7 @@ from federates.reports.run import REPORT
 
 _CLASSES = ("hi2", "hi1", "ok-hi", "ok-lo", "ok", "lo1", "lo2")
 """Classes of the style sheet from the sites with the least PV to those with the most."""
-_MOST_ROWS = 400
+_MOST_ROWS, _FIRST_ROWS = 400, 12
 _PARTS = (("min", "lowest"), ("median", "median"), ("max", "highest"))
 _LIMITS = {
     "overvoltage": ("Highest voltage", "pu"),
@@ -83,7 +83,9 @@ def _result(found: HostingStudy, summary: Mapping[str, Any]) -> Iterator[Block]:
         (limit_words(row["limit"], row["element"], row["hour"]), str(row["designs"]))
         for row in summary["limiting"]
     ]
-    yield TableBlock(("What ends it", "Designs"), rows[:_MOST_ROWS], (1,))
+    yield TableBlock(("What ends it", "Designs"), rows[:_FIRST_ROWS], (1,))
+    if len(rows) > _FIRST_ROWS:
+        yield Text(f"The first {_FIRST_ROWS} of {len(rows)}; limiting.parquet has all.")
     for replay in found.replays:
         yield Text(str(replay), "alert" if replay.passed else "paragraph")
 
@@ -117,7 +119,9 @@ def _map(found: HostingStudy) -> Iterator[PageSection]:
     ]
     what = "hosts alone" if found.method == "alone" else "has in the mean over the designs"
     text = f"Each bus in the colour of the PV that it {what}"
-    drawing = draw_map("Map of the feeder", found.case.day.circuit.feeder, states, classes, text)
+    feeder = found.case.day.circuit.feeder
+    there = feeder.with_ders(feeder.ders[: len(feeder.ders) - len(found.case.whole.sites)])
+    drawing = draw_map("Map of the feeder", there, states, classes, text)
     if drawing is not None:
         yield PageSection("Where", [Figures([drawing])])
 
