@@ -21,7 +21,7 @@ def limits_of(case: HostingCase) -> dict[str, Any]:
 def assumptions(case: HostingCase) -> dict[str, Any]:
     """Return what the result depends on, as plain data."""
     model, section, day = case.whole, case.section, case.day
-    feeder, grid, at = day.circuit.feeder, day.site.grid, int(model.pv_pu.argmax())
+    feeder, grid = day.circuit.feeder, day.site.grid
     there = feeder.ders[: len(feeder.ders) - len(model.sites)]
     peak = int(np.abs(model.load_kva.sum(axis=1)).argmax())
     acting = case.acting is not None
@@ -30,7 +30,7 @@ def assumptions(case: HostingCase) -> dict[str, Any]:
         "model": section.model,
         "source_v_pu": day.circuit.source_v_pu,
         "taps": day.circuit.tap_steps(),
-        "regulators": f"fixed at the base case of {model.hours[at]:g} h for the search, acting in "
+        "regulators": f"fixed at the base case of {case.held_h:g} h for the search, acting in "
         "a replay"
         if acting
         else "fixed",
@@ -101,10 +101,9 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
             f"{len(unrated)} lines have no rating, so no current limits them: {listed(unrated, 4)}"
         )
     if case.acting is not None:
-        at = int(model.pv_pu.argmax())
         notes.append(
             "the regulators of the scenario act; the search holds the taps that they choose in the "
-            f"base case of {model.hours[at]:g} h, and OpenDSS replays the designs with regulators "
+            f"base case of {case.held_h:g} h, and OpenDSS replays the designs with regulators "
             "that act"
         )
     if not case.kept.all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -20,14 +21,16 @@ from grid_models.base.options import parse_options
 from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
 from grid_models.current_injection.model import ComplexArray
 from grid_models.ders.rules import DerRule, place
-from grid_models.feeder.model import Der
+from grid_models.feeder.model import Der, Feeder
 from grid_models.hosting.balanced import PHASES, balanced_feeder
 from grid_models.hosting.limits import LimitCheck, Limits
 from grid_models.hosting.model import HostingModel
 from grid_models.hosting.static import with_batteries_discharging
 from grid_models.opendss.circuit import Circuit
+from grid_models.opendss.reader import feeder_from_engine
 
 _PREFIX = "hosting"
+_NO_VOLTAGE_PU = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class HostingCase:
     day : The feeder phase by phase, with the sites; its circuit is at the taps of the search.
     circuit : What OpenDSS solves for `whole`: that of `day`, or of the balanced equivalent.
     acting : The feeder with regulators that act, where the scenario has such; else None.
+    held_h : Hour whose taps the search then holds.
     kept : (T,). Whether the search looks at a step. It leaves out those at which the base case
         keeps the limits with regulators that act, and not at the taps of the search.
     """
@@ -51,6 +55,7 @@ class HostingCase:
     day: GridDay
     circuit: Circuit
     acting: GridDay | None
+    held_h: float | None
     kept: NDArray[np.bool_]
 
     @property
@@ -127,11 +132,12 @@ def hosting_case(scenario: Scenario) -> HostingCase:
     _refuse_unrated(site, limits)
     day = GridDay(scenario, times_s, plant=plant, site=site)
     acting = day if site.regulators == "auto" and day.circuit.tap_steps() else None
+    held_h = None
     if acting is not None:
-        taps = _settled(acting, section.step_s)
         site = GridSite(scenario, plant)
-        site.grid = site.grid.model_copy(update={"regulators": "fixed", "taps": taps})
+        site.grid = site.grid.model_copy(update={"regulators": "fixed"})
         day = GridDay(scenario, times_s, plant=plant, site=site)
+        held_h = _hold_taps(acting, day, limits, section.step_s)
     with located(scenario.where("hosting", "at")):
         options = {"kind": "pv", "at": section.at, "kw": 1.0, "kva_per_kw": 1.0, "prefix": _PREFIX}
         sites = place(day.circuit.feeder, [DerRule.from_mapping(options)])
@@ -141,7 +147,7 @@ def hosting_case(scenario: Scenario) -> HostingCase:
     with located(scenario.where("hosting", "model")):
         whole, circuit = _model(day, sites, section, limits)
     everything = np.ones(len(times_s), dtype=bool)
-    case = HostingCase(scenario, section, whole, day, circuit, acting, everything)
+    case = HostingCase(scenario, section, whole, day, circuit, acting, held_h, everything)
     return replace(case, kept=_kept(case))
 
 
@@ -173,15 +179,40 @@ def _refuse_unrated(site: GridSite, limits: Limits) -> None:
     )
 
 
-def _settled(acting: GridDay, step_s: float) -> dict[str, int]:
-    """Return the taps that regulators choose in the base case of the sunniest step."""
-    k, circuit = int(acting.columns["irradiance_pu"].argmax()), acting.circuit
-    load_kva, der_kva = acting.load_kva[k], acting.der_kva(step_s)[k]
-    circuit.set_time(acting.scenario.time.start_s + float(acting.times_s[k]))
-    circuit.set_loads(load_kva.real, load_kva.imag)
-    circuit.set_ders(der_kva.real, der_kva.imag)
-    circuit.solve()
-    return circuit.tap_steps()
+def _hold_taps(acting: GridDay, day: GridDay, limits: Limits, step_s: float) -> float:
+    """Set `day` to taps that regulators choose in the base case of an hour; return the hour.
+
+    That is the sunniest hour whose taps keep the voltage band all day, else the sunniest.
+    """
+    load_kva, der_kva = acting.load_kva, acting.der_kva(step_s)
+    start_s = acting.scenario.time.start_s
+
+    def solve(of: GridDay, k: int) -> None:
+        of.circuit.set_time(start_s + float(of.times_s[k]))
+        of.circuit.set_loads(load_kva[k].real, load_kva[k].imag)
+        of.circuit.set_ders(der_kva[k].real, der_kva[k].imag)
+        of.circuit.solve()
+
+    def keeps_the_band(taps: Mapping[str, int]) -> bool:
+        day.circuit.set_taps(taps)
+        for k in range(len(day.times_s)):
+            solve(day, k)
+            v_pu = day.circuit.v_pu()
+            v_pu = v_pu[v_pu > _NO_VOLTAGE_PU]
+            if v_pu.min() < limits.v_min_pu or v_pu.max() > limits.v_max_pu:
+                return False
+        return True
+
+    by_sun = np.argsort(-acting.columns["irradiance_pu"], kind="stable").tolist()
+    chosen: dict[tuple[int, ...], tuple[int, dict[str, int]]] = {}
+    for k in by_sun:
+        solve(acting, k)
+        taps = acting.circuit.tap_steps()
+        chosen.setdefault(tuple(taps.values()), (k, taps))
+    found = next((c for c in chosen.values() if keeps_the_band(c[1])), next(iter(chosen.values())))
+    day.circuit.set_taps(found[1])
+    solve(day, found[0])
+    return float((start_s + acting.times_s[found[0]]) / 3600.0 % 24.0)
 
 
 def _model(
@@ -190,13 +221,7 @@ def _model(
     """Return the model at all steps, and the circuit that it was made from."""
     circuit, loads, scale = day.circuit, day.load_kva, 1.0
     if section.model == "balanced":
-        taps = circuit.tap_steps()
-        regulators = (
-            replace(unit, tap_step=taps.get(unit.name, unit.tap_step))
-            for unit in circuit.feeder.regulators
-        )
-        source = replace(circuit.feeder.source, v_pu=circuit.source_v_pu)
-        feeder = replace(circuit.feeder, regulators=tuple(regulators), source=source)
+        feeder = _at_present_taps(circuit)
         column = {name: k for k, name in enumerate(circuit.load_names)}
         circuit, scale = Circuit.from_feeder(balanced_feeder(feeder)), float(PHASES)
         loads = loads[:, [column[name] for name in circuit.load_names]]
@@ -217,6 +242,20 @@ def _model(
     return model, circuit
 
 
+def _at_present_taps(circuit: Circuit) -> Feeder:
+    """Return the feeder of a circuit as it stands: taps of regulators, voltage of the source."""
+    feeder, now = circuit.feeder, feeder_from_engine(circuit.engine, name=circuit.name)
+    # Of a user's file, regulators with an impedance are transformers.
+    taps = {unit.name: unit.windings for unit in now.transformers}
+    transformers = (replace(x, windings=taps.get(x.name, x.windings)) for x in feeder.transformers)
+    steps = circuit.tap_steps()
+    regulators = (replace(x, tap_step=steps.get(x.name, x.tap_step)) for x in feeder.regulators)
+    source = replace(feeder.source, v_pu=circuit.source_v_pu)
+    return replace(
+        feeder, regulators=tuple(regulators), transformers=tuple(transformers), source=source
+    )
+
+
 def _kept(case: HostingCase) -> NDArray[np.bool_]:
     """Return the steps that the search looks at.
 
@@ -228,6 +267,8 @@ def _kept(case: HostingCase) -> NDArray[np.bool_]:
     if not excess.feasible.all() and case.acting is not None:
         nothing = np.zeros((len(model.hours), len(model.sites)), dtype=np.complex128)
         passed = case.findings(case.solve_again(nothing, acting=True))
+        if not passed and not model.pv_pu[excess.feasible].any():
+            passed = findings(model.check, excess, model.hours)
     elif not excess.feasible.all():
         passed = findings(model.check, excess, model.hours)
     if passed:
