@@ -13,7 +13,7 @@ from grid_models.base.errors import FeederateError
 if TYPE_CHECKING:
     from federates.environment.gymnasium_env import FeederEnv, FeederVectorEnv
     from federates.environment.parallel import ParallelFeederEnv
-    from federates.environment.world import RewardFunction
+    from federates.environment.rewards import RewardFunction
 
 _LIBRARIES = ("gymnasium", "pettingzoo")
 

@@ -34,7 +34,8 @@ class BatchedDers:
     ----------
     inverters : (n_inverters,). DERs whose reactive power is commanded.
     storage : (n_storage,). Those among them whose active power is, too.
-    p_kw, q_kvar : (N, n_ders). Injections in the present step.
+    p_kw, q_kvar : (N, n_ders). Injections in the present step. A step makes new arrays.
+    headroom_kvar : (N, n_inverters). Reactive power that the inverters could give in it.
     """
 
     def __init__(self, ders: Sequence[Der], free_kva: ComplexArray, n: int, dt_s: float) -> None:
@@ -57,22 +58,23 @@ class BatchedDers:
         self._energy_kwh = np.array([ders[i].energy_kwh for i in self._battery], dtype=np.float64)
         self._cells.soc_kwh = np.tile(self._soc_start_kwh, (n, 1))
         self.p_kw, self.q_kvar = np.zeros((2, n, len(ders)))
+        self.headroom_kvar = self._headroom_kvar()
 
     @property
     def soc_pu(self) -> FloatArray:
         """Stored energy of the batteries over their size, (N, n_batteries)."""
         return np.asarray(self._cells.soc_kwh / self._energy_kwh)
 
-    @property
-    def headroom_kvar(self) -> FloatArray:
-        """Reactive power that the inverters could give in the present step, (N, n_inverters)."""
+    def _headroom_kvar(self) -> FloatArray:
         p_kw = self.p_kw[:, self.inverters]
         return np.asarray(np.sqrt(np.maximum(self._kva**2 - p_kw**2, 0.0)))
 
     def restart(self, rows: Rows, k: NDArray[np.intp]) -> None:
         """Begin episodes at step k, (n_rows,), uncommanded and with batteries as a run begins."""
+        self.p_kw, self.q_kvar = self.p_kw.copy(), self.q_kvar.copy()
         self.p_kw[rows], self.q_kvar[rows] = self._free_p_kw[k], self._free_q_kvar[k]
         self._cells.soc_kwh[rows] = self._soc_start_kwh
+        self.headroom_kvar = self._headroom_kvar()
 
     def step(self, k: NDArray[np.intp], q_share: FloatArray, p_share: FloatArray) -> None:
         """Advance all episodes to step k, (N,).
@@ -85,7 +87,7 @@ class BatchedDers:
         self.p_kw, self.q_kvar = self._free_p_kw[k], self._free_q_kvar[k]
         if len(self.storage):
             self._step_storage(p_share)
-        room = self.headroom_kvar
+        self.headroom_kvar = room = self._headroom_kvar()
         self.q_kvar[:, self.inverters] = np.minimum(np.maximum(q_set_kvar, -room), room)
 
     def _step_storage(self, p_share: FloatArray) -> None:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from federates.core.federate import FloatArray
 from federates.environment.observations import Observation
 from federates.environment.profile import drawn
-from federates.environment.world import RewardFunction, World
+from federates.environment.rewards import Outcome, RewardFunction
+from federates.environment.world import World
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import FeederateError
 
@@ -113,7 +114,7 @@ class FeederEnv(gymnasium.Env[Observation, Action]):
         world.restart(rows, [episode_generator(self.np_random)])
         world.refuse_unsolved(rows[~world.solve()])
         self._going = True
-        return world.observe()[0], _info(world)
+        return world.observe()[0], _info(world.outcome())
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Advance by one step of the feeder.
@@ -126,8 +127,9 @@ class FeederEnv(gymnasium.Env[Observation, Action]):
         world = self.world
         world.act(np.asarray(action)[None])
         solved = world.solve()
-        reward = float(world.rewards(world.outcome(), solved)[0])
-        info, terminated, truncated = _info(world), not solved[0], bool(world.ended()[0])
+        outcome = world.outcome()
+        reward, info = float(world.rewards(outcome, solved)[0]), _info(outcome)
+        terminated, truncated = not solved[0], bool(world.ended()[0])
         if terminated:
             info["reason"] = world.reason(0)
         self._going = not (terminated or truncated)
@@ -140,8 +142,8 @@ class FeederEnv(gymnasium.Env[Observation, Action]):
         return drawn(self.world.v_pu[0], self.world.band)
 
 
-def _info(world: World) -> dict[str, Any]:
-    return {name: float(values[0]) for name, values in world.outcome().known().items()}
+def _info(outcome: Outcome) -> dict[str, Any]:
+    return {name: float(values[0]) for name, values in outcome.known().items()}
 
 
 class FeederVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
@@ -197,7 +199,8 @@ class FeederVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         self.restart(rows)
         self.world.refuse_unsolved(rows[~self.world.solve()])
         self._over = np.zeros(self.num_envs, dtype=bool)
-        return self.world.observe(), self.infos(np.ones(self.num_envs, dtype=bool))
+        solved = np.ones(self.num_envs, dtype=bool)
+        return self.world.observe(), self._infos(self.world.outcome(), solved)
 
     def _take_seed(self, seed: int | Sequence[int | None] | None) -> None:
         if seed is None:
@@ -231,16 +234,17 @@ class FeederVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             self.restart(np.flatnonzero(fresh))
         solved = world.solve()
         world.refuse_unsolved(np.flatnonzero(fresh & ~solved))
-        rewards = np.where(fresh, 0.0, world.rewards(world.outcome(), solved))
+        outcome = world.outcome()
+        rewards = np.where(fresh, 0.0, world.rewards(outcome, solved))
         terminated, truncated = ~solved, world.ended()
         self._over = terminated | truncated
-        return world.observe(), rewards, terminated, truncated, self.infos(solved)
+        return world.observe(), rewards, terminated, truncated, self._infos(outcome, solved)
 
-    def infos(self, solved: BoolArray) -> dict[str, Any]:
+    def _infos(self, outcome: Outcome, solved: BoolArray) -> dict[str, Any]:
         """Return the infos of all environments, with a mask each."""
         n = self.num_envs
         infos: dict[str, Any] = {}
-        for name, values in self.world.outcome().known().items():
+        for name, values in outcome.known().items():
             infos |= {name: values, f"_{name}": np.ones(n, dtype=bool)}
         if not solved.all():
             reasons = np.full(n, None, dtype=object)

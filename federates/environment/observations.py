@@ -94,5 +94,5 @@ class Observer:
         seen = own.reshape(len(v_pu), -1)
         if self._joint:
             seen = np.concatenate([seen, (V_GAIN * (v_pu - 1.0)).astype(np.float32)], axis=1)
-        # A node without supply is NaN.
-        return np.clip(np.nan_to_num(seen, copy=False), -self.limit, self.limit)
+        # A node without supply is NaN, which ends as the lower limit, 0 pu.
+        return np.asarray(np.fmin(np.fmax(seen, -self.limit), self.limit))

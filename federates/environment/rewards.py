@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from controllers.core.named_classes import NamedClasses
 from federates.core.federate import FloatArray
-from grid_models.base.options import Options, option
+from federates.errors import ScenarioError
+from federates.scenario.environment import Environment
+from federates.scenario.schema import Scenario
+from grid_models.base.errors import FeederateError
+from grid_models.base.options import Options, option, parse_options
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class Outcome:
         low, high = self.band
         out = (self.v_pu < low) | (self.v_pu > high)
         return np.asarray(np.count_nonzero(out, axis=1), dtype=np.float64)
+
+
+RewardFunction = Callable[[Outcome], ArrayLike]
 
 
 class Reward(Protocol):
@@ -101,3 +110,27 @@ REWARDS: NamedClasses[Reward] = NamedClasses(
         ),
     },
 )
+
+
+def named_reward(scenario: Scenario) -> RewardFunction:
+    """Return the reward that a scenario names.
+
+    Raises ScenarioError: There is no such reward, or its options are wrong.
+    """
+    spec = scenario.environment or Environment()
+    key = "reward"
+    try:
+        found = REWARDS.resolve(spec.reward)
+        key = "reward_options"
+        if issubclass(found, Options):
+            return parse_options(found, spec.reward_options, spec.reward)
+        return found(**spec.reward_options)
+    except FeederateError as error:
+        place = f"{scenario.where('environment', key)}: {error.where}"
+        raise ScenarioError(
+            error.what, where=place, expected=error.expected, nearest=error.nearest
+        ) from None
+    except TypeError as error:
+        raise ScenarioError(
+            f"'{spec.reward}' cannot be made: {error}", where=scenario.where("environment", key)
+        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,17 +12,17 @@ from federates.core.sites import GridSite
 from federates.environment.ders import BatchedDers, Rows
 from federates.environment.episodes import Episodes, refuse_what_cannot_be
 from federates.environment.observations import Observation, Observer
-from federates.environment.rewards import REWARDS, Outcome
-from federates.errors import ScenarioError
+from federates.environment.rewards import Outcome, RewardFunction, named_reward
 from federates.kinds.feeder.day import GridDay
 from federates.scenario.environment import Environment
 from federates.scenario.schema import Scenario
 from grid_models.base.errors import FeederateError, PowerFlowError
-from grid_models.base.options import Options, parse_options
+from grid_models.current_injection.model import ComplexArray
 
 _FAILED = "the power flow did not converge"
 _ALL = slice(None)
-RewardFunction = Callable[[Outcome], ArrayLike]
+_TOLERANCE_PU = 1e-9
+"""Error of the voltages, unless the grid has a tolerance of its own."""
 
 
 class World:
@@ -60,13 +60,16 @@ class World:
         refuse_what_cannot_be(scenario, site)
         self._day = day = GridDay(scenario, site=site)
         ders, dt_s = site.feeder.ders, scenario.time.step_s
-        self._ders = BatchedDers(ders, day.der_kva(dt_s), n, dt_s)
+        der_kva = day.der_kva(dt_s)
+        self._ders = BatchedDers(ders, der_kva, n, dt_s)
+        day.feeder.linearise(day.load_kva.mean(axis=0), der_kva.mean(axis=0))
+        self._tolerance_pu = site.grid.tolerance_pu or _TOLERANCE_PU
         self.agents = tuple(ders[i].name for i in self._ders.inverters)
         self.storage = tuple(ders[i].name for i in self._ders.storage)
         self.nodes = day.feeder.network.nodes
-        self._dead = np.asarray(day.feeder.network.w == 0.0)
+        self._dead = np.flatnonzero(day.feeder.network.w == 0.0)
         self.observer = Observer(spec, ders, self._ders, self.nodes)
-        self._reward = _named_reward(scenario, spec) if reward is None else reward
+        self._reward = named_reward(scenario) if reward is None else reward
         self.band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
         self._own_source_pu = day.circuit.source_v_pu
         n_loads = len(day.circuit.load_names)
@@ -130,14 +133,26 @@ class World:
 
         The others keep the state of the last one that did.
         """
-        load_kva = self._day.load_kva[self._k[rows]] * self._load_factor[rows]
-        der_kva = self._ders.p_kw[rows] + 1j * self._ders.q_kvar[rows]
-        flow = self._day.feeder.solve(load_kva, der_kva, self._source_pu[rows])
+        flow = self._day.feeder.solve(*self.powers(rows), tolerance_pu=self._tolerance_pu)
         good, v_pu = flow.converged, flow.v_pu
         v_pu[:, self._dead] = np.nan
-        at = rows if good.all() else np.arange(self.n)[rows][good]
-        self.v_pu[at], self._losses_kw[at] = v_pu[good], flow.losses_kw[good]
+        if len(v_pu) == self.n and good.all():
+            self.v_pu, self._losses_kw = v_pu, flow.losses_kw
+        else:
+            at = np.arange(self.n)[rows][good]
+            self.v_pu, self._losses_kw = self.v_pu.copy(), self._losses_kw.copy()
+            self.v_pu[at], self._losses_kw[at] = v_pu[good], flow.losses_kw[good]
         return good
+
+    def powers(self, rows: Rows = _ALL) -> tuple[ComplexArray, ComplexArray, FloatArray]:
+        """Return what a power flow is solved with.
+
+        Demand, complex (n_rows, n_loads), injections, complex (n_rows, n_ders), and the factor on
+        the source's voltage, (n_rows,).
+        """
+        load_kva = self._day.load_kva[self._k[rows]] * self._load_factor[rows]
+        der_kva = self._ders.p_kw[rows] + 1j * self._ders.q_kvar[rows]
+        return load_kva, der_kva, self._source_pu[rows]
 
     def refuse_unsolved(self, rows: NDArray[np.intp]) -> None:
         """Raise PowerFlowError where there are episodes whose first state has no solution."""
@@ -152,10 +167,9 @@ class World:
             )
 
     def outcome(self) -> Outcome:
-        """Return the present state of all episodes."""
+        """Return the present state of all episodes; later steps make new arrays."""
         ders, times_s = self._ders, self._day.times_s[self._k]
-        arrays = (x.copy() for x in (self.v_pu, self._losses_kw, ders.p_kw, ders.q_kvar))
-        return Outcome(self.band, times_s, *arrays)
+        return Outcome(self.band, times_s, self.v_pu, self._losses_kw, ders.p_kw, ders.q_kvar)
 
     def rewards(self, outcome: Outcome, solved: NDArray[np.bool_]) -> FloatArray:
         """Return the rewards, (N,); minus the failure penalty where not solved.
@@ -191,23 +205,3 @@ class World:
         chosen = np.arange(self.n)[rows].tolist()
         generators = [self._generators[i] for i in chosen]
         return self.observer(self.v_pu[rows], self._forged_pu[rows], generators, rows)
-
-
-def _named_reward(scenario: Scenario, spec: Environment) -> RewardFunction:
-    """Return the reward that a scenario names."""
-    key = "reward"
-    try:
-        found = REWARDS.resolve(spec.reward)
-        key = "reward_options"
-        if issubclass(found, Options):
-            return parse_options(found, spec.reward_options, spec.reward)
-        return found(**spec.reward_options)
-    except FeederateError as error:
-        place = f"{scenario.where('environment', key)}: {error.where}"
-        raise ScenarioError(
-            error.what, where=place, expected=error.expected, nearest=error.nearest
-        ) from None
-    except TypeError as error:
-        raise ScenarioError(
-            f"'{spec.reward}' cannot be made: {error}", where=scenario.where("environment", key)
-        ) from error

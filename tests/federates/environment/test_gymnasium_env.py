@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import feederate
 from federates.environment.rewards import Outcome
+from federates.environment.world import World
 from feederate import FeederateError, ScenarioError
 
 VARIED = {
@@ -99,11 +100,24 @@ def test_shares_of_a_float_and_beyond_1_are_the_limits() -> None:
     assert (seen[:, 3] <= seen[:, 2] + 1e-6).all()
 
 
+def overload(world: World, row: int) -> Any:
+    """Let each inverter of an episode inject 3 MW; return what gives the powers otherwise."""
+    own = world.powers
+
+    def powers(rows: Any = slice(None)) -> Any:
+        load_kva, der_kva, source_pu = own(rows)
+        der_kva[row] = 3000.0
+        return load_kva, der_kva, source_pu
+
+    world.powers = powers  # type: ignore[method-assign]
+    return own
+
+
 def test_a_voltage_collapse_ends_the_episode_with_a_reason() -> None:
     changes = {**SHORT, "environment.failure_penalty": 777.0}
     env = feederate.env("voltvar-ieee123", set=changes)
     env.reset(seed=1)
-    env.world._load_factor[:] = 1000.0
+    overload(env.world, 0)
     seen, reward, terminated, truncated, info = env.step(np.zeros(96))
     assert (reward, terminated, truncated) == (-777.0, True, False)
     assert info["reason"] == "the power flow did not converge at time_s=5"
@@ -113,7 +127,7 @@ def test_a_voltage_collapse_ends_the_episode_with_a_reason() -> None:
 
     vector = feederate.vector_env("voltvar-ieee123", num_envs=2, set=changes, seed=1)
     vector.reset()
-    vector.world._load_factor[1] = 1000.0
+    given = overload(vector.world, 1)
     seen, rewards, ends, _, infos = vector.step(np.zeros((2, 96)))
     assert ends.tolist() == [False, True]
     assert rewards[1] == -777.0
@@ -121,13 +135,14 @@ def test_a_voltage_collapse_ends_the_episode_with_a_reason() -> None:
     assert infos["_reason"].tolist() == [False, True]
     assert infos["reason"][1] == info["reason"]
     assert np.isfinite(seen).all()
+    vector.world.powers = given  # type: ignore[method-assign]
     seen, rewards, ends, _, infos = vector.step(np.zeros((2, 96)))
     assert not ends.any()
     assert (rewards[1], infos["time_s"].tolist()) == (0.0, [10.0, 0.0])
 
 
 def test_an_episode_that_cannot_begin_is_an_error() -> None:
-    env = feederate.env("voltvar-ieee123", set={**SHORT, "environment.load_scale": [1000, 1000]})
+    env = feederate.env("voltvar-ieee123", set={**SHORT, "grid.ders.0.kw_per_load_kw": 300})
     with pytest.raises(FeederateError, match="did not converge at the begin of 1 of 1 episodes"):
         env.reset(seed=1)
 
