@@ -1,7 +1,7 @@
 """Steps per second of CPU time of environments: ours, OpenDSS one at a time, Grid2Op, gym-anm.
 
     python benchmarks/environment.py [--json] [--seconds 2] [--peers FOLDER]
-    python benchmarks/environment.py --ppo STEPS [--json]
+    python benchmarks/environment.py --ppo STEPS [--policy FILE] [--json]
 
 The feeder is IEEE 123 with 96 inverters (`voltvar-ieee123`), solved to 1e-8 pu by all rows of ours
 and by OpenDSS; actions are random and drawn before, episodes of 600 s begin from 6 to 19 h. All
@@ -16,8 +16,9 @@ ratio_64, ratio_1024      over OpenDSS
 grid2op, gym_anm          smaller systems, 14 and 6 buses, without and with random actions; null
                           where not installed (here or in FOLDER, by `pip install --target`)
 
-`--ppo` (extra `sb3`) trains PPO of Stable-Baselines3 by so many steps, and gives the mean number of
-nodes outside the band at held-out instants beside no control and a steep droop.
+`--ppo` (extra `sb3`) trains PPO of Stable-Baselines3 by so many steps, with all voltages observed,
+and gives the mean number of nodes outside the band at held-out instants beside no control, a steep
+droop, and a local policy of `feederate train`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ use_one_thread()
 import numpy as np  # noqa: E402
 
 import feederate  # noqa: E402
+from controllers.learned_droop.files import policy_of  # noqa: E402
+from controllers.learned_droop.policy import Policy, uniform_policy  # noqa: E402
 from federates.core.sites import GridSite  # noqa: E402
+from federates.environment.observations import V_GAIN  # noqa: E402
 from federates.environment.world import World  # noqa: E402
 from federates.scenario.schema import Scenario  # noqa: E402
 
@@ -58,9 +62,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--peers", type=Path, help="folder with Grid2Op and gym-anm")
     parser.add_argument("--ppo", type=int, metavar="STEPS")
+    parser.add_argument("--policy", type=Path, help="file of a local policy, beside PPO")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = ppo(args.ppo) if args.ppo else rates(args.seconds, args.peers)
+    found = ppo(args.ppo, args.policy) if args.ppo else rates(args.seconds, args.peers)
     if args.json:
         print(json.dumps(found, indent=1))
         return
@@ -200,11 +205,13 @@ SHIFTS: dict[str, dict[str, Any]] = {
     "load x0.5": {"environment.load_scale": [0.5, 0.5]},
     "tap 4": {"grid.taps.rg1": 4},
 }
-HELD_OUT_SEED, INSTANTS, STEPS = 101, 64, 12
+HELD_OUT_SEED, INSTANTS, STEPS = 101, 64, 120
+STEEP, STEEP_GAIN = 20.0, 0.02
+"""All reactive power at 0.95 and 1.05 pu, behind a filter slow enough that it settles."""
 
 
-def ppo(steps: int) -> dict[str, Any]:
-    """Return nodes outside the band with PPO, without control and with a steep droop."""
+def ppo(steps: int, file: Path | None) -> dict[str, Any]:
+    """Return nodes outside the band with PPO and beside it, and its steps and CPU seconds."""
     import stable_baselines3
 
     import federates.environment.sb3 as ours
@@ -225,24 +232,38 @@ def ppo(steps: int) -> dict[str, Any]:
     model.learn(steps)
     found: dict[str, Any] = {"ppo_steps": model.num_timesteps}
     found["ppo_seconds"] = round(time.process_time() - begin, 1)
-    policies: dict[str, Callable[[Any], Any]] = {
-        "none": lambda seen: np.zeros((INSTANTS, 96)),
-        "steep droop": steep,
-        "ppo": lambda seen: model.predict(seen, deterministic=True)[0],
-    }
+    inverters = GridSite(feederate.load(SCENARIO)).feeder.ders
+    local = {"steep droop": uniform_policy(inverters, STEEP, STEEP_GAIN)}
+    if file is not None:
+        local["local policy"] = policy_of(file.read_text(encoding="utf-8"), str(file))
     for shift, changes in SHIFTS.items():
-        found[shift] = {name: nodes_out(policy, changes) for name, policy in policies.items()}
+        policies: dict[str, Any] = {name: Filtered(one) for name, one in local.items()}
+        policies["none"] = lambda seen: np.zeros((INSTANTS, 96))
+        policies["ppo"] = lambda seen: model.predict(seen, deterministic=True)[0]
+        found[shift] = {name: nodes_out(one, changes) for name, one in policies.items()}
     return found
 
 
-def steep(seen: Any) -> Any:
-    """Return the shares of a droop with all its reactive power at 0.95 and 1.05 pu."""
-    return -np.clip(seen[:, : 4 * 96 : 4], -1.0, 1.0)
+class Filtered:
+    """A local policy in a batch of episodes: it acts on filtered voltages of its own."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._w_pu: Any = None
+
+    def __call__(self, seen: Any) -> Any:
+        """Return the shares of headroom, (N, n_inverters)."""
+        own = seen[:, : 4 * 96].reshape(-1, 96, 4).astype(np.float64)
+        v_pu = 1.0 + own[..., 0] / V_GAIN
+        w_pu = v_pu if self._w_pu is None else self._w_pu
+        self._w_pu = self._policy.filtered(w_pu, v_pu)
+        return np.clip(self._policy.wanted_pu(self._w_pu, own[..., 1]), -1.0, 1.0)
 
 
 def nodes_out(policy: Callable[[Any], Any], changes: dict[str, Any]) -> float:
     """Return the mean number of nodes outside the band, over instants of a held-out day."""
     spec = {**VARIED, "load_scale": [1.0, 1.0], "load_diversity": 0.0, "source_v_pu": None}
+    spec["episode_s"] = 5.0 * STEPS
     envs = feederate.vector_env(
         SCENARIO, INSTANTS, seed=1, set={"environment": spec, "seed": HELD_OUT_SEED, **changes}
     )

@@ -28,10 +28,6 @@ TANKS = [
 ]
 
 
-def world(scenario: str = "voltvar-ieee123", n: int = 1, **changes: Any) -> World:
-    return World(feederate.load(scenario, set={"time.duration_s": 120, **changes}), n)
-
-
 def replayed(run: Any, found: World, q_of: str, p_share: float | None = None) -> tuple[Any, Any]:
     """Step an episode with the set-points that were sent in a run; return both voltages."""
     found.restart(ONE, [np.random.default_rng(0)])
