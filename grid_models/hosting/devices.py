@@ -74,7 +74,9 @@ class _Block:
 
     Attributes
     ----------
-    low, high : (S, n). own_cost : (S, n). Cost by which a device that nobody coordinates decides.
+    low, high : (S, n).
+    own_cost : (S, n). Cost by which a device decides that nobody coordinates, or among plans of
+        equal worth; of reactive power, any that leaves no ties.
     rows : (r, n). least, most : (S, r).
     kva : complex (T, n). kva_of_capacity : complex (T,).
     curtailed, charged, discharged : (n,). Whether the column is that power.
@@ -104,7 +106,9 @@ class DeviceModel:
     Attributes
     ----------
     kinds : Of `KINDS`.
-    low, high, own_cost : (n,). unit : (n,).
+    low, high : (n,). unit : (n,).
+    own_cost : (n,). Cost by which devices decide that nobody coordinates, or among plans of equal
+        worth.
     rows : sparse (r, n). least, most : (r,). row_unit : (r,).
     kva : sparse, complex (T S, n). kva_of_capacity : sparse, complex (T S, U).
     curtailed, charged, discharged : (n,). Whether a column is PV's curtailed power, or a storage's.
@@ -269,6 +273,7 @@ def _pv(options: DeviceOptions, n_sites: int, pv_pu: FloatArray) -> _Block:
         n_sites, parts, sunny, len(pv_pu), {"curtailed": -1.0 + 1j * tan, "q": 1j},
         low=_all(low, n_sites), high=_all(high, n_sites), rows=rows,
         least=np.full((n_sites, len(most)), -np.inf), most=_all(most, n_sites),
+        own_cost=_all(np.repeat([0.0, 1.0][: len(parts)], k), n_sites),
         kva_of_capacity=(1.0 - 1j * tan) * pv_pu,
     )  # fmt: skip
 

@@ -148,6 +148,12 @@ def _result(model: HostingModel, patterns: FloatArray, found: list[RayResult]) -
             f"{lost} of {len(found)} placements: no plan keeps the limits without any PV, or none "
             "was found; they are not in the means"
         )
+    early = sum(not r.settled and np.isfinite(r.pv_kw) for r in found)
+    if early:
+        notes.append(
+            f"{early} of {len(found)} placements: the search ended before PV rested; the plans "
+            "keep the limits, and more PV may be possible"
+        )
     return HostingResult(
         names=names,
         hc_kw=hc_kw,

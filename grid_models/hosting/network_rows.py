@@ -73,6 +73,16 @@ def worst_elements(model: HostingModel, flow: BatchFlow, above: float, most: int
     return Elements(*np.concatenate(found, axis=1))
 
 
+def excess_of(model: HostingModel, flow: BatchFlow, at: Elements) -> FloatArray:
+    """Return the excess of elements at their cases, (R,)."""
+    excess = np.zeros(len(at))
+    for kind in np.unique(at.kind).tolist():
+        rows = np.flatnonzero(at.kind == kind)
+        by_element = model.check.by_element(model.check.kinds[kind], flow)
+        excess[rows] = by_element[at.case[rows], at.element[rows]]
+    return excess
+
+
 def network_rows(model: HostingModel, flow: BatchFlow, at: Elements) -> NetworkRows:
     """Return the tangents of elements at their cases; one factorisation for each case.
 
@@ -80,17 +90,12 @@ def network_rows(model: HostingModel, flow: BatchFlow, at: Elements) -> NetworkR
     """
     sites = len(model.sites)
     by_p, by_q = np.zeros((2, len(at), sites))
-    excess = np.zeros(len(at))
-    for kind in np.unique(at.kind).tolist():
-        rows = np.flatnonzero(at.kind == kind)
-        by_element = model.check.by_element(model.check.kinds[kind], flow)
-        excess[rows] = by_element[at.case[rows], at.element[rows]]
     for case in np.unique(at.case).tolist():
         rows = np.flatnonzero(at.case == case)
         weights = _weights(model, flow, case, at.kind[rows], at.element[rows])
         p, q = model.feeder.current_slopes(flow, case, weights)
         by_p[rows], by_q[rows] = p[:, -sites:], q[:, -sites:]
-    return NetworkRows(excess, by_p / model.watt_scale, by_q / model.watt_scale)
+    return NetworkRows(excess_of(model, flow, at), by_p / model.watt_scale, by_q / model.watt_scale)
 
 
 def _weights(

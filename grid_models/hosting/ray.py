@@ -18,7 +18,7 @@ limit, and stay.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,17 +28,17 @@ from grid_models.batched.power_flow import BatchFlow
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.hosting.devices import STORAGE, DeviceModel
 from grid_models.hosting.model import HostingModel
-from grid_models.hosting.network_rows import Elements, network_rows, worst_elements
+from grid_models.hosting.network_rows import Elements
+from grid_models.hosting.tangents import TangentRows
 from grid_models.hosting.warm_lp import LpSolution, WarmLp
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 EXCESS = 2e-5
 """Excess of an accepted plan, in the units of `Excess` (pu, kW): accuracy of the last tangents."""
-_RESTS, _NEAR, _PER_LIMIT, _ROUNDS = 1e-4, 2e-4, 3, 30
+_RESTS, _ROUNDS = 1e-4, 30
 _OVERLAP_KW = 1e-6
-_LEAST_COST = 1e-6
+_TIE_KW = 1e-5
+"""PV that an own cost of 1 may take: plans of equal PV are decided by the devices' own interest.
+Without, vertices jump between solutions, and tangents are taken far from where they are used."""
 _MARGIN = 1.3
 _LOSS = 1.0 / (STORAGE.charge_efficiency * STORAGE.discharge_efficiency) - 1.0
 """Energy lost there and back, over the energy that comes back."""
@@ -78,6 +78,7 @@ class RayResult:
     elements, weight : What binds, and its part in the rise of PV that it prevents, (R,) in all 1.
     marginal_kw : (U,). PV gained per kW of each capacity: the duals of the devices' limits.
     rounds : Linear programmes solved. rows : Rows of the network in the last one.
+    settled : Whether PV rested when the search ended; else it may be larger.
     """
 
     pv_kw: float
@@ -92,6 +93,7 @@ class RayResult:
     marginal_kw: FloatArray
     rounds: int
     rows: int
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,20 @@ class RayProgram:
         fixed_kva: ComplexArray | float = 0.0,
     ) -> None:
         self.model, self.devices, self.options = model, devices, options
+        _refuse(model)
         shape = len(model.hours), len(model.sites)
         self._fixed = np.array(np.broadcast_to(fixed_kva, shape), dtype=np.complex128)
         self._ray = np.zeros(len(capacity_kw))
         self._ray[: len(pattern)] = pattern / pattern.sum()
         self._pv_kva = devices.kva_of_capacity @ self._ray
-        self._elements: dict[tuple[int, ...], int] = {}
-        self._tangents: csr_array | None = None
+        self._tangents = TangentRows(model, EXCESS)
+        self._rows = self._tangents.rows()[0]
         self._first_kw = options.first_kw
         storages = np.flatnonzero(devices.discharged)
         # The step and site at which each column of a storage that discharges injects.
         self._outlet = storages, devices.kva.tocsc()[:, storages].indices
-        self._discharge_cost = np.full(len(storages), _LEAST_COST)
+        self._tie_cost = _TIE_KW * devices.own_cost
+        self._discharge_cost = self._tie_cost[storages]
         self._lp = self._program()
         self.set_capacity(capacity_kw)
 
@@ -163,7 +167,7 @@ class RayProgram:
     def solve(self) -> RayResult:
         """Return the largest PV."""
         options = self.options
-        most_kw, rounds, calm = self._first_kw, 0, False
+        most_kw, rounds, calm, settled = self._first_kw, 0, False, False
         point: _Point | None = None
         best: _Point | None = None
         while rounds < _ROUNDS:
@@ -189,13 +193,28 @@ class RayProgram:
                 point = self._point(replace(found, x=middle))
             overlap = self._punish_overlap(found)
             if point.excess <= EXCESS and not overlap:
+                settled = self._settled(point, last, best, most_kw)
                 best = point
-                rests = last is not None and abs(point.pv_kw - last.pv_kw) <= _RESTS * most_kw
-                if point.pv_kw >= options.most_kw or (rests and point.pv_kw < most_kw):
+                if settled:
                     break
             self._linearise(point)
             most_kw = min(max(options.first_kw, options.growth * point.pv_kw), options.most_kw)
-        return self._result(best, rounds)
+        return self._result(best, rounds, settled)
+
+    def _settled(
+        self, point: _Point, last: _Point | None, best: _Point | None, most_kw: float
+    ) -> bool:
+        """Return whether PV rests, and neither the trust region nor an old tangent holds it."""
+        if point.pv_kw >= self.options.most_kw:
+            return True
+
+        def near(other: _Point | None) -> bool:
+            return other is not None and abs(point.pv_kw - other.pv_kw) <= _RESTS * point.pv_kw
+
+        if point.pv_kw >= most_kw or not near(last):
+            return False
+        invalid = self._tangents.invalid(point.flow, point.site_kva - self._fixed)
+        return near(best) or not (invalid & (self._row_duals(point.found) > 0.0)).any()
 
     def _limit_pv(self, most_kw: float) -> None:
         last = np.array([len(self.devices.low)], dtype=np.intp)
@@ -219,9 +238,14 @@ class RayProgram:
 
     def _prices(self, found: LpSolution) -> FloatArray:
         """Return PV gained per kW taken at each step and site, (T S,)."""
-        if self._tangents is None:
-            return np.zeros(self._fixed.size)
-        return np.asarray(self._tangents.real.T @ -found.row_dual[self._lp.n_rows :])
+        return np.asarray(self._rows.real.T @ self._row_duals(found))
+
+    def _row_duals(self, found: LpSolution) -> FloatArray:
+        """Return PV gained per unit of the network's rows, (R,); rows added since then have 0."""
+        dual = np.zeros(self._rows.shape[0])
+        then = -found.row_dual[self._lp.n_rows :]
+        dual[: len(then)] = then
+        return dual
 
     def _point(self, found: LpSolution) -> _Point:
         capacity = self._capacity + self._ray * found.x[-1]
@@ -230,45 +254,29 @@ class RayProgram:
         return _Point(found, site_kva, flow, float(self.model.check.excess(flow).value.max()))
 
     def _linearise(self, point: _Point) -> None:
-        """Replace the rows of the network by tangents at a point, with those that it comes near."""
+        """Replace the rows of the network by tangents at a point."""
         from scipy.sparse import csr_array, hstack
 
-        model, d = self.model, self.devices
-        near = worst_elements(model, point.flow, -_NEAR, _PER_LIMIT)
-        for key in zip(near.case.tolist(), near.kind.tolist(), near.element.tolist(), strict=True):
-            self._elements.setdefault(key, len(self._elements))
-        if not self._elements:
-            return
-        at = self._all_elements()
-        rows = network_rows(model, point.flow, at)
-        n, sites = rows.by_p.shape
-        places = (
-            np.repeat(np.arange(n), sites),
-            (at.case[:, None] * sites + np.arange(sites)).ravel(),
-        )
-        # Re(conj(by_p + j by_q) s) = by_p p + by_q q
-        slopes = (rows.by_p - 1j * rows.by_q).ravel()
-        self._tangents = by = csr_array((slopes, places), shape=(n, self._fixed.size))
-        by_pv = csr_array((by @ self._pv_kva).real[:, None])
         moved = point.site_kva - self._fixed
-        most = (by @ moved.ravel()).real - rows.excess
-        self._lp.replace_rows(hstack([(by @ d.kva).real, by_pv], format="csr"), most)
+        self._tangents.renew(point.flow, moved)
+        if len(self._tangents.elements):
+            self._rows, most = self._tangents.rows()
+            by_pv = csr_array((self._rows @ self._pv_kva).real[:, None])
+            by_plan = (self._rows @ self.devices.kva).real
+            self._lp.replace_rows(hstack([by_plan, by_pv], format="csr"), most)
 
-    def _all_elements(self) -> Elements:
-        return Elements(*np.array(list(self._elements), dtype=np.intp).reshape(-1, 3).T)
-
-    def _result(self, best: _Point | None, rounds: int) -> RayResult:
-        d, rows = self.devices, len(self._elements)
+    def _result(self, best: _Point | None, rounds: int, settled: bool) -> RayResult:
+        d, rows = self.devices, len(self._tangents.of_element)
         if best is None:
             nothing = np.zeros(0)
             return RayResult(
                 np.nan, np.nan, self._fixed, np.zeros(len(d.low)), np.inf, 0.0, 0.0,
-                self._all_elements(), np.zeros(rows), nothing, rounds, rows,
+                self._tangents.elements, nothing, nothing, rounds, rows, settled,
             )  # fmt: skip
         relaxed_kw = best.pv_kw
-        if (self._discharge_cost > _LEAST_COST).any():
-            columns = self._outlet[0]
-            self._lp.set_cost(columns, np.full(len(columns), _LEAST_COST))
+        columns = self._outlet[0]
+        if (self._discharge_cost > self._tie_cost[columns]).any():
+            self._lp.set_cost(columns, self._tie_cost[columns])
             free = self._lp.solve()
             relaxed_kw = relaxed_kw if free is None else max(relaxed_kw, float(free.x[-1]))
             self._lp.set_cost(columns, self._discharge_cost)
@@ -283,22 +291,20 @@ class RayProgram:
             excess=best.excess,
             overlap_kw=d.overlap_kw(best.plan),
             curtailed=float(best.plan[d.curtailed].sum() / pv_kw) if pv_kw > 0.0 else 0.0,
-            elements=self._all_elements(),
+            elements=self._tangents.elements,
             weight=weight,
             marginal_kw=self._marginal_kw(best.found),
             rounds=rounds,
             rows=rows,
+            settled=settled,
         )
 
     def _weights(self, found: LpSolution) -> FloatArray:
-        """Return the part of each row in what keeps PV from rising, (R,), in all 1 or 0."""
-        if self._tangents is None:
-            return np.zeros(len(self._elements))
-        dual = np.zeros(len(self._elements))
-        own = -found.row_dual[self._lp.n_rows :]
-        dual[: len(own)] = own
-        by_pv = np.maximum(dual * (self._tangents.real @ self._pv_kva.real), 0.0)
-        return np.asarray(by_pv / max(by_pv.sum(), 1e-300))
+        """Return the part of each element in what keeps PV from rising, in all 1 or 0."""
+        by_row = self._row_duals(found) * (self._rows.real @ self._pv_kva.real)
+        at = self._tangents
+        weight = np.bincount(at.of_element, np.maximum(by_row, 0.0), len(at.elements))
+        return np.asarray(weight / max(weight.sum(), 1e-300))
 
     def _marginal_kw(self, found: LpSolution) -> FloatArray:
         """Return PV gained per kW of each capacity, (U,), from the duals of its limits."""
@@ -332,9 +338,7 @@ class RayProgram:
             [own, hstack([limit, csr_array(-available[:, None])]), csr_array(in_all[None])],
             format="csr",
         )
-        cost, none = np.zeros(n + 1), np.zeros(matrix.shape[0])
-        cost[:-1][d.discharged] = _LEAST_COST
-        cost[-1] = -1.0
+        cost, none = np.append(self._tie_cost, -1.0), np.zeros(matrix.shape[0])
         edge = np.zeros(n + 1)
         return WarmLp(cost, (edge, edge), csr_array(matrix), (none, none))
 
@@ -342,3 +346,13 @@ class RayProgram:
 def _moved(found: LpSolution, pv_kw: float) -> LpSolution:
     """Return the plan with other PV."""
     return replace(found, x=np.append(found.x[:-1], pv_kw))
+
+
+def _refuse(model: HostingModel) -> None:
+    for kind, name in (("deviation", "deviation_pu"), ("unbalance", "unbalance_pct")):
+        if kind in model.check.kinds:
+            raise FeederError(
+                f"the limit of {kind} has no tangent",
+                where=f"limit '{name}'",
+                expected="null here; the methods static and alone know it",
+            )
