@@ -20,8 +20,6 @@ _BETA = 0.9, 0.99
 _EPSILON = 1e-8
 _FIRST_K = 30.0
 _LINEARISE_EVERY = 50
-DROOP_SLOPES = np.geomspace(8.0, 80.0, 9)
-"""Slopes that the tuned droop is chosen from, per pu."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,3 @@ def with_stable_filter(policy: Policy, loop: PolicyLoop) -> Policy:
     """Return the policy with filter gain ``1 / (1 + L)``, half of the bound."""
     gain = loop_gain(policy.k, policy.kva, loop.j_pu_per_kvar)
     return replace(policy, filter_gain=1.0 / (1.0 + gain))
-
-
-def tuned_droop(loop: PolicyLoop, cases: Cases, goal: Goal) -> Policy:
-    """Return the droop of one slope for all, the best of `DROOP_SLOPES` for the same goal."""
-    found = []
-    for k in DROOP_SLOPES:
-        policy = with_stable_filter(uniform_policy(loop.ders, float(k), 1.0), loop)
-        loss = loop.loss(loop.equilibrium(policy, cases), goal)
-        found.append((float(np.nanmean(loss)), float(k), policy))
-    return min(found, key=lambda x: x[:2])[2]

@@ -31,8 +31,8 @@ _LIMITS = (
 )
 _SHIFT_WORDS = (
     "Node-hours out of the band / losses in kWh / lowest voltage in pu, 05:00 to 19:00 of the "
-    "first held-out day. The tuned droop has one slope for all, chosen for the same goal on the "
-    "same cases; droop 1547 B is the default curve of the standard. "
+    "first held-out day. The tuned droop has one slope for all, the best of "
+    "five on a training day; droop 1547 B is the default curve of the standard. "
     "On another feeder a policy file is refused: train one there."
 )
 _POINTS = 160

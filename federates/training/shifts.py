@@ -19,7 +19,7 @@ from federates.training.days import Day, altered, day_of, grid_day, with_own_clo
 from grid_models.batched.power_flow import BatchedFeeder
 
 DIVERSITY, LIGHT = 0.3, 0.5
-_FROM_S, _TO_S = 5 * 3600.0, 19 * 3600.0
+HOURS = 5.0, 19.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def shift_rows(
         same_taps[shift] = replace(base, source_pu=1.00625)
     else:
         by_feeder.append((grid_day(raised).feeder, {shift: base}))
-    steps = _steps(scenario)
+    steps = steps_between(scenario, *HOURS)
     found = []
     for feeder, days in by_feeder:
         rows = [Row(day, *law) for day in days.values() for law in laws.values()]
@@ -93,9 +93,8 @@ def _raised(scenario: Scenario) -> tuple[str, dict[str, int] | None]:
     return f"{name} tap {tap}", {**given, name: tap}
 
 
-def _steps(scenario: Scenario) -> range:
-    """Return the steps from 05:00 to 19:00, all where the run has none there."""
-    times_s = scenario.time.start_s + np.arange(scenario.n_steps) * scenario.time.step_s
-    day_s = times_s % 86400.0
-    inside = np.flatnonzero((day_s >= _FROM_S) & (day_s < _TO_S) & (times_s < 86400.0))
-    return range(inside[0], inside[-1] + 1) if inside.size else range(len(times_s))
+def steps_between(scenario: Scenario, from_h: float, to_h: float) -> range:
+    """Return the first day's steps between two times of day; all where the run has none there."""
+    hours = (scenario.time.start_s + np.arange(scenario.n_steps) * scenario.time.step_s) / 3600.0
+    inside = np.flatnonzero((hours >= from_h) & (hours < to_h))
+    return range(inside[0], inside[-1] + 1) if inside.size else range(len(hours))

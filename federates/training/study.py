@@ -16,12 +16,12 @@ import numpy as np
 from controllers.core.protocol import ControlSite
 from controllers.learned_droop.files import feeder_hash, policy_text
 from controllers.learned_droop.gradient import Cases, Goal, PolicyLoop
-from controllers.learned_droop.policy import Policy
+from controllers.learned_droop.policy import Policy, uniform_policy
 from controllers.learned_droop.training import (
     Schedule,
     TrainedPolicy,
     train_policy,
-    tuned_droop,
+    with_stable_filter,
 )
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
@@ -37,11 +37,13 @@ from federates.training.days import (
     inverters,
     training_cases,
 )
-from federates.training.shifts import ShiftRow, shift_rows
+from federates.training.shifts import ShiftRow, shift_rows, steps_between
 
 HELD_OUT_SEEDS = (101, 102, 103, 104)
 """Seeds of days that no training uses."""
-_TRAINING_DAYS, _CASES, _TUNING_CASES = 8, 2048, 256
+_TRAINING_DAYS, _CASES = 8, 2048
+DROOP_SLOPES, _TUNING_HOURS = (15.0, 20.0, 25.0, 33.0, 45.0), (10.0, 15.0)
+"""Slopes that the tuned droop is chosen from, per pu, and the time of day of its simulations."""
 MARGIN_PU, Q_WEIGHT = 0.004, 0.05
 """Of the training's goal (`controllers.learned_droop.gradient`)."""
 MINUTES = 1.0
@@ -166,9 +168,19 @@ class _Study:
 
         return train_policy(self.loop, self.cases, self.goal, schedule, self.seed, time_share)
 
-    def droop(self) -> Policy:
-        rows = np.random.default_rng(self.seed).choice(len(self.cases.source_pu), _TUNING_CASES)
-        return tuned_droop(self.loop, self.cases.of(rows), self.goal)
+    def droop(self, origin: Mapping[str, str], report: Report) -> Policy:
+        """Return the droop of one slope for all that is best on the first training day."""
+        droops = [
+            with_stable_filter(uniform_policy(self.ders, k, 1.0), self.loop) for k in DROOP_SLOPES
+        ]
+        texts = {f"{d.k[0]:g}": policy_text(replace(d, origin=origin)) for d in droops}
+        site = replace(self.site, text_of=texts.__getitem__)
+        day = self.training_days[0]
+        rows = [Row(day, "learned-droop", {"policy": name}) for name in texts]
+        steps = steps_between(self.scenario, *_TUNING_HOURS)
+        found = simulate(self.grid.feeder, site, rows, steps, partial(report, "tuned droop"))
+        order = [(m["out_of_band_node_hours"], m["losses_kwh"]) for m in found]
+        return droops[order.index(min(order))]
 
     def notes(self) -> Iterator[str]:
         profiles = self.grid.site.grid.profiles
@@ -232,7 +244,7 @@ def train(
     found = study.train(60.0 * minutes, tell)
     training_s = time.monotonic() - started
     origin = study.origin(found)
-    droop = study.droop()
+    droop = study.droop(origin, tell)
     files = {
         name: policy_text(replace(policy, origin=origin))
         for name, policy in (("tuned droop", droop), ("learned", found.policy))

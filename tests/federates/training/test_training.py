@@ -39,6 +39,20 @@ def test_closed_loop_gives_the_figures_of_a_run(tmp_path: Path) -> None:
     assert none["out_of_band_node_hours"] > 1.0 > learned["out_of_band_node_hours"]
 
 
+def test_a_day_in_pieces_is_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = load_scenario(LEARNED, SHORT)
+    grid = grid_day(scenario)
+    text = (LEARNED.parent / "policies" / "voltvar-ieee123.csv").read_text("utf-8")
+    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0, text_of=lambda _: text)
+    row = Row(day_of(scenario), "learned-droop", {"policy": "p"})
+    whole = simulate(grid.feeder, site, [row, row])
+    monkeypatch.setattr("federates.training.closed_loop._PIECE_STEPS", 40)
+    monkeypatch.setattr("federates.training.closed_loop._LEAD_STEPS", 65)
+    # 120 steps in three pieces of 84, of which 84, 19 and 17 are new.
+    for metrics in simulate(grid.feeder, site, [row, row]):
+        assert metrics == pytest.approx(whole[0], rel=1e-5)
+
+
 def test_optdist_mail_in_the_closed_loop_is_that_of_a_run(tmp_path: Path) -> None:
     changes = ["time.duration_s=300", "time.start_s=43200", FED]
     scenario = load_scenario("voltvar-ieee13", changes)
