@@ -5,7 +5,7 @@
 The first table has whole days at 5 s, means over the seeds; the second 05:00 to 19:00 of the first
 seed, with a load diversity of 0.3, the substation's regulator a tap higher, and half of the load.
 Cells of the second are node-hours out of the band / losses in kWh. `--narrow` adds a policy that
-`feederate train voltvar-ieee123 --narrow --out FILE` wrote. Ten minutes; `--tables shift` makes one.
+`feederate train voltvar-ieee123 --narrow --out FILE` wrote. Ten minutes; `--tables shift` is one.
 
 The steep droops have one slope for all and full reactive power at 1.05 or 1.03 pu, with the filter
 that the policy has: 1 / (1 + L).
