@@ -23,8 +23,9 @@ from controllers.core.protocol import hosted_positions
 from controllers.safety.central import PENALTY, Filtered, Seen
 from controllers.safety.model import SafetyModel
 
-_GAIN = 0.5
+_GAIN = 3.0
 _MATTERS = 0.2
+_SLOW = 0.05
 _UNMOVED = 1e-6
 
 
@@ -72,8 +73,17 @@ class PriceFilter:
         node, der = node[order], der[order]
         watcher = owner[node]
         mine = np.isin(watcher, own)
-        self.rows = np.flatnonzero(np.isin(owner, own))
-        self._gain = gain[self.rows]
+        place_of = {node: i for i, node in enumerate(model.nodes)}
+        ders = [model.ders[i] for i in model.positions(hosted)]
+        terminals = [[place_of[x] for x in d.labels if x in place_of] for d in ders]
+        watched = np.flatnonzero(np.isin(owner, own))
+        self.rows = np.unique(np.concatenate([watched, *terminals]).astype(np.int64))
+        self._gain = np.where(np.isin(self.rows, watched), gain[self.rows], 0.0)
+        self._terminal = np.searchsorted(self.rows, np.concatenate(terminals).astype(np.int64))
+        counts = np.array([len(group) for group in terminals], dtype=np.int64)
+        self._terminal_der = np.repeat(np.arange(len(ders)), counts)
+        self._terminal_share = np.repeat(1.0 / np.maximum(counts, 1), counts)
+        self._proposed = np.zeros(len(ders))
         self._price = np.zeros(len(self.rows))
         pairs, entry = np.unique(np.stack([watcher[mine], der[mine]]), axis=1, return_inverse=True)
         self._entry = entry.reshape(-1)
@@ -103,8 +113,9 @@ class PriceFilter:
     def step(self, x0: FloatArray, seen: Seen) -> Filtered:
         """Advance the prices; apply the tolls; tell the others theirs."""
         ends, gain = self._band, self._gain
-        wanted = self._price / gain + seen.v
+        wanted = self._price / np.where(gain, gain, 1.0) + seen.v
         price = gain * (wanted - np.clip(wanted, *ends))
+        x0 = self._slowed(x0, seen)
         price = np.where(np.isnan(price), 0.0, price)
         self._price = np.clip(price, -PENALTY, PENALTY)
         weighted = self._entry_weight * self._price[self._entry_row]
@@ -117,3 +128,12 @@ class PriceFilter:
         self._round += 1
         mail = Mail(np.arange(len(self._sent)), rounds, told[self._sent])
         return Filtered(x, seen.p_next, float(slack.max(initial=0.0)), mail)
+
+    def _slowed(self, x0: FloatArray, seen: Seen) -> FloatArray:
+        """Return proposals that take a DER's own voltage away from 1 pu no faster than prices act."""
+        off = np.nan_to_num(seen.v - 0.5)[self._terminal] * self._terminal_share
+        away = np.bincount(self._terminal_der, off, self._n)
+        change = x0 - self._proposed
+        change = np.where(change * away > 0.0, np.clip(change, -_SLOW, _SLOW), change)
+        self._proposed = self._proposed + change
+        return self._proposed
