@@ -19,11 +19,11 @@ from controllers.safety.central import CentralFilter, Seen
 from controllers.safety.episodes import Episodes
 from controllers.safety.following import Following
 from controllers.safety.model import SafetyModel
+from controllers.safety.power_limits import P_SET, PowerLimits
 from controllers.safety.price import PriceFilter
 from controllers.safety.settings import SafetySection
 from grid_models.base.errors import nearest_name
 
-P_SET = "p_set_kw"
 _DEAD_PU = 0.1
 """Below it a node is taken to be cut off."""
 
@@ -58,28 +58,23 @@ class SafetyLayer:
         names = commanded(inner, model)
         at = model.positions(names)
         self._kva = model.kva[at]
-        self._limited = np.array(limited, dtype=np.int64)
-        pv = tuple(names[i] for i in limited)
-        self._ports = (
+        own = next((port for port in inner.outputs if port.name == P_SET), None)
+        self._limits = PowerLimits(limited, [model.ders[at[i]] for i in limited], own)
+        ports = (
             Port("safety_v_pu", "pu", tuple(model.nodes[i] for i in rows), initial=1.0),
             Port("safety_q_kvar", "kvar", names),
             Port("safety_p_kw", "kW", names),
-            *((Port("safety_p_avail_kw", "kW", pv),) if pv else ()),
+            *self._limits.inputs,
         )
-        p_set = next((port.labels for port in inner.outputs if port.name == P_SET), None)
-        self._p_at = np.array([(p_set or pv).index(name) for name in pv], dtype=np.int64)
-        self._sets_p = p_set is not None
-        new = (Port(P_SET, "kW", pv),) if pv and p_set is None else ()
-        self.inputs = (*inner.inputs, *self._ports)
-        self.outputs = (*inner.outputs, *new)
+        self.inputs = (*inner.inputs, *ports)
+        self.outputs = (*inner.outputs, *self._limits.outputs)
         self.links_in = (*inner.links_in, *form.links_in)
         self.links_out = (*inner.links_out, *form.links_out)
         self._widths = np.array([link.width for link in self.links_in], dtype=np.int64)
-        self._last = {port.name: np.full(len(port.labels), port.initial) for port in self._ports}
+        self._last = {port.name: np.full(len(port.labels), port.initial) for port in ports}
+        self._stepped = False
         self._proposal = np.zeros(len(names))
         self._asked = np.zeros(len(names))
-        self._p: FloatArray | None = None
-        self._p_avail: FloatArray | None = None
         self._p_low = np.array([model.ders[i].p_min_kw for i in at]) / self._kva
         self._p_high = np.array([model.ders[i].p_max_kw for i in at]) / self._kva
         self._following = Following(len(names))
@@ -110,51 +105,35 @@ class SafetyLayer:
         self._asked = found.x
         safe = np.where(found.x == x0, self._proposal, found.x * self._kva)
         outputs = {**told.outputs, "q_set_kvar": safe}
-        curtailed = np.zeros(0)
-        if self._limited.size:
-            curtailed = ((seen.p_next - found.p) * self._kva)[self._limited]
-            limit = np.where(curtailed > 0.0, (found.p * self._kva)[self._limited], np.nan)
-            outputs[P_SET] = self._p_set_kw(told.outputs, limit)
-        self._episodes.add(time_s, found.x - x0, float(curtailed.sum()), found.slack_pu)
+        outputs |= self._limits.command(found.p[self._limits.at], told.outputs)
+        curtailed_kw = self._limits.curtailed_kw
+        self._episodes.add(time_s, found.x - x0, curtailed_kw, found.slack_pu)
         return ControllerStep(outputs, self._joined(told.mail, found.mail))
 
     def _read(self, inputs: Mapping[str, FloatArray], proposed: Mapping[str, FloatArray]) -> Seen:
         """Return this step's measurements; see which inverters follow."""
-        last = self._last
-        for name, before in last.items():
-            last[name] = np.where(np.isfinite(inputs[name]), inputs[name], before)
-        v_pu = last["safety_v_pu"]
+        before = self._last
+        last = self._last = {
+            name: np.where(np.isfinite(inputs[name]), inputs[name], old)
+            for name, old in before.items()
+        }
+        if not self._stepped:
+            before, self._stepped = last, True
         x, p = last["safety_q_kvar"] / self._kva, last["safety_p_kw"] / self._kva
         room = np.sqrt(np.maximum(1.0 - p * p, 0.0))
         changed = self._following.update(np.clip(self._asked, -room, room), x)
         if changed.any():
             self._episodes.frozen(changed, self._following.frozen)
         # Clouds pass in more than one step.
-        p_next = np.clip(2.0 * p - (p if self._p is None else self._p), self._p_low, self._p_high)
-        self._p = p
-        if self._limited.size:
-            p_next = self._available(proposed, p_next)
+        p_next = np.clip(2.0 * p - before["safety_p_kw"] / self._kva, self._p_low, self._p_high)
+        if self._limits.at.size:
+            available_kw = last["safety_p_avail_kw"]
+            rise_kw = available_kw - before["safety_p_avail_kw"]
+            p_next[self._limits.at] = self._limits.expected(available_kw, rise_kw, proposed)
+        v_pu = last["safety_v_pu"]
         v = np.where(v_pu > _DEAD_PU, 0.5 * v_pu * v_pu, np.nan)
+        room = np.sqrt(np.maximum(1.0 - p_next * p_next, 0.0))
         return Seen(v, x, p, p_next, room, self._following.frozen)
-
-    def _available(self, proposed: Mapping[str, FloatArray], p_next: FloatArray) -> FloatArray:
-        """Return `p_next` with what DERs would inject without the layer's limits."""
-        kva = self._kva[self._limited]
-        p = self._last["safety_p_avail_kw"] / kva
-        p_next[self._limited] = 2.0 * p - (p if self._p_avail is None else self._p_avail)
-        self._p_avail = p
-        if self._sets_p:
-            asked = proposed[P_SET][self._p_at] / kva
-            p_next[self._limited] = np.fmin(p_next[self._limited], asked)  # NaN is no limit
-        return np.clip(p_next, self._p_low, self._p_high)
-
-    def _p_set_kw(self, proposed: Mapping[str, FloatArray], limit: FloatArray) -> FloatArray:
-        """Return set-points of active power: the controller's, or the ratings, within a limit."""
-        if not self._sets_p:
-            return np.fmin(limit, self._p_high[self._limited] * self._kva[self._limited])
-        out = proposed[P_SET].copy()
-        out[self._p_at] = np.fmin(out[self._p_at], limit)
-        return out
 
     def sorted_mail(self, mail: Mail) -> tuple[Mail, Mail]:
         """Return the layer's mail and the controller's."""
@@ -201,18 +180,17 @@ def safety_layer(
     at = model.positions(names)
     low, high = site.band_pu(settings.margin_pu, "safety")
     band = 0.5 * low**2, 0.5 * high**2
-    if settings.kind == "price":
-        price = PriceFilter(model, agents, names, band)
-        return SafetyLayer(inner, model, price.rows, (), price, site.period_s)
     settable = [port.labels for port in inner.outputs if port.name == P_SET] or [names]
     pv = [
         i
         for i, k in enumerate(at)
         if settings.volt_watt and model.ders[k].kind == "pv" and names[i] in settable[0]
     ]
-    central = CentralFilter(
-        model.by_q[:, at], model.by_p[:, at], np.array(pv, dtype=np.int64), band
-    )
+    limited = np.array(pv, dtype=np.int64)
+    if settings.kind == "price":
+        price = PriceFilter(model, agents, names, limited, band)
+        return SafetyLayer(inner, model, price.rows, pv, price, site.period_s)
+    central = CentralFilter(model.by_q[:, at], model.by_p[:, at], limited, band)
     return SafetyLayer(inner, model, range(len(model.nodes)), pv, central, site.period_s)
 
 

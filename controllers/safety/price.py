@@ -7,8 +7,8 @@ lam, the multiplier of its voltage band, by what it measures alone::
 
 and tells each DER that matters the sum of its nodes' prices times their sensitivities, the *toll*.
 A DER passes on ``x = clip(x0 - tolls, -room, room)``: the dual ascent of the central form's
-programme with the feeder in the place of a model. A message that is lost or late leaves the last
-toll in force.
+programme with the feeder in the place of a model. What tolls ask for below -room, PV that may be
+limited gives up in active power. A message that is lost or late leaves the last toll in force.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from controllers.core.errors import ControllerError
-from controllers.core.mail import FloatArray, LatestMail, Link, Mail
+from controllers.core.mail import FloatArray, IntArray, LatestMail, Link, Mail
 from controllers.core.protocol import hosted_positions
 from controllers.safety.central import PENALTY, Filtered, Seen
 from controllers.safety.model import SafetyModel
@@ -37,6 +37,7 @@ class PriceFilter:
     model : Of the site.
     agents : All agents of the controller: each is named as its DER.
     hosted : DERs of the hosted agents.
+    limited : Positions of those whose active power can be limited.
     band : Of `Seen.v`.
 
     Attributes
@@ -49,6 +50,7 @@ class PriceFilter:
         model: SafetyModel,
         agents: Sequence[str],
         hosted: Sequence[str],
+        limited: IntArray,
         band: tuple[float, float],
     ) -> None:
         known = {der.name for der in model.ders}
@@ -58,7 +60,7 @@ class PriceFilter:
                 f"kind 'price' needs an agent for each DER; '{odd}' is the name of no DER",
                 expected="kind: central",
             )
-        self._band = band
+        self._band, self._limited = band, limited
         a = model.by_q[:, model.positions(agents)]
         own = np.array(hosted_positions(hosted, agents, "safety"), dtype=np.int64)
         strength = np.abs(a)
@@ -123,14 +125,16 @@ class PriceFilter:
         own = np.bincount(self._local_der, told[self._local], self._n)
         toll = own + np.bincount(self._heard_der, self._inbox.values, self._n)
         x = np.clip(x0 - toll, -seen.room, seen.room)
+        p, left = seen.p_next.copy(), np.maximum(x - x0 + toll, 0.0)[self._limited]
+        p[self._limited] = np.maximum(p[self._limited] - left, 0.0)
         slack = np.nan_to_num(np.abs(seen.v - np.clip(seen.v, *ends)))
         rounds = np.full(len(self._sent), self._round, dtype=np.int64)
         self._round += 1
         mail = Mail(np.arange(len(self._sent)), rounds, told[self._sent])
-        return Filtered(x, seen.p_next, float(slack.max(initial=0.0)), mail)
+        return Filtered(x, p, float(slack.max(initial=0.0)), mail)
 
     def _slowed(self, x0: FloatArray, seen: Seen) -> FloatArray:
-        """Return proposals that take a DER's own voltage away from 1 pu no faster than prices act."""
+        """Return x0, slowed where it takes a DER's own voltage away from 1 pu."""
         off = np.nan_to_num(seen.v - 0.5)[self._terminal] * self._terminal_share
         away = np.bincount(self._terminal_der, off, self._n)
         change = x0 - self._proposed

@@ -22,6 +22,6 @@ class SafetySection(Section):
     )
     volt_watt: bool = Field(
         False,
-        description="Whether `central` limits the active power of PV where reactive power cannot "
-        "lower the voltage enough: the output `p_set_kw`. It needs the input `safety_p_avail_kw`.",
+        description="Whether the layer limits the active power of PV where reactive power cannot "
+        "lower the voltage enough: the output `p_set_kw`, by the input `safety_p_avail_kw`.",
     )

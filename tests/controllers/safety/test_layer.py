@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 
 from controllers.baselines.no_control import NoControl
 from controllers.baselines.volt_var_1547 import VoltVar1547
@@ -72,6 +73,29 @@ def test_the_central_form_follows_the_protocol_but_for_parts() -> None:
 
 def test_the_price_form_follows_the_protocol_also_in_parts() -> None:
     check_controller(safe_class("price"))
+
+
+def test_prices_bring_the_voltage_back_and_stop_when_it_is_back() -> None:
+    """On the linear model, by mail over good links: the band holds, and no more is changed."""
+    site = sample_site()
+    model = SafetyModel.of(site)
+    inner, layer = guarded(site, kind="price")
+    inner.share = np.full(5, 0.3)
+    at = [model.nodes.index(node) for node in layer.inputs[-3].labels]
+    q_kvar, inbox, links = np.zeros(5), Mail.empty(), [x.key for x in layer.links_in]
+    for k in range(300):
+        v = np.sqrt(1.045**2 + 2.0 * model.by_q @ (q_kvar / model.kva))
+        seen = measured(layer, safety_v_pu=v[at], safety_q_kvar=q_kvar)
+        done = layer.step(float(k), seen, inbox)
+        q_kvar = done.outputs["q_set_kvar"]
+        order = np.argsort([links.index(layer.links_out[i].key) for i in done.mail.link])
+        inbox = Mail(np.arange(len(order)), done.mail.round[order], done.mail.values[order])
+    assert v.max() == pytest.approx(1.05 - MARGIN_PU, abs=2e-4)
+    central = guarded(site)[1]
+    seen = measured(central, safety_v_pu=v, safety_q_kvar=q_kvar)
+    for k in range(2):
+        least = central.step(float(k), seen, Mail.empty()).outputs["q_set_kvar"]
+    assert np.abs(q_kvar - 0.3 * model.kva).sum() < 1.3 * np.abs(least - 0.3 * model.kva).sum()
 
 
 # --- what it does ---------------------------------------------------------------------------------
