@@ -1,10 +1,11 @@
 """The central form: one programme with all measurements and all set-points per step.
 
-    min |x - x0|^2 / 2 + 50 sum(slack)
+    min |x - x0|^2 / 2 + 200 sum(slack)
     s.t. v_low - slack <= v + A (x - x_measured) <= v_high + slack,   |x| <= room
 
 with x the reactive powers over their ratings and v half the squared voltages of all nodes. What
-reactive power leaves above the band, the active power of PV takes away by the same programme.
+reactive power leaves above the band, the active power of PV takes away by the same programme,
+with half of the margin: so it is not curtailed for what the margin is there for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from controllers.core.mail import FloatArray, Link, Mail
 from controllers.safety.projection import Limits, Projected, Projection
 
-PENALTY = 1000.0
+PENALTY = 200.0
 """Cost of 1 pu of voltage outside of the band, where a whole rating of reactive power costs 1/2."""
 TOLERANCE = 1e-4
 _ITERATIONS = 20
@@ -62,6 +63,7 @@ class CentralFilter:
     by_q, by_p : (m, n). Sensitivities of `Seen.v`.
     limited : (k,). Positions of the DERs whose active power can be limited.
     band : Of `Seen.v`.
+    margin : By which the band is tighter than what must be kept.
     """
 
     links_in: tuple[Link, ...] = ()
@@ -73,9 +75,10 @@ class CentralFilter:
         by_p: FloatArray,
         limited: NDArray[np.int64],
         band: tuple[float, float],
+        margin: float,
     ) -> None:
         self._q, self._p = Projection(by_q, PENALTY), Projection(by_p[:, limited], PENALTY)
-        self._by_p, self._limited = by_p, limited
+        self._by_p, self._limited, self._spare = by_p, limited, 0.5 * margin
         self._ends = (band[0], -np.inf), (band[1], np.inf)
         self._q_start: Projected | None = None
         self._p_start: Projected | None = None
@@ -98,11 +101,16 @@ class CentralFilter:
             x0, free, self._q_start, iterations=_ITERATIONS, tolerance=TOLERANCE
         )
         p, slack = seen.p_next, found.slack
-        if self._limited.size and (slack > TOLERANCE).any():
+        if self._limited.size and (slack > self._spare + TOLERANCE).any():
             p = p.copy()
             most = p[self._limited]
             moved = self._q.a @ found.x - self._p.a @ most
-            left = Limits(np.zeros_like(most), most, low - moved, high - moved)
+            left = Limits(
+                np.zeros_like(most),
+                most,
+                low - moved - self._spare,
+                high - moved + self._spare,
+            )
             cut = self._p_start = self._p.solve(
                 most, left, self._p_start, iterations=_ITERATIONS, tolerance=TOLERANCE
             )

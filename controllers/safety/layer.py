@@ -186,11 +186,16 @@ def safety_layer(
         for i, k in enumerate(at)
         if settings.volt_watt and model.ders[k].kind == "pv" and names[i] in settable[0]
     ]
+    if settings.volt_watt and not any(der.kind == "pv" for der in model.ders):
+        raise ControllerError(
+            "volt_watt has nothing to limit: the controller commands no PV",
+            expected="PV under grid.ders, or volt_watt: false",
+        )
     limited = np.array(pv, dtype=np.int64)
     if settings.kind == "price":
         price = PriceFilter(model, agents, names, limited, band)
         return SafetyLayer(inner, model, price.rows, pv, price, site.period_s)
-    central = CentralFilter(model.by_q[:, at], model.by_p[:, at], limited, band)
+    central = CentralFilter(model.by_q[:, at], model.by_p[:, at], limited, band, settings.margin_pu)
     return SafetyLayer(inner, model, range(len(model.nodes)), pv, central, site.period_s)
 
 

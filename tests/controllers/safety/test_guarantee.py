@@ -48,7 +48,7 @@ def replayed(
         return v_pu[at], float(np.maximum(v_pu - 1.05, 0.95 - v_pu).max())
 
     low, high = (0.5 * end**2 for end in BAND)
-    form = CentralFilter(model.by_q, model.by_p, np.array([], dtype=np.int64), (low, high))
+    form = CentralFilter(model.by_q, model.by_p, np.array([], dtype=np.int64), (low, high), 0.0)
     x, frozen, told = x0, np.zeros(p.size, dtype=bool), []
     v_pu, before = flow(x)
     for _ in range(4):

@@ -53,11 +53,13 @@ def measured(layer: SafetyLayer, **values: Any) -> dict[str, FloatArray]:
 
 
 def safe_class(kind: Literal["central", "price"]) -> type[Any]:
+    model = SafetyModel.of(sample_site())
+
     class Safe(SafetyLayer):
         def __init__(self, site: ControlSite, hosted: Sequence[str], **options: Any) -> None:
             inner = VoltVar1547(site, hosted, **options)
             section = SafetySection(kind=kind)
-            made = safety_layer(inner, SafetyModel.of(site), site, section, self.agents(site))
+            made = safety_layer(inner, model, site, section, self.agents(site))
             self.__dict__.update(made.__dict__)
 
         agents = VoltVar1547.agents

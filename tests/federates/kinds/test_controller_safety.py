@@ -72,6 +72,12 @@ def test_a_controller_without_reactive_set_points_is_refused() -> None:
     assert "has no output q_set_kvar" in text
 
 
+def test_volt_watt_without_pv_is_refused() -> None:
+    rule = "{kind: battery, at: load_buses, total_kw: 500, hours: 2}"
+    text = refused("federates.volt_var.safety.volt_watt=true", f"grid.ders=[{rule}]")
+    assert "volt_watt has nothing to limit" in text
+
+
 def test_agents_that_are_no_ders_have_no_price_form() -> None:
     text = refused("federates.volt_var.controller=rt-opf", "federates.volt_var.options={}",
                    "federates.volt_var.safety.kind=price")  # fmt: skip
