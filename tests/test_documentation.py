@@ -174,7 +174,8 @@ def short_words(words: list[str]) -> list[str]:
         return [*without(words, "--max-iterations"), "--max-iterations", "5"]
     if words[0] == "hosting":
         few = [] if "alone" in words else ["--placements", "2"]
-        return [*without(words, "--placements", "--out"), *few]
+        noon = ["--set", "time.start_s=36000", "--set", "time.duration_s=14400"]
+        return [*without(words, "--placements", "--out"), *few, *noon]
     quick = {"list", "check", "compare", "new", "replay"}
     quick_pairs = (["attack", "explain"], ["device", "check"], ["device", "test"])
     assert words[0] in quick or words[:2] in quick_pairs, f"feederate {words[0]}: how?"

@@ -106,6 +106,8 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
             f"base case of {case.held_h:g} h, and OpenDSS replays the designs with regulators "
             "that act"
         )
+    if model.limits.deviation_pu is not None:
+        notes.append("OpenDSS does not replay the limit deviation_pu")
     if not case.kept.all():
         left = ", ".join(f"{h:g}" for h in model.hours[~case.kept])
         notes.append(

@@ -21,13 +21,15 @@ from grid_models.hosting.result import HostingResult
 KEYS_ELSEWHERE = {
     "seed": "--seed, or the scenario's seed",
     "placements": "--placements",
+    "scenarios": "--placements",
     "unit_min_kw": "hosting.unit_kw",
     "unit_max_kw": "hosting.unit_kw",
     "power_factor": "hosting.power_factor",
 }
 """Options of methods that have a key or a word of the command of their own, for all methods."""
 PENETRATIONS = {"battery": 5.0, "vehicle": 13.5, "heat_pump": 5.7}
-"""Slides of paper 003: 147 kW of batteries, 396 kW of chargers, 168 kW of heat pumps; 2930 kVA."""
+"""Slides of paper 003: 147 kW of batteries, 396 kW of chargers, 168 kW of heat pumps; 2930 kVA. The
+stochastic method has twice as much, as there."""
 DYNAMIC_PLACEMENTS = 12
 T = TypeVar("T")
 
@@ -89,13 +91,17 @@ def hosting_options() -> dict[str, type]:
     from grid_models.hosting.devices import DeviceOptions
     from grid_models.hosting.monte_carlo import NoiseOptions
     from grid_models.hosting.ray import RayOptions
+    from grid_models.hosting.scenarios import DayNoise
     from grid_models.hosting.static import StaticOptions
+    from grid_models.hosting.stochastic import StochasticOptions
 
     return {
         "static": StaticOptions,
         "noise": NoiseOptions,
         "alone": AloneOptions,
         "dynamic": RayOptions,
+        "stochastic": StochasticOptions,
+        "days": DayNoise,
         "devices": DeviceOptions,
     }
 
@@ -182,19 +188,52 @@ def _dynamic(case: HostingCase, placements: int | None) -> Answer:
     return Answer(found, said | _said(options), tolerance=1.1 * EXCESS)
 
 
-def _load_share(case: HostingCase) -> FloatArray:
-    """Return the part of the nominal load that is at each site, (S,); equal parts where none is."""
+def _stochastic(case: HostingCase, placements: int | None) -> Answer:
+    """Site and size for many days at once; a design is tried on days that it was not made for."""
+    from grid_models.hosting.devices import DeviceOptions
+    from grid_models.hosting.ray import EXCESS
+    from grid_models.hosting.scenarios import DayNoise
+    from grid_models.hosting.stochastic import StochasticOptions, stochastic_capacity
+
+    _refuse_gaps(case, "stochastic")
+    section, model = case.section, case.model
+    devices = _options(case, DeviceOptions, "devices", {"power_factor": section.power_factor})
+    count = {} if placements is None else {"scenarios": placements}
+    own = {"seed": case.scenario.seed, **count}
+    options = _options(case, StochasticOptions, "stochastic", own)
+    noise = _options(case, DayNoise, "days", {})
+    pct = penetrations(section, factor=2.0)
+    total_kw = {kind: model.base_kva * percent / 100.0 for kind, percent in pct.items()}
+    price = np.asarray(case.day.columns["price_per_kwh"])
+    nominal_kw = case.day.site.grid.load_scale * _load_kw(case)
+    result, load_kva = stochastic_capacity(
+        model, nominal_kw, total_kw, price, devices, options, noise
+    )
+    said = {"noise": asdict(noise), "penetration_pct": pct, "devices": _said(devices)}
+    return Answer(result, said | _said(options), load_kva, tolerance=1.1 * EXCESS)
+
+
+def _load_kw(case: HostingCase) -> FloatArray:
+    """Return the nominal load at each site, (S,)."""
     by_node = load_kw_by_node(case.day.circuit.feeder)
     sites = case.whole.sites
-    kw = [sum(by_node.get(site.bus, {}).get(p, 0.0) for p in site.phases) for site in sites]
-    share = np.array(kw) if any(kw) else np.ones(len(sites))
-    return np.asarray(share / share.sum())
+    return np.array([sum(by_node.get(x.bus, {}).get(p, 0.0) for p in x.phases) for x in sites])
 
 
-def penetrations(section: HostingSection) -> dict[str, float]:
-    """Return the power of devices by kind, in percent of the peak of the loads in kVA."""
+def _load_share(case: HostingCase) -> FloatArray:
+    """Return the part of the nominal load that is at each site, (S,); equal parts where none is."""
+    kw = _load_kw(case)
+    kw = kw if kw.any() else np.ones(len(kw))
+    return np.asarray(kw / kw.sum())
+
+
+def penetrations(section: HostingSection, factor: float = 1.0) -> dict[str, float]:
+    """Return the power of devices by kind, in percent of the peak of the loads in kVA.
+
+    `factor`: On what is not given.
+    """
     given = {kind: getattr(section, f"{kind}_pct") for kind in PENETRATIONS}
-    return {k: PENETRATIONS[k] if value is None else value for k, value in given.items()}
+    return {k: factor * PENETRATIONS[k] if pct is None else pct for k, pct in given.items()}
 
 
 def _refuse_gaps(case: HostingCase, method: str) -> None:
@@ -211,4 +250,9 @@ def _refuse_gaps(case: HostingCase, method: str) -> None:
         )
 
 
-METHODS: Mapping[str, Solve] = {"static": _static, "alone": _alone, "dynamic": _dynamic}
+METHODS: Mapping[str, Solve] = {
+    "static": _static,
+    "alone": _alone,
+    "dynamic": _dynamic,
+    "stochastic": _stochastic,
+}

@@ -50,12 +50,14 @@ class HostingSection(Section):
     battery_pct: Percent | None = Field(
         None,
         description="Batteries beside the PV in the methods dynamic and stochastic: power in "
-        "percent of the coincident peak of the loads in kVA. Default: 5; stochastic: 10.",
+        "percent of the coincident peak of the loads in kVA. Default: 5; stochastic twice that.",
     )
     vehicle_pct: Percent | None = Field(
-        None, description="Chargers of vehicles, likewise. Default: 13.5."
+        None, description="Chargers of vehicles, likewise. Default: 13.5; stochastic: 27."
     )
-    heat_pump_pct: Percent | None = Field(None, description="Heat pumps, likewise. Default: 5.7.")
+    heat_pump_pct: Percent | None = Field(
+        None, description="Heat pumps, likewise. Default: 5.7; stochastic: 11.4."
+    )
     limits: Table = Field({}, description="What has to be kept; see below.")
     noise: Table | None = Field(
         None, description="Noise on demand and PV in the method static; see below. Default: none."
@@ -63,6 +65,8 @@ class HostingSection(Section):
     static: Table = Field({}, description="Options of the method static; see below.")
     alone: Table = Field({}, description="Options of the method alone; see below.")
     dynamic: Table = Field({}, description="Options of the method dynamic; see below.")
+    stochastic: Table = Field({}, description="Options of the method stochastic; see below.")
+    days: Table = Field({}, description="Noise of the days of the method stochastic; see below.")
     devices: Table = Field(
         {}, description="What devices of the methods dynamic and stochastic can do; see below."
     )

@@ -161,6 +161,21 @@ def test_coordinated_devices_are_replayed_and_each_lever_is_shown() -> None:
     assert {"dynamic", "limits", "levers", "day"} <= set(found.tables)
 
 
+def test_one_design_for_many_days_is_replayed_on_fresh_ones() -> None:
+    changes = {**SUNNY, "hosting.vehicle_pct": 0.0, "hosting.stochastic": {"fresh": 2, "groups": 3}}
+    with pytest.warns(UserWarning, match="days|noise|storages"):
+        found = feederate.hosting(SCENARIO, "stochastic", placements=2, set=changes)
+    assert found.notes[0].startswith("one design for 2 days")
+    assert found.result.names == ("own day", "fresh day 1", "fresh day 2")
+    assert found.summary()["hc_kw"]["sd"] == 0.0
+    (replay,) = found.replays
+    assert (replay.designs, replay.passed) == ((0, 1, 2), ())
+    assert (replay.v_error_pu or 1.0) < 1e-6
+    said = found.summary()["assumptions"]
+    assert said["penetration_pct"] == {"battery": 10.0, "vehicle": 0.0, "heat_pump": 11.4}
+    assert said["noise"]["day_noise"] == 0.05
+
+
 def test_ders_that_are_there_stay_and_are_counted_apart() -> None:
     rules = [{"kind": "pv", "at": "load_buses", "total_kw": 500.0}]
     with pytest.warns(UserWarning, match="85 DERs are on the feeder already"):
