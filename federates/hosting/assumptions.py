@@ -103,8 +103,8 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
     if case.acting is not None:
         notes.append(
             "the regulators of the scenario act; the search holds the taps that they choose in the "
-            f"base case of {case.held_h:g} h, and OpenDSS replays the designs with regulators "
-            "that act"
+            f"base case of {case.held_h:g} h, and switched capacitors, and OpenDSS replays the "
+            "designs with regulators and capacitors that act"
         )
     if model.limits.deviation_pu is not None:
         notes.append("OpenDSS does not replay the limit deviation_pu")

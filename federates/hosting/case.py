@@ -131,7 +131,7 @@ def hosting_case(scenario: Scenario) -> HostingCase:
     site = GridSite(scenario, plant)
     _refuse_unrated(site, limits)
     day = GridDay(scenario, times_s, plant=plant, site=site)
-    acting = day if site.regulators == "auto" and day.circuit.tap_steps() else None
+    acting = day if site.regulators == "auto" and _has_controls(day.circuit) else None
     held_h = None
     if acting is not None:
         site = GridSite(scenario, plant)
@@ -144,8 +144,7 @@ def hosting_case(scenario: Scenario) -> HostingCase:
     for each in (day, acting):
         if each is not None:
             each.circuit.place_ders(sites)
-    with located(scenario.where("hosting", "model")):
-        whole, circuit = _model(day, sites, section, limits)
+    whole, circuit = _model(day, sites, section, limits, scenario.where("hosting", "model"))
     everything = np.ones(len(times_s), dtype=bool)
     case = HostingCase(scenario, section, whole, day, circuit, acting, held_h, everything)
     return replace(case, kept=_kept(case))
@@ -177,6 +176,11 @@ def _refuse_unrated(site: GridSite, limits: Limits) -> None:
         expected="a table of normal currents with the columns line,normal_a; or "
         "hosting.limits.line_pu: null for a study without limits of currents in lines",
     )
+
+
+def _has_controls(circuit: Circuit) -> bool:
+    """Return whether regulators or switched capacitors can act."""
+    return bool(circuit.tap_steps() or circuit.engine.dss.CapControls.Count())
 
 
 def _hold_taps(acting: GridDay, day: GridDay, limits: Limits, step_s: float) -> float:
@@ -216,17 +220,18 @@ def _hold_taps(acting: GridDay, day: GridDay, limits: Limits, step_s: float) -> 
 
 
 def _model(
-    day: GridDay, sites: tuple[Der, ...], section: HostingSection, limits: Limits
+    day: GridDay, sites: tuple[Der, ...], section: HostingSection, limits: Limits, where: str
 ) -> tuple[HostingModel, Circuit]:
     """Return the model at all steps, and the circuit that it was made from."""
-    circuit, loads, scale = day.circuit, day.load_kva, 1.0
+    circuit, batched, loads, scale = day.circuit, day.feeder, day.load_kva, 1.0
     if section.model == "balanced":
-        feeder = _at_present_taps(circuit)
         column = {name: k for k, name in enumerate(circuit.load_names)}
-        circuit, scale = Circuit.from_feeder(balanced_feeder(feeder)), float(PHASES)
+        with located(where):
+            circuit = Circuit.from_feeder(balanced_feeder(_at_present_taps(circuit)))
+            batched, scale = BatchedFeeder(circuit), float(PHASES)
         loads = loads[:, [column[name] for name in circuit.load_names]]
     model = HostingModel(
-        feeder=day.feeder if circuit is day.circuit else BatchedFeeder(circuit),
+        feeder=batched,
         sites=sites,
         load_kva=loads,
         der_kva=day.der_kva(section.step_s),
