@@ -33,7 +33,7 @@ def train(
     out : str or Path
         The policy file, ``NAME.csv``.
     minutes : float
-        The updates end after this time at the latest; simulations of held-out days come on top.
+        Processor time of the updates, at most; simulations of held-out days come on top.
     seed : int
         Of the training's days and random cases.
     randomise : bool

@@ -160,8 +160,8 @@ def fitted(policy: Policy, feeder: Feeder, ders: Sequence[Der], where: str) -> P
     missing = [der.name for der in ders if der.name not in place]
     extra = sorted(place.keys() - {der.name for der in ders})
     for what, names, others in (
-        ("has no row for", missing, list(place)),
-        ("has a row for what the controller does not command:", extra, [d.name for d in ders]),
+        ("has no row for", missing, extra),
+        ("has a row for what the controller does not command:", extra, missing),
     ):
         if names:
             raise ControllerError(

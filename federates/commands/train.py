@@ -51,8 +51,8 @@ def _print(found: TrainingResult, page: Path) -> None:
 
     console = output()
     console.print(
-        f"{len(found.losses)} updates in {found.training_seconds:.0f} s, "
-        f"{found.seconds:.0f} s in all",
+        f"{len(found.losses)} updates in {found.training_seconds:.0f} s, {found.seconds:.0f} s in "
+        f"all, processor time {found.cpu_seconds:.0f} s",
         markup=False,
     )
     print_table(console, DAY_HEAD, day_rows(found), range(1, len(DAY_HEAD)))

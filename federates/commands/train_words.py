@@ -21,7 +21,7 @@ def train(
     ],
     minutes: Annotated[
         float,
-        typer.Option(metavar="M", min=0.05, help="Updates end by then; simulations follow."),
+        typer.Option(metavar="M", min=0.05, help="Processor time of the updates, at most."),
     ] = 1.0,
     randomise: Annotated[
         bool,

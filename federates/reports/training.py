@@ -82,12 +82,11 @@ def _page(result: TrainingResult) -> Page:
             Tile("Losses", f"{mean['losses_kwh']:.1f}", "kWh", "mean of days"),
             Tile("Reactive energy", f"{mean['abs_q_kvarh']:,.0f}", "kvarh", "mean of days"),
             Tile("Lowest voltage", f"{mean['v_min_pu']:.4f}", "pu", "all days"),
-            Tile("Training", f"{result.training_seconds:.0f}", "s", "updates only"),
         ]
     )
     facts = [
         f"feeder {result.feeder}",
-        f"{len(result.losses)} updates",
+        f"{len(result.losses)} updates in {result.training_seconds:.0f} s",
         f"filter gain {result.filter_gain:.3f} = 1/(1 + L)",
         "randomised" if result.randomised else "narrow",
     ]
@@ -100,7 +99,7 @@ def _page(result: TrainingResult) -> Page:
         PageSection(
             "Origin",
             [
-                TableBlock(("", ""), [(k, v) for k, v in result.origin.items()], wrap=(1,)),
+                TableBlock(("Key", "Value"), [(k, v) for k, v in result.origin.items()], wrap=(1,)),
                 Text(_LIMITS),
             ],
         ),
