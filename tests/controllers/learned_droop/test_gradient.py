@@ -57,8 +57,9 @@ def test_at_rest_the_ac_voltages_give_the_command() -> None:
     assert (np.abs(at.q_kvar) <= room * (1 + 1e-12)).all()
 
 
-def test_gradient_is_that_of_ac_finite_differences() -> None:
-    loop, cases = loop_and_cases("ieee123")
+@pytest.mark.parametrize(("name", "most"), [("ieee123", 0.027), ("ieee13", 0.08)])
+def test_gradient_is_that_of_ac_finite_differences(name: str, most: float) -> None:
+    loop, cases = loop_and_cases(name)
     policy, size = some_policy(loop), 1e-3
     found = loop.gradient(policy, cases, GOAL)
 
@@ -67,7 +68,7 @@ def test_gradient_is_that_of_ac_finite_differences() -> None:
         return float(up - down) / (2 * size)
 
     exact, adjoint = [], []
-    for i in range(0, len(loop.ders), 12):
+    for i in range(0, len(loop.ders), len(loop.ders) // 8):
         by_k = [moved(policy.k, i, sign * size) for sign in (1, -1)]
         by_b = [moved(policy.b, (i, 1), sign * size) for sign in (1, -1)]
         exact += [slope(*(replace(policy, k=k) for k in by_k)) * policy.k[i]]
@@ -75,7 +76,7 @@ def test_gradient_is_that_of_ac_finite_differences() -> None:
         adjoint += [found.by_k[i] * policy.k[i], found.by_b[i, 1]]
     error = np.linalg.norm(np.subtract(exact, adjoint)) / np.linalg.norm(exact)
     # J is that of one operating point for all cases.
-    assert error < 0.027
+    assert error < most
 
 
 def moved(values: np.ndarray, at: int | tuple[int, int], by: float) -> np.ndarray:
