@@ -119,6 +119,7 @@ class LimitCheck:
     Attributes
     ----------
     kinds : (K,). Names of the limits that are set and can be passed.
+    held_nodes : (n,). Nodes that the voltage band is about: those with a voltage but the source's.
     window : Steps that a continuous current is a mean over.
 
     Raises FeederError: A limit of currents is set, and no line of the network has a rating; or one
@@ -138,7 +139,7 @@ class LimitCheck:
         self._switching = switching
         held = np.abs(network.w) > 0.0
         held[network.source_nodes] = False
-        self._nodes = np.flatnonzero(held)
+        self.held_nodes = np.flatnonzero(held)
         self._three = _three_phase_buses(network, held)
         is_line = np.array([label.startswith("line.") for label in network.lines], dtype=bool)
         self._branches = {
@@ -185,7 +186,7 @@ class LimitCheck:
             return self._switching.sites
         if kind == "unbalance":
             return tuple(net.nodes[k].rpartition(".")[0] for k in self._three[:, 0].tolist())
-        return tuple(net.nodes[k] for k in self._nodes.tolist())
+        return tuple(net.nodes[k] for k in self.held_nodes.tolist())
 
     def quantity(self, kind: str, value: FloatArray) -> FloatArray:
         """Return what is limited, from its excess: voltage, current over rating, power, percent."""
@@ -200,14 +201,14 @@ class LimitCheck:
         A mean over `average_h` belongs to the step at which it ends; where a step before it is
         missing there is none, and the excess is -inf.
 
-        `steps`: (T',). Steps that the cases of a design are at, ascending, designs one after the
-        other; default: each case stands alone, with no mean over several.
+        `steps`: (T',). Instants that the cases of a design are at, counted in steps and ascending,
+        designs one after the other; default: each case stands alone, with no mean over several.
         """
-        v_pu, found = flow.v_pu[:, self._nodes], []
+        v_pu, found = flow.v_pu[:, self.held_nodes], []
         for kind in self.kinds:
             if kind == "deviation":
                 assert self._switching is not None
-                change, site = self._switching.off(flow, v_pu, self._nodes)
+                change, site = self._switching.off(flow, v_pu, self.held_nodes)
                 found.append((change - self._most[kind], site))
                 continue
             by_element = self.by_element(kind, flow, v_pu)
@@ -239,7 +240,7 @@ class LimitCheck:
             return np.asarray(-self._scale * flow.import_kva.real - most)[:, None]
         if kind == "unbalance":
             return _unbalance_pct(flow.v, self._three) - most
-        v_pu = flow.v_pu[:, self._nodes] if v_pu is None else v_pu
+        v_pu = flow.v_pu[:, self.held_nodes] if v_pu is None else v_pu
         return v_pu - most if kind == "overvoltage" else most - v_pu
 
     def columns(self, kind: str) -> NDArray[np.intp]:
@@ -253,7 +254,7 @@ class LimitCheck:
                 where="limit 'unbalance_pct'",
                 expected="null here; the methods static and alone know it",
             )
-        return self._branches.get(kind, self._nodes)
+        return self._branches.get(kind, self.held_nodes)
 
 
 def _trailing_mean(by_element: FloatArray, steps: NDArray[np.intp], window: int) -> FloatArray:

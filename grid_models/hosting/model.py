@@ -110,11 +110,13 @@ class HostingModel:
         `site_kva`: complex (N, T', S). `steps`, `load_kva`: As for `flow`.
         """
         steps = np.arange(len(self.hours)) if steps is None else steps
+        # A mean current is of steps that follow one another, and a study may leave some out.
+        instants = np.rint(np.unwrap(self.hours, period=24.0)[steps] / self.step_h).astype(np.intp)
         at_once = max(1, _CASES_AT_ONCE // len(steps))
         parts = []
         for first in range(0, len(site_kva), at_once):
             at = slice(first, first + at_once)
             load = None if load_kva is None else load_kva[at]
-            parts.append(self.check.excess(self.flow(site_kva[at], steps, load), steps))
+            parts.append(self.check.excess(self.flow(site_kva[at], steps, load), instants))
         value = np.concatenate([part.value for part in parts])
         return Excess(value, np.concatenate([part.element for part in parts]), parts[0].size)

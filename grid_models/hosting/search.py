@@ -1,25 +1,24 @@
 """The search for the number of units that placements take, all of them in one batch.
 
 A step of the bisection is one batch of power flows. The first pass looks at the steps that an even
-design finds critical. What it accepts is then verified at every step at which units inject, and
-placements that fail are bisected over all of these steps.
+design finds critical, and `before_first_violation` for violations with fewer units. What it accepts
+is then verified at every step at which units inject, and placements that fail are searched over all
+of these steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from grid_models.base.errors import FeederError
-from grid_models.current_injection.model import ComplexArray, FloatArray
+from grid_models.current_injection.model import FloatArray
+from grid_models.hosting.first_violation import before_first_violation
 from grid_models.hosting.limits import Excess
-from grid_models.hosting.model import HostingModel
-from grid_models.hosting.placements import IntArray, Placements, most_units
+from grid_models.hosting.placed_units import PlacedUnits
+from grid_models.hosting.placements import IntArray, most_units
 from grid_models.hosting.result import Binding, HostingResult, bindings
 
 _UNLIMITED = Binding("", "", np.nan)
@@ -32,42 +31,15 @@ def power_per_kw(power_factor: float) -> complex:
 
 
 @dataclass(frozen=True)
-class PlacementSearch:
-    """K placements, and how their units inject.
+class PlacementSearch(PlacedUnits):
+    """K placements, and what they host.
 
     Attributes
     ----------
-    placements : Sequences of units.
-    per_kw : What a unit injects per kW of rating at full output; negative for a load.
-    output_pu : (K or 1, T, S or 1). Output of units over their rating.
-    load_kva : complex (K, T, n_loads). Demand of each placement; None: the model's, for all.
     critical : Steps of the first pass; 0: every step at which units inject.
     """
 
-    model: HostingModel
-    placements: Placements
-    per_kw: complex
-    output_pu: FloatArray
-    load_kva: ComplexArray | None = None
     critical: int = 3
-
-    @cached_property
-    def steps(self) -> IntArray:
-        """Steps at which units inject, and those that share a mean current with one of them.
-
-        Raises FeederError: They never inject.
-        """
-        injects = (self.output_pu.max(axis=(0, 2)) > 0.0).astype(float)
-        if not injects.any():
-            raise FeederError(
-                "the sun does not shine in any step",
-                where="hosting capacity of PV",
-                expected="a day, or hours of daylight",
-            )
-        shared = np.ones(2 * self.model.check.window - 1)
-        return np.flatnonzero(
-            np.convolve(injects, shared)[self.model.check.window - 1 :][: len(injects)]
-        )
 
     def result(
         self,
@@ -116,30 +88,15 @@ class PlacementSearch:
         steps = self._critical_steps()
         found = self._most_units(rows, steps)
         if len(steps) < len(self.steps):
-            left = np.flatnonzero(~self._feasible(rows, found, self.steps))
+            left = np.flatnonzero(~self.feasible(rows, found, self.steps))
             if left.size:
                 found[left] = self._most_units(rows[left], self.steps)
         return found
 
     def _most_units(self, rows: IntArray, steps: IntArray) -> IntArray:
         most = self.placements.n_units
-        return most_units(lambda n: self._feasible(rows, n, steps), len(rows), most)
-
-    def _feasible(self, rows: IntArray, units: IntArray, steps: IntArray) -> NDArray[np.bool_]:
-        excess = self.excess(rows, units, steps)
-        return np.asarray(excess.feasible.reshape(-1, len(steps)).all(axis=1))
-
-    def excess(self, rows: IntArray, units: IntArray, steps: IntArray) -> Excess:
-        """Return how far the first `units` of some placements are beyond the limits."""
-        load = None if self.load_kva is None else self.load_kva[np.ix_(rows, steps)]
-        return self.model.excess(self.site_kva(rows, units, steps), steps, load)
-
-    def site_kva(self, rows: IntArray, units: IntArray, steps: IntArray) -> ComplexArray:
-        """Return what the first `units` of some placements inject, complex (n, T', S)."""
-        kw = self.placements.rows(rows).site_kw(units)
-        output = self.output_pu[:, steps]
-        output = output[rows] if len(output) > 1 else output
-        return np.asarray(self.per_kw * kw[:, None, :] * output)
+        units = most_units(lambda n: self.feasible(rows, n, steps), len(rows), most)
+        return before_first_violation(self, rows, units, steps)
 
     def _critical_steps(self) -> IntArray:
         """Return the steps that pass the limits furthest when all sites have equally much."""

@@ -67,7 +67,8 @@ def static_capacity(
     `placements`, what each of them hosts and what ends it;
     `curve`, over the PV installed the least, median and largest value of what each limit is about,
     among the first 100 placements, and the share of all placements that keep all limits;
-    `hours`, PV output that each step would take if it were the only one, among the first 20.
+    `hours`, PV output that each step would take if it were the only one, among the first 20 and by
+    bisection alone.
 
     `pv_pu`, `load_kva`: As for `placement_search`.
     """

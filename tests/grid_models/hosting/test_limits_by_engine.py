@@ -105,6 +105,10 @@ def test_continuous_currents_are_means_and_short_time_currents_are_not(
     part = model.excess(kva[:, some], some)
     assert part.value[2, 2] == pytest.approx(found.value[4, 2], abs=1e-9)
     assert np.isneginf(part.value[[0, 1, 3], 2]).all()
+    fields = ("load_kva", "der_kva", "hours", "pv_pu", "temp_c")
+    shorter = replace(model, **{name: getattr(model, name)[some] for name in fields})
+    left = shorter.excess(kva[:, some])
+    assert left.value[:, 2].tolist() == pytest.approx(part.value[:, 2].tolist())
 
 
 def test_unbalance_of_a_balanced_equivalent_is_refused() -> None:

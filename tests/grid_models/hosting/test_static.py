@@ -51,8 +51,11 @@ def test_accepted_placements_keep_the_limits_in_the_engine_and_one_unit_more_doe
     assert found.hc_kw.tolist() == more.hc_kw.tolist()
     assert found.binding == more.binding
     table = found.tables["placements"]
+    search = placement_search(model, StaticOptions(placements=3))
+    beyond = search.site_kva(np.arange(3), table["units"] + 1, np.arange(len(model.hours)))
     for k in range(2):
         assert _worst(model, circuit, found.site_kva[k]) <= 1e-7
+        assert _worst(model, circuit, beyond[k]) > 0.0
         at_hour = found.binding[k].hour == model.hours
         assert at_hour.any()
         label = found.binding[k].element
@@ -62,6 +65,20 @@ def test_accepted_placements_keep_the_limits_in_the_engine_and_one_unit_more_doe
         found.site_kw * model.pv_pu.max(), rel=1e-12
     )
     assert table["hc_pct"] == pytest.approx(100.0 * found.hc_kw / model.base_kva)
+
+
+def test_the_first_violation_ends_a_placement_also_where_a_later_unit_repairs_it() -> None:
+    model, _ = hosting_case(noon_load_pu=0.35, step_h=12.0)
+    search = placement_search(model, StaticOptions(placements=12))
+    found = search.found()
+    repaired = 0
+    for k, units in enumerate(found.units.tolist()):
+        counts = np.arange(1, units + 60)
+        ok = search.feasible(np.full(len(counts), k), counts, search.steps)
+        assert ok[:units].all()
+        assert not ok[units]
+        repaired += bool(ok[units:].any())
+    assert repaired > 0
 
 
 _DAY: dict[bool, HostingModel] = {}
