@@ -125,7 +125,7 @@ class FeederEnv(gymnasium.Env[Observation, Action]):
         if not self._going:
             raise FeederateError("no episode is going on", where="step", expected="reset() before")
         world = self.world
-        world.act(np.asarray(action)[None])
+        world.act(world.of_shape(action, (world.n_actions,))[None])
         solved = world.solve()
         outcome = world.outcome()
         reward, info = float(world.rewards(outcome, solved)[0]), _info(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,16 +109,27 @@ class World:
         self._k = np.minimum(self._k + 1, len(self._day.times_s) - 1)
         self._ders.step(self._k, shares[:, :n], shares[:, n:])
 
+    def of_shape(self, actions: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return actions as an array.
+
+        Raises FeederateError: They are no numbers of this shape.
+        """
+        try:
+            shares = np.asarray(actions)
+        except ValueError:  # rows of different lengths
+            shares = np.empty(0, dtype=object)
+        if shares.shape == shape and shares.dtype.kind in "fiu":
+            return shares
+        also = f", then active power of {len(self.storage)}" if self.storage else ""
+        raise FeederateError(
+            f"actions of type {shares.dtype} and shape {shares.shape}",
+            where="step",
+            expected=f"numbers from -1 to 1 of shape {shape}: reactive power of "
+            f"{len(self.agents)} inverters{also}",
+        )
+
     def _checked(self, actions: ArrayLike) -> FloatArray:
-        shares = np.asarray(actions)
-        if shares.shape != (self.n, self.n_actions) or shares.dtype.kind not in "fiu":
-            also = f", then active power of {len(self.storage)}" if self.storage else ""
-            raise FeederateError(
-                f"actions of type {shares.dtype} and shape {shares.shape}",
-                where="step",
-                expected=f"numbers from -1 to 1 of shape ({self.n}, {self.n_actions}): reactive "
-                f"power of {len(self.agents)} inverters{also}",
-            )
+        shares = self.of_shape(actions, (self.n, self.n_actions))
         wrong = np.argwhere(~np.isfinite(shares))
         if len(wrong):
             episode, i = wrong[0].tolist()

@@ -150,7 +150,8 @@ def test_an_episode_that_cannot_begin_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (np.zeros(95), r"shape \(1, 95\); expected numbers from -1 to 1 of shape \(1, 96\)"),
+        (np.zeros(95), r"shape \(95,\); expected numbers from -1 to 1 of shape \(96,\)"),
+        ([[0.0], [0.0, 0.0]], "type object"),
         (np.full(96, np.nan), r"the action of 'pv_1_1' is nan; expected a number from -1 to 1"),
         (np.full(96, np.inf), "the action of 'pv_1_1' is inf"),
         (np.full(96, "x"), "numbers from -1 to 1"),
