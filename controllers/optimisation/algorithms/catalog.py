@@ -103,6 +103,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         "sharing ADMM, penalty adapted by residual balancing",
         _coordinated("admm_adaptive"),
     ),
+    "admm-least-squares": Algorithm(
+        "ADMM of variables and rows that a coordinator joins by least squares; may start warm",
+        _coordinated("admm_least_squares"),
+    ),
     "admm-proximal-jacobian": Algorithm(
         "Jacobian ADMM held back by a proximal term",
         _coordinated("admm_proximal_jacobian"),

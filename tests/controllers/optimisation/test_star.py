@@ -24,6 +24,7 @@ FloatArray = NDArray[np.float64]
 FAST = (
     "dual-preconditioned", "dual-nesterov", "admm", "admm-preconditioned", "admm-over-relaxed",
     "admm-nesterov", "admm-anderson", "admm-adaptive", "admm-proximal-jacobian", "admm-async",
+    "admm-least-squares",
 )  # fmt: skip
 SLOW = ("dual", "dual-conservative", "dual-diminishing")
 FREE_OF_BARRIER = ("admm-async",)
