@@ -97,9 +97,7 @@ class RidgeStart(_Learned):
     weight : Of the squared coefficients, relative to the mean square of the features.
     """
 
-    def __init__(
-        self, features: FloatArray, starts: Sequence[Start], weight: float = 1e-3
-    ) -> None:
+    def __init__(self, features: FloatArray, starts: Sequence[Start], weight: float = 1e-3) -> None:
         super().__init__(features, starts)
         self._middle = self._solutions.mean(axis=0)
         gram = self._features @ self._features.T

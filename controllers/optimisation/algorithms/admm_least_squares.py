@@ -62,10 +62,16 @@ def build(
     where = f"algorithm '{_NAME}'"
     refuse_asynchronous(waiting, _NAME)
     if not 0.0 < relaxation < 2.0:
-        raise ControllerError(f"relaxation is {relaxation}", where=where, expected="between 0 and 2")
+        raise ControllerError(
+            f"relaxation is {relaxation}", where=where, expected="between 0 and 2"
+        )
     if not 0.0 < stiffness < np.inf:
         raise ControllerError(f"stiffness is {stiffness}", where=where, expected="positive")
     if start is not None:
+        if not isinstance(start, Start):
+            raise ControllerError(
+                f"option 'start' is a {type(start).__name__}", where=where, expected="a Start"
+            )
         if restart_after is None or restart_after < 1:
             raise ControllerError(
                 "a start has no restart_after",
@@ -122,7 +128,9 @@ class Copies(AgentRows):
         self._rounds: IntArray = np.zeros(len(at), dtype=np.int64)
         self.residual = np.ones(len(at))
 
-    def _begin(self, problem: Dispatch, at: IntArray, start: Start) -> tuple[FloatArray, FloatArray]:
+    def _begin(
+        self, problem: Dispatch, at: IntArray, start: Start
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the copies and multipliers that belong to x and the prices."""
         x = np.clip(start.x, problem.low, problem.high)
         price = np.where(problem.equal, start.price, np.maximum(start.price, 0.0))

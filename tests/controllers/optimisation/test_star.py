@@ -121,8 +121,8 @@ def test_mail_gives_the_bits_of_the_plain_loop(name: str) -> None:
     """Perfect links in one host, two hosts, and under loss and delay with a barrier."""
     problem = small()
     rounds = 25
-    expected = plain_rows(make(name, problem, tolerance=0.0).team, rounds)
-    names = (*problem.names, "coordinator")
+    team = make(name, problem, tolerance=0.0).team
+    expected, names = plain_rows(team, rounds), team.names
     parts: list[tuple[tuple[str, ...], ...]] = [(names,), (names[::2], names[1::2])]
     posts = [Post()] + [Post(loss=0.3, max_delay_steps=3, seed=5)] * (name not in FREE_OF_BARRIER)
     for hosting in parts:
@@ -130,7 +130,7 @@ def test_mail_gives_the_bits_of_the_plain_loop(name: str) -> None:
             hosts = [make(name, problem, tolerance=0.0, hosted=part) for part in hosting]
             loop = MailLoop(hosts, post)
             coordinator = next(host for host in hosts if "coordinator" in host.hosted).desks[-1]
-            while coordinator.rounds[0] < rounds:
+            while min(desk.rounds.min() for host in hosts for desk in host.desks) < rounds:
                 loop.step()
             x = {
                 unit: value
@@ -138,8 +138,8 @@ def test_mail_gives_the_bits_of_the_plain_loop(name: str) -> None:
                 for unit, value in zip(host.hosted, host.answer()["x"], strict=False)
             }
             assert [x[unit] for unit in problem.names] == expected[0].answer()["x"].tolist()
-            price = coordinator.rows.answer()["price"]
-            assert price.tolist() == expected[1].answer()["price"].tolist()
+            price = coordinator.rows.answer().get("price", np.empty(0))
+            assert price.tolist() == expected[1].answer().get("price", np.empty(0)).tolist()
 
 
 def test_dual_follows_its_equations() -> None:
