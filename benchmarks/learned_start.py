@@ -2,8 +2,8 @@
 
     python benchmarks/learned_start.py [--json] [TABLE ...]
 
-starts     rounds of ADMM (`admm-least-squares`) to 1e-2 and 1e-3 from cold, k-nearest, ridge and the
-           solution of the minute before, on held-out days: one load factor for all loads, loads
+starts     rounds of ADMM (`admm-least-squares`) to 1e-2 and 1e-3 from cold, k-nearest, ridge and
+           the solution of the minute before, on held-out days: one load factor for all loads, loads
            that differ (diversity 0.3), and models trained at load 1 used at load 0.6
 bound      the same with the start given up after 30 rounds, and a start that is wrong on purpose
 penalty    rounds to 1e-3 of a cold start at several stiffnesses of the rows
@@ -11,8 +11,8 @@ penalty    rounds to 1e-3 of a cold start at several stiffnesses of the rows
 The programme at an instant of ``voltvar-ieee123``: least sum of squared reactive powers over the
 ratings that holds all 274 nodes 0.003 pu inside the band on the linear model, voltages at no
 reactive power by the AC power flow. Trained on 4 days (seeds 1 to 4, every 10 minutes), used on 96
-instants of days 101 to 104. A round counts as reached when the largest error of any inverter, over its
-rating, stays below the number. Instants without a feasible point are left out and counted; so are
+instants of days 101 to 104. A tolerance is reached when the largest error of any inverter, over
+its rating, stays below it. Instants without a feasible point are left out and counted; so are
 those without a binding limit, where every start but a learned one is at the optimum.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from federates.scenario.schema import Scenario
 from feederate.functions import Changes, PathLike, load, readable_errors
@@ -87,27 +87,35 @@ def vector_env(
 
 
 def parallel_env(
-    scenario: PathLike | Scenario, *, set: Changes | None = None, **options: Any
+    scenario: PathLike | Scenario,
+    *,
+    set: Changes | None = None,
+    attack: PathLike | None = None,
+    mail_width: int | None = None,
+    reward: RewardFunction | None = None,
 ) -> ParallelFeederEnv:
     """Return the federation of a scenario as a PettingZoo environment, one agent per inverter.
 
     Parameters
     ----------
-    scenario, set
-        As in `load`.
-    **options
-        Of `federates.environment.parallel.ParallelFeederEnv`.
+    scenario, set, attack
+        As in `load`. The section ``environment`` says what an episode is.
+    mail_width : int, optional
+        Numbers in a message to each neighbour, 0 for no mail. Default: the section's; 1 where the
+        scenario has links, else 0.
+    reward : callable, optional
+        As in `env`.
 
     Raises
     ------
     FeederateError
         PettingZoo is not installed (``pip install 'feederate[rl]'``), or the scenario has no
-        inverter to command.
+        inverter to command, or keys of the section that such an environment cannot follow.
     """
     with _libraries():
         from federates.environment.parallel import ParallelFeederEnv
     with readable_errors():
-        return ParallelFeederEnv(load(scenario, set=set), **options)
+        return ParallelFeederEnv(load(scenario, set=set, attack=attack), mail_width, reward)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The loop, the shells, the links and the attack are those of ``feederate run --pl
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from grid_models.base.threads import one_thread
 _LEARNER = f"{Learner.__module__}:{Learner.__name__}"
 _ADDED = "agents"
 _MEASURED = ("p_kw", "q_kvar")
-_JUDGED = ("v_pu", "q_kvar", "losses_kw")
+_JUDGED = ("v_pu", "p_kw", "q_kvar", "losses_kw")
 
 
 class SteppedFederation:
@@ -202,7 +203,15 @@ def _connections(
         needed.append((f"{name}.q_set_kvar", f"{plant}.q_set_kvar"))
     fed = {wire.target for wire in kept if name in scenario.federates}
     added = [Connection(source=a, target=b) for a, b in needed if b not in fed]
-    return [*kept, *added], dropped
+    noise_pu = scenario.environment.voltage_noise_pu if scenario.environment else 0.0
+    return [_noisy(wire, f"{name}.v_pu", noise_pu) for wire in (*kept, *added)], dropped
+
+
+def _noisy(wire: Connection, target: str, noise_pu: float) -> Connection:
+    """Return a connection with the noise of the section ``environment`` beside its own."""
+    if wire.target != target or not noise_pu:
+        return wire
+    return wire.model_copy(update={"noise": math.hypot(wire.noise, noise_pu)})
 
 
 def _controller(scenario: Scenario) -> str:

@@ -14,9 +14,14 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from federates.environment.drawn import episode_of, refuse_what_cannot_be_drawn
 from federates.environment.federation import SteppedFederation
+from federates.environment.rewards import Outcome, RewardFunction, named_reward
+from federates.errors import RunError
+from federates.runs.data import live_voltages
+from federates.scenario.environment import Environment
 from federates.scenario.schema import Scenario
-from grid_models.base.errors import FeederateError, listed, nearest_name
+from grid_models.base.errors import FeederateError, PowerFlowError, listed, nearest_name
 
 PerAgent = dict[str, Any]
 
@@ -33,20 +38,37 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
     the message to the neighbours. They read it at their next step at the earliest, as the links
     allow.
 
-    An episode ends with the scenario (truncation); ``infos`` then hold the metrics of the run.
+    An episode ends with the scenario, or after the section's ``episode_s`` (truncation); ``infos``
+    then hold the metrics of the run. One whose power flow does not converge is terminated.
 
     Parameters
     ----------
     scenario : Scenario
-    mail_width : Numbers in a message. Default: 1 where the scenario has links, else 0.
+        Its section ``environment`` says what an episode is (`federates.environment.drawn`).
+    mail_width : Numbers in a message. Default: the section's; 1 where the scenario has links, else
+        0.
+    reward : In place of the scenario's: takes an `Outcome` of one episode, returns (1,).
+
+    Raises ScenarioError: As `SteppedFederation`; or the section has keys that it cannot follow.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "feederate", "render_modes": []}
 
-    def __init__(self, scenario: Scenario, mail_width: int | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        mail_width: int | None = None,
+        reward: RewardFunction | None = None,
+    ) -> None:
         self._scenario = scenario
+        spec = scenario.environment or Environment()
+        refuse_what_cannot_be_drawn(scenario)
+        if mail_width is None:
+            mail_width = spec.mail_width
         self._mail_width = (1 if scenario.links else 0) if mail_width is None else mail_width
-        federation = SteppedFederation(scenario, self._mail_width)
+        self._penalty = spec.failure_penalty
+        self._reward = named_reward(scenario) if reward is None else reward
+        federation = self._begun(scenario.seed)
         federation.close()
         for words in federation.warnings:
             warnings.warn(words, stacklevel=2)
@@ -74,8 +96,8 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
 
         Parameters
         ----------
-        seed : Seed of the scenario in this episode: of its day, placement, sensors and links.
-            Without one: the scenario's in the first episode, then drawn by a generator of the
+        seed : Seed of the scenario in this episode: of its day, sensors, links and draws. Without
+            one: the scenario's in the first episode, then drawn by a generator of the
             last seed that was given.
         options : Not used.
         """
@@ -85,12 +107,11 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
         else:
             seed = self._scenario.seed if seed is None else int(seed)
             self._seeds = np.random.default_rng(seed)
-        scenario = self._scenario.model_copy(update={"seed": seed})
-        self._federation = SteppedFederation(scenario, self._mail_width)
+        self._federation = self._begun(seed)
         self._federation.start()
-        seen = self._federation.read()
+        self._seen = self._federation.read().astype(np.float32)
         self.agents = list(self.possible_agents)
-        return self._each(seen.astype(np.float32)), self._infos()
+        return self._each(self._seen), self._infos(self._outcome().known())
 
     def step(
         self, actions: Mapping[str, Any]
@@ -101,29 +122,44 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
 
         Raises FeederateError: An action is missing, unknown, of another shape or not finite; no
             episode goes on.
-        Raises RunError: A federate failed, as one whose power flow does not converge; it is named.
+        Raises RunError: A federate failed; it is named.
         """
         federation = self._federation
         if federation is None or not self.agents:
             raise _no_episode()
         federation.learner.act(self._checked(actions))
-        seen = federation.read()
-        rewards = self._each(self._rewards(federation))
-        infos, ended = self._infos(), federation.last
-        if ended:
-            metrics = federation.finish()
-            infos = {agent: {**info, "metrics": metrics} for agent, info in infos.items()}
-        terminated = dict.fromkeys(self.agents, False)
-        truncated = dict.fromkeys(self.agents, ended)
-        observations = self._each(seen.astype(np.float32))
-        if ended:
+        outcome, reason = self._outcome(), None
+        try:
+            self._seen = federation.read().astype(np.float32)
+        except RunError as error:
+            if not isinstance(error.__cause__, PowerFlowError):
+                raise
+            reason, reward = str(error), -self._penalty
+        else:
+            outcome = self._outcome()
+            reward = self._judged(outcome)
+        known: dict[str, Any] = {**outcome.known()}
+        ended = reason is None and federation.last
+        if reason is not None:
+            known["reason"] = reason
+        elif ended:
+            known["metrics"] = federation.finish()
+        result = (
+            self._each(self._seen),
+            dict.fromkeys(self.agents, reward),
+            dict.fromkeys(self.agents, reason is not None),
+            dict.fromkeys(self.agents, ended),
+            self._infos(known),
+        )
+        if ended or reason is not None:
             self.agents = []
-        return observations, rewards, terminated, truncated, infos
+            federation.close()
+        return result
 
     def grid(self) -> dict[str, NDArray[np.float64]]:
         """Return the plant's last outputs: true values, without noise or attack.
 
-        `v_pu` of its nodes, `q_kvar` of its DERs, `losses_kw`.
+        `v_pu` of its nodes, `p_kw` and `q_kvar` of its DERs, `losses_kw`.
         """
         if self._federation is None:
             raise _no_episode()
@@ -136,15 +172,36 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
             self._federation.close()
             self._federation = None
 
-    def _rewards(self, federation: SteppedFederation) -> NDArray[np.float64]:
-        band, grid = self._scenario.band, federation.grid()
-        out = np.maximum(grid["v_pu"] - band.v_max_pu, band.v_min_pu - grid["v_pu"])
-        cost = 100.0 * float(np.maximum(out, 0.0).sum()) + 0.01 * float(grid["losses_kw"][0])
-        return np.full(len(self.possible_agents), -cost)
+    def _begun(self, seed: int) -> SteppedFederation:
+        return SteppedFederation(episode_of(self._scenario, seed), self._mail_width)
 
-    def _infos(self) -> PerAgent:
+    def _outcome(self) -> Outcome:
+        """Return the true state of the grid, as one episode."""
         assert self._federation is not None
-        return {agent: {"time_s": self._federation.time_s} for agent in self.possible_agents}
+        band, grid = self._scenario.band, self._federation.grid()
+        return Outcome(
+            (band.v_min_pu, band.v_max_pu),
+            np.array([self._federation.time_s]),
+            live_voltages(grid["v_pu"])[None].copy(),
+            grid["losses_kw"].copy(),
+            grid["p_kw"][None].copy(),
+            grid["q_kvar"][None].copy(),
+        )
+
+    def _judged(self, outcome: Outcome) -> float:
+        reward = np.asarray(self._reward(outcome))
+        if reward.shape != (1,) or reward.dtype.kind not in "fiu" or not np.isfinite(reward).all():
+            name = getattr(self._reward, "__name__", type(self._reward).__name__)
+            raise FeederateError(
+                f"the reward '{name}' is {reward} at time_s={outcome.time_s[0]:g}",
+                where=self._scenario.where("environment", "reward"),
+                expected="one finite number, of shape (1,)",
+            )
+        return float(reward[0])
+
+    def _infos(self, known: Mapping[str, Any]) -> PerAgent:
+        plain = {k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in known.items()}
+        return {agent: dict(plain) for agent in self.possible_agents}
 
     def _each(self, rows: NDArray[Any]) -> PerAgent:
         return dict(zip(self.possible_agents, rows, strict=True))

@@ -36,7 +36,7 @@ class ForgedVoltages(Section):
 
 
 class Environment(Section):
-    """What an episode of `feederate.env` and `feederate.vector_env` is.
+    """What an episode of `feederate.env`, `vector_env` and `parallel_env` is.
 
     Ranges are a lowest and a highest value; each episode draws from them evenly.
     """
@@ -81,4 +81,11 @@ class Environment(Section):
         le=1e9,
         description="What the reward is, negative, where a power flow does not converge; the "
         "episode then ends.",
+    )
+    mail_width: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Of `feederate.parallel_env`: numbers in a message to each neighbour. Default: "
+        "1 where the scenario has `links`, else 0.",
     )

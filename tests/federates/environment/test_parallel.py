@@ -13,9 +13,10 @@ import feederate
 from federates.environment.parallel import ParallelFeederEnv
 from federates.errors import RunError, ScenarioError
 from federates.scenario.schema import load_scenario
-from grid_models.base.errors import FeederateError
+from grid_models.base.errors import FeederateError, PowerFlowError
 from grid_models.ders.volt_var import VoltVarCurves
 from grid_models.feeder.model import VoltVarCurve
+from grid_models.opendss.circuit import Circuit
 
 _NOON = ("time.start_s=43200", "time.duration_s=100")
 
@@ -214,6 +215,109 @@ def test_a_power_flow_that_fails_names_the_federate() -> None:
     with pytest.raises(RunError, match=r"'feeder'.*did not converge"):
         env.reset()
     env.close()
+
+
+def test_a_power_flow_that_fails_in_an_episode_ends_it_with_the_penalty() -> None:
+    env = _environment("voltvar-ieee13", "environment.failure_penalty=7")
+    env.reset()
+    zero = {agent: np.zeros(1) for agent in env.agents}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Circuit, "solve", _fail)
+        _, rewards, terminated, truncated, infos = env.step(zero)
+    assert set(rewards.values()) == {-7.0}
+    assert all(terminated.values())
+    assert not any(truncated.values())
+    assert "federate 'feeder'" in infos["pv_611_3"]["reason"]
+    assert not env.agents
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise PowerFlowError("did not converge")
+
+
+def test_the_section_environment_says_what_an_episode_is() -> None:
+    section = (
+        "time.start_s=36000",
+        "time.duration_s=14400",
+        "environment.episode_s=20",
+        "environment.start_h=[11,13]",
+        "environment.load_scale=[0.5,2]",
+        "environment.source_v_pu=[0.99,1.01]",
+        "environment.reward=nodes-out",
+        "environment.mail_width=3",
+    )
+    env = _environment("voltvar-ieee13", *section)
+    assert env.action_space("pv_611_3").shape == (4,)
+    loads = set()
+    for seed in range(3):
+        env.reset(seed=seed)
+        federation = env._federation
+        assert federation is not None
+        scenario = federation.scenario
+        assert 39600 <= scenario.time.start_s <= 46800
+        assert scenario.time.start_s % 5 == 0
+        assert 0.99 <= scenario.grid.source_v_pu <= 1.01  # type: ignore[operator]
+        assert 0.5 <= scenario.grid.load_scale <= 2.0
+        loads.add(scenario.grid.load_scale)
+    steps, reward, infos = 0, {}, {}
+    while env.agents:
+        silent = {agent: np.zeros(4) for agent in env.agents}
+        _, reward, _, _, infos = env.step(silent)
+        steps += 1
+    assert steps == 4
+    assert len(loads) == 3
+    out = infos["pv_611_3"]["nodes_out"]
+    assert set(reward.values()) == {-out}
+    v = infos["pv_611_3"]["v_max_pu"]
+    assert (out > 0) == (v > 1.05 or infos["pv_611_3"]["v_min_pu"] < 0.95)
+
+
+def test_noise_of_the_section_joins_that_of_the_connection() -> None:
+    clean, noisy = (
+        _rows(_environment("voltvar-ieee123-imperfect", key).reset(seed=2)[0])
+        for key in ("environment.voltage_noise_pu=0", "environment.voltage_noise_pu=0.01")
+    )
+    spread = np.std(noisy[:, 0] - clean[:, 0]) / 20.0
+    # One draw, scaled by the root of 0.001^2 + 0.01^2 in place of 0.001.
+    assert 0.006 < spread < 0.013
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("environment.observation=joint", "environment.observation"),
+        ("environment.load_diversity=0.2", "environment.load_diversity"),
+        ("environment.forged={share: 0.1, bias_pu: 0.1}", "environment.forged"),
+        ("environment.start_h=[1,2]", "environment.start_h"),
+        ("environment.episode_s=90000", "environment.episode_s"),
+        ("environment.reward=nodes_out", "did you mean 'nodes-out'"),
+    ],
+)
+def test_a_section_that_a_federation_cannot_follow_is_refused(key: str, words: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        _environment("voltvar-ieee13", key)
+    assert words in str(error.value)
+
+
+def test_a_reward_that_is_not_finite_is_refused() -> None:
+    scenario = load_scenario("voltvar-ieee13", _NOON)
+    env = ParallelFeederEnv(scenario, reward=lambda outcome: outcome.losses_kw * np.nan)
+    env.reset()
+    with pytest.raises(FeederateError, match=r"the reward '<lambda>' is \[nan\] at time_s=7.5"):
+        env.step({agent: np.zeros(1) for agent in env.agents})
+
+
+def test_the_facade_reads_a_scenario_with_an_attack() -> None:
+    noon = {"time.start_s": 43200, "time.duration_s": 30, "attack.steps.0.trigger.at_s": 0}
+    env = feederate.parallel_env("voltvar-ieee123", set=noon, attack="false-voltage")
+    seen = _rows(env.reset()[0])
+    clean = feederate.parallel_env("voltvar-ieee123", set=dict(list(noon.items())[:2]))
+    forged = seen - _rows(clean.reset()[0])
+    # A tenth of the 96 inverters reads 0.05 pu more.
+    assert np.count_nonzero(forged[:, 0] > 0.99) in (9, 10)
+    assert not forged[:, 1:].any()
+    env.close()
+    clean.close()
 
 
 def test_two_controllers_of_reactive_power_are_refused(tmp_path: Path) -> None:
