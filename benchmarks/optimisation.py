@@ -43,7 +43,7 @@ DUAL = (
 )  # fmt: skip
 ADMM = (
     "admm", "admm-over-relaxed", "admm-preconditioned", "admm-nesterov", "admm-anderson",
-    "admm-adaptive", "admm-proximal-jacobian",
+    "admm-adaptive", "admm-least-squares", "admm-proximal-jacobian",
 )  # fmt: skip
 TOLERANCE = 1e-6
 
