@@ -52,13 +52,13 @@ def dynamic(
     Raises FeederError: A kind does not exist, or a size is negative or not finite.
     """
     devices, options = devices or DeviceOptions(), options or RayOptions()
-    sizes = _checked(model, capacity_kw)
-    others = _devices(model, devices, tuple(sizes), seed) if sizes else None
+    sizes = checked_sizes(model, capacity_kw)
+    others = devices_of(model, devices, tuple(sizes), seed) if sizes else None
     fixed: ComplexArray | float = 0.0
     kinds: tuple[str, ...] = ("pv", *sizes)
     if others is not None and not coordinated:
         fixed, kinds = uncoordinated_kva(others, np.concatenate(list(sizes.values()))), ("pv",)
-    planned = _devices(model, devices, kinds, seed)
+    planned = devices_of(model, devices, kinds, seed)
     none = np.zeros(len(model.sites))
     capacity = np.concatenate([none, *(sizes[kind] for kind in kinds[1:])])
     found = [
@@ -107,7 +107,9 @@ def uncoordinated_kva(devices: DeviceModel, capacity_kw: FloatArray) -> ComplexA
     return devices.injection_kva(alone.x, capacity_kw)
 
 
-def _checked(model: HostingModel, capacity_kw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def checked_sizes(
+    model: HostingModel, capacity_kw: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
     """Return the sizes of the kinds that are there, in the order of `KINDS`."""
     sizes = {kind: np.asarray(value, dtype=np.float64) for kind, value in capacity_kw.items()}
     for kind, value in sizes.items():
@@ -119,7 +121,7 @@ def _checked(model: HostingModel, capacity_kw: Mapping[str, FloatArray]) -> dict
                 expected="one of " + ", ".join(KINDS[1:]),
                 nearest=nearest_name(kind, KINDS[1:]),
             )
-        if value.shape != (len(model.sites),) or not (value >= 0.0).all():
+        if value.shape != (len(model.sites),) or not (np.isfinite(value) & (value >= 0.0)).all():
             raise FeederError(
                 f"an array of shape {value.shape} with a least value of {value.min(initial=0.0)}",
                 where=where,
@@ -128,9 +130,10 @@ def _checked(model: HostingModel, capacity_kw: Mapping[str, FloatArray]) -> dict
     return {kind: sizes[kind] for kind in KINDS[1:] if kind in sizes and sizes[kind].any()}
 
 
-def _devices(
+def devices_of(
     model: HostingModel, options: DeviceOptions, kinds: tuple[str, ...], seed: int
 ) -> DeviceModel:
+    """Return the devices of some kinds at the sites of a study, over its day."""
     names = [site.name for site in model.sites]
     return device_model(
         options, kinds, names, model.hours, model.step_h, model.pv_pu, model.temp_c, seed

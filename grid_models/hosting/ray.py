@@ -33,8 +33,7 @@ from grid_models.hosting.tangents import TangentRows
 from grid_models.hosting.warm_lp import LpSolution, WarmLp
 
 EXCESS = 2e-5
-"""Excess of an accepted plan, in the units of `Excess` (pu, kW): accuracy of the last tangents."""
-_RESTS, _ROUNDS = 1e-4, 30
+_RESTS_PER_EXCESS, _ROUNDS = 5.0, 30
 _OVERLAP_KW = 1e-6
 _TIE_KW = 1e-5
 """PV that an own cost of 1 may take: plans of equal PV are decided by the devices' own interest.
@@ -59,6 +58,9 @@ class RayOptions(Options):
     first_kw: float = option(800.0, "PV of the first linearisation.", above=0.0)
     growth: float = option(1.4, "Largest growth of PV between two linearisations.", above=1.0)
     most_kw: float = option(1e5, "PV at which the search ends.", above=0.0)
+    excess: float = option(
+        EXCESS, "Excess over a limit at which a plan is accepted (pu, kW, percent).", above=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class RayProgram:
         self._ray = np.zeros(len(capacity_kw))
         self._ray[: len(pattern)] = pattern / pattern.sum()
         self._pv_kva = devices.kva_of_capacity @ self._ray
-        self._tangents = TangentRows(model, EXCESS)
+        self._tangents = TangentRows(model, options.excess)
         self._rows = self._tangents.rows()[0]
         self._first_kw = options.first_kw
         storages = np.flatnonzero(devices.discharged)
@@ -187,12 +189,13 @@ class RayProgram:
                 most_kw = 0.5 * (point.pv_kw + (0.0 if last is None else last.pv_kw))
                 point = last
                 continue
-            if last is not None and EXCESS < last.excess < 2.0 * point.excess:
+            if last is not None and options.excess < last.excess < 2.0 * point.excess:
                 # Between two vertices that pass a limit by turns lie plans that keep it.
-                middle = 0.5 * (found.x + last.found.x)
-                point = self._point(replace(found, x=middle))
-            overlap = self._punish_overlap(found)
-            if point.excess <= EXCESS and not overlap:
+                middle = replace(found, x=0.5 * (found.x + last.found.x))
+                if self.devices.overlap_kw(middle.x[:-1]) <= _OVERLAP_KW:
+                    point = self._point(middle)
+            overlap = self._punish_overlap(point.found)
+            if point.excess <= options.excess and not overlap:
                 settled = self._settled(point, last, best, most_kw)
                 best = point
                 if settled:
@@ -208,8 +211,10 @@ class RayProgram:
         if point.pv_kw >= self.options.most_kw:
             return True
 
+        change_kw = _RESTS_PER_EXCESS * self.options.excess * point.pv_kw
+
         def near(other: _Point | None) -> bool:
-            return other is not None and abs(point.pv_kw - other.pv_kw) <= _RESTS * point.pv_kw
+            return other is not None and abs(point.pv_kw - other.pv_kw) <= change_kw
 
         if point.pv_kw >= most_kw or not near(last):
             return False

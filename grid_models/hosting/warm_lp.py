@@ -13,6 +13,9 @@ from grid_models.current_injection.model import FloatArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_WEIGHTS, _DANTZIG, _STEEPEST_EDGE = "simplex_dual_edge_weight_strategy", 0, 2
+_LIMIT, _MOST_ITERATIONS = "simplex_iteration_limit", 10_000
+
 
 @dataclass(frozen=True)
 class LpSolution:
@@ -61,13 +64,7 @@ class WarmLp:
         lp.a_matrix_.start_, lp.a_matrix_.index_ = matrix.indptr, matrix.indices
         lp.a_matrix_.value_ = matrix.data
         self._highs: Any = self._api.Highs()
-        for name, value in (
-            ("output_flag", False),
-            ("solver", "simplex"),
-            ("threads", 1),
-            # Weights of steepest edge would be computed anew for each basis that is handed over.
-            ("simplex_dual_edge_weight_strategy", 0),
-        ):
+        for name, value in (("output_flag", False), ("solver", "simplex"), ("threads", 1)):
             self._highs.setOptionValue(name, value)
         self._highs.passModel(lp)
         self.n_rows, self._n_columns = matrix.shape
@@ -110,8 +107,18 @@ class WarmLp:
     def solve(self) -> LpSolution | None:
         """Return an optimal vertex, or None where there is none."""
         highs = self._highs
+        # Weights of steepest edge would be computed anew for each basis that is handed over.
+        highs.setOptionValue(_WEIGHTS, _DANTZIG)
+        highs.setOptionValue(_LIMIT, _MOST_ITERATIONS)
         highs.run()
-        if highs.getModelStatus() != self._api.HighsModelStatus.kOptimal:
+        optimal = self._api.HighsModelStatus.kOptimal
+        if highs.getModelStatus() != optimal:
+            # A bad basis, or nothing to find: from the start, with the weights that do not cycle.
+            highs.clearSolver()
+            highs.setOptionValue(_WEIGHTS, _STEEPEST_EDGE)
+            highs.setOptionValue(_LIMIT, 100 * _MOST_ITERATIONS)
+            highs.run()
+        if highs.getModelStatus() != optimal:
             return None
         found = highs.getSolution()
         return LpSolution(
