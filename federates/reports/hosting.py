@@ -33,6 +33,14 @@ from federates.reports.run import REPORT
 _CLASSES = ("hi2", "hi1", "ok-hi", "ok-lo", "ok", "lo1", "lo2")
 """Classes of the style sheet from the sites with the least PV to those with the most."""
 _MOST_ROWS, _FIRST_ROWS = 400, 12
+_TABLES = {
+    "levers": "Reactive power and devices, each alone",
+    "sensitivity": "Over two penetrations",
+    "dynamic": "Plans",
+    "stochastic_groups": "Groups of sites",
+    "stochastic_days": "Days that the design was not made for",
+    "nodes": "Nodes",
+}
 _PARTS = (("min", "lowest"), ("median", "median"), ("max", "highest"))
 _LIMITS = {
     "overvoltage": ("Highest voltage", "pu"),
@@ -56,7 +64,11 @@ def _page(found: HostingStudy) -> Page:
         *_map(found),
         *_curves(found),
         *_hours(found),
-        PageSection("Nodes", [_table(found.columns["nodes"])]),
+        *(
+            PageSection(title, [_table(found.columns[name])])
+            for name, title in _TABLES.items()
+            if name in found.columns
+        ),
         PageSection("Limits and assumptions", list(_conditions(summary))),
     ]
     facts = [summary["scenario"], f"method {found.method}", f"seed {summary['seed']}"]
@@ -230,7 +242,9 @@ def _is_text(values: Sequence[Any]) -> bool:
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "-" if not np.isfinite(value) else f"{value:,.1f}"
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
 
 
 def _conditions(summary: Mapping[str, Any]) -> Iterator[Block]:
