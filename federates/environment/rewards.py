@@ -49,8 +49,8 @@ class Outcome:
             "time_s": self.time_s,
             "nodes_out": self.nodes_out(),
             "losses_kw": self.losses_kw,
-            "v_min_pu": np.nanmin(self.v_pu, axis=1),
-            "v_max_pu": np.nanmax(self.v_pu, axis=1),
+            "v_min_pu": np.fmin.reduce(self.v_pu, axis=1),
+            "v_max_pu": np.fmax.reduce(self.v_pu, axis=1),
         }
 
     def nodes_out(self) -> FloatArray:

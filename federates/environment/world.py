@@ -130,9 +130,8 @@ class World:
 
     def _checked(self, actions: ArrayLike) -> FloatArray:
         shares = self.of_shape(actions, (self.n, self.n_actions))
-        wrong = np.argwhere(~np.isfinite(shares))
-        if len(wrong):
-            episode, i = wrong[0].tolist()
+        if not np.isfinite(shares).all():
+            episode, i = np.argwhere(~np.isfinite(shares))[0].tolist()
             raise FeederateError(
                 f"the action of '{(*self.agents, *self.storage)[i]}' is {shares[episode, i]}",
                 where=f"step, episode {episode}",
