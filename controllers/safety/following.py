@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 
 from controllers.core.mail import FloatArray
 
-_TOLERANCE = 0.02
+_TOLERANCE = 0.05
+"""Accuracy of reactive power over rating that IEEE Std 1547-2018 asks for in its Table 3."""
 _STEPS = 3
 
 
 class Following:
     """Compares measured reactive powers with the last set-points, over rating, (n,).
 
-    An inverter is *frozen* after three steps in a row that are more than 2 % of its rating away
+    An inverter is *frozen* after three steps in a row that are more than 5 % of its rating away
     from its set-point, until three steps in a row are within it.
     """
 

@@ -144,7 +144,9 @@ class ControllerFederate(Federate):
         try:
             own = getattr(registry.resolve(section.controller), "settling_s", None)
             if own is not None:
-                return float(own(period_s, **section.options))
+                settling_s = float(own(period_s, **section.options))
+                least_s = 0.0 if section.safety is None else _SETTLING_STEPS * period_s
+                return max(settling_s, least_s)
         except ControllerError:
             return 0.0  # `parts` raises it again, with file, line and key
         return _SETTLING_STEPS * period_s

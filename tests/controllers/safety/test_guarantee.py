@@ -60,7 +60,7 @@ def replayed(
     return before, told
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.integers(0, 999), st.floats(0.4, 1.1), st.floats(0.0, 0.98), st.floats(-1.0, 1.0))
 def test_without_slack_and_with_a_small_model_error_all_nodes_are_in_band(
     seed: int, load: float, sun: float, bias: float

@@ -34,6 +34,49 @@ def test_a_malicious_policy_is_kept_in_the_band_and_the_run_says_so(tmp_path: Pa
     assert begin["most_of_rating"] > 0.5
 
 
+ATTACK = """\
+id: {id}
+title: {id}
+seed: 1
+steps:
+  - id: step
+    layer: signal
+    trigger: {{at_s: 0}}
+    target: {target}
+    action: {action}
+"""
+
+
+def attacked(folder: Path, target: str, action: str, *settings: str) -> dict[str, float]:
+    """Return the metrics of four minutes of a droop under an attack."""
+    path = folder / "attack.yaml"
+    path.write_text(ATTACK.format(id="attack", target=target, action=action))
+    controller = "federates.volt_var.controller=volt-var-1547"
+    scenario = load_scenario(
+        SCENARIO, ["time.duration_s=240", controller, *settings], attack=str(path)
+    )
+    run(scenario, out=folder / "run", placement="single")
+    return dict(json.loads((folder / "run" / "summary.json").read_text())["metrics"])
+
+
+def test_what_an_attack_shows_the_controller_does_not_reach_the_layer(tmp_path: Path) -> None:
+    forged = "{port: volt_var.v_pu}", "{kind: bias, value: -0.08}"
+    found = {}
+    for name, settings in (("open", ["federates.volt_var.safety=null"]), ("safe", [])):
+        (tmp_path / name).mkdir()
+        found[name] = attacked(tmp_path / name, *forged, *settings)["out_of_band_node_hours"]
+    assert found["open"] > 1.0
+    assert found["safe"] < 0.01
+
+
+def test_inverters_whose_set_points_are_replaced_are_frozen(tmp_path: Path) -> None:
+    attacked(tmp_path, "{port: feeder.q_set_kvar, count: 10}", "{kind: set, value: 1000}")
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert sum(e["count"] for e in events if e["event"] == "inverters_frozen") == 10
+    assert not [e for e in events if e["event"] == "inverters_follow"]
+
+
 def test_prices_by_mail_give_the_same_run_however_the_agents_are_split(tmp_path: Path) -> None:
     price = "federates.volt_var.safety.kind=price"
     links = "links=[{source: '*', target: '*', loss: 0.1, latency_s: 7}]"
