@@ -14,6 +14,8 @@ limited gives up in active power. A message that is lost or late leaves the last
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,9 +26,54 @@ from controllers.safety.central import PENALTY, Filtered, Seen
 from controllers.safety.model import SafetyModel
 
 _GAIN = 3.0
+"""Over the sum of a row of |A A'|. 2 is safe if all rows act at once; few do."""
 _MATTERS = 0.2
+"""Least sensitivity of a node to a DER that is told its price, over the node's largest."""
 _SLOW = 0.05
-_UNMOVED = 1e-6
+"""Largest change of a set-point, over rating and step, that takes the own voltage from 1 pu."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tolls:
+    """Who watches which node and tells whom, the same for all instances of a controller.
+
+    Attributes
+    ----------
+    owner, gain : (m,). The agent that watches each node; the gain of its price.
+    watcher, der, node : (e,)
+        Entries of the tolls, in this order: an agent tells a DER about a node of its own.
+    weight : (e,). Sensitivity of the node to the DER.
+    """
+
+    owner: IntArray
+    gain: FloatArray
+    watcher: IntArray
+    der: IntArray
+    node: IntArray
+    weight: FloatArray
+
+
+@lru_cache(maxsize=8)
+def tolls_of(model: SafetyModel, agents: tuple[str, ...]) -> Tolls:
+    """Return the tolls of all agents, each named as its DER.
+
+    Raises ControllerError: An agent is no DER.
+    """
+    known = {der.name for der in model.ders}
+    odd = next((agent for agent in agents if agent not in known), None)
+    if odd is not None:
+        raise ControllerError(
+            f"kind 'price' needs an agent for each DER; '{odd}' is the name of no DER",
+            expected="kind: central",
+        )
+    a = model.by_q[:, model.positions(agents)]
+    strength = np.abs(a)
+    owner = strength.argmax(axis=1)
+    node, der = np.nonzero(strength > _MATTERS * strength.max(axis=1, keepdims=True))
+    order = np.lexsort((node, der, owner[node]))
+    node, der = node[order], der[order]
+    gain = _GAIN / np.abs(a @ a.T).sum(axis=1)
+    return Tolls(owner, gain, owner[node], der, node, a[node, der])
 
 
 class PriceFilter:
@@ -53,60 +100,42 @@ class PriceFilter:
         limited: IntArray,
         band: tuple[float, float],
     ) -> None:
-        known = {der.name for der in model.ders}
-        odd = next((agent for agent in agents if agent not in known), None)
-        if odd is not None:
-            raise ControllerError(
-                f"kind 'price' needs an agent for each DER; '{odd}' is the name of no DER",
-                expected="kind: central",
-            )
-        self._band, self._limited = band, limited
-        a = model.by_q[:, model.positions(agents)]
+        tolls = tolls_of(model, tuple(agents))
         own = np.array(hosted_positions(hosted, agents, "safety"), dtype=np.int64)
-        strength = np.abs(a)
-        owner = np.where(
-            strength.max(axis=1) > _UNMOVED * strength.max(), strength.argmax(axis=1), -1
-        )
-        gain = _GAIN / np.maximum(np.abs(a @ a.T).sum(axis=1), 1e-30)
-        matters = strength > _MATTERS * strength.max(axis=1, keepdims=True)
-        # Entries (node, DER) by watcher, DER and node: the order of every sum, however hosted.
-        node, der = np.nonzero(matters & (owner >= 0)[:, None])
-        order = np.lexsort((node, der, owner[node]))
-        node, der = node[order], der[order]
-        watcher = owner[node]
-        mine = np.isin(watcher, own)
-        place_of = {node: i for i, node in enumerate(model.nodes)}
+        self._band, self._limited, self._n = band, limited, len(own)
+        node_at = {node: i for i, node in enumerate(model.nodes)}
         ders = [model.ders[i] for i in model.positions(hosted)]
-        terminals = [[place_of[x] for x in d.labels if x in place_of] for d in ders]
-        watched = np.flatnonzero(np.isin(owner, own))
-        self.rows = np.unique(np.concatenate([watched, *terminals]).astype(np.int64))
-        self._gain = np.where(np.isin(self.rows, watched), gain[self.rows], 0.0)
-        self._terminal = np.searchsorted(self.rows, np.concatenate(terminals).astype(np.int64))
-        counts = np.array([len(group) for group in terminals], dtype=np.int64)
-        self._terminal_der = np.repeat(np.arange(len(ders)), counts)
-        self._terminal_share = np.repeat(1.0 / np.maximum(counts, 1), counts)
-        self._proposed = np.zeros(len(ders))
-        self._price = np.zeros(len(self.rows))
-        pairs, entry = np.unique(np.stack([watcher[mine], der[mine]]), axis=1, return_inverse=True)
-        self._entry = entry.reshape(-1)
-        self._entry_row = np.searchsorted(self.rows, node[mine])
-        self._entry_weight = a[node[mine], der[mine]]
-        place = {int(k): i for i, k in enumerate(own)}
-        local = pairs[0] == pairs[1]
-        self._n_pairs = pairs.shape[1]
-        self._local = np.flatnonzero(local)
-        self._local_der = np.array([place[int(k)] for k in pairs[1, local]], dtype=np.int64)
-        self._sent = np.flatnonzero(~local)
-        self.links_out = tuple(
-            Link(agents[i], agents[j], "safety") for i, j in pairs[:, ~local].T.tolist()
-        )
-        heard = np.isin(der, own) & (watcher != der)
-        into = np.unique(np.stack([der[heard], watcher[heard]]), axis=1)
-        self.links_in = tuple(Link(agents[i], agents[j], "safety") for j, i in into.T.tolist())
-        self._heard_der = np.array([place[int(k)] for k in into[0]], dtype=np.int64)
+        ends = [(i, node_at[x]) for i, d in enumerate(ders) for x in d.labels if x in node_at]
+        self._terminal_der, terminal = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+        watched = np.flatnonzero(np.isin(tolls.owner, own))
+        self.rows = np.union1d(watched, terminal)
+        self._terminal = np.searchsorted(self.rows, terminal)
+        self._gain = np.where(np.isin(self.rows, watched), tolls.gain[self.rows], 0.0)
+        self._price: FloatArray = np.zeros(len(self.rows))
+        self._proposed: FloatArray = np.zeros(len(own))
+        self._wire(tolls, agents, own)
         self._inbox = LatestMail(self.links_in)
-        self._n = len(own)
         self._round = 0
+
+    def _wire(self, tolls: Tolls, agents: Sequence[str], own: IntArray) -> None:
+        """Find the sums that make the hosted agents' tolls, and the links."""
+        mine = np.isin(tolls.watcher, own)
+        told = np.stack([tolls.watcher[mine], tolls.der[mine]])
+        pairs, entry = np.unique(told, axis=1, return_inverse=True)
+        self._entry, self._n_pairs = entry.reshape(-1), pairs.shape[1]
+        self._entry_row = np.searchsorted(self.rows, tolls.node[mine])
+        self._entry_weight = tolls.weight[mine]
+        place = np.zeros(len(agents), dtype=np.int64)
+        place[own] = np.arange(len(own))
+        local = pairs[0] == pairs[1]
+        self._local, self._sent = np.flatnonzero(local), np.flatnonzero(~local)
+        self._local_der = place[pairs[1, local]]
+        out = pairs[:, ~local].T.tolist()
+        self.links_out = tuple(Link(agents[i], agents[j], "safety") for i, j in out)
+        heard = np.isin(tolls.der, own) & (tolls.watcher != tolls.der)
+        into = np.unique(np.stack([tolls.der[heard], tolls.watcher[heard]]), axis=1)
+        self.links_in = tuple(Link(agents[i], agents[j], "safety") for j, i in into.T.tolist())
+        self._heard_der = place[into[0]]
 
     def absorb(self, mail: Mail) -> None:
         """Take in tolls."""
@@ -135,7 +164,7 @@ class PriceFilter:
 
     def _slowed(self, x0: FloatArray, seen: Seen) -> FloatArray:
         """Return x0, slowed where it takes a DER's own voltage away from 1 pu."""
-        off = np.nan_to_num(seen.v - 0.5)[self._terminal] * self._terminal_share
+        off = np.nan_to_num(seen.v - 0.5)[self._terminal]
         away = np.bincount(self._terminal_der, off, self._n)
         change = x0 - self._proposed
         change = np.where(change * away > 0.0, np.clip(change, -_SLOW, _SLOW), change)
