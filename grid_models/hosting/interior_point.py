@@ -65,7 +65,7 @@ def by_piqp(p: Program, accuracy: float) -> Solution | None:
     settings = solver.settings
     settings.eps_abs = settings.eps_rel = accuracy
     settings.eps_duality_gap_abs = settings.eps_duality_gap_rel = accuracy
-    settings.reg_lower_limit = 1e-8
+    settings.reg_lower_limit = 1e-9
     settings.max_iter = 250
     n = len(p.cost)
     lowest = np.full(len(p.most), -np.inf)

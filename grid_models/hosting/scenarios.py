@@ -76,6 +76,17 @@ class Days:
         n = len(load_pu)
         return Days(load_pu, pv_pu, temp_c, price, np.full(n, 1.0 / n))
 
+    def distance(self, other: Days) -> FloatArray:
+        """Return how far N days are from M others, (N, M).
+
+        Euclidean, over all steps and the four quantities, in standard deviations of these days.
+        """
+        total = np.zeros((len(self), len(other)))
+        for own, its in zip(self._quantities, other._quantities, strict=True):
+            scale = max(float((own - own.mean(axis=0)).std()), 1e-9)
+            total += (((own[:, None] - its) / scale) ** 2).sum(axis=2)
+        return np.asarray(np.sqrt(total))
+
     @property
     def _quantities(self) -> tuple[FloatArray, ...]:
         return self.load_pu, self.pv_pu, self.temp_c, self.price
@@ -119,14 +130,9 @@ def own_day(model: HostingModel, price: FloatArray) -> Days:
 def reduced_days(days: Days, k: int) -> tuple[Days, NDArray[np.intp]]:
     """Return the `k` medoids of days with the probabilities of those next to them, and whose.
 
-    The distance is Euclidean, over all steps, of the four quantities in standard deviations. The
-    second array (N,) is the medoid of each day.
+    The second array (N,) is the medoid of each day.
     """
-    centred = [x - x.mean(axis=0) for x in days._quantities]
-    flat = np.concatenate([x / max(x.std(), 1e-9) for x in centred], axis=1)
-    square = (flat**2).sum(axis=1)
-    apart = np.sqrt(np.maximum(0.0, square[:, None] + square - 2.0 * flat @ flat.T))
-    medoids, member = k_medoids(apart, k, days.weight)
+    medoids, member = k_medoids(days.distance(days), k, days.weight)
     return days.take(medoids, np.bincount(member, days.weight, k).astype(np.float64)), member
 
 

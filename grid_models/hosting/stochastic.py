@@ -110,7 +110,7 @@ def stochastic_capacity(
     tried = own_day(model, price).joined(fresh)
     load_kva = model.load_kva * tried.load_pu[:, :, None]
     design = study.design(days)
-    plan = None if design is None else study.dispatch(tried, design)
+    plan = None if design is None else study.dispatch(tried, days, design)
     if design is None or plan is None:
         return _no_design(model), load_kva[:1]
     return _result(study, noise, days, design, plan), load_kva
@@ -163,10 +163,13 @@ class StochasticStudy:
         network = DayNetwork(self.model, self.groups, days)
         return Search(network, self.model, stacked, program).run(start, cost)
 
-    def dispatch(self, days: Days, design: Plan) -> Plan | None:
-        """Return the plan of a design on other days, with the least curtailment."""
+    def dispatch(self, days: Days, designed: Days, design: Plan) -> Plan | None:
+        """Return the plan of a design on other days, with the least curtailment.
+
+        `designed`: The days of the design.
+        """
         stacked, x = self._stacked(days), design.capacity_mw
-        start = design.group_kva[np.arange(len(days)) % len(design.group_kva)]
+        start = design.group_kva[days.distance(designed).argmin(axis=1)]
 
         def program(tangents: Tangents, cost_z: FloatArray, _: float) -> Program:
             return dispatch_program(stacked, x, tangents, cost_kva, cost_z, _PENALTY)
