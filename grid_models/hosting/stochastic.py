@@ -259,6 +259,13 @@ def _notes(
         f"excess over a limit at most {max(plan.excess.max(), 0.0):.1e}, "
         f"on {int((plan.excess > EXCESS).sum())} days above {EXCESS:g}",
     ]
+    full = design.capacity_mw[: len(study.groups)] >= study.first.most[: len(study.groups)] * 0.999
+    if full.any():
+        notes.append(
+            f"{full.sum()} of {len(full)} groups have the most PV that was allowed, "
+            f"{options.most_pu:g} times their nominal load; without this bound PV moves to where "
+            "the feeder begins"
+        )
     if design.relaxed_mw > pv_mw * (1.0 + 1e-4):
         notes.append(
             "storages that charge and discharge at once would host "
