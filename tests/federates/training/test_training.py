@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import feederate
 from controllers.core.protocol import ControlSite
 from controllers.learned_droop.training import Schedule
+from federates.cli import call
 from federates.errors import ScenarioError
 from federates.runs.results import RunFolder
 from federates.runs.runner import run
@@ -66,27 +69,32 @@ def test_optdist_mail_in_the_closed_loop_is_that_of_a_run(tmp_path: Path) -> Non
 
 
 def test_train_writes_a_policy_that_a_run_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("federates.training.study.Schedule", lambda: SHORT_SCHEDULE)
-    scenario = load_scenario("voltvar-ieee13", ["time.duration_s=200", "time.start_s=43200"])
     out = tmp_path / "policy.csv"
-    found = train(scenario, out, seed=2)
-    record = found.record()
-    assert record["held_out"]["out_of_band_node_hours"] == pytest.approx(
-        sum(day["out_of_band_node_hours"] for day in record["held_out"]["days"]) / 4
-    )
-    assert [day["seed"] for day in record["held_out"]["days"]] == list(HELD_OUT_SEEDS)
-    shifts = [row.shift for row in found.shifts]
-    assert shifts[:4] == ["base", "load diversity 0.3", "load x0.5", "independent clouds"]
-    assert all(list(row.metrics)[2:] == ["tuned droop", "learned"] for row in found.shifts)
+    words = ["train", "voltvar-ieee13", "--set", "time.duration_s=200", "--seed", "2", "--json"]
+    assert call([*words, "--set", "time.start_s=43200", "--out", str(out)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    days = record["held_out"]["days"]
+    assert [day["seed"] for day in days] == list(HELD_OUT_SEEDS)
+    mean = sum(day["out_of_band_node_hours"] for day in days) / len(days)
+    assert record["held_out"]["out_of_band_node_hours"] == pytest.approx(mean)
+    assert record["held_out"]["v_min_pu"] == min(day["v_min_pu"] for day in days)
+    assert record["seconds"] > record["training_seconds"] > 0.0
+    shifts = {row.pop("shift"): list(row) for row in record["shifts"]}
+    assert list(shifts)[:3] == ["base", "load diversity 0.3", "load x0.5"]
+    laws = ["none", "droop 1547 B", "tuned droop", "learned"]
+    assert all(names == laws for names in shifts.values())
+    page = Path(record["page"]).read_text("utf-8")
+    assert all(f">{name}<" in page for name in (*shifts, *laws))
     head = [line for line in out.read_text("utf-8").splitlines() if line.startswith("#")]
     for key in ("scenario: voltvar-ieee13", "seed: 2", "updates: 4", "load_factor: 0.5 to 1.35"):
         assert f"# {key}" in head
     use = [
         "federates.volt_var.controller=learned-droop",
         f"federates.volt_var.options={{policy: {out}}}",
-        "time.duration_s=100",
+        *("time.duration_s=100", "time.start_s=43200"),
         FED,
     ]
     split = [*use, "federates.volt_var.split=agents"]
@@ -96,6 +104,18 @@ def test_train_writes_a_policy_that_a_run_takes(
     ]
     signals = [(folder / "signals" / "feeder.q_kvar.parquet").read_bytes() for folder in folders]
     assert signals[0] == signals[1]
+
+
+def test_train_from_python_warns_of_days_that_do_not_vary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federates.training.study.Schedule", lambda: SHORT_SCHEDULE)
+    changes = {"time.duration_s": 60, "time.start_s": 43200, "grid.profiles.seed": 5}
+    with pytest.warns(UserWarning, match="grid.profiles.seed gives the same day for every seed"):
+        found = feederate.train("voltvar-ieee13", tmp_path / "p.csv", set=changes, randomise=False)
+    assert len({day["losses_kwh"] for day in found.days.values()}) == 1
+    assert found.origin["randomised"] == "no"
+    assert (tmp_path / "p.html").is_file()
 
 
 def test_narrow_cases_are_instants_of_the_days() -> None:
