@@ -7,8 +7,8 @@ seed, with a load diversity of 0.3, the substation's regulator a tap higher, and
 Cells of the second are node-hours out of the band / losses in kWh. `--narrow` adds a policy that
 `feederate train voltvar-ieee123 --narrow --out FILE` wrote. Ten minutes; `--tables shift` is one.
 
-The steep droops have one slope for all and full reactive power at 1.05 or 1.03 pu, with the filter
-that the policy has: 1 / (1 + L).
+The steep droops are `volt-var-1547` with one slope and full reactive power at 1.05 or 1.03 pu, and
+a response time at half of the bound of stability, as the policy has it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 # One thread, before numpy loads its BLAS: two that wait for each other take many times as long.
@@ -25,14 +24,14 @@ from grid_models.base.threads import use_one_thread
 
 use_one_thread()
 
+import numpy as np  # noqa: E402
+
 from controllers.learned_droop.controller import own_slopes  # noqa: E402
-from controllers.learned_droop.files import feeder_hash, policy_text  # noqa: E402
-from controllers.learned_droop.policy import loop_gain, uniform_policy  # noqa: E402
 from federates.core.sites import GridSite  # noqa: E402
 from federates.runs.runner import run  # noqa: E402
 from federates.scenario.schema import load_scenario  # noqa: E402
 from federates.training.days import inverters  # noqa: E402
-from federates.training.study import HELD_OUT_SEEDS, summary  # noqa: E402
+from federates.training.study import HELD_OUT_SEEDS, droop_options, summary  # noqa: E402
 
 Law = tuple[str, list[str]]
 Metrics = dict[str, float]
@@ -48,35 +47,29 @@ SHIFTS = {
 DAYTIME = ["time.start_s=18000", "time.duration_s=50400"]
 
 
-def laws(folder: Path, narrow: Path | None) -> dict[str, Law]:
-    """Return scenario and changes of each row; policy files of uniform droops go to the folder."""
+def laws(narrow: Path | None) -> dict[str, Law]:
+    """Return scenario and changes of each row."""
     found: dict[str, Law] = {
         "none": ("voltvar-ieee123-none", []),
         "droop 1547 B": ("voltvar-ieee123-droop", []),
+        "steep, full q at 1.05": ("voltvar-ieee123-droop", steep_droop(1.05)),
+        "steep, full q at 1.03": ("voltvar-ieee123-droop", steep_droop(1.03)),
+        "OPTDIST-VC": ("voltvar-ieee123", []),
     }
-    for name, k in (("steep, full q at 1.05", 20.0), ("steep, full q at 1.03", 1.0 / 0.03)):
-        found[name] = LEARNED, policy_set(steep_droop(folder / f"{k:.0f}.csv", k))
-    found["OPTDIST-VC"] = "voltvar-ieee123", []
     if narrow is not None:
-        found["learned, narrow"] = LEARNED, policy_set(narrow)
-    found["learned, randomised"] = LEARNED, []
-    return found
+        change = f"federates.volt_var.options.policy={narrow.resolve()}"
+        found["learned, narrow"] = LEARNED, [change]
+    return found | {"learned, randomised": (LEARNED, [])}
 
 
-def policy_set(path: Path) -> list[str]:
-    """Return the change that names another policy file."""
-    return [f"federates.volt_var.options.policy={path.resolve()}"]
-
-
-def steep_droop(path: Path, k: float) -> Path:
-    """Write the policy file of one slope for all."""
+def steep_droop(full_q_pu: float) -> list[str]:
+    """Return the change of the droop's options."""
     scenario = load_scenario(LEARNED)
     feeder, ders = GridSite(scenario).feeder, inverters(scenario)
-    policy = uniform_policy(ders, k, 1.0)
-    gain = 1.0 / (1.0 + loop_gain(policy.k, policy.kva, own_slopes(feeder, ders)))
-    origin = {"feeder": feeder.name, "feeder_sha256": feeder_hash(feeder)}
-    path.write_text(policy_text(replace(policy, filter_gain=gain, origin=origin)), encoding="utf-8")
-    return path
+    kva = np.array([der.kva for der in ders])
+    slopes, step_s = own_slopes(feeder, ders), scenario.time.step_s
+    options = json.dumps(droop_options(full_q_pu, kva, slopes, step_s))
+    return [f"federates.volt_var.options={options}"]
 
 
 def metrics_of(law: Law, changes: Sequence[str], seed: int) -> Metrics:
@@ -120,21 +113,26 @@ def main() -> None:
     parser.add_argument("--seeds", default=",".join(map(str, HELD_OUT_SEEDS)))
     parser.add_argument("--narrow", type=Path, help="a policy file of a narrow training")
     parser.add_argument("--tables", choices=("days", "shift", "both"), default="both")
+    parser.add_argument("--rows", help="begins of rows' names, with commas; default: all")
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
     out: dict[str, dict[str, object]] = {"held_out": {}, "shifts": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        rows = laws(Path(folder), args.narrow)
-        for name, means in held_out(rows, seeds) if args.tables != "shift" else ():
-            out["held_out"][name] = means
-            if not args.json:
-                text = f"{means['abs_q_kvarh']:8,.0f} kvarh  {means['v_min_pu']:.4f} to "
-                print(f"{name:24s} {cell(means):16s} {text}{means['v_max_pu']:.4f} pu", flush=True)
-        for name, found in shifted(rows, seeds[0]) if args.tables != "days" else ():
-            out["shifts"][name] = found
-            if not args.json:
-                text = "  ".join(f"{shift}: {cell(m)}" for shift, m in found.items())
-                print(f"{name:24s} {text}", flush=True)
+    wanted = args.rows.split(",") if args.rows else [""]
+    rows = {
+        name: law
+        for name, law in laws(args.narrow).items()
+        if any(name.startswith(begin) for begin in wanted)
+    }
+    for name, means in held_out(rows, seeds) if args.tables != "shift" else ():
+        out["held_out"][name] = means
+        if not args.json:
+            text = f"{means['abs_q_kvarh']:8,.0f} kvarh  {means['v_min_pu']:.4f} to "
+            print(f"{name:24s} {cell(means):16s} {text}{means['v_max_pu']:.4f} pu", flush=True)
+    for name, found in shifted(rows, seeds[0]) if args.tables != "days" else ():
+        out["shifts"][name] = found
+        if not args.json:
+            text = "  ".join(f"{shift}: {cell(m)}" for shift, m in found.items())
+            print(f"{name:24s} {text}", flush=True)
     if args.json:
         print(json.dumps(out))
 

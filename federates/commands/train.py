@@ -47,7 +47,7 @@ def train_command(
 
 
 def _print(found: TrainingResult, page: Path) -> None:
-    from federates.reports.training import DAY_HEAD, day_rows, shift_table
+    from federates.reports.training import DAY_HEAD, day_rows, droop_words, shift_table
 
     console = output()
     console.print(
@@ -59,5 +59,6 @@ def _print(found: TrainingResult, page: Path) -> None:
     head, rows = shift_table(found, low=False)
     console.print("Shifts: node-h out of the band / losses in kWh", markup=False)
     print_table(console, head, rows, range(1, len(head)))
+    console.print(droop_words(found), markup=False, soft_wrap=True)
     for name, path in (("policy", found.policy), ("page", page)):
         console.print(f"{name:<7} {path}", markup=False, soft_wrap=True)

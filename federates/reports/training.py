@@ -31,7 +31,7 @@ _LIMITS = (
 )
 _SHIFT_WORDS = (
     "Node-hours out of the band / losses in kWh / lowest voltage in pu, 05:00 to 19:00 of the "
-    "first held-out day. The tuned droop has one slope for all, the best of "
+    "first held-out day. The tuned droop is volt-var-1547 with one slope, the best of "
     "five on a training day; droop 1547 B is the default curve of the standard. "
     "On another feeder a policy file is refused: train one there."
 )
@@ -67,6 +67,15 @@ def shift_table(result: TrainingResult, *, low: bool) -> tuple[list[str], list[l
     return ["Shift", *result.shifts[0].metrics], rows
 
 
+def droop_words(result: TrainingResult) -> str:
+    """Return the options of the tuned droop in words."""
+    full_pu, response_s = result.tuned_droop["curve"][1][0], result.tuned_droop["response_time_s"]
+    return (
+        f"Tuned droop: full reactive power at {full_pu:g} pu (volt-var-1547 with curve "
+        f"{result.tuned_droop['curve']} and response_time_s {response_s:g})."
+    )
+
+
 def _shift_cell(metrics: Mapping[str, float], low: bool) -> str:
     out = metrics["out_of_band_node_hours"]
     cell = f"{out:.0f}" if out >= 100.0 else f"{out:.3g}"
@@ -94,7 +103,13 @@ def _page(result: TrainingResult) -> Page:
     numbers = range(1, len(DAY_HEAD))
     sections = [
         PageSection("Held-out days", [TableBlock(DAY_HEAD, day_rows(result), numbers)]),
-        PageSection("Shifts", [Text(_SHIFT_WORDS), TableBlock(head, rows, range(1, len(head)))]),
+        PageSection(
+            "Shifts",
+            [
+                Text(f"{_SHIFT_WORDS} {droop_words(result)}"),
+                TableBlock(head, rows, range(1, len(head))),
+            ],
+        ),
         PageSection("Loss of each update", [Figures(list(_curve(result.losses)))]),
         PageSection(
             "Origin",

@@ -6,7 +6,7 @@ to 19:00 where the run covers it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +39,7 @@ def shift_rows(
     seed: int,
     site: ControlSite,
     other_days: list[Day],
-    policies: Sequence[str],
+    more: Mapping[str, tuple[str, dict[str, Any]]],
     report: Callable[[int, int], None] | None = None,
 ) -> list[ShiftRow]:
     """Simulate the shifts of the day `seed`.
@@ -47,12 +47,12 @@ def shift_rows(
     Parameters
     ----------
     other_days : Whose sun the DERs have under clouds of their own.
-    policies : Names of policy files, as the site reads them.
+    more : Further controllers and their options, by the name of their column.
     """
     laws: dict[str, tuple[str, dict[str, Any]]] = {
         "none": ("none", {}),
         "droop 1547 B": ("volt-var-1547", {"category": "B"}),
-        **{name: ("learned-droop", {"policy": name}) for name in policies},
+        **more,
     }
     grid = grid_day(altered(scenario, seed))
     base = day_of(scenario, grid)

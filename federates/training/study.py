@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from controllers.core.mail import FloatArray
 from controllers.core.protocol import ControlSite
 from controllers.learned_droop.files import feeder_hash, policy_text
 from controllers.learned_droop.gradient import Cases, Goal, PolicyLoop
-from controllers.learned_droop.policy import Policy, uniform_policy
+from controllers.learned_droop.policy import loop_gain
 from controllers.learned_droop.training import (
     Schedule,
     TrainedPolicy,
     train_policy,
-    with_stable_filter,
 )
 from federates.errors import ScenarioError
 from federates.scenario.schema import Scenario
@@ -42,8 +43,9 @@ from federates.training.shifts import ShiftRow, shift_rows, steps_between
 HELD_OUT_SEEDS = (101, 102, 103, 104)
 """Seeds of days that no training uses."""
 _TRAINING_DAYS, _CASES = 8, 2048
-DROOP_SLOPES, _TUNING_HOURS = (15.0, 20.0, 25.0, 33.0, 45.0), (10.0, 15.0)
-"""Slopes that the tuned droop is chosen from, per pu, and the time of day of its simulations."""
+FULL_Q_PU, _TUNING_HOURS = (1.02, 1.03, 1.04, 1.05, 1.06), (10.0, 15.0)
+"""Voltages of full reactive power that the tuned droop is chosen from, and the time of day of its
+simulations."""
 MARGIN_PU, Q_WEIGHT = 0.004, 0.05
 """Of the training's goal (`controllers.learned_droop.gradient`)."""
 MINUTES = 1.0
@@ -62,7 +64,8 @@ class TrainingResult:
     seconds : Of all; `training_seconds` of the updates, `cpu_seconds` processor time of all.
     losses : (updates,). Mean loss of each batch.
     randomised : Whether loads, their diversity and the source's voltage were.
-    filter_gain : Of the policy. `droop_slope_pu`: k of the tuned droop.
+    filter_gain : Of the policy.
+    tuned_droop : Options of `volt-var-1547` that make the best droop of one slope.
     days : Metrics of the held-out days by seed, as of a run.
     shifts : Metrics under changes of the grid; see `federates.training.shifts`.
     origin : What the file's header says of the training.
@@ -79,7 +82,7 @@ class TrainingResult:
     randomised: bool
     losses: Sequence[float]
     filter_gain: float
-    droop_slope_pu: float
+    tuned_droop: Mapping[str, Any]
     days: Mapping[int, Mapping[str, float]]
     shifts: Sequence[ShiftRow]
     origin: Mapping[str, str]
@@ -106,7 +109,7 @@ class TrainingResult:
             "loss_first": float(np.mean(self.losses[:10])),
             "loss_last": float(np.mean(self.losses[-10:])),
             "filter_gain": self.filter_gain,
-            "droop_slope_pu": self.droop_slope_pu,
+            "tuned_droop": dict(self.tuned_droop),
             "held_out": {**self.held_out, "days": days},
             "shifts": [row.record() for row in self.shifts],
             "notes": list(self.notes),
@@ -118,6 +121,29 @@ def summary(days: Sequence[Mapping[str, float]]) -> dict[str, float]:
     means = {name: float(np.mean([day[name] for day in days])) for name in days[0]}
     low, high = min(day["v_min_pu"] for day in days), max(day["v_max_pu"] for day in days)
     return {**means, "v_min_pu": low, "v_max_pu": high}
+
+
+def droop_options(
+    full_q_pu: float, kva: FloatArray, j_pu_per_kvar: FloatArray, period_s: float
+) -> dict[str, Any]:
+    """Return options of `volt-var-1547`: one slope for all, full reactive power at a voltage.
+
+    Its response time is that of a lag that takes ``1 / (1 + L)`` of the way in a step, half of the
+    bound of stability.
+
+    Parameters
+    ----------
+    full_q_pu : Above 1; below 1 the curve is the same, mirrored.
+    kva : (n,). Ratings.
+    j_pu_per_kvar : (n, n). Answer of the DERs' voltages.
+    """
+    reach = full_q_pu - 1.0
+    gain = 1.0 / (1.0 + loop_gain(np.full(len(kva), 1.0 / reach), kva, j_pu_per_kvar))
+    response_s = -period_s * math.log(10.0) / math.log1p(-gain)
+    return {
+        "curve": [[1.0 - reach, 1.0], [1.0 + reach, -1.0]],
+        "response_time_s": float(f"{response_s:.3g}"),
+    }
 
 
 class _Study:
@@ -171,19 +197,17 @@ class _Study:
 
         return train_policy(self.loop, self.cases, self.goal, schedule, self.seed, time_share)
 
-    def droop(self, origin: Mapping[str, str], report: Report) -> Policy:
-        """Return the droop of one slope for all that is best on the first training day."""
-        droops = [
-            with_stable_filter(uniform_policy(self.ders, k, 1.0), self.loop) for k in DROOP_SLOPES
+    def tuned_droop(self, report: Report) -> dict[str, Any]:
+        """Return options of `volt-var-1547`: the best curve of one slope on the first day."""
+        chosen = [
+            droop_options(v_pu, self.loop.kva, self.loop.j_pu_per_kvar, self.site.period_s)
+            for v_pu in FULL_Q_PU
         ]
-        texts = {f"{d.k[0]:g}": policy_text(replace(d, origin=origin)) for d in droops}
-        site = replace(self.site, text_of=texts.__getitem__)
-        day = self.training_days[0]
-        rows = [Row(day, "learned-droop", {"policy": name}) for name in texts]
+        rows = [Row(self.training_days[0], "volt-var-1547", options) for options in chosen]
         steps = steps_between(self.scenario, *_TUNING_HOURS)
-        found = simulate(self.grid.feeder, site, rows, steps, partial(report, "tuned droop"))
+        found = simulate(self.grid.feeder, self.site, rows, steps, partial(report, "tuned droop"))
         order = [(m["out_of_band_node_hours"], m["losses_kwh"]) for m in found]
-        return droops[order.index(min(order))]
+        return chosen[order.index(min(order))]
 
     def notes(self) -> Iterator[str]:
         profiles = self.grid.site.grid.profiles
@@ -247,18 +271,16 @@ def train(
     found = study.train(60.0 * minutes, tell)
     training_s = time.monotonic() - started
     origin = study.origin(found)
-    droop = study.droop(origin, tell)
-    files = {
-        name: policy_text(replace(policy, origin=origin))
-        for name, policy in (("tuned droop", droop), ("learned", found.policy))
-    }
-    site = replace(study.site, text_of=files.__getitem__)
-    rows = [Row(day, "learned-droop", {"policy": "learned"}) for day in study.held_out_days]
+    tuned = study.tuned_droop(tell)
+    text = policy_text(replace(found.policy, origin=origin))
+    site = replace(study.site, text_of=lambda _: text)
+    learned = "learned-droop", {"policy": out.name}
+    rows = [Row(day, *learned) for day in study.held_out_days]
     metrics = simulate(study.grid.feeder, site, rows, report=partial(tell, "held-out days"))
     held_out, days = summary(metrics), dict(zip(HELD_OUT_SEEDS, metrics, strict=True))
     clouds = [*study.held_out_days[1:], *study.training_days]
-    seed_of_shifts, tell_shifts = HELD_OUT_SEEDS[0], partial(tell, "shifts")
-    shifts = shift_rows(scenario, seed_of_shifts, site, clouds, list(files), tell_shifts)
+    laws = {"tuned droop": ("volt-var-1547", tuned), "learned": learned}
+    shifts = shift_rows(scenario, HELD_OUT_SEEDS[0], site, clouds, laws, partial(tell, "shifts"))
     origin |= {
         f"held_out_{name}": f"{held_out[name]:.5g}"
         for name in ("out_of_band_node_hours", "losses_kwh", "abs_q_kvarh", "v_min_pu", "v_max_pu")
@@ -275,7 +297,7 @@ def train(
         randomised=randomised,
         losses=found.losses.tolist(),
         filter_gain=found.policy.filter_gain,
-        droop_slope_pu=float(droop.k[0]),
+        tuned_droop=tuned,
         days=days,
         shifts=shifts,
         origin=origin,
