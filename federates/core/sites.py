@@ -130,11 +130,14 @@ class GridSite:
                     source_v_pu=grid.source_v_pu,
                     tolerance_pu=grid.tolerance_pu,
                 )
+            from grid_models.opendss.edit import set_normal_amps
+
             circuit = self._compiled
             del self.__dict__["_compiled"]
             circuit.place_ders(feeder.ders[len(circuit.feeder.ders) :])
             if grid.ratings is not None:
-                circuit.rate_lines(feeder)
+                set_normal_amps(circuit.engine, feeder.lines)
+                circuit.feeder = replace(circuit.feeder, lines=feeder.lines)
             return circuit.adjusted(grid.taps or None, grid.source_v_pu)
 
     @cached_property

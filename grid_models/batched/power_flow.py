@@ -8,18 +8,15 @@ Loads follow OpenDSS' models at any voltage (`load_curves`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grid_models.base.errors import FeederError, listed
-from grid_models.base.threads import one_thread
+from grid_models.batched.blocks import in_blocks
 from grid_models.batched.cases import Cases, Powers
 from grid_models.batched.demand import Demand, DemandMaker, current_slope
 from grid_models.batched.iteration import TOLERANCE_PU, iterate, linear_response, newton, rough
@@ -31,8 +28,6 @@ from grid_models.current_injection.model import BASE_KVA, ComplexArray, FloatArr
 if TYPE_CHECKING:
     from grid_models.opendss.circuit import Circuit
 
-_BLOCK = 160
-"""Cases solved together: their arrays stay in a core's cache."""
 _FEW_ITERATIONS, _MANY_CASES = 6, 128
 """A linearisation of its own pays for so many cases, and anew when it took more iterations."""
 _MOST_PORTS = 600
@@ -377,23 +372,6 @@ class BatchedFeeder:
                 where="batched power flow",
                 expected="1 where a circuit has several sources: it is a factor on all of them",
             )
-
-
-def in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
-    """Do `work` for about equal blocks of `n` cases."""
-    ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
-    blocks = [slice(*pair) for pair in pairwise(ends)]
-    if threads == 1 or len(blocks) == 1:
-        for at in blocks:
-            work(at)
-        return
-    with one_thread():
-        list(_pool(threads).map(work, blocks))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
 
 
 def _currents(demand: Demand, u: RealArray) -> RealArray:

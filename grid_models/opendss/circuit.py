@@ -6,7 +6,6 @@ Each `Circuit` has an engine context of its own and belongs to one thread at a t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -366,13 +365,6 @@ class Circuit:
         if taps or source_v_pu is not None:
             self.solve()
         return self
-
-    def rate_lines(self, feeder: Feeder) -> None:
-        """Take over the normal currents of the lines of `feeder`, the circuit's own."""
-        for line in feeder.lines:
-            if line.norm_amps:
-                self._engine.command(f'edit "line.{line.name}" normamps={line.norm_amps!r}')
-        self.feeder = replace(self.feeder, lines=feeder.lines)
 
     def enable(self, element: str, on: bool) -> None:
         """Put an element in or out of service (a trip), from the next `solve` on.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from grid_models.base.errors import FeederError, listed, nearest_name
+from grid_models.feeder.model import Line
 from grid_models.opendss.elements import each
 from grid_models.opendss.engine import Engine
 from grid_models.opendss.reader import TAP_STEP_PU, controls_by_transformer
@@ -43,6 +44,13 @@ def take_out_open_loads(engine: Engine) -> tuple[str, ...]:
         )
         if names
     )
+
+
+def set_normal_amps(engine: Engine, lines: Iterable[Line]) -> None:
+    """Take over the normal currents of lines of the circuit, where they have one."""
+    for line in lines:
+        if line.norm_amps:
+            engine.command(f'edit "line.{line.name}" normamps={line.norm_amps!r}')
 
 
 def tap_steps(engine: Engine) -> dict[str, int]:

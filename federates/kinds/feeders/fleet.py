@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from federates.core.federate import FloatArray
 from federates.kinds.feeder.federate import Applied
 from grid_models.base.errors import FeederError, PowerFlowError, listed
-from grid_models.batched.power_flow import BatchedFeeder, BatchFlow, in_blocks
+from grid_models.batched.blocks import in_blocks
+from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
 from grid_models.current_injection.model import ComplexArray
 from grid_models.opendss.circuit import Circuit
 
