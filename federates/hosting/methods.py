@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from grid_models.base.options import parse_options
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.ders.rules import load_kw_by_node
 from grid_models.hosting.result import HostingResult
+
+if TYPE_CHECKING:
+    from grid_models.hosting.devices import DeviceOptions
+    from grid_models.hosting.ray import RayOptions
 
 KEYS_ELSEWHERE = {
     "seed": "--seed, or the scenario's seed",
@@ -164,7 +168,7 @@ def _dynamic(case: HostingCase, placements: int | None) -> Answer:
     from grid_models.hosting.devices import DeviceOptions
     from grid_models.hosting.dynamic import decomposed, dynamic
     from grid_models.hosting.placements import Placements
-    from grid_models.hosting.ray import EXCESS, RayOptions
+    from grid_models.hosting.ray import RayOptions
 
     _refuse_gaps(case, "dynamic")
     model, section, seed = case.model, case.section, case.scenario.seed
@@ -182,10 +186,54 @@ def _dynamic(case: HostingCase, placements: int | None) -> Answer:
     levers = decomposed(model, patterns[:1], sizes, devices, options, seed=seed)
     kw = [float(lever.hc_kw[0]) for lever in levers.values()]
     pct = [100.0 * value / model.base_kva for value in kw]
-    table = {"levers": list(levers), "hc_kw": kw, "hc_pct": pct}
-    found = replace(found, tables={**found.tables, "levers": table})
+    tables = {**found.tables, "levers": {"levers": list(levers), "hc_kw": kw, "hc_pct": pct}}
+    notes = found.notes
+    if section.sensitivity is not None:
+        tables["sensitivity"], note = _sensitivity(case, patterns[0], sizes, devices, options)
+        notes += (note,)
+    found = replace(found, tables=tables, notes=notes)
     said = {"noise": None, "penetration_pct": penetrations(section), "devices": _said(devices)}
-    return Answer(found, said | _said(options), tolerance=1.1 * EXCESS)
+    return Answer(found, said | _said(options), tolerance=1.1 * options.excess)
+
+
+def _sensitivity(
+    case: HostingCase,
+    pattern: FloatArray,
+    sizes: Mapping[str, FloatArray],
+    devices: DeviceOptions,
+    options: RayOptions,
+) -> tuple[dict[str, Any], str]:
+    """Return the first pattern's capacity over two penetrations as a table, and it in words."""
+    from grid_models.hosting.sensitivity import sensitivity
+
+    model, grid = case.model, case.section.sensitivity or {}
+    per_pct = model.base_kva / 100.0
+    size_kw: dict[str, FloatArray] = {k: per_pct * np.sort(pct) for k, pct in grid.items()}
+    others = {kind: kw for kind, kw in sizes.items() if kind not in grid}
+    share, seed = _load_share(case), case.scenario.seed
+    found = sensitivity(model, pattern, size_kw, share, devices, options, others, seed)
+    a, b = found.kinds
+    x, y = (kw.ravel() for kw in np.meshgrid(*found.size_kw, indexing="ij"))
+    hc_kw, (by_a, by_b) = found.hc_kw.ravel(), found.by_dual
+    table = {
+        f"{a}_pct": x / per_pct,
+        f"{b}_pct": y / per_pct,
+        "hc_kw": hc_kw,
+        "hc_pct": hc_kw / per_pct,
+        f"kw_per_kw_{a}": by_a.ravel(),
+        f"kw_per_kw_{b}": by_b.ravel(),
+    }
+    i, j = found.middle
+    checks = ", ".join(
+        f"{of[i, j]:.3f} kW of PV per kW of {kind} ({check:.3f} by full solutions)"
+        for kind, of, check in zip((a, b), found.by_dual, found.by_solution, strict=True)
+    )
+    what = "complements" if found.cross_kw > 0.0 else "substitutes"
+    note = (
+        f"sensitivity, in the middle of the grid: {checks}; cross difference of {a} and {b} "
+        f"{found.cross_kw / per_pct:+.2f} points of the peak in kVA, {what}"
+    )
+    return table, note
 
 
 def _stochastic(case: HostingCase, placements: int | None) -> Answer:

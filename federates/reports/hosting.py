@@ -41,6 +41,7 @@ _TABLES = {
     "stochastic_days": "Days that the design was not made for",
     "nodes": "Nodes",
 }
+_TILES = (("Mean", "mean"), ("Lowest", "min"), ("Median", "median"), ("Highest", "max"))
 _PARTS = (("min", "lowest"), ("median", "median"), ("max", "highest"))
 _LIMITS = {
     "overvoltage": ("Highest voltage", "pu"),
@@ -77,18 +78,11 @@ def _page(found: HostingStudy) -> Page:
 
 def _result(found: HostingStudy, summary: Mapping[str, Any]) -> Iterator[Block]:
     kw, pct = summary["hc_kw"], summary["hc_pct"]
-    yield Tiles(
-        [
-            Tile(name, f"{kw[key]:,.0f}", "kW", f"{pct[key]:.1f} % of the peak in kVA")
-            for name, key in (
-                ("Mean", "mean"),
-                ("Lowest", "min"),
-                ("Median", "median"),
-                ("Highest", "max"),
-            )
-            if kw[key] is not None
-        ]
-    )
+    shown = [(name, key) for name, key in _TILES if kw[key] is not None]
+    if kw["min"] == kw["max"]:
+        shown = shown[:1]
+    pairs = [(name, f"{kw[key]:,.0f}", f"{pct[key]:.1f}") for name, key in shown]
+    yield Tiles([Tile(a, b, "kW", f"{c} % of the peak in kVA") for a, b, c in pairs])
     for note in found.notes:
         yield Text(note, "alert", "Note:")
     rows = [

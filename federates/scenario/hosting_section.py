@@ -11,6 +11,8 @@ from grid_models.base.sections import Section, StepPeriod
 # Options classes of `grid_models.hosting` check these and own their fields.
 Table = dict[str, Any]
 Percent = Annotated[float, Field(ge=0, le=1000)]
+Several = Annotated[list[Percent], Field(min_length=2)]
+DeviceName = Literal["battery", "vehicle", "heat_pump"]
 HostingSites = Literal["load_buses", "load_phases", "every_bus"] | list[str]
 
 
@@ -65,6 +67,13 @@ class HostingSection(Section):
     static: Table = Field({}, description="Options of the method static; see below.")
     alone: Table = Field({}, description="Options of the method alone; see below.")
     dynamic: Table = Field({}, description="Options of the method dynamic; see below.")
+    sensitivity: dict[DeviceName, Several] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Percentages of two kinds, as {battery: [0, 15, 30], heat_pump: [0, 15, 30]}: "
+        "the method dynamic solves its first pattern for each pair of them.",
+    )
     stochastic: Table = Field({}, description="Options of the method stochastic; see below.")
     days: Table = Field({}, description="Noise of the days of the method stochastic; see below.")
     devices: Table = Field(

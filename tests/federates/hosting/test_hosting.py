@@ -161,6 +161,22 @@ def test_coordinated_devices_are_replayed_and_each_lever_is_shown() -> None:
     assert {"dynamic", "limits", "levers", "day"} <= set(found.tables)
 
 
+def test_two_penetrations_give_a_grid_with_marginal_values() -> None:
+    grid = {"battery": [5.0, 0.0], "heat_pump": [0.0, 10.0]}
+    changes = {**SUNNY, "hosting.sensitivity": grid, "hosting.vehicle_pct": 0.0}
+    with pytest.warns(UserWarning, match="cross difference of battery and heat_pump"):
+        found = feederate.hosting(SCENARIO, "dynamic", placements=1, set=changes)
+    table = found.tables["sensitivity"]
+    assert table["battery_pct"].tolist() == [0.0, 0.0, 5.0, 5.0]
+    assert table["heat_pump_pct"].tolist() == [0.0, 10.0, 0.0, 10.0]
+    none, heat, battery, both = table["hc_kw"]
+    assert none < min(heat, battery) <= max(heat, battery) < both
+    # The slope between two points lies between the marginal values at both.
+    step_kw = 0.05 * found.case.whole.base_kva
+    gains = table["kw_per_kw_battery"][[0, 2]]
+    assert 0.9 * gains.min() < (battery - none) / step_kw < 1.1 * gains.max()
+
+
 def test_one_design_for_many_days_is_replayed_on_fresh_ones() -> None:
     changes = {**SUNNY, "hosting.vehicle_pct": 0.0, "hosting.stochastic": {"fresh": 2, "groups": 3}}
     with pytest.warns(UserWarning, match="days|noise|storages"):
@@ -220,6 +236,8 @@ def test_some_ratings_are_used_and_the_other_lines_are_said(tmp_path: Path) -> N
         (["--set", "hosting.static.seed=3"], "--seed, or the scenario's seed"),
         (["--set", "hosting.static.critical=3"], "did you mean 'critical_hours'"),
         (["--set", "hosting.plant=feder"], "did you mean 'feeder'"),
+        (["--set", "hosting.sensitivity.battery=[0, 5]"], "hosting.sensitivity"),
+        (["--set", "hosting.sensitivity={batery: [0, 5], vehicle: [0, 5]}"], "batery"),
         (["--set", "grid.source_v_pu=1.06"], "passes limits before any unit is added: overvoltage"),
         (["--set", "grid.load_scale=2"], "undervoltage at"),
         (["--set", "hosting.limits.reverse_kw=-1"], "reverse_kw"),
