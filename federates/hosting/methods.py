@@ -75,10 +75,6 @@ def check_method(method: str, placements: int | None) -> None:
         )
     if placements is not None and placements < 1:
         raise ScenarioError(f"found {placements}", where="placements", expected="1 or more")
-    if placements is not None and method == "alone":
-        raise ScenarioError(
-            "are not used by the method alone, which tries every site", where="placements"
-        )
 
 
 def solve(method: str, case: HostingCase, placements: int | None) -> Answer:
@@ -160,7 +156,11 @@ def _alone(case: HostingCase, placements: int | None) -> Answer:
 
     others = {"power_factor": case.section.power_factor}
     options = _options(case, AloneOptions, "alone", others)
-    return Answer(alone_capacity(case.model, options), {"noise": None, **_said(options)})
+    found = alone_capacity(case.model, options)
+    if placements is not None:
+        note = "placements are not used by the method alone, which tries every site"
+        found = replace(found, notes=(note, *found.notes))
+    return Answer(found, {"noise": None, **_said(options)})
 
 
 def _dynamic(case: HostingCase, placements: int | None) -> Answer:

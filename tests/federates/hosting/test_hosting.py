@@ -227,7 +227,6 @@ def test_some_ratings_are_used_and_the_other_lines_are_said(tmp_path: Path) -> N
     [
         (["--method", "statik"], "did you mean 'static'"),
         (["--placements", "0"], "placements: found 0; expected 1 or more"),
-        (["--method", "alone", "--placements", "3"], "not used by the method alone"),
         (["--set", "hosting.limits.v_min_pu=1.06"], "v_min_pu 1.06 is not below v_max_pu 1.05"),
         (["--set", "hosting.limits.v_max=1.06"], "did you mean 'v_max_pu'"),
         (["--set", "hosting.att=load_buses"], "did you mean 'at'"),
@@ -248,6 +247,15 @@ def test_wrong_input_is_named(
 ) -> None:
     assert call(["hosting", SCENARIO, *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_placements_of_the_method_alone_are_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--method", "alone", "--placements", "3", "--seed", "2", "--json"]
+    words += ["--set", "hosting.at=['65']", "--set", "time.start_s=39600"]
+    assert call(["hosting", SCENARIO, *words, "--set", "time.duration_s=7200"]) == 0
+    printed = capsys.readouterr()
+    assert "placements are not used by the method alone" in printed.err
+    assert json.loads(printed.out)["seed"] == 2
 
 
 def test_an_infeasible_base_case_names_limit_element_and_hour() -> None:
