@@ -55,7 +55,7 @@ class StochasticOptions(Options):
     error: ClassVar[type[FeederateError]] = FeederError
 
     scenarios: int = option(25, "Days that are drawn.", low=1)
-    medoids: int | None = option(None, "Days that they are reduced to; all unless given.")
+    medoids: int | None = option(None, "Days that they are reduced to; all unless given.", low=1)
     risk: Risk = option(
         "expected",
         "What the share of curtailed PV energy is limited in: its expected value, its conditional "
@@ -75,7 +75,9 @@ class StochasticOptions(Options):
     energy_weight: float = option(
         1e-3, "PV in kW that a currency unit of a day's expected energy cost is worth.", low=0.0
     )
-    seed: int = option(0, "Of the days, the groups and the hours at which vehicles are away.")
+    seed: int = option(
+        0, "Of the days, the groups and the hours at which vehicles are away.", low=0
+    )
 
 
 def stochastic_capacity(
@@ -289,5 +291,5 @@ def _no_design(model: HostingModel) -> HostingResult:
         binding=(Binding("no design", "", np.nan),),
         site_kw=np.zeros((1, len(model.sites))),
         site_kva=np.zeros(shape, dtype=np.complex128),
-        notes=("no design keeps the limits on all days, not even without PV",),
+        notes=("no design keeps the limits on all days, not even without PV; or none was found",),
     )

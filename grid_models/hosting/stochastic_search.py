@@ -24,7 +24,7 @@ EXCESS = 2e-5
 """Excess of an accepted plan, in the units of `Excess` (pu, kW): accuracy of the last tangents."""
 _RESTS, _ROUNDS = 1e-4, 20
 _NEAR, _PER_LIMIT = 1e-3, 3
-_FIRST, _GROWTH = 0.3, 1.4
+_FIRST, _GROWTH = 0.2, 1.4
 """PV of the first tangents over the peak of the loads, and its largest growth in a round."""
 _OVERLAP_MW, _MARGIN = 1e-4, 1.05
 
@@ -76,16 +76,10 @@ class DayNetwork:
     def move_to(self, group_kva: ComplexArray) -> FloatArray:
         """Solve the power flows of a plan; return the largest excess of each day, (N,).
 
-        Raises FeederError: A power flow has no solution.
+        It is inf where a power flow has no solution.
         """
         self.group_kva = group_kva
         self._flow = self._model.flow(group_kva @ self._share.T, load_kva=self._load_kva)
-        if not self._flow.converged.all():
-            raise FeederError(
-                "a power flow of a day has no solution",
-                where="stochastic hosting capacity",
-                expected="less demand or less noise on the days",
-            )
         worst = self._model.check.excess(self._flow).value.max(axis=1)
         return np.asarray(worst.reshape(self._days, -1).max(axis=1))
 
@@ -133,23 +127,30 @@ class Search:
         """Return the plan at which the linearisations end; None where a programme has none.
 
         `discharge_cost`: (N, D). To begin with.
+
+        Raises FeederError: A power flow has no solution, not even near the start.
         """
         network, stacked = self._network, self._stacked
         cost, last = np.zeros(stacked.n), np.full(3, np.inf)
         solvers: list[str] = []
         cost[stacked.discharged] = discharge_cost.ravel()
         peak_mw = 1e-3 * self._model.base_kva
-        pv_mw = 1e-3 * start_kva.real.sum(axis=2).max()
-        excess, plan = network.move_to(start_kva), None
+        pv_mw, growth = 1e-3 * start_kva.real.sum(axis=2).max(), _GROWTH
+        plan, found = None, None
+        _check_solved(network.move_to(start_kva))
         for _ in range(_ROUNDS):
             tangents = network.tangents()
-            pv_most = max(_FIRST * peak_mw, _GROWTH * pv_mw)
+            pv_most = growth * max(_FIRST * peak_mw, pv_mw)
             found = solve_program(self._program(tangents, cost, pv_most))
             if found is None:
                 return None
             solvers.append(found.solver)
-            plan, overlap_mw = self._plan(found)
+            before, (plan, overlap_mw) = network.group_kva, self._plan(found)
             excess = network.move_to(plan.group_kva)
+            if np.isinf(excess).any():
+                growth = 0.5 * (1.0 + growth)
+                _check_solved(network.move_to(before))
+                continue
             pv_mw = plan.capacity_mw[: plan.group_kva.shape[2]].sum()
             now = np.array([pv_mw / peak_mw, plan.curtailed.mean(), excess.max()])
             moved, last = np.abs(now - last), now
@@ -162,6 +163,7 @@ class Search:
                 self._punish(overlap_mw, found, tangents, cost)
         assert plan is not None
         assert found is not None
+        _check_solved(excess)
         return replace(
             plan,
             excess=excess,
@@ -242,3 +244,12 @@ class Search:
             key = kind, model.check.labels(kind)[at.element[row]], float(hours[at.case[row]])
             total[key] = total.get(key, 0.0) + float(weight[row] / weight.sum())
         return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _check_solved(excess: FloatArray) -> None:
+    if np.isinf(excess).any():
+        raise FeederError(
+            f"on {np.isinf(excess).sum()} of {len(excess)} days a power flow has no solution",
+            where="stochastic hosting capacity",
+            expected="less demand, or less noise on the days",
+        )
