@@ -143,7 +143,8 @@ class Scenario(Section):
         chosen = getattr(self.federates.get(name), "plant", None)
         if name in plants or len(plants) < 2 or chosen is not None:
             return name if name in plants else chosen or next(iter(plants), None)
-        ends = [(_federate(c.source), _federate(c.target)) for c in self.wires]
+        parts = [(c.source.partition("."), c.target.partition(".")) for c in self.wires]
+        ends = [(source[0], target[0]) for source, target in parts]
         near = {a for a, b in ends if b == name} | {b for a, b in ends if a == name}
         connected = [plant for plant in plants if plant in near]
         if len(connected) == 1:
@@ -181,10 +182,6 @@ def _own_grid(section: FederateSection) -> Any:
     """Return the grid that a plant's section gives: None for the scenario's, False without one."""
     grid = getattr(section, "grid", False)
     return Grid.model_validate(grid) if isinstance(grid, dict) else grid
-
-
-def _federate(end: str) -> str:
-    return end.partition(".")[0]
 
 
 def recorded_scenario(manifest: Mapping[str, Any]) -> Scenario:
@@ -307,10 +304,9 @@ def _add_default_connections(scenario: Scenario) -> None:
     fed = {wire.target for wire in scenario.wires}
     for name, section in scenario.federates.items():
         if section.default_connections(name, "") and (plant := scenario.plant_of(name)):
-            ends = dict(section.default_connections(name, plant)).items()
-            scenario.connections += [
-                Connection(source=a, target=b) for a, b in ends if b not in fed
-            ]
+            ends = section.default_connections(name, plant)
+            new = [Connection(source=a, target=b) for a, b in ends if b not in fed]
+            scenario.connections += new
 
 
 def _changes(
