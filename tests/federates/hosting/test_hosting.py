@@ -116,6 +116,28 @@ def test_regulators_that_act_are_held_for_the_search_and_act_in_a_replay() -> No
     assert np.abs(held - controlled).max() < 0.00625 * 1.1
 
 
+def test_switched_capacitors_are_held_for_the_search(tmp_path: Path) -> None:
+    (tmp_path / "bank.dss").write_text(
+        """Clear
+New Circuit.bank bus1=a basekv=4.16 pu=1.0
+New Linecode.c nphases=3 r1=0.3 x1=0.6 r0=0.9 x0=1.8 normamps=200 emergamps=250
+New Line.ab bus1=a bus2=b linecode=c length=1
+New Load.l bus1=b kv=4.16 kw=600 kvar=200
+New Capacitor.bank bus1=b phases=3 kvar=150 kv=4.16
+New CapControl.c capacitor=bank element=line.ab terminal=1 type=kvar ONsetting=120 OFFsetting=-80
+Set voltagebases=[4.16]
+Calcvoltagebases
+"""
+    )
+    changes = {"grid.model": tmp_path / "bank.dss", "grid.source_v_pu": None}
+    with pytest.warns(UserWarning, match="capacitors that act|most_pct"):
+        found = feederate.hosting(SCENARIO, placements=2, set={**SUNNY, **changes})
+    held, acting = found.replays
+    assert (held.how, acting.how) == ("model", "regulators acting")
+    assert held.passed == ()
+    assert (held.v_error_pu or 1.0) < 1e-6
+
+
 def test_a_balanced_study_is_replayed_phase_by_phase_too() -> None:
     changes = {**SUNNY, "hosting.model": "balanced"}
     found = feederate.hosting(SCENARIO, placements=2, set=changes)
