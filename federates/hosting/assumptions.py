@@ -106,8 +106,6 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
             f"base case of {case.held_h:g} h, and switched capacitors, and OpenDSS replays the "
             "designs with regulators and capacitors that act"
         )
-    if model.limits.deviation_pu is not None:
-        notes.append("OpenDSS does not replay the limit deviation_pu")
     if not case.kept.all():
         left = ", ".join(f"{h:g}" for h in model.hours[~case.kept])
         notes.append(

@@ -110,12 +110,35 @@ class HostingCase:
         if steps is not None:
             solved, chosen = solved.at(steps), chosen[steps]
         phase_by_phase = solved.network is self.day.feeder.network
-        # The change when a plant is switched off takes other power flows.
+        # The change when a plant is switched off takes other power flows: `switched_off`.
         limits = replace(model.limits, deviation_pu=None)
         scale = 1.0 if phase_by_phase else model.watt_scale
         check = LimitCheck(solved.network, limits, scale, model.step_h)
         excess = check.excess(cast(BatchFlow, solved), chosen)  # it reads what both have
         return findings(check, excess, model.hours[chosen])
+
+    def switched_off(
+        self, site_kva: ComplexArray, load_kva: ComplexArray | None, solved: SolvedCases
+    ) -> tuple[Finding, ...]:
+        """Return the change of voltages in OpenDSS when the site goes off that the search names.
+
+        `site_kva`, `load_kva`: Of a design's day. `solved`: The same, solved again.
+        """
+        model = self.whole
+        most = model.limits.deviation_pu
+        if most is None:
+            return ()
+        steps = np.flatnonzero(self.kept)
+        excess = model.check.excess(model.flow(site_kva, load_kva=load_kva))
+        kind = model.check.kinds.index("deviation")
+        t = int(steps[excess.value[steps, kind].argmax()])
+        site = int(excess.element[t, kind])
+        off = np.array(site_kva)
+        off[t, site] = 0.0
+        change = np.abs(self.solve_again(off, load_kva).v_pu[t] - solved.v_pu[t]).max()
+        label = model.check.labels("deviation")[site]
+        found = Finding("deviation", label, float(model.hours[t]), float(change) - most, 1)
+        return (found,) if found.excess > 0.0 else ()
 
 
 def hosting_case(scenario: Scenario) -> HostingCase:

@@ -79,8 +79,10 @@ def limit_words(kind: str, element: str, hour: float | None) -> str:
 
 def amount(kind: str, excess: float) -> str:
     """Write an excess with its unit."""
-    if "voltage" in kind:
+    if "voltage" in kind or kind == "deviation":
         return f"{excess:.2g} pu"
+    if kind == "unbalance":
+        return f"{excess:.2g} percentage points"
     return f"{excess:.1f} kW" if "power" in kind else f"{100.0 * excess:.1f} %"
 
 

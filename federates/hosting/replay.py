@@ -158,6 +158,8 @@ def _replay(case: HostingCase, answer: Answer, chosen: NDArray[np.intp], how: Ho
         kva, load = whole_day(case, answer, k, fresh=how == "fresh days")
         solved = case.solve_again(kva, load, acting=acting, three_phase=three_phase)
         found = case.findings(solved, None if acting else case.kept)
+        if how in ("model", "fresh days"):
+            found += case.switched_off(kva, load, solved)
         passed += [(k, one) for one in found if one.excess > answer.tolerance]
         changes += solved.tap_changes
         if how == "model":

@@ -94,6 +94,19 @@ def test_tables_and_page_are_in_the_folder(study: HostingStudy, tmp_path: Path) 
     assert of_static["nodes"]["pv_kw_mean"].sum() == pytest.approx(study.result.hc_kw.mean())
 
 
+def test_switching_a_plant_off_is_tried_in_opendss() -> None:
+    """The search's change of voltage, and OpenDSS' own, when the site goes off."""
+    changes = {**SUNNY, "hosting.limits.deviation_pu": 0.004}
+    found = feederate.hosting(SCENARIO, "alone", set={**changes, "hosting.at": ["65*", "66*"]})
+    assert {b.kind for b in found.result.binding} == {"deviation"}
+    assert found.replays[0].passed == ()
+    case, kva = found.case, 1.1 * found.result.site_kva[0]
+    (beyond,) = case.switched_off(kva, None, case.solve_again(kva))
+    excess = case.whole.check.excess(case.whole.flow(kva)).value
+    at = case.whole.check.kinds.index("deviation")
+    assert beyond.excess == pytest.approx(excess[:, at].max(), abs=1e-6)
+
+
 def test_regulators_that_act_are_held_for_the_search_and_act_in_a_replay() -> None:
     changes = {**SUNNY, "grid.regulators": "auto", "grid.taps": {}}
     with pytest.warns(UserWarning, match="regulators of the scenario act"):
