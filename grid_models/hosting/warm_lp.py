@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _WEIGHTS, _DANTZIG, _STEEPEST_EDGE = "simplex_dual_edge_weight_strategy", 0, 2
+_PERTURBED = "dual_simplex_cost_perturbation_multiplier"
 _LIMIT, _MOST_ITERATIONS = "simplex_iteration_limit", 10_000
 
 
@@ -107,8 +108,10 @@ class WarmLp:
     def solve(self) -> LpSolution | None:
         """Return an optimal vertex, or None where there is none."""
         highs = self._highs
-        # Weights of steepest edge would be computed anew for each basis that is handed over.
+        # Weights of steepest edge would be computed anew for each basis that is handed over, and
+        # perturbed costs move what was optimal before.
         highs.setOptionValue(_WEIGHTS, _DANTZIG)
+        highs.setOptionValue(_PERTURBED, 0.0)
         highs.setOptionValue(_LIMIT, _MOST_ITERATIONS)
         highs.run()
         optimal = self._api.HighsModelStatus.kOptimal
@@ -116,6 +119,7 @@ class WarmLp:
             # A bad basis, or nothing to find: from the start, with the weights that do not cycle.
             highs.clearSolver()
             highs.setOptionValue(_WEIGHTS, _STEEPEST_EDGE)
+            highs.setOptionValue(_PERTURBED, 1.0)
             highs.setOptionValue(_LIMIT, 100 * _MOST_ITERATIONS)
             highs.run()
         if highs.getModelStatus() != optimal:
