@@ -47,7 +47,7 @@ class Solution:
     solver: str
 
 
-def solve_program(program: Program, accuracy: float = 1e-6) -> Solution | None:
+def solve_program(program: Program, accuracy: float = 1e-5) -> Solution | None:
     """Return a solution by PIQP, else by clarabel; None where neither finds one.
 
     PIQP is several times as fast (`benchmarks/hosting_stochastic.py`), and now and then ends

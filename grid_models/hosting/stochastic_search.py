@@ -23,7 +23,7 @@ from grid_models.hosting.stochastic_program import STORAGE_LOSS, StackedDays, Ta
 EXCESS = 2e-5
 """Excess of an accepted plan, in the units of `Excess` (pu, kW): accuracy of the last tangents."""
 _RESTS, _ROUNDS = 1e-4, 20
-_NEAR, _PER_LIMIT = 1e-3, 3
+_NEAR, _PER_LIMIT = 3e-3, 3
 _FIRST, _GROWTH = 0.2, 1.4
 """PV of the first tangents over the peak of the loads, and its largest growth in a round."""
 _OVERLAP_MW, _MARGIN = 1e-4, 1.05
@@ -136,7 +136,7 @@ class Search:
         cost[stacked.discharged] = discharge_cost.ravel()
         peak_mw = 1e-3 * self._model.base_kva
         pv_mw, growth = 1e-3 * start_kva.real.sum(axis=2).max(), _GROWTH
-        plan, found = None, None
+        plan, found, before = None, None, None
         _check_solved(network.move_to(start_kva))
         for _ in range(_ROUNDS):
             tangents = network.tangents()
@@ -145,18 +145,26 @@ class Search:
             if found is None:
                 return None
             solvers.append(found.solver)
-            before, (plan, overlap_mw) = network.group_kva, self._plan(found)
+            here, values = network.group_kva, self._values(found)
+            plan, overlap_mw = self._plan(*values)
             excess = network.move_to(plan.group_kva)
             if np.isinf(excess).any():
                 growth = 0.5 * (1.0 + growth)
-                _check_solved(network.move_to(before))
+                _check_solved(network.move_to(here))
                 continue
+            if before is not None and EXCESS < last[2] < 2.0 * excess.max():
+                # Between two plans that pass a limit by turns lie plans that keep it.
+                values = 0.5 * (values[0] + before[0]), 0.5 * (values[1] + before[1])
+                plan, _ = self._plan(*values)
+                excess = network.move_to(plan.group_kva)
+            before = values
             pv_mw = plan.capacity_mw[: plan.group_kva.shape[2]].sum()
             now = np.array([pv_mw / peak_mw, plan.curtailed.mean(), excess.max()])
             moved, last = np.abs(now - last), now
             overlaps = bool((overlap_mw > _OVERLAP_MW).any())
-            # An excess that stays without storages that destroy energy cannot be avoided.
-            kept = now[2] <= EXCESS or (moved[2] <= EXCESS and not overlaps)
+            # A given design can pass a limit on a day, whatever its dispatch.
+            stays = self._design is not None and moved[2] <= EXCESS and not overlaps
+            kept = now[2] <= EXCESS or stays
             if moved[:2].max() <= _RESTS and kept:
                 break
             if overlaps:
@@ -175,16 +183,21 @@ class Search:
             solvers=tuple(dict.fromkeys(solvers)),
         )
 
-    def _plan(self, found: Solution) -> tuple[Plan, FloatArray]:
-        """Return what a solution does, and the power that storages charge and discharge at once.
-
-        A plan is one in which none does.
-        """
+    def _values(self, found: Solution) -> tuple[FloatArray, FloatArray]:
+        """Return capacities (U,) and columns (n,) of a solution."""
         stacked, x = self._stacked, self._design
         if x is None:
             first = stacked.n + stacked.n_x
             x = np.maximum(0.0, found.v[first : first + stacked.n_x // stacked.days])
-        z, overlap_mw = stacked.without_overlap(found.v[: stacked.n])
+        return x, found.v[: stacked.n]
+
+    def _plan(self, x: FloatArray, z: FloatArray) -> tuple[Plan, FloatArray]:
+        """Return the plan of these values in which no storage charges and discharges at once.
+
+        And the power with which storages do in the values, (D,).
+        """
+        stacked = self._stacked
+        z, overlap_mw = stacked.without_overlap(z)
         copies = np.tile(x, stacked.days)
         shape = stacked.days, len(self._model.hours), -1
         kva = 1e3 * (stacked.kva @ z + stacked.kva_x @ copies).reshape(shape)
@@ -221,7 +234,7 @@ class Search:
         if found is None:
             return pv_mw
         groups = tangents.by.shape[1] // (self._stacked.days * len(self._model.hours))
-        return float(max(pv_mw, self._plan(found)[0].capacity_mw[:groups].sum()))
+        return float(max(pv_mw, self._values(found)[0][:groups].sum()))
 
     def _network_dual(self, found: Solution, tangents: Tangents) -> FloatArray:
         first = self._stacked.less.shape[0]
