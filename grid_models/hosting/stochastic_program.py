@@ -194,6 +194,16 @@ class Tangents:
     most: FloatArray
     day: IntArray
 
+    def joined(self, other: Tangents | None) -> Tangents:
+        """Return these rows, then others."""
+        from scipy.sparse import vstack
+
+        if other is None:
+            return self
+        by = vstack([self.by, other.by], format="csr")
+        most, day = (np.append(getattr(self, n), getattr(other, n)) for n in ("most", "day"))
+        return Tangents(by, most, day)
+
 
 def design_program(
     stacked: StackedDays,

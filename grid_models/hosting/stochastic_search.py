@@ -136,10 +136,10 @@ class Search:
         cost[stacked.discharged] = discharge_cost.ravel()
         peak_mw = 1e-3 * self._model.base_kva
         pv_mw, growth = 1e-3 * start_kva.real.sum(axis=2).max(), _GROWTH
-        plan, found, before = None, None, None
+        plan, found, before, kept_rows = None, None, None, None
         _check_solved(network.move_to(start_kva))
         for _ in range(_ROUNDS):
-            tangents = network.tangents()
+            tangents = network.tangents().joined(kept_rows)
             pv_most = growth * max(_FIRST * peak_mw, pv_mw)
             found = solve_program(self._program(tangents, cost, pv_most))
             if found is None:
@@ -153,7 +153,9 @@ class Search:
                 _check_solved(network.move_to(here))
                 continue
             if before is not None and EXCESS < last[2] < 2.0 * excess.max():
-                # Between two plans that pass a limit by turns lie plans that keep it.
+                # Between two plans that pass a limit by turns lie plans that keep it. Currents are
+                # convex, so that the tangents at both hold.
+                kept_rows = tangents
                 values = 0.5 * (values[0] + before[0]), 0.5 * (values[1] + before[1])
                 plan, _ = self._plan(*values)
                 excess = network.move_to(plan.group_kva)
@@ -249,7 +251,9 @@ class Search:
         groups = tangents.by.shape[1] // len(hours)
         of_pv = np.where(np.arange(len(x)) < groups, x, 0.0)
         rise = (tangents.by @ (stacked.kva_x @ np.tile(of_pv, stacked.days))).real
-        weight = np.maximum(0.0, self._network_dual(found, tangents) * rise)
+        weight = np.maximum(0.0, self._network_dual(found, tangents) * rise)[
+            : len(self._network.elements)
+        ]
         total: dict[tuple[str, str, float], float] = {}
         at = self._network.elements
         for row in np.flatnonzero(weight > 1e-4 * weight.sum()).tolist():
