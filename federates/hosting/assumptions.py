@@ -23,7 +23,7 @@ def assumptions(case: HostingCase) -> dict[str, Any]:
     model, section, day = case.whole, case.section, case.day
     feeder, grid = day.circuit.feeder, day.site.grid
     there = feeder.ders[: len(feeder.ders) - len(model.sites)]
-    peak = int(np.abs(model.load_kva.sum(axis=1)).argmax())
+    peak = int(np.abs(model.demand_kva).argmax())
     acting = case.acting is not None
     return {
         "feeder": feeder.name,

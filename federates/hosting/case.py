@@ -22,6 +22,7 @@ from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
 from grid_models.current_injection.model import ComplexArray
 from grid_models.ders.rules import DerRule, place
 from grid_models.feeder.model import Der, Feeder
+from grid_models.feeder.ratings import SHIPPED_RATINGS
 from grid_models.hosting.balanced import PHASES, balanced_feeder
 from grid_models.hosting.limits import LimitCheck, Limits
 from grid_models.hosting.model import HostingModel
@@ -64,7 +65,8 @@ class HostingCase:
         if self.kept.all():
             return self.whole
         names = ("load_kva", "der_kva", "hours", "pv_pu", "temp_c")
-        return replace(self.whole, **{n: getattr(self.whole, n)[self.kept] for n in names})
+        some = {n: getattr(self.whole, n)[self.kept] for n in names}
+        return replace(self.whole, peak_kva=self.whole.base_kva, **some)
 
     def solve_again(
         self,
@@ -196,8 +198,9 @@ def _refuse_unrated(site: GridSite, limits: Limits) -> None:
     raise ScenarioError(
         f"none of the {len(lines)} lines has a rating (OpenDSS' default of 400 A is none)",
         where=site.where("ratings"),
-        expected="a table of normal currents with the columns line,normal_a; or "
-        "hosting.limits.line_pu: null for a study without limits of currents in lines",
+        expected="a table of normal currents with the columns line,normal_a, or one of "
+        f"{', '.join(SHIPPED_RATINGS)}; or hosting.limits.line_pu: null for a study without limits "
+        "of currents in lines",
     )
 
 

@@ -82,6 +82,8 @@ def solve(method: str, case: HostingCase, placements: int | None) -> Answer:
 
     Raises FeederateError: An option of the method cannot be used.
     """
+    for name, kind in hosting_options().items():  # also those of other methods, to find errors
+        parse_options(kind, getattr(case.section, name) or {}, case.scenario.where("hosting", name))
     return METHODS[method](case, placements)
 
 

@@ -65,6 +65,8 @@ class Replay:
 
     def __str__(self) -> str:
         """Write it in words."""
+        if not self.designs:
+            return f"OpenDSS, {_WORDS[self.how]}: no design to solve"
         text = f"OpenDSS, {_WORDS[self.how]}: {len(self.designs)} of {self.of} designs, "
         text += f"{self.cases:,} power flows: "
         beyond = len({k for k, _ in self.passed})

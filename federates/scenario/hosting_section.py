@@ -43,8 +43,8 @@ class HostingSection(Section):
     )
     batteries: Literal["idle", "discharging"] = Field(
         "idle",
-        description="What batteries that are on the feeder already do in the methods static and "
-        "alone: nothing, or full discharge in the sunniest hours until they are empty.",
+        description="What batteries that are on the feeder already do: nothing, or full discharge "
+        "in the sunniest hours until they are empty.",
     )
     power_factor: float = Field(
         1.0, gt=0, le=1.0, description="Of PV, absorbing reactive power; 1 is active power only."
@@ -79,9 +79,8 @@ class HostingSection(Section):
     devices: Table = Field(
         {}, description="What devices of the methods dynamic and stochastic can do; see below."
     )
-    replay: int | Literal["all"] = Field(
+    replay: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         25,
-        ge=1,
         description="Designs that OpenDSS solves again at all hours: those with the most and the "
         "least PV and others at random, or `all`.",
     )

@@ -15,6 +15,8 @@ from grid_models.hosting.placements import Placements
 from grid_models.hosting.result import HostingResult
 from grid_models.hosting.search import Found, PlacementSearch, power_per_kw
 
+_MOST_STEPS = 10**6
+
 
 @dataclass(frozen=True, slots=True)
 class AloneOptions(Options):
@@ -43,9 +45,17 @@ def alone_capacity(model: HostingModel, options: AloneOptions) -> HostingResult:
     """Return what each site takes when nothing is added elsewhere, kW of rating.
 
     The table `sites` has site, bus, phases, kW, percent, and limit, element and hour that end it.
+
+    Raises FeederError: The resolution is too fine for the range.
     """
     n_sites = len(model.sites)
     n_units = max(1, round(options.most_pct / 100.0 * model.base_kva / options.step_kw))
+    if n_units > _MOST_STEPS:
+        raise FeederError(
+            f"{n_units} steps of step_kw up to most_pct",
+            where="hosting capacity of each site alone",
+            expected=f"at most {_MOST_STEPS:g}",
+        )
     shape = n_sites, n_units
     at = np.broadcast_to(np.arange(n_sites)[:, None], shape)
     placements = Placements(at, np.broadcast_to(options.step_kw, shape), n_sites)

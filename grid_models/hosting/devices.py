@@ -29,6 +29,7 @@ from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.ders.batteries import BatteryParameters
 from grid_models.ders.vehicles import SOC_TARGET, VehicleParameters
 from grid_models.feeder.model import Der
+from grid_models.hosting.model import refuse_darkness
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -172,7 +173,8 @@ def device_model(
     hours : (T,). Time of day of the steps.
     pv_pu, temp_c : (T,). Output of PV over its rating; outdoor temperature.
 
-    Raises FeederError: No heat pump of these options keeps its comfort band at this temperature.
+    Raises FeederError: The sun does not shine on PV, or no heat pump of these options keeps its
+        comfort band at this temperature.
     """
     n_sites = len(sites)
     made = {
@@ -258,6 +260,7 @@ def _block(
 def _pv(options: DeviceOptions, n_sites: int, pv_pu: FloatArray) -> _Block:
     from scipy.sparse import csr_array, eye_array, hstack
 
+    refuse_darkness(pv_pu)
     sunny = np.flatnonzero(pv_pu > 0.0)
     a, k = pv_pu[sunny], len(sunny)
     tan = float(np.sqrt(1.0 / options.power_factor**2 - 1.0))

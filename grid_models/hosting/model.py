@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grid_models.base.errors import FeederError
 from grid_models.batched.power_flow import BatchedFeeder, BatchFlow
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.feeder.model import Der
@@ -35,7 +36,7 @@ class HostingModel:
     pv_pu : (T,). Output of a PV unit over its rating.
     temp_c : (T,). Outdoor temperature.
     limits : What has to be kept.
-    base_kva : Largest apparent power of all loads together over the day; percentages are of it.
+    peak_kva : Base of percentages, where the steps are a part of the day. None: of these steps.
     watt_scale : Power of the feeder over power in `feeder`: 3 for a single-phase equivalent.
     """
 
@@ -49,6 +50,7 @@ class HostingModel:
     temp_c: FloatArray
     limits: Limits
     watt_scale: float = 1.0
+    peak_kva: float | None = None
 
     @cached_property
     def check(self) -> LimitCheck:
@@ -60,9 +62,29 @@ class HostingModel:
         return LimitCheck(network, self.limits, self.watt_scale, self.step_h, switching)
 
     @property
+    def demand_kva(self) -> ComplexArray:
+        """Demand of all loads together, complex (T,); of DERs that draw, where there is no load."""
+        demand = self.load_kva.sum(axis=1)
+        if not demand.any():
+            demand = -np.where(self.der_kva.real < 0.0, self.der_kva, 0.0).sum(axis=1)
+        return np.asarray(demand, dtype=np.complex128)
+
+    @property
     def base_kva(self) -> float:
-        """Largest apparent power of all loads together over the day."""
-        return float(np.abs(self.load_kva.sum(axis=1)).max())
+        """Largest apparent power of the demand over the day; percentages are of it.
+
+        Raises FeederError: There is no demand.
+        """
+        if self.peak_kva is not None:
+            return self.peak_kva
+        peak = float(np.abs(self.demand_kva).max())
+        if peak == 0.0:
+            raise FeederError(
+                "nothing draws power in any step",
+                where="hosting capacity",
+                expected="loads, whose peak percentages and the search are in terms of",
+            )
+        return peak
 
     @property
     def n_buses(self) -> int:
@@ -120,3 +142,16 @@ class HostingModel:
             parts.append(self.check.excess(self.flow(site_kva[at], steps, load), instants))
         value = np.concatenate([part.value for part in parts])
         return Excess(value, np.concatenate([part.element for part in parts]), parts[0].size)
+
+
+def refuse_darkness(pv_pu: FloatArray) -> None:
+    """Refuse a day on which PV has no output, of which a study would find any capacity.
+
+    Raises FeederError
+    """
+    if not (pv_pu > 0.0).any():
+        raise FeederError(
+            "the sun does not shine in any step",
+            where="hosting capacity of PV",
+            expected="a day, or hours of daylight",
+        )

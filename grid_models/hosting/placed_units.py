@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from grid_models.base.errors import FeederError
 from grid_models.current_injection.model import ComplexArray, FloatArray
 from grid_models.hosting.limits import Excess
-from grid_models.hosting.model import HostingModel
+from grid_models.hosting.model import HostingModel, refuse_darkness
 from grid_models.hosting.placements import IntArray, Placements
 
 
@@ -39,13 +38,8 @@ class PlacedUnits:
 
         Raises FeederError: They never inject.
         """
+        refuse_darkness(self.output_pu)
         injects = (self.output_pu.max(axis=(0, 2)) > 0.0).astype(float)
-        if not injects.any():
-            raise FeederError(
-                "the sun does not shine in any step",
-                where="hosting capacity of PV",
-                expected="a day, or hours of daylight",
-            )
         shared = np.ones(2 * self.model.check.window - 1)
         return np.flatnonzero(
             np.convolve(injects, shared)[self.model.check.window - 1 :][: len(injects)]

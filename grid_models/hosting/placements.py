@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid_models.base.counter_rng import stream_ids, uniform
+from grid_models.base.errors import FeederError
 from grid_models.current_injection.model import FloatArray
 
 _SITE, _SIZE = 0, 1
 _FIRST_UNITS = 16
+_MOST_UNITS = 10**8
 
 IntArray = NDArray[np.intp]
 
@@ -40,7 +42,17 @@ class Placements:
     def random(
         cls, n: int, n_sites: int, n_units: int, unit_kw: tuple[float, float], seed: int
     ) -> Placements:
-        """Return `n` sequences of `n_units` units with sizes uniform over `unit_kw`."""
+        """Return `n` sequences of `n_units` units with sizes uniform over `unit_kw`.
+
+        Raises FeederError: They are too many for the memory.
+        """
+        if n * n_units > _MOST_UNITS:
+            raise FeederError(
+                f"{n} placements of up to {n_units} units",
+                where="hosting capacity",
+                expected=f"at most {_MOST_UNITS:g} units in all: fewer placements, larger units, "
+                "or a smaller most_pct",
+            )
         streams = stream_ids(f"placement {k}" for k in range(n))[:, None]
         counter = np.arange(n_units, dtype=np.uint64)
         site, size = uniform(seed, streams, counter, (_SITE, _SIZE))

@@ -64,7 +64,8 @@ class PlacementSearch(PlacedUnits):
         feasible = base.feasible.reshape(-1, len(every)).all(axis=1)
         rows = np.flatnonzero(np.broadcast_to(feasible, (n,)))
         units = np.zeros(n, dtype=np.intp)
-        units[rows] = self._units(rows)
+        if rows.size:
+            units[rows] = self._units(rows)
         site_kw = self.placements.site_kw(units)
         hc_kw = np.full(n, np.nan)
         hc_kw[rows] = site_kw[rows].sum(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,39 @@ def test_ders_that_are_there_stay_and_are_counted_apart() -> None:
     assert found.result.hc_kw.mean() < bare.result.hc_kw.mean()
 
 
+def test_a_feeder_of_houses_has_percentages_of_their_demand() -> None:
+    changes = {"time": SUNNY["time"], "hosting.at": ["6*"], "hosting.limits.line_pu": None}
+    with pytest.warns(UserWarning, match="1736 DERs are on the feeder already"):
+        found = feederate.hosting("market-day-ieee123", placements=1, set=changes)
+    model = found.case.whole
+    assert not model.load_kva.any()
+    drawn = -np.where(model.der_kva.real < 0.0, model.der_kva, 0.0).sum(axis=1)
+    assert found.summary()["assumptions"]["peak_kva"] == pytest.approx(np.abs(drawn).max())
+    assert found.summary()["hc_kw"]["mean"] > 100.0
+
+
+def test_percentages_are_of_the_whole_day_where_the_search_leaves_steps_out(
+    study: HostingStudy,
+) -> None:
+    case = study.case
+    peak = np.abs(case.whole.load_kva.sum(axis=1)).argmax()
+    some = replace(case, kept=np.arange(len(case.kept)) != peak)
+    assert len(some.model.hours) == len(case.whole.hours) - 1
+    assert some.model.base_kva == case.whole.base_kva
+
+
+def test_all_designs_can_be_infeasible_under_noise_and_all_be_replayed() -> None:
+    """Noise of 80 % takes some day beyond a limit; such designs have no capacity."""
+    changes = {**SUNNY, "hosting.noise": {"load_pct": 80.0}, "hosting.replay": "all"}
+    changes["hosting.limits"] = {"v_min_pu": 0.99}
+    with pytest.warns(UserWarning, match="noise: 80 %|1 of 1 designs pass a limit"):
+        found = feederate.hosting(SCENARIO, placements=1, seed=2, set=changes)
+    assert found.summary()["infeasible"] == 1
+    assert found.summary()["hc_kw"]["mean"] is None
+    assert str(found.replays[0]).endswith("no design to solve")
+    assert found.case.section.replay == "all"
+
+
 def test_lines_without_a_rating_are_named() -> None:
     """OpenDSS' own default of 400 A is no rating; the shipped IEEE 13 has none."""
     with pytest.raises(ScenarioError, match=r"none of the 11 lines has a rating.*line,normal_a"):
@@ -275,6 +309,15 @@ def test_some_ratings_are_used_and_the_other_lines_are_said(tmp_path: Path) -> N
         (["--set", "grid.source_v_pu=1.06"], "passes limits before any unit is added: overvoltage"),
         (["--set", "grid.load_scale=2"], "undervoltage at"),
         (["--set", "hosting.limits.reverse_kw=-1"], "reverse_kw"),
+        (["--set", "hosting.dynamic.curtailment=2"], "option 'curtailment': 2 is not accepted"),
+        (["--placements", "1000000000"], "1000000000 placements of up to"),
+        (["--method", "alone", "--set", "hosting.alone.step_kw=1e-6"], "steps of step_kw"),
+        (
+            ["--set", "grid.load_scale=0", "--set", "hosting.limits.v_max_pu=1.1"],
+            "nothing draws power in any step",
+        ),
+        (["--method", "dynamic", "--set", "time.duration_s=7200"], "the sun does not shine"),
+        (["--method", "stochastic", "--set", "time.duration_s=7200"], "the sun does not shine"),
     ],
 )
 def test_wrong_input_is_named(
