@@ -29,6 +29,8 @@ from grid_models.feeder.model import Der, Feeder
 
 COLUMNS = ("der", "kva", "k", *(f"b{i}" for i in range(CUBIC)))
 TITLE = "learned-droop: q = h clip(b0 + b1 x + b2 x^2 + b3 x^3 - k (w - 1), -1, 1), x = p / p_max"
+BEGIN = f"# {TITLE.partition(':')[0]}:".encode()
+"""Of every policy file."""
 _KVA_DIGITS = 1e-4
 
 
@@ -74,7 +76,7 @@ def policy_of(text: str, where: str) -> Policy:
         if colon and name.strip() != TITLE.partition(":")[0]
     }
     rows = [(i, line) for i, line in enumerate(lines, 1) if line and not line.startswith("#")]
-    table = [row for _, row in zip(rows, csv.reader(line for _, line in rows), strict=True)]
+    table = [next(csv.reader([line])) for _, line in rows]
     if not table or tuple(table[0]) != COLUMNS:
         found = ",".join(table[0]) if table else "nothing"
         raise ControllerError(

@@ -64,7 +64,7 @@ def tolls_of(model: SafetyModel, agents: tuple[str, ...]) -> Tolls:
     if odd is not None:
         raise ControllerError(
             f"kind 'price' needs an agent for each DER; '{odd}' is the name of no DER",
-            expected="kind: central",
+            expected="kind: central, without the key 'split'",
         )
     a = model.by_q[:, model.positions(agents)]
     strength = np.abs(a)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federates.core.federate import FloatArray
+from federates.kinds.controller import INVERTERS
 from grid_models.current_injection.model import ComplexArray
 from grid_models.ders.batteries import BatteryFleet, BatteryParameters
 from grid_models.feeder.model import Der
 
-INVERTERS = ("pv", "battery", "inverter")
 STORAGE = ("battery", "inverter")
 Rows = slice | NDArray[np.intp]
 

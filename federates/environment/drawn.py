@@ -5,16 +5,13 @@ An episode is a run of the scenario with another begin, length, load and source 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from federates.environment.episodes import begins_and_steps
 from federates.errors import ScenarioError
 from federates.scenario.environment import Environment
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import Time
-
-_SAME_S = 1e-6
 
 
 def refuse_what_cannot_be_drawn(scenario: Scenario) -> None:
@@ -60,18 +57,8 @@ def _time(scenario: Scenario, spec: Environment, generator: np.random.Generator)
     time, step_s = scenario.time, scenario.time.step_s
     if spec.start_h is None and spec.episode_s is None:
         return time
-    hours = spec.start_h or [time.start_s / 3600.0] * 2
-    first, last = ((3600.0 * hour - time.start_s) / step_s for hour in hours)
-    steps = (math.ceil(first - _SAME_S), math.floor(last + _SAME_S))
-    left = scenario.n_steps - 1 - max(steps)
-    n = left if spec.episode_s is None else max(1, round(spec.episode_s / step_s))
-    if steps[0] < 0 or not 1 <= n <= left:
-        raise ScenarioError(
-            f"an episode of {n} steps that begins from {hours[0]:g} to {hours[1]:g} h does not fit "
-            "into the run",
-            where=scenario.where("environment", "start_h" if spec.start_h else "episode_s"),
-            expected="at least one step inside time.start_s and time.duration_s",
-        )
-    begin_s = time.start_s + step_s * generator.integers(steps[0], max(steps), endpoint=True)
+    first, n_steps = begins_and_steps(scenario, spec)
+    begin_s = time.start_s + step_s * generator.integers(*first, endpoint=True)
     # One more: the state that the episode begins with.
-    return time.model_copy(update={"start_s": float(begin_s), "duration_s": (n + 1) * step_s})
+    update = {"start_s": float(begin_s), "duration_s": (n_steps + 1) * step_s}
+    return time.model_copy(update=update)

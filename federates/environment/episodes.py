@@ -8,8 +8,8 @@ import numpy as np
 
 from federates.core.federate import FloatArray
 from federates.core.sites import GridSite
-from federates.environment.ders import INVERTERS
 from federates.errors import ScenarioError
+from federates.kinds.controller import INVERTERS
 from federates.kinds.feeder.section import FeederSection
 from federates.scenario.environment import Environment
 from federates.scenario.schema import Scenario
@@ -63,23 +63,7 @@ class Episodes:
         self._spec, self._n_loads, self._n_inverters = spec, n_loads, n_inverters
         low, high = spec.source_v_pu or (source_v_pu, source_v_pu)
         self._source_pu = low, high
-        dt_s, begin_s, last = scenario.time.step_s, scenario.time.start_s, scenario.n_steps - 1
-        hours = spec.start_h or (begin_s / 3600.0, begin_s / 3600.0)
-        rows = [(h * 3600.0 - begin_s) / dt_s for h in hours]
-        self._first = int(np.ceil(rows[0] - _SAME_S)), int(np.floor(rows[1] + _SAME_S))
-        self._first = self._first[0], max(self._first)
-        left = last - self._first[1]
-        self.n_steps = left if spec.episode_s is None else max(1, round(spec.episode_s / dt_s))
-        if self._first[0] < 0 or not 1 <= self.n_steps <= left:
-            run = f"{begin_s / 3600:g} h to {(begin_s + last * dt_s) / 3600:g} h"
-            key = "start_h" if spec.episode_s is None else "episode_s"
-            raise ScenarioError(
-                f"an episode of {self.n_steps} steps that begins from {hours[0]:g} to "
-                f"{hours[1]:g} h does not fit into the run",
-                where=scenario.where("environment", key),
-                expected=f"at least one step inside the run, {run} of the day "
-                "(time.start_s, time.duration_s)",
-            )
+        self._first, self.n_steps = begins_and_steps(scenario, spec)
 
     def draw(self, generator: np.random.Generator) -> Draw:
         """Draw an episode."""
@@ -95,6 +79,32 @@ class Episodes:
             count = round(spec.forged.share * self._n_inverters)
             forged_pu[generator.permutation(self._n_inverters)[:count]] = spec.forged.bias_pu
         return Draw(first, scale * factor, source_pu, forged_pu)
+
+
+def begins_and_steps(scenario: Scenario, spec: Environment) -> tuple[tuple[int, int], int]:
+    """Return the run's first and last step at which an episode may begin, and its length in steps.
+
+    Raises ScenarioError: An episode does not fit into the run.
+    """
+    dt_s, begin_s, last = scenario.time.step_s, scenario.time.start_s, scenario.n_steps - 1
+    hours = spec.start_h or [begin_s / 3600.0] * 2
+    rows = [(hour * 3600.0 - begin_s) / dt_s for hour in hours]
+    earliest = int(np.ceil(rows[0] - _SAME_S))
+    first = earliest, max(earliest, int(np.floor(rows[1] + _SAME_S)))
+    left = last - first[1]
+    n_steps = left if spec.episode_s is None else max(1, round(spec.episode_s / dt_s))
+    if first[0] < 0 or not 1 <= n_steps <= left:
+        key = "start_h" if spec.episode_s is None else "episode_s"
+        run = f"{begin_s / 3600:g} h to {(begin_s + last * dt_s) / 3600:g} h"
+        length = "" if spec.episode_s is None else f" of {spec.episode_s:g} s"
+        raise ScenarioError(
+            f"an episode{length} that begins from {hours[0]:g} to {hours[1]:g} h does not fit into "
+            "the run",
+            where=scenario.where("environment", key),
+            expected=f"at least one step inside the run, {run} of the day "
+            "(time.start_s, time.duration_s)",
+        )
+    return first, n_steps
 
 
 def refuse_what_cannot_be(scenario: Scenario, site: GridSite) -> None:

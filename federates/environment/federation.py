@@ -20,11 +20,12 @@ from federates.clock import to_s
 from federates.core.progress import Progress
 from federates.core.run_store import RunStore
 from federates.core.shell import Shell
+from federates.core.sites import GridSite
 from federates.environment.learner import Learner
 from federates.errors import RunError, ScenarioError
 from federates.hosts.loop import Memory, MemoryBus, StepLoop
 from federates.hosts.outcome import Control, Failure
-from federates.kinds.controller import ControllerSection
+from federates.kinds.controller import ControllerSection, inverters
 from federates.runs.runner import plant_first, refuse_programs, run_metrics
 from federates.scenario.schema import Scenario
 from federates.scenario.sections import Connection
@@ -106,14 +107,21 @@ class SteppedFederation:
         Raises RunError: A federate failed; it is named.
         """
         with self._blamed():
-            while self._row not in next(self._instants):
-                pass
-            self._left -= 1
-            self._now_ns += self._period_ns
+            self._advance()
+            # A plant that steps after them, or with them, has nothing to read at first.
+            while (self.plant, _JUDGED[0]) not in self._memory.values:
+                self._advance()
             mail = self._shell.mail
             if self._layer is not None:
                 _, mail = self._layer.sorted_mail(mail)
             return self.learner.observe(self._shell.inputs, mail)
+
+    def _advance(self) -> None:
+        """Step the federation until the agents read again."""
+        while self._row not in next(self._instants):
+            pass
+        self._left -= 1
+        self._now_ns += self._period_ns
 
     def grid(self) -> dict[str, FloatArray]:
         """Return the plant's last outputs as they are, without noise or attack."""
@@ -167,7 +175,10 @@ def with_learner(scenario: Scenario, mail_width: int) -> tuple[Scenario, str, st
             where=scenario.where("federates"),
             expected="a federate of kind feeder",
         )
-    section = scenario.federates.get(name, ControllerSection(kind="controller", controller="none"))
+    section = scenario.federates.get(name)
+    if section is None:
+        inverters(GridSite(scenario, plant))  # refuses a grid without any
+        section = ControllerSection(kind="controller", controller="none")
     changed = {"controller": _LEARNER, "split": 1, "options": {"mail_width": mail_width}}
     connections, dropped = _connections(scenario, name, plant)
     parts = {

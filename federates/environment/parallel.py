@@ -16,7 +16,7 @@ from pettingzoo import ParallelEnv
 
 from federates.environment.drawn import episode_of, refuse_what_cannot_be_drawn
 from federates.environment.federation import SteppedFederation
-from federates.environment.rewards import Outcome, RewardFunction, named_reward
+from federates.environment.rewards import Outcome, RewardFunction, reward_of
 from federates.errors import RunError
 from federates.runs.data import live_voltages
 from federates.scenario.environment import Environment
@@ -67,7 +67,7 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
             mail_width = spec.mail_width
         self._mail_width = (1 if scenario.links else 0) if mail_width is None else mail_width
         self._penalty = spec.failure_penalty
-        self._reward = named_reward(scenario) if reward is None else reward
+        self._reward = reward_of(scenario, reward)
         federation = self._begun(scenario.seed)
         federation.close()
         for words in federation.warnings:
@@ -99,8 +99,14 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
         seed : Seed of the scenario in this episode: of its day, sensors, links and draws. Without
             one: the scenario's in the first episode, then drawn by a generator of the
             last seed that was given.
-        options : Not used.
+        options : Not used. They are not refused, as the tests of PettingZoo give some.
+
+        Raises FeederateError: The seed is no whole number from 0.
         """
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise FeederateError(
+                f"found seed {seed!r}", where="reset", expected="a whole number from 0"
+            )
         self.close()
         if seed is None and self._seeds is not None:
             seed = int(self._seeds.integers(1 << 31))
@@ -213,6 +219,12 @@ class ParallelFeederEnv(ParallelEnv):  # type: ignore[misc]
 
     def _checked(self, actions: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return the actions as an array, (n, 1 + mail_width), within -1 to 1."""
+        if not isinstance(actions, Mapping):
+            raise FeederateError(
+                f"actions of type {type(actions).__name__}",
+                where="step",
+                expected="a dict of an action for each agent",
+            )
         for agent in actions:
             if agent not in self.action_spaces:
                 raise _no_agent(agent, self.possible_agents)

@@ -112,11 +112,25 @@ REWARDS: NamedClasses[Reward] = NamedClasses(
 )
 
 
-def named_reward(scenario: Scenario) -> RewardFunction:
-    """Return the reward that a scenario names.
+def reward_of(scenario: Scenario, given: RewardFunction | None) -> RewardFunction:
+    """Return the reward that is given, else the one that a scenario names.
 
     Raises ScenarioError: There is no such reward, or its options are wrong.
+    Raises FeederateError: What is given cannot be called.
     """
+    if given is None:
+        return _named_reward(scenario)
+    if not callable(given):
+        raise FeederateError(
+            f"found {given!r}",
+            where="reward",
+            expected="a function of an Outcome; the scenario's key environment.reward takes names",
+        )
+    return given
+
+
+def _named_reward(scenario: Scenario) -> RewardFunction:
+    """Return the reward that a scenario names."""
     spec = scenario.environment or Environment()
     key = "reward"
     try:

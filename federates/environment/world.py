@@ -13,7 +13,7 @@ from federates.core.sites import GridSite
 from federates.environment.ders import BatchedDers, Rows
 from federates.environment.episodes import Episodes, refuse_what_cannot_be
 from federates.environment.observations import Observation, Observer
-from federates.environment.rewards import Outcome, RewardFunction, named_reward
+from federates.environment.rewards import Outcome, RewardFunction, reward_of
 from federates.kinds.feeder.day import GridDay
 from federates.scenario.environment import Environment
 from federates.scenario.schema import Scenario
@@ -59,7 +59,9 @@ class World:
         self._spec = spec = scenario.environment or Environment()
         site = GridSite(scenario)
         refuse_what_cannot_be(scenario, site)
-        self._day = day = GridDay(scenario, site=site)
+        # The circuit of OpenDSS is not kept: without it a world can be copied and pickled.
+        day = GridDay(scenario, site=site)
+        self._feeder, self._load_kva, self._times_s = day.feeder, day.load_kva, day.times_s
         ders, dt_s = site.feeder.ders, scenario.time.step_s
         der_kva = day.der_kva(dt_s)
         self._ders = BatchedDers(ders, der_kva, n, dt_s)
@@ -70,7 +72,7 @@ class World:
         self.nodes = day.feeder.network.nodes
         self._dead = np.flatnonzero(day.feeder.network.w == 0.0)
         self.observer = Observer(spec, ders, self._ders, self.nodes)
-        self._reward = named_reward(scenario) if reward is None else reward
+        self._reward = reward_of(scenario, reward)
         self.band = (scenario.band.v_min_pu, scenario.band.v_max_pu)
         self._own_source_pu = day.circuit.source_v_pu
         n_loads = len(day.circuit.load_names)
@@ -106,7 +108,7 @@ class World:
         """
         shares, n = self._checked(actions), len(self.agents)
         # An episode at the end of the day is restarted before it is solved.
-        self._k = np.minimum(self._k + 1, len(self._day.times_s) - 1)
+        self._k = np.minimum(self._k + 1, len(self._times_s) - 1)
         self._ders.step(self._k, shares[:, :n], shares[:, n:])
 
     def of_shape(self, actions: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -144,7 +146,7 @@ class World:
 
         The others keep the state of the last one that did.
         """
-        flow = self._day.feeder.solve(*self.powers(rows), tolerance_pu=self._tolerance_pu)
+        flow = self._feeder.solve(*self.powers(rows), tolerance_pu=self._tolerance_pu)
         good, v_pu = flow.converged, flow.v_pu
         v_pu[:, self._dead] = np.nan
         if len(v_pu) == self.n and good.all():
@@ -161,7 +163,7 @@ class World:
         Demand, complex (n_rows, n_loads), injections, complex (n_rows, n_ders), and the factor on
         the source's voltage, (n_rows,).
         """
-        load_kva = self._day.load_kva[self._k[rows]] * self._load_factor[rows]
+        load_kva = self._load_kva[self._k[rows]] * self._load_factor[rows]
         der_kva = self._ders.p_kw[rows] + 1j * self._ders.q_kvar[rows]
         return load_kva, der_kva, self._source_pu[rows]
 
@@ -174,12 +176,12 @@ class World:
                 f"{_FAILED} at the begin of {rows.size} of {self.n} episodes",
                 where=f"{self.scenario.where('environment')}, episode {row}",
                 expected=f"loads that the feeder can carry; those of the day are times {times:.3g} "
-                f"at time_s={self._day.times_s[self._k[row]]:g}",
+                f"at time_s={self._times_s[self._k[row]]:g}",
             )
 
     def outcome(self) -> Outcome:
         """Return the present state of all episodes; later steps make new arrays."""
-        ders, times_s = self._ders, self._day.times_s[self._k]
+        ders, times_s = self._ders, self._times_s[self._k]
         return Outcome(self.band, times_s, self.v_pu, self._losses_kw, ders.p_kw, ders.q_kvar)
 
     def rewards(self, outcome: Outcome, solved: NDArray[np.bool_]) -> FloatArray:
@@ -209,7 +211,7 @@ class World:
 
     def reason(self, row: int) -> str:
         """Say why an episode ended before its time."""
-        return f"{_FAILED} at time_s={self._day.times_s[self._k[row]]:g}"
+        return f"{_FAILED} at time_s={self._times_s[self._k[row]]:g}"
 
     def observe(self, rows: Rows = _ALL) -> Observation:
         """Return what agents see in some episodes; see `Observer`."""

@@ -18,6 +18,8 @@ from controllers.safety.model import SafetyModel
 from controllers.safety.settings import SafetySection
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail
+from federates.core.sites import GridSite
+from federates.errors import ScenarioError
 from federates.scenario.kinds import FederateSection, GridUserSection
 from grid_models.feeder.model import Der, Feeder, Source
 
@@ -215,7 +217,7 @@ def _text_of(folder: Path, name: str) -> str:
     path = Path(name).expanduser()
     path = folder / path if (folder / path).exists() else path
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ControllerError(f"cannot read '{path}': {reason}", expected="a text file") from None
@@ -240,6 +242,21 @@ def _commanded(context: FederateContext, globs: list[str] | None) -> tuple[Der, 
         return tuple(der for der in ders if der.kind in INVERTERS)
     chosen = context.ders(globs, "ders")
     return tuple(der for der in ders if der.name in chosen)
+
+
+def inverters(site: GridSite) -> tuple[Der, ...]:
+    """Return the DERs of a grid that a controller commands by default.
+
+    Raises ScenarioError: There is none.
+    """
+    found = tuple(der for der in site.feeder.ders if der.kind in INVERTERS)
+    if not found:
+        raise ScenarioError(
+            "there is no inverter to command",
+            where=site.where("ders"),
+            expected="a rule for PV, batteries or inverters",
+        )
+    return found
 
 
 def _by_level(

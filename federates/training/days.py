@@ -11,11 +11,9 @@ from controllers.core.mail import FloatArray
 from controllers.learned_droop.gradient import Cases
 from federates.core.sites import GridSite
 from federates.errors import ScenarioError
-from federates.kinds.controller import INVERTERS
 from federates.kinds.feeder.day import GridDay
 from federates.scenario.schema import Scenario
 from grid_models.current_injection.model import ComplexArray
-from grid_models.feeder.model import Der
 
 LOAD_FACTOR, DIVERSITY, SOURCE_PU = (0.5, 1.35), 0.25, (0.987, 1.0065)
 """Of randomised cases: range of a factor on all loads, log-normal spread of each load, and range of
@@ -60,22 +58,6 @@ def grid_day(scenario: Scenario) -> GridDay:
             "the regulators act, and a policy is trained at fixed taps",
             where=found.site.where("regulators"),
             expected="regulators: fixed",
-        )
-    return found
-
-
-def inverters(scenario: Scenario) -> tuple[Der, ...]:
-    """Return the DERs that a policy commands: those that a controller commands by default.
-
-    Raises ScenarioError: There is none.
-    """
-    site = GridSite(scenario)
-    found = tuple(der for der in site.feeder.ders if der.kind in INVERTERS)
-    if not found:
-        raise ScenarioError(
-            "there is no inverter to command",
-            where=site.where("ders"),
-            expected="a rule for PV, batteries or inverters",
         )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import numpy as np
 
 from controllers.core.mail import FloatArray
 from controllers.core.protocol import ControlSite
-from controllers.learned_droop.files import feeder_hash, policy_text
+from controllers.learned_droop.files import BEGIN, feeder_hash, policy_text
 from controllers.learned_droop.gradient import Cases, Goal, PolicyLoop
 from controllers.learned_droop.policy import loop_gain
 from controllers.learned_droop.training import (
@@ -24,7 +25,9 @@ from controllers.learned_droop.training import (
     TrainedPolicy,
     train_policy,
 )
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
+from federates.kinds.controller import inverters
 from federates.scenario.schema import Scenario
 from federates.training.closed_loop import Row, simulate
 from federates.training.days import (
@@ -35,7 +38,6 @@ from federates.training.days import (
     altered,
     day_of,
     grid_day,
-    inverters,
     training_cases,
 )
 from federates.training.shifts import ShiftRow, shift_rows, steps_between
@@ -151,7 +153,7 @@ class _Study:
 
     def __init__(self, scenario: Scenario, seed: int, *, randomised: bool) -> None:
         self.scenario, self.seed, self.randomised = scenario, seed, randomised
-        self.ders = inverters(scenario)
+        self.ders = inverters(GridSite(scenario))
         self.grid = grid_day(scenario)
         feeder = self.grid.site.feeder
         band, steps = scenario.band, scenario.time
@@ -307,9 +309,18 @@ def train(
 
 def _check_out(out: Path) -> None:
     """Refuse a policy file that cannot be written, before anything is trained."""
-    if out.suffix != ".csv" or not out.parent.is_dir() or out.is_dir():
-        raise ScenarioError(
-            "is no name of a policy file" if out.parent.is_dir() else "its folder does not exist",
-            where=f"--out {out}",
-            expected="a file in an existing folder with a name that ends in .csv",
-        )
+    expected = "a file in an existing folder with a name that ends in .csv"
+    page = out.with_suffix(".html")
+    if not out.parent.is_dir():
+        what = "its folder does not exist"
+    elif out.suffix != ".csv" or out.is_dir():
+        what = "is no name of a policy file"
+    elif page.is_dir():
+        what = f"the report beside it, '{page.name}', is a folder"
+    elif not os.access(out if out.exists() else out.parent, os.W_OK):
+        what, expected = "cannot be written", "a file that may be written"
+    elif out.exists() and out.read_bytes()[: len(BEGIN)] not in (b"", BEGIN):
+        what, expected = "exists and is no policy file", "a new name, or that of a policy"
+    else:
+        return
+    raise ScenarioError(what, where=f"--out {out}", expected=expected)

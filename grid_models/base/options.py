@@ -97,7 +97,7 @@ def parse_options(
             raise kind(
                 f"unknown option '{name}'",
                 where=where,
-                expected="one of " + ", ".join(known),
+                expected="one of " + ", ".join(known) if known else "no options",
                 nearest=nearest_name(name, known),
             )
     for f in fields(options_type):  # type: ignore[arg-type]

@@ -131,6 +131,7 @@ def test_rows_may_come_in_any_order() -> None:
         ("pv_b1,110,20", "pv_b1,110,-1", r"k of DER 'pv_b1' is '-1'; expected a number above 0"),
         ("pv_b1,110,", "pv_b1,90,", r"was trained for 90 kVA of DER 'pv_b1'; expected its rating"),
         ("pv_b1,110,20", "pv_b1,110", r"6 columns; expected 7: der,kva,k"),
+        ("pv_b1,110", '"pv_b1,110', r"p\.csv, line 6: 1 columns; expected 7"),
         ("pv_b2,330", "pv_b1,330", r"DER 'pv_b1' has two rows"),
         ("feeder_sha256: ", "feeder_sha256: 0", r"another network, feeder 'sample5' with hash"),
         ("# feeder_sha256", "# feeder_sha", r"the header has no 'feeder_sha256'.*'feeder_sha'"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +192,13 @@ def test_rewards_that_are_none(reward: Any, words: str) -> None:
         ({"grid.ders": []}, "DERs to command, of kind pv, battery, inverter"),
         ({"federates.feeder.offset_s": 1.0}, "without settle_s, period_s and offset_s"),
         ({"environment.reward": "voltage-loses"}, "did you mean 'voltage-losses'"),
+        (
+            {"environment": {"reward": "nodes-out", "reward_options": {"per_pu": 1}}},
+            "unknown option 'per_pu'; expected no options",
+        ),
         ({"environment.reward_options": {"per_kv": 1}}, "did you mean 'per_k"),
         ({"environment.start_h": [0, 1]}, r"environment.start_h.*inside the run, 10 h to"),
-        ({"environment.episode_s": 100.0}, "20 steps .* does not fit into the run"),
+        ({"environment.episode_s": 100.0}, "an episode of 100 s .* does not fit into the run"),
         ({"attack": "false-voltage"}, "no attack"),
     ],
 )
@@ -211,6 +217,18 @@ def test_numbers_of_environments_seeds_and_options() -> None:
         env.reset(options={"hour": 3})
     with pytest.raises(FeederateError, match="'human'; expected 'ansi' or None"):
         feederate.env("voltvar-ieee123", render_mode="human")
+    with pytest.raises(FeederateError, match="reward: found 'nodes-out'; expected a function"):
+        feederate.env("voltvar-ieee123", reward="nodes-out")  # type: ignore[arg-type]
+
+
+def test_a_copy_goes_on_as_the_environment_itself() -> None:
+    env = feederate.env("voltvar-ieee13", set=VARIED)
+    env.reset(seed=3)
+    rows = [env.step(np.full(env.world.n_actions, 0.5)), env.step(np.ones(env.world.n_actions))]
+    env.reset(seed=3)
+    env.step(np.full(env.world.n_actions, 0.5))
+    for copy in (deepcopy(env), pickle.loads(pickle.dumps(env))):
+        assert_same(copy.step(np.ones(env.world.n_actions)), rows[1])
 
 
 def test_a_reward_of_ones_own(tmp_path: Path) -> None:

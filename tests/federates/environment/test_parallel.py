@@ -199,9 +199,37 @@ def test_wrong_actions_are_refused() -> None:
         with pytest.raises(FeederateError) as error:
             env.step(actions)
         assert words in str(error.value)
+    with pytest.raises(FeederateError, match="actions of type ndarray; expected a dict"):
+        env.step(np.zeros((len(good), 1)))  # type: ignore[arg-type]
     env.step(good)  # what was refused has changed nothing
     with pytest.raises(FeederateError, match="no agent is called 'pv'"):
         env.action_space("pv")
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 1.5])
+def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
+    env = _environment("voltvar-ieee13")
+    with pytest.raises(FeederateError, match=r"reset: found seed .*; expected a whole number"):
+        env.reset(seed=seed)
+
+
+def test_agents_of_a_plant_that_steps_with_them_begin_when_it_has_stepped() -> None:
+    env = ParallelFeederEnv(load_scenario("kundur-feeder", ["time.duration_s=1", "attack=null"]))
+    seen, infos = env.reset(seed=1)
+    assert infos[env.agents[0]]["time_s"] == pytest.approx(0.15)
+    assert all(own[0] for own in seen.values())
+    steps = 0
+    while env.agents:
+        _, _, _, ends, infos = env.step({agent: np.zeros(1) for agent in env.agents})
+        steps += 1
+    assert all(ends.values())
+    assert steps == 8
+    assert infos[env.possible_agents[0]]["metrics"]["losses_kwh"] > 0.0
+
+
+def test_a_grid_without_inverters_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"grid\.ders: there is no inverter to command"):
+        _environment("line-outage-ieee123")
 
 
 def test_no_step_without_an_episode() -> None:
@@ -259,7 +287,9 @@ def test_the_section_environment_says_what_an_episode_is() -> None:
         assert 0.99 <= scenario.grid.source_v_pu <= 1.01  # type: ignore[operator]
         assert 0.5 <= scenario.grid.load_scale <= 2.0
         loads.add(scenario.grid.load_scale)
-    steps, reward, infos = 0, {}, {}
+    steps = 0
+    reward: dict[str, float] = {}
+    infos: dict[str, Any] = {}
     while env.agents:
         silent = {agent: np.zeros(4) for agent in env.agents}
         _, reward, _, _, infos = env.step(silent)

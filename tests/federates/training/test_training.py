@@ -11,12 +11,14 @@ import feederate
 from controllers.core.protocol import ControlSite
 from controllers.learned_droop.training import Schedule
 from federates.cli import call
+from federates.core.sites import GridSite
 from federates.errors import ScenarioError
+from federates.kinds.controller import inverters
 from federates.runs.results import RunFolder
 from federates.runs.runner import run
 from federates.scenario.schema import load_scenario
 from federates.training.closed_loop import Row, simulate
-from federates.training.days import altered, day_of, grid_day, inverters, training_cases
+from federates.training.days import altered, day_of, grid_day, training_cases
 from federates.training.study import HELD_OUT_SEEDS, train
 
 SHORT_SCHEDULE = Schedule(updates=4, batch=8)
@@ -33,7 +35,7 @@ def test_closed_loop_gives_the_figures_of_a_run(tmp_path: Path) -> None:
     found = RunFolder(run(scenario, out=tmp_path / "run", placement="single").folder).metrics
     grid = grid_day(scenario)
     text = (LEARNED.parent / "policies" / "voltvar-ieee123.csv").read_text("utf-8")
-    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0, text_of=lambda _: text)
+    site = ControlSite(grid.site.feeder, inverters(GridSite(scenario)), 5.0, text_of=lambda _: text)
     rows = [Row(day_of(scenario), name, options) for name, options in
             (("learned-droop", {"policy": "p"}), ("none", {}))]  # fmt: skip
     learned, none = simulate(grid.feeder, site, rows)
@@ -46,7 +48,7 @@ def test_a_day_in_pieces_is_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = load_scenario(LEARNED, SHORT)
     grid = grid_day(scenario)
     text = (LEARNED.parent / "policies" / "voltvar-ieee123.csv").read_text("utf-8")
-    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0, text_of=lambda _: text)
+    site = ControlSite(grid.site.feeder, inverters(GridSite(scenario)), 5.0, text_of=lambda _: text)
     row = Row(day_of(scenario), "learned-droop", {"policy": "p"})
     whole = simulate(grid.feeder, site, [row, row])
     monkeypatch.setattr("federates.training.closed_loop._PIECE_STEPS", 40)
@@ -61,7 +63,7 @@ def test_optdist_mail_in_the_closed_loop_is_that_of_a_run(tmp_path: Path) -> Non
     scenario = load_scenario("voltvar-ieee13", changes)
     found = RunFolder(run(scenario, out=tmp_path / "run", placement="single").folder).metrics
     grid = grid_day(scenario)
-    site = ControlSite(grid.site.feeder, inverters(scenario), 5.0)
+    site = ControlSite(grid.site.feeder, inverters(GridSite(scenario)), 5.0)
     row = Row(day_of(scenario), "optdist-vc", {"margin_pu": 0.006})
     metrics = simulate(grid.feeder, site, [row])[0]
     assert metrics["losses_kwh"] == pytest.approx(found["losses_kwh"], rel=1e-5)
@@ -151,9 +153,20 @@ def test_what_cannot_be_trained_is_refused(changes: list[str], match: str, tmp_p
         train(scenario, tmp_path / "p.csv")
 
 
-def test_a_policy_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_policy_file_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario = load_scenario("voltvar-ieee13")
     with pytest.raises(ScenarioError, match="is no name of a policy file"):
         train(scenario, tmp_path / "p.yaml")
     with pytest.raises(ScenarioError, match="its folder does not exist"):
         train(scenario, tmp_path / "nowhere" / "p.csv")
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(ScenarioError, match=r"the report beside it, 'page\.html', is a folder"):
+        train(scenario, tmp_path / "page.csv")
+    (tmp_path / "load.csv").write_text("time_s,load_pu\n0,1\n")
+    with pytest.raises(ScenarioError, match="exists and is no policy file"):
+        train(scenario, tmp_path / "load.csv")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ScenarioError, match="cannot be written"):
+        train(scenario, tmp_path / "p.csv")
