@@ -28,9 +28,9 @@ import numpy as np  # noqa: E402
 
 from controllers.learned_droop.controller import own_slopes  # noqa: E402
 from federates.core.sites import GridSite  # noqa: E402
+from federates.kinds.controller import inverters  # noqa: E402
 from federates.runs.runner import run  # noqa: E402
 from federates.scenario.schema import load_scenario  # noqa: E402
-from federates.training.days import inverters  # noqa: E402
 from federates.training.study import HELD_OUT_SEEDS, droop_options, summary  # noqa: E402
 
 Law = tuple[str, list[str]]
@@ -65,7 +65,8 @@ def laws(narrow: Path | None) -> dict[str, Law]:
 def steep_droop(full_q_pu: float) -> list[str]:
     """Return the change of the droop's options."""
     scenario = load_scenario(LEARNED)
-    feeder, ders = GridSite(scenario).feeder, inverters(scenario)
+    site = GridSite(scenario)
+    feeder, ders = site.feeder, inverters(site)
     kva = np.array([der.kva for der in ders])
     slopes, step_s = own_slopes(feeder, ders), scenario.time.step_s
     options = json.dumps(droop_options(full_q_pu, kva, slopes, step_s))
