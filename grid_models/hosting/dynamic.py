@@ -151,6 +151,12 @@ def _result(model: HostingModel, patterns: FloatArray, found: list[RayResult]) -
             f"{lost} of {len(found)} placements: no plan keeps the limits without any PV, or none "
             "was found; they are not in the means"
         )
+    endless = sum(not r.weight.any() and np.isfinite(r.pv_kw) for r in found)
+    if endless:
+        notes.append(
+            f"{endless} of {len(found)} placements reach most_kw, the end of the search, within "
+            "all limits; their hosting capacity is larger"
+        )
     early = sum(not r.settled and np.isfinite(r.pv_kw) for r in found)
     if early:
         notes.append(

@@ -76,7 +76,7 @@ def sensitivity(
     Parameters
     ----------
     pattern : (S,). PV at the sites, of any scale.
-    size_kw : Of two kinds, the power in all; ascending.
+    size_kw : Of two kinds, the power in all, two values or more; growing.
     share : (S,). Part of it at each site.
     other_kw : (S,) by kind. Devices of other kinds.
 
@@ -88,6 +88,13 @@ def sensitivity(
             where="hosting, sensitivity",
             expected="sizes of two of " + ", ".join(KINDS[1:]),
         )
+    for kind, sizes in size_kw.items():
+        if len(sizes) < 2 or not (np.diff(sizes) > 0.0).all():
+            raise FeederError(
+                f"{', '.join(f'{kw:g}' for kw in sizes)} kW",
+                where=f"hosting, sensitivity, sizes of '{kind}'",
+                expected="two or more sizes, each larger than the one before",
+            )
     kinds = tuple(size_kw)
     others = {} if other_kw is None else dict(other_kw)
     largest = {kind: max(sizes) * share for kind, sizes in size_kw.items()}

@@ -109,6 +109,7 @@ def test_a_search_that_nothing_limits_ends_at_its_bound() -> None:
     found = dynamic(model, _pattern(model, 1), {}, options=RayOptions(most_kw=3000.0))
     assert found.hc_kw[0] == pytest.approx(3000.0)
     assert found.binding[0].kind == ""
+    assert found.notes[0].startswith("1 of 1 placements reach most_kw, the end of the search")
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,12 @@ def test_one_kind_is_refused() -> None:
     share = np.ones(len(model.sites))
     with pytest.raises(FeederError, match="sizes of two of battery, vehicle, heat_pump"):
         sensitivity(model, share, {"battery": np.array([1.0])}, share, DeviceOptions())
+
+
+@pytest.mark.parametrize("sizes", [[0.0, 0.0], [5.0], [5.0, 3.0]])
+def test_sizes_that_do_not_grow_are_refused(sizes: list[float]) -> None:
+    model = study(True)
+    share = np.ones(len(model.sites))
+    size_kw = {"battery": np.array([1.0, 2.0]), "heat_pump": np.array(sizes)}
+    with pytest.raises(FeederError, match=r"sizes of 'heat_pump'.*each larger"):
+        sensitivity(model, share, size_kw, share, DeviceOptions())
