@@ -57,7 +57,8 @@ def build(
     start : Where the agents begin; default: x = 0 within the limits, prices 0.
     restart_after : Rounds after which a start is given up.
 
-    Raises ControllerError: An option is out of its range, or a start without `restart_after`.
+    Raises ControllerError: An option is out of its range, or there is one of `start` and
+        `restart_after` without the other.
     """
     where = f"algorithm '{_NAME}'"
     refuse_asynchronous(waiting, _NAME)
@@ -67,17 +68,18 @@ def build(
         )
     if not 0.0 < stiffness < np.inf:
         raise ControllerError(f"stiffness is {stiffness}", where=where, expected="positive")
+    if start is not None and not isinstance(start, Start):
+        raise ControllerError(
+            f"option 'start' is a {type(start).__name__}", where=where, expected="a Start"
+        )
+    if (start is None) != (restart_after is None):
+        one, other = ("restart_after", "start") if start is None else ("start", "restart_after")
+        raise ControllerError(f"there is {one} without {other}", where=where, expected="both")
+    if restart_after is not None and restart_after < 1:
+        raise ControllerError(
+            f"restart_after is {restart_after}", where=where, expected="a number of rounds from 1"
+        )
     if start is not None:
-        if not isinstance(start, Start):
-            raise ControllerError(
-                f"option 'start' is a {type(start).__name__}", where=where, expected="a Start"
-            )
-        if restart_after is None or restart_after < 1:
-            raise ControllerError(
-                "a start has no restart_after",
-                where=where,
-                expected="rounds after which it is given up, from 1",
-            )
         start.check(problem.size, len(problem.right), where)
     rho = _penalties(problem, stiffness)
     n, m = problem.size, len(problem.right)

@@ -117,7 +117,9 @@ def test_a_feature_without_spread_does_not_count() -> None:
     [
         ({"start": Start(np.zeros(5), np.zeros(3)), "restart_after": 9}, "'x' of the start is"),
         ({"start": Start(np.zeros(6), np.full(3, np.nan)), "restart_after": 9}, "is not finite"),
-        ({"start": Start(np.zeros(6), np.zeros(3))}, "no restart_after"),
+        ({"start": Start(np.zeros(6), np.zeros(3))}, "start without restart_after"),
+        ({"restart_after": 9}, "restart_after without start"),
+        ({"start": Start(np.zeros(6), np.zeros(3)), "restart_after": 0}, "restart_after is 0"),
         ({"start": "cold", "restart_after": 9}, "option 'start'"),
         ({"waiting": Asynchronous()}, "every message once"),
         ({"stiffness": 0.0}, "stiffness is 0.0"),
