@@ -201,6 +201,7 @@ def _made_safe(context: FederateContext, inner: Controller, site: ControlSite) -
     assert isinstance(section, ControllerSection)
     assert section.safety is not None
     agents = type(inner).agents(site, **section.options)
+    _refuse_unconnected(context, section.safety)
     with context.located(ControllerError, "safety"):
         if section.safety.kind == "central" and tuple(context.agents) != agents:
             raise ControllerError(
@@ -210,6 +211,19 @@ def _made_safe(context: FederateContext, inner: Controller, site: ControlSite) -
         if "safety" not in context.shared:
             context.shared["safety"] = SafetyModel.of(site)
         return safety_layer(inner, context.shared["safety"], site, section.safety, agents)
+
+
+def _refuse_unconnected(context: FederateContext, safety: SafetySection) -> None:
+    """Raise ScenarioError where set-points of a layer reach nobody."""
+    sources = {wire.source for wire in context.scenario.wires}
+    for port in ("q_set_kvar", "p_set_kw") if safety.volt_watt else ("q_set_kvar",):
+        if f"{context.group}.{port}" not in sources:
+            instead = ", or volt_watt: false" if port == "p_set_kw" else ""
+            raise context.error(
+                f"{context.group}.{port} is connected to nothing, so the layer would act in vain",
+                "safety",
+                expected=f"a connection of it to the {port} of the plant{instead}",
+            )
 
 
 def _text_of(folder: Path, name: str) -> str:

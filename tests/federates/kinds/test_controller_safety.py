@@ -110,6 +110,28 @@ def test_a_split_controller_has_no_central_form() -> None:
     assert "kind: price" in text
 
 
+@pytest.mark.parametrize(
+    ("connections", "told"),
+    [
+        ("feeder.v_pu -> volt_var.v_pu", "volt_var.q_set_kvar is connected to nothing"),
+        (
+            "feeder.v_pu -> volt_var.v_pu, volt_var.q_set_kvar -> feeder.q_set_kvar, "
+            "other.p_set_kw -> feeder.p_set_kw",
+            "volt_var.p_set_kw is connected to nothing, .*, or volt_watt: false",
+        ),
+    ],
+)
+def test_a_layer_whose_set_points_reach_nobody_is_refused(connections: str, told: str) -> None:
+    settings = [
+        f"connections=[{connections}]",
+        "federates.volt_var.safety.volt_watt=true",
+        "federates.other={kind: signal, options: {port: p_set_kw, unit: kW, labels: [pv_1_1], "
+        "values: [[0, 5]]}}",
+    ]
+    with pytest.raises(FeederateError, match=rf"federates\.volt_var\.safety.*{told}"):
+        Assembly(load_scenario(SCENARIO, settings)).assemble()
+
+
 def test_a_controller_without_reactive_set_points_is_refused() -> None:
     text = refused("federates.volt_var.controller=reconfiguration")
     assert "has no output q_set_kvar" in text
