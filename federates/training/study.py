@@ -29,7 +29,7 @@ from federates.core.sites import GridSite
 from federates.errors import ScenarioError
 from federates.kinds.controller import inverters
 from federates.scenario.schema import Scenario
-from federates.training.closed_loop import Row, simulate
+from federates.training.closed_loop import SETTLING_STEPS, Row, simulate
 from federates.training.days import (
     DIVERSITY,
     LOAD_FACTOR,
@@ -153,6 +153,7 @@ class _Study:
 
     def __init__(self, scenario: Scenario, seed: int, *, randomised: bool) -> None:
         self.scenario, self.seed, self.randomised = scenario, seed, randomised
+        _refuse_too_little(scenario)
         self.ders = inverters(GridSite(scenario))
         self.grid = grid_day(scenario)
         feeder = self.grid.site.feeder
@@ -305,6 +306,24 @@ def train(
         origin=origin,
         notes=tuple(study.notes()),
     )
+
+
+def _refuse_too_little(scenario: Scenario) -> None:
+    """Raise ScenarioError where a run has too few steps for metrics, or its band no room."""
+    band, steps = scenario.band, scenario.n_steps
+    if steps <= SETTLING_STEPS:
+        raise ScenarioError(
+            f"the run has {steps} steps, and metrics leave out the first {SETTLING_STEPS}",
+            where=scenario.where("time", "duration_s"),
+            expected="a longer run, to train a policy",
+        )
+    if band.v_max_pu - band.v_min_pu <= 2.0 * MARGIN_PU:
+        raise ScenarioError(
+            f"the voltage band is from {band.v_min_pu:g} to {band.v_max_pu:g} pu",
+            where=scenario.where("band"),
+            expected=f"more than {2.0 * MARGIN_PU:g} pu: training leaves {MARGIN_PU:g} pu at each "
+            "end",
+        )
 
 
 def _check_out(out: Path) -> None:

@@ -145,6 +145,8 @@ def test_changed_grids_leave_the_scenario_alone() -> None:
     [
         (["grid.regulators=auto"], "the regulators act.*expected regulators: fixed"),
         (["grid.ders=[]", "federates={feeder: {kind: feeder}}", "connections=[]"], "no inverter"),
+        (["time.duration_s=50"], "the run has 10 steps, and metrics leave out the first 10"),
+        (["band={v_min_pu: 1.0, v_max_pu: 1.005}"], "the voltage band is from 1 to 1.005 pu"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes: list[str], match: str, tmp_path: Path) -> None:
