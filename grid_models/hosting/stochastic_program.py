@@ -222,35 +222,14 @@ def design_program(
     cost_kva : (N T G,). Per MW injected. cost_z : (n,). Per column.
     pv_most : Largest PV in all.
     """
-    from scipy.sparse import block_array, csr_array, eye_array, kron
-
     days, units = stacked.days, len(first.most)
     groups = units // len(first.kinds)
-    one = eye_array(days)
-    in_kind = kron(eye_array(len(first.kinds)), np.ones((1, groups)), format="csr")
     exact = np.append(False, first.exact)
     total = np.append(pv_most, first.total)
-    copies = kron(np.ones((days, 1)), eye_array(units))
-    risk = _risk_rows(first, weight)
     tail = days if first.risk == "cvar" else 0
     widths = stacked.n, stacked.n_x, units, days, min(tail, 1), tail
-    by_z, by_x = (tangents.by @ stacked.kva).real, (tangents.by @ stacked.kva_x).real
-    none = [csr_array((0, w)) for w in widths]
-    equal_rows: list[list[Any]] = [
-        none,
-        [stacked.equal, stacked.equal_x, None, None, None, None],
-        [None, eye_array(stacked.n_x), -copies, None, None, None],
-        [stacked.curtailed, -first.curtailment * stacked.available, None, -one, None, None],
-        [None, None, in_kind[exact], None, None, None],
-    ]
-    less_rows: list[list[Any]] = [
-        none,
-        [stacked.less, stacked.less_x, None, None, None, None],
-        [by_z, by_x, None, None, None, None],
-        [None, None, in_kind[~exact], None, None, None],
-        [None, None, None, *risk],
-    ]
-    equal, less = (block_array(rows, format="csc") for rows in (equal_rows, less_rows))
+    risk = _risk_rows(first, weight)
+    equal, less = _design_rows(stacked, first, tangents, widths, risk)
     n_equal = equal.shape[0] - np.count_nonzero(exact)
     cost_of_x = np.zeros(units)
     cost_of_x[:groups] = -1.0
@@ -282,6 +261,41 @@ def design_program(
         low=low,
         high=high,
     )
+
+
+def _design_rows(
+    stacked: StackedDays,
+    first: FirstStage,
+    tangents: Tangents,
+    widths: tuple[int, ...],
+    risk: list[Any],
+) -> tuple[Any, Any]:
+    """Return the rows of equalities and of upper limits. `widths`: Columns of each variable."""
+    from scipy.sparse import block_array, csr_array, eye_array, kron
+
+    days, units = stacked.days, len(first.most)
+    one = eye_array(days)
+    per_kind = np.ones((1, units // len(first.kinds)))
+    in_kind = kron(eye_array(len(first.kinds)), per_kind, format="csr")
+    exact = np.append(False, first.exact)
+    copies = kron(np.ones((days, 1)), eye_array(units))
+    by_z, by_x = (tangents.by @ stacked.kva).real, (tangents.by @ stacked.kva_x).real
+    none = [csr_array((0, w)) for w in widths]
+    equal_rows: list[list[Any]] = [
+        none,
+        [stacked.equal, stacked.equal_x, None, None, None, None],
+        [None, eye_array(stacked.n_x), -copies, None, None, None],
+        [stacked.curtailed, -first.curtailment * stacked.available, None, -one, None, None],
+        [None, None, in_kind[exact], None, None, None],
+    ]
+    less_rows: list[list[Any]] = [
+        none,
+        [stacked.less, stacked.less_x, None, None, None, None],
+        [by_z, by_x, None, None, None, None],
+        [None, None, in_kind[~exact], None, None, None],
+        [None, None, None, *risk],
+    ]
+    return block_array(equal_rows, format="csc"), block_array(less_rows, format="csc")
 
 
 def _risk_rows(first: FirstStage, weight: FloatArray) -> list[Any]:
