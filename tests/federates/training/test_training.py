@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,23 @@ def test_train_from_python_warns_of_days_that_do_not_vary(
     assert len({day["losses_kwh"] for day in found.days.values()}) == 1
     assert found.origin["randomised"] == "no"
     assert (tmp_path / "p.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ({"minutes": 0}, "minutes: found 0; expected a number from 0.05"),
+        ({"minutes": float("nan")}, "minutes: found nan; expected a number from 0.05"),
+        ({"minutes": "1"}, "minutes: found '1'; expected a number from 0.05"),
+        ({"seed": -1}, "seed: found -1; expected a whole number from 0"),
+        ({"seed": 1.5}, "seed: found 1.5; expected a whole number from 0"),
+    ],
+)
+def test_train_from_python_refuses_arguments(
+    argument: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        feederate.train("voltvar-ieee13", tmp_path / "p.csv", **argument)
 
 
 def test_narrow_cases_are_instants_of_the_days() -> None:
