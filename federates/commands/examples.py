@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "optimise dispatch-1000",
         "optimise dispatch-100 --algorithms dual,admm --links loss=0.2,latency_s=0.05",
     ),
+    "hosting": (
+        "hosting hosting-ieee123 --placements 100",
+        "hosting my-study.yaml --method alone --out map --set hosting.limits.v_max_pu=1.06",
+    ),
     "train": (
         "train voltvar-ieee123 --out policy.csv",
         "train my-study.yaml --out policy.csv --minutes 5 --seed 3 --narrow",

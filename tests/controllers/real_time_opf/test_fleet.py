@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.real_time_opf.fleet import Fleet
@@ -17,11 +17,12 @@ _WEIGHTS = Weights(curtailment=3.0, reactive=1.0, energy=1.0)
 def _settled(toll: np.ndarray) -> tuple[np.ndarray, Fleet]:
     fleet = Fleet([_DER], _WEIGHTS, 0.5, 1.0)
     p_high = np.array([_DER.p_max_kw / S_BASE_KW])
-    for _ in range(400):
+    for _ in range(200):
         fleet.command(toll, p_high)
     return fleet.set_point, fleet
 
 
+@settings(max_examples=20)
 @given(by_p=st.floats(1.2, 3.0), by_q=st.floats(-3.0, -1.2))
 def test_on_the_circle_of_the_rating_p_and_q_answer_together(by_p: float, by_q: float) -> None:
     toll = np.array([[by_p], [by_q]])
