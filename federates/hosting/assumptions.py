@@ -112,10 +112,13 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
             "at those taps the base case passes a limit at some hours, which the search leaves "
             f"out; with regulators that act it does not: {left} h"
         )
-    there = len(case.day.circuit.feeder.ders) - len(model.sites)
+    feeder = case.day.circuit.feeder
+    there = feeder.ders[: len(feeder.ders) - len(model.sites)]
+    if case.section.batteries == "discharging" and not any(x.kind == "battery" for x in there):
+        notes.append("hosting.batteries is discharging, and there is no battery on the feeder")
     if there:
         notes.append(
-            f"{there} DERs are on the feeder already; they stay and are no part of the hosting "
-            "capacity"
+            f"{len(there)} DERs are on the feeder already; they stay and are no part of the "
+            "hosting capacity"
         )
     return tuple(notes)

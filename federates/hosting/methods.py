@@ -84,7 +84,21 @@ def solve(method: str, case: HostingCase, placements: int | None) -> Answer:
     """
     for name, kind in hosting_options().items():  # also those of other methods, to find errors
         parse_options(kind, getattr(case.section, name) or {}, case.scenario.where("hosting", name))
-    return METHODS[method](case, placements)
+    answer = METHODS[method](case, placements)
+    notes = *_unused(method, case.section, placements), *answer.result.notes
+    return replace(answer, result=replace(answer.result, notes=notes))
+
+
+def _unused(method: str, section: HostingSection, placements: int | None) -> tuple[str, ...]:
+    """Return notes on what is given and not used by a method."""
+    notes = [
+        f"hosting.{key} is not used by the method {method}, only by {user}"
+        for key, user in (("noise", "static"), ("sensitivity", "dynamic"))
+        if getattr(section, key) is not None and method != user
+    ]
+    if placements is not None and method == "alone":
+        notes.append("placements are not used by the method alone, which tries every site")
+    return tuple(notes)
 
 
 def hosting_options() -> dict[str, type]:
@@ -158,11 +172,7 @@ def _alone(case: HostingCase, placements: int | None) -> Answer:
 
     others = {"power_factor": case.section.power_factor}
     options = _options(case, AloneOptions, "alone", others)
-    found = alone_capacity(case.model, options)
-    if placements is not None:
-        note = "placements are not used by the method alone, which tries every site"
-        found = replace(found, notes=(note, *found.notes))
-    return Answer(found, {"noise": None, **_said(options)})
+    return Answer(alone_capacity(case.model, options), {"noise": None, **_said(options)})
 
 
 def _dynamic(case: HostingCase, placements: int | None) -> Answer:

@@ -327,12 +327,15 @@ def test_wrong_input_is_named(
     assert says in capsys.readouterr().err
 
 
-def test_placements_of_the_method_alone_are_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_method_does_not_use_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--method", "alone", "--placements", "3", "--seed", "2", "--json"]
+    words += ["--set", "hosting.noise={}", "--set", "hosting.batteries=discharging"]
     words += ["--set", "hosting.at=['65']", "--set", "time.start_s=39600"]
     assert call(["hosting", SCENARIO, *words, "--set", "time.duration_s=7200"]) == 0
     printed = capsys.readouterr()
     assert "placements are not used by the method alone" in printed.err
+    assert "hosting.noise is not used by the method alone, only by static" in printed.err
+    assert "there is no battery on the feeder" in printed.err
     assert json.loads(printed.out)["seed"] == 2
 
 
