@@ -28,6 +28,7 @@ from federates.scenario.schema import Scenario
 from grid_models.base.threads import one_thread
 
 _SUMMED = ("_count", "_samples", "_kwh", "_kvarh")
+_LARGEST = ("_acted_s", "_slack_max_pu")
 
 
 @dataclass(frozen=True)
@@ -367,14 +368,16 @@ def _metrics(
 
     Keys begin with the federate's name (``upper.losses_kwh``) where it is one of several plants
     that are alike, and where several federates report what is neither a count nor an energy; those
-    are summed.
+    are summed. Of the time and slack of safety layers the largest is kept.
     """
     out: dict[str, float] = {}
     reports = Counter(key for metrics in summaries.values() for key in metrics)
     for name, metrics in summaries.items():
         one_of_many = name in plants and len(plants) > 1
         for key, value in metrics.items():
-            apart = one_of_many or (reports[key] > 1 and not key.endswith(_SUMMED))
+            together = key.endswith(_SUMMED + _LARGEST)
+            apart = one_of_many or (reports[key] > 1 and not together)
             key = f"{name}.{key}" if apart else key
-            out[key] = out.get(key, 0.0) + value
+            kept = out.get(key, 0.0)
+            out[key] = max(kept, value) if key.endswith(_LARGEST) else kept + value
     return {key: value if math.isfinite(value) else None for key, value in out.items()}

@@ -82,7 +82,8 @@ def test_prices_by_mail_give_the_same_run_however_the_agents_are_split(tmp_path:
     links = "links=[{source: '*', target: '*', loss: 0.1, latency_s: 7}]"
     one = metrics(tmp_path / "one", price, links)
     parts = metrics(tmp_path / "parts", price, links, "federates.volt_var.split=7")
-    for key in ("v_max_pu", "v_min_pu", "losses_kwh", "abs_q_kvarh"):
+    assert one.keys() == parts.keys()
+    for key in ("v_max_pu", "v_min_pu", "losses_kwh", "abs_q_kvarh", "safety_slack_max_pu"):
         assert one[key] == parts[key]
 
 
