@@ -30,9 +30,9 @@ _LIMITS = (
     "not run."
 )
 _SHIFT_WORDS = (
-    "Node-hours out of the band / losses in kWh / lowest voltage in pu, 05:00 to 19:00 of the "
-    "first held-out day. The tuned droop is volt-var-1547 with one slope, the best of "
-    "five on a training day; droop 1547 B is the default curve of the standard. "
+    "Node-hours out of the band / losses in kWh / lowest voltage in pu on the first held-out day, "
+    "from 05:00 to 19:00 where the run is longer. The tuned droop is volt-var-1547 with one slope, "
+    "the best of five on a training day; droop 1547 B is the default curve of the standard. "
     "On another feeder a policy file is refused: train one there."
 )
 _POINTS = 160
