@@ -66,15 +66,17 @@ def check_method(method: str, placements: int | None) -> None:
 
     Raises ScenarioError
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ScenarioError(
             f"there is no method '{method}'",
             where="method",
             expected=f"one of {', '.join(METHODS)}",
-            nearest=nearest_name(method, METHODS),
+            nearest=nearest_name(str(method), METHODS),
         )
-    if placements is not None and placements < 1:
-        raise ScenarioError(f"found {placements}", where="placements", expected="1 or more")
+    if placements is not None and (not isinstance(placements, int | np.integer) or placements < 1):
+        raise ScenarioError(
+            f"found {placements!r}", where="placements", expected="a whole number of 1 or more"
+        )
 
 
 def solve(method: str, case: HostingCase, placements: int | None) -> Answer:

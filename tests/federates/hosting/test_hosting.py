@@ -295,7 +295,7 @@ def test_some_ratings_are_used_and_the_other_lines_are_said(tmp_path: Path) -> N
     ("words", "says"),
     [
         (["--method", "statik"], "did you mean 'static'"),
-        (["--placements", "0"], "placements: found 0; expected 1 or more"),
+        (["--placements", "0"], "placements: found 0; expected a whole number"),
         (["--set", "hosting.limits.v_min_pu=1.06"], "v_min_pu 1.06 is not below v_max_pu 1.05"),
         (["--set", "hosting.limits.v_max=1.06"], "did you mean 'v_max_pu'"),
         (["--set", "hosting.att=load_buses"], "did you mean 'at'"),
@@ -337,6 +337,12 @@ def test_what_a_method_does_not_use_is_a_note(capsys: pytest.CaptureFixture[str]
     assert "hosting.noise is not used by the method alone, only by static" in printed.err
     assert "there is no battery on the feeder" in printed.err
     assert json.loads(printed.out)["seed"] == 2
+
+
+@pytest.mark.parametrize("wrong", [{"placements": "3"}, {"placements": 2.5}, {"method": ["alone"]}])
+def test_wrong_types_from_python_are_named(wrong: dict) -> None:
+    with pytest.raises(FeederateError, match="found|there is no method"):
+        feederate.hosting(SCENARIO, **wrong)
 
 
 def test_an_infeasible_base_case_names_limit_element_and_hour() -> None:
