@@ -121,4 +121,10 @@ def case_notes(case: HostingCase) -> tuple[str, ...]:
             f"{len(there)} DERs are on the feeder already; they stay and are no part of the "
             "hosting capacity"
         )
+    curves = sum(x.volt_var is not None for x in there)
+    if curves:
+        notes.append(
+            f"volt-var curves of {curves} DERs on the feeder do not act in a study; their reactive "
+            "power is 0"
+        )
     return tuple(notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -274,6 +275,28 @@ def test_all_designs_can_be_infeasible_under_noise_and_all_be_replayed() -> None
     assert found.case.section.replay == "all"
 
 
+def test_volt_var_curves_of_a_file_that_do_not_act_are_said(tmp_path: Path) -> None:
+    (tmp_path / "pv.dss").write_text(
+        """Clear
+New Circuit.short bus1=a basekv=4.16 pu=1.0
+New Linecode.c nphases=3 r1=0.1 x1=0.2 r0=0.3 x0=0.6 normamps=200 emergamps=250
+New Line.ab bus1=a bus2=b linecode=c length=1
+New Load.l bus1=b kv=4.16 kw=100 kvar=20
+New PVSystem.p bus1=b kv=4.16 kva=30 pmpp=30
+New XYCurve.vv npts=4 xarray=[0.5 0.95 1.05 1.5] yarray=[1 1 -1 -1]
+New InvControl.i mode=voltvar vvc_curve1=vv derlist=[pvsystem.p]
+Set voltagebases=[4.16]
+Calcvoltagebases
+"""
+    )
+    changes = {**SUNNY, "grid.model": tmp_path / "pv.dss", "grid.load_scale": 1.0}
+    changes |= {"grid.source_v_pu": None, "grid.file_ders": "ours"}
+    with pytest.warns(UserWarning, match="volt-var curves of 1 DERs|reach most_pct|1 DERs are on"):
+        found = feederate.hosting(SCENARIO, placements=1, set=changes)
+    assert any(note.startswith("volt-var curves of 1 DERs") for note in found.notes)
+    assert not found.case.whole.der_kva.imag.any()
+
+
 def test_lines_without_a_rating_are_named() -> None:
     """OpenDSS' own default of 400 A is no rating; the shipped IEEE 13 has none."""
     with pytest.raises(ScenarioError, match=r"none of the 11 lines has a rating.*line,normal_a"):
@@ -340,8 +363,8 @@ def test_what_a_method_does_not_use_is_a_note(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("wrong", [{"placements": "3"}, {"placements": 2.5}, {"method": ["alone"]}])
-def test_wrong_types_from_python_are_named(wrong: dict) -> None:
-    with pytest.raises(FeederateError, match="found|there is no method"):
+def test_wrong_types_from_python_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(FeederateError, match=r"found|there is no method"):
         feederate.hosting(SCENARIO, **wrong)
 
 
