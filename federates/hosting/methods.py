@@ -242,9 +242,10 @@ def _sensitivity(
         f"{of[i, j]:.3f} kW of PV per kW of {kind} ({check:.3f} by full solutions)"
         for kind, of, check in zip((a, b), found.by_dual, found.by_solution, strict=True)
     )
+    middle = f"{found.size_kw[0][i] / per_pct:g} % {a} and {found.size_kw[1][j] / per_pct:g} % {b}"
     what = "complements" if found.cross_kw > 0.0 else "substitutes"
     note = (
-        f"sensitivity, in the middle of the grid: {checks}; cross difference of {a} and {b} "
+        f"sensitivity at {middle}: {checks}; cross difference of {a} and {b} "
         f"{found.cross_kw / per_pct:+.2f} points of the peak in kVA, {what}"
     )
     return table, note

@@ -104,7 +104,8 @@ def _map(found: HostingStudy) -> Iterator[PageSection]:
     known = kw[np.isfinite(kw)]
     if not len(known):
         return
-    ends = np.unique(np.quantile(known, np.linspace(0.0, 1.0, len(_CLASSES) + 1)))
+    ends = np.quantile(known, np.linspace(0.0, 1.0, len(_CLASSES) + 1))
+    ends = np.unique(ends.round(0 if known.max() > 10.0 else 2))  # no class of "43 to 43 kW"
     states: dict[str, tuple[str, str]] = {}
     texts: dict[str, list[str]] = {}
     least: dict[str, float] = {}
@@ -120,7 +121,7 @@ def _map(found: HostingStudy) -> Iterator[PageSection]:
         at = min(int(np.searchsorted(ends, value, side="right")) - 1, len(ends) - 2)
         states[bus] = (_CLASSES[max(at, 0)], "; ".join(texts[bus]))
     classes = [
-        (style, f"{low:,.0f} to {high:,.0f} kW")
+        (style, f"{low:,.10g} to {high:,.10g} kW")
         for style, low, high in zip(_CLASSES, ends, ends[1:], strict=False)
     ]
     what = "hosts alone" if found.method == "alone" else "has in the mean over the designs"
