@@ -213,7 +213,12 @@ class _Study:
         return chosen[order.index(min(order))]
 
     def notes(self) -> Iterator[str]:
-        profiles = self.grid.site.grid.profiles
+        grid = self.grid.site.grid
+        if self.scenario.attack_spec is not None:
+            yield "the scenario's attack has no part in the training and its days"
+        if grid.grid_forming is not None:
+            yield "grid.grid_forming: the source of the training has no limits of power"
+        profiles = grid.profiles
         if profiles.path is not None or profiles.seed is not None:
             key = "path" if profiles.path is not None else "seed"
             yield (

@@ -109,13 +109,20 @@ def test_train_writes_a_policy_that_a_run_takes(
     assert signals[0] == signals[1]
 
 
-def test_train_from_python_warns_of_days_that_do_not_vary(
+def test_train_from_python_warns_of_what_training_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("federates.training.study.Schedule", lambda: SHORT_SCHEDULE)
     changes = {"time.duration_s": 60, "time.start_s": 43200, "grid.profiles.seed": 5}
-    with pytest.warns(UserWarning, match="grid.profiles.seed gives the same day for every seed"):
-        found = feederate.train("voltvar-ieee13", tmp_path / "p.csv", set=changes, randomise=False)
+    island = {"grid.grid_forming": {"p_max_kw": 5000}}
+    with pytest.warns(UserWarning, match="^grid[.]") as told:
+        found = feederate.train(
+            "voltvar-ieee13", tmp_path / "p.csv", set={**changes, **island}, randomise=False
+        )
+    words = [str(one.message) for one in told]
+    assert words == list(found.notes)
+    assert "the source of the training has no limits" in words[0]
+    assert "grid.profiles.seed gives the same day for every seed" in words[1]
     assert len({day["losses_kwh"] for day in found.days.values()}) == 1
     assert found.origin["randomised"] == "no"
     assert (tmp_path / "p.html").is_file()
