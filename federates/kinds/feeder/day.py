@@ -31,7 +31,7 @@ class GridDay:
     columns : The profile at the instants, by column, (T,) each: `irradiance_pu`, `temp_c`,
         `load_pu`, `price_per_kwh` and the user's own.
 
-    Raises ScenarioError: The regulators of the grid act, or OpenDSS runs load shapes of the file.
+    Raises ScenarioError: OpenDSS runs the load shapes of the user's file.
     """
 
     def __init__(
