@@ -141,12 +141,15 @@ def drawn(space: Any) -> Iterator[Any]:
 
 def parallel(scenario: Scenario) -> Step:
     """Return a step of the federation, one agent per inverter."""
-    env = feederate.parallel_env(scenario, set={"time.duration_s": 86400})
+    whole_day = {"time.duration_s": 86400, "environment": None}  # a start takes longer than steps
+    env = feederate.parallel_env(scenario, set=whole_day)
     env.reset(seed=0)
     actions = {agent: drawn(env.action_space(agent)) for agent in env.possible_agents}
 
     def step() -> int:
         env.step({agent: next(own) for agent, own in actions.items()})
+        if not env.agents:
+            env.reset()
         return 1
 
     return step
