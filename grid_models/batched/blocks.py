@@ -17,9 +17,12 @@ _BLOCK = 160
 
 def in_blocks(work: Callable[[slice], None], n: int, threads: int) -> None:
     """Do `work` for about equal blocks of `n` cases."""
+    if n <= _BLOCK:
+        work(slice(0, n))
+        return
     ends = np.linspace(0, n, max(1, -(-n // _BLOCK)) + 1).round().astype(int).tolist()
     blocks = [slice(*pair) for pair in pairwise(ends)]
-    if threads == 1 or len(blocks) == 1:
+    if threads == 1:
         for at in blocks:
             work(at)
         return

@@ -81,11 +81,7 @@ class BatchFlow:
 
     def _v_of(self, cases: slice) -> ComplexArray:
         with_source = np.column_stack([self.source_pu[cases], self.i[cases]])
-        return np.asarray(with_source @ self._w_and_z)
-
-    @cached_property
-    def _w_and_z(self) -> ComplexArray:
-        return np.vstack([self.network.w, self.network.z.T])
+        return np.asarray(with_source @ self.network.w_and_z)
 
     @cached_property
     def import_kva(self) -> ComplexArray:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +117,11 @@ class PortNetwork:
     cut: Callable[[PortNetwork, int], tuple[PortArea, ...]] | None = None
 
     base_kva = BASE_KVA
+
+    @cached_property
+    def w_and_z(self) -> ComplexArray:
+        """Complex (1 + m, n): what source factor and port currents, side by side, do to `nodes`."""
+        return np.vstack([self.w, self.z.T])
 
     @property
     def size(self) -> int:
