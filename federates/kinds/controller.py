@@ -13,8 +13,6 @@ from pydantic import Field, field_validator
 from controllers.core import registry
 from controllers.core.errors import ControllerError
 from controllers.core.protocol import Controller, ControllerStep, ControlSite
-from controllers.safety.layer import SafetyLayer, safety_layer
-from controllers.safety.model import SafetyModel
 from controllers.safety.settings import SafetySection
 from federates.core.context import FederateContext
 from federates.core.federate import Federate, FloatArray, Mail
@@ -24,6 +22,7 @@ from federates.scenario.kinds import FederateSection, GridUserSection
 from grid_models.feeder.model import Der, Feeder, Source
 
 if TYPE_CHECKING:
+    from controllers.safety.layer import SafetyLayer
     from federates.core.run_store import RunStore
 
 _SETTLING_STEPS = 10
@@ -197,6 +196,10 @@ def _setup(context: FederateContext) -> tuple[type[Controller], ControlSite, dic
 
 def _made_safe(context: FederateContext, inner: Controller, site: ControlSite) -> SafetyLayer:
     """Return the controller with the safety layer of its section."""
+    # Every process reads every section: only those with a layer load its models, and scipy.
+    from controllers.safety.layer import safety_layer
+    from controllers.safety.model import SafetyModel
+
     section = context.section
     assert isinstance(section, ControllerSection)
     assert section.safety is not None

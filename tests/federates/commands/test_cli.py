@@ -93,6 +93,16 @@ def test_help_imports_only_typer_and_the_standard_library() -> None:
     assert {m for m in modules if m.startswith("grid_models.base.")} <= {errors}
 
 
+def test_reading_a_scenario_imports_no_model() -> None:
+    code = (
+        "import sys\nfrom federates.scenario.schema import load_scenario\n"
+        "load_scenario('voltvar-ieee123-published')\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not {'scipy', 'cvxpy', 'pandas', 'pyarrow', 'dss', 'gymnasium'} & loaded\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], timeout=HANG_S, check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
