@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -112,3 +114,15 @@ def slides_devices(
     # A site's heat pumps stand beside its vehicles: one injection for both.
     there = devices.injection_kva(found.x, capacity_kw)
     return (*batteries, *vehicles), np.concatenate([np.zeros_like(there), there], axis=1)
+
+
+def print_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], *, as_json: bool) -> None:
+    """Print tables by name, a row a line, or as JSON."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, rows in found.items():
+        print(f"\n{name}")
+        for row in rows:
+            shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+            print("  ".join(f"{k} {v}" for k, v in shown.items()))

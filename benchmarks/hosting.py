@@ -17,7 +17,6 @@ map      least, median and largest kW of each site alone, as generation and as l
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from grid_models.base.threads import use_one_thread
 use_one_thread()
 
 import numpy as np  # noqa: E402
-from _hosting_cases import hosting_case, ieee123  # noqa: E402
+from _hosting_cases import hosting_case, ieee123, print_tables  # noqa: E402
 
 from grid_models.current_injection.model import ComplexArray, FloatArray  # noqa: E402
 from grid_models.feeder.model import Der  # noqa: E402
@@ -61,14 +60,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
     found = {name: parts[name](args.placements) for name in args.only}
-    if args.json:
-        print(json.dumps(found))
-        return
-    for name, rows in found.items():
-        print(f"\n{name}")
-        for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
-            print("  ".join(f"{k} {v}" for k, v in shown.items()))
+    print_tables(found, as_json=args.json)
 
 
 def speed(n: int) -> list[Row]:

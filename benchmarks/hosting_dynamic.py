@@ -16,7 +16,6 @@ Demand at noon is 0.35 of the peak unless `--noon-load` says otherwise; the ship
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,7 @@ from grid_models.base.threads import use_one_thread
 use_one_thread()
 
 import numpy as np  # noqa: E402
-from _hosting_cases import hosting_case  # noqa: E402
+from _hosting_cases import hosting_case, print_tables  # noqa: E402
 
 from grid_models.current_injection.model import FloatArray  # noqa: E402
 from grid_models.hosting.devices import DeviceOptions  # noqa: E402
@@ -54,14 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
     found = {name: parts[name](args.placements, args.noon_load) for name in args.only}
-    if args.json:
-        print(json.dumps(found))
-        return
-    for name, rows in found.items():
-        print(f"\n{name}")
-        for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
-            print("  ".join(f"{k} {v}" for k, v in shown.items()))
+    print_tables(found, as_json=args.json)
 
 
 def _case(balanced: bool, n: int, noon: float) -> tuple[HostingModel, FloatArray, FloatArray]:

@@ -18,7 +18,6 @@ which machine is in docs/hosting-capacity.md.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +29,7 @@ from grid_models.base.threads import use_one_thread
 use_one_thread()
 
 import numpy as np  # noqa: E402
-from _hosting_cases import LOAD_SCALE, hosting_case, ieee123  # noqa: E402
+from _hosting_cases import LOAD_SCALE, hosting_case, ieee123, print_tables  # noqa: E402
 
 import grid_models.hosting.stochastic_search as search  # noqa: E402
 from grid_models.ders.rules import load_kw_by_node  # noqa: E402
@@ -68,14 +67,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
     found = {name: parts[name](args.days) for name in args.only}
-    if args.json:
-        print(json.dumps(found))
-        return
-    for name, rows in found.items():
-        print(f"\n{name}")
-        for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
-            print("  ".join(f"{k} {v}" for k, v in shown.items()))
+    print_tables(found, as_json=args.json)
 
 
 def speed(days: list[int]) -> list[Row]:

@@ -14,10 +14,8 @@ from controllers.core.ports import Port
 from controllers.core.protocol import ControllerStep, ControlSite
 from controllers.core.terminals import DerTerminals, agent_names
 from controllers.optdist.network import agent_network
+from federates.environment.observations import V_GAIN
 
-OWN = 4
-"""Numbers that an agent sees of itself."""
-V_SCALE, V_BOUND = 20.0, 20.0
 MAIL_BOUND = 2.0
 
 
@@ -57,7 +55,7 @@ class Learner:
         self._latest = LatestMail(links)
         self._kva: FloatArray = np.array([der.kva for der in ders])
         self._p_max_kw: FloatArray = np.array([max(der.p_max_kw, -der.p_min_kw) for der in ders])
-        own = [V_BOUND, 1.0, 1.0, 1.0]
+        own = [V_GAIN, 1.0, 1.0, 1.0]
         message = [1.0, *[MAIL_BOUND] * self.mail_width]
         self.observation_bound: FloatArray = np.array([*own, *message * self.neighbours])
         self._headroom_kvar: FloatArray = np.zeros(len(ders))
@@ -88,7 +86,7 @@ class Learner:
         reading, n = self._terminals.read(inputs), len(self._kva)
         self._headroom_kvar = reading.q_max_kvar
         own = (
-            V_SCALE * (reading.v_pu - 1.0),
+            V_GAIN * (reading.v_pu - 1.0),
             _per(inputs["p_kw"], self._p_max_kw),
             _per(reading.q_max_kvar, self._kva),
             _per(inputs["q_kvar"], self._kva),

@@ -80,12 +80,16 @@ def decomposed(
 
     The devices are there in every case. Parameters as in `dynamic`.
     """
+    solved: dict[tuple[float, bool], HostingResult] = {}
     found = {}
     for name, (reactive, coordinated) in CASES.items():
         of_case = devices if reactive else replace(devices, power_factor=1.0)
-        found[name] = dynamic(
-            model, patterns, capacity_kw, of_case, options, coordinated=coordinated, seed=seed
-        )
+        key = of_case.power_factor, coordinated  # at power factor 1 two cases are two others
+        if key not in solved:
+            solved[key] = dynamic(
+                model, patterns, capacity_kw, of_case, options, coordinated=coordinated, seed=seed
+            )
+        found[name] = solved[key]
     return found
 
 
